@@ -1,0 +1,144 @@
+"""A case: a model factory, its data, its named loss terms, and where the bottleneck is."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.errors import HarnessError, unknown
+
+TRAIN_DEFAULTS: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "snapshot_every": 1,
+    "device": "auto",
+}
+CASES_FOLDER = Path(__file__).parent / "cases"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model as its author wrote it, with what is needed to train and to judge it.
+
+    Args:
+        model: `() -> nn.Module`, or with the keywords `features`, `units` (input and bottleneck width). The harness
+            seeds torch before it calls it.
+        data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once.
+        losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty.
+        bottleneck: dotted name of the module whose activation in use is judged, or `"out:0"` for the first output.
+        evaluation: the same as `data` for held-out rows; None takes a fixed fifth of the rows, the same for all seeds.
+        reconstruction: which output is the reconstruction (`"out:1"`); None means the one shaped like the batch.
+        numbers: keywords that `losses` names; each may be a factor. `beta` multiplies the penalties of a loss that
+            does not name it.
+        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
+        target: the penalty's target activation; by default `numbers["rho"]` where there is one.
+        labels: one class per row of `data`, for mutual information.
+        factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
+        optimizer: `(parameters) -> Optimizer`; None means Adam at `learning_rate`.
+        name: what it is called in reports; the file's stem where it was loaded from one.
+        source: the file that it was loaded from.
+
+    Raises:
+        HarnessError: when a field has the wrong kind.
+    """
+
+    model: Callable[..., nn.Module]
+    data: Callable[[], Any]
+    losses: Callable[..., Mapping[str, Tensor]]
+    bottleneck: str
+    evaluation: Callable[[], Any] | None = None
+    reconstruction: str | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    labels: Any = None
+    factors: Mapping[str, Any] | None = None
+    optimizer: Callable[..., Optimizer] | None = None
+    name: str = "case"
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("model", "data", "losses"):
+            if not callable(getattr(self, key)):
+                raise HarnessError(f"Case.{key}: a function is wanted, {_kind(getattr(self, key))} was given")
+        for key in ("evaluation", "optimizer"):
+            if getattr(self, key) is not None and not callable(getattr(self, key)):
+                raise HarnessError(f"Case.{key}: a function or None is wanted, {_kind(getattr(self, key))} was given")
+        if not isinstance(self.bottleneck, str) or not self.bottleneck:
+            raise HarnessError(
+                f"Case.bottleneck: the dotted name of a module or 'out:0' is wanted, {self.bottleneck!r} was given"
+            )
+        for key in self.train:
+            if key not in TRAIN_DEFAULTS:
+                raise HarnessError(f"Case.train: {unknown('training number', key, TRAIN_DEFAULTS)}")
+
+    @property
+    def rho(self) -> float | None:
+        """The penalty's target activation, declared or taken from `numbers["rho"]`."""
+        return self.target if self.target is not None else self.numbers.get("rho")
+
+    def loss_keywords(self) -> tuple[str, ...]:
+        """The keywords of `numbers` that `losses` takes, in the order of `numbers`."""
+        parameters = inspect.signature(self.losses).parameters
+        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+        return tuple(name for name in self.numbers if takes_all or name in parameters)
+
+    def training(self) -> dict[str, Any]:
+        """The case's training numbers, completed with the defaults."""
+        return {**TRAIN_DEFAULTS, **self.train}
+
+
+def load_case(name: str | Path) -> Case:
+    """The shipped case of that name, or the module-level `case` of a Python file (which is run as code).
+
+    Raises:
+        HarnessError: when there is no such case, the file cannot be run, or has no `case`.
+    """
+    path = _case_file(name)
+    case = getattr(_run(path), "case", None)
+    if not isinstance(case, Case):
+        raise HarnessError(f"{path}: a module-level `case = harness.Case(...)` is wanted, {_kind(case)} was found")
+    return replace(case, name=path.stem, source=path.resolve())
+
+
+def shipped_cases() -> list[str]:
+    """The names of the cases that come with the harness."""
+    return sorted(path.stem for path in CASES_FOLDER.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _case_file(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise HarnessError(f"{path}: no such file; a case is a Python file with a module-level `case`")
+        return path
+    if str(name) not in shipped_cases():
+        raise HarnessError(f"{unknown('case', name, shipped_cases())}; or give the path of a .py file")
+    return CASES_FOLDER / f"{name}.py"
+
+
+def _run(path: Path) -> ModuleType:
+    if path.parent.resolve() == CASES_FOLDER:
+        return importlib.import_module(f"harness.cases.{path.stem}")
+    spec = importlib.util.spec_from_file_location(f"harness_case_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise HarnessError(f"{path}: cannot be loaded as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except HarnessError as error:
+        raise HarnessError(f"{path}: {error}") from error
+    except Exception as error:
+        raise HarnessError(f"{path}: running it failed with {type(error).__name__}: {error}") from error
+    return module
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]

@@ -1,0 +1,45 @@
+"""Rows of data with the references that mutual information is taken with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Data in memory.
+
+    Args:
+        inputs: `[sample, *feature]`, float32.
+        labels: `[sample]` int64 classes, or None.
+        factors: name -> `[sample]`; integers are classes, floats a continuous factor.
+        blocks: `[sample]` int64, or None when rows are exchangeable: rows of one block (windows of one series,
+            neighbouring patches of one photograph) are permuted together.
+    """
+
+    inputs: Tensor
+    labels: Tensor | None = None
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+    blocks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor) -> "Rows":
+        """The rows at `index`, with everything that belongs to them."""
+        return Rows(
+            self.inputs[index],
+            None if self.labels is None else self.labels[index],
+            {name: values[index] for name, values in self.factors.items()},
+            None if self.blocks is None else self.blocks[index],
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is trained on, what is held out, and a fingerprint of the bytes of both."""
+
+    train: Rows
+    evaluation: Rows
+    fingerprint: str

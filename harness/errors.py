@@ -1,0 +1,23 @@
+"""The one exception of the harness, and the sentence that suggests what was meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HarnessError(ValueError):
+    """A request that cannot be carried out: says where, what, and what to write instead.
+
+    Bad input raises it; bad science (NaN, dead units, an inert penalty) never does: that is a finding.
+    """
+
+
+def unknown(kind: str, name: object, known: Iterable[object], article: str = "no") -> str:
+    """The sentence for a name that does not exist.
+
+    >>> unknown("activation", "leaky-relu", ["relu", "leaky_relu"])
+    "no activation is called 'leaky-relu'; did you mean 'leaky_relu'? Known: relu, leaky_relu"
+    """
+    names = [str(each) for each in known]
+    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    guess = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{article} {kind} is called {str(name)!r}{guess} Known: {', '.join(names) or 'none'}"
