@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.audit import audit
+    from harness.auditing import audit
     from harness.case import Case, load_case
     from harness.data.rows import Rows
     from harness.diagnosis import Diagnosis, Finding, Thresholds, diagnose
@@ -49,7 +49,7 @@ _HOMES = {
     "HarnessError": "harness.errors",
     "Rows": "harness.data.rows",
     "Thresholds": "harness.diagnosis",
-    "audit": "harness.audit",
+    "audit": "harness.auditing",
     "dependence": "harness.measures",
     "diagnose": "harness.diagnosis",
     "load_case": "harness.case",
