@@ -114,7 +114,7 @@ CASE_NUMBER = Factor(None, low=float("-inf"), stacks=True)
 FACTORS: dict[str, Factor] = {
     "penalty": Factor("as_posted", PENALTY_SITES),
     "bias_init": Factor("default", ("default", "zero"), stacks=True),
-    "activation": Factor("default", ("default", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh")),
+    "activation": Factor("relu", ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh")),
     "batchnorm": Factor("off", ("off", "on")),
     "dropout": Factor(0.0, high=1.0, open_above=True, stacks=True),
     "output_activation": Factor("default", ("default", "relu", "linear", "sigmoid")),
