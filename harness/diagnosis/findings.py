@@ -1,0 +1,93 @@
+"""What was found, in one shape for a layer's diagnosis and a penalty's audit."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SEVERITIES = ("note", "warning", "fault")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: the numbers that show it, what it means, and the way out.
+
+    Args:
+        rule: the rule's name, a plain string such as `"unreachable_target"`.
+        severity: `"note"` (worth knowing), `"warning"` (likely to mislead) or `"fault"` (the layer or penalty does not
+            do its work).
+        evidence: the observation, with its numbers.
+        meaning: what follows from it.
+        remedy: what to do about it.
+        units: the units it concerns; empty when it concerns the whole layer.
+        term: the loss term it concerns, or None.
+        line: the line of source it concerns, or None.
+        numbers: the evidence as numbers, by name.
+
+    >>> print(Finding("dead_units", "warning", "2 of 4 units never fire", "they carry nothing", "zero the bias", (1, 3)))
+    warning dead_units (units 1, 3): 2 of 4 units never fire
+        they carry nothing
+        do: zero the bias
+    """
+
+    rule: str
+    severity: str = "note"
+    evidence: str = ""
+    meaning: str = ""
+    remedy: str = ""
+    units: tuple[int, ...] = ()
+    term: str | None = None
+    line: int | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; numbers that are not finite become None.
+
+        >>> Finding("inert", numbers={"gradient": float("nan")}).to_dict()["numbers"]
+        {'gradient': None}
+        """
+        return {
+            "rule": str(self.rule),
+            "severity": self.severity,
+            "evidence": self.evidence,
+            "meaning": self.meaning,
+            "remedy": self.remedy,
+            "units": [int(unit) for unit in self.units],
+            "term": self.term,
+            "line": self.line,
+            "numbers": {name: plain(value) for name, value in self.numbers.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Finding":
+        """The finding that `to_dict` wrote; None among the numbers is NaN again."""
+        numbers = {name: math.nan if value is None else value for name, value in stored.get("numbers", {}).items()}
+        return cls(**{**stored, "units": tuple(stored.get("units", ())), "numbers": numbers})
+
+    def __str__(self) -> str:
+        where = f" (units {unit_list(self.units)})" if self.units else ""
+        where += f" in {self.term}" if self.term else ""
+        where += f", line {self.line}" if self.line else ""
+        lines = [f"{self.severity} {self.rule}{where}: {self.evidence}", self.meaning, self.remedy and f"do: {self.remedy}"]
+        return "\n    ".join(line for line in lines if line)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: numbers that are not finite become None.
+
+    >>> [plain(value) for value in (1.5, float("inf"), True, "relu")]
+    [1.5, None, True, 'relu']
+    """
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def unit_list(units: tuple[int, ...], most: int = 8) -> str:
+    """The first units by number, and how many more there are.
+
+    >>> unit_list(tuple(range(20)), most=3)
+    '0, 1, 2 and 17 more'
+    """
+    named = ", ".join(str(unit) for unit in units[:most])
+    return named if len(units) <= most else f"{named} and {len(units) - most} more"
