@@ -1,0 +1,156 @@
+"""What a case is trained on and what is held out: read once, checked, and the same for every member."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from harness.case import Case
+from harness.data.datasets import DATASETS, load
+from harness.data.readers import read_array
+from harness.data.rows import Rows, Split
+from harness.data.tensors import of_dataset, tensor
+from harness.errors import HarnessError, unknown
+
+MINIMUM_ROWS = 10  # a fifth held out must leave at least two rows to judge
+HELD_OUT = 5  # one row, or block of rows, in so many
+
+
+def split_of(case: Case, data: str | None = None) -> Split:
+    """The case's rows in memory, or those of a data set or file in their place.
+
+    Where the case has no `evaluation`, a fixed fifth of the rows is held out, whole blocks of them where rows have
+    blocks; it depends on the number of rows alone.
+
+    Args:
+        case: labels and factors of the case belong to its own rows, and are not used with other `data`.
+        data: a name of `DATASETS`, or a file that `read_array` reads.
+
+    Raises:
+        HarnessError: for NaN, a wrong rank, too few rows, constant data, references of another length.
+    """
+    where = f"data {data}" if data is not None else f"case {case.name}: data"
+    train, evaluation = _other_rows(data) if data is not None else _own_rows(case)
+    train = check_rows(train, where)
+    if evaluation is None:
+        train, evaluation = hold_out(train)
+    checked = check_rows(evaluation, where.replace(": data", ": evaluation"))
+    if checked.inputs.shape[1:] != train.inputs.shape[1:]:
+        shapes = f"{list(train.inputs.shape[1:])} in training, {list(checked.inputs.shape[1:])} in evaluation"
+        raise HarnessError(f"{where}: rows differ in shape: {shapes}")
+    return Split(train, checked, fingerprint(train, checked))
+
+
+def hold_out(rows: Rows) -> tuple[Rows, Rows]:
+    """Training rows and the fixed fifth that is held out, both in their original order.
+
+    >>> kept, held = hold_out(Rows(torch.arange(20.0)[:, None]))
+    >>> len(kept), len(held)
+    (16, 4)
+
+    Raises:
+        HarnessError: when the rows make fewer than two blocks.
+    """
+    groups = torch.arange(len(rows)) if rows.blocks is None else rows.blocks.unique(return_inverse=True)[1]
+    count = int(groups.max()) + 1
+    if count < 2:
+        raise HarnessError("all rows lie in one block, so none of them can be held out; give the case an `evaluation`")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    held = torch.isin(groups, order[: max(1, count // HELD_OUT)])
+    return rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0])
+
+
+def check_rows(rows: Rows, where: str) -> Rows:
+    """The rows with float32 inputs, if they can be trained on.
+
+    Raises:
+        HarnessError: for NaN or infinity, a wrong rank, too few rows, constant data, references of another length.
+    """
+    inputs = rows.inputs
+    if inputs.is_complex():
+        raise HarnessError(f"{where}: real numbers are wanted, {inputs.dtype} was given")
+    if inputs.ndim < 2 or not inputs[:1].numel():
+        raise HarnessError(
+            f"{where}: [sample, feature, ...] is wanted, an array of shape {list(inputs.shape)} was given"
+        )
+    if len(inputs) < MINIMUM_ROWS:
+        raise HarnessError(f"{where}: {len(inputs)} rows are too few, at least {MINIMUM_ROWS} are wanted")
+    inputs = inputs.float()
+    bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        raise HarnessError(
+            f"{where}: NaN or infinite values in {len(bad)} rows (the first is row {bad[0]}): clean them"
+        )
+    if bool((inputs == inputs[:1]).all()):
+        raise HarnessError(f"{where}: all {len(inputs)} rows are equal: there is nothing to learn")
+    return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks)
+
+
+def fingerprint(*parts: Rows) -> str:
+    """The SHA-256 of all bytes, shapes and kinds of the rows and their references."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        named = {"inputs": rows.inputs, "labels": rows.labels, "blocks": rows.blocks, **rows.factors}
+        for name, values in named.items():
+            if values is not None:
+                digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+                digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _other_rows(data: str) -> tuple[Rows, Rows | None]:
+    if data in DATASETS:
+        return load(data)
+    if not Path(data.rpartition(":")[0] or data).suffix and not Path(data).suffix:
+        raise HarnessError(f"{unknown('data set', data, DATASETS)}; or give a file: .npy .npz .pt .csv .parquet")
+    return Rows(read_array(data)), None
+
+
+def _own_rows(case: Case) -> tuple[Rows, Rows | None]:
+    train = _as_rows(case.data(), f"case {case.name}: data")
+    labels = train.labels if case.labels is None else tensor(case.labels)
+    factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
+    evaluation = None if case.evaluation is None else _as_rows(case.evaluation(), f"case {case.name}: evaluation")
+    return Rows(train.inputs, labels, factors, train.blocks), evaluation
+
+
+def _as_rows(found: Any, where: str) -> Rows:
+    try:
+        if isinstance(found, Rows):
+            return found
+        if isinstance(found, Dataset):
+            return Rows(*of_dataset(found))
+        if isinstance(found, tuple) and len(found) == 2:
+            return Rows(tensor(found[0]), None if found[1] is None else tensor(found[1]))
+        return Rows(tensor(found))
+    except HarnessError as error:
+        raise HarnessError(
+            f"{where}: a tensor, (tensor, labels), a torch Dataset or Rows is wanted: {error}"
+        ) from error
+
+
+def _labels(rows: Rows, where: str) -> Tensor | None:
+    if rows.labels is None:
+        return None
+    labels = _reference(rows.labels, len(rows), f"{where}: labels")
+    if labels.is_floating_point() and not bool((labels == labels.round()).all()):
+        raise HarnessError(f"{where}: labels are whole numbers, one class per row; continuous ones belong in `factors`")
+    return labels.long()
+
+
+def _factors(rows: Rows, where: str) -> Mapping[str, Tensor]:
+    return {name: _reference(each, len(rows), f"{where}: factor {name!r}") for name, each in rows.factors.items()}
+
+
+def _reference(values: Tensor, rows: int, where: str) -> Tensor:
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or len(values) != rows:
+        raise HarnessError(f"{where}: one value per row is wanted, {list(values.shape)} for {rows} rows was given")
+    if not bool(values.isfinite().all()):
+        raise HarnessError(f"{where}: NaN or infinite values")
+    return values.long() if values.dtype in (torch.bool, torch.uint8, torch.int32) else values

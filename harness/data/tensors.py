@@ -1,0 +1,74 @@
+"""From what users have (arrays, lists, data sets of torch) to tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from harness.errors import HarnessError
+
+
+def tensor(values: Any) -> Tensor:
+    """The values as a plain dense tensor on the CPU: float64 becomes float32, other kinds keep theirs.
+
+    >>> tensor(np.array([[1.0, 2.0]])).dtype
+    torch.float32
+
+    Raises:
+        HarnessError: for objects, words, dates or ragged lists.
+    """
+    found = exact_tensor(values)
+    return found.float() if found.dtype == torch.float64 else found
+
+
+def exact_tensor(values: Any) -> Tensor:
+    """The same with float64 kept: an activation matrix is judged at the precision that it was written in.
+
+    Raises:
+        HarnessError: for objects, words, dates or ragged lists.
+    """
+    if isinstance(values, Tensor):
+        found = values.detach()
+        return (found if found.layout == torch.strided else found.to_dense()).cpu()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise HarnessError(f"a rectangular array of numbers is wanted: {error}") from error
+    return torch.from_numpy(np.array(_numeric(array), order="C"))
+
+
+def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
+    """All items of a torch `Dataset` in memory: inputs, and labels where an item is `(input, label)`.
+
+    Raises:
+        HarnessError: for an iterable data set without a length, no items, or items of unequal shape.
+    """
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise HarnessError("a torch Dataset with a length is wanted, as its rows are read into memory once")
+    items = [dataset[index] for index in range(len(dataset))]
+    if not items:
+        raise HarnessError("the torch Dataset has no items")
+    if not isinstance(items[0], tuple | list):
+        return _stack(items), None
+    labelled = len(items[0]) > 1
+    return _stack([item[0] for item in items]), _stack([item[1] for item in items]) if labelled else None
+
+
+def _stack(items: list[Any]) -> Tensor:
+    rows = [tensor(item) for item in items]
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) > 1:
+        raise HarnessError(f"the items of the torch Dataset differ in shape: {sorted(shapes)[:3]}")
+    return torch.stack(rows)
+
+
+def _numeric(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    if array.dtype.kind not in "fiubc":
+        raise HarnessError(f"numbers are wanted, an array of {array.dtype} was given")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return array.astype(np.int64)
+    return array.astype(array.dtype.newbyteorder("="))
