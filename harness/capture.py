@@ -30,7 +30,7 @@ class Edit:
 
     before: Callable[[Tensor], Tensor] | None = None
     activation: str | None = None
-    after: Callable[[Tensor], Tensor] | None = None
+    after: Callable[[Any], Any] | None = None
 
 
 @dataclass
@@ -42,7 +42,6 @@ class Activation:
     entered: Tensor
     left: Tensor
     is_code: bool = False
-    inside: tuple[str, ...] = ()
 
 
 @dataclass
@@ -54,7 +53,9 @@ class Pass:
     preactivation: Tensor | None = None
     code: Tensor | None = None
     activation: str = "none"
+    normalised: bool = False
     outputs: tuple[Any, ...] = ()
+    makers: tuple[Activation | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,9 @@ class CodeTap(TorchFunctionMode):
         self.passes: list[Pass] = []
         self._open: Pass | None = None
         self._depth = 0
+        self._editing = False
         self._trail: dict[int, Tensor] = {}  # tensors that still are the bottleneck's output
         self._made: dict[int, Activation] = {}  # which activation made a tensor
-        self._modules: list[str] = []
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "CodeTap":
@@ -200,7 +201,7 @@ class CodeTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._open is None:
+        if self._open is None or self._editing:
             return func(*args, **kwargs)
         name = activation_name(func, args, kwargs)
         if name is not None and args and isinstance(args[0], Tensor):
@@ -209,7 +210,7 @@ class CodeTap(TorchFunctionMode):
             return func(*self._settle(args), **kwargs)
         result = func(*args, **kwargs)
         if func in PASSED_THROUGH and args:
-            self._follow(args[0], result)
+            self._follow(func, args[0], result)
         return result
 
     def _activate(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -228,7 +229,7 @@ class CodeTap(TorchFunctionMode):
             left = self._found(entered, left, edit.activation or name)
         if in_place:
             left = args[0].copy_(left)
-        met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, tuple(self._modules))
+        met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code)
         seen.activations.append(met)
         self._made[id(left)] = met
         return left
@@ -248,11 +249,12 @@ class CodeTap(TorchFunctionMode):
         code = self._found(args[position], args[position], "none")
         return (*args[:position], code, *args[position + 1 :])
 
-    def _follow(self, source: Any, result: Any) -> None:
+    def _follow(self, func: Callable[..., Any], source: Any, result: Any) -> None:
         if not isinstance(source, Tensor) or not isinstance(result, Tensor):
             return
         if id(source) in self._trail:
             self._trail[id(result)] = result
+            self._pass().normalised |= func in NORMALISATIONS
         if id(source) in self._made:
             self._made[id(result)] = self._made[id(source)]
 
@@ -277,9 +279,11 @@ class CodeTap(TorchFunctionMode):
         return _with_first_tensor(output, self._edit_linear_code(value, edit))
 
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
+        self._editing = True  # a hook runs with this very mode on, and its own calls are no part of the model
         entered = edit.before(value) if edit.before else value
         left = ACTIVATIONS[edit.activation](entered) if edit.activation else entered
         left = edit.after(left) if edit.after else left
+        self._editing = False
         return self._found(entered, left, edit.activation or "none")
 
     def _enter_model(self, module: nn.Module, args: Any) -> None:
@@ -293,7 +297,9 @@ class CodeTap(TorchFunctionMode):
             return None
         edit = self.edits.get(OUTPUT_SITE)
         if edit is not None and edit.after is not None:
-            output = edit.after(output)  # type: ignore[arg-type]  # the whole output: only its owner knows which part
+            self._editing = True
+            output = edit.after(output)  # the whole output: only who wrote the edit knows which part is meant
+            self._editing = False
         self._end(outputs_of(output))
         return output
 
@@ -304,6 +310,7 @@ class CodeTap(TorchFunctionMode):
     def _end(self, outputs: tuple[Any, ...]) -> None:
         seen = self._pass()
         seen.outputs = outputs
+        seen.makers = tuple(self._made.get(id(each)) for each in outputs)
         if self.bottleneck.startswith("out:") and outputs:
             self._read_output(seen)
         elif seen.code is None and seen.raw is not None:
@@ -431,8 +438,12 @@ NAMES: dict[Callable[..., Any], str] = {
     **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.hardtanh, F.softsign), "tanh"),
 }
 
-PASSED_THROUGH: set[Callable[..., Any]] = {
+NORMALISATIONS: set[Callable[..., Any]] = {
     *(F.batch_norm, F.layer_norm, F.instance_norm, F.group_norm, F.rms_norm, F.local_response_norm, F.normalize),
+}
+
+PASSED_THROUGH: set[Callable[..., Any]] = {
+    *NORMALISATIONS,
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
     *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.clone),
     *(torch.unflatten, Tensor.unflatten, torch.movedim, Tensor.movedim, torch.swapaxes, Tensor.swapaxes, Tensor.type),

@@ -90,6 +90,24 @@ class Case:
         takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         return tuple(name for name in self.numbers if takes_all or name in parameters)
 
+    @property
+    def weighs_itself(self) -> bool:
+        """Whether `losses` applies `beta` on its own: it names the keyword, or reads it from its `**numbers`."""
+        parameters = inspect.signature(self.losses).parameters
+        if "beta" in parameters:
+            return True
+        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+        function = self.losses if inspect.isfunction(self.losses) else type(self.losses).__call__
+        return takes_all and "beta" in getattr(getattr(function, "__code__", None), "co_consts", ())
+
+    def total(self, terms: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Any:
+        """What is minimised: the reconstruction plus the penalties, times `beta` where the loss leaves that to us."""
+        penalties = [value for name, value in terms.items() if name != "reconstruction"]
+        if not penalties:
+            return terms["reconstruction"]
+        weight = 1.0 if self.weighs_itself else numbers.get("beta", 1.0)
+        return terms["reconstruction"] + weight * sum(penalties[1:], start=penalties[0])
+
     def training(self) -> dict[str, Any]:
         """The case's training numbers, completed with the defaults."""
         return {**TRAIN_DEFAULTS, **self.train}
