@@ -64,7 +64,7 @@ def synthetic_100_offset() -> "tuple[Rows, Rows]":
 
 
 def planted_information(name: str) -> dict[str, float]:
-    """Nats between each factor of a synthetic set and the projection of the rows on its direction; from 0 to ln classes.
+    """Nats between each factor of a synthetic set and the rows' projection on its direction; from 0 to ln classes.
 
     The normal factor's has the closed form -ln(1 - r^2)/2, here with r^2 = 16/17.
 

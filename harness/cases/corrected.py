@@ -1,0 +1,53 @@
+"""The source case with every column of its faults corrected: a sigmoid code, and its KL where the code is.
+
+One KL term per unit, of the unit's mean over the batch, at the bottleneck, of the values in use; zero biases; a linear
+output, which reaches data below 0.
+"""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import harness
+from harness.cases.forum import data, evaluation
+from harness.penalties import bernoulli_kl
+
+
+class CorrectedAutoencoder(nn.Module):
+    """The posted sizes, a sigmoid code, a linear output, zero biases."""
+
+    def __init__(self, features: int = 100, units: int = 4) -> None:
+        super().__init__()
+        self.enc1 = nn.Linear(features, 40)
+        self.enc2 = nn.Linear(40, 20)
+        self.enc3 = nn.Linear(20, units)
+        self.dec1 = nn.Linear(units, 20)
+        self.dec2 = nn.Linear(20, 40)
+        self.dec3 = nn.Linear(40, features)
+        for layer in self.children():
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`[sample, feature]` to the code `[sample, unit]` in (0, 1) and the reconstruction."""
+        hidden = F.relu(self.enc2(F.relu(self.enc1(x))))
+        code = torch.sigmoid(self.enc3(hidden))
+        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code)))))
+
+
+def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
+    """Mean squared error, and the KL of the code that the decoder reads."""
+    code, reconstruction = model(batch)
+    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl(rho, code.mean(dim=0))}
+
+
+case = harness.Case(
+    model=CorrectedAutoencoder,
+    data=data,
+    evaluation=evaluation,
+    losses=losses,
+    bottleneck="enc3",
+    reconstruction="out:1",
+    numbers={"rho": 0.05, "beta": 0.001},
+    train={"epochs": 30, "batch_size": 64, "learning_rate": 0.001},
+)

@@ -1,0 +1,42 @@
+"""What the author of the third sibling was after, with a gradient: a sigmoid code, and how often each unit is on."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+import harness
+from harness.cases.sibling_threshold import WideAutoencoder, data, evaluation
+from harness.penalties import bernoulli_kl
+
+
+class SigmoidAutoencoder(WideAutoencoder):
+    """20-80-40-4-40-80-20 with a sigmoid code, a linear output and zero biases."""
+
+    def __init__(self, features: int = 20, units: int = 4) -> None:
+        super().__init__(features, units)
+        for layer in self.children():
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`[sample, feature]` to the code `[sample, unit]` in (0, 1) and the reconstruction."""
+        code = torch.sigmoid(self.enc3(F.relu(self.enc2(F.relu(self.enc1(x))))))
+        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code)))))
+
+
+def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
+    """Mean squared error, and the KL of each unit's mean over the batch."""
+    code, reconstruction = model(batch)
+    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl(rho, code.mean(dim=0))}
+
+
+case = harness.Case(
+    model=SigmoidAutoencoder,
+    data=data,
+    evaluation=evaluation,
+    losses=losses,
+    bottleneck="enc3",
+    reconstruction="out:1",
+    numbers={"rho": 0.05, "beta": 0.001},
+    train={"epochs": 30, "batch_size": 64, "learning_rate": 0.001},
+)
