@@ -7,9 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.diagnosis.judging import diagnose
     from harness.diagnosis.findings import Finding
+    from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
+    from harness.diagnosis.sweeping import sweep
+    from harness.diagnosis.thresholds import THRESHOLDS, Thresholds, threshold_table
+    from harness.diagnosis.verdicts import COLLAPSED, CONSTANT, LayerVerdict, OutputVerdict, UnitVerdict
 
-__all__ = ["Finding"]
+__all__ = [
+    "COLLAPSED",
+    "CONSTANT",
+    "THRESHOLDS",
+    "Diagnosis",
+    "Finding",
+    "LayerVerdict",
+    "OutputDiagnosis",
+    "OutputVerdict",
+    "Reference",
+    "Thresholds",
+    "UnitDiagnosis",
+    "UnitVerdict",
+    "diagnose",
+    "sweep",
+    "threshold_table",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,5 +44,19 @@ def __dir__() -> list[str]:
 
 
 _HOMES = {
+    "COLLAPSED": "verdicts",
+    "CONSTANT": "verdicts",
+    "Diagnosis": "results",
     "Finding": "findings",
+    "LayerVerdict": "verdicts",
+    "OutputDiagnosis": "results",
+    "OutputVerdict": "verdicts",
+    "Reference": "results",
+    "THRESHOLDS": "thresholds",
+    "Thresholds": "thresholds",
+    "UnitDiagnosis": "results",
+    "UnitVerdict": "verdicts",
+    "diagnose": "judging",
+    "sweep": "sweeping",
+    "threshold_table": "thresholds",
 }

@@ -1,0 +1,213 @@
+"""The verdicts as functions of measured numbers: the same rules judge a fresh layer and a stored one.
+
+Everything here is arrays of `[member, unit]` or `[member]`; nothing is measured.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+from harness.diagnosis.verdicts import CONSTANT, LayerVerdict, OutputVerdict, UnitVerdict
+
+FIRING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at.
+
+    Args:
+        activation: name of the activation; tanh and none have no off state.
+        rows: number of rows.
+        target: the penalty's rho, or None.
+        testable: `[member]`, False with fewer than 2 rows or 2 distinct input rows.
+        finite: `[member, unit]`, False where a value is NaN or infinite.
+        range_ratio: (max - min) / tolerance of the range test; at most 1 is constant.
+        before_ratio: the same before normalisation; infinite where that was not given.
+        outside_ratio: the same over the rows where the unit does not fire.
+        fired: rows on which it fires.
+        mean: mean activation.
+        variation: standard deviation / RMS.
+        p_adjusted: the smallest adjusted p over the reference variables; 1 without any.
+        saturated: share of values within `saturation` of 0 or 1.
+        low_end, high_end: whether any value is saturated there.
+        reliability_high: upper bound of test-retest reliability; infinite without a second pass.
+    """
+
+    activation: str
+    rows: int
+    target: float | None
+    testable: NDArray[np.bool_]
+    finite: NDArray[np.bool_]
+    range_ratio: NDArray[np.float64]
+    before_ratio: NDArray[np.float64]
+    outside_ratio: NDArray[np.float64]
+    fired: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    variation: NDArray[np.float64]
+    p_adjusted: NDArray[np.float64]
+    saturated: NDArray[np.float64]
+    low_end: NDArray[np.bool_]
+    high_end: NDArray[np.bool_]
+    reliability_high: NDArray[np.float64]
+
+    @property
+    def can_be_off(self) -> bool:
+        """Whether the activation has an off state at all."""
+        return self.activation in FIRING or self.activation == "sigmoid"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the live units of each member are to one another.
+
+    Args:
+        links: for each member the |correlation| at which groups of comparable live units join, strongest first.
+        rank: `[member]`, participation ratio of the live units, corrected for the number of rows; 0 without any.
+        dimension: dimension of the inputs; infinite where they were not given.
+    """
+
+    links: list[NDArray[np.float64]]
+    rank: NDArray[np.float64]
+    dimension: float
+
+
+def constant_units(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
+    """`[member, unit]`: constant by the range test, before or after normalisation, or noise of a stochastic unit."""
+    loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
+    still = (evidence.range_ratio <= loosened) | (evidence.before_ratio <= loosened)
+    return still | (evidence.reliability_high < thresholds.reliability)
+
+
+def unit_verdicts(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.object_]:
+    """`[member, unit]` of `UnitVerdict`, by the order of precedence."""
+    rules = _unit_rules(evidence, thresholds)
+    verdicts = np.full(evidence.finite.shape, UnitVerdict.ALIVE, dtype=object)
+    for verdict in reversed(list(rules)):
+        verdicts[np.broadcast_to(rules[verdict], verdicts.shape)] = verdict
+    return verdicts
+
+
+def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict, NDArray[np.bool_]]:
+    constant = constant_units(evidence, thresholds)
+    never, always = evidence.fired == 0, evidence.fired == evidence.rows
+    silent = constant & never & (evidence.activation in FIRING)
+    loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
+    quiet = evidence.can_be_off & (evidence.outside_ratio <= loosened)
+    few = evidence.can_be_off & (evidence.fired < thresholds.few_rows)
+    still = evidence.variation < thresholds.near_constant
+    return {
+        UnitVerdict.INVALID: ~evidence.finite,
+        UnitVerdict.NOT_TESTABLE: ~evidence.testable[:, None],
+        UnitVerdict.NEVER_FIRED: silent & (evidence.rows < rows_to_claim(thresholds)),
+        UnitVerdict.DEAD: silent,
+        UnitVerdict.CONSTANT_AT_TARGET: constant & _at_target(evidence, thresholds),
+        UnitVerdict.CONSTANT_ON: constant & always & evidence.can_be_off,
+        UnitVerdict.CONSTANT_OFF: constant,
+        UnitVerdict.SUBTHRESHOLD: few & ~quiet,
+        UnitVerdict.RARE_INSUFFICIENT: few & quiet & ~never,
+        UnitVerdict.NEAR_CONSTANT: still & ~(evidence.p_adjusted <= thresholds.significance),
+        UnitVerdict.RARE: quiet & (evidence.fired < thresholds.rare_frequency * evidence.rows),
+        UnitVerdict.SATURATED_BIMODAL: _bimodal(evidence, thresholds),
+    }
+
+
+def rows_to_claim(thresholds: Thresholds = THRESHOLDS) -> int:
+    """The least number of rows on which "never" rules out the claimable frequency (Clopper & Pearson 1934).
+
+    >>> rows_to_claim()
+    368
+    """
+    alpha = (1 - thresholds.confidence) / 2
+    return int(np.ceil(np.log(alpha) / np.log1p(-thresholds.claimable_frequency)))
+
+
+def _at_target(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
+    if evidence.target is None:
+        return np.zeros(evidence.mean.shape, dtype=bool)
+    # a rounding of rho itself must not decide a mean that lies on the bound
+    allowed = thresholds.target_tolerance * abs(evidence.target) * (1 + 1e-6)
+    return np.abs(evidence.mean - evidence.target) <= allowed
+
+
+def _bimodal(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
+    often = evidence.saturated >= thresholds.saturated_share
+    return (evidence.activation == "sigmoid") & often & evidence.low_end & evidence.high_end
+
+
+def layer_verdicts(
+    units: NDArray[np.object_], evidence: Evidence, structure: Structure, thresholds: Thresholds = THRESHOLDS
+) -> list[LayerVerdict]:
+    """One `LayerVerdict` a member, by the order of precedence."""
+    return [_layer(member, row, evidence, structure, thresholds) for member, row in enumerate(units)]
+
+
+def _layer(
+    member: int, units: NDArray[np.object_], evidence: Evidence, structure: Structure, thresholds: Thresholds
+) -> LayerVerdict:
+    verdicts = list(units)
+    live = [each for each in verdicts if each not in CONSTANT]
+    if UnitVerdict.INVALID in verdicts:
+        return LayerVerdict.INVALID
+    if UnitVerdict.NOT_TESTABLE in verdicts:
+        return LayerVerdict.NOT_TESTABLE
+    if not live:
+        return LayerVerdict.FULL_COLLAPSE
+    if len(live) == 1 < len(verdicts):
+        return LayerVerdict.SINGLE_LIVE_UNIT
+    if all(each == UnitVerdict.NEAR_CONSTANT for each in live):
+        return LayerVerdict.NEAR_COLLAPSE
+    if len(live) < len(verdicts):
+        return LayerVerdict.PARTIAL_COLLAPSE
+    if groups(len(live), structure.links[member], thresholds) <= thresholds.redundant_share * len(live):
+        return LayerVerdict.REDUNDANT
+    if _few_dimensions(len(live), evidence.rows, structure.rank[member], structure.dimension, thresholds):
+        return LayerVerdict.DIMENSIONAL_COLLAPSE
+    return LayerVerdict.HEALTHY
+
+
+def groups(live: int, links: NDArray[np.float64], thresholds: Thresholds = THRESHOLDS) -> int:
+    """How many groups of copies the live units form: each link at or above the threshold joins two.
+
+    >>> groups(4, np.array([1.0, 0.995, 0.3]))
+    2
+    """
+    return live - int((links >= thresholds.duplicate_correlation).sum())
+
+
+def _few_dimensions(live: int, rows: int, rank: float, dimension: float, thresholds: Thresholds) -> bool:
+    if live < 2 or rows < thresholds.dimensional_rows * live:
+        return False
+    return bool(rank <= thresholds.dimensional_share * min(live, dimension))
+
+
+def dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
+    """`[member]`: of two or more units exactly one fires, on every row, and all others are constant."""
+    constant = constant_units(evidence, thresholds)
+    fires = evidence.fired > 0
+    one = fires.sum(-1) == 1
+    always = (fires & (evidence.fired == evidence.rows)).any(-1)
+    others = (constant | fires).all(-1)
+    several = evidence.finite.shape[-1] > 1
+    whole = evidence.finite.all(-1) & evidence.testable
+    return one & always & others & whole & (several and evidence.can_be_off)
+
+
+def output_verdict(numbers: dict[str, float], thresholds: Thresholds = THRESHOLDS) -> OutputVerdict:
+    """What a reconstruction is, from `finite`, `testable`, `variance_ratio`, `r2`, `r2_high`, `dead_share`.
+
+    >>> output_verdict({"finite": 1, "testable": 1, "variance_ratio": 0, "r2": -0.1, "r2_high": 0, "dead_share": 1}).value
+    'mean_output'
+    """
+    if not numbers["finite"]:
+        return OutputVerdict.INVALID
+    if not numbers["testable"]:
+        return OutputVerdict.NOT_TESTABLE
+    flat = numbers["variance_ratio"] <= thresholds.mean_output_variance
+    if flat and numbers["r2_high"] <= thresholds.mean_output_r2:
+        return OutputVerdict.MEAN_OUTPUT
+    if numbers["dead_share"] > thresholds.dead_outputs:
+        return OutputVerdict.DEAD_OUTPUTS
+    return OutputVerdict.WORSE_THAN_MEAN if numbers["r2"] < 0 else OutputVerdict.HEALTHY
