@@ -54,6 +54,7 @@ class Pass:
     code: Tensor | None = None
     activation: str = "none"
     normalised: bool = False
+    before_raw: int | None = None
     outputs: tuple[Any, ...] = ()
     makers: tuple[Activation | None, ...] = ()
 
@@ -263,7 +264,7 @@ class CodeTap(TorchFunctionMode):
         value = _first_tensor(output)
         if seen is None or seen.raw is not None or value is None:
             return None
-        seen.raw = value
+        seen.raw, seen.before_raw = value, len(seen.activations)
         made = self._made.get(id(value))
         if made is not None:  # the module ends in an activation of its own
             made.is_code = True

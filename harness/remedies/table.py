@@ -1,0 +1,182 @@
+"""The remedies: each takes the places of a model and a level, and returns the recipe with its change added.
+
+A remedy that finds no place for itself raises `Refused` with the reason; a plan shows it as a row.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.capture import CODE_SITE, Pass, flat
+from harness.case import Case
+from harness.errors import HarnessError
+from harness.penalties import bernoulli_kl, hard_count, l1
+from harness.remedies.anatomy import Anatomy
+from harness.remedies.levels import SIGMOID_SITES, Level
+from harness.remedies.treated import Recipe
+
+DEFAULT_RHO = 0.05
+DEFAULT_BETA = 1e-3
+
+
+class Refused(HarnessError):
+    """Why a remedy cannot be applied to a case."""
+
+
+def penalty(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Another penalty in place of the author's, or none; `as_posted` keeps what the author wrote."""
+    site = str(level)
+    if site == "as_posted":
+        return recipe
+    if site in SIGMOID_SITES:
+        recipe = replace(recipe, activations={**recipe.activations, _code(places, "a sigmoid"): "sigmoid"})
+    if site == "topk":
+        _code(places, "top-k")
+        recipe = replace(recipe, kept=max(1, round((case.rho or DEFAULT_RHO) * places.units)))
+    numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, "beta": case.numbers.get("beta", DEFAULT_BETA)}
+    return replace(recipe, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **recipe.numbers})
+
+
+def bias_init(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Every bias of the model starts at zero."""
+    return replace(recipe, zero_bias=level == "zero")
+
+
+def activation(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Every ReLU of the encoder becomes another activation, the bottleneck's included unless it is a sigmoid."""
+    if level == "relu":
+        return recipe
+    encoder = (*places.hidden, *(() if places.code is None else (places.code,)))
+    relus = [position for position in encoder if places.names[position] == "relu"]
+    if not relus:
+        raise Refused("activation: the encoder has no ReLU to replace")
+    _needs_whole_calls(places, "activation")
+    swapped = {position: str(level) for position in relus}
+    return replace(recipe, activations={**swapped, **recipe.activations})
+
+
+def batchnorm(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """BatchNorm1d(affine=False) between the bottleneck's linear map and its activation."""
+    if level == "off":
+        return recipe
+    if places.normalised:
+        raise Refused("batchnorm: the bottleneck is already normalised before its activation")
+    return replace(recipe, normalised=_code(places, "a normalisation"))
+
+
+def dropout(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Dropout behind the encoder's hidden activations, never on the code."""
+    if not places.hidden:
+        if level == 0:
+            return recipe
+        raise Refused("dropout: the encoder has no hidden activation before the bottleneck")
+    _needs_whole_calls(places, "dropout")
+    return replace(recipe, dropped=places.hidden, numbers={**recipe.numbers, "dropout": float(level)})
+
+
+def output_activation(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Another activation on the reconstruction: relu as posted, linear, or sigmoid for data in [0, 1]."""
+    if level == "default":
+        return recipe
+    if places.reconstruction is None:
+        raise Refused("output_activation: no output of the model is shaped like the batch; name it in Case.reconstruction")
+    present = "linear" if places.output is None else places.names[places.output]
+    if level == present:
+        return recipe
+    _needs_whole_calls(places, "output_activation")
+    if places.output is None:
+        if places.scope != "model":
+            raise Refused("output_activation: the loss calls parts of the model by itself, so nothing can be put on its output")
+        return replace(recipe, output=str(level))
+    wanted = "none" if level == "linear" else str(level)
+    return replace(recipe, activations={**recipe.activations, places.output: wanted})
+
+
+def inputs(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """The mean of the training inputs is taken from every input, feature by feature."""
+    return replace(recipe, centred=level == "centred")
+
+
+def units(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+    """Another width of the bottleneck, through the model factory's keyword `units`."""
+    if "units" not in inspect.signature(case.model).parameters:
+        raise Refused("units: Case.model takes no keyword `units`, so its bottleneck's width cannot be set")
+    return replace(recipe, units=int(level))
+
+
+def case_number(name: str, level: Level, recipe: Recipe) -> Recipe:
+    """A number of the case, or of its training."""
+    if name in TRAINING_NUMBERS:
+        return replace(recipe, train={**recipe.train, name: level})
+    return replace(recipe, numbers={**recipe.numbers, name: float(level)})
+
+
+def _code(places: Anatomy, what: str) -> int:
+    """Where the code can be changed: at its activation, or behind its linear map when no activation follows."""
+    _needs_whole_calls(places, what)
+    if places.code is not None:
+        return places.code
+    if not places.by_module:
+        raise Refused(f"{what} cannot be put behind an output that no activation makes; name the bottleneck's module")
+    return CODE_SITE
+
+
+def _needs_whole_calls(places: Anatomy, what: str) -> None:
+    if places.scope == "unknown":
+        raise Refused(f"{what}: the loss calls parts of the model in an order of its own; no call is known to lead to the reconstruction")
+
+
+def _mean_sigmoid(values: Tensor) -> Tensor:
+    return torch.sigmoid(flat(values)).mean(dim=0)
+
+
+def _code_of(seen: Pass) -> Tensor:
+    assert seen.code is not None
+    return seen.code
+
+
+def _preactivation_of(seen: Pass) -> Tensor:
+    assert seen.preactivation is not None
+    return seen.preactivation
+
+
+def _kl_of_relu(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+    return bernoulli_kl(numbers["rho"], _mean_sigmoid(_code_of(seen)))
+
+
+def _kl_of_preactivation(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+    return bernoulli_kl(numbers["rho"], _mean_sigmoid(_preactivation_of(seen)))
+
+
+def _kl_of_code(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+    return bernoulli_kl(numbers["rho"], flat(_code_of(seen)).mean(dim=0))
+
+
+PENALTIES: dict[str, tuple[str, Callable[[Pass, Mapping[str, Any]], Tensor] | None]] = {
+    "none": ("", None),
+    "none_sigmoid_bottleneck": ("", None),
+    "topk": ("", None),
+    "kl_sigmoid_of_relu": ("kl", _kl_of_relu),
+    "kl_sigmoid_of_preactivation": ("kl", _kl_of_preactivation),
+    "kl_sigmoid_bottleneck": ("kl", _kl_of_code),
+    "hard_count": ("hard_count", lambda seen, numbers: hard_count(flat(_code_of(seen)))),
+    "l1": ("l1", lambda seen, numbers: l1(flat(_code_of(seen)))),
+}
+
+TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs")
+
+# in the order in which they are applied: the penalty's sigmoid comes before the activation that would replace it
+REMEDIES: dict[str, Callable[[Level, Case, Anatomy, Recipe], Recipe]] = {
+    "units": units,
+    "penalty": penalty,
+    "activation": activation,
+    "batchnorm": batchnorm,
+    "dropout": dropout,
+    "output_activation": output_activation,
+    "bias_init": bias_init,
+    "inputs": inputs,
+}

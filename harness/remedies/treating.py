@@ -1,0 +1,212 @@
+"""From a case and the levels of a variant to the treated case: an ordinary case again."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.case import Case
+from harness.data import split_of
+from harness.data.rows import Split
+from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
+from harness.remedies.levels import Level, check_level
+from harness.remedies.table import REMEDIES, Refused, case_number
+from harness.remedies.treated import Recipe, Treated
+
+
+def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> Case:
+    """The case under the remedies that `levels` names.
+
+    Args:
+        case: any case; it stays as it is.
+        levels: factor -> level; factors that are not named stay as the case has them.
+        split: its rows, where they are at hand already.
+
+    Returns:
+        A case whose model wraps the author's (`.model`) and whose loss acts on it; the case itself where nothing
+        of the program changes.
+
+    Raises:
+        Refused: when a remedy finds no place in this model.
+        HarnessError: for levels that do not exist.
+    """
+    levels = {name: check_level(name, value, case.numbers) for name, value in levels.items()}
+    split = split or split_of(case)
+    case = _with_units(case, levels)
+    places = anatomy(case, split.train.inputs[:4])
+    return _apply(case, recipe_of(case, levels, places), places)
+
+
+def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
+    """Why the levels cannot be applied to this case; None when they can."""
+    try:
+        treat(case, levels, split)
+    except Refused as error:
+        return str(error)
+    return None
+
+
+def same_as_default(case: Case, levels: Mapping[str, Level], places: Anatomy) -> dict[str, bool]:
+    """Which of the levels change nothing of this case: `relu` on an output that already is one."""
+    return {name: recipe_of(case, {name: level}, places) == Recipe() for name, level in levels.items() if name in REMEDIES}
+
+
+def recipe_of(case: Case, levels: Mapping[str, Level], places: Anatomy) -> Recipe:
+    """What the levels add up to at the places of this model."""
+    recipe = Recipe()
+    for name, level in levels.items():
+        if name not in REMEDIES and level != "matched":
+            recipe = case_number(name, level, recipe)
+    for name, remedy in REMEDIES.items():
+        if name in levels:
+            recipe = remedy(levels[name], case, places, recipe)
+    return recipe
+
+
+def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: int = 5) -> float:
+    """The beta at which the penalties' gradient at the bottleneck has the norm of the reconstruction's, at birth.
+
+    Returns:
+        The mean over `seeds` initialisations, on the first batch of the training rows; 0 when the penalty has no
+        gradient there (no beta can match it).
+    """
+    treated = treat(case, {name: value for name, value in levels.items() if (name, value) != ("beta", "matched")}, split)
+    batch = split.train.inputs[: treated.training()["batch_size"]]
+    ratios = []
+    for seed in range(seeds):
+        norms = gradient_norms(treated, build(treated, seed, batch), batch, {**treated.numbers, "beta": 1.0})
+        penalty = sum(value for name, value in norms.items() if name != "reconstruction")
+        ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
+    return float(sum(ratios) / len(ratios))
+
+
+def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, float]:
+    """The norm of each loss term's gradient at the output of the bottleneck's module, over all of its calls.
+
+    Args:
+        batch: `[sample, *feature]`.
+
+    Returns:
+        term -> norm, 0 for a term without a gradient there. In the units of the loss per unit of the output.
+    """
+    outputs: list[Tensor] = []
+    module = dict(model.named_modules())[case.bottleneck] if not case.bottleneck.startswith("out:") else None
+    handle = module.register_forward_hook(_keep_leaf(outputs)) if module is not None else None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
+    if handle is not None:
+        handle.remove()
+    return {name: _norm(term, outputs) for name, term in terms.items()}
+
+
+def _keep_leaf(outputs: list[Tensor]) -> Callable[..., Tensor | None]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            outputs.append(output)
+            return output.clone()  # an in-place activation behind it must not disturb the leaf
+        return None
+
+    return hook
+
+
+def _norm(term: Any, outputs: list[Tensor]) -> float:
+    if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
+        return 0.0
+    found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
+    return float(sum(each.pow(2).sum() for each in found if each is not None) ** 0.5) if any(
+        each is not None for each in found
+    ) else 0.0
+
+
+def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
+    if "units" not in levels or "units" not in inspect.signature(case.model).parameters:
+        return case
+    return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
+
+
+def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
+    numbers = {**case.numbers, **recipe.numbers}
+    case = replace(case, numbers=numbers, train={**case.train, **recipe.train}, target=case.target)
+    if recipe.zero_bias:
+        case = replace(case, model=_ZeroBias(case.model))
+    if recipe.own_penalty and recipe.edits_nothing:
+        return case
+    inside = "" if case.bottleneck.startswith("out:") else "model."
+    return replace(
+        case,
+        model=_TreatedFactory(case, recipe, places),
+        losses=TreatedLosses(case, recipe, places.scope == "loss"),
+        bottleneck=f"{inside}{case.bottleneck}",
+    )
+
+
+class TreatedLosses:
+    """The author's loss on the author's model, under the recipe; the harness's own penalty where it sets one."""
+
+    def __init__(self, case: Case, recipe: Recipe, everywhere: bool) -> None:
+        self.case, self.recipe, self.everywhere = case, recipe, everywhere
+        names = dict.fromkeys((*case.loss_keywords(), *(("rho",) if recipe.penalty[1] else ()), *(("dropout",) if recipe.dropped else ())))
+        kind = inspect.Parameter.KEYWORD_ONLY
+        positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("model", "batch")]
+        self.__signature__ = inspect.Signature(
+            [*positional, *(inspect.Parameter(name, kind) for name in names if name in case.numbers)]
+        )
+
+    def __call__(self, model: Treated, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
+        own = {name: numbers[name] for name in self.case.loss_keywords()}
+        with model.at_rate(numbers.get("dropout", model.rate)), model.tap(self.everywhere) as tap:
+            terms = self.case.losses(model.model, batch, **own)
+        check_terms(self.case, terms)
+        if self.recipe.own_penalty:
+            return dict(terms)
+        name, penalty = self.recipe.penalty
+        kept = {"reconstruction": terms["reconstruction"]}
+        return {**kept, name: penalty(tap.passes[0], numbers)} if penalty else kept
+
+
+class _Factory:
+    """A model factory with keywords set; a class, so that a treated case can be sent to another process."""
+
+    def __init__(self, model: Callable[..., nn.Module], keywords: Mapping[str, int]) -> None:
+        self.model, self.keywords = model, dict(keywords)
+        if "features" in inspect.signature(model).parameters:
+            self.__signature__ = inspect.Signature([inspect.Parameter("features", inspect.Parameter.KEYWORD_ONLY)])
+        else:
+            self.__signature__ = inspect.Signature([])
+
+    def __call__(self, **keywords: Any) -> nn.Module:
+        return self.model(**self.keywords, **keywords)
+
+
+class _ZeroBias(_Factory):
+    """A model factory whose biases start at zero; weights stay those of the seed."""
+
+    def __init__(self, model: Callable[..., nn.Module]) -> None:
+        super().__init__(model, {})
+
+    def __call__(self, **keywords: Any) -> nn.Module:
+        model = self.model(**keywords)
+        biases = [value for name, value in model.named_parameters() if name.rsplit(".", 1)[-1].endswith("bias")]
+        if not biases:
+            raise Refused("bias_init: the model has no bias")
+        with torch.no_grad():
+            for bias in biases:
+                bias.zero_()
+        return model
+
+
+class _TreatedFactory(_Factory):
+    """A factory of treated models."""
+
+    def __init__(self, case: Case, recipe: Recipe, places: Anatomy) -> None:
+        super().__init__(case.model, {})
+        self.recipe, self.places, self.bottleneck = recipe, places, case.bottleneck
+
+    def __call__(self, **keywords: Any) -> nn.Module:
+        return Treated(self.model(**keywords), self.recipe, self.places, self.bottleneck)
+
+
