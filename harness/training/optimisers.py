@@ -1,0 +1,129 @@
+"""SGD, Adam and AdamW on a stack, with one learning rate a member: elementwise, equal to torch's own.
+
+All parameters of a member are one row of a flat `[member, parameter]` buffer, so that a step is a handful of passes
+over memory whatever the number of layers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.case import Case
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimiser that the stack can take over: its kind and numbers; `learning_rate` None means the training's."""
+
+    kind: str
+    options: Mapping[str, Any]
+    learning_rate: float | None
+    trained: frozenset[str]
+
+
+class Optimiser(Protocol):
+    """Changes `parameters` in place, given gradients of the same shape `[member, parameter]`."""
+
+    def step(self, parameters: Tensor, gradients: Tensor) -> None: ...
+
+
+def rule_of(case: Case, model: nn.Module) -> Rule | None:
+    """The case's optimiser, if it is a plain SGD, Adam or AdamW over one group; None when the model trains alone."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    if case.optimizer is None:
+        trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
+        return Rule("Adam", ADAM, None, trained)
+    optimiser = case.optimizer(list(model.parameters()))
+    kind = type(optimiser).__name__
+    if type(optimiser) not in KINDS or len(optimiser.param_groups) != 1:
+        return None
+    group = optimiser.param_groups[0]
+    if any(group.get(option) for option in ("amsgrad", "maximize", "differentiable")):
+        return None
+    if isinstance(group["lr"], Tensor) or not all(id(each) in names for each in group["params"]):
+        return None
+    trained = frozenset(names[id(each)] for each in group["params"] if each.requires_grad)
+    return Rule(kind, {name: group[name] for name in KINDS[type(optimiser)]}, float(group["lr"]), trained)
+
+
+def optimiser(rule: Rule, rates: Tensor) -> Optimiser:
+    """The stack's optimiser; `rates` is one learning rate a member, `[member]`."""
+    return MAKERS[rule.kind](rule.options, rates[:, None])
+
+
+class Adam:
+    """Adam, and AdamW with `decoupled` weight decay. Source: Kingma & Ba 2015; Loshchilov & Hutter 2019."""
+
+    def __init__(self, options: Mapping[str, Any], rates: Tensor, decoupled: bool = False) -> None:
+        self.rates, self.decoupled, self.steps = rates, decoupled, 0
+        self.beta1, self.beta2 = options["betas"]
+        self.eps, self.decay = options["eps"], options["weight_decay"]
+        self._first: Tensor | None = None
+        self._second: Tensor | None = None
+        self._scratch: Tensor | None = None
+
+    def step(self, parameters: Tensor, gradients: Tensor) -> None:
+        """One update, in place, without a new buffer."""
+        if self._first is None or self._second is None or self._scratch is None:
+            self._first, self._second = torch.zeros_like(parameters), torch.zeros_like(parameters)
+            self._scratch = torch.empty_like(parameters)
+        self.steps += 1
+        if self.decay:
+            gradients = self._decay(parameters, gradients)
+        self._first.lerp_(gradients, 1 - self.beta1)
+        self._second.mul_(self.beta2).addcmul_(gradients, gradients, value=1 - self.beta2)
+        correction = (1 - self.beta2**self.steps) ** 0.5
+        torch.sqrt(self._second, out=self._scratch)
+        self._scratch.div_(correction).add_(self.eps)
+        torch.div(self._first, self._scratch, out=self._scratch)
+        parameters.sub_(self._scratch.mul_(self.rates / (1 - self.beta1**self.steps)))
+
+    def _decay(self, parameters: Tensor, gradients: Tensor) -> Tensor:
+        if self.decoupled:
+            parameters.mul_(1 - self.rates * self.decay)
+            return gradients
+        return gradients + self.decay * parameters
+
+
+class SGD:
+    """Stochastic gradient descent with momentum, dampening, Nesterov and weight decay, as torch defines them."""
+
+    def __init__(self, options: Mapping[str, Any], rates: Tensor) -> None:
+        self.rates = rates
+        self.momentum, self.dampening = options["momentum"], options["dampening"]
+        self.decay, self.nesterov = options["weight_decay"], options["nesterov"]
+        self._velocity: Tensor | None = None
+
+    def step(self, parameters: Tensor, gradients: Tensor) -> None:
+        """One update, in place."""
+        if self.decay:
+            gradients = gradients + self.decay * parameters
+        if self.momentum:
+            gradients = self._accelerate(gradients)
+        parameters.sub_(gradients * self.rates)
+
+    def _accelerate(self, gradients: Tensor) -> Tensor:
+        if self._velocity is None:
+            self._velocity = gradients.clone()
+        else:
+            self._velocity.mul_(self.momentum).add_(gradients, alpha=1 - self.dampening)
+        return gradients + self.momentum * self._velocity if self.nesterov else self._velocity
+
+
+def adamw(options: Mapping[str, Any], rates: Tensor) -> Adam:
+    """Adam with decoupled weight decay."""
+    return Adam(options, rates, decoupled=True)
+
+
+ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+
+KINDS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.Adam: ("betas", "eps", "weight_decay"),
+    torch.optim.AdamW: ("betas", "eps", "weight_decay"),
+    torch.optim.SGD: ("momentum", "dampening", "weight_decay", "nesterov"),
+}
+
+MAKERS: dict[str, Any] = {"Adam": Adam, "AdamW": adamw, "SGD": SGD}

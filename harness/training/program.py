@@ -1,0 +1,116 @@
+"""One structure's program: the author's loss, and what its bottleneck shows, as functions of explicit state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from harness.capture import CodeTap, code_of, flat, reconstruction_of
+from harness.case import Case
+from harness.training.randomness import RandomFeed
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the bottlenecks of a stack did on some rows.
+
+    Args:
+        code: the activation in use, `[member, sample, unit]`.
+        preactivation: what entered it, the same shape.
+        raw: the module's output before any normalisation, the same shape.
+        reconstruction: `[member, sample, feature]`, or None.
+        scale: size of the sums that made each unit, `[member, unit]`, or None where the weights are not at hand.
+        activation: its name.
+    """
+
+    code: Tensor
+    preactivation: Tensor
+    raw: Tensor
+    reconstruction: Tensor | None
+    scale: Tensor | None
+    activation: str
+
+
+class Program(nn.Module):
+    """A case's loss as a module, so that `functional_call` can give it any member's state.
+
+    Args:
+        case: a case, treated or not.
+        model: its model, whose own weights are never used once state is given.
+    """
+
+    def __init__(self, case: Case, model: nn.Module) -> None:
+        super().__init__()
+        self.case, self.model = case, model
+        self.keywords = case.loss_keywords()
+        self.activation = "none"
+
+    def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
+        terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        return {name: torch.as_tensor(value, dtype=batch.dtype, device=batch.device) for name, value in terms.items()}
+
+    def loss(
+        self, parameters: State, buffers: State, batch: Tensor, numbers: Mapping[str, Any], draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, tuple[State, State]]:
+        """The total of one member, with its terms and the buffers as the forward pass left them."""
+        state = {f"model.{name}": value for name, value in {**parameters, **buffers}.items()}
+        if draws:
+            with RandomFeed(draws):
+                terms = functional_call(self, state, (batch, numbers))
+        else:
+            terms = functional_call(self, state, (batch, numbers))
+        left = {name: state[f"model.{name}"] for name in buffers}
+        return self.case.total(terms, numbers), (terms, left)
+
+    def see(self, parameters: State, buffers: State, rows: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What one member's bottleneck does on these rows, in eval mode."""
+        looked = _Looked(self)
+        state = {f"program.model.{name}": value for name, value in {**parameters, **buffers}.items()}
+        with RandomFeed(draws):
+            return functional_call(looked, state, (rows,))
+
+    def look(self, rows: Tensor, replace: Any = None) -> dict[str, Tensor]:
+        """The named tensors of one forward pass of the model as it stands."""
+        inputs: list[Tensor] = []
+        module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
+        handle = module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if module is not None else None
+        with CodeTap(self.model, self.case.bottleneck, replace=replace) as tap:
+            self.model(rows)
+        if handle is not None:
+            handle.remove()
+        seen = tap.passes[0]
+        code = code_of(seen, self.case.bottleneck)
+        self.activation = seen.activation
+        shown = {
+            "code": flat(code),
+            "preactivation": flat(code if seen.preactivation is None else seen.preactivation),
+            "raw": flat(code if seen.raw is None else seen.raw),
+        }
+        reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction)
+        if reconstruction is not None:
+            shown["reconstruction"] = flat(reconstruction)
+        if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.normalised:
+            shown["scale"] = _scale(module, inputs[0])
+        return shown
+
+
+class _Looked(nn.Module):
+    """Makes `Program.look` the forward pass of a module, for `functional_call`."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        return self.program.look(rows)
+
+
+def _scale(module: nn.Linear, inputs: Tensor) -> Tensor:
+    """`sum_i |w_ji| E|h_i| + |b_j|`: the size of what was summed, against which a float's rounding is judged."""
+    size = inputs.abs().mean(dim=0) @ module.weight.abs().T
+    return size if module.bias is None else size + module.bias.abs()

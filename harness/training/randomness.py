@@ -1,0 +1,192 @@
+"""Every random number of a member comes from the member's own seed, whoever shares its stack.
+
+Initial weights, batch order and every random operation inside a model have generators of their own. The operations
+are caught as they are called and handed numbers that were drawn per member, so that a dropout mask does not depend
+on the stack, nor on what other random operations a variant adds.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# how many steps are drawn at once: a constant, since normal numbers depend on how many are drawn together
+STEPS_AT_ONCE = 8
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator that depends on the seed and on what it is for, and on nothing else."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass(frozen=True)
+class Site:
+    """One random operation of a model: the distribution, the shape, and the how-manieth of its like it is."""
+
+    kind: str
+    shape: tuple[int, ...]
+    occurrence: int
+
+    @property
+    def purpose(self) -> str:
+        """What its generator is for."""
+        return f"{self.kind}{list(self.shape)}#{self.occurrence}"
+
+
+class Draws:
+    """The random numbers of the members of a stack, `[member, ...]` a site, one call a step.
+
+    A member's numbers are drawn in its own order from its own generators.
+    """
+
+    def __init__(self, seeds: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device) -> None:
+        self.seeds, self.purpose, self.dtype, self.device = list(seeds), purpose, dtype, device
+        self._generators: dict[Site, list[torch.Generator]] = {}
+        self._chunks: dict[Site, Tensor] = {}
+        self._used: Counter[Site] = Counter()
+
+    def take(self, sites: Sequence[Site]) -> dict[str, Tensor]:
+        """The next numbers of these sites, by their purpose."""
+        return {site.purpose: self._next(site) for site in sites}
+
+    def _next(self, site: Site) -> Tensor:
+        position = self._used[site] % STEPS_AT_ONCE
+        if position == 0:
+            self._chunks[site] = self._draw(site)
+        self._used[site] += 1
+        return self._chunks[site][position]
+
+    def _draw(self, site: Site) -> Tensor:
+        if site not in self._generators:
+            self._generators[site] = [generator(seed, f"{self.purpose}/{site.purpose}") for seed in self.seeds]
+        draw, shape = DISTRIBUTIONS[site.kind], (STEPS_AT_ONCE, *site.shape)
+        drawn = [draw(shape, generator=each, dtype=self.dtype) for each in self._generators[site]]
+        return torch.stack(drawn, dim=1).to(self.device)
+
+
+class RandomFeed(TorchFunctionMode):
+    """Hands the caught random operations the numbers in `draws`; with None, it draws on its own and records sites."""
+
+    def __init__(self, draws: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.draws = draws
+        self.sites: list[Site] = []
+        self._count: Counter[tuple[str, tuple[int, ...]]] = Counter()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        caught = CAUGHT.get(func)
+        return caught(self, *args, **(kwargs or {})) if caught is not None else func(*args, **(kwargs or {}))
+
+    def uniform(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        """Numbers in [0, 1)."""
+        return self._numbers("uniform", tuple(shape), like)
+
+    def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        """Standard normal numbers."""
+        return self._numbers("normal", tuple(shape), like)
+
+    def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
+        site = Site(kind, shape, self._count[kind, shape])
+        self._count[kind, shape] += 1
+        self.sites.append(site)
+        if self.draws is None:
+            return DISTRIBUTIONS[kind](shape, dtype=None if like is None else like.dtype)
+        numbers = self.draws[site.purpose]
+        return numbers if like is None or not like.is_floating_point() else numbers.to(like.dtype)
+
+
+def _dropout(feed: RandomFeed, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    return _masked(feed, values, p, values.shape) if training and p > 0 else values
+
+
+def _channel_dropout(
+    feed: RandomFeed, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    if not training or p == 0:
+        return values
+    return _masked(feed, values, p, (*values.shape[:2], *(1 for _ in values.shape[2:])))
+
+
+def _masked(feed: RandomFeed, values: Tensor, p: float, shape: Sequence[int]) -> Tensor:
+    if p >= 1:
+        return values * 0.0
+    return values * (feed.uniform(shape, values) >= p) / (1 - p)
+
+
+def _shape(size: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    size = size or (kwargs.get("size", ()),)
+    return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
+
+
+def _cast(numbers: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
+    return numbers.to(dtype=kwargs["dtype"]) if kwargs.get("dtype") else numbers
+
+
+def _rand(feed: RandomFeed, *size: Any, **kwargs: Any) -> Tensor:
+    return _cast(feed.uniform(_shape(size, kwargs)), kwargs)
+
+
+def _randn(feed: RandomFeed, *size: Any, **kwargs: Any) -> Tensor:
+    return _cast(feed.normal(_shape(size, kwargs)), kwargs)
+
+
+def _rand_like(feed: RandomFeed, values: Tensor, **kwargs: Any) -> Tensor:
+    return _cast(feed.uniform(values.shape, values), kwargs)
+
+
+def _randn_like(feed: RandomFeed, values: Tensor, **kwargs: Any) -> Tensor:
+    return _cast(feed.normal(values.shape, values), kwargs)
+
+
+def _normal(feed: RandomFeed, mean: Any = 0.0, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
+    shaped = mean if isinstance(mean, Tensor) else std
+    shape = tuple(size) if size is not None else torch.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
+    return mean + std * feed.normal(shape, shaped if isinstance(shaped, Tensor) else None)
+
+
+def _bernoulli(feed: RandomFeed, values: Tensor, p: Any = None, **kwargs: Any) -> Tensor:
+    chance = values if p is None else p
+    return (feed.uniform(values.shape, values) < chance).to(values.dtype)
+
+
+def _bernoulli_in_place(feed: RandomFeed, values: Tensor, p: Any = 0.5, **kwargs: Any) -> Tensor:
+    return values.copy_((feed.uniform(values.shape, values) < p).to(values.dtype))
+
+
+def _uniform_in_place(feed: RandomFeed, values: Tensor, a: float = 0.0, b: float = 1.0, **kwargs: Any) -> Tensor:
+    low, high = kwargs.get("from", a), kwargs.get("to", b)
+    return values.copy_(low + (high - low) * feed.uniform(values.shape, values))
+
+
+def _normal_in_place(feed: RandomFeed, values: Tensor, mean: float = 0.0, std: float = 1.0, **kwargs: Any) -> Tensor:
+    return values.copy_(mean + std * feed.normal(values.shape, values))
+
+
+DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "normal": torch.randn}
+
+# a random operation that is not here makes vmap refuse, and its model trains alone, under a seed a step
+CAUGHT: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.dropout: _dropout,
+    F.dropout1d: _channel_dropout,
+    F.dropout2d: _channel_dropout,
+    F.dropout3d: _channel_dropout,
+    torch.rand: _rand,
+    torch.randn: _randn,
+    torch.rand_like: _rand_like,
+    torch.randn_like: _randn_like,
+    torch.normal: _normal,
+    torch.bernoulli: _bernoulli,
+    Tensor.bernoulli: _bernoulli,
+    Tensor.bernoulli_: _bernoulli_in_place,
+    Tensor.uniform_: _uniform_in_place,
+    Tensor.normal_: _normal_in_place,
+}

@@ -1,0 +1,175 @@
+"""Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value, vmap
+
+from harness.case import Case
+from harness.remedies.anatomy import build
+from harness.training.optimisers import Rule, optimiser
+from harness.training.program import Program, Seen, State
+from harness.training.randomness import Draws, RandomFeed, Site
+
+ROWS_AT_ONCE = 1 << 22  # numbers of input held at once while observing: 16 MB of float32
+
+
+class Stacked:
+    """Several members trained as one program. Same interface as `Alone`.
+
+    Args:
+        cases: one treated case a member, all of one structure.
+        seeds: one seed a member.
+        rule: the optimiser that they share.
+        rows: the training inputs, for their dtype and shape.
+        fixed: numbers that the loss can only take as plain floats, the same for all members.
+    """
+
+    def __init__(
+        self, cases: Sequence[Case], seeds: Sequence[int], rule: Rule, rows: Tensor, fixed: frozenset[str] = frozenset()
+    ) -> None:
+        self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
+        models = [build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)]
+        self.program = Program(cases[0], models[0])
+        self._stack(models, rule.trained)
+        self.numbers = {
+            name: float(cases[0].numbers[name])
+            if name in fixed
+            else torch.tensor([float(case.numbers[name]) for case in cases], dtype=rows.dtype, device=rows.device)
+            for name in cases[0].numbers
+        }
+        number_axes = {name: None if name in fixed else 0 for name in self.numbers}
+        member = grad_and_value(self.program.loss, has_aux=True)
+        self._gradients = vmap(member, in_dims=(0, 0, 0, number_axes, 0))
+        self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
+        rates = [rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases]
+        self._optimiser = optimiser(rule, torch.tensor(rates, dtype=rows.dtype, device=rows.device))
+        self._draws = Draws(seeds, "training", rows.dtype, rows.device)
+        self._sites: dict[tuple[Any, ...], list[Site]] = {}
+
+    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+        """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
+        self.program.train()
+        draws = self._draws.take(self._sites_of(batch))
+        gradients, (totals, (terms, buffers)) = self._gradients(self.parameters, self.buffers, batch, self.numbers, draws)
+        self._flatten(gradients)
+        self._optimiser.step(self._flat, self._flat_gradients)
+        self.buffers = {name: value.detach() for name, value in buffers.items()}
+        return totals.detach(), {name: value.detach() for name, value in terms.items()}
+
+    def losses(self, batch: Tensor) -> State:
+        """The loss terms on a batch in eval mode, `[member]` each, with `total`; nothing is changed."""
+        self.program.eval()
+        draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        with torch.no_grad():
+            totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
+        return {**terms, "total": totals}
+
+    def observe(self, rows: Tensor) -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode."""
+        self.program.eval()
+        chunk = max(1, ROWS_AT_ONCE // (len(self.seeds) * max(1, rows[0].numel())))
+        with torch.no_grad():
+            parts = [self._see(rows[start : start + chunk]) for start in range(0, len(rows), chunk)]
+        return joined(parts, self.program.activation)
+
+    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
+        """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
+        self.program.eval()
+        norms = vmap(self._norms, in_dims=(0, 0, 0, {name: _axis(value) for name, value in self.numbers.items()}, 0))
+        draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
+        return norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
+
+    def state_of(self, member: int) -> State:
+        """A member's parameters and buffers under the names of its model."""
+        return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}
+
+    def _norms(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> dict[str, Tensor]:
+        module = self.program.model.get_submodule(self.program.case.bottleneck)
+        shape = self._raw_shape(parameters, buffers, batch, numbers, draws, module)
+
+        def terms_at(nudge: Tensor) -> State:
+            # every call of the module gets the same nudge: its gradient is the sum over the calls
+            handle = module.register_forward_hook(lambda _, args, output: output + nudge)
+            try:
+                return self.program.loss(parameters, buffers, batch, numbers, draws)[1][0]
+            finally:
+                handle.remove()
+
+        jacobian = torch.func.jacrev(terms_at)(torch.zeros(shape, dtype=batch.dtype, device=batch.device))
+        return {name: value.flatten().norm() for name, value in jacobian.items()}
+
+    def _raw_shape(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any, module: nn.Module) -> Any:
+        shapes: list[Any] = []
+        handle = module.register_forward_hook(lambda _, args, output: shapes.append(output.shape))
+        try:
+            self.program.loss(parameters, buffers, batch, numbers, draws)
+        finally:
+            handle.remove()
+        return shapes[0]
+
+    def _see(self, rows: Tensor) -> State:
+        with RandomFeed() as feed, torch.random.fork_rng(devices=[]):
+            self.program.look(rows[:1].expand(len(rows), *rows.shape[1:]))
+        draws = Draws(self.seeds, "observation", rows.dtype, rows.device).take(feed.sites)
+        return vmap(self.program.see, in_dims=(0, 0, None, 0))(self.parameters, self.buffers, rows, draws)
+
+    def _sites_of(self, batch: Tensor) -> list[Site]:
+        key = (batch.shape[1:], self.program.training)
+        if key not in self._sites:
+            self._sites[key] = random_sites(self.program, batch[0], {n: _first(v) for n, v in self.numbers.items()})
+        return self._sites[key]
+
+    def _stack(self, models: Sequence[nn.Module], trained: frozenset[str]) -> None:
+        """All trained parameters as views of one `[member, parameter]` buffer; the rest are buffers."""
+        named = [dict(model.named_parameters()) for model in models]
+        shapes = {name: value.shape for name, value in named[0].items() if name in trained}
+        rows = [torch.cat([each[name].detach().reshape(-1) for name in shapes]) for each in named]
+        self._flat = torch.stack(rows)
+        self._flat_gradients = torch.empty_like(self._flat)
+        sizes = [shape.numel() for shape in shapes.values()]
+        views = self._flat.split(sizes, dim=1)
+        self.parameters = {
+            name: view.unflatten(1, shape) if shape else view[:, 0]
+            for (name, shape), view in zip(shapes.items(), views, strict=True)
+        }
+        frozen = {name: torch.stack([each[name].detach() for each in named]) for name in named[0] if name not in trained}
+        kept = [dict(model.named_buffers()) for model in models]
+        self.buffers = {**frozen, **{name: torch.stack([each[name] for each in kept]) for name in kept[0]}}
+
+    def _flatten(self, gradients: Mapping[str, Tensor]) -> None:
+        pieces = [gradients[name].reshape(len(self.seeds), -1) for name in self.parameters]
+        torch.cat(pieces, dim=1, out=self._flat_gradients)
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
+    """Chunks of rows put together again; the scale is their mean."""
+    whole = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0] if name != "scale"}
+    scale = torch.stack([part["scale"] for part in parts]).mean(dim=0) if "scale" in parts[0] else None
+    return Seen(
+        whole["code"], whole["preactivation"], whole["raw"], whole.get("reconstruction"), scale, activation
+    )
+
+
+def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[Site]:
+    """The random operations of one evaluation of the loss, found by running it once; nothing is changed."""
+    kept = {name: value.clone() for name, value in program.named_buffers()}
+    with RandomFeed() as feed, torch.random.fork_rng(devices=[]), torch.enable_grad():
+        program(batch, numbers)
+    for name, value in program.named_buffers():
+        value.data.copy_(kept[name])
+    return feed.sites
+
+
+def _axis(value: Any) -> int | None:
+    return 0 if isinstance(value, Tensor) else None
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, Tensor) else value
+
+
+Maker = Callable[..., "Stacked"]
