@@ -1,0 +1,151 @@
+"""Members trained one after the other in a plain loop: for programs that cannot be batched. Same interface as `Stacked`."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.capture import evaluating
+from harness.case import Case
+from harness.remedies.anatomy import build
+from harness.training.program import Program, Seen, State
+from harness.training.randomness import Draws, RandomFeed, Site, generator
+from harness.training.stacked import joined
+
+ROWS_AT_ONCE = 1 << 22
+
+
+class Alone:
+    """A plain PyTorch loop over members, with the case's own optimiser.
+
+    Args:
+        cases: one treated case a member.
+        seeds: one seed a member.
+        rows: the training inputs, for their dtype and shape.
+    """
+
+    def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
+        self.members = [Member(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
+
+    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+        """One optimiser step of each member on its rows of `[member, sample, *feature]`."""
+        done = [member.step(rows) for member, rows in zip(self.members, batch, strict=True)]
+        return torch.stack([total for total, _ in done]), _together([terms for _, terms in done])
+
+    def losses(self, batch: Tensor) -> State:
+        """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
+        return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
+
+    def observe(self, rows: Tensor) -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode."""
+        parts = [member.observe(rows) for member in self.members]
+        names = set.intersection(*(set(part) for part in parts))
+        return joined([{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation)
+
+    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
+        """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
+        return _together([member.gradients(rows) for member, rows in zip(self.members, batch, strict=True)])
+
+    def state_of(self, member: int) -> State:
+        """A member's parameters and buffers under the names of its model."""
+        return {name: value.detach().clone() for name, value in self.members[member].model.state_dict().items()}
+
+
+class Member:
+    """One model, its optimiser and its own source of random numbers."""
+
+    def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
+        self.case, self.seed, self.steps = case, seed, 0
+        self.model = build(case, seed, rows[:4]).to(rows.device, rows.dtype)
+        self.program = Program(case, self.model)
+        self.numbers = {name: float(value) for name, value in case.numbers.items()}
+        self.optimiser = _optimiser(case, self.model)
+        self._draws = Draws([seed], "training", rows.dtype, rows.device)
+
+    @property
+    def activation(self) -> str:
+        """The name of the bottleneck's activation, once it was observed."""
+        return self.program.activation
+
+    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+        """One optimiser step; the total and the terms before it."""
+        self.program.train()
+        self.optimiser.zero_grad()
+        with _seeded(self.seed, self.steps), LiveFeed(self._draws):
+            terms = self.program(batch, self.numbers)
+        total = self.case.total(terms, self.numbers)
+        if total.requires_grad:
+            total.backward()
+            self.optimiser.step()
+        self.steps += 1
+        return total.detach(), {name: value.detach() for name, value in terms.items()}
+
+    def losses(self, batch: Tensor) -> State:
+        """The loss terms in eval mode, and `total`."""
+        kept = {name: value.clone() for name, value in self.model.named_buffers()}
+        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, -1):
+            terms = self.program(batch, self.numbers)
+        for name, value in self.model.named_buffers():
+            value.data.copy_(kept[name])
+        return {**terms, "total": self.case.total(terms, self.numbers)}
+
+    def observe(self, rows: Tensor) -> dict[str, Tensor]:
+        """What the bottleneck does on these rows."""
+        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, -1):
+            return self.program.look(rows)
+
+    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
+        """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
+        from harness.remedies.treating import gradient_norms
+
+        with evaluating(self.model), _seeded(self.seed, -1):
+            norms = gradient_norms(self.case, self.model, batch, self.numbers)
+        return {name: torch.tensor(value, dtype=batch.dtype) for name, value in norms.items()}
+
+
+class LiveFeed(RandomFeed):
+    """Draws a member's numbers as they are asked for, the same that a stack would have drawn for it."""
+
+    def __init__(self, source: Draws) -> None:
+        super().__init__({})
+        self.source = source
+
+    def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
+        site = Site(kind, shape, self._count[kind, shape])
+        self._count[kind, shape] += 1
+        return self.source.take([site])[site.purpose][0]
+
+
+def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
+    trained = [value for value in model.parameters() if value.requires_grad]
+    if case.optimizer is None:
+        return torch.optim.Adam(trained, lr=case.training()["learning_rate"])
+    made = case.optimizer(list(model.parameters()))
+    if "learning_rate" in case.train:
+        for group in made.param_groups:
+            group["lr"] = case.train["learning_rate"]
+    return made
+
+
+@contextmanager
+def _seeded(seed: int, step: int) -> Iterator[None]:
+    """Global random states that depend on the member and its step alone, and come back as they were."""
+    start = generator(seed, f"step {step}").initial_seed()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
+    with torch.random.fork_rng():
+        torch.manual_seed(start)
+        random.seed(start)
+        np.random.seed(start % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,131 @@
+"""Whether a case can be batched, and which of its numbers can differ within a stack: tried, never guessed.
+
+The answer depends on the case alone, so a member's numbers do not depend on who shares its stack.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.case import Case
+from harness.remedies.anatomy import build
+from harness.training.alone import Alone
+from harness.training.optimisers import Rule, rule_of
+from harness.training.stacked import Stacked
+
+
+@dataclass(frozen=True)
+class Stackability:
+    """How a case trains.
+
+    Args:
+        rule: the optimiser that a stack takes over; None when members train alone.
+        fixed: numbers that its loss takes as plain floats only: members that differ in them split.
+        reason: why members train alone; empty when they stack.
+    """
+
+    rule: Rule | None
+    fixed: frozenset[str]
+    reason: str
+
+
+def stackability(case: Case, rows: Tensor) -> Stackability:
+    """Try two members on a few rows, as a stack and one by one, and compare.
+
+    Args:
+        case: a treated case.
+        rows: training inputs, `[sample, *feature]`.
+    """
+    rule = rule_of(case, build(case, 0, rows[:4]))
+    if rule is None:
+        return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
+    if _remembers(case, rows):
+        return Stackability(None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator")
+    keywords = frozenset(case.loss_keywords())
+    failure = _failure(case, rule, rows, frozenset())
+    if not failure:
+        return Stackability(rule, frozenset(), "")
+    if not keywords or _failure(case, rule, rows, keywords):
+        return Stackability(None, frozenset(), failure)
+    needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}))
+    return Stackability(rule, needed, "")
+
+
+def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str]) -> str:
+    """Why two members cannot be batched with these numbers as floats; empty when they can."""
+    batch = rows[:6].expand(2, *rows[:6].shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = Alone([case, case], [0, 1], rows).step(batch)[0]
+        try:
+            found = Stacked([case, case], [0, 1], rule, rows, fixed).step(batch)[0]
+        except Exception as error:
+            return f"it cannot be batched: {type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+    if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
+        return ""
+    return "batched, its loss differs from the loss of one model"
+
+
+def _remembers(case: Case, rows: Tensor) -> bool:
+    """Whether two evaluations of the loss leave something behind in Python: a counter, a list, a generator's state."""
+    model = build(case, 0, rows[:4])
+    numbers = {name: float(case.numbers[name]) for name in case.loss_keywords()}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        case.losses(model, rows[:4], **numbers)
+        before = _state(case, model)
+        case.losses(model, rows[:4], **numbers)
+        after = _state(case, model)
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    return before != after
+
+
+def _state(case: Case, model: torch.nn.Module) -> str:
+    seen: set[int] = set()
+    own = [{k: v for k, v in vars(each).items() if not k.startswith("_")} for each in model.modules()]
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    return repr((_walk(case.losses, seen, 6), [_walk(each, seen, 4) for each in own], random.getstate()[1][-1], str(numpy_state)))
+
+
+def _walk(value: Any, seen: set[int], depth: int) -> Any:
+    """Everything plain that can be reached from a value, as something comparable."""
+    if isinstance(value, int | float | str | bool | bytes | type(None)):
+        return value
+    if depth == 0 or id(value) in seen or isinstance(value, type | torch.nn.Module):
+        return type(value).__name__
+    seen = seen | {id(value)}
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), float(value.detach().double().sum()) if value.numel() < 10_000 else None)
+    if isinstance(value, Mapping):
+        return [(str(key), _walk(each, seen, depth - 1)) for key, each in list(value.items())[:200]]
+    if isinstance(value, list | tuple | set):
+        return [len(value), *(_walk(each, seen, depth - 1) for each in list(value)[:50])]
+    if callable(value) and hasattr(value, "__code__"):
+        return _walk(_reached(value), seen, depth - 1)
+    if hasattr(value, "__dict__"):
+        return [type(value).__name__, _walk(vars(value), seen, depth - 1)]
+    return repr(value) if type(value).__module__ in ("itertools", "collections", "numpy", "random") else type(value).__name__
+
+
+def _reached(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function can reach: its closure, its defaults, the globals that it names, what it is bound to."""
+    code = function.__code__  # type: ignore[attr-defined]
+    cells = getattr(function, "__closure__", None) or ()
+    held: dict[str, Any] = {}
+    for name, cell in zip(code.co_freevars, cells, strict=True):
+        try:
+            held[name] = cell.cell_contents
+        except ValueError:  # a cell that is not filled yet
+            held[name] = None
+    names = getattr(function, "__globals__", {})
+    reached = {name: names[name] for name in code.co_names if name in names and not hasattr(names[name], "__path__")}
+    bound = getattr(function, "__self__", None)
+    return {**reached, **held, "self": bound, "defaults": function.__defaults__}  # type: ignore[attr-defined]

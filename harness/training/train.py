@@ -1,0 +1,136 @@
+"""A stack becomes snapshots. Training yields and knows no tracker; the caller decides what is measured."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.case import Case
+from harness.data.rows import Split
+from harness.training.alone import Alone
+from harness.training.program import State
+from harness.training.randomness import generator
+from harness.training.stackable import Stackability, stackability
+from harness.training.stacked import Stacked
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is seen of a stack at a step. Valid until the next one is asked for.
+
+    Args:
+        step: optimiser steps done.
+        epoch: epochs done.
+        last: whether training ends here.
+        losses: term -> mean training loss since the previous snapshot, `[member]`, with `total`; at step 0 the loss
+            at initialisation.
+        diverged: first step whose total was NaN or infinite, -1 where there was none, `[member]`.
+        engine: the stack itself: `observe(rows)`, `losses(batch)`, `gradients(batch)`, `state_of(member)`.
+    """
+
+    step: int
+    epoch: int
+    last: bool
+    losses: State
+    diverged: Tensor
+    engine: Stacked | Alone
+
+
+def train(
+    cases: Sequence[Case],
+    seeds: Sequence[int],
+    split: Split,
+    stacking: Stackability | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Snapshot]:
+    """Train one member per (case, seed); all cases share one structure and one set of training numbers.
+
+    The same seed means the same initial weights and the same order of rows in every variant.
+
+    Args:
+        cases: treated cases.
+        seeds: one a member.
+        split: what is trained on.
+        stacking: how the case trains, where it is known already.
+
+    Yields:
+        A snapshot before the first step, every `snapshot_every` epochs, and at the end.
+    """
+    inputs = split.train.inputs.to(device, dtype)
+    stacking = stacking or stackability(cases[0], inputs)
+    engine = _engine(cases, seeds, inputs, stacking)
+    numbers = cases[0].training()
+    batches = batch_bounds(len(inputs), numbers["batch_size"])
+    yield _birth(engine, inputs, seeds, batches[0])
+    progress = Progress(len(seeds))
+    for epoch in range(1, numbers["epochs"] + 1):
+        order = _orders(seeds, epoch, len(inputs)).to(device)
+        for start, end in batches:
+            totals, terms = engine.step(inputs[order[:, start:end]])
+            progress.add(totals, terms, end - start)
+        if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
+            last = epoch == numbers["epochs"]
+            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.clone(), engine)
+
+
+class Progress:
+    """Running means of the loss terms, and the first step at which a member's total was no number."""
+
+    def __init__(self, members: int) -> None:
+        self.steps, self.rows = 0, 0
+        self.diverged = torch.full((members,), -1)
+        self._sums: State = {}
+
+    def add(self, totals: Tensor, terms: State, rows: int) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.rows += rows
+        # a sum of finite numbers that is finite has no NaN in it: one look, not one per member
+        if not bool(torch.isfinite(totals.sum())):
+            lost = ~torch.isfinite(totals.cpu()) & (self.diverged < 0)
+            self.diverged[lost] = self.steps
+        for name, value in {**terms, "total": totals}.items():
+            if name in self._sums:
+                self._sums[name].add_(value, alpha=rows)
+            else:
+                self._sums[name] = value * rows
+
+    def means(self) -> State:
+        """The means since the last call."""
+        means = {name: (value / self.rows).cpu() for name, value in self._sums.items()}
+        self._sums, self.rows = {}, 0
+        return means
+
+
+def batch_bounds(rows: int, batch_size: int) -> list[tuple[int, int]]:
+    """First and last row of each batch of an epoch. A last batch of a single row is left out: it has no variance.
+
+    >>> batch_bounds(10, 4)
+    [(0, 4), (4, 8), (8, 10)]
+    >>> batch_bounds(9, 4)
+    [(0, 4), (4, 8)]
+    """
+    bounds = [(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
+    alone = batch_size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1
+    return bounds[:-1] if alone else bounds
+
+
+def _engine(cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stacking: Stackability) -> Stacked | Alone:
+    if stacking.rule is None:
+        return Alone(cases, seeds, inputs)
+    return Stacked(cases, seeds, stacking.rule, inputs, stacking.fixed)
+
+
+def _birth(engine: Stacked | Alone, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]) -> Snapshot:
+    order = _orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
+    losses = engine.losses(inputs[order])
+    lost = ~torch.isfinite(losses["total"].cpu())
+    return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, lost.long() - 1, engine)
+
+
+def _orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
+    """The order of rows of one epoch, `[member, sample]`: a function of the seed and the epoch."""
+    orders = {seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)}
+    return torch.stack([orders[seed] for seed in seeds])
