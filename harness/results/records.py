@@ -1,0 +1,68 @@
+"""What a member left behind: the row from which MLflow and the report are made. Imports neither torch nor pandas."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+Level = str | int | float
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """One member, judged.
+
+    Args:
+        key: its resume key.
+        variant, levels, seed: which member it is.
+        status: "ok", "diverged" (a loss became NaN or infinite), or "failed" (it could not be run).
+        error: why it failed.
+        diverged_step: the first step whose loss was no number.
+        verdict, flags: of its bottleneck, at the end; empty when it failed.
+        units, live_units: width of the bottleneck, and how many units are not constant.
+        r2: of the reconstruction about the mean of the held-out rows; None where there is no reconstruction.
+        pca_r2: R2 of principal components, 1 to the number of live units: the level to compare with.
+        losses: term -> final loss on the held-out rows, with "total".
+        history: name -> one value a snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
+            "gradient/<term>".
+        unit_history: measure -> [snapshot][unit].
+        died_at: per unit: None = alive at the end, 0 = dead at birth, else the step of the first snapshot since which
+            it never varied.
+        diagnosis: `Diagnosis.to_dict()`.
+        examples: a few held-out rows ("inputs", "reconstruction", "shape"), for the first seed of a variant.
+        seconds: training time of its stack, divided by its members.
+        logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
+    """
+
+    key: str
+    variant: str
+    levels: Mapping[str, Level]
+    seed: int
+    status: str = "ok"
+    error: str | None = None
+    diverged_step: int | None = None
+    verdict: str = ""
+    flags: list[str] = field(default_factory=list)
+    units: int = 0
+    live_units: int = 0
+    r2: float | None = None
+    pca_r2: list[float] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    unit_history: dict[str, list[list[float]]] = field(default_factory=dict)
+    died_at: list[int | None] = field(default_factory=list)
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    logged_at: int = 0
+
+    @property
+    def collapsed(self) -> bool | None:
+        """Whether the bottleneck collapsed; None where the member has no verdict to count."""
+        return self.verdict in COLLAPSED if self.status == "ok" else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as plain containers."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
