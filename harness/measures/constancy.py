@@ -1,0 +1,71 @@
+"""Does a unit depend on its input at all? Only if its values differ by more than rounding explains."""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from harness.errors import HarnessError, unknown
+from harness.measures.basic import value_range
+from harness.shapes import Activations, PerUnit
+
+
+def range_tolerance(
+    activations: Activations, dtype: torch.dtype | str | None = None, scale: Tensor | float | None = None
+) -> PerUnit:
+    """The widest range that rounding alone can give a constant unit: c eps(dtype) max(max|z|, scale).
+
+    Args:
+        activations: `[*member, sample, unit]`.
+        dtype: the precision in which the *model* computed, where the values come as another (a float64 copy, a CSV).
+            Default: that of the values.
+        scale: `[*member, unit]` or a number: size of the sum that made the unit, sum_i |w_i| E|h_i| + |b|. A sum that
+            cancels carries the rounding of its terms, not that of its small result.
+
+    Returns:
+        In the activation's own unit, float64. c is 64 for float32 and float64, 4 for float16 and bfloat16.
+
+    >>> float(range_tolerance(torch.tensor([[2.0], [1.0]])) / (64 * 2.0**-23 * 2))
+    1.0
+
+    Raises:
+        HarnessError: for a dtype that no model computes in.
+    """
+    precision = precision_of(activations, dtype)
+    largest = activations.abs().amax(dim=-2).double()
+    if scale is not None:
+        largest = torch.maximum(largest, torch.as_tensor(scale, dtype=torch.float64, device=largest.device))
+    return ROUNDINGS[precision] * torch.finfo(precision).eps * largest
+
+
+def precision_of(activations: Tensor, dtype: torch.dtype | str | None = None) -> torch.dtype:
+    """The precision a model computed in: the one named, else that of its activations; float32 for integers.
+
+    >>> precision_of(torch.zeros(1), "bfloat16")
+    torch.bfloat16
+    """
+    if dtype is None:
+        return activations.dtype if activations.is_floating_point() else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    known = {str(each).removeprefix("torch."): each for each in ROUNDINGS}
+    if name not in known:
+        raise HarnessError(f"dtype: {unknown('precision', name, known)}")
+    return known[name]
+
+
+def is_constant(
+    activations: Activations, dtype: torch.dtype | str | None = None, scale: Tensor | float | None = None
+) -> Bool[Tensor, "*member unit"]:
+    """Whether a unit ignores its input: its range is at most `range_tolerance`. False where it is not finite.
+
+    The test is of range, not of variance: a unit that moves on one row in a million is not constant.
+
+    >>> is_constant(torch.tensor([[5.0, 5.0], [5.0, 5.001]])).tolist()
+    [True, False]
+
+    Args and Raises: those of `range_tolerance`.
+    """
+    spread = value_range(activations)
+    return torch.isfinite(spread) & (spread <= range_tolerance(activations, dtype, scale))
+
+
+ROUNDINGS = {torch.float32: 64, torch.float64: 64, torch.float16: 4, torch.bfloat16: 4}

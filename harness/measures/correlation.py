@@ -1,0 +1,82 @@
+"""Which units say the same: correlations of all pairs, and the groups they form."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness.measures.constancy import is_constant
+from harness.measures.rank import standardised
+from harness.shapes import Activations
+
+PerPair = Float[Tensor, "*member unit unit"]
+
+
+def pairwise_correlation(activations: Activations) -> PerPair:
+    """Pearson correlation of all pairs of units, -1 to 1; 0 for a constant unit, with itself too.
+
+    >>> pairwise_correlation(torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 1.0]])).round(decimals=6).tolist()
+    [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    directions = standardised(activations)
+    return (directions.mT @ directions).clamp(-1, 1)
+
+
+def rank_correlation(activations: Activations) -> PerPair:
+    """Spearman correlation of all pairs of units, -1 to 1: 1 also for copies through any increasing function.
+
+    >>> rank_correlation(torch.tensor([[1.0, 1.0], [2.0, 8.0], [3.0, 27.0]])).round(decimals=6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+
+    Source: Spearman 1904; ties share their average rank.
+    """
+    ranks = average_ranks(activations)
+    # what varies by rounding alone is constant, whatever its ranks say
+    ranks = torch.where(is_constant(activations)[..., None, :], torch.zeros_like(ranks), ranks)
+    return pairwise_correlation(ranks)
+
+
+def average_ranks(activations: Activations) -> Float[Tensor, "*member sample unit"]:
+    """Rank of each row within its unit, 1 to the number of rows; equal values share the average of their ranks.
+
+    >>> average_ranks(torch.tensor([[3.0], [0.0], [0.0], [9.0]])).flatten().tolist()
+    [3.0, 1.5, 1.5, 4.0]
+    """
+    values = activations.mT.contiguous()
+    ordered = values.sort(dim=-1).values
+    below = torch.searchsorted(ordered, values)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    return ((below + up_to + 1).double() / 2).mT
+
+
+def clusters(correlation: PerPair, threshold: float = 0.99) -> Int[Tensor, "*member unit"]:
+    """Groups of units that |correlation| >= threshold ties together, directly or through others.
+
+    Args:
+        correlation: `[*member, unit, unit]`, of either kind.
+
+    Returns:
+        For each unit the lowest index in its group, so the number of groups is that of different values;
+        -1 for a unit whose correlation with itself is 0 (constant).
+
+    >>> clusters(torch.tensor([[1.0, 0.995, 0.0], [0.995, 1.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
+    [0, 0, 2]
+    """
+    units = correlation.shape[-1]
+    linked = correlation.abs() >= threshold
+    group = torch.arange(units, device=correlation.device).expand(correlation.shape[:-1])
+    for _ in range(units):
+        lowest = torch.where(linked, group[..., None, :], units).amin(dim=-1).minimum(group)
+        if torch.equal(lowest, group):
+            break
+        group = lowest
+    return torch.where(linked.diagonal(dim1=-2, dim2=-1), group, torch.full_like(group, -1))
+
+
+def cluster_count(groups: Int[Tensor, "*member unit"]) -> Int[Tensor, "*member"]:
+    """How many different groups `clusters` found, constant units left out.
+
+    >>> cluster_count(torch.tensor([0, 0, 2, -1])).item()
+    2
+    """
+    own = torch.arange(groups.shape[-1], device=groups.device)
+    return (groups == own).sum(dim=-1)
