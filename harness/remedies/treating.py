@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.case import Case
 from harness.data import split_of
-from harness.data.rows import Split
+from harness.data.rows import Rows, Split
 from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
 from harness.remedies.levels import Level, check_level
 from harness.remedies.table import REMEDIES, Refused, case_number
@@ -37,7 +37,8 @@ def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -
     split = split or split_of(case)
     case = _with_units(case, levels)
     places = anatomy(case, split.train.inputs[:4])
-    return _apply(case, recipe_of(case, levels, places), places)
+    recipe = recipe_of(case, levels, places)
+    return _centred(_apply(case, recipe, places), split) if recipe.centred else _apply(case, recipe, places)
 
 
 def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
@@ -142,6 +143,22 @@ def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
         losses=TreatedLosses(case, recipe, places.scope == "loss"),
         bottleneck=f"{inside}{case.bottleneck}",
     )
+
+
+def _centred(case: Case, split: Split) -> Case:
+    mean = split.train.inputs.mean(dim=0)
+    train, evaluation = (replace(rows, inputs=rows.inputs - mean) for rows in (split.train, split.evaluation))
+    return replace(case, data=_Given(train), evaluation=_Given(evaluation), labels=None, factors=None)
+
+
+class _Given:
+    """Rows that are at hand, as the function that a case wants."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __call__(self) -> Rows:
+        return self.rows
 
 
 class TreatedLosses:

@@ -40,11 +40,16 @@ class Alone:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
 
-    def observe(self, rows: Tensor) -> Seen:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode."""
-        parts = [member.observe(rows) for member in self.members]
+    def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
+        parts = [member.observe(rows, purpose) for member in self.members]
         names = set.intersection(*(set(part) for part in parts))
         return joined([{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation)
+
+    def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
+        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
+        made = [member.observe(rows, "observation", unit).get("reconstruction") for member in self.members]
+        return None if any(each is None for each in made) else torch.stack([each for each in made if each is not None])
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
@@ -75,7 +80,7 @@ class Member:
         """One optimiser step; the total and the terms before it."""
         self.program.train()
         self.optimiser.zero_grad()
-        with _seeded(self.seed, self.steps), LiveFeed(self._draws):
+        with _seeded(self.seed, f"step {self.steps}"), LiveFeed(self._draws):
             terms = self.program(batch, self.numbers)
         total = self.case.total(terms, self.numbers)
         if total.requires_grad:
@@ -87,22 +92,22 @@ class Member:
     def losses(self, batch: Tensor) -> State:
         """The loss terms in eval mode, and `total`."""
         kept = {name: value.clone() for name, value in self.model.named_buffers()}
-        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, -1):
+        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, "evaluation"):
             terms = self.program(batch, self.numbers)
         for name, value in self.model.named_buffers():
             value.data.copy_(kept[name])
         return {**terms, "total": self.case.total(terms, self.numbers)}
 
-    def observe(self, rows: Tensor) -> dict[str, Tensor]:
-        """What the bottleneck does on these rows."""
-        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, -1):
-            return self.program.look(rows)
+    def observe(self, rows: Tensor, purpose: str, ablated: int | None = None) -> dict[str, Tensor]:
+        """What the bottleneck does on these rows, with one unit held at its mean or none."""
+        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, purpose):
+            return self.program.look(rows, ablated)
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
         from harness.remedies.treating import gradient_norms
 
-        with evaluating(self.model), _seeded(self.seed, -1):
+        with evaluating(self.model), _seeded(self.seed, "evaluation"):
             norms = gradient_norms(self.case, self.model, batch, self.numbers)
         return {name: torch.tensor(value, dtype=batch.dtype) for name, value in norms.items()}
 
@@ -132,9 +137,9 @@ def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
 
 
 @contextmanager
-def _seeded(seed: int, step: int) -> Iterator[None]:
-    """Global random states that depend on the member and its step alone, and come back as they were."""
-    start = generator(seed, f"step {step}").initial_seed()
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Global random states that depend on the member and the purpose alone, and come back as they were."""
+    start = generator(seed, purpose).initial_seed()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng():
         torch.manual_seed(start)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,15 +68,18 @@ class Program(nn.Module):
         left = {name: state[f"model.{name}"] for name in buffers}
         return self.case.total(terms, numbers), (terms, left)
 
-    def see(self, parameters: State, buffers: State, rows: Tensor, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What one member's bottleneck does on these rows, in eval mode."""
-        looked = _Looked(self)
+    def see(
+        self, parameters: State, buffers: State, rows: Tensor, draws: Mapping[str, Tensor], ablated: int | None = None
+    ) -> dict[str, Tensor]:
+        """What one member's bottleneck does on these rows, in eval mode, with one unit held at its mean or none."""
+        looked = _Looked(self, ablated)
         state = {f"program.model.{name}": value for name, value in {**parameters, **buffers}.items()}
         with RandomFeed(draws):
             return functional_call(looked, state, (rows,))
 
-    def look(self, rows: Tensor, replace: Any = None) -> dict[str, Tensor]:
+    def look(self, rows: Tensor, ablated: int | None = None) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands."""
+        replace = None if ablated is None else partial(at_its_mean, unit=ablated)
         inputs: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if module is not None else None
@@ -102,12 +106,24 @@ class Program(nn.Module):
 class _Looked(nn.Module):
     """Makes `Program.look` the forward pass of a module, for `functional_call`."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, ablated: int | None) -> None:
         super().__init__()
-        self.program = program
+        self.program, self.ablated = program, ablated
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.program.look(rows)
+        return self.program.look(rows, self.ablated)
+
+
+def at_its_mean(code: Tensor, unit: int) -> Tensor:
+    """The code with one unit, counted over `[sample, unit]`, held at its mean over the samples.
+
+    >>> at_its_mean(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 0)
+    tensor([[2., 2.],
+            [2., 4.]])
+    """
+    rows = flat(code)
+    held = torch.arange(rows.shape[1], device=code.device) == unit
+    return torch.where(held, rows.mean(dim=0), rows).reshape(code.shape)
 
 
 def _scale(module: nn.Linear, inputs: Tensor) -> Tensor:

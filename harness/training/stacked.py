@@ -68,13 +68,19 @@ class Stacked:
             totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
         return {**terms, "total": totals}
 
-    def observe(self, rows: Tensor) -> Seen:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode."""
+    def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
         self.program.eval()
         chunk = max(1, ROWS_AT_ONCE // (len(self.seeds) * max(1, rows[0].numel())))
         with torch.no_grad():
-            parts = [self._see(rows[start : start + chunk]) for start in range(0, len(rows), chunk)]
+            parts = [self._see(rows[start : start + chunk], purpose) for start in range(0, len(rows), chunk)]
         return joined(parts, self.program.activation)
+
+    def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
+        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
+        self.program.eval()
+        with torch.no_grad():
+            return self._see(rows, "observation", unit).get("reconstruction")
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
@@ -111,11 +117,12 @@ class Stacked:
             handle.remove()
         return shapes[0]
 
-    def _see(self, rows: Tensor) -> State:
+    def _see(self, rows: Tensor, purpose: str, unit: int | None = None) -> State:
         with RandomFeed() as feed, torch.random.fork_rng(devices=[]):
             self.program.look(rows[:1].expand(len(rows), *rows.shape[1:]))
-        draws = Draws(self.seeds, "observation", rows.dtype, rows.device).take(feed.sites)
-        return vmap(self.program.see, in_dims=(0, 0, None, 0))(self.parameters, self.buffers, rows, draws)
+        draws = Draws(self.seeds, purpose, rows.dtype, rows.device).take(feed.sites)
+        see = vmap(self.program.see, in_dims=(0, 0, None, 0, None))
+        return see(self.parameters, self.buffers, rows, draws, unit)
 
     def _sites_of(self, batch: Tensor) -> list[Site]:
         key = (batch.shape[1:], self.program.training)

@@ -1,0 +1,1 @@
+"""Execution: stacks become records, in this process or in several."""

@@ -1,0 +1,162 @@
+"""What is kept of every snapshot: cheap measures on a few fixed held-out rows, information at a few snapshots."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.rows import Rows, Split
+from harness.measures import (
+    activation_frequency,
+    effective_rank,
+    entropy_bits,
+    has_off_state,
+    is_constant,
+    mean,
+    mutual_information,
+    r2,
+    standard_deviation,
+)
+from harness.training import Snapshot, batch_bounds
+
+MONITORED_ROWS = 512
+INFORMATION_SNAPSHOTS = 8
+INFORMATION_UNITS = 8
+FINAL_BATCHES = 16
+
+
+class History:
+    """The timeline of a stack.
+
+    Args:
+        members: how many of the stack's members are real, the rest being padding.
+        split: its rows.
+        numbers: training numbers.
+        device: where the stack is.
+    """
+
+    def __init__(self, members: int, split: Split, numbers: Mapping[str, Any], device: str) -> None:
+        self.members, self.numbers, self.device = members, numbers, device
+        self.rows = few_rows(split.evaluation, MONITORED_ROWS)
+        self.inputs = self.rows.inputs.to(device)
+        self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
+        epochs, every = numbers["epochs"], numbers["snapshot_every"]
+        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))))
+        self.series: dict[str, list[Tensor]] = {}
+        self.unit_series: dict[str, list[Tensor]] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Measure one snapshot."""
+        seen = snapshot.engine.observe(self.inputs)
+        code = seen.code[: self.members].cpu()
+        scale = None if seen.scale is None else seen.scale[: self.members].cpu()
+        self._keep("step", torch.full((self.members,), float(snapshot.step)))
+        self._keep("epoch", torch.full((self.members,), float(snapshot.epoch)))
+        for name, value in snapshot.losses.items():
+            self._keep(f"loss/{name}", value)
+        for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
+            self._keep(f"gradient/{name}", value)
+        live = ~is_constant(code, dtype=torch.float32, scale=scale)
+        self._keep("live_units", live.sum(dim=-1))
+        self._keep("effective_rank", effective_rank(code))
+        if seen.reconstruction is not None:
+            self._keep("r2", r2(seen.reconstruction[: self.members].cpu(), self.rows.inputs.flatten(1)))
+        self._keep_units(code, live, seen.activation, snapshot.epoch in self.informed)
+
+    def of(self, member: int) -> dict[str, list[float]]:
+        """A member's history: name -> one value a snapshot."""
+        return {name: [float(value[member]) for value in values] for name, values in self.series.items()}
+
+    def units_of(self, member: int) -> dict[str, list[list[float]]]:
+        """A member's units: measure -> [snapshot][unit]."""
+        return {name: [value[member].tolist() for value in values] for name, values in self.unit_series.items()}
+
+    def live(self, member: int, diagnosis: Any) -> list[bool]:
+        """Which units are not constant at the end, by the diagnosis where it has a word on it."""
+        return [each.live for each in diagnosis.units]
+
+    def died_at(self, member: int, live: list[bool]) -> list[int | None]:
+        """The step since which each unit never varied again; None for a unit that is live at the end."""
+        alive = torch.stack([values[member] for values in self.unit_series["live"]]) > 0
+        steps = [int(values[member]) for values in self.series["step"]]
+        return [None if living else _since(alive[:, unit], steps) for unit, living in enumerate(live)]
+
+    def final_losses(self, snapshot: Snapshot, evaluation: Rows) -> dict[str, Tensor]:
+        """The loss terms over held-out batches of the training size, `[member]` each."""
+        bounds = batch_bounds(len(evaluation), self.numbers["batch_size"])
+        bounds = [each for each in bounds if each[1] - each[0] == bounds[0][1] - bounds[0][0]]
+        chosen = bounds[:: max(1, -(-len(bounds) // FINAL_BATCHES))]
+        parts = [self._losses(snapshot, evaluation.inputs[start:end]) for start, end in chosen]
+        return {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+
+    def _losses(self, snapshot: Snapshot, rows: Tensor) -> dict[str, Tensor]:
+        batch = rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
+        return {name: value[: self.members].cpu() for name, value in snapshot.engine.losses(batch).items()}
+
+    def _one_batch(self, snapshot: Snapshot) -> Tensor:
+        return self.batch.expand(self._stack_size(snapshot), *self.batch.shape)
+
+    def _stack_size(self, snapshot: Snapshot) -> int:
+        return len(snapshot.diverged)
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.series.setdefault(name, []).append(value[: self.members].detach().cpu())
+
+    def _keep_units(self, code: Tensor, live: Tensor, activation: str, informed: bool) -> None:
+        frequency = activation_frequency(code, activation) if has_off_state(activation) else code[..., 0, :] * torch.nan
+        found = {
+            "activation_frequency": frequency,
+            "mean": mean(code),
+            "standard_deviation": standard_deviation(code),
+            "entropy_bits": entropy_bits(code, activation),
+            "live": live,
+            **self._information(code, informed),
+        }
+        for name, value in found.items():
+            self.unit_series.setdefault(name, []).append(value.detach().double().cpu())
+
+    def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
+        """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor."""
+        references = {**({} if self.rows.labels is None else {"labels": self.rows.labels}), **self.rows.factors}
+        if not references:
+            return {}
+        unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
+        found = {name: self._one_reference(code, values) if informed else unknown for name, values in references.items()}
+        best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
+        return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
+
+    def _one_reference(self, code: Tensor, reference: Tensor) -> Tensor:
+        """NaN for members whose code is no number, and for units past the first few."""
+        found = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
+        finite = code.isfinite().all(dim=-1).all(dim=-1)
+        if bool(finite.any()):
+            found[finite, :INFORMATION_UNITS] = mutual_information(code[finite][..., :INFORMATION_UNITS], reference).double()
+        return found
+
+
+def few_rows(rows: Rows, most: int) -> Rows:
+    """At most so many rows, evenly spread, always the same."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(torch.linspace(0, len(rows) - 1, most).long())
+
+
+def log_spaced(epochs: list[int], count: int = INFORMATION_SNAPSHOTS) -> set[int]:
+    """At most `count` of the epochs, the first and the last among them, spread over the logarithm.
+
+    >>> sorted(log_spaced(list(range(31))))
+    [0, 1, 2, 4, 6, 10, 17, 30]
+    """
+    if len(epochs) <= count:
+        return set(epochs)
+    wanted = torch.logspace(0, torch.tensor(float(len(epochs) - 1)).log10(), count - 1).round().long().tolist()
+    return {epochs[0], epochs[-1], *(epochs[min(index, len(epochs) - 1)] for index in wanted)}
+
+
+def _since(alive: Tensor, steps: list[int]) -> int:
+    living = alive.nonzero()[:, 0]
+    last = int(living[-1]) if len(living) else -1
+    return steps[min(last + 1, len(steps) - 1)]
+
+

@@ -1,0 +1,309 @@
+"""One stack, trained and judged: what its members left behind. Pure: it writes nothing and asks nobody."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.case import Case, load_case
+from harness.data import split_of
+from harness.data.rows import Rows, Split
+from harness.errors import HarnessError
+from harness.execution.histories import History, few_rows
+from harness.results.records import Level, MemberRecord
+from harness.training import Snapshot, Stackability, stackability, train
+
+LARGEST_ABLATION = 32  # units: each costs a forward pass
+LARGEST_EVALUATION = 4096  # held-out rows that a verdict rests on
+ABLATION_ROWS = 512
+PADDED_TO = 8  # with BatchNorm, members agree bit for bit whatever the stack only at multiples of this
+
+
+@dataclass(frozen=True)
+class StackMember:
+    """A member as a worker is told of it: plain values only."""
+
+    key: str
+    variant: str
+    levels: Mapping[str, Level]
+    seed: int
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """What a worker is told of a stack.
+
+    Args:
+        case: a shipped name or the path of a case file; a Case only within this process.
+        data: a data set or file in place of the case's own rows, or None.
+        members: who is in it.
+        train: training numbers that the experiment sets; a member's levels win over them.
+        first_seed: the seed whose reconstructions are kept as examples.
+    """
+
+    case: str | Case
+    data: str | None
+    members: tuple[StackMember, ...]
+    train: Mapping[str, Any] = field(default_factory=dict)
+    first_seed: int = 0
+
+
+def study(spec: StackSpec, progress: Callable[[int], None] | None = None) -> list[MemberRecord]:
+    """Train the members of a stack and judge each.
+
+    Args:
+        spec: who they are.
+        progress: told how many member-steps were done since it was last told.
+
+    Returns:
+        One record a member, in the order of `spec.members`. A remedy that finds no place, or a loss that raises, is
+        a failed record with the reason, never an exception.
+    """
+    records: dict[str, MemberRecord] = {}
+    for batch in _programs(spec, records):
+        try:
+            found = _trained(batch, progress or (lambda steps: None))
+        except Exception as error:  # the author's code may raise anything, and the other programs go on
+            found = [_failed(each, error) for each in batch.members]
+        records |= {record.key: record for record in found}
+    return [records[member.key] for member in spec.members]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Members that are one program."""
+
+    members: list[StackMember]
+    cases: list[Case]
+    split: Split
+    stacking: Stackability
+    first_seed: int
+
+
+def _programs(spec: StackSpec, records: dict[str, MemberRecord]) -> list[_Batch]:
+    """The members by program; those whose remedies find no place are put into `records` as failed."""
+    groups: dict[str, list[tuple[StackMember, Case]]] = {}
+    split = split_of(_case(spec), spec.data)
+    for member in spec.members:
+        try:
+            case = treated(spec, member.levels, split)
+        except Exception as error:
+            records[member.key] = _failed(member, error)
+            continue
+        groups.setdefault(_structure(member.levels, case), []).append((member, case))
+    return [batch for group in groups.values() for batch in _split_group(spec, group, split)]
+
+
+def treated(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
+    """The case under these levels, with the experiment's training numbers."""
+    from harness.remedies import matched_beta, treat
+
+    case = _case(spec)
+    case = replace(case, train={**case.train, **spec.train})
+    if levels.get("beta") == "matched":
+        levels = {**levels, "beta": matched_beta(case, levels, split)}
+    return treat(case, levels, split)
+
+
+def _case(spec: StackSpec) -> Case:
+    return load_case(spec.case) if isinstance(spec.case, str) else spec.case
+
+
+def _structure(levels: Mapping[str, Level], case: Case) -> str:
+    from harness.remedies.levels import is_number
+
+    numbers = set(case.numbers) | {"learning_rate", "bias_init"}
+    return json.dumps({name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)})
+
+
+def _split_group(spec: StackSpec, group: list[tuple[StackMember, Case]], split: Split) -> list[_Batch]:
+    """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
+    members, cases = [member for member, _ in group], [case for _, case in group]
+    try:
+        rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
+        stacking = stackability(cases[0], rows.train.inputs)
+    except Exception:
+        stacking, rows = Stackability(None, frozenset(), "it could not be tried"), split
+    if stacking.rule is None:
+        # a fresh case each: what one member's loss remembers is not the next one's business
+        return [_Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed) for m in members]
+    parts: dict[tuple[float, ...], list[int]] = {}
+    for index, case in enumerate(cases):
+        parts.setdefault(tuple(float(case.numbers[name]) for name in sorted(stacking.fixed)), []).append(index)
+    return [
+        _Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed)
+        for part in parts.values()
+    ]
+
+
+def _trained(batch: _Batch, progress: Callable[[int], None]) -> list[MemberRecord]:
+    started, done = time.perf_counter(), 0
+    members, cases = batch.members, batch.cases
+    padding = _padding(batch)
+    seeds = [member.seed for member in members]
+    numbers = cases[0].training()
+    device = _device(numbers["device"])
+    history = History(len(members), batch.split, numbers, device)
+    cases, seeds = [*cases, *[cases[-1]] * padding], [*seeds, *[seeds[-1]] * padding]
+    snapshot: Snapshot | None = None
+    for snapshot in train(cases, seeds, batch.split, batch.stacking, device):
+        history.add(snapshot)
+        progress((snapshot.step - done) * len(members))
+        done = snapshot.step
+    assert snapshot is not None
+    return _judged(batch, snapshot, history, (time.perf_counter() - started) / len(members), device)
+
+
+def _padding(batch: _Batch) -> int:
+    """How many copies of the last member fill the stack, where a normalisation makes its size matter."""
+    if batch.stacking.rule is None:
+        return 0
+    from harness.remedies.anatomy import build
+
+    model = build(batch.cases[0], 0, batch.split.train.inputs[:4])
+    normalised = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules())
+    return -len(batch.members) % PADDED_TO if normalised else 0
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float, device: str) -> list[MemberRecord]:
+    from harness.diagnosis import diagnose
+
+    count, case = len(batch.members), batch.cases[0]
+    held = few_rows(batch.split.evaluation, LARGEST_EVALUATION)
+    rows = held.inputs.to(device)
+    seen = snapshot.engine.observe(rows)
+    code, made = seen.code[:count].cpu(), seen.reconstruction
+    again = snapshot.engine.observe(rows, "second observation").code[:count].cpu()
+    diagnoses = diagnose(
+        code,
+        activation=seen.activation,
+        labels=held.labels,
+        factors=held.factors or None,
+        inputs=held.inputs.flatten(1),
+        reconstruction=None if made is None else made[:count].cpu(),
+        target=_target(case),
+        repeat=None if torch.equal(code, again) or not bool(code.isfinite().all()) else again,
+        members=True,
+        dtype=torch.float32,
+        scale=None if seen.scale is None else seen.scale[:count].cpu(),
+        ablation=_ablation(snapshot, held, made is not None, device, count, code.shape[-1]),
+        blocks=held.blocks,
+        training_inputs=batch.split.train.inputs.flatten(1),
+    )
+    losses = history.final_losses(snapshot, batch.split.evaluation)
+    return [
+        _record(batch, i, diagnosis, snapshot, history, losses, seconds, None if made is None else made[i].cpu(), held)
+        for i, diagnosis in enumerate(diagnoses)
+    ]
+
+
+def _target(case: Case) -> float | None:
+    names = case.loss_keywords()
+    return case.rho if case.target is not None or "rho" in names else None
+
+
+def _ablation(snapshot: Snapshot, held: Rows, decodes: bool, device: str, count: int, units: int) -> Tensor | None:
+    """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes and without a reconstruction."""
+    from harness.measures import r2
+
+    if not decodes or units > LARGEST_ABLATION:
+        return None
+    few = few_rows(held, ABLATION_ROWS).inputs
+    rows, truth = few.to(device), few.flatten(1)
+    whole = snapshot.engine.observe(rows).reconstruction
+    assert whole is not None
+    lost = []
+    for unit in range(units):
+        without = snapshot.engine.ablated(rows, unit)
+        assert without is not None
+        lost.append(r2(whole[:count].cpu(), truth) - r2(without[:count].cpu(), truth))
+    return torch.stack(lost, dim=-1)
+
+
+def _record(
+    batch: _Batch,
+    index: int,
+    diagnosis: Any,
+    snapshot: Snapshot,
+    history: History,
+    losses: dict[str, Tensor],
+    seconds: float,
+    made: Tensor | None,
+    held: Rows,
+) -> MemberRecord:
+    member, found = batch.members[index], diagnosis.to_dict()
+    lost = int(snapshot.diverged[index])
+    live = [bool(value) for value in history.live(index, diagnosis)]
+    output = diagnosis.output
+    return MemberRecord(
+        key=member.key,
+        variant=member.variant,
+        levels=dict(member.levels),
+        seed=member.seed,
+        status="diverged" if lost >= 0 or not _finite(losses, index) else "ok",
+        diverged_step=lost if lost >= 0 else None,
+        verdict=str(diagnosis.verdict.value),
+        flags=list(found["flags"]),
+        units=len(diagnosis.units),
+        live_units=sum(live),
+        r2=None if output is None else _number(output.r2),
+        pca_r2=[] if output is None else [float(value) for value in output.pca_r2],
+        losses={name: float(value[index]) for name, value in losses.items()},
+        history=history.of(index),
+        unit_history=history.units_of(index),
+        died_at=history.died_at(index, live),
+        diagnosis=found,
+        examples=_examples(member, batch.first_seed, made, held),
+        seconds=seconds,
+        logged_at=int(time.time() * 1000),
+    )
+
+
+def _finite(losses: Mapping[str, Tensor], index: int) -> bool:
+    return all(bool(torch.isfinite(value[index])) for value in losses.values())
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _examples(member: StackMember, first_seed: int, made: Tensor | None, held: Rows) -> dict[str, Any]:
+    if member.seed != first_seed or made is None or not bool(made.isfinite().all()):
+        return {}
+    index = torch.linspace(0, len(held) - 1, 6).long()
+    return {
+        "inputs": held.inputs[index].flatten(1).tolist(),
+        "reconstruction": made[index].flatten(1).tolist(),
+        "shape": list(held.inputs.shape[1:]),
+    }
+
+
+def _failed(member: StackMember, error: Exception) -> MemberRecord:
+    kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+    return MemberRecord(
+        key=member.key,
+        variant=member.variant,
+        levels=dict(member.levels),
+        seed=member.seed,
+        status="failed",
+        error=f"{kind}{error}"[:1000],
+        logged_at=int(time.time() * 1000),
+    )
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimiser steps of one epoch."""
+    from harness.training import batch_bounds
+
+    return len(batch_bounds(rows, batch_size))
+
+
+Study = Callable[[StackSpec, Callable[[int], None] | None], Sequence[MemberRecord]]
