@@ -1,0 +1,39 @@
+# `make run` and `make test` each work alone on a machine with Python 3.11, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+# one thread per process: stacks are small, and the worker processes fill the cores
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup run test ui check bench faults clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: setup
+	$(BIN)/harness run experiments/quickstart.yaml
+
+ui: setup
+	$(BIN)/harness ui
+
+test: check
+	$(BIN)/pytest -n 2 -m "not slow"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+faults: setup
+	$(BIN)/pytest -m slow tests/faults
+
+bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python experiments/benchmarks/throughput.py
+
+clean:
+	rm -rf .venv build dist *.egg-info
