@@ -88,6 +88,7 @@ class UnitDiagnosis:
     saturated: float = NAN
     low_end: bool = False
     high_end: bool = False
+    stochastic: bool = False
     reliability: float = NAN
     reliability_interval: Interval = UNKNOWN
     reliability_bound: float = NAN
@@ -184,7 +185,7 @@ class Diagnosis:
 
     def to_frame(self) -> "DataFrame":
         """A pandas table with one row a unit; intervals as `<measure>_low` and `<measure>_high`."""
-        from harness.diagnosis.display import frame
+        from harness.diagnosis.frame import frame
 
         return frame(self)
 

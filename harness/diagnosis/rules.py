@@ -84,10 +84,10 @@ def constant_units(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> N
 def unit_verdicts(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.object_]:
     """`[member, unit]` of `UnitVerdict`, by the order of precedence."""
     rules = _unit_rules(evidence, thresholds)
-    verdicts = np.full(evidence.finite.shape, UnitVerdict.ALIVE, dtype=object)
-    for verdict in reversed(list(rules)):
-        verdicts[np.broadcast_to(rules[verdict], verdicts.shape)] = verdict
-    return verdicts
+    first = np.full(evidence.finite.shape, len(rules))
+    for position, holds in reversed(list(enumerate(rules.values()))):
+        first[np.broadcast_to(holds, first.shape)] = position
+    return np.array([*rules, UnitVerdict.ALIVE], dtype=object)[first]
 
 
 def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict, NDArray[np.bool_]]:
@@ -134,7 +134,7 @@ def _at_target(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
 
 def _bimodal(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
     often = evidence.saturated >= thresholds.saturated_share
-    return (evidence.activation == "sigmoid") & often & evidence.low_end & evidence.high_end
+    return (evidence.activation == "sigmoid") & often & (evidence.low_end > 0) & (evidence.high_end > 0)
 
 
 def layer_verdicts(

@@ -1,0 +1,101 @@
+"""What units share with reference variables: values, tests, intervals, and the family they are corrected in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.diagnosis.thresholds import Thresholds
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What each unit shares with each reference.
+
+    Args:
+        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `delta`, `[member, unit]` each, and `entropy`, `[]`.
+        tested: `[member, unit]`, units that were tests: not constant, finite, fired often enough.
+        smallest_p: `[member, unit]`, the least adjusted p over references; 1 without any.
+    """
+
+    references: Mapping[str, Columns]
+    tested: NDArray[np.bool_]
+    smallest_p: NDArray[np.float64]
+
+
+def share(
+    activations: Tensor,
+    references: Mapping[str, Tensor],
+    tested: NDArray[np.bool_],
+    constant: NDArray[np.bool_],
+    blocks: Tensor | None,
+    thresholds: Thresholds,
+) -> Shared:
+    """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
+    found = {name: _columns(activations, each, tested, constant, blocks) for name, each in references.items()}
+    smallest = np.ones(tested.shape)
+    if found:
+        adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
+        for columns, corrected in zip(found.values(), adjusted, strict=True):
+            columns["p_adjusted"] = corrected
+        smallest = np.where(np.isnan(adjusted), 1.0, adjusted).min(0)
+    return Shared(found, tested, smallest)
+
+
+def _columns(
+    activations: Tensor, reference: Tensor, tested: NDArray[np.bool_], constant: NDArray[np.bool_], blocks: Tensor | None
+) -> Columns:
+    from harness.measures.information import dependence
+
+    # what is not tested goes in as 0: a constant costs nothing and spoils nothing
+    values = torch.where(torch.from_numpy(tested)[:, None, :], activations, torch.zeros((), dtype=activations.dtype))
+    found = dependence(values, reference, blocks=blocks)
+    columns = {name: _array(getattr(found, name), tested.shape) for name in ("value", "p", "low", "high", "delta")}
+    for name in ("value", "low", "high"):
+        columns[name] = np.where(tested, columns[name], np.where(constant, 0.0, np.nan))
+    columns["p"] = np.where(tested, columns["p"], np.nan)
+    return columns | {"entropy": _array(found.reference_entropy, ())}
+
+
+def _array(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()
+
+
+def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Benjamini-Hochberg over references and units of each member of `[reference, member, unit]`; NaN is no test."""
+    adjusted = np.full(p.shape, np.nan)
+    for member in range(p.shape[1]):
+        tests = ~np.isnan(p[:, member])
+        adjusted[:, member][tests] = stepped_up(p[:, member][tests])
+    return adjusted
+
+
+def stepped_up(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Benjamini-Hochberg adjusted p values.
+
+    >>> stepped_up(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    order = np.argsort(-p)
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
+    return adjusted
+
+
+def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, significance: float) -> str:
+    """dependent, negligible or inconclusive: absence of evidence is never negligible.
+
+    >>> dependence_flag(0.2, 0.4, 0.01, 0.001, 0.05), dependence_flag(0.0, 0.2, 0.01, 0.3, 0.05)
+    ('dependent', 'inconclusive')
+    """
+    if low > delta and p_adjusted <= significance:
+        return "dependent"
+    return "negligible" if high < delta else "inconclusive"
+
+

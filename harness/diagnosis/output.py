@@ -1,0 +1,75 @@
+"""The reconstruction: R2 about the evaluation mean, dead features, and what principal components reach."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.diagnosis.results import OutputDiagnosis
+from harness.diagnosis.rules import output_verdict
+from harness.diagnosis.thresholds import Thresholds
+from harness.measures.constancy import is_constant
+from harness.measures.reconstruction import pca_r2
+
+MOST_COMPONENTS = 64
+
+
+def judge_outputs(
+    reconstruction: Tensor, inputs: Tensor, live: list[int], training: Tensor | None, dtype: torch.dtype, thresholds: Thresholds
+) -> list[OutputDiagnosis]:
+    """One `OutputDiagnosis` a member of `reconstruction` `[member, sample, feature]`, with as many PCA levels as live units."""
+    components = min(max(live, default=0), MOST_COMPONENTS, inputs.shape[-1], len(inputs))
+    levels = _levels(inputs, training, components)
+    rows = "evaluation" if training is None else "training"
+    varies = ~is_constant(inputs, dtype=inputs.dtype)
+    return [
+        _judge(each, inputs, varies, levels[:count], rows, dtype, thresholds)
+        for each, count in zip(reconstruction, live, strict=True)
+    ]
+
+
+def _levels(inputs: Tensor, training: Tensor | None, components: int) -> tuple[float, ...]:
+    if components < 1 or len(inputs) < 2:
+        return ()
+    return tuple(float(each) for each in pca_r2(inputs if training is None else training, inputs, components))
+
+
+def _judge(
+    made: Tensor,
+    inputs: Tensor,
+    varies: Tensor,
+    levels: tuple[float, ...],
+    rows: str,
+    dtype: torch.dtype,
+    thresholds: Thresholds,
+) -> OutputDiagnosis:
+    finite = bool(torch.isfinite(made).all())
+    numbers: dict[str, float] = {"finite": finite, "testable": len(inputs) > 1 and bool(varies.any())}
+    if not numbers["finite"] or not numbers["testable"]:
+        return OutputDiagnosis(output_verdict(numbers, thresholds), pca_r2=levels, pca_rows=rows)
+    numbers |= _explained(made.double(), inputs.double())
+    dead = is_constant(made, dtype=dtype) & varies
+    numbers["dead_share"] = float(dead.sum() / varies.sum())
+    return OutputDiagnosis(
+        verdict=output_verdict(numbers, thresholds),
+        r2=numbers["r2"],
+        r2_interval=(numbers["r2_low"], numbers["r2_high"]),
+        variance_ratio=numbers["variance_ratio"],
+        dead_share=numbers["dead_share"],
+        dead_features=tuple(int(each) for each in dead.nonzero()[:, 0]),
+        pca_r2=levels,
+        pca_rows=rows,
+    )
+
+
+def _explained(made: Tensor, inputs: Tensor) -> dict[str, float]:
+    """R2 pooled over features, its 95 % interval over rows (delta method), and the ratio of variances."""
+    error = (made - inputs).square().sum(-1)
+    total = (inputs - inputs.mean(0)).square().sum(-1)
+    unexplained = error.sum() / total.sum()
+    spread = (error - unexplained * total).square().sum().sqrt() / total.sum()
+    variance = (made - made.mean(0)).square().sum() / total.sum()
+    r2, margin = float(1 - unexplained), NORMAL * float(spread)
+    return {"r2": r2, "r2_low": r2 - margin, "r2_high": r2 + margin, "variance_ratio": float(variance)}
+
+
+NORMAL = float(np.sqrt(2) * torch.special.erfinv(torch.tensor(0.95, dtype=torch.float64)))

@@ -1,0 +1,82 @@
+"""Information that pairs of units share without being correlated, all pairs at once."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from harness.measures.correlation import average_ranks
+
+MOST_BINS = 8
+ROWS_PER_CELL = 5
+CHANCE = 1e-4
+"""Over all pairs of a layer; far below .05, because the chi-square tail is thin where cells are nearly empty."""
+
+
+def bins_for(rows: int) -> int:
+    """Quantile bins a side that leave about five rows a cell: 2 to 8.
+
+    >>> bins_for(50), bins_for(2000)
+    (3, 8)
+    """
+    return int(min(MOST_BINS, max(2, (rows / ROWS_PER_CELL) ** 0.5)))
+
+
+def codes(activations: Tensor, bins: int) -> Tensor:
+    """Quantile bins of each unit, `[*member, unit, sample]`; a value that holds a bin's share of the rows is a code of its own.
+
+    >>> codes(torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0], [2.0], [3.0]]), 2).tolist()
+    [[2, 2, 2, 2, 0, 0, 1]]
+    """
+    rows = activations.shape[-2]
+    ranks = average_ranks(activations).mT
+    ordered, order = ranks.sort(dim=-1)
+    same = ordered[..., 1:] == ordered[..., :-1]
+    start = torch.ones_like(ordered, dtype=torch.bool)
+    start[..., 1:] = ~same
+    place = torch.arange(rows).expand(ordered.shape)
+    first = torch.where(start, place, 0).cummax(-1).values
+    # the average rank of a group lies half its size beyond its first place; ranks count from 1
+    size = 2 * (ordered - first) - 1
+    atom = (size * bins >= rows) & (size > 1)
+    loose = (~atom).cumsum(-1)
+    before = torch.gather(loose, -1, first) - 1
+    quantile = (before * bins) // loose[..., -1:].clamp_min(1)
+    number = (atom & start).cumsum(-1) - 1
+    return torch.empty_like(place).scatter_(-1, order, torch.where(atom, bins + number, quantile))
+
+
+def shared_pairs(
+    activations: Tensor, comparable: NDArray[np.bool_], correlation: NDArray[np.float64], share: float, copy: float
+) -> NDArray[np.bool_]:
+    """`[member, unit, unit]`: pairs of uncorrelated units that share at least `share` of the smaller entropy."""
+    rows, count = activations.shape[-2:]
+    found, used = _tables(codes(activations, bins_for(rows)), bins_for(rows))
+    entropy = np.diagonal(found, axis1=-2, axis2=-1)
+    freedom = (used - 1)[..., :, None] * (used - 1)[..., None, :]
+    information = found - freedom / (2 * rows)
+    smaller = np.minimum(entropy[..., :, None], entropy[..., None, :])
+    pairs = max(count * (count - 1) // 2, 1)
+    by_chance = stats.chi2.isf(CHANCE / pairs, np.maximum(freedom, 1))
+    both = comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((count, count), dtype=bool), 1)
+    enough = (information >= share * smaller) & (smaller > 0) & (2 * rows * found > by_chance)
+    return both & enough & (np.abs(correlation) < copy)
+
+
+def _tables(code: Tensor, bins: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Plug-in information of every pair, `[member, unit, unit]` nats (the entropy on the diagonal), and codes in use."""
+    members, units, rows = code.shape
+    kinds = 2 * bins
+    hot = torch.zeros(members, units, kinds, rows, dtype=torch.float32)
+    hot.scatter_(-2, code[..., None, :], 1.0)
+    hot = hot.reshape(members, units * kinds, rows)
+    counts = (hot @ hot.mT).double().reshape(members, units, kinds, units, kinds)
+    joint = _entropy(counts / rows, (-3, -1))
+    single = torch.diagonal(joint, dim1=-2, dim2=-1)
+    information = single[..., :, None] + single[..., None, :] - joint
+    return information.numpy(), (hot.amax(-1).reshape(members, units, kinds) > 0).sum(-1).numpy()
+
+
+def _entropy(shares: Tensor, over: tuple[int, int]) -> Tensor:
+    return -torch.special.xlogy(shares, shares).sum(over)

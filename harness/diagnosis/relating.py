@@ -1,0 +1,154 @@
+"""What the live units of a layer are to one another: copies, groups of copies, dimensions in use."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.diagnosis.pairs import shared_pairs
+from harness.diagnosis.sketching import relate_large
+from harness.diagnosis.structure import correlation_needed, joins, order_needed
+from harness.diagnosis.thresholds import Thresholds
+from harness.measures.correlation import pairwise_correlation, rank_correlation
+from harness.measures.pieces import PIECE
+from harness.measures.rank import correct_participation, effective_rank
+
+LINK_FLOOR = 0.9
+"""Links are kept from here up, so that a threshold sweep can move below .99."""
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The relations among the units of one member.
+
+    Args:
+        links: |correlations| at which groups of copies join, strongest first, from `LINK_FLOOR` up.
+        copies: unit -> the lowest numbered unit that it is a copy of.
+        participation: participation ratio of the live units, as measured. corrected: for the number of rows.
+        effective_rank: exp of the entropy of the live units' singular values; NaN where not searched.
+        nonlinear: how many pairs share information without correlation; -1 where not searched.
+    """
+
+    links: NDArray[np.float64]
+    copies: dict[int, int]
+    participation: float
+    corrected: float
+    effective_rank: float
+    nonlinear: int
+
+
+def relate(
+    activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
+) -> list[Relations]:
+    """The relations of each member of `[member, sample, unit]`; `live` and `comparable` are `[member, unit]`."""
+    if activations.shape[-1] > thresholds.large_units:
+        return [
+            _large(each, *flags, thresholds) for each, *flags in zip(activations, live, comparable, strict=True)
+        ]
+    found: list[Relations] = []
+    for part in _parts(tuple(activations.shape)):
+        found += _small(activations[part], live[part], comparable[part], thresholds)
+    return found
+
+
+def comparable_units(live: NDArray[np.bool_], fired: NDArray[np.int64], rows: int, can_be_off: bool, few: int) -> NDArray[np.bool_]:
+    """`[member, unit]`: live units whose correlation is no accident of one to four firing rows.
+
+    A unit that varies below its threshold and never crosses it varies on every row, and can be compared.
+    """
+    often = (fired >= few) | (fired == 0) if can_be_off else np.ones_like(live)
+    return live & often & (rows >= few)
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    members, rows, units = shape
+    step = max(1, PIECE // (rows * units))
+    for start in range(0, members, step):
+        yield slice(start, min(start + step, members))
+
+
+def _small(
+    activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
+) -> list[Relations]:
+    values = torch.where(torch.from_numpy(live)[..., None, :], activations.double(), 0.0)
+    correlation = pairwise_correlation(values).numpy()
+    copies = _copies(values, correlation, comparable, thresholds)
+    shared = np.full(len(live), -1)
+    if values.shape[-1] <= thresholds.pair_units:
+        pairs = shared_pairs(values, comparable, correlation, thresholds.nonlinear_share, thresholds.duplicate_correlation)
+        shared = pairs.sum((-2, -1))
+    ranks = effective_rank(values)
+    rows = values.shape[-2]
+    return [
+        _relations(correlation[m], live[m], comparable[m], copies[m], float(ranks[m]), int(shared[m]), rows, thresholds)
+        for m in range(len(live))
+    ]
+
+
+def _relations(
+    correlation: NDArray[np.float64],
+    live: NDArray[np.bool_],
+    comparable: NDArray[np.bool_],
+    copies: dict[int, int],
+    effective_rank: float,
+    shared: int,
+    rows: int,
+    thresholds: Thresholds,
+) -> Relations:
+    kept = np.abs(correlation[np.ix_(comparable, comparable)])
+    count = int(live.sum())
+    participation = count**2 / float(np.square(correlation).sum()) if count else 0.0
+    return Relations(
+        links=joins(kept, _floor(rows, len(kept), thresholds)),
+        copies=copies,
+        participation=participation,
+        corrected=_corrected(participation, rows),
+        effective_rank=effective_rank if count else 0.0,
+        nonlinear=shared,
+    )
+
+
+def _floor(rows: int, units: int, thresholds: Thresholds) -> float:
+    needed = correlation_needed(rows, units * (units - 1) // 2, thresholds.duplicate_correlation)
+    return needed if needed > thresholds.duplicate_correlation else min(LINK_FLOOR, needed)
+
+
+def _copies(
+    values: Tensor, correlation: NDArray[np.float64], comparable: NDArray[np.bool_], thresholds: Thresholds
+) -> list[dict[int, int]]:
+    rows, units = values.shape[-2:]
+    pairs = units * (units - 1) // 2
+    alike = np.abs(correlation) >= correlation_needed(rows, pairs, thresholds.duplicate_correlation) - ROUNDING
+    if order_needed(rows, pairs):
+        alike |= rank_correlation(values).abs().numpy() >= thresholds.duplicate_correlation
+    alike &= comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((units, units), dtype=bool), 1)
+    first = alike.argmax(-2)
+    return [
+        {int(unit): int(first[member, unit]) for unit in np.flatnonzero(alike[member].any(-2))} for member in range(len(alike))
+    ]
+
+
+def _corrected(participation: float, rows: int) -> float:
+    if participation != participation:
+        return participation
+    return float(correct_participation(torch.tensor(participation, dtype=torch.float64), rows))
+
+
+def _large(
+    activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
+) -> Relations:
+    found = relate_large(activations, live, comparable, thresholds)
+    return Relations(
+        links=found.links,
+        copies=found.copies,
+        participation=found.participation,
+        corrected=_corrected(found.participation, activations.shape[-2]),
+        effective_rank=float("nan") if live.any() else 0.0,
+        nonlinear=-1,
+    )
+
+
+ROUNDING = 1e-12

@@ -1,0 +1,188 @@
+"""How much the verdicts depend on thresholds that nobody published: the same rules under other numbers.
+
+Works on stored diagnoses, so that a report can print it without training or measuring anything again.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.diagnosis.results import Diagnosis
+from harness.diagnosis.rules import Evidence, Structure, layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+
+Stored = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What a threshold decides.
+
+    Args:
+        threshold: its name. value: as used. low, high: the ends of the decade around it (shares end at 1).
+        members: how many members were judged again.
+        changed: how many of them have another verdict, of the layer or of its output, somewhere in the decade.
+        changes: `"healthy -> redundant"` -> how many, at the end of the decade where most change.
+    """
+
+    threshold: str
+    value: float
+    low: float
+    high: float
+    members: int
+    changed: int
+    changes: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """The share of members whose verdict changes; 0 where there are none."""
+        return self.changed / self.members if self.members else 0.0
+
+
+def sweep(diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5) -> list[Influence]:
+    """One `Influence` for each threshold of this project's own that decides verdicts.
+
+    Args:
+        diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
+        points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold.
+    """
+    stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
+    batches = _batches([each for each in stored if each])
+    return [_influence(name, batches, thresholds, points) for name in SWEPT]
+
+
+def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points: int) -> Influence:
+    value = getattr(thresholds, name)
+    tried = _decade(name, value, points)
+    now = [_verdicts(batch, thresholds) for batch in batches]
+    moved = [[_verdicts(batch, replace(thresholds, **{name: each})) for batch in batches] for each in tried]
+    changed = sum(
+        any(then[b][m] != found for then in moved) for b, verdicts in enumerate(now) for m, found in enumerate(verdicts)
+    )
+    tallies = [_changes(now, then) for then in moved]
+    members = sum(len(verdicts) for verdicts in now)
+    return Influence(name, value, tried[0], tried[-1], members, changed, max(tallies, key=lambda each: each.total()))
+
+
+def _changes(now: list[list[str]], then: list[list[str]]) -> Counter[str]:
+    pairs = ((old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True))
+    return Counter(f"{old} -> {new}" for old, new in pairs if old != new)
+
+
+def _decade(name: str, value: float, points: int) -> list[float]:
+    """Values around a threshold; a correlation moves by its distance from 1.
+
+    >>> [round(each, 4) for each in _decade("duplicate_correlation", 0.99, 3)]
+    [0.9968, 0.99, 0.9684]
+    """
+    factors = np.geomspace(10**-0.5, 10**0.5, points)
+    if name in NEAR_ONE:
+        return [float(1 - (1 - value) * factor) for factor in factors]
+    tried = [float(min(value * factor, CAPS.get(name, np.inf))) for factor in factors]
+    return [round(each) for each in tried] if isinstance(value, int) else tried
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Members of one kind (activation, rows, units, target), ready to be judged again."""
+
+    evidence: Evidence
+    structure: Structure
+    outputs: list[dict[str, float] | None]
+
+
+def _batches(stored: list[Stored]) -> list[Batch]:
+    kinds: dict[tuple[Any, ...], list[Stored]] = defaultdict(list)
+    for each in stored:
+        dimension = each["measures"].get("dimension")
+        kinds[(each["activation"], each["rows"], len(each["units"]), each.get("target"), dimension)].append(each)
+    return [_batch(alike) for alike in kinds.values()]
+
+
+def _batch(alike: list[Stored]) -> Batch:
+    first = alike[0]
+    verdicts = np.array([[unit["verdict"] for unit in each["units"]] for each in alike])
+    rank = _array([each["measures"].get("participation_ratio_corrected") for each in alike], np.inf)
+    evidence = Evidence(
+        activation=first["activation"],
+        rows=first["rows"],
+        target=first.get("target"),
+        testable=~(verdicts == "not_testable").any(-1),
+        finite=verdicts != "invalid",
+        p_adjusted=_units(alike, lambda unit: _smallest_p(unit), 1.0),
+        **{name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()},
+    )
+    links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
+    dimension = first["measures"].get("dimension")
+    structure = Structure(links, rank, np.inf if dimension is None else dimension)
+    return Batch(evidence, structure, [_output(each.get("output")) for each in alike])
+
+
+def _units(alike: list[Stored], read: Any, missing: float) -> NDArray[Any]:
+    return _array([[read(unit) for unit in each["units"]] for each in alike], missing)
+
+
+def _array(values: list[Any], missing: float) -> NDArray[np.float64]:
+    found = np.array(values, dtype=np.float64)
+    return np.where(np.isnan(found), missing, found)
+
+
+def _smallest_p(unit: Stored) -> float | None:
+    known = [each["p_adjusted"] for each in unit["references"].values() if each["p_adjusted"] is not None]
+    return min(known, default=None)
+
+
+def _output(stored: Stored | None) -> dict[str, float] | None:
+    if stored is None:
+        return None
+    if stored["verdict"] in ("invalid_output", "output_not_testable"):
+        return {"finite": stored["verdict"] != "invalid_output", "testable": False}
+    numbers = {name: stored[name] for name in ("r2", "variance_ratio", "dead_share")}
+    return {"finite": True, "testable": True, "r2_high": stored["r2_interval"][1], **numbers}
+
+
+def _verdicts(batch: Batch, thresholds: Thresholds) -> list[str]:
+    layers = layer_verdicts(unit_verdicts(batch.evidence, thresholds), batch.evidence, batch.structure, thresholds)
+    return [
+        str(layer) if output is None else f"{layer}, output {output_verdict(output, thresholds)}"
+        for layer, output in zip(layers, batch.outputs, strict=True)
+    ]
+
+
+STORED: dict[str, tuple[str, float]] = {
+    "range_ratio": ("range_ratio", np.inf),
+    "before_ratio": ("before_ratio", np.inf),
+    "outside_ratio": ("outside_ratio", 0.0),
+    "fired": ("fired_rows", 0.0),
+    "mean": ("mean", 0.0),
+    "variation": ("variation", 1.0),
+    "saturated": ("saturated", 0.0),
+    "low_end": ("low_end", 0.0),
+    "high_end": ("high_end", 0.0),
+    "reliability_high": ("reliability_bound", np.inf),
+}
+
+NEAR_ONE = {"duplicate_correlation", "saturated_share"}
+CAPS = {"redundant_share": 1.0, "dimensional_share": 1.0, "mean_output_r2": 1.0, "rare_frequency": 1.0}
+
+SWEPT = (
+    "range_epsilons",
+    "claimable_frequency",
+    "few_rows",
+    "target_tolerance",
+    "near_constant",
+    "rare_frequency",
+    "saturated_share",
+    "reliability",
+    "duplicate_correlation",
+    "redundant_share",
+    "dimensional_share",
+    "dimensional_rows",
+    "mean_output_variance",
+    "mean_output_r2",
+    "dead_outputs",
+)
