@@ -21,6 +21,7 @@ LARGEST_ABLATION = 32  # units: each costs a forward pass
 LARGEST_EVALUATION = 4096  # held-out rows that a verdict rests on
 ABLATION_ROWS = 512
 PADDED_TO = 8  # with BatchNorm, members agree bit for bit whatever the stack only at multiples of this
+SMALLEST_STACK = 2  # a batch of one matrix goes through another kernel, with other roundings
 
 
 @dataclass(frozen=True)
@@ -159,14 +160,14 @@ def _trained(batch: _Batch, progress: Callable[[int], None]) -> list[MemberRecor
 
 
 def _padding(batch: _Batch) -> int:
-    """How many copies of the last member fill the stack, where a normalisation makes its size matter."""
+    """How many copies of the last member fill the stack to a size at which nobody's numbers depend on it."""
     if batch.stacking.rule is None:
         return 0
     from harness.remedies.anatomy import build
 
     model = build(batch.cases[0], 0, batch.split.train.inputs[:4])
     normalised = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules())
-    return -len(batch.members) % PADDED_TO if normalised else 0
+    return -len(batch.members) % PADDED_TO if normalised else max(0, SMALLEST_STACK - len(batch.members))
 
 
 def _device(name: str) -> str:

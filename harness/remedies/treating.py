@@ -124,8 +124,10 @@ def _norm(term: Any, outputs: list[Tensor]) -> float:
 
 
 def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
-    if "units" not in levels or "units" not in inspect.signature(case.model).parameters:
+    if "units" not in levels:
         return case
+    if "units" not in inspect.signature(case.model).parameters:
+        raise Refused("units: Case.model takes no keyword `units`, so its bottleneck's width cannot be set")
     return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
 
 

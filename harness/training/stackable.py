@@ -74,7 +74,7 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str]) -> str
 
 def _remembers(case: Case, rows: Tensor) -> bool:
     """Whether two evaluations of the loss leave something behind in Python: a counter, a list, a generator's state."""
-    model = build(case, 0, rows[:4])
+    model = build(case, 0, rows[:4]).to(rows.dtype)
     numbers = {name: float(case.numbers[name]) for name in case.loss_keywords()}
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng(), warnings.catch_warnings():

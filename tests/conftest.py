@@ -1,0 +1,32 @@
+"""What all tests share: small data, one thread, and no telemetry."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import pytest
+import torch
+
+from harness.case import Case, load_case
+from harness.data.rows import Rows, Split
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def split() -> Split:
+    """100 features, as the source case wants them: a few hundred rows with four planted directions."""
+    generator = torch.Generator().manual_seed(5)
+    factors = torch.rand(260, 4, generator=generator)
+    rows = factors @ torch.randn(4, 100, generator=generator) * 0.5
+    rows = rows + 0.1 * torch.randn(260, 100, generator=generator)
+    return Split(Rows(rows[:200], factors={"first": factors[:200, 0]}), Rows(rows[200:]), "planted")
+
+
+@pytest.fixture(scope="session")
+def forum() -> Case:
+    return load_case("forum")

@@ -1,0 +1,236 @@
+"""The laws of training: stacked equals alone, and a member does not know who shares its stack.
+
+The reference is a plain PyTorch loop, written here, that knows nothing of stacks.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.capture import observe
+from harness.remedies import treat
+from harness.remedies.anatomy import build
+from harness.training import stackability, train
+from harness.training.alone import LiveFeed
+from harness.training.randomness import Draws, generator
+
+TRAIN = {"epochs": 2, "batch_size": 70, "learning_rate": 2e-3}
+
+# every remedy of the table, alone and in company
+LEVELS = [
+    {},
+    {"penalty": "none"},
+    {"penalty": "none_sigmoid_bottleneck"},
+    {"penalty": "kl_sigmoid_of_relu"},
+    {"penalty": "kl_sigmoid_of_preactivation", "activation": "leaky_relu"},
+    {"penalty": "kl_sigmoid_bottleneck", "output_activation": "linear"},
+    {"penalty": "hard_count"},
+    {"penalty": "l1", "output_activation": "sigmoid"},
+    {"penalty": "topk"},
+    {"bias_init": "zero", "rho": 0.1, "beta": 0.01},
+    {"activation": "elu", "units": 3},
+    {"activation": "gelu"},
+    {"activation": "silu"},
+    {"activation": "softplus"},
+    {"activation": "tanh", "inputs": "centred"},
+    {"batchnorm": "on"},
+    {"dropout": 0.3},
+    {"penalty": "kl_sigmoid_of_relu", "batchnorm": "on", "dropout": 0.2, "activation": "leaky_relu"},
+    {"learning_rate": 1e-2, "batch_size": 20, "epochs": 1},
+]
+
+
+def plain_loop(case, seed, inputs, steps):
+    """One model, torch's own Adam, and the member's documented sources of randomness."""
+    model = build(case, seed, inputs[:4]).to(inputs.dtype)
+    numbers = case.training()
+    optimiser = torch.optim.Adam(model.parameters(), lr=numbers["learning_rate"])
+    draws = Draws([seed], "training", inputs.dtype, inputs.device)
+    totals, done = [], 0
+    for epoch in range(1, numbers["epochs"] + 1):
+        order = torch.randperm(len(inputs), generator=generator(seed, f"batches {epoch}"))
+        for rows in order.split(numbers["batch_size"]):
+            if done == steps:
+                return model, totals
+            with LiveFeed(draws):
+                terms = case.losses(model, inputs[rows], **{k: case.numbers[k] for k in case.loss_keywords()})
+            penalties = [value for name, value in terms.items() if name != "reconstruction"]
+            total = terms["reconstruction"] + (case.numbers["beta"] * sum(penalties) if penalties else 0)
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+            totals.append(float(total))
+            done += 1
+    return model, totals
+
+
+def last(snapshots):
+    for snapshot in snapshots:
+        final = snapshot
+    return final
+
+
+def stacked(case, seeds, split, dtype=torch.float64):
+    return last(train([case] * len(seeds), seeds, split, dtype=dtype))
+
+
+@pytest.mark.parametrize("levels", LEVELS, ids=str)
+def test_a_stack_equals_a_plain_loop_of_the_same_seed(forum, split, levels):
+    case = treat(replace(forum, train=TRAIN), levels, split)
+    rows = case.data() if levels.get("inputs") == "centred" else split.train
+    own = replace(split, train=rows)
+    snapshot = stacked(case, [3, 4], own)
+    for member, seed in enumerate((3, 4)):
+        model, _ = plain_loop(case, seed, rows.inputs.double(), 10**9)
+        found, wanted = snapshot.engine.state_of(member), model.state_dict()
+        assert found.keys() == wanted.keys()
+        for name in wanted:
+            # float64 over a few steps: what is left is the order of additions
+            torch.testing.assert_close(found[name], wanted[name], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [{}, {"penalty": "kl_sigmoid_bottleneck"}, {"dropout": 0.3}, {"activation": "leaky_relu"}], ids=str)
+def test_a_member_does_not_know_who_shares_its_stack(forum, split, levels):
+    case = treat(replace(forum, train=TRAIN), levels, split)
+    among_two = stacked(case, [7, 1], split, torch.float32).engine.state_of(0)
+    among_five = stacked(case, [2, 9, 7, 11, 4], split, torch.float32).engine.state_of(2)
+    for name, value in among_two.items():
+        assert torch.equal(value, among_five[name]), name
+
+
+def test_with_batchnorm_members_agree_at_multiples_of_eight(forum, split):
+    case = treat(replace(forum, train=TRAIN), {"batchnorm": "on"}, split)
+    among_eight = stacked(case, list(range(8)), split, torch.float32).engine.state_of(5)
+    among_sixteen = stacked(case, [*range(20, 30), 5, *range(30, 35)], split, torch.float32).engine.state_of(10)
+    for name, value in among_eight.items():
+        assert torch.equal(value, among_sixteen[name]), name
+
+
+def test_a_member_that_becomes_nan_leaves_the_others_bit_for_bit_alone(forum, split):
+    case = replace(forum, train=TRAIN)
+    wild = replace(case, train={**TRAIN, "learning_rate": 1e30})
+    calm = last(train([case, case, case], [0, 1, 2], split))
+    mixed = last(train([case, wild, case], [0, 1, 2], split))
+    assert mixed.diverged[1] > 0
+    assert calm.diverged.tolist() == [-1, -1, -1]
+    for member in (0, 2):
+        for name, value in calm.engine.state_of(member).items():
+            assert torch.equal(value, mixed.engine.state_of(member)[name])
+
+
+def test_numbers_differ_within_a_stack_as_they_would_alone(forum, split):
+    cases = [treat(replace(forum, train=TRAIN), {"beta": beta, "learning_rate": rate}, split) for beta, rate in ((0.0, 1e-3), (0.1, 5e-3))]
+    together = last(train(cases, [6, 6], split))
+    for member, case in enumerate(cases):
+        alone = last(train([case, case], [6, 6], split)).engine.state_of(0)
+        for name, value in alone.items():
+            assert torch.equal(value, together.engine.state_of(member)[name])
+
+
+def test_the_same_seed_means_the_same_initial_weights_in_every_variant(forum, split):
+    plain = build(forum, 3, split.train.inputs[:4]).state_dict()
+    other = build(treat(forum, {"penalty": "kl_sigmoid_bottleneck", "batchnorm": "on", "dropout": 0.1}, split), 3, split.train.inputs[:4])
+    for name, value in plain.items():
+        assert torch.equal(other.state_dict()[f"model.{name}"], value)
+
+
+def test_the_negative_control_is_bit_for_bit_the_variant_without_penalty(forum, split):
+    state = {}
+    for site in ("none", "hard_count"):
+        state[site] = stacked(treat(replace(forum, train=TRAIN), {"penalty": site}, split), [0, 1], split, torch.float32).engine.state_of(1)
+    for name, value in state["none"].items():
+        assert torch.equal(value, state["hard_count"][name])
+
+
+def test_what_is_inserted_does_not_feel_the_second_call_of_the_loss(forum, split):
+    """The posted loss calls the bottleneck again in a linear chain: its buffers equal those of a loss that does not."""
+
+    def reconstruction_only(model, batch):
+        return {"reconstruction": torch.nn.functional.mse_loss(model(batch)[1], batch)}
+
+    once = replace(forum, losses=reconstruction_only, train=TRAIN)
+    twice = replace(forum, numbers={"rho": 0.05, "beta": 0.0}, train=TRAIN)
+    buffers = {}
+    for name, case in (("once", once), ("twice", twice)):
+        snapshot = stacked(treat(case, {"batchnorm": "on"}, split), list(range(8)), split, torch.float32)
+        buffers[name] = snapshot.engine.state_of(0)
+    for key in ("inserted.batchnorm.running_mean", "inserted.batchnorm.running_var"):
+        assert torch.equal(buffers["once"][key], buffers["twice"][key])
+
+
+def test_an_index_based_penalty_is_not_moved_by_what_is_inserted(forum, split):
+    treated = treat(forum, {"batchnorm": "on", "dropout": 0.2, "activation": "leaky_relu"}, split)
+    batch = split.train.inputs[:32]
+    plain, changed = build(forum, 0, batch), build(treated, 0, batch)
+    numbers = {"rho": 0.05}
+    assert float(forum.losses(plain, batch, **numbers)["sparsity"]) == float(
+        treated.losses(changed, batch, **{**numbers, "dropout": 0.2})["sparsity"]
+    )
+
+
+def test_what_cannot_be_batched_trains_alone_and_says_so(split):
+    from harness.case import load_case
+
+    case = load_case("sibling_count")
+    found = stackability(case, split.train.inputs)
+    assert found.rule is None
+    assert "cannot be batched" in found.reason
+
+
+def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
+    calls = []
+
+    def losses(model, batch):
+        calls.append(1)
+        return {"reconstruction": (model(batch)[1] - batch).pow(2).mean() * min(1.0, len(calls) / 10)}
+
+    assert "state in Python" in stackability(replace(forum, losses=losses), split.train.inputs).reason
+
+
+@pytest.mark.parametrize("make", [
+    lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+    lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, dampening=0.5),
+    lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=1e-2, betas=(0.8, 0.99)),
+    lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.1),
+], ids=["SGD", "nesterov", "dampening", "Adam", "AdamW"])
+def test_a_plain_optimiser_is_taken_over_and_equals_torch(forum, split, make):
+    case = replace(forum, optimizer=make, train={"epochs": 2, "batch_size": 50})
+    snapshot = stacked(case, [0, 1], split)
+    model = build(case, 1, split.train.inputs[:4]).double()
+    optimiser = make(model.parameters())
+    for epoch in (1, 2):
+        for rows in torch.randperm(200, generator=generator(1, f"batches {epoch}")).split(50):
+            terms = case.losses(model, split.train.inputs[rows].double(), rho=0.05)
+            optimiser.zero_grad()
+            (terms["reconstruction"] + 0.001 * terms["sparsity"]).backward()
+            optimiser.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(snapshot.engine.state_of(1)[name], value, rtol=1e-7, atol=1e-10)
+
+
+def test_another_optimiser_trains_alone(forum, split):
+    case = replace(forum, optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3), train=TRAIN)
+    assert "optimiser" in stackability(case, split.train.inputs).reason
+    snapshot = last(train([case], [0], split))
+    assert snapshot.step == 6
+
+
+def test_global_random_state_stays_as_it_was(forum, split):
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    stacked(treat(replace(forum, train=TRAIN), {"dropout": 0.2}, split), [0], split)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_snapshots_start_at_birth_and_see_the_code_that_the_model_uses(forum, split):
+    case = replace(forum, train=TRAIN)
+    first = next(iter(train([case, case], [0, 1], split)))
+    assert (first.step, first.epoch, first.last) == (0, 0, False)
+    seen = first.engine.observe(split.evaluation.inputs)
+    model = build(case, 1, split.train.inputs[:4]).eval()
+    with torch.no_grad():
+        wanted = observe(model, split.evaluation.inputs, "enc3")
+    torch.testing.assert_close(seen.code[1], wanted.code)
+    assert seen.activation == "relu"
