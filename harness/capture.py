@@ -114,7 +114,9 @@ def code_of(seen: Pass, bottleneck: str) -> Tensor:
         HarnessError: when the pass never met the bottleneck.
     """
     if seen.code is None:
-        raise HarnessError(f"bottleneck {bottleneck!r}: the model's forward pass never calls it, or it returns no tensor")
+        raise HarnessError(
+            f"bottleneck {bottleneck!r}: the model's forward pass never calls it, or it returns no tensor"
+        )
     return seen.code
 
 
@@ -138,7 +140,9 @@ def reconstruction_of(outputs: tuple[Any, ...], batch: Tensor, which: str | None
     alike = [each for each in outputs if isinstance(each, Tensor) and each.shape == batch.shape]
     # a flattened copy of the batch counts when nothing has its very shape
     alike = alike or [
-        each for each in outputs if isinstance(each, Tensor) and each.numel() == batch.numel() and len(each) == len(batch)
+        each
+        for each in outputs
+        if isinstance(each, Tensor) and each.numel() == batch.numel() and len(each) == len(batch)
     ]
     return alike[-1] if alike else None
 

@@ -122,7 +122,9 @@ class History:
         if not references:
             return {}
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        found = {name: self._one_reference(code, values) if informed else unknown for name, values in references.items()}
+        found = {
+            name: self._one_reference(code, values) if informed else unknown for name, values in references.items()
+        }
         best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
 
@@ -131,7 +133,9 @@ class History:
         found = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
         finite = code.isfinite().all(dim=-1).all(dim=-1)
         if bool(finite.any()):
-            found[finite, :INFORMATION_UNITS] = mutual_information(code[finite][..., :INFORMATION_UNITS], reference).double()
+            found[finite, :INFORMATION_UNITS] = mutual_information(
+                code[finite][..., :INFORMATION_UNITS], reference
+            ).double()
         return found
 
 
@@ -158,5 +162,3 @@ def _since(alive: Tensor, steps: list[int]) -> int:
     living = alive.nonzero()[:, 0]
     last = int(living[-1]) if len(living) else -1
     return steps[min(last + 1, len(steps) - 1)]
-
-

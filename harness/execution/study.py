@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.case import Case, load_case
 from harness.data import split_of
@@ -20,8 +20,9 @@ from harness.training import Snapshot, Stackability, stackability, train
 LARGEST_ABLATION = 32  # units: each costs a forward pass
 LARGEST_EVALUATION = 4096  # held-out rows that a verdict rests on
 ABLATION_ROWS = 512
-PADDED_TO = 8  # with BatchNorm, members agree bit for bit whatever the stack only at multiples of this
-SMALLEST_STACK = 2  # a batch of one matrix goes through another kernel, with other roundings
+# members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
+# sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise
+PADDED_TO = 8
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _structure(levels: Mapping[str, Level], case: Case) -> str:
     from harness.remedies.levels import is_number
 
     numbers = set(case.numbers) | {"learning_rate", "bias_init"}
-    return json.dumps({name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)})
+    return json.dumps(
+        {name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)}
+    )
 
 
 def _split_group(spec: StackSpec, group: list[tuple[StackMember, Case]], split: Split) -> list[_Batch]:
@@ -160,14 +163,8 @@ def _trained(batch: _Batch, progress: Callable[[int], None]) -> list[MemberRecor
 
 
 def _padding(batch: _Batch) -> int:
-    """How many copies of the last member fill the stack to a size at which nobody's numbers depend on it."""
-    if batch.stacking.rule is None:
-        return 0
-    from harness.remedies.anatomy import build
-
-    model = build(batch.cases[0], 0, batch.split.train.inputs[:4])
-    normalised = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules())
-    return -len(batch.members) % PADDED_TO if normalised else max(0, SMALLEST_STACK - len(batch.members))
+    """How many copies of the last member fill the stack to a size at which nobody's roundings depend on it."""
+    return 0 if batch.stacking.rule is None else -len(batch.members) % PADDED_TO
 
 
 def _device(name: str) -> str:

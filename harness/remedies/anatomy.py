@@ -72,7 +72,9 @@ def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
         except HarnessError:
             raise
         except Exception as error:
-            raise HarnessError(f"{case.name}: building the model failed with {type(error).__name__}: {error}") from error
+            raise HarnessError(
+                f"{case.name}: building the model failed with {type(error).__name__}: {error}"
+            ) from error
     if not isinstance(model, nn.Module):
         raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
     return model

@@ -82,14 +82,18 @@ def output_activation(level: Level, case: Case, places: Anatomy, recipe: Recipe)
     if level == "default":
         return recipe
     if places.reconstruction is None:
-        raise Refused("output_activation: no output of the model is shaped like the batch; name it in Case.reconstruction")
+        raise Refused(
+            "output_activation: no output of the model is shaped like the batch; name it in Case.reconstruction"
+        )
     present = "linear" if places.output is None else places.names[places.output]
     if level == present:
         return recipe
     _needs_whole_calls(places, "output_activation")
     if places.output is None:
         if places.scope != "model":
-            raise Refused("output_activation: the loss calls parts of the model by itself, so nothing can be put on its output")
+            raise Refused(
+                "output_activation: the loss calls parts of the model by itself, so nothing can be put on its output"
+            )
         return replace(recipe, output=str(level))
     wanted = "none" if level == "linear" else str(level)
     return replace(recipe, activations={**recipe.activations, places.output: wanted})
@@ -124,7 +128,9 @@ def _code(places: Anatomy, what: str) -> int:
 
 def _needs_whole_calls(places: Anatomy, what: str) -> None:
     if places.scope == "unknown":
-        raise Refused(f"{what}: the loss calls parts of the model in an order of its own; no call is known to lead to the reconstruction")
+        raise Refused(
+            f"{what}: the loss calls parts of the model in an order of its own; no call is known to lead to the reconstruction"
+        )
 
 
 def _mean_sigmoid(values: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None)
 
 def same_as_default(case: Case, levels: Mapping[str, Level], places: Anatomy) -> dict[str, bool]:
     """Which of the levels change nothing of this case: `relu` on an output that already is one."""
-    return {name: recipe_of(case, {name: level}, places) == Recipe() for name, level in levels.items() if name in REMEDIES}
+    return {
+        name: recipe_of(case, {name: level}, places) == Recipe() for name, level in levels.items() if name in REMEDIES
+    }
 
 
 def recipe_of(case: Case, levels: Mapping[str, Level], places: Anatomy) -> Recipe:
@@ -74,7 +76,9 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
         The mean over `seeds` initialisations, on the first batch of the training rows; 0 when the penalty has no
         gradient there (no beta can match it).
     """
-    treated = treat(case, {name: value for name, value in levels.items() if (name, value) != ("beta", "matched")}, split)
+    treated = treat(
+        case, {name: value for name, value in levels.items() if (name, value) != ("beta", "matched")}, split
+    )
     batch = split.train.inputs[: treated.training()["batch_size"]]
     ratios = []
     for seed in range(seeds):
@@ -118,9 +122,11 @@ def _norm(term: Any, outputs: list[Tensor]) -> float:
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
     found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return float(sum(each.pow(2).sum() for each in found if each is not None) ** 0.5) if any(
-        each is not None for each in found
-    ) else 0.0
+    return (
+        float(sum(each.pow(2).sum() for each in found if each is not None) ** 0.5)
+        if any(each is not None for each in found)
+        else 0.0
+    )
 
 
 def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
@@ -168,7 +174,9 @@ class TreatedLosses:
 
     def __init__(self, case: Case, recipe: Recipe, everywhere: bool) -> None:
         self.case, self.recipe, self.everywhere = case, recipe, everywhere
-        names = dict.fromkeys((*case.loss_keywords(), *(("rho",) if recipe.penalty[1] else ()), *(("dropout",) if recipe.dropped else ())))
+        names = dict.fromkeys(
+            (*case.loss_keywords(), *(("rho",) if recipe.penalty[1] else ()), *(("dropout",) if recipe.dropped else ()))
+        )
         kind = inspect.Parameter.KEYWORD_ONLY
         positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("model", "batch")]
         self.__signature__ = inspect.Signature(
@@ -227,5 +235,3 @@ class _TreatedFactory(_Factory):
 
     def __call__(self, **keywords: Any) -> nn.Module:
         return Treated(self.model(**keywords), self.recipe, self.places, self.bottleneck)
-
-

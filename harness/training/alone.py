@@ -44,7 +44,9 @@ class Alone:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
         parts = [member.observe(rows, purpose) for member in self.members]
         names = set.intersection(*(set(part) for part in parts))
-        return joined([{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation)
+        return joined(
+            [{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation
+        )
 
     def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""

@@ -82,7 +82,9 @@ class Program(nn.Module):
         replace = None if ablated is None else partial(at_its_mean, unit=ablated)
         inputs: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
-        handle = module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if module is not None else None
+        handle = (
+            module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if module is not None else None
+        )
         with CodeTap(self.model, self.case.bottleneck, replace=replace) as tap:
             self.model(rows)
         if handle is not None:

@@ -149,7 +149,11 @@ def _randn_like(feed: RandomFeed, values: Tensor, **kwargs: Any) -> Tensor:
 
 def _normal(feed: RandomFeed, mean: Any = 0.0, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
     shaped = mean if isinstance(mean, Tensor) else std
-    shape = tuple(size) if size is not None else torch.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
+    shape = (
+        tuple(size)
+        if size is not None
+        else torch.broadcast_shapes(*(v.shape for v in (mean, std) if isinstance(v, Tensor)))
+    )
     return mean + std * feed.normal(shape, shaped if isinstance(shaped, Tensor) else None)
 
 

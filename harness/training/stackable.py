@@ -46,7 +46,9 @@ def stackability(case: Case, rows: Tensor) -> Stackability:
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if _remembers(case, rows):
-        return Stackability(None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator")
+        return Stackability(
+            None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator"
+        )
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset())
     if not failure:
@@ -92,7 +94,14 @@ def _state(case: Case, model: torch.nn.Module) -> str:
     seen: set[int] = set()
     own = [{k: v for k, v in vars(each).items() if not k.startswith("_")} for each in model.modules()]
     numpy_state = np.random.get_state()  # noqa: NPY002
-    return repr((_walk(case.losses, seen, 6), [_walk(each, seen, 4) for each in own], random.getstate()[1][-1], str(numpy_state)))
+    return repr(
+        (
+            _walk(case.losses, seen, 6),
+            [_walk(each, seen, 4) for each in own],
+            random.getstate()[1][-1],
+            str(numpy_state),
+        )
+    )
 
 
 def _walk(value: Any, seen: set[int], depth: int) -> Any:
@@ -112,7 +121,11 @@ def _walk(value: Any, seen: set[int], depth: int) -> Any:
         return _walk(_reached(value), seen, depth - 1)
     if hasattr(value, "__dict__"):
         return [type(value).__name__, _walk(vars(value), seen, depth - 1)]
-    return repr(value) if type(value).__module__ in ("itertools", "collections", "numpy", "random") else type(value).__name__
+    return (
+        repr(value)
+        if type(value).__module__ in ("itertools", "collections", "numpy", "random")
+        else type(value).__name__
+    )
 
 
 def _reached(function: Callable[..., Any]) -> dict[str, Any]:

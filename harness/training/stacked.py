@@ -15,6 +15,10 @@ from harness.training.randomness import Draws, RandomFeed, Site
 
 ROWS_AT_ONCE = 1 << 22  # numbers of input held at once while observing: 16 MB of float32
 
+# a member's parameters fill whole vector registers: the few numbers past the last full register go through another
+# instruction, with another rounding, and which numbers those are would depend on who shares the stack
+ALIGNED_TO = 64
+
 
 class Stacked:
     """Several members trained as one program. Same interface as `Alone`.
@@ -31,7 +35,9 @@ class Stacked:
         self, cases: Sequence[Case], seeds: Sequence[int], rule: Rule, rows: Tensor, fixed: frozenset[str] = frozenset()
     ) -> None:
         self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
-        models = [build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)]
+        models = [
+            build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)
+        ]
         self.program = Program(cases[0], models[0])
         self._stack(models, rule.trained)
         self.numbers = {
@@ -44,7 +50,9 @@ class Stacked:
         member = grad_and_value(self.program.loss, has_aux=True)
         self._gradients = vmap(member, in_dims=(0, 0, 0, number_axes, 0))
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
-        rates = [rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases]
+        rates = [
+            rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
+        ]
         self._optimiser = optimiser(rule, torch.tensor(rates, dtype=rows.dtype, device=rows.device))
         self._draws = Draws(seeds, "training", rows.dtype, rows.device)
         self._sites: dict[tuple[Any, ...], list[Site]] = {}
@@ -53,7 +61,9 @@ class Stacked:
         """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
         self.program.train()
         draws = self._draws.take(self._sites_of(batch))
-        gradients, (totals, (terms, buffers)) = self._gradients(self.parameters, self.buffers, batch, self.numbers, draws)
+        gradients, (totals, (terms, buffers)) = self._gradients(
+            self.parameters, self.buffers, batch, self.numbers, draws
+        )
         self._flatten(gradients)
         self._optimiser.step(self._flat, self._flat_gradients)
         self.buffers = {name: value.detach() for name, value in buffers.items()}
@@ -108,7 +118,9 @@ class Stacked:
         jacobian = torch.func.jacrev(terms_at)(torch.zeros(shape, dtype=batch.dtype, device=batch.device))
         return {name: value.flatten().norm() for name, value in jacobian.items()}
 
-    def _raw_shape(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any, module: nn.Module) -> Any:
+    def _raw_shape(
+        self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any, module: nn.Module
+    ) -> Any:
         shapes: list[Any] = []
         handle = module.register_forward_hook(lambda _, args, output: shapes.append(output.shape))
         try:
@@ -134,31 +146,32 @@ class Stacked:
         """All trained parameters as views of one `[member, parameter]` buffer; the rest are buffers."""
         named = [dict(model.named_parameters()) for model in models]
         shapes = {name: value.shape for name, value in named[0].items() if name in trained}
-        rows = [torch.cat([each[name].detach().reshape(-1) for name in shapes]) for each in named]
-        self._flat = torch.stack(rows)
-        self._flat_gradients = torch.empty_like(self._flat)
         sizes = [shape.numel() for shape in shapes.values()]
-        views = self._flat.split(sizes, dim=1)
+        padding = torch.zeros(-sum(sizes) % ALIGNED_TO, dtype=self.rows.dtype, device=self.rows.device)
+        rows = [torch.cat([*(each[name].detach().reshape(-1) for name in shapes), padding]) for each in named]
+        self._flat = torch.stack(rows)
+        self._flat_gradients = torch.zeros_like(self._flat)
+        views = self._flat[:, : sum(sizes)].split(sizes, dim=1)
         self.parameters = {
             name: view.unflatten(1, shape) if shape else view[:, 0]
             for (name, shape), view in zip(shapes.items(), views, strict=True)
         }
-        frozen = {name: torch.stack([each[name].detach() for each in named]) for name in named[0] if name not in trained}
+        frozen = {
+            name: torch.stack([each[name].detach() for each in named]) for name in named[0] if name not in trained
+        }
         kept = [dict(model.named_buffers()) for model in models]
         self.buffers = {**frozen, **{name: torch.stack([each[name] for each in kept]) for name in kept[0]}}
 
     def _flatten(self, gradients: Mapping[str, Tensor]) -> None:
         pieces = [gradients[name].reshape(len(self.seeds), -1) for name in self.parameters]
-        torch.cat(pieces, dim=1, out=self._flat_gradients)
+        torch.cat(pieces, dim=1, out=self._flat_gradients[:, : sum(piece.shape[1] for piece in pieces)])
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
     """Chunks of rows put together again; the scale is their mean."""
     whole = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0] if name != "scale"}
     scale = torch.stack([part["scale"] for part in parts]).mean(dim=0) if "scale" in parts[0] else None
-    return Seen(
-        whole["code"], whole["preactivation"], whole["raw"], whole.get("reconstruction"), scale, activation
-    )
+    return Seen(whole["code"], whole["preactivation"], whole["raw"], whole.get("reconstruction"), scale, activation)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[Site]:

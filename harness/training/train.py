@@ -132,5 +132,7 @@ def _birth(engine: Stacked | Alone, inputs: Tensor, seeds: Sequence[int], bounds
 
 def _orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
     """The order of rows of one epoch, `[member, sample]`: a function of the seed and the epoch."""
-    orders = {seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)}
+    orders = {
+        seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)
+    }
     return torch.stack([orders[seed] for seed in seeds])
