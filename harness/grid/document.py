@@ -1,0 +1,200 @@
+"""The door that an experiment file comes through: YAML 1.2 to plain values, with the line of every key.
+
+Only mappings, lists and scalars pass. Anchors, aliases, tags and further documents are refused: an experiment needs
+none of them, and they are what makes a small file large or run code. Nothing is built before it has been counted.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
+
+from harness.errors import HarnessError
+
+LARGEST = 64 * 1024  # bytes; the largest experiment of this repository has 2 KB
+DEEPEST = 8  # levels of nesting; an experiment has 4
+
+
+@dataclass
+class Document:
+    """A parsed file.
+
+    Args:
+        content: what it holds: dicts, lists, str, int, float, bool and None.
+        lines: the line of each key and entry, by its path, such as `("factors", "activation", 1)`.
+    """
+
+    content: Any
+    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
+
+
+def read_document(path: Path) -> Document:
+    """The document in a file.
+
+    Raises:
+        HarnessError: with file and line, when the file is missing, too large, no UTF-8, no YAML, nested too deeply, or
+            uses what an experiment file does not need.
+    """
+    return parse(_text(path), str(path))
+
+
+def parse(text: str, name: str) -> Document:
+    """The document in a text; `name` stands before every complaint.
+
+    >>> parse("rate: 1e-3\\nbatchnorm: [off, on]", "e.yaml").content
+    {'rate': 0.001, 'batchnorm': ['off', 'on']}
+
+    Raises:
+        HarnessError: with file and line.
+    """
+    reading = _Reading(_events(text, name), name, Document(None))
+    reading.expect(StreamStartEvent)
+    if isinstance(reading.event, StreamEndEvent):
+        raise HarnessError(f"{name}: the file is empty; an experiment has name, case, factors and seeds")
+    reading.expect(DocumentStartEvent)
+    reading.document.content = reading.node(())
+    reading.expect(DocumentEndEvent)
+    if not isinstance(reading.event, StreamEndEvent):
+        raise reading.complaint("a second document begins; an experiment file holds one")
+    return reading.document
+
+
+class _Reading:
+    """The events of one file, read once from left to right."""
+
+    def __init__(self, events: Iterator[Event], name: str, document: Document) -> None:
+        self.events, self.name, self.document = events, name, document
+        self.event = next(events)
+
+    def expect(self, kind: type[Event]) -> Event:
+        """The event at hand, which the parser guarantees to be of this kind; moves on to the next."""
+        assert isinstance(self.event, kind)
+        event = self.event
+        self.event = next(self.events)
+        return event
+
+    def complaint(self, sentence: str, event: Event | None = None) -> HarnessError:
+        return HarnessError(f"{self.name}, line {_line(event or self.event)}: {sentence}")
+
+    def node(self, path: tuple[str | int, ...]) -> Any:
+        self.document.lines.setdefault(path, _line(self.event))
+        self._check(path)
+        if isinstance(self.event, MappingStartEvent):
+            return self._mapping(path)
+        if isinstance(self.event, SequenceStartEvent):
+            return self._sequence(path)
+        event = self.expect(ScalarEvent)
+        plain = event.style is None and not event.tag
+        return _scalar(event.value) if plain else event.value
+
+    def _check(self, path: tuple[str | int, ...]) -> None:
+        if isinstance(self.event, AliasEvent) or getattr(self.event, "anchor", None) is not None:
+            raise self.complaint("anchors (&) and aliases (*) are not used in experiment files; write the value out")
+        if getattr(self.event, "tag", None) is not None:
+            raise self.complaint(f"tags (!) are not used in experiment files; {self.event.tag} was found")
+        if len(path) > DEEPEST:
+            raise self.complaint(f"nested more than {DEEPEST} levels deep; an experiment has 4 at most")
+
+    def _sequence(self, path: tuple[str | int, ...]) -> list[Any]:
+        self.expect(SequenceStartEvent)
+        values: list[Any] = []
+        while not isinstance(self.event, SequenceEndEvent):
+            values.append(self.node((*path, len(values))))
+        self.expect(SequenceEndEvent)
+        return values
+
+    def _mapping(self, path: tuple[str | int, ...]) -> dict[str, Any]:
+        self.expect(MappingStartEvent)
+        values: dict[str, Any] = {}
+        while not isinstance(self.event, MappingEndEvent):
+            key = self._key(path, values)
+            values[key] = self.node((*path, key))
+        self.expect(MappingEndEvent)
+        return values
+
+    def _key(self, path: tuple[str | int, ...], values: dict[str, Any]) -> str:
+        event = self.event
+        self._check(path)
+        if not isinstance(event, ScalarEvent):
+            raise self.complaint("a key is a word; a list or mapping was found in its place")
+        key = str(event.value)
+        if key in values:
+            first = self.document.lines[(*path, key)]
+            raise self.complaint(f"the key {key[:60]!r} is written twice (first on line {first})")
+        self.document.lines[(*path, key)] = _line(event)
+        self.expect(ScalarEvent)
+        return key
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}; an experiment file (.yaml) is wanted") from error
+    if len(content) > LARGEST:
+        raise HarnessError(f"{path}: larger than {LARGEST // 1024} KB, which no experiment file is")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise HarnessError(f"{path}, line {line}: not UTF-8 text (byte {content[error.start]:#04x})") from error
+
+
+def _events(text: str, name: str) -> Iterator[Event]:
+    try:
+        yield from YAML(typ="safe", pure=True).parse(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        position = getattr(error, "position", None)
+        line = mark.line + 1 if mark else text[: position or 0].count("\n") + 1
+        raise HarnessError(f"{name}, line {line}: {_problem(error, text, line)}") from error
+    # the parser indexes past the end of some broken texts instead of saying so
+    except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, AssertionError) as error:
+        raise HarnessError(f"{name}, line 1: cannot be read as YAML ({type(error).__name__})") from error
+
+
+def _problem(error: YAMLError, text: str, line: int) -> str:
+    lines = text.splitlines()
+    if line <= len(lines) and "\t" in lines[line - 1][: len(lines[line - 1]) - len(lines[line - 1].lstrip())]:
+        return "a tab where YAML wants spaces"
+    context = getattr(error, "context", None)
+    problem = getattr(error, "problem", None) or "a character that YAML does not allow"
+    return " ".join(f"{context + ': ' if context else ''}{problem}".split())[:200]
+
+
+def _line(event: Event) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _scalar(value: str) -> Any:
+    """A plain scalar by YAML 1.2's core schema: `1e-3` is a number, `on`, `off`, `yes` and `no` are words."""
+    if value in _WORDS:
+        return _WORDS[value]
+    if _INTEGER.fullmatch(value):
+        return int(value)
+    return float(value.replace(".inf", "inf").replace(".nan", "nan")) if _FLOAT.fullmatch(value.lower()) else value
+
+
+_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
+    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
+}
+_INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan")

@@ -1,0 +1,67 @@
+"""The cut of an experiment into stacks: members that run the same program are trained as one.
+
+What differs as a number stacks; what differs in structure splits. The cut depends on the experiment alone, never on
+what has been done already: with BatchNorm, a member's last bits depend on the size of its stack.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from harness.grid.cells import Member
+from harness.remedies.levels import Level, is_number
+
+if TYPE_CHECKING:
+    from harness.grid.experiment import Experiment
+
+LARGEST = 64  # members: beyond it the optimiser's state leaves the processor's cache
+MULTIPLE = 8  # stacks with BatchNorm agree bit for bit at sizes that are multiples of it
+
+
+@dataclass(frozen=True, slots=True)
+class StackPlan:
+    """Members that are trained as one batched program, and why they are these."""
+
+    members: tuple[Member, ...]
+    why: str
+
+
+def stacks(experiment: "Experiment", case: object = None) -> list[StackPlan]:
+    """The experiment's members, grouped by structure and cut into stacks of at most 64.
+
+    Args:
+        experiment: what is cut.
+        case: not looked at: the cut must not depend on what a file happens to hold today.
+    """
+    structural = [name for name in experiment.factors if not is_number(name)]
+    groups: dict[tuple[Level, ...], list[Member]] = {}
+    for member in experiment.members():
+        groups.setdefault(tuple(member.variant.levels[name] for name in structural), []).append(member)
+    plans: list[StackPlan] = []
+    for structure, members in groups.items():
+        plans.extend(_cut(members, _why(structural, structure)))
+    return plans
+
+
+def chunk_sizes(members: int) -> list[int]:
+    """Sizes of nearly equal stacks, multiples of 8 but for the last.
+
+    >>> chunk_sizes(160), chunk_sizes(10)
+    ([56, 56, 48], [10])
+    """
+    pieces = -(-members // LARGEST)
+    length = -(-members // (pieces * MULTIPLE)) * MULTIPLE
+    return [min(length, members - start) for start in range(0, members, length)]
+
+
+def _cut(members: Sequence[Member], why: str) -> list[StackPlan]:
+    sizes, left = chunk_sizes(len(members)), iter(members)
+    parts = [f"; part {part} of {len(sizes)}" if len(sizes) > 1 else "" for part in range(1, len(sizes) + 1)]
+    return [StackPlan(tuple(islice(left, size)), why + part) for size, part in zip(sizes, parts, strict=True)]
+
+
+def _why(names: Sequence[str], structure: Sequence[Level]) -> str:
+    if not names:
+        return "one structure: members differ in numbers and seeds only"
+    return ", ".join(f"{name}={level}" for name, level in zip(names, structure, strict=True))
