@@ -46,7 +46,6 @@ def check_experiment(experiment: Experiment, facts: CaseFacts) -> Experiment:
 def factor_levels(
     factors: Mapping[str, Sequence[Any]],
     zipped: Iterable[Mapping[str, Any]],
-    excluded: Iterable[Mapping[str, Any]],
     numbers: Mapping[str, float],
 ) -> dict[str, tuple[Level, ...]]:
     """Every factor's levels in their plain form; a factor that only `zip` names gets its levels from there.
@@ -54,11 +53,6 @@ def factor_levels(
     Raises:
         HarnessError: for an unknown factor or level, or one that is listed twice.
     """
-    crossed = 1
-    for levels in factors.values():
-        crossed *= len(levels)
-    if crossed > LARGEST and not any(True for _ in zipped) and not any(True for _ in excluded):
-        raise HarnessError(f"factors: {crossed:,} cells, at most {LARGEST:,} members are run")
     found = {
         name: tuple(plain_level(name, level, f"factors.{name}[{place}]", numbers) for place, level in enumerate(levels))
         for name, levels in factors.items()
@@ -150,7 +144,7 @@ def check_data(experiment: Experiment) -> None:
         return
     from harness.data.datasets import DATASETS
 
-    file, colon, name = experiment.data.rpartition(":")
+    file, colon, _ = experiment.data.rpartition(":")
     path = Path(file if colon and Path(file).suffix in DATA_FILES else experiment.data)
     if experiment.data not in DATASETS and path.suffix.lower() not in DATA_FILES:
         raise HarnessError(f"data: {unknown('data set', experiment.data, DATASETS)}; or a file: {' '.join(DATA_FILES)}")

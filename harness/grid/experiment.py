@@ -55,8 +55,8 @@ class Experiment(BaseModel):
 
     def model_post_init(self, context: Any) -> None:
         """Completes the baseline, so that an experiment made in Python has one too."""
-        completed = {name: self.baseline.get(name, levels[0]) for name, levels in self.factors.items()}
-        object.__setattr__(self, "baseline", completed)
+        first = {name: levels[0] for name, levels in self.factors.items()}
+        object.__setattr__(self, "baseline", {**first, **self.baseline})
 
     @property
     def folder(self) -> Path:

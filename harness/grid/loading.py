@@ -25,7 +25,16 @@ def load_experiment(path: str | Path) -> Experiment:
     try:
         return _experiment(content, file)
     except HarnessError as error:
-        raise HarnessError(f"{file}: {error}") from error
+        raise HarnessError(printable(f"{file}: {error}")) from error
+
+
+def printable(text: str) -> str:
+    """The text on one line, with control and direction marks written out: a complaint quotes what it was given.
+
+    >>> printable("a\\n\\u202eb")
+    'a\\\\n\\\\u202eb'
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _experiment(content: Any, file: Path) -> Experiment:
@@ -38,12 +47,19 @@ def _experiment(content: Any, file: Path) -> Experiment:
         if key not in content:
             raise HarnessError(f"{key}: this key is required, and it is missing")
     given = {key: KEYS[key](value, key) for key, value in content.items()}
-    facts = case_facts(case_file(given["case"], file.parent))
+    facts = _facts(given["case"], file)
     return check_experiment(_build(given, facts, file), facts)
 
 
+def _facts(case: str, file: Path) -> CaseFacts:
+    try:
+        return case_facts(case_file(case, file.parent))
+    except HarnessError as error:
+        raise HarnessError(f"case: {error}") from error
+
+
 def _build(given: Mapping[str, Any], facts: CaseFacts, file: Path) -> Experiment:
-    levels = factor_levels(given["factors"], given.get("zip", ()), given.get("exclude", ()), facts.numbers)
+    levels = factor_levels(given["factors"], given.get("zip", ()), facts.numbers)
     train = training_numbers(given.get("train", {}))
     return Experiment(**{**given, "factors": levels, "train": train, "path": file})
 
@@ -78,7 +94,7 @@ def _seeds(value: Any, key: str) -> tuple[int, ...]:
     if value < 1:
         raise HarnessError(f"{key}: at least 1 seed is wanted, {value} was given; 8 and more confirm an effect")
     if value > 1_000_000:
-        raise HarnessError(f"{key}: {_kind(value)} seeds make more than 1,000,000 members")
+        raise HarnessError(f"{key}: at most 1,000,000 members are run, and {_kind(value)} seeds make more")
     return tuple(range(value))
 
 
