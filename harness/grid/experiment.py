@@ -82,7 +82,7 @@ class Experiment(BaseModel):
 
     @cached_property
     def _variants(self) -> list[Variant]:
-        return [Variant(variant_name(cell), cell) for cell in self._cells()]
+        return [Variant(variant_name(cell, self.baseline), cell) for cell in self._cells()]
 
     def variants(self) -> list[Variant]:
         """All variants: the full factorial in the order of the factors, then the included cells."""

@@ -3,25 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.remedies.levels import FACTORS, Level
+from harness.remedies.levels import Level
 
 
-def variant_name(levels: Mapping[str, Level]) -> str:
-    """The levels in words: those that say enough alone stand bare, those that leave the case as it is are left out.
+def variant_name(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> str:
+    """The levels in words: those that say enough alone stand bare, others are told where they leave the baseline.
 
-    >>> variant_name({"penalty": "kl_sigmoid_of_relu", "activation": "leaky_relu", "batchnorm": "on", "dropout": 0.0})
-    'kl_sigmoid_of_relu leaky_relu bn=on'
-    >>> variant_name({"batchnorm": "off", "rho": 0.05})
-    'rho=0.05'
+    >>> variant_name({"penalty": "none", "batchnorm": "on"}, {"penalty": "l1", "batchnorm": "off"})
+    'none bn=on'
+    >>> variant_name({"batchnorm": "off", "rho": 0.05}, {"batchnorm": "off", "rho": 0.05})
+    'bn=off'
     """
-    told = {name: level for name, level in levels.items() if name in BARE or not leaves_as_is(name, level)}
+    told = {name: level for name, level in levels.items() if name in BARE or level != baseline.get(name)}
     shown = told or dict(list(levels.items())[:1])
     return " ".join(_part(name, level) for name, level in shown.items())
-
-
-def leaves_as_is(name: str, level: Level) -> bool:
-    """Whether the level is the one that changes nothing."""
-    return name in FACTORS and FACTORS[name].default is not None and FACTORS[name].default == level
 
 
 def cell_name(levels: Mapping[str, Any]) -> str:
@@ -38,8 +33,7 @@ def _one_or_more(level: Level | Sequence[Level]) -> str:
 
 
 def _part(name: str, level: Level) -> str:
-    bare = name in BARE and isinstance(level, str) and level != "default"
-    return str(level) if bare else f"{SHORT.get(name, name)}={level}"
+    return str(level) if name in BARE else f"{SHORT.get(name, name)}={level}"
 
 
 BARE = ("penalty", "activation")
