@@ -18,6 +18,7 @@ from harness.measures import (
     r2,
     standard_deviation,
 )
+from harness.results.spacing import log_spaced
 from harness.training import Snapshot, batch_bounds
 
 MONITORED_ROWS = 512
@@ -42,7 +43,7 @@ class History:
         self.inputs = self.rows.inputs.to(device)
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
-        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))))
+        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), INFORMATION_SNAPSHOTS)
         self.series: dict[str, list[Tensor]] = {}
         self.unit_series: dict[str, list[Tensor]] = {}
 
@@ -144,18 +145,6 @@ def few_rows(rows: Rows, most: int) -> Rows:
     if len(rows) <= most:
         return rows
     return rows.take(torch.linspace(0, len(rows) - 1, most).long())
-
-
-def log_spaced(epochs: list[int], count: int = INFORMATION_SNAPSHOTS) -> set[int]:
-    """At most `count` of the epochs, the first and the last among them, spread over the logarithm.
-
-    >>> sorted(log_spaced(list(range(31))))
-    [0, 1, 2, 4, 6, 10, 17, 30]
-    """
-    if len(epochs) <= count:
-        return set(epochs)
-    wanted = torch.logspace(0, torch.tensor(float(len(epochs) - 1)).log10(), count - 1).round().long().tolist()
-    return {epochs[0], epochs[-1], *(epochs[min(index, len(epochs) - 1)] for index in wanted)}
 
 
 def _since(alive: Tensor, steps: list[int]) -> int:

@@ -1,0 +1,44 @@
+"""The command line: four verbs and what stands beside them. Nothing heavy loads before a command runs."""
+
+import os
+import sys
+
+import typer
+
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="A doctor for collapsed bottlenecks: whether, which unit, how, why, and what fixes it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run a command. A wrong request is one sentence on standard error and exit code 2."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _register()
+    try:
+        app()
+    except HarnessError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _register() -> None:
+    from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
+
+    app.command()(run.run)
+    app.command()(diagnose.diagnose)
+    app.command()(audit.audit)
+    app.command()(plan.plan)
+    app.command()(effects.effects)
+    app.command()(report.report)
+    app.command()(ui.ui)
+    app.command()(sync.sync)

@@ -1,0 +1,88 @@
+"""`harness run FILE.yaml`: which variant collapses, how often, and what each remedy does."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.experiment import Outcome
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
+    retry: Annotated[str, typer.Option(help="`failed`: run again what could not be run.")] = "",
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one a core by default.")] = None,
+    shard: Annotated[str, typer.Option(help="`2/8`: only the second of eight parts, for job arrays.")] = "1/1",
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Train what is missing of an experiment, judge it, log it to MLflow and write the report."""
+    if retry not in ("", "failed"):
+        raise HarnessError(f"--retry: 'failed' is wanted, {retry!r} was given")
+    part = _shard(shard)
+    from harness.cli.progress import Display
+    from harness.experiment import conduct
+
+    signal.signal(signal.SIGTERM, _terminated)
+    with Display(quiet=as_json) as display:
+        try:
+            outcome = conduct(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
+        except KeyboardInterrupt as stop:
+            display.close()
+            _stopped(stop, file)
+    if as_json:
+        print(json.dumps(outcome.to_dict()))
+    else:
+        _show(outcome, tracking_uri)
+    failed = outcome.to_dict()["failed"]
+    raise typer.Exit(3 if failed else 0)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise HarnessError(f"--shard: '2/8' for the second of eight parts is wanted, {text!r} was given")
+    return int(part), int(parts)
+
+
+class Terminated(KeyboardInterrupt):
+    """A SIGTERM, handled like Ctrl-C but for its exit code."""
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated
+
+
+def _stopped(stop: KeyboardInterrupt, file: Path) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print(f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there.", file=sys.stderr)
+    sys.stderr.flush()
+    # threads that wait for a store must not hold the exit up
+    import os
+
+    os._exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
+    from rich.console import Console
+
+    from harness.cli.tables import verdict_table
+
+    console = Console()
+    console.print(verdict_table(outcome.records))
+    for note in outcome.notes:
+        console.print(f"Note: {note}", style="yellow", markup=False)
+    trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"
+    console.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s", highlight=False)
+    if outcome.report is not None:
+        option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        print(f"Report:    {outcome.report}")
+        print(f"MLflow UI: harness ui {outcome.experiment.path or outcome.experiment.name}{option}")

@@ -1,0 +1,172 @@
+"""Stacks on all cores: one worker process a core, one thread in each, one stack at a time.
+
+A worker that dies takes nothing with it: its stack is tried once more, then halved until the guilty member is alone.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.execution.study import StackSpec, study
+from harness.execution.worker import spec_line
+from harness.results import MemberRecord
+
+ATTEMPTS = 2
+
+
+@dataclass
+class Task:
+    """A stack to be trained, and how often a worker died of it."""
+
+    spec: StackSpec
+    deaths: int = 0
+
+
+@dataclass
+class Pool:
+    """Worker processes, fed by one thread each."""
+
+    workers: int
+    on_steps: Callable[[int], None]
+    tasks: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
+    answers: "queue.Queue[list[MemberRecord] | Task | BaseException]" = field(default_factory=queue.Queue)
+    processes: list["subprocess.Popen[str]"] = field(default_factory=list)
+    stopping: bool = False
+
+    def start(self) -> None:
+        """Start the feeding threads; each starts its process when it has its first stack."""
+        for _ in range(self.workers):
+            threading.Thread(target=self._feed, daemon=True).start()
+
+    def stop(self) -> None:
+        """End every process at once."""
+        self.stopping = True
+        for _ in range(self.workers):
+            self.tasks.put(None)
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+
+    def _feed(self) -> None:
+        process: subprocess.Popen[str] | None = None
+        while (task := self.tasks.get()) is not None:
+            try:
+                process = process if process is not None and process.poll() is None else self._new_process()
+                self.answers.put(self._ask(process, task))
+            except OSError:
+                self.answers.put(task)
+            except BaseException as error:
+                self.answers.put(error)
+
+    def _new_process(self) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.execution.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
+        )
+        self.processes.append(process)
+        return process
+
+    def _ask(self, process: "subprocess.Popen[str]", task: Task) -> "list[MemberRecord] | Task":
+        """The records of a stack, or the task itself when the worker died of it."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(spec_line(task.spec))
+        process.stdin.flush()
+        for line in process.stdout:
+            kind, content = json.loads(line)
+            if kind == "done":
+                return [MemberRecord(**each) for each in content]
+            self.on_steps(content)
+        process.wait()
+        return task
+
+
+def run_stacks(
+    specs: Sequence[StackSpec], workers: int, on_steps: Callable[[int], None] = lambda steps: None
+) -> Iterator[list[MemberRecord]]:
+    """Train stacks, and yield the records of each as it is done.
+
+    Args:
+        specs: the stacks; those whose case is no file run in this process.
+        workers: processes; 0 runs everything in this process.
+        on_steps: told of member-steps done, from any thread.
+    """
+    here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
+    there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
+    for spec in here:
+        yield study(spec, on_steps)
+    if there:
+        yield from _in_processes(there, min(workers, len(there)), on_steps)
+
+
+def _in_processes(
+    specs: Sequence[StackSpec], workers: int, on_steps: Callable[[int], None]
+) -> Iterator[list[MemberRecord]]:
+    pool = Pool(workers, on_steps)
+    # the largest first, so that no worker is left with a large one at the end
+    for spec in sorted(specs, key=lambda spec: -len(spec.members)):
+        pool.tasks.put(Task(spec))
+    open_tasks = len(specs)
+    pool.start()
+    try:
+        while open_tasks:
+            answer = _next_answer(pool.answers)
+            if isinstance(answer, BaseException):
+                raise answer
+            if isinstance(answer, Task):
+                again = after_death(answer)
+                open_tasks += len(again) - 1
+                if not again:
+                    yield [lost(answer.spec, member) for member in answer.spec.members]
+                for task in again:
+                    pool.tasks.put(task)
+                continue
+            open_tasks -= 1
+            yield answer
+    finally:
+        pool.stop()
+
+
+def _next_answer(answers: "queue.Queue[list[MemberRecord] | Task | BaseException]") -> "list[MemberRecord] | Task | BaseException":
+    while True:  # short waits, so that Ctrl-C is heard at once
+        try:
+            return answers.get(timeout=0.2)
+        except queue.Empty:
+            continue
+
+
+def after_death(task: Task) -> list[Task]:
+    """What to do with a stack whose worker died: the same again, then halves, then nothing."""
+    if task.deaths + 1 < ATTEMPTS:
+        return [replace(task, deaths=task.deaths + 1)]
+    members = task.spec.members
+    if len(members) == 1:
+        return []
+    middle = len(members) // 2
+    halves = (members[:middle], members[middle:])
+    return [Task(replace(task.spec, members=half), deaths=ATTEMPTS - 1) for half in halves]
+
+
+def lost(spec: StackSpec, member: object) -> MemberRecord:
+    """The record of a member whose worker died each time."""
+    return MemberRecord(
+        key=member.key,  # type: ignore[attr-defined]
+        variant=member.variant,  # type: ignore[attr-defined]
+        levels=dict(member.levels),  # type: ignore[attr-defined]
+        seed=member.seed,  # type: ignore[attr-defined]
+        status="failed",
+        error="its worker process died each time it was tried: out of memory, or killed from outside",
+        logged_at=int(time.time() * 1000),
+    )

@@ -1,0 +1,53 @@
+"""A worker process: reads stacks as lines of JSON on its standard input, answers with lines of JSON.
+
+Started as `python -m harness.execution.worker`, so that a user's script needs no main guard. Whatever the author's
+code prints goes to standard error. When the parent is gone, so is the worker.
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from harness.execution.study import StackMember, StackSpec, study
+
+
+def spec_line(spec: StackSpec) -> str:
+    """A stack as one line of JSON."""
+    return json.dumps({**asdict(spec), "members": [asdict(member) for member in spec.members]}) + "\n"
+
+
+def spec_of(line: str) -> StackSpec:
+    """The stack of a line.
+
+    >>> spec_of(spec_line(StackSpec("forum", None, ()))).case
+    'forum'
+    """
+    content = json.loads(line)
+    return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
+
+
+def main() -> None:
+    """Answer until the parent closes the line."""
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        _answer(answers, "done", [record.to_dict() for record in study(spec_of(line), lambda n: _answer(answers, "steps", n))])
+
+
+def _answer(answers: TextIO, kind: str, content: Any) -> None:
+    try:
+        answers.write(json.dumps([kind, content]) + "\n")
+        answers.flush()
+    except BrokenPipeError:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""An experiment from its file to its report: what is missing is trained, everything is kept, logged and explained."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.experiment.work import Work, member_steps, missing, prepare, report_folder, results_folder, steps_per_epoch
+from harness.grid import Experiment, load_experiment
+from harness.results import MemberRecord, write_manifest, write_stack
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of an experiment came to.
+
+    Args:
+        experiment: what was asked.
+        records: its members, in their order.
+        trained: how many of them were trained now.
+        seconds: wall time.
+        report: where the report is; None when nothing could be reported.
+        steps_per_epoch: optimiser steps of one epoch.
+        notes: what the user should know: a changed file, a damaged result, a store that was not reached.
+    """
+
+    experiment: Experiment
+    records: list[MemberRecord]
+    trained: int
+    seconds: float
+    report: Path | None
+    steps_per_epoch: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that `harness run --json` prints."""
+        failed = sum(record.status == "failed" for record in self.records)
+        return {
+            "experiment": self.experiment.name,
+            "members": len(self.records),
+            "done": len(self.records) - failed,
+            "failed": failed,
+            "steps_per_epoch": self.steps_per_epoch,
+            "seconds": round(self.seconds, 3),
+            "report": None if self.report is None else str(self.report),
+            "trained": self.trained,
+            "diverged": sum(record.status == "diverged" for record in self.records),
+            "verdicts": _counts(record.verdict or record.status for record in self.records),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class Progress:
+    """Told of what happens; the command line shows it, a script need not care."""
+
+    started: Callable[[int, int, int], None] = lambda members, done, steps: None
+    stepped: Callable[[int], None] = lambda steps: None
+    finished: Callable[[Sequence[MemberRecord]], None] = lambda records: None
+    says: Callable[[str], None] = lambda text: None
+
+
+def run(
+    experiment: "str | Path | Experiment",
+    fresh: bool = False,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+) -> "DataFrame":
+    """Run an experiment, or continue it, and return one row a member.
+
+    Args:
+        experiment: the path of a YAML file, or an `Experiment`.
+        fresh: start over instead of continuing.
+        workers: processes; None means one a core, 0 everything in this process.
+        tracking_uri: of the MLflow store; None means `mlruns/mlflow.db`, or MLFLOW_TRACKING_URI.
+
+    Returns:
+        A frame with the factors, `seed`, `status`, `verdict`, `flags`, `live_units`, `r2` and the losses.
+
+    Raises:
+        HarnessError: when the request is wrong. What training does is a verdict, never an exception.
+    """
+    from harness.frames import members_frame
+
+    return members_frame(conduct(experiment, fresh, workers, tracking_uri).records)
+
+
+def conduct(
+    experiment: "str | Path | Experiment",
+    fresh: bool = False,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+    retry_failed: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+    root: Path | None = None,
+) -> Outcome:
+    """`run`, with all that the command line offers; returns the outcome instead of a frame.
+
+    Raises:
+        HarnessError: when the request is wrong.
+    """
+    started, progress, root = time.perf_counter(), progress or Progress(), root or Path.cwd()
+    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    folder = results_folder(experiment.name, root)
+    with _alone(folder):
+        work = prepare(experiment, folder, fresh, retry_failed)
+        if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
+            return _finished(work, root, time.perf_counter() - started)
+        return _carry_out(work, workers, tracking_uri, shard, progress, root, started)
+
+
+def _carry_out(
+    work: Work,
+    workers: int | None,
+    tracking_uri: str | None,
+    shard: tuple[int, int],
+    progress: Progress,
+    root: Path,
+    started: float,
+) -> Outcome:
+    from harness.execution.processes import run_stacks
+    from harness.experiment.publishing import Publisher
+
+    specs = missing(work, shard)
+    total = sum(len(spec.members) for spec in specs)
+    steps = member_steps(work, specs)
+    write_manifest(work.folder, work.manifest)
+    publisher = Publisher(work.experiment, root, tracking_uri, progress.says)
+    publisher.prepare()
+    progress.started(len(work.keys), len(work.keys) - total, steps)
+    try:
+        for records in run_stacks(specs, cores() if workers is None else workers, progress.stepped):
+            write_stack(work.folder, records)
+            work.done.update({record.key: record for record in records})
+            progress.finished(records)
+    except BaseException:
+        publisher.interrupted()
+        raise
+    if len(work.done) < len(work.keys):  # a shard: another one reports
+        return Outcome(work.experiment, work.records(), total, time.perf_counter() - started, None, steps_per_epoch(work), ())
+    notes, report = publisher.publish(work, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Outcome(work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes))
+
+
+def _finished(work: Work, root: Path, seconds: float) -> Outcome:
+    report = report_folder(work.experiment.name, root) / "report.html"
+    return Outcome(work.experiment, work.records(), 0, seconds, report, steps_per_epoch(work), tuple(work.notes))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _alone(folder: Path) -> Any:
+    """Only one process at a time runs an experiment; the second says so.
+
+    Raises:
+        HarnessError: when another process runs it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        return lock.acquire()
+    except Timeout as error:
+        raise HarnessError(f"{folder}: another process is running this experiment; wait for it, or stop it") from error
+    except OSError as error:
+        raise HarnessError(f"{folder}: cannot be written ({error.strerror}); run in a folder that can be") from error

@@ -1,0 +1,106 @@
+"""What an experiment's results depend on, and what is recorded beside them."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.grid import Experiment
+from harness.grid.casebook import case_facts, case_file
+from harness.remedies.levels import FACTORS
+from harness.results import RESULTS_FORMAT, case_fingerprint
+
+DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
+PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-learn", "pyarrow")
+SHIPPED_SOURCES = ("cases", "data")
+
+
+def fingerprints(experiment: Experiment) -> dict[str, Any]:
+    """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data."""
+    from harness.case import load_case
+    from harness.data import split_of
+
+    case = load_case(experiment.case_reference)
+    split = split_of(case, experiment.data_reference)
+    return {
+        "data": split.fingerprint,
+        "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
+        "train_rows": len(split.train),
+        "evaluation_rows": len(split.evaluation),
+        "features": list(split.train.inputs.shape[1:]),
+        "labels": split.evaluation.labels is not None,
+        "factors": list(split.evaluation.factors),
+        "blocks": split.evaluation.blocks is not None,
+        "bottleneck": case.bottleneck,
+    }
+
+
+def stamp(experiment: Experiment) -> str | None:
+    """A hash of everything that the fingerprints rest on, read without running it; None where only running tells."""
+    if experiment.case.endswith(".py") or not _is_shipped(experiment.data):
+        return None
+    digest = hashlib.sha256(json.dumps([experiment.case, experiment.data, RESULTS_FORMAT]).encode())
+    for folder in SHIPPED_SOURCES:
+        for path in sorted((Path(harness.__file__).parent / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    text = experiment.path.read_text() if experiment.path is not None else ""
+    return {
+        "format": RESULTS_FORMAT,
+        "name": experiment.name,
+        "experiment": experiment.resolved(),
+        "text": text,
+        "inputs": dict(inputs),
+        "factors": {name: list(levels) for name, levels in experiment.factors.items()},
+        "baseline": dict(experiment.baseline),
+        "defaults": {name: factor.default for name, factor in FACTORS.items()},
+        "versions": versions(),
+        "commit": git_commit(),
+        "command": f"harness run {experiment.path.name if experiment.path else experiment.name}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """What is installed of what a result can depend on."""
+    found = {"harness": harness.__version__, "python": sys.version.split()[0]}
+    return {**found, **{name: version(name) for name in PACKAGES if _installed(name)}}
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, with a mark where it has changes; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if commit.returncode == 0 else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def training_of(experiment: Experiment) -> dict[str, Any]:
+    facts = case_facts(case_file(experiment.case, experiment.folder))
+    return {**DEFAULT_TRAINING, **facts.train, **experiment.train}
+
+
+def _is_shipped(data: str | None) -> bool:
+    from harness.data import DATASETS
+
+    return data is None or data in DATASETS

@@ -1,0 +1,131 @@
+"""Results made visible: effects, the report, and the MLflow store. Training never waits for any of them to work."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.experiment.work import Work, report_folder, state_of
+from harness.grid import Experiment
+from harness.results import COLLAPSED, MemberRecord, Results, write_json, write_manifest, write_whole
+
+
+class Publisher:
+    """Projects one experiment's results.
+
+    Args:
+        experiment: whose results they are.
+        root: the folder that holds `mlruns/`.
+        tracking_uri: of the MLflow store, or None for the local one.
+        says: told, in a sentence, of what could not be done.
+    """
+
+    def __init__(
+        self, experiment: Experiment, root: Path, tracking_uri: str | None, says: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.experiment, self.root, self.tracking_uri, self.says = experiment, root, tracking_uri, says
+        self._tracker: Any = None
+        self._failure: HarnessError | None = None
+        self._thread: threading.Thread | None = None
+
+    def prepare(self) -> None:
+        """Open the store beside the training: creating one takes seconds."""
+        self._thread = threading.Thread(target=self._open, daemon=True)
+        self._thread.start()
+
+    def interrupted(self) -> None:
+        """Mark the experiment as stopped, if the store is open; nothing is waited for."""
+        if self._tracker is not None:
+            try:
+                self._tracker.stopped(self.experiment.name)
+            except HarnessError as error:
+                self.says(str(error))
+
+    def publish(self, work: Work, seconds: float) -> tuple[list[str], Path]:
+        """The report, then the store; what went wrong, and where the report is."""
+        records = work.records()
+        manifest = {**work.manifest, "audit": work.manifest.get("audit") or audits(work.experiment)}
+        results = Results(manifest, records)
+        effects = _effects(records, work.experiment)
+        report = _report(results, effects, report_folder(self.experiment.name, self.root))
+        notes = self._log(results, effects, report, seconds)
+        logged = {} if notes else {"logged": state_of(work.keys.values())}
+        write_manifest(work.folder, {**manifest, **logged})
+        return notes, report
+
+    def _open(self) -> None:
+        from harness.tracking import Tracker, store_uri
+
+        try:
+            tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
+            tracker.begin(self.experiment.name)
+            self._tracker = tracker
+        except HarnessError as error:
+            self._failure = error
+
+    def _log(self, results: Results, effects: Any, report: Path, seconds: float) -> list[str]:
+        if self._thread is None:
+            self.prepare()
+        assert self._thread is not None
+        self._thread.join()
+        if self._tracker is None:
+            return [str(self._failure)]
+        folder = report.parent
+        files = sorted(each for each in folder.iterdir() if each.is_file())
+        try:
+            self._tracker.project(
+                self.experiment.name,
+                results.records,
+                note=_note(folder),
+                artifacts=files,
+                parameters=_facts(results),
+                seconds=seconds,
+            )
+        except HarnessError as error:
+            return [str(error)]
+        return []
+
+
+def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
+    """What the audit finds in each penalty level of the experiment, as plain findings."""
+    from harness.auditing import audit_levels
+    from harness.case import load_case
+    from harness.data import split_of
+
+    levels = {str(level): {"penalty": level} for level in experiment.factors.get("penalty", ("as_posted",))}
+    try:
+        case = load_case(experiment.case_reference)
+        return audit_levels(case, levels, split_of(case, experiment.data_reference))
+    except HarnessError as error:
+        return {"undecided": [{"rule": "undecided", "severity": "note", "evidence": str(error)}]}
+
+
+def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
+    from harness.effects import analyse
+
+    return analyse(records, experiment)
+
+
+def _report(results: Results, effects: Any, folder: Path) -> Path:
+    from harness.report import write_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "experiment.yaml", str(results.manifest.get("text", "")).encode())
+    write_json(folder / "manifest.json", {k: v for k, v in results.manifest.items() if k != "text"})
+    return write_report(results, effects, folder)
+
+
+def _note(folder: Path) -> str:
+    markdown = folder / "report.md"
+    return markdown.read_text() if markdown.is_file() else ""
+
+
+def _facts(results: Results) -> dict[str, Any]:
+    records, versions = results.records, results.manifest["versions"]
+    return {
+        "verdict": f"{sum(record.verdict in COLLAPSED for record in records)} of {len(records)} members collapsed",
+        "members": len(records),
+        "git_commit": results.manifest["commit"],
+        **{f"version.{name}": value for name, value in versions.items()},
+    }

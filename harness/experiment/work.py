@@ -1,0 +1,152 @@
+"""What an experiment asks, and what of it is there already."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.experiment.inputs import fingerprints, manifest_of, stamp, training_of
+from harness.grid import Experiment, stacks
+from harness.grid.casebook import case_facts, case_file
+from harness.results import RESULTS_FORMAT, MemberRecord, Results, member_key, read_results, slug
+
+if TYPE_CHECKING:
+    from harness.execution.study import StackSpec
+
+
+@dataclass(frozen=True)
+class Work:
+    """An experiment with what is done of it.
+
+    Args:
+        experiment: what is asked.
+        folder: of its results.
+        keys: (variant name, seed) -> key.
+        done: key -> record, of its members.
+        manifest: what is written beside the results.
+        fresh: whether everything is trained again.
+        notes: what was noticed.
+    """
+
+    experiment: Experiment
+    folder: Path
+    keys: Mapping[tuple[str, int], str]
+    done: dict[str, MemberRecord]
+    manifest: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    logged: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do: every member is there, and the store has them."""
+        return self.logged and all(key in self.done for key in self.keys.values())
+
+    def records(self) -> list[MemberRecord]:
+        """The records that are there, in the order of the members, under their names of today."""
+        found = []
+        for member in self.experiment.members():
+            record = self.done.get(self.keys[member.variant.name, member.seed])
+            if record is not None:
+                found.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
+        return found
+
+
+def results_folder(name: str, root: Path) -> Path:
+    """Where the results of an experiment lie."""
+    return root / "mlruns" / "results" / slug(name)
+
+
+def report_folder(name: str, root: Path) -> Path:
+    """Where its report lies."""
+    return root / "mlruns" / "reports" / slug(name)
+
+
+def prepare(experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False) -> Work:
+    """What is asked, and what of it is there."""
+    stored = read_results(folder)
+    mark = stamp(experiment)
+    known = mark is not None and stored.manifest.get("stamp") == mark
+    inputs = dict(stored.manifest.get("inputs", {})) if known else fingerprints(experiment)
+    keys = _keys(experiment, inputs)
+    notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
+    wanted = set(keys.values())
+    done = {} if fresh else {record.key: record for record in stored.records if record.key in wanted}
+    if retry_failed:
+        done = {key: record for key, record in done.items() if record.status != "failed"}
+    notes += _changes(stored, inputs, experiment)
+    manifest = {
+        **manifest_of(experiment, inputs),
+        "stamp": mark,
+        **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and known},
+    }
+    logged = bool(stored.manifest.get("logged") == state_of(keys.values())) and not fresh
+    return Work(experiment, folder, keys, done, manifest, notes, logged)
+
+
+def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
+    """The stacks in which a member is missing; each is trained whole, as it was cut."""
+    from harness.execution.study import StackMember, StackSpec
+
+    experiment, specs = work.experiment, []
+    for index, plan in enumerate(stacks(experiment)):
+        if index % shard[1] != shard[0] - 1:
+            continue
+        members = tuple(
+            StackMember(work.keys[m.variant.name, m.seed], m.variant.name, dict(m.variant.levels), m.seed)
+            for m in plan.members
+        )
+        if all(member.key in work.done for member in members):
+            continue
+        case = experiment.case_reference
+        specs.append(StackSpec(case, experiment.data_reference, members, dict(experiment.train), experiment.seeds[0]))
+    return specs
+
+
+def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+    facts, train = case_facts(case_file(experiment.case, experiment.folder)), training_of(experiment)
+    return {
+        (member.variant.name, member.seed): member_key(
+            member.variant.levels, member.seed, facts.numbers, train, inputs["data"], inputs["case"]
+        )
+        for member in experiment.members()
+    }
+
+
+def _changes(stored: Results, inputs: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """What is no longer what the stored results were made with."""
+    if not stored.manifest:
+        return []
+    before, notes = stored.manifest.get("inputs", {}), []
+    if before.get("data") != inputs["data"]:
+        notes.append("the data changed since the last run: members are trained again")
+    if before.get("case") != inputs["case"]:
+        notes.append("the case's file changed since the last run: members are trained again")
+    if stored.manifest.get("format") != RESULTS_FORMAT:
+        notes.append("the results are of another format: members are trained again")
+    if stored.manifest.get("experiment") != experiment.resolved():
+        notes.append("the experiment changed since the last run: members that both share are kept")
+    return notes
+
+
+def member_steps(work: Work, specs: Sequence["StackSpec"]) -> int:
+    train = training_of(work.experiment)
+    rows = work.manifest["inputs"]["train_rows"]
+    return sum(
+        -(-rows // int(member.levels.get("batch_size", train["batch_size"])))
+        * int(member.levels.get("epochs", train["epochs"]))
+        for spec in specs
+        for member in spec.members
+    )
+
+
+def steps_per_epoch(work: Work) -> int:
+    size, rows = int(training_of(work.experiment)["batch_size"]), int(work.manifest["inputs"]["train_rows"])
+    left = rows % size
+    return -(-rows // size) - (1 if left == 1 and rows > size > 1 else 0)
+
+
+def state_of(keys: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:16]
+
+

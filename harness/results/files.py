@@ -1,0 +1,60 @@
+"""Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that no reader ever sees a part of it, and a power cut loses all of it or nothing.
+
+    Raises:
+        HarnessError: when the disk is full or the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise HarnessError(f"{path}: cannot be written: {error.strerror}; free the disk or name another place") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of a JSON document; what is no JSON number becomes null."""
+    write_whole(path, json.dumps(content, indent=1, default=str).encode())
+
+
+def checksum(content: bytes) -> str:
+    """The first 16 hexadecimal digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def slug(name: str) -> str:
+    """A folder name that stays inside its parent, whatever the experiment is called.
+
+    >>> slug("forum"), slug("../etc <b>")[:6]
+    ('forum', 'etc-b-')
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")[:60]
+    return safe if safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

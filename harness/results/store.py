@@ -1,0 +1,121 @@
+"""What members left behind, on disk: one parquet file a stack, whose name carries its checksum.
+
+A file that is damaged counts as not there, and is said; its members are trained again.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.results.files import checksum, write_json, write_whole
+from harness.results.records import MemberRecord
+
+JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at", "diagnosis", "examples")
+PLAIN_FIELDS = (
+    *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
+    *("seconds", "logged_at"),
+)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is known of an experiment.
+
+    Args:
+        manifest: what was asked, of which case and data, with which versions.
+        records: its members.
+        damaged: files that were found damaged.
+    """
+
+    manifest: Mapping[str, Any]
+    records: list[MemberRecord]
+    damaged: tuple[str, ...] = field(default=())
+
+
+def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
+    """Write the records of a stack, atomically; the file is named by its members and its checksum."""
+    content = _parquet(records)
+    stack = checksum("".join(record.key for record in records).encode())
+    path = folder / f"{stack}-{checksum(content)}.parquet"
+    write_whole(path, content)
+    return path
+
+
+def read_results(folder: Path) -> Results:
+    """All that lies in a results folder. Of two records with one key the later one counts."""
+    manifest_file = folder / "manifest.json"
+    manifest = json.loads(manifest_file.read_text()) if manifest_file.is_file() else {}
+    records, damaged = read_records(folder)
+    return Results(manifest, records, tuple(damaged))
+
+
+def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[MemberRecord], list[str]]:
+    """The records of the folder, those of `keys` alone where given, and the names of damaged files."""
+    found: dict[str, MemberRecord] = {}
+    damaged = []
+    wanted = None if keys is None else set(keys)
+    for path in sorted(folder.glob("*.parquet")):
+        content = path.read_bytes()
+        if not path.stem.endswith(checksum(content)):
+            damaged.append(path.name)
+            continue
+        for record in _records(content, wanted):
+            if record.key not in found or found[record.key].logged_at <= record.logged_at:
+                found[record.key] = record
+    return list(found.values()), damaged
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """What was asked, beside what came of it."""
+    write_json(folder / "manifest.json", dict(manifest))
+
+
+def _parquet(records: Sequence[MemberRecord]) -> bytes:
+    columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
+    for name in JSON_FIELDS:
+        columns[name] = [json.dumps(getattr(record, name)) for record in records]
+    columns["history"] = [_packed(record.history) for record in records]
+    columns["unit_history"] = [_packed(record.unit_history) for record in records]
+    schema = pa.schema([(name, TYPES.get(name, pa.string())) for name in columns])
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _packed(series: Mapping[str, Any]) -> bytes:
+    """Names and shapes as one line of JSON, then the numbers: a history has thousands."""
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
+    head = json.dumps({name: values.shape for name, values in arrays.items()}).encode()
+    return head + b"\n" + b"".join(values.tobytes() for values in arrays.values())
+
+
+def _unpacked(content: bytes) -> dict[str, Any]:
+    head, _, body = content.partition(b"\n")
+    numbers, start, series = np.frombuffer(body, dtype=np.float64), 0, {}
+    for name, shape in json.loads(head).items():
+        size = int(np.prod(shape))
+        series[name] = numbers[start : start + size].reshape(shape).tolist()
+        start += size
+    return series
+
+
+def _records(content: bytes, wanted: set[str] | None) -> Iterable[MemberRecord]:
+    for row in pq.read_table(io.BytesIO(content)).to_pylist():
+        if wanted is None or row["key"] in wanted:
+            parsed = {name: json.loads(row[name]) for name in JSON_FIELDS}
+            histories = {name: _unpacked(row[name]) for name in ("history", "unit_history")}
+            yield MemberRecord(**{**row, **parsed, **histories})
+
+
+TYPES = {
+    **dict.fromkeys(("seed", "diverged_step", "units", "live_units", "logged_at"), pa.int64()),
+    **dict.fromkeys(("r2", "seconds"), pa.float64()),
+    **dict.fromkeys(("history", "unit_history"), pa.binary()),
+}

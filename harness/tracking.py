@@ -1,0 +1,356 @@
+"""MLflow as a projection of the results: the only file that imports it.
+
+Everything is found by tag and logged with stored timestamps, so that logging the same results again adds nothing.
+"""
+
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from harness.errors import HarnessError
+from harness.results import MemberRecord, slug
+from harness.results.spacing import log_spaced
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+ROWS_PER_MEMBER = 200
+SHOWN_UNITS = 8
+SHOWN_SNAPSHOTS = 8
+KEY_TAG, KIND_TAG = "harness.key", "harness.kind"
+LOG_SCALED = ("rho", "beta", "learning_rate")
+TIMEOUTS = {  # seconds: a server that is not there must not hold anything up for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+}
+
+
+def store_uri(tracking_uri: str | None, root: Path) -> str:
+    """Where the store is: what was asked, what the environment says, or `mlruns/mlflow.db` under `root`."""
+    named = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return named or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
+
+
+def create_store(uri: str) -> None:
+    """Create the store if it is a local one that is not there: whole or not at all, by one process.
+
+    Creating takes seconds of migrations, and a store that was interrupted in them can never be opened again.
+    """
+    path = _local_file(uri)
+    if path is None or path.exists():
+        return
+    _quiet()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".mlflow.lock")):
+        if path.exists():
+            return
+        beside = path.with_name(f".{path.name}.new")
+        for left in path.parent.glob(f"{beside.name}*"):
+            left.unlink()
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
+        store.engine.dispose()
+        os.replace(beside, path)
+
+
+class Tracker:
+    """Writes experiments into one store. Only the driver process has one.
+
+    Args:
+        uri: of the store.
+        root: the folder that holds `mlruns/`.
+
+    Raises:
+        HarnessError: when the store cannot be reached.
+    """
+
+    def __init__(self, uri: str, root: Path) -> None:
+        _quiet()
+        create_store(uri)
+        from mlflow import MlflowClient
+
+        self.uri, self.root = uri, root
+        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+
+    def project(
+        self,
+        name: str,
+        records: Sequence[MemberRecord],
+        note: str,
+        artifacts: Sequence[Path] = (),
+        parameters: Mapping[str, Any] | None = None,
+        seconds: float = 0.0,
+        on_member: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Bring the store's experiment level with the results, and return its id.
+
+        Args:
+            name: of the experiment.
+            records: its members; each is one run, found by its key.
+            note: Markdown, shown as the parent's description.
+            artifacts: files of the parent run.
+            parameters: of the parent run.
+            seconds: wall time, a metric under `time/`.
+            on_member: told after each member.
+
+        Raises:
+            HarnessError: when the store cannot be reached or written.
+        """
+        with _reaching(self.uri), self._lock():
+            experiment = self._experiment(name)
+            known = self._known(experiment)
+            parent = self._parent(experiment, name, known.get(f"parent:{name}"), records)
+            self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
+            for record in records:
+                if known.get(record.key, ("", ""))[1] not in ("FINISHED", "FAILED"):
+                    self._log_member(experiment, parent, record, known.get(record.key))
+                on_member()
+            self.client.set_terminated(parent, "FINISHED")
+        return experiment
+
+    def begin(self, name: str) -> str:
+        """The experiment's id, with its parent run RUNNING."""
+        with _reaching(self.uri), self._lock():
+            experiment = self._experiment(name)
+            self._parent(experiment, name, self._known(experiment).get(f"parent:{name}"), ())
+        return experiment
+
+    def stopped(self, name: str) -> None:
+        """Mark the experiment's parent run KILLED: it was interrupted, and can be resumed."""
+        with _reaching(self.uri), self._lock():
+            experiment = self._experiment(name)
+            known = self._known(experiment).get(f"parent:{name}")
+            if known is not None:
+                self.client.set_terminated(known[0], "KILLED")
+
+    def _lock(self) -> Any:
+        path = _local_file(self.uri)
+        return FileLock(path.with_name(".mlflow.lock"), timeout=600) if path is not None else _unlocked()
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        local = _local_file(self.uri)
+        place = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        return str(self.client.create_experiment(name, artifact_location=place))
+
+    def _known(self, experiment: str) -> dict[str, tuple[str, str]]:
+        """key -> (run id, status) of every run that is there already."""
+        known: dict[str, tuple[str, str]] = {}
+        token: str | None = None
+        while True:
+            page = self.client.search_runs([experiment], max_results=1000, page_token=token)
+            for run in page:
+                if KEY_TAG in run.data.tags:
+                    known[run.data.tags[KEY_TAG]] = (run.info.run_id, run.info.status)
+            token = page.token
+            if not token:
+                return known
+
+    def _parent(
+        self, experiment: str, name: str, known: tuple[str, str] | None, records: Sequence[MemberRecord]
+    ) -> str:
+        if known is not None:
+            self.client.update_run(known[0], status="RUNNING")
+            return known[0]
+        tags = {KEY_TAG: f"parent:{name}", KIND_TAG: "experiment", "variant": "(experiment)"}
+        start = min((record.logged_at for record in records), default=int(time.time() * 1000))
+        return str(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
+
+    def _log_parent(
+        self,
+        run: str,
+        note: str,
+        artifacts: Sequence[Path],
+        parameters: Mapping[str, Any],
+        seconds: float,
+        records: Sequence[MemberRecord],
+    ) -> None:
+        self.client.set_tag(run, "mlflow.note.content", note[:5000])
+        for name, value in parameters.items():
+            self.client.set_tag(run, name, str(value)[:5000])
+        if seconds:
+            stamp = max((record.logged_at for record in records), default=0)
+            self.client.log_metric(run, "time/seconds", seconds, timestamp=stamp)
+        for path in artifacts:
+            self.client.log_artifact(run, str(path))
+
+    def _log_member(self, experiment: str, parent: str, record: MemberRecord, known: tuple[str, str] | None) -> None:
+        from mlflow.entities import Param
+
+        if known is None:
+            tags = {**member_tags(record), "mlflow.parentRunId": parent}
+            name = f"{record.variant} s{record.seed}"
+            run = self.client.create_run(experiment, start_time=record.logged_at, tags=tags, run_name=name).info.run_id
+        else:
+            run = known[0]
+        parameters = [Param(name, str(value)) for name, value in member_parameters(record).items()]
+        metrics = [_metric(*row) for row in member_metrics(record)]
+        self.client.log_batch(run, metrics=metrics[:1000], params=parameters[:100])
+        self.client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1)
+
+
+def member_tags(record: MemberRecord) -> dict[str, str]:
+    """What runs are grouped and filtered by."""
+    factors = {name: str(level) for name, level in record.levels.items()}
+    infinite = [name for name, value in record.losses.items() if not math.isfinite(value)]
+    return {
+        **factors,
+        KEY_TAG: record.key,
+        KIND_TAG: "member",
+        "variant": record.variant,
+        "seed": str(record.seed),
+        "verdict": record.verdict or record.status,
+        "status": record.status,
+        "flags": " ".join(record.flags),
+        **({"not_finite": " ".join(infinite)} if infinite else {}),
+        **({"error": record.error[:5000]} if record.error else {}),
+        **({"diverged_step": str(record.diverged_step)} if record.diverged_step is not None else {}),
+    }
+
+
+def member_parameters(record: MemberRecord) -> dict[str, Any]:
+    """The levels and the seed, and the logarithm of what is spaced by it."""
+    logs = {
+        f"log10_{name}": round(math.log10(value), 6)
+        for name, value in record.levels.items()
+        if name in LOG_SCALED and isinstance(value, int | float) and value > 0
+    }
+    return {**record.levels, **logs, "seed": record.seed}
+
+
+def member_metrics(record: MemberRecord) -> list[tuple[str, float, int, int]]:
+    """(key, value, timestamp, step) of a member: curves at a few log-spaced snapshots, final values at the last."""
+    series = dict(_series(record))
+    steps = [int(step) for step in record.history.get("step", ())]
+    final = [("time/seconds", record.seconds, record.logged_at, steps[-1] if steps else 0)]
+    final += [
+        (f"loss_held_out/{name}", value, record.logged_at, steps[-1]) for name, value in record.losses.items() if steps
+    ]
+    room = max(2, min(SHOWN_SNAPSHOTS, (ROWS_PER_MEMBER - len(final)) // max(1, len(series))))
+    shown = sorted(log_spaced(list(range(len(steps))), room)) if len(steps) > room else range(len(steps))
+    rows = [
+        (name, float(values[index]), record.logged_at + index, steps[index])
+        for name, values in series.items()
+        for index in shown
+        if name.startswith("loss/") or not math.isnan(values[index])
+    ]
+    return rows + final
+
+
+def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:
+    for name, values in record.history.items():
+        if name.startswith("loss/"):
+            yield name, values
+    for name, key in HISTORY_KEYS.items():
+        if name in record.history:
+            yield key, record.history[name]
+    units = min(SHOWN_UNITS, record.units)
+    for measure, snapshots in record.unit_history.items():
+        if measure.partition("/")[0] in UNIT_MEASURES:
+            for unit in range(units):
+                yield f"{measure}/u{unit}", [row[unit] for row in snapshots]
+
+
+def _metric(key: str, value: float, timestamp: int, step: int) -> "Metric":
+    from mlflow.entities import Metric
+
+    # an infinity is stored as 1.8e308 and wrecks the axes
+    return Metric(_key(key), value if math.isfinite(value) else math.nan, timestamp, step)
+
+
+def _key(name: str) -> str:
+    return "".join(each if each.isalnum() or each in "_-. /:" else "-" for each in name)[:250]
+
+
+def local_store(uri: str) -> Path | None:
+    """The file of a sqlite store, None for a server or another database."""
+    return _local_file(uri)
+
+
+def experiment_id(uri: str, name: str) -> str | None:
+    """The id of an experiment in a local store, read without loading MLflow."""
+    path = _local_file(uri)
+    if path is None or not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        row = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def move_paths(uri: str) -> int:
+    """Rewrite the artifact paths of a store whose folder was moved; how many rows were changed.
+
+    Raises:
+        HarnessError: when the store is no local file.
+    """
+    path = _local_file(uri)
+    if path is None or not path.exists():
+        raise HarnessError(f"{uri}: only a local store that is there can be repaired")
+    place, changed = (path.parent / "artifacts").as_uri(), 0
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, column, key in PATH_COLUMNS:
+            rows = connection.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
+            for row, value in rows:
+                head, found, tail = value.partition("/artifacts")
+                moved = f"{place}{tail}" if found else value
+                if moved != value:
+                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (moved, row))
+                    changed += 1
+    return changed
+
+
+def _local_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _quiet() -> None:
+    for name, value in TIMEOUTS.items():
+        os.environ.setdefault(name, value)
+    import logging
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Errors of the store as one clear sentence."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise HarnessError(
+            f"MLflow store {uri}: {reason}; the results are safe under mlruns/results, `harness sync` logs them later"
+        ) from error
+
+
+@contextmanager
+def _unlocked() -> Iterator[None]:
+    yield
+
+
+
+HISTORY_KEYS = {"live_units": "collapse/live_units", "effective_rank": "collapse/effective_rank", "r2": "health/r2"}
+UNIT_MEASURES = ("activation_frequency", "mutual_information", "entropy_bits")
+PATH_COLUMNS = (
+    ("experiments", "artifact_location", "experiment_id"),
+    ("runs", "artifact_uri", "run_uuid"),
+)
