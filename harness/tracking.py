@@ -293,6 +293,16 @@ def experiment_id(uri: str, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def experiment_names(uri: str) -> list[str]:
+    """The experiments of a local store, the newest first, read without loading MLflow."""
+    path = _local_file(uri)
+    if path is None or not path.exists():
+        return []
+    query = "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default' ORDER BY creation_time DESC"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return [str(row[0]) for row in connection.execute(query)]
+
+
 def move_paths(uri: str) -> int:
     """Rewrite the artifact paths of a store whose folder was moved; how many rows were changed.
 

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.execution.study import StackSpec, study
-from harness.execution.worker import spec_line
+from harness.execution.spec import StackMember, StackSpec, spec_line
 from harness.results import MemberRecord
 
 ATTEMPTS = 2
@@ -105,8 +104,11 @@ def run_stacks(
     """
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
-    for spec in here:
-        yield study(spec, on_steps)
+    if here:
+        from harness.execution.study import study
+
+        for spec in here:
+            yield study(spec, on_steps)
     if there:
         yield from _in_processes(there, min(workers, len(there)), on_steps)
 
@@ -129,7 +131,7 @@ def _in_processes(
                 again = after_death(answer)
                 open_tasks += len(again) - 1
                 if not again:
-                    yield [lost(answer.spec, member) for member in answer.spec.members]
+                    yield [lost(member) for member in answer.spec.members]
                 for task in again:
                     pool.tasks.put(task)
                 continue
@@ -159,13 +161,13 @@ def after_death(task: Task) -> list[Task]:
     return [Task(replace(task.spec, members=half), deaths=ATTEMPTS - 1) for half in halves]
 
 
-def lost(spec: StackSpec, member: object) -> MemberRecord:
+def lost(member: StackMember) -> MemberRecord:
     """The record of a member whose worker died each time."""
     return MemberRecord(
-        key=member.key,  # type: ignore[attr-defined]
-        variant=member.variant,  # type: ignore[attr-defined]
-        levels=dict(member.levels),  # type: ignore[attr-defined]
-        seed=member.seed,  # type: ignore[attr-defined]
+        key=member.key,
+        variant=member.variant,
+        levels=dict(member.levels),
+        seed=member.seed,
         status="failed",
         error="its worker process died each time it was tried: out of memory, or killed from outside",
         logged_at=int(time.time() * 1000),

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.execution.histories import History, few_rows
+from harness.execution.spec import StackMember, StackSpec
 from harness.results.records import Level, MemberRecord
 from harness.training import Snapshot, Stackability, stackability, train
 
@@ -23,35 +24,6 @@ ABLATION_ROWS = 512
 # members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
 # sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise
 PADDED_TO = 8
-
-
-@dataclass(frozen=True)
-class StackMember:
-    """A member as a worker is told of it: plain values only."""
-
-    key: str
-    variant: str
-    levels: Mapping[str, Level]
-    seed: int
-
-
-@dataclass(frozen=True)
-class StackSpec:
-    """What a worker is told of a stack.
-
-    Args:
-        case: a shipped name or the path of a case file; a Case only within this process.
-        data: a data set or file in place of the case's own rows, or None.
-        members: who is in it.
-        train: training numbers that the experiment sets; a member's levels win over them.
-        first_seed: the seed whose reconstructions are kept as examples.
-    """
-
-    case: str | Case
-    data: str | None
-    members: tuple[StackMember, ...]
-    train: Mapping[str, Any] = field(default_factory=dict)
-    first_seed: int = 0
 
 
 def study(spec: StackSpec, progress: Callable[[int], None] | None = None) -> list[MemberRecord]:

@@ -8,25 +8,10 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from typing import Any, TextIO
 
-from harness.execution.study import StackMember, StackSpec, study
-
-
-def spec_line(spec: StackSpec) -> str:
-    """A stack as one line of JSON."""
-    return json.dumps({**asdict(spec), "members": [asdict(member) for member in spec.members]}) + "\n"
-
-
-def spec_of(line: str) -> StackSpec:
-    """The stack of a line.
-
-    >>> spec_of(spec_line(StackSpec("forum", None, ()))).case
-    'forum'
-    """
-    content = json.loads(line)
-    return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
+from harness.execution.spec import spec_of
+from harness.execution.study import study
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.experiment.conduct import Outcome, Progress, conduct, run
+    from harness.experiment.running import Outcome, Progress, conduct, project, run
 
-__all__ = ["Outcome", "Progress", "conduct", "run"]
+__all__ = ["Outcome", "Progress", "conduct", "project", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'harness.experiment' has no attribute {name!r}")
-    return getattr(import_module("harness.experiment.conduct"), name)
+    return getattr(import_module("harness.experiment.running"), name)

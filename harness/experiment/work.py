@@ -1,7 +1,7 @@
 """What an experiment asks, and what of it is there already."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from harness.grid.casebook import case_facts, case_file
 from harness.results import RESULTS_FORMAT, MemberRecord, Results, member_key, read_results, slug
 
 if TYPE_CHECKING:
-    from harness.execution.study import StackSpec
+    from harness.execution.spec import StackSpec
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def prepare(experiment: Experiment, folder: Path, fresh: bool = False, retry_fai
 
 def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
     """The stacks in which a member is missing; each is trained whole, as it was cut."""
-    from harness.execution.study import StackMember, StackSpec
+    from harness.execution.spec import StackMember, StackSpec
 
     experiment, specs = work.experiment, []
     for index, plan in enumerate(stacks(experiment)):

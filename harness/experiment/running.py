@@ -116,6 +116,23 @@ def conduct(
         return _carry_out(work, workers, tracking_uri, shard, progress, root, started)
 
 
+def project(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
+    """Report and store, made again from the results; what went wrong.
+
+    Raises:
+        HarnessError: when there are no results.
+    """
+    from harness.experiment.publishing import Publisher
+
+    root = root or Path.cwd()
+    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    folder = results_folder(experiment.name, root)
+    work = prepare(experiment, folder)
+    if not work.done:
+        raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
+    return Publisher(experiment, root, tracking_uri).publish(work, 0.0)[0]
+
+
 def _carry_out(
     work: Work,
     workers: int | None,

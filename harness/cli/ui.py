@@ -1,0 +1,76 @@
+"""`harness ui`: MLflow's own interface on the right store, at the right page."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import HarnessError
+
+
+def ui(
+    experiment: Annotated[str, typer.Argument(help="An experiment's YAML file or name, to open at its runs.")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
+) -> None:
+    """Start MLflow's interface on this machine alone, and say where to look."""
+    from harness.tracking import local_store, store_uri
+
+    uri = store_uri(tracking_uri, Path.cwd())
+    store = local_store(uri)
+    if store is not None and not store.exists():
+        raise HarnessError(f"{store}: there is no MLflow store yet; `harness run FILE.yaml` makes one")
+    if uri.startswith(("http://", "https://")):
+        print(f"The store is a server: open {uri}")
+        return
+    _check_port(port)
+    page = _page(uri, experiment)
+    print(f"MLflow UI: http://127.0.0.1:{port}/{page}\nCtrl-C ends it.", flush=True)
+    raise typer.Exit(_serve(uri, port))
+
+
+def _page(uri: str, experiment: str) -> str:
+    """The runs of the experiment: MLflow would open an empty page of traces."""
+    from harness.tracking import experiment_id, experiment_names
+
+    name = _name(experiment) if experiment else next(iter(experiment_names(uri)), "")
+    found = experiment_id(uri, name) if name else None
+    if experiment and found is None:
+        known = ", ".join(experiment_names(uri)) or "none"
+        raise HarnessError(f"{uri}: no experiment is called {name!r}. Known: {known}")
+    return f"#/experiments/{found}/runs?workflowType=machine_learning" if found else ""
+
+
+def _name(experiment: str) -> str:
+    if not experiment.endswith((".yaml", ".yml")):
+        return experiment
+    from harness.grid import load_experiment
+
+    return load_experiment(experiment).name
+
+
+def _check_port(port: int) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise HarnessError(f"--port {port}: something answers there already; name another port")
+
+
+def _serve(uri: str, port: int) -> int:
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], env=environment)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait(timeout=10)
+        return 0

@@ -1,0 +1,55 @@
+"""What a worker is told of a stack: plain values, read and written without torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Union
+
+from harness.results.records import Level
+
+if TYPE_CHECKING:
+    from harness.case import Case
+
+
+@dataclass(frozen=True)
+class StackMember:
+    """A member as a worker is told of it: plain values only."""
+
+    key: str
+    variant: str
+    levels: Mapping[str, Level]
+    seed: int
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """What a worker is told of a stack.
+
+    Args:
+        case: a shipped name or the path of a case file; a Case only within this process.
+        data: a data set or file in place of the case's own rows, or None.
+        members: who is in it.
+        train: training numbers that the experiment sets; a member's levels win over them.
+        first_seed: the seed whose reconstructions are kept as examples.
+    """
+
+    case: Union[str, "Case"]
+    data: str | None
+    members: tuple[StackMember, ...]
+    train: Mapping[str, Any] = field(default_factory=dict)
+    first_seed: int = 0
+
+
+def spec_line(spec: StackSpec) -> str:
+    """A stack as one line of JSON."""
+    return json.dumps({**asdict(spec), "members": [asdict(member) for member in spec.members]}) + "\n"
+
+
+def spec_of(line: str) -> StackSpec:
+    """The stack of a line.
+
+    >>> spec_of(spec_line(StackSpec("forum", None, ()))).case
+    'forum'
+    """
+    content = json.loads(line)
+    return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
