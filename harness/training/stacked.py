@@ -12,6 +12,7 @@ from harness.remedies.anatomy import build
 from harness.training.optimisers import Rule, optimiser
 from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site
+from harness.training.tracing import Traced
 
 ROWS_AT_ONCE = 1 << 22  # numbers of input held at once while observing: 16 MB of float32
 
@@ -48,7 +49,7 @@ class Stacked:
         }
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
         member = grad_and_value(self.program.loss, has_aux=True)
-        self._gradients = vmap(member, in_dims=(0, 0, 0, number_axes, 0))
+        self._gradients = Traced(vmap(member, in_dims=(0, 0, 0, number_axes, 0)))
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         rates = [
             rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
@@ -61,9 +62,8 @@ class Stacked:
         """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
         self.program.train()
         draws = self._draws.take(self._sites_of(batch))
-        gradients, (totals, (terms, buffers)) = self._gradients(
-            self.parameters, self.buffers, batch, self.numbers, draws
-        )
+        state = (self.parameters, self.buffers, batch, self.numbers, draws)
+        gradients, (totals, (terms, buffers)) = self._gradients(batch.shape, *state)
         self._flatten(gradients)
         self._optimiser.step(self._flat, self._flat_gradients)
         self.buffers = {name: value.detach() for name, value in buffers.items()}
