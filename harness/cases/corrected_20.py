@@ -15,7 +15,7 @@ class SigmoidAutoencoder(WideAutoencoder):
 
     def __init__(self, features: int = 20, units: int = 4) -> None:
         super().__init__(features, units)
-        for layer in self.children():
+        for layer in (self.enc1, self.enc2, self.enc3, self.dec1, self.dec2, self.dec3):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ class ReluAutoencoder(nn.Module):
         self.dec1 = nn.Linear(units, 20)
         self.dec2 = nn.Linear(20, 40)
         self.dec3 = nn.Linear(40, features)
-        for layer in self.children():
+        for layer in (self.enc1, self.enc2, self.enc3, self.dec1, self.dec2, self.dec3):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@
 Source: discuss.pytorch.org, thread 82368.
 """
 
+from typing import Any
+
 import torch.nn as nn
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def sparse_loss(code: Tensor) -> float:
     return (active.sum() / active.numel()).item()
 
 
-def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor | float]:
+def losses(model: nn.Module, batch: Tensor) -> dict[str, Any]:
     """Mean squared error, and the count."""
     code, outputs = model(batch)
     return {"reconstruction": criterion(outputs, batch), "sparsity": sparse_loss(code)}

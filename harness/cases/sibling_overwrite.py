@@ -7,7 +7,6 @@ Source: discuss.pytorch.org, thread 82449.
 """
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,7 +14,7 @@ import harness
 from harness.cases.forum import SparseAutoencoder, criterion, data, evaluation
 
 
-def sparse_loss(model: nn.Module, x: Tensor) -> Tensor:
+def sparse_loss(model: SparseAutoencoder, x: Tensor) -> Tensor:
     """The mean of the bottleneck's values after each was replaced by 0 or 1."""
     values = F.relu(model.enc1(x))
     values = F.relu(model.enc2(values))
@@ -25,7 +24,7 @@ def sparse_loss(model: nn.Module, x: Tensor) -> Tensor:
     return torch.mean(values)
 
 
-def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+def losses(model: SparseAutoencoder, batch: Tensor) -> dict[str, Tensor]:
     """Mean squared error, and the mean of the overwritten values."""
     _, outputs = model(batch)
     return {"reconstruction": criterion(outputs, batch), "sparsity": sparse_loss(model, batch)}

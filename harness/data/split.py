@@ -17,6 +17,7 @@ from harness.data.tensors import of_dataset, tensor
 from harness.errors import HarnessError, unknown
 
 MINIMUM_ROWS = 10  # a fifth held out must leave at least two rows to judge
+MINIMUM_HELD_OUT = 2
 HELD_OUT = 5  # one row, or block of rows, in so many
 
 
@@ -38,7 +39,7 @@ def split_of(case: Case, data: str | None = None) -> Split:
     train = check_rows(train, where)
     if evaluation is None:
         train, evaluation = hold_out(train)
-    checked = check_rows(evaluation, where.replace(": data", ": evaluation"))
+    checked = check_rows(evaluation, where.replace(": data", ": evaluation"), MINIMUM_HELD_OUT)
     if checked.inputs.shape[1:] != train.inputs.shape[1:]:
         shapes = f"{list(train.inputs.shape[1:])} in training, {list(checked.inputs.shape[1:])} in evaluation"
         raise HarnessError(f"{where}: rows differ in shape: {shapes}")
@@ -64,7 +65,7 @@ def hold_out(rows: Rows) -> tuple[Rows, Rows]:
     return rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0])
 
 
-def check_rows(rows: Rows, where: str) -> Rows:
+def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS) -> Rows:
     """The rows with float32 inputs, if they can be trained on.
 
     Raises:
@@ -77,8 +78,8 @@ def check_rows(rows: Rows, where: str) -> Rows:
         raise HarnessError(
             f"{where}: [sample, feature, ...] is wanted, an array of shape {list(inputs.shape)} was given"
         )
-    if len(inputs) < MINIMUM_ROWS:
-        raise HarnessError(f"{where}: {len(inputs)} rows are too few, at least {MINIMUM_ROWS} are wanted")
+    if len(inputs) < least:
+        raise HarnessError(f"{where}: {len(inputs)} rows are too few, at least {least} are wanted")
     inputs = inputs.float()
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:

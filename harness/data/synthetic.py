@@ -36,7 +36,7 @@ class Planted:
     scale: float
     classes: int = 0
 
-    def draw(self, generator: np.random.Generator, rows: int) -> NDArray[np.generic]:
+    def draw(self, generator: np.random.Generator, rows: int) -> NDArray[np.int64] | NDArray[np.float64]:
         """`[sample]`: integers for classes, else float64."""
         if self.kind == "classes":
             return generator.integers(self.classes, size=rows)
@@ -88,7 +88,7 @@ def _information(planted: Planted) -> float:
     return float(-(density * np.log(density)).sum() * step - 0.5 * np.log(2 * np.pi * np.e))
 
 
-def _levels(planted: Planted) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _levels(planted: Planted) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     if planted.kind == "classes":
         return planted.scale * np.arange(planted.classes), np.full(planted.classes, 1 / planted.classes)
     points = np.linspace(-8, 8, 1601) if planted.kind == "normal" else (np.arange(1000) + 0.5) / 1000

@@ -88,7 +88,7 @@ def matches(cell: Mapping[str, Level], partial: PartialCell) -> bool:
 
 def as_list(value: Level | Sequence[Level]) -> Sequence[Level]:
     """One level as a list of one."""
-    return value if isinstance(value, list | tuple) else (value,)  # type: ignore[return-value]
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _together(partial: Mapping[str, Any], names: Sequence[str]) -> list[tuple[Level, ...]]:

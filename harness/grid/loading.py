@@ -116,6 +116,13 @@ def _cell(value: Any, key: str) -> dict[str, Any]:
     return found
 
 
+def _baseline(value: Any, key: str) -> dict[str, Any]:
+    for name, level in _mapping(value, key).items():
+        if isinstance(level, bool) or not isinstance(level, str | int | float):
+            raise HarnessError(f"{key}.{name}: one level is wanted, {_kind(level)} was given")
+    return _mapping(value, key)
+
+
 def _cells(value: Any, key: str) -> tuple[dict[str, Any], ...]:
     return tuple(_cell(each, f"{key}[{place}]") for place, each in enumerate(_list(value, key)))
 
@@ -166,7 +173,7 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "case": _text,
     "data": _text,
     "factors": _factors,
-    "baseline": _mapping,
+    "baseline": _baseline,
     "interactions": _interactions,
     "contrasts": _contrasts,
     "seeds": _seeds,

@@ -1,0 +1,164 @@
+"""Files as users have them, whole and broken: read exactly, or refused with the reason."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.data import read_array
+from harness.errors import HarnessError
+
+VALUES = np.arange(12.0).reshape(4, 3)
+
+
+def written(folder, kind: str) -> str:
+    path = folder / f"a.{kind}"
+    if kind == "npy":
+        np.save(path, VALUES)
+    elif kind == "npz":
+        np.savez(path, VALUES)
+    elif kind == "pt":
+        torch.save(torch.tensor(VALUES), path)
+    elif kind == "csv":
+        pd.DataFrame(VALUES, columns=list("abc")).to_csv(path)
+    else:
+        pd.DataFrame(VALUES, columns=list("abc")).to_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])
+def test_the_same_array_comes_out_of_every_kind_of_file(tmp_path, kind):
+    found = read_array(written(tmp_path, kind))
+    assert found.dtype == torch.float64
+    assert np.array_equal(found.numpy(), VALUES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", ">f4", "int8", "uint16", "bool", "longdouble"])
+def test_every_kind_of_number_is_read(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", VALUES.astype(dtype))
+    assert np.array_equal(read_array(tmp_path / "a.npy").numpy(), VALUES.astype(dtype))
+
+
+def test_half_precision_of_a_tensor_file_is_kept(tmp_path):
+    torch.save(torch.ones(2, 2, dtype=torch.bfloat16), tmp_path / "a.pt")
+    assert read_array(tmp_path / "a.pt").dtype == torch.bfloat16
+
+
+def test_nan_is_read_as_it_is_because_a_matrix_with_it_is_judged(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2\n,nan\n3,4\n")
+    assert read_array(tmp_path / "a.csv").isnan().tolist() == [[False, False], [True, True], [False, False]]
+
+
+@pytest.mark.parametrize("text", ["1;2\n3;4\n", "1\t2\n3\t4\n", "x,y\n1,2\n3,4\n", "\ufeffx,y\n1,2\n3,4\n"])
+def test_csv_with_other_separators_and_headers(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert read_array(tmp_path / "a.csv").tolist() == [[1, 2], [3, 4]]
+
+
+def test_an_archive_of_several_arrays_needs_a_name(tmp_path):
+    np.savez(tmp_path / "a.npz", codes=VALUES, other=VALUES + 1)
+    assert read_array(f"{tmp_path}/a.npz:other")[0, 0] == 1
+    with pytest.raises(HarnessError, match=r"holds 2 arrays \(codes, other\); name one, as in a.npz:codes"):
+        read_array(tmp_path / "a.npz")
+    with pytest.raises(HarnessError, match="no array is called 'code'; did you mean 'codes'"):
+        read_array(f"{tmp_path}/a.npz:code")
+
+
+def test_a_dict_of_tensors_needs_a_name_too(tmp_path):
+    torch.save({"codes": torch.ones(2, 2), "step": torch.zeros(1)}, tmp_path / "a.pt")
+    assert read_array(f"{tmp_path}/a.pt:codes").shape == (2, 2)
+    with pytest.raises(HarnessError, match="holds 2 arrays"):
+        read_array(tmp_path / "a.pt")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('a pickle was run')",))
+
+
+def test_no_pickle_is_ever_loaded(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "b.npz", np.array([Hostile()], dtype=object))
+    torch.save(Hostile(), tmp_path / "c.pt")
+    (tmp_path / "d.pt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("a.npy", "b.npz", "c.pt", "d.pt"):
+        with pytest.raises(HarnessError, match=r"holds Python objects \(a pickle\)"):
+            read_array(tmp_path / name)
+
+
+def test_a_tensor_file_without_tensors_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "a.pt")
+    with pytest.raises(HarnessError, match="a tensor, or a dict of tensors, is wanted, list was found"):
+        read_array(tmp_path / "a.pt")
+
+
+def test_columns_of_words_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("x,name\n1,bob\n")
+    with pytest.raises(HarnessError, match="these columns hold something else: name"):
+        read_array(tmp_path / "a.csv")
+
+
+def test_a_header_that_promises_more_than_the_file_holds_allocates_nothing(tmp_path):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 100)})
+    (tmp_path / "a.npy").write_bytes(stream.getvalue())
+    with pytest.raises(HarnessError, match="its header promises 800000000000000 bytes"):
+        read_array(tmp_path / "a.npy")
+
+
+def test_words_in_an_array_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array(["a", "b"]))
+    with pytest.raises(HarnessError, match="numbers are wanted, an array of <U1 was given"):
+        read_array(tmp_path / "a.npy")
+
+
+def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
+    with pytest.raises(HarnessError, match=r"nowhere.npy: no such file"):
+        read_array(tmp_path / "nowhere.npy")
+    with pytest.raises(HarnessError, match=r"no kind of file is called '.cvs'; did you mean '.csv'"):
+        read_array(tmp_path / "a.cvs")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path, kind, data):
+    whole = bytearray((tmp_path / "w").read_bytes() if (tmp_path / "w").exists() else _bytes_of(tmp_path, kind))
+    for _ in range(data.draw(st.integers(1, 5))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    damaged = tmp_path / f"damaged.{kind}"
+    damaged.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        assert isinstance(read_array(damaged), torch.Tensor)
+    except HarnessError as error:
+        assert str(damaged) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.binary(max_size=400))
+def test_noise_is_refused_or_read_as_numbers(tmp_path, kind, noise):
+    (tmp_path / f"n.{kind}").write_bytes(noise)
+    try:
+        read_array(tmp_path / f"n.{kind}")
+    except HarnessError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_an_archive_with_other_things_in_it_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+    with pytest.raises(HarnessError, match=r"a.npz: "):
+        read_array(tmp_path / "a.npz")
+
+
+def _bytes_of(folder, kind: str) -> bytes:
+    content = open(written(folder, kind), "rb").read()
+    (folder / "w").write_bytes(content)
+    return content

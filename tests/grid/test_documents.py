@@ -1,0 +1,109 @@
+"""The YAML door: YAML 1.2 comes through, everything else is one sentence with file and line, in under a second."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from harness.errors import HarnessError
+from harness.grid.document import parse, read_document
+
+HOSTILE = {
+    "tab": ("a: b\nc:\n  d: 1\n\te: 2\n", "e.yaml, line 4: a tab where YAML wants spaces"),
+    "duplicate key": ("a: 1\nb: 2\na: 3", r"line 3: the key 'a' is written twice \(first on line 1\)"),
+    "alias": ("a: &x [1]\nb: *x", r"line 1: anchors \(&\) and aliases"),
+    "alias alone": ("b: *x", r"line 1: anchors \(&\) and aliases"),
+    "bomb": ("a: &a [x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(40)), "line 1: anchors"),
+    "tag": ("a: 1\nb: !!python/object:os.system x", r"line 2: tags \(!\) are not used"),
+    "second document": ("a: 1\n---\nb: 2", "line 2: a second document begins"),
+    "unclosed": ("a: [1,\n b: 2", "line 2: while parsing a flow sequence"),
+    "empty": ("", "the file is empty"),
+    "comment": ("# nothing\n", "the file is empty"),
+    "null character": ("a: 1\nb: \x00", "line 2: a character that YAML does not allow"),
+    "brackets": ("[" * 60_000, "line 1: nested more than 8 levels deep"),
+    "braces": ("{" * 60_000, "line 1: a key is a word"),
+    "dashes": ("- " * 30_000, "nested more than 8 levels deep"),
+    "indentation": ("\n".join(" " * depth + "a:" for depth in range(300)), "line 10: nested more than 8 levels"),
+    "list as key": ("[a]: b", "line 1: a key is a word"),
+    "colons": ("a: b: c", "line 1: mapping values are not allowed here"),
+    "future YAML": ("%YAML 9.9\n---\na: 1", "line 1: "),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_one_sentence_with_its_line_in_under_a_second(name):
+    text, sentence = HOSTILE[name]
+    start = time.perf_counter()
+    with pytest.raises(HarnessError, match=sentence) as caught:
+        parse(text, "e.yaml")
+    assert time.perf_counter() - start < 1
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("e.yaml")
+
+
+def test_a_megabyte_of_noise_is_refused_before_it_is_parsed(tmp_path):
+    noise = random.Random(0).randbytes(1_000_000)
+    (tmp_path / "e.yaml").write_bytes(noise)
+    start = time.perf_counter()
+    with pytest.raises(HarnessError, match=r"e.yaml: larger than 64 KB"):
+        read_document(tmp_path / "e.yaml")
+    assert time.perf_counter() - start < 0.1
+
+
+def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path):
+    (tmp_path / "e.yaml").write_bytes(b"a: 1\nb: \xff\n")
+    with pytest.raises(HarnessError, match=r"e.yaml, line 2: not UTF-8 text \(byte 0xff\)"):
+        read_document(tmp_path / "e.yaml")
+
+
+def test_a_folder_or_nothing_is_not_an_experiment(tmp_path):
+    with pytest.raises(HarnessError, match="cannot be read: Is a directory"):
+        read_document(tmp_path)
+    with pytest.raises(HarnessError, match="cannot be read: No such file"):
+        read_document(tmp_path / "e.yaml")
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("1e-3", 0.001), ("1.e3", 1000.0), ("+.5", 0.5), ("12", 12), ("-3", -3), ("off", "off"), ("on", "on"), ("yes", "yes"),
+        ("no", "no"), ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("'1'", "1"), ('"on"', "on"),
+        ("1_000", "1_000"), ("2020-01-01", "2020-01-01"), ("12:30", "12:30"), ("-.inf", float("-inf")),
+    ],
+)  # fmt: skip
+def test_scalars_are_what_yaml_1_2_says(scalar, value):
+    found = parse(f"key: {scalar}", "e.yaml").content["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+plain = st.one_of(
+    st.integers(-(10**6), 10**6), st.booleans(), st.floats(allow_nan=False, allow_infinity=False, width=32),
+    st.text("abcdefg :-'\"[]{}#&*!é\n", max_size=12),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.text("abcxyz_", min_size=1, max_size=6), st.one_of(plain, st.lists(plain, max_size=4)), min_size=1
+    )
+)
+def test_whatever_a_yaml_writer_writes_is_read_back(content):
+    import io
+
+    stream, writer = io.StringIO(), YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.dump(content, stream)
+    assert parse(stream.getvalue(), "e.yaml").content == YAML(typ="safe", pure=True).load(stream.getvalue())
+
+
+@settings(max_examples=400, deadline=1000)
+@given(st.text("ab1:- \n\t#[]{},&*!|>%@'\"\\?~\x00\u2028é", max_size=60))
+def test_any_text_is_read_or_refused_in_one_line(text):
+    try:
+        parse(text, "e.yaml")
+    except HarnessError as error:
+        assert str(error).startswith("e.yaml") and "\n" not in str(error)  # noqa: PT017, PT018

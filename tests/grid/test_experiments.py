@@ -1,0 +1,313 @@
+"""From the words of a file to variants: what is crossed, what is refused, and with which sentence."""
+
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.case import TRAIN_DEFAULTS
+from harness.errors import HarnessError
+from harness.grid import Experiment, load_experiment
+from harness.grid.checks import TRAINING
+from harness.grid.document import parse
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+BASE = {
+    "name": "e",
+    "case": "forum",
+    "factors": "{activation: [relu, leaky_relu], batchnorm: [off, on]}",
+    "seeds": "2",
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(**keys: str) -> Experiment:
+        return load_text("\n".join(f"{key}: {value}" for key, value in {**BASE, **keys}.items()))
+
+    def load_text(text: str) -> Experiment:
+        (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
+        return load_experiment(tmp_path / "e.yaml")
+
+    loaded.text = load_text
+    return loaded
+
+
+def cells(experiment: Experiment) -> list[tuple]:
+    return [tuple(variant.levels.values()) for variant in experiment.variants()]
+
+
+def test_the_full_factorial_crosses_every_level_with_every_other(load):
+    experiment = load()
+    assert cells(experiment) == list(itertools.product(["relu", "leaky_relu"], ["off", "on"]))
+    assert [(member.variant.name, member.seed) for member in experiment.members()][:3] == [
+        ("relu", 0),
+        ("relu", 1),
+        ("relu bn=on", 0),
+    ]
+
+
+def test_exclude_removes_the_cells_that_match_and_lists_mean_any_of(load):
+    assert cells(load(exclude="[{activation: relu, batchnorm: on}]")) == [
+        ("relu", "off"), ("leaky_relu", "off"), ("leaky_relu", "on"),
+    ]  # fmt: skip
+    assert cells(load(exclude="[{activation: [leaky_relu], batchnorm: [off, on]}]")) == [
+        ("relu", "off"),
+        ("relu", "on"),
+    ]
+
+
+def test_include_adds_cells_completed_with_the_baseline_and_never_doubles(load):
+    experiment = load(include="[{activation: elu}, {activation: relu}]", baseline="{batchnorm: on}")
+    assert cells(experiment)[4:] == [("elu", "on")]
+    assert experiment.levels("activation") == ("relu", "leaky_relu", "elu")
+
+
+def test_zipped_factors_move_together(load):
+    experiment = load(zip="[{activation: relu, learning_rate: 0.001}, {activation: leaky_relu, learning_rate: 0.01}]")
+    assert cells(experiment) == [
+        ("relu", "off", 0.001), ("relu", "on", 0.001), ("leaky_relu", "off", 0.01), ("leaky_relu", "on", 0.01),
+    ]  # fmt: skip
+    lists = load(zip="[{batch_size: [32, 64], learning_rate: [0.001, 0.01]}]")
+    assert {(v.levels["batch_size"], v.levels["learning_rate"]) for v in lists.variants()} == {(32, 0.001), (64, 0.01)}
+
+
+def test_the_baseline_is_completed_with_first_levels(load):
+    assert load(baseline="{batchnorm: on}").baseline == {"batchnorm": "on", "activation": "relu"}
+
+
+def test_zero_is_the_same_level_however_it_is_written(load):
+    experiment = load(factors="{dropout: [0, 0.2]}", baseline="{dropout: 0.0}", exclude="[{dropout: 2e-1}]")
+    assert [type(variant.levels["dropout"]) for variant in experiment.variants()] == [float]
+
+
+def test_seeds_are_a_number_or_a_list(load):
+    assert load(seeds="3").seeds == (0, 1, 2)
+    assert load(seeds="[7, 3]").seeds == (7, 3)
+
+
+def test_numbers_of_the_case_are_factors(load):
+    assert [v.name for v in load(factors="{rho: [1e-1, 0.05], beta: [1e-3, matched]}").variants()] == [
+        "rho=0.1", "beta=matched", "rho=0.05", "rho=0.05 beta=matched",
+    ]  # fmt: skip
+
+
+def test_paths_start_at_the_experiment_file(load, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import harness\ncase = harness.Case(model=m, data=d, losses=l, bottleneck='b')\n"
+    )
+    (tmp_path / "rows.npz").write_bytes(b"")
+    experiment = load(case="mine.py", data="rows.npz:codes")
+    assert experiment.case_reference == str(tmp_path / "mine.py")
+    assert experiment.data_reference == str(tmp_path / "rows.npz") + ":codes"
+    assert (load().case_reference, load(data="digits").data_reference) == ("forum", "digits")
+
+
+REFUSED = {
+    "unknown key": ({"seedz": "3"}, "seedz: no key is called 'seedz'; did you mean 'seeds'"),
+    "unknown case": ({"case": "form"}, "case: no case is called 'form'; did you mean 'forum'"),
+    "no such case file": ({"case": "mine.py"}, "case: no file 'mine.py'"),
+    "unknown factor": ({"factors": "{activaton: [relu]}"}, r"factors.activaton: no factor is called 'activaton'; did you mean 'activation'"),
+    "unknown level": ({"factors": "{activation: [relu, leaky-relu]}"}, r"factors.activation\[1\]: no activation is called 'leaky-relu'; did you mean 'leaky_relu'"),
+    "boolean for a word": ({"factors": "{batchnorm: [true]}"}, r"factors.batchnorm\[0\]: .*one of off, on is wanted, True was given"),
+    "negative rate": ({"factors": "{learning_rate: [-1e-3]}"}, r"factors.learning_rate\[0\]: .*above 0 is wanted, -0.001"),
+    "NaN": ({"factors": "{rho: [.nan]}"}, r"factors.rho\[0\]: .*nan was given"),
+    "empty factors": ({"factors": "{}"}, "factors: empty"),
+    "factors as list": ({"factors": "[a]"}, "factors: keys and values are wanted"),
+    "empty levels": ({"factors": "{activation: []}"}, "factors.activation: empty"),
+    "level without list": ({"factors": "{activation: relu}"}, r"factors.activation: a list of levels is wanted, 'relu' was given; write \[relu\]"),
+    "level twice": ({"factors": "{activation: [relu, relu]}"}, "factors.activation: the level 'relu' is listed twice"),
+    "zero seeds": ({"seeds": "0"}, "seeds: at least 1 seed is wanted, 0 was given"),
+    "negative seeds": ({"seeds": "-3"}, "seeds: at least 1 seed is wanted"),
+    "seeds in words": ({"seeds": "ten"}, "seeds: a number of seeds, or a list of them, is wanted, 'ten' was given"),
+    "half a seed": ({"seeds": "2.5"}, "seeds: a number of seeds"),
+    "true seeds": ({"seeds": "true"}, "seeds: a number of seeds"),
+    "no seed in the list": ({"seeds": "[]"}, "seeds: empty"),
+    "seed twice": ({"seeds": "[1, 1]"}, r"seeds\[1\]: the seed 1 is listed twice"),
+    "negative seed": ({"seeds": "[-1]"}, r"seeds\[0\]: a whole number from 0 is wanted, -1"),
+    "astronomical seeds": ({"seeds": "9" * 300}, "seeds: at most 1,000,000 members are run, and a number of more than 30 digits"),
+    "many seeds": ({"seeds": "600000"}, "4 cells x 600,000 seeds, at most 1,000,000 members are run"),
+    "number as name": ({"name": "3"}, "name: a word is wanted, 3 was given; put it in quotes"),
+    "no name": ({"name": ""}, "name: a word is wanted, nothing was given"),
+    "long name": ({"name": "n" * 300}, "name: at most 200 characters are wanted, 300 were given"),
+    "unknown data": ({"data": "patchs"}, "data: no data set is called 'patchs'; did you mean 'patches'"),
+    "no such data file": ({"data": "rows.npy"}, "data: no file 'rows.npy'"),
+    "unknown training number": ({"train": "{epocs: 3}"}, "train: no training number is called 'epocs'; did you mean 'epochs'"),
+    "negative training rate": ({"train": "{learning_rate: -1}"}, "train.learning_rate: .*above 0 is wanted, -1"),
+    "no epochs": ({"train": "{epochs: 0}"}, "train.epochs: .*from 1 is wanted, 0"),
+    "snapshots never": ({"train": "{snapshot_every: 0}"}, "train.snapshot_every: a number of epochs above 0 is wanted"),
+    "unknown device": ({"train": "{device: gpu}"}, "train.device: auto, cpu, cuda, cuda:0 or mps is wanted, 'gpu'"),
+    "train as list": ({"train": "[1]"}, "train: keys and values are wanted"),
+    "baseline outside": ({"baseline": "{activation: elu}"}, "baseline.activation: 'elu' is not among the levels of this experiment: relu, leaky_relu"),
+    "baseline of another factor": ({"baseline": "{dropout: 0}"}, "baseline: no factor of this experiment is called 'dropout'"),
+    "baseline of two levels": ({"baseline": "{activation: [relu]}"}, "baseline.activation: one level is wanted, "),
+    "interaction of one": ({"interactions": "[[activation]]"}, r"interactions\[0\]: a pair is wanted"),
+    "interaction with itself": ({"interactions": "[[activation, activation]]"}, r"interactions\[0\]: two different factors are wanted"),
+    "interaction with a stranger": ({"interactions": "[[activation, dropout]]"}, r"interactions\[0\]: no factor of this experiment is called 'dropout'"),
+    "interaction of numbers": ({"interactions": "[[1, 2]]"}, r"interactions\[0\]\[0\]: a word is wanted"),
+    "interaction with one level": ({"factors": "{activation: [relu, elu], dropout: [0]}", "interactions": "[[activation, dropout]]"}, r"interactions\[0\]: dropout has one level"),
+    "contrast of different factors": ({"contrasts": "[[{activation: relu}, {batchnorm: on}]]"}, r"contrasts\[0\]: both cells name the same factors"),
+    "contrast with itself": ({"contrasts": "[[{activation: relu}, {activation: relu}]]"}, r"contrasts\[0\]: two different cells are wanted"),
+    "contrast of two levels": ({"contrasts": "[[{activation: [relu]}, {activation: leaky_relu}]]"}, r"contrasts\[0\].activation: one level is wanted, a list of 1"),
+    "contrast of nothing": ({"contrasts": "[[{}, {}]]"}, r"contrasts\[0\]\[0\]: empty"),
+    "exclude all": ({"exclude": "[{activation: [relu, leaky_relu]}]"}, "exclude: every cell is excluded"),
+    "exclude as mapping": ({"exclude": "{activation: relu}"}, "exclude: a list is wanted"),
+    "exclude a stranger": ({"exclude": "[{activation: elu}]"}, r"exclude\[0\].activation: 'elu' is not among the levels"),
+    "exclude no level": ({"exclude": "[{activation: []}]"}, r"exclude\[0\].activation: empty"),
+    "include a stranger": ({"include": "[{activation: elo}]"}, r"include\[0\].activation: no activation is called 'elo'"),
+    "zip of unequal lists": ({"zip": "[{batch_size: [1, 2], learning_rate: [1, 2, 3]}]"}, r"zip\[0\]: lists of equal length are wanted, \[2, 3\]"),
+    "zip that overlaps": ({"zip": "[{activation: relu, batchnorm: on}, {activation: relu, dropout: 0}]"}, r"zip\[1\]: activation is zipped with activation and batchnorm already"),
+    "zip of nothing": ({"zip": "[{batch_size: []}]"}, r"zip\[0\].batch_size: empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_clumsy_file_is_answered_with_file_and_key_in_under_a_second(load, tmp_path, name):
+    keys, sentence = REFUSED[name]
+    before, start = sorted(tmp_path.iterdir()), time.perf_counter()
+    with pytest.raises(HarnessError, match=sentence) as caught:
+        load(**keys)
+    assert time.perf_counter() - start < 1
+    assert str(caught.value).startswith(str(tmp_path / "e.yaml"))
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "e.yaml"]
+
+
+@pytest.mark.parametrize("missing", ["name", "case", "factors", "seeds"])
+def test_a_required_key_is_missed_by_name(load, missing):
+    text = "\n".join(f"{key}: {value}" for key, value in BASE.items() if key != missing)
+    with pytest.raises(HarnessError, match=f"{missing}: this key is required, and it is missing"):
+        load.text(text)
+
+
+def test_a_list_or_a_word_is_no_experiment(load):
+    with pytest.raises(
+        HarnessError, match=r"keys and values are wanted \(name, case, factors, seeds\), 'hello' was found"
+    ):
+        load.text("hello")
+
+
+def test_a_syntax_error_is_told_with_file_and_line(load):
+    with pytest.raises(HarnessError, match=r"e.yaml, line 4: a tab where YAML wants spaces"):
+        load.text("name: e\ncase: forum\nfactors:\n\tactivation: [relu]\nseeds: 2\n")
+
+
+def test_control_and_direction_marks_are_written_out_in_complaints(load):
+    with pytest.raises(HarnessError, match=r"a\\u202eb\\n") as caught:
+        load.text('name: e\n"a\\u202eb\\n": 1\n')
+    assert str(caught.value).isprintable()
+
+
+def test_ten_to_the_tenth_cells_are_counted_and_not_made(load):
+    hundred = ", ".join(str(number / 200) for number in range(1, 101))
+    names = ("rho", "beta", "dropout", "learning_rate")
+    factors = (
+        "{"
+        + ", ".join(f"{name}: [{hundred}]" for name in names)
+        + ", batch_size: ["
+        + ", ".join(map(str, range(1, 101)))
+        + "]}"
+    )
+    start = time.perf_counter()
+    with pytest.raises(HarnessError, match="10,000,000,000 cells x 2 seeds, at most 1,000,000 members"):
+        load(factors=factors)
+    with pytest.raises(HarnessError, match="10,000,000,000 cells"):
+        load(factors=factors, exclude="[{rho: 0.005}]")
+    assert time.perf_counter() - start < 1.5
+
+
+def test_what_is_excluded_does_not_count_as_members(load):
+    levels = [str(number / 1000) for number in range(1, 400)]
+    many = ", ".join(levels)
+    keys = {"factors": f"{{rho: [{many}], dropout: [{many}]}}", "seeds": "10"}
+    with pytest.raises(HarnessError, match="159,201 cells x 10 seeds"):
+        load(**keys)
+    with pytest.raises(HarnessError, match="158,802 cells x 10 seeds"):
+        load(**keys, exclude="[{rho: 0.001}]")
+    assert len(load(**keys, exclude=f"[{{rho: [{', '.join(levels[2:])}]}}]").variants()) == 2 * 399
+
+
+def test_every_training_number_of_a_case_may_be_set(load):
+    assert set(TRAINING) == set(TRAIN_DEFAULTS)
+
+
+def test_names_of_variants_are_unique_short_and_plain():
+    for path in EXPERIMENTS.glob("*.yaml"):
+        names = [variant.name for variant in load_experiment(path).variants()]
+        assert len(set(names)) == len(names)
+        assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-. /:=") for name in names)
+
+
+factor_levels = st.fixed_dictionaries(
+    {"rho": st.lists(st.floats(0.01, 0.99), min_size=1, max_size=4, unique=True)},
+    optional={
+        "activation": st.lists(st.sampled_from(["relu", "elu", "tanh"]), min_size=1, unique=True),
+        "batchnorm": st.permutations(["off", "on"]),
+        "dropout": st.lists(st.sampled_from([0.0, 0.1, 0.25]), min_size=1, unique=True),
+        "units": st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True),
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(factors=factor_levels, data=st.data())
+def test_no_two_variants_share_a_name(factors, data):
+    baseline = {name: data.draw(st.sampled_from(levels)) for name, levels in factors.items()}
+    experiment = Experiment(name="e", case="forum", factors=factors, seeds=(0,), baseline=baseline)
+    names = [variant.name for variant in experiment.variants()]
+    assert len(set(names)) == len(names) == experiment.crossed()
+
+
+words = st.sampled_from(
+    ["relu", "off", "on", "name", "activation", "~", "1", "-1", "1e9", "{}", "[]", "'", "x", "true", "[relu]", "{a: 1}"]
+)
+
+
+@settings(max_examples=250, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keys=st.dictionaries(st.sampled_from([*BASE, "baseline", "train", "zip", "include", "exclude", "data", "contrasts", "interactions", "x"]),
+                            st.one_of(words, st.lists(words, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
+                                      st.dictionaries(words, words, max_size=3).map(lambda each: "{" + ", ".join(f"{k}: {v}" for k, v in each.items()) + "}"))))  # fmt: skip
+def test_any_wrong_value_is_an_experiment_or_a_sentence(load, keys):
+    try:
+        load(**keys)
+    except HarnessError as error:
+        assert "e.yaml" in str(error) and str(error).isprintable()  # noqa: PT017, PT018
+
+
+def test_an_experiment_is_loaded_without_torch():
+    code = (
+        "import sys; from harness.grid import load_experiment, stacks; e = load_experiment(sys.argv[1]);"
+        "stacks(e); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(EXPERIMENTS / "forum.yaml")], check=False)
+    assert done.returncode == 0
+
+
+def test_the_forum_grid_holds_every_level_of_the_question_and_about_two_thousand_members():
+    experiment = load_experiment(EXPERIMENTS / "forum.yaml")
+    assert 1900 <= len(experiment.members()) <= 2200
+    assert {name: set(levels) for name, levels in experiment.factors.items()} == {
+        "penalty": {"none", "none_sigmoid_bottleneck", "as_posted", "kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck", "hard_count"},
+        "bias_init": {"default", "zero"}, "activation": {"relu", "leaky_relu"}, "batchnorm": {"off", "on"},
+        "dropout": {0.0, 0.2}, "output_activation": {"relu", "linear"}, "beta": {0.001, "matched"},
+    }  # fmt: skip
+    assert ({"penalty": "kl_sigmoid_bottleneck"}, {"penalty": "none_sigmoid_bottleneck"}) in experiment.contrasts
+
+
+def test_the_quickstart_has_sixteen_variants_and_eight_seeds():
+    experiment = load_experiment(EXPERIMENTS / "quickstart.yaml")
+    assert (len(experiment.variants()), len(experiment.seeds)) == (16, 8)
+
+
+def test_the_resolved_experiment_is_plain_and_reads_back(load, tmp_path):
+    import json
+
+    experiment = load(exclude="[{activation: relu, batchnorm: on}]", train="{epochs: 3}")
+    again = Experiment(**json.loads(json.dumps(experiment.resolved())))
+    assert cells(again) == cells(experiment)
+    assert parse(json.dumps(experiment.resolved()), "e.yaml").content["train"] == {"epochs": 3}

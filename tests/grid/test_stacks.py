@@ -1,0 +1,69 @@
+"""The cut into stacks: by structure, never by what a member's numbers are, and a function of the experiment alone."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.grid import Experiment, stacks
+from harness.grid.stacking import LARGEST, MULTIPLE, chunk_sizes
+
+
+def experiment(seeds=10, **factors):
+    return Experiment(name="e", case="forum", factors=factors, seeds=tuple(range(seeds)))
+
+
+def test_members_that_differ_in_numbers_share_a_stack():
+    found = stacks(experiment(8, rho=[0.05, 0.1], beta=[0.001, "matched"]))
+    assert [len(each.members) for each in found] == [32]
+    assert found[0].why == "one structure: members differ in numbers and seeds only"
+
+
+def test_members_that_differ_in_structure_do_not():
+    found = stacks(experiment(8, activation=["relu", "elu"], rho=[0.05, 0.1], batchnorm=["off", "on"]))
+    assert [len(each.members) for each in found] == [16] * 4
+    assert {each.why for each in found} == {
+        f"activation={a}, batchnorm={b}" for a in ("relu", "elu") for b in ("off", "on")
+    }
+    for each in found:
+        assert len({(m.variant.levels["activation"], m.variant.levels["batchnorm"]) for m in each.members}) == 1
+
+
+@given(st.integers(1, 5000))
+def test_stacks_hold_at_most_64_and_all_but_the_last_a_multiple_of_8(members):
+    sizes = chunk_sizes(members)
+    assert sum(sizes) == members
+    assert max(sizes) <= LARGEST
+    assert all(size % MULTIPLE == 0 for size in sizes[:-1])
+    assert all(sizes)
+
+
+def test_a_structure_with_more_members_is_told_in_parts():
+    found = stacks(experiment(80, rho=[0.05, 0.1]))
+    assert [len(each.members) for each in found] == [56, 56, 48]
+    assert found[1].why.endswith("part 2 of 3")
+
+
+def test_every_member_is_in_exactly_one_stack():
+    made = experiment(13, activation=["relu", "elu"], rho=[0.05, 0.1, 0.2])
+    cut = [(m.variant.name, m.seed) for each in stacks(made) for m in each.members]
+    assert sorted(cut) == sorted((m.variant.name, m.seed) for m in made.members())
+    assert len(set(cut)) == len(cut)
+
+
+def test_the_cut_depends_on_the_experiment_alone():
+    made = experiment(20, activation=["relu", "elu"], rho=[0.05, 0.1, 0.2, 0.3])
+    first = stacks(made)
+    random.seed(1)
+    assert first == stacks(Experiment(**made.model_dump()))
+
+
+@pytest.mark.parametrize(("levels", "seeds"), [(50, 50), (100, 50)])
+def test_a_hundred_thousand_members_are_cut_in_seconds(levels, seeds):
+    numbers = [place / (levels + 1) for place in range(1, levels + 1)]
+    start = time.perf_counter()
+    made = experiment(seeds, rho=numbers[:20], beta=numbers, batchnorm=["off", "on"])
+    assert sum(len(each.members) for each in stacks(made)) == 20 * levels * 2 * seeds
+    assert time.perf_counter() - start < 5
