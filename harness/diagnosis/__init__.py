@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.diagnosis.judging import diagnose
     from harness.diagnosis.findings import Finding
+    from harness.diagnosis.judging import diagnose
     from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
     from harness.diagnosis.sweeping import sweep
     from harness.diagnosis.thresholds import THRESHOLDS, Thresholds, threshold_table

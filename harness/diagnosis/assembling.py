@@ -138,7 +138,10 @@ def _interval_columns(judged: Judged) -> dict[str, list[list[object]]]:
         found["activation_frequency_bounds"] = clopper_pearson(counts, rows)
     if "reliability_low" in table:
         found["reliability_interval"] = (table["reliability_low"], table["reliability_high"])
-    return {name: _paired(np.where(finite, low, np.nan), np.where(finite, high, np.nan)) for name, (low, high) in found.items()}
+    return {
+        name: _paired(np.where(finite, low, np.nan), np.where(finite, high, np.nan))
+        for name, (low, high) in found.items()
+    }
 
 
 def _paired(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[list[object]]:
@@ -156,7 +159,7 @@ def _units(judged: Judged, columns: Mapping[str, list[list[object]]], member: in
         verdict = judged.units[member][index]
         attributes |= _information(references) if references else {}
         flags = _unit_flags(judged, member, index, attributes, references, constant[index])
-        found.append(UnitDiagnosis(index, verdict, flags, references=references, **attributes))  # type: ignore[arg-type]
+        found.append(UnitDiagnosis(index, verdict, flags, references=references, **attributes))
     return tuple(found)
 
 

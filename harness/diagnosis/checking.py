@@ -10,8 +10,8 @@ from torch import Tensor
 from harness.errors import HarnessError, unknown
 
 BOTH_READINGS = (
-    "activations: rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or a"
-    " transformer's activation: make it [sample, unit] first, e.g. activations.movedim(1, -1).flatten(0, -2) for"
+    "activations: rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
+    " a transformer's activation: make it [sample, unit] first, e.g. activations.movedim(1, -1).flatten(0, -2) for"
     " [sample, channel, position], activations.flatten(0, 1) for [sample, token, unit]"
 )
 
@@ -82,8 +82,8 @@ def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> 
     """The reference variables by name: `labels`, then each factor; `[sample]` each.
 
     Raises:
-        HarnessError: for another length, values that are not finite, labels that are no classes, or labels with hardly a
-            second row of any class.
+        HarnessError: for another length, values that are not finite, labels that are no classes, or labels with
+            hardly a second row of any class.
     """
     references: dict[str, Tensor] = {}
     if labels is not None:

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from html import escape
 from statistics import quantiles
-from typing import Any
 
 from harness.diagnosis.results import Diagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import UnitVerdict
@@ -16,7 +15,13 @@ HEADINGS = ("unit", "verdict", "fires", "mean", "sd", "entropy", "information", 
 
 def text(diagnosis: Diagnosis) -> str:
     """The verdict, a table of the units (or, of a large layer, counts, quantiles and the worst), and the findings."""
-    parts = [headline(diagnosis), *counts(diagnosis), "", *_aligned([HEADINGS, *rows(diagnosis)]), *_quantiles(diagnosis)]
+    parts = [
+        headline(diagnosis),
+        *counts(diagnosis),
+        "",
+        *_aligned([HEADINGS, *rows(diagnosis)]),
+        *_quantiles(diagnosis),
+    ]
     if diagnosis.output is not None:
         parts += ["", output_line(diagnosis)]
     if diagnosis.findings:

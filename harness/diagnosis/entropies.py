@@ -1,4 +1,4 @@
-"""Entropy of units at a declared resolution, with its interval; the layer's scale leaves out units that are not finite."""
+"""Entropy of units at a declared resolution; the layer's scale leaves out units that are not finite."""
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from harness.measures.pieces import pieces
 BITS = float(np.log(2))
 
 
-def entropy_table(activations: Tensor, finite: NDArray[np.float64], power: NDArray[np.float64], activation: str) -> Table:
+def entropy_table(
+    activations: Tensor, finite: NDArray[np.float64], power: NDArray[np.float64], activation: str
+) -> Table:
     """`[member, unit]` of `entropy_bits`, its standard error, the resolution D, and the layer's RMS.
 
     H(floor(z / D + 1/2)), Miller-Madow corrected, with D = 1/64 for sigmoid and tanh, layer RMS / 32 otherwise.

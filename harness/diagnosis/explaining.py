@@ -1,22 +1,13 @@
 """From verdicts and flags to findings: the numbers that show it, what it means, what to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.results import OutputDiagnosis, UnitDiagnosis
+from harness.diagnosis.texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 
 Units = Sequence[UnitDiagnosis]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A rule's severity, what it means, and what to do about it."""
-
-    severity: str
-    meaning: str
-    remedy: str = ""
 
 
 def explain(
@@ -76,7 +67,9 @@ def _output(output: OutputDiagnosis) -> list[Finding]:
         text = OUTPUT[output.verdict]
         return [Finding(output.verdict.value, text.severity, evidence, text.meaning, text.remedy, numbers=numbers)]
     if output.pca_r2 and output.r2_interval[1] < output.pca_r2[-1]:
-        return [Finding("below_pca", BELOW_PCA.severity, evidence, BELOW_PCA.meaning, BELOW_PCA.remedy, numbers=numbers)]
+        return [
+            Finding("below_pca", BELOW_PCA.severity, evidence, BELOW_PCA.meaning, BELOW_PCA.remedy, numbers=numbers)
+        ]
     return []
 
 
@@ -85,6 +78,8 @@ def _indices(units: Units) -> tuple[int, ...]:
 
 
 def _spread(units: Units, rows: int) -> str:
+    if any(unit.stochastic for unit in units):
+        return f"upper bound of test-retest reliability {max(unit.reliability_bound for unit in units):.3f}"
     widest = max(unit.maximum - unit.minimum for unit in units)
     return f"max - min is at most {widest:.3g} on {rows} rows"
 
@@ -120,26 +115,30 @@ def _groups(measures: dict[str, float]) -> str:
 
 
 def _dimensions(measures: dict[str, float]) -> str:
-    return f"participation ratio {measures['participation_ratio_corrected']:.2f}, inputs of {measures['dimension']:.0f} dimensions"
+    ratio, dimension = measures["participation_ratio_corrected"], measures["dimension"]
+    return f"participation ratio {ratio:.2f} of {min(measures['live_units'], dimension):.0f} possible"
+
+
+def _noise(units: Units) -> str:
+    lowest, highest = min(unit.reliability for unit in units), max(unit.reliability for unit in units)
+    return f"test-retest reliability {lowest:.2f} to {highest:.2f}"
+
+
+def _tails(units: Units) -> str:
+    kurtosis, share = max(unit.kurtosis for unit in units), max(unit.energy_share for unit in units)
+    return f"kurtosis up to {kurtosis:.0f}, one row holds up to {share:.0%} of the energy"
+
+
+def _ablation(units: Units) -> str:
+    return f"replacing one by its mean costs at most {max(unit.ablation for unit in units):.1e} R2"
+
+
+def _always(units: Units) -> str:
+    return f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)"
 
 
 SEVERITY = ("fault", "warning", "note")
 
-LAYER: dict[str, Text] = {
-    "invalid": Text("fault", "numbers that are not finite reach this layer", "lower the learning rate or clip; look for log(0) and 0/0 in the loss"),
-    "not_testable": Text("warning", "nothing can be said of dependence on the input", "judge it on more, and different, rows"),
-    "full_collapse": Text("fault", "no unit depends on the input: the decoder sees a constant", "audit the penalty; zero the bias, normalise before the activation, or use leaky_relu"),
-    "single_live_unit": Text("fault", "one unit carries everything that passes the bottleneck", "audit the penalty; zero the bias, normalise before the activation, or use leaky_relu"),
-    "near_collapse": Text("fault", "every unit moves by less than a thousandth of its size", "normalise before the activation; look at the ablation effect before calling it used"),
-    "partial_collapse": Text("warning", "the bottleneck is narrower than it was built", "zero the bias, or normalise before the activation; fewer units would do the same"),
-    "redundant": Text("warning", "the units are copies of one another", "fewer units would do the same; decorrelate, or check that the units are initialised differently"),
-    "dimensional_collapse": Text("warning", "the live units span few dimensions together", "decorrelate or whiten the code; compare the R2 with PCA of as many components"),
-    "single_unit_dominance": Text("fault", "one unit fires on every row and all others are constant: no code, whatever the loss says", "audit the penalty; zero the bias, normalise before the activation"),
-    "duplicates": Text("note", "some units repeat others", "fewer units would do the same"),
-    "nonlinear_redundancy": Text("note", "units share much of their information without being correlated", "do not count them as independent dimensions"),
-    "rank_not_testable": Text("note", "too few rows for the number of live units: the rank is not judged", "judge on at least 4 rows for each live unit"),
-    "nonlinear_redundancy_not_searched": Text("note", "the layer has too many units to compare every pair of them nonlinearly", "diagnose the units of interest by themselves"),
-}
 
 LAYER_EVIDENCE: dict[str, Callable[[dict[str, float]], str]] = {
     "redundant": _groups,
@@ -148,20 +147,6 @@ LAYER_EVIDENCE: dict[str, Callable[[dict[str, float]], str]] = {
     "nonlinear_redundancy": lambda measures: f"{measures['nonlinear_pairs']:.0f} pairs",
 }
 
-UNIT: dict[UnitVerdict, Text] = {
-    UnitVerdict.INVALID: Text("fault", "not judged; the other units are", "find the first step at which they stop being finite"),
-    UnitVerdict.NOT_TESTABLE: Text("warning", "a unit that had no chance to differ is neither dead nor alive", "judge it on more, and different, rows"),
-    UnitVerdict.NEVER_FIRED: Text("warning", "counts as constant, but so few rows cannot tell dead from rare", "judge on at least 368 rows"),
-    UnitVerdict.DEAD: Text("warning", "carries nothing and receives no gradient", "zero the bias, normalise before the activation, or use leaky_relu"),
-    UnitVerdict.CONSTANT_AT_TARGET: Text("warning", "sits at the penalty's target: a penalty of zero, and no information", "penalise the activation's mean and its spread, or another site"),
-    UnitVerdict.CONSTANT_ON: Text("warning", "a bias in disguise: the decoder could absorb it", "normalise before the activation"),
-    UnitVerdict.CONSTANT_OFF: Text("warning", "the same on every row", "normalise before the activation"),
-    UnitVerdict.SUBTHRESHOLD: Text("note", "varies below the threshold: not dead, and it carries what it carries"),
-    UnitVerdict.RARE_INSUFFICIENT: Text("note", "too few firing rows to judge dependence", "judge on more rows"),
-    UnitVerdict.NEAR_CONSTANT: Text("warning", "hardly moves, and no reference variable shows in it", "the ablation effect decides what it is worth"),
-    UnitVerdict.RARE: Text("note", "fires seldom: specialised or dying, which the ablation effect tells apart"),
-    UnitVerdict.SATURATED_BIMODAL: Text("note", "a binary unit: informative, but with no gradient left", "lower the gain before the sigmoid to train it further"),
-}
 
 UNIT_EVIDENCE: dict[UnitVerdict, Callable[[Units, int], str]] = {
     UnitVerdict.INVALID: _bad,
@@ -175,26 +160,10 @@ UNIT_EVIDENCE: dict[UnitVerdict, Callable[[Units, int], str]] = {
     UnitVerdict.SATURATED_BIMODAL: _ends,
 }
 
-UNIT_FLAGS: dict[str, Text] = {
-    "stochastic": Text("note", "differs between two passes over the same rows (noise, dropout, batch statistics)", "judge in eval mode, or average passes"),
-    "heavy_tailed": Text("note", "a few rows carry it: its mean and correlations rest on them", "look at those rows"),
-    "unused": Text("warning", "the decoder does as well with its mean: alive, and not used", "fewer units would do the same"),
-    "always_on": Text("note", "never off: an affine unit where a sparse one was meant", "normalise before the activation"),
-}
 
 FLAG_EVIDENCE: dict[str, Callable[[Units], str]] = {
-    "stochastic": lambda units: f"test-retest reliability {min(unit.reliability for unit in units):.2f} to {max(unit.reliability for unit in units):.2f}",
-    "heavy_tailed": lambda units: f"kurtosis up to {max(unit.kurtosis for unit in units):.0f}, one row holds up to {max(unit.energy_share for unit in units):.0%}",
-    "unused": lambda units: f"ablation costs at most {max(unit.ablation for unit in units):.1e} R2",
-    "always_on": lambda units: f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)",
+    "stochastic": _noise,
+    "heavy_tailed": _tails,
+    "unused": _ablation,
+    "always_on": _always,
 }
-
-OUTPUT: dict[OutputVerdict, Text] = {
-    OutputVerdict.INVALID: Text("fault", "the reconstruction holds NaN or infinities", "lower the learning rate or clip"),
-    OutputVerdict.NOT_TESTABLE: Text("warning", "the data do not vary on these rows: R2 is not defined", "give more, and different, rows"),
-    OutputVerdict.MEAN_OUTPUT: Text("fault", "the decoder answers with the mean whatever the code is", "train longer or without the penalty first; look at the bottleneck"),
-    OutputVerdict.DEAD_OUTPUTS: Text("fault", "some outputs are constant while the data vary: an output activation that cannot be left", "a linear output, or a sigmoid for data in [0, 1]"),
-    OutputVerdict.WORSE_THAN_MEAN: Text("fault", "answering with the mean would be better: live units are no health", "train longer; check scale and range of data and output"),
-}
-
-BELOW_PCA = Text("note", "as many principal components do better: the code is not the limit, or it is badly used", "train longer; a linear output; look at dead and redundant units")

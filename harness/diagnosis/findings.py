@@ -24,8 +24,8 @@ class Finding:
         line: the line of source it concerns, or None.
         numbers: the evidence as numbers, by name.
 
-    >>> print(Finding("dead_units", "warning", "2 of 4 units never fire", "they carry nothing", "zero the bias", (1, 3)))
-    warning dead_units (units 1, 3): 2 of 4 units never fire
+    >>> print(Finding("dead_units", "warning", "2 of 4 never fire", "they carry nothing", "zero the bias", (1, 3)))
+    warning dead_units (units 1, 3): 2 of 4 never fire
         they carry nothing
         do: zero the bias
     """
@@ -68,7 +68,11 @@ class Finding:
         where = f" (units {unit_list(self.units)})" if self.units else ""
         where += f" in {self.term}" if self.term else ""
         where += f", line {self.line}" if self.line else ""
-        lines = [f"{self.severity} {self.rule}{where}: {self.evidence}", self.meaning, self.remedy and f"do: {self.remedy}"]
+        lines = [
+            f"{self.severity} {self.rule}{where}: {self.evidence}",
+            self.meaning,
+            self.remedy and f"do: {self.remedy}",
+        ]
         return "\n    ".join(line for line in lines if line)
 
 

@@ -18,7 +18,7 @@ class Shared:
     """What each unit shares with each reference.
 
     Args:
-        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `delta`, `[member, unit]` each, and `entropy`, `[]`.
+        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `delta`, `[member, unit]` each, and `entropy`.
         tested: `[member, unit]`, units that were tests: not constant, finite, fired often enough.
         smallest_p: `[member, unit]`, the least adjusted p over references; 1 without any.
     """
@@ -48,9 +48,13 @@ def share(
 
 
 def _columns(
-    activations: Tensor, reference: Tensor, tested: NDArray[np.bool_], constant: NDArray[np.bool_], blocks: Tensor | None
+    activations: Tensor,
+    reference: Tensor,
+    tested: NDArray[np.bool_],
+    constant: NDArray[np.bool_],
+    blocks: Tensor | None,
 ) -> Columns:
-    from harness.measures.information import dependence
+    from harness.measures import dependence
 
     # what is not tested goes in as 0: a constant costs nothing and spoils nothing
     values = torch.where(torch.from_numpy(tested)[:, None, :], activations, torch.zeros((), dtype=activations.dtype))
@@ -97,5 +101,3 @@ def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, si
     if low > delta and p_adjusted <= significance:
         return "dependent"
     return "negligible" if high < delta else "inconclusive"
-
-

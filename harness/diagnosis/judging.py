@@ -1,62 +1,24 @@
 """From a matrix of activations to a diagnosis: check, measure, judge, explain."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.assembling import Judged, assemble
-from harness.diagnosis.checking import (
-    activation_matrix,
-    dtype_of,
-    finite_rows,
-    flat_rows,
-    per_unit,
-    references_of,
-    tensor_of,
-)
 from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.informing import share
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
 from harness.diagnosis.output import judge_outputs
 from harness.diagnosis.relating import comparable_units, relate
 from harness.diagnosis.reliability import reliability_table
+from harness.diagnosis.request import Request, checked
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis
 from harness.diagnosis.rules import Evidence, Structure, constant_units, layer_verdicts, unit_verdicts
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
-from harness.errors import HarnessError
-from harness.measures.basic import activation_named
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `diagnose` was asked, checked: tensors on the CPU, one leading member axis everywhere.
-
-    Args:
-        activations, repeat, before: `[member, sample, unit]`. scale, ablation: `[member, unit]`.
-        inputs, training: `[sample, feature]`. reconstruction: `[member, sample, feature]`.
-        references: `[sample]` each. dtype: the model's own precision.
-    """
-
-    activations: Tensor
-    activation: str
-    dtype: torch.dtype
-    references: Mapping[str, Tensor]
-    inputs: Tensor | None
-    training: Tensor | None
-    reconstruction: Tensor | None
-    target: float | None
-    repeat: Tensor | None
-    before: Tensor | None
-    scale: Tensor | None
-    ablation: NDArray[np.float64] | None
-    blocks: Tensor | None
-    thresholds: Thresholds
 
 
 def diagnose(
@@ -82,8 +44,8 @@ def diagnose(
     """Is this layer collapsed, which unit, and how.
 
     Args:
-        activations: `[sample, unit]` in eval mode on held-out rows; `[member, sample, unit]` with `members=True`. NaN is
-            a verdict (`invalid`), never an error.
+        activations: `[sample, unit]` in eval mode on held-out rows; `[member, sample, unit]` with `members=True`. NaN
+            is a verdict (`invalid`), never an error.
         activation: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh, or none (= linear).
         labels: `[sample]` integers, classes to take mutual information with.
         factors: name -> `[sample]`; integers are classes, floats a continuous factor.
@@ -111,12 +73,13 @@ def diagnose(
     Source: Clopper & Pearson 1934 (never, always); Benjamini & Hochberg 1995; Roy & Vetterli 2007 (effective rank). The
     thresholds' sources are in `threshold_table()`.
 
-    >>> str(diagnose(torch.zeros(400, 4)).verdict)
+    >>> str(diagnose(np.zeros((400, 4))).verdict)
     'full_collapse'
     """
-    request = _checked(
-        activations, activation, labels if information else None, factors if information else None, inputs,
-        reconstruction, target, repeat, members, dtype, scale, ablation, blocks, training_inputs, normalised, thresholds,
+    labels, factors = (labels, factors) if information else (None, None)
+    request = checked(
+        activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale, ablation,
+        blocks, training_inputs, normalised, thresholds,
     )  # fmt: skip
     found = judge(request)
     return found if members else found[0]
@@ -128,23 +91,43 @@ def judge(request: Request) -> list[Diagnosis]:
     evidence = _evidence(request, table, np.ones(table["finite"].shape))
     tested = _tested(request, evidence)
     shared = share(
-        request.activations, request.references, tested, constant_units(evidence, request.thresholds), request.blocks, request.thresholds
+        request.activations,
+        request.references,
+        tested,
+        constant_units(evidence, request.thresholds),
+        request.blocks,
+        request.thresholds,
     )
     evidence = _evidence(request, table, shared.smallest_p)
     units = unit_verdicts(evidence, request.thresholds)
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])
     comparable = comparable_units(live, evidence.fired, evidence.rows, evidence.can_be_off, request.thresholds.few_rows)
     relations = relate(request.activations, live, comparable, request.thresholds)
-    structure = Structure([each.links for each in relations], np.array([each.corrected for each in relations]), _dimension(request))
+    structure = Structure(
+        [each.links for each in relations], np.array([each.corrected for each in relations]), _dimension(request)
+    )
     layers = layer_verdicts(units, evidence, structure, request.thresholds)
     outputs = _outputs(request, live)
     return assemble(
-        Judged(evidence, table, units, layers, shared, relations, outputs, request.ablation, _dimension(request), request.thresholds)
+        Judged(
+            evidence,
+            table,
+            units,
+            layers,
+            shared,
+            relations,
+            outputs,
+            request.ablation,
+            _dimension(request),
+            request.thresholds,
+        )
     )
 
 
 def _measured(request: Request) -> Table:
-    table = unit_table(request.activations, request.activation, request.dtype, request.scale, request.thresholds.saturation)
+    table = unit_table(
+        request.activations, request.activation, request.dtype, request.scale, request.thresholds.saturation
+    )
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     table["before_ratio"] = np.full(table["mean"].shape, np.inf)
     if request.before is not None:
@@ -199,86 +182,7 @@ def _outputs(request: Request, live: NDArray[np.bool_]) -> list[OutputDiagnosis 
         return [None] * len(live)
     counts = [int(each) for each in live.sum(-1)]
     return list(
-        judge_outputs(request.reconstruction, request.inputs, counts, request.training, request.dtype, request.thresholds)
-    )
-
-
-def _checked(
-    activations: Any, activation: str, labels: Any, factors: Any, inputs: Any, reconstruction: Any, target: Any,
-    repeat: Any, members: bool, dtype: Any, scale: Any, ablation: Any, blocks: Any, training_inputs: Any,
-    normalised: Any, thresholds: Thresholds,
-) -> Request:  # fmt: skip
-    matrix = activation_matrix(activations, members)
-    count, rows, units = matrix.shape
-    if reconstruction is not None and inputs is None:
-        raise HarnessError("reconstruction: it is compared with the inputs; give inputs=... as well")
-    same = None if inputs is None else finite_rows(flat_rows(inputs, "inputs", rows), "inputs")
-    sizes = None if scale is None else torch.from_numpy(per_unit(scale, "scale", (count, units)))
-    return Request(
-        activations=matrix,
-        activation=activation_named(activation),
-        dtype=dtype_of(matrix, dtype),
-        references=references_of(labels, factors, rows),
-        inputs=same,
-        training=_training(training_inputs, same),
-        reconstruction=_reconstruction(reconstruction, same, count if members else None),
-        target=_target(target),
-        repeat=_alike(repeat, "repeat", matrix, members),
-        before=_alike(normalised, "normalised", matrix, members),
-        scale=sizes,
-        ablation=None if ablation is None else per_unit(ablation, "ablation", (count, units)),
-        blocks=None if blocks is None else _blocks(blocks, rows),
-        thresholds=thresholds,
-    )
-
-
-def _alike(values: Any, name: str, matrix: Tensor, members: bool) -> Tensor | None:
-    if values is None:
-        return None
-    given = activation_matrix(values, members, name)
-    if given.shape != matrix.shape:
-        raise HarnessError(
-            f"{name}: the shape of the activations is wanted, {list(matrix.shape)}, members first; it is {list(given.shape)}"
+        judge_outputs(
+            request.reconstruction, request.inputs, counts, request.training, request.dtype, request.thresholds
         )
-    return given
-
-
-def _reconstruction(values: Any, inputs: Tensor | None, members: int | None) -> Tensor | None:
-    if values is None or inputs is None:
-        return None
-    made = flat_rows(values, "reconstruction", len(inputs), members)
-    if made.shape[-1] != inputs.shape[-1]:
-        raise HarnessError(
-            f"reconstruction: {made.shape[-1]} features a row, the inputs have {inputs.shape[-1]}; they are compared one by one"
-        )
-    return made if members is not None else made[None]
-
-
-def _training(values: Any, inputs: Tensor | None) -> Tensor | None:
-    if values is None or inputs is None:
-        return None
-    rows = tensor_of(values, "training_inputs")
-    flat = finite_rows(flat_rows(rows, "training_inputs", len(rows) if rows.ndim else 0), "training_inputs")
-    if flat.shape[-1] != inputs.shape[-1]:
-        raise HarnessError(f"training_inputs: {flat.shape[-1]} features a row, the inputs have {inputs.shape[-1]}")
-    return flat
-
-
-def _blocks(values: Any, rows: int) -> Tensor:
-    blocks = tensor_of(values, "blocks")
-    if blocks.ndim != 1 or len(blocks) != rows:
-        raise HarnessError(f"blocks: one number a row is wanted, {rows} rows; the shape is {list(blocks.shape)}")
-    return blocks.unique(return_inverse=True)[1]
-
-
-def _target(target: Any) -> float | None:
-    if target is None:
-        return None
-    try:
-        value = float(target)
-    except (TypeError, ValueError) as error:
-        raise HarnessError(f"target: a number, the penalty's rho, is wanted; {target!r} was given") from error
-    if not np.isfinite(value):
-        raise HarnessError(f"target: a finite number, the penalty's rho, is wanted; {target!r} was given")
-    return value
-
+    )

@@ -19,12 +19,16 @@ def unit_rows(activations: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
     return torch.where(finite[..., None], values, torch.zeros((), dtype=torch.float64)), finite
 
 
-def unit_table(activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: float) -> Table:
+def unit_table(
+    activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: float
+) -> Table:
     """Every measure of single units that the rules need, `[member, unit]` each."""
     tables = []
     for piece in pieces(tuple(activations.shape)):
         values, finite = unit_rows(activations, piece)
-        tables.append(piece_table(values, finite, activation, dtype, None if scale is None else scale[..., piece], saturation))
+        tables.append(
+            piece_table(values, finite, activation, dtype, None if scale is None else scale[..., piece], saturation)
+        )
     return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]}
 
 

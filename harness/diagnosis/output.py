@@ -14,9 +14,14 @@ MOST_COMPONENTS = 64
 
 
 def judge_outputs(
-    reconstruction: Tensor, inputs: Tensor, live: list[int], training: Tensor | None, dtype: torch.dtype, thresholds: Thresholds
+    reconstruction: Tensor,
+    inputs: Tensor,
+    live: list[int],
+    training: Tensor | None,
+    dtype: torch.dtype,
+    thresholds: Thresholds,
 ) -> list[OutputDiagnosis]:
-    """One `OutputDiagnosis` a member of `reconstruction` `[member, sample, feature]`, with as many PCA levels as live units."""
+    """One `OutputDiagnosis` a member of `reconstruction` `[member, sample, feature]`; a PCA level for each live unit."""
     components = min(max(live, default=0), MOST_COMPONENTS, inputs.shape[-1], len(inputs))
     levels = _levels(inputs, training, components)
     rows = "evaluation" if training is None else "training"

@@ -24,7 +24,7 @@ def bins_for(rows: int) -> int:
 
 
 def codes(activations: Tensor, bins: int) -> Tensor:
-    """Quantile bins of each unit, `[*member, unit, sample]`; a value that holds a bin's share of the rows is a code of its own.
+    """Quantile bins of each unit, `[*member, unit, sample]`; a value with a bin's share of the rows is its own code.
 
     >>> codes(torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0], [2.0], [3.0]]), 2).tolist()
     [[2, 2, 2, 2, 0, 0, 1]]
@@ -65,7 +65,7 @@ def shared_pairs(
 
 
 def _tables(code: Tensor, bins: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Plug-in information of every pair, `[member, unit, unit]` nats (the entropy on the diagonal), and codes in use."""
+    """Plug-in information of every pair, `[member, unit, unit]` nats (entropy on the diagonal), and codes in use."""
     members, units, rows = code.shape
     kinds = 2 * bins
     hot = torch.zeros(members, units, kinds, rows, dtype=torch.float32)

@@ -45,16 +45,16 @@ def relate(
 ) -> list[Relations]:
     """The relations of each member of `[member, sample, unit]`; `live` and `comparable` are `[member, unit]`."""
     if activations.shape[-1] > thresholds.large_units:
-        return [
-            _large(each, *flags, thresholds) for each, *flags in zip(activations, live, comparable, strict=True)
-        ]
+        return [_large(activations[m], live[m], comparable[m], thresholds) for m in range(len(live))]
     found: list[Relations] = []
     for part in _parts(tuple(activations.shape)):
         found += _small(activations[part], live[part], comparable[part], thresholds)
     return found
 
 
-def comparable_units(live: NDArray[np.bool_], fired: NDArray[np.int64], rows: int, can_be_off: bool, few: int) -> NDArray[np.bool_]:
+def comparable_units(
+    live: NDArray[np.bool_], fired: NDArray[np.int64], rows: int, can_be_off: bool, few: int
+) -> NDArray[np.bool_]:
     """`[member, unit]`: live units whose correlation is no accident of one to four firing rows.
 
     A unit that varies below its threshold and never crosses it varies on every row, and can be compared.
@@ -78,7 +78,9 @@ def _small(
     copies = _copies(values, correlation, comparable, thresholds)
     shared = np.full(len(live), -1)
     if values.shape[-1] <= thresholds.pair_units:
-        pairs = shared_pairs(values, comparable, correlation, thresholds.nonlinear_share, thresholds.duplicate_correlation)
+        pairs = shared_pairs(
+            values, comparable, correlation, thresholds.nonlinear_share, thresholds.duplicate_correlation
+        )
         shared = pairs.sum((-2, -1))
     ranks = effective_rank(values)
     rows = values.shape[-2]
@@ -127,7 +129,8 @@ def _copies(
     alike &= comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((units, units), dtype=bool), 1)
     first = alike.argmax(-2)
     return [
-        {int(unit): int(first[member, unit]) for unit in np.flatnonzero(alike[member].any(-2))} for member in range(len(alike))
+        {int(unit): int(first[member, unit]) for unit in np.flatnonzero(alike[member].any(-2))}
+        for member in range(len(alike))
     ]
 
 

@@ -44,8 +44,8 @@ class UnitDiagnosis:
     """One unit: its verdict, its flags, and every measure with its 95 % interval.
 
     Args:
-        activation_frequency: share of rows on which it fires; NaN where the activation has no off state. Its interval is
-            Wilson's; `activation_frequency_bounds` are Clopper-Pearson's, on which "never" and "always" rest.
+        activation_frequency: share of rows on which it fires; NaN where the activation has no off state. Its interval
+            is Wilson's; `activation_frequency_bounds` are Clopper-Pearson's, on which "never" and "always" rest.
         entropy_bits: of the unit's values at `resolution`.
         mutual_information: nats with the labels if given, else the largest over factors; `references` has each.
         variation: standard deviation / RMS, from 0 (constant) to 1 (mean zero).

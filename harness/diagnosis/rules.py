@@ -198,7 +198,8 @@ def dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArra
 def output_verdict(numbers: dict[str, float], thresholds: Thresholds = THRESHOLDS) -> OutputVerdict:
     """What a reconstruction is, from `finite`, `testable`, `variance_ratio`, `r2`, `r2_high`, `dead_share`.
 
-    >>> output_verdict({"finite": 1, "testable": 1, "variance_ratio": 0, "r2": -0.1, "r2_high": 0, "dead_share": 1}).value
+    >>> numbers = {"finite": 1, "testable": 1, "variance_ratio": 0, "r2": -0.1, "r2_high": 0, "dead_share": 1}
+    >>> output_verdict(numbers).value
     'mean_output'
     """
     if not numbers["finite"]:

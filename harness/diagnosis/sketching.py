@@ -111,7 +111,9 @@ def _find(
             units = (partner >= 0).nonzero()[:, 0]
             units = units[[int(start + unit) not in copies for unit in units]]
             exact = _exact(activations, units + start, partner[units], compared, ranks)
-            for unit, other, value in zip((units + start).tolist(), partner[units].tolist(), exact.tolist(), strict=True):
+            for unit, other, value in zip(
+                (units + start).tolist(), partner[units].tolist(), exact.tolist(), strict=True
+            ):
                 if value >= needed - 1e-6:
                     copies[unit], strengths[unit] = other, min(value, 1.0)
     return copies, strengths
@@ -143,6 +145,11 @@ def _participation(activations: Tensor, live: NDArray[np.bool_], thresholds: Thr
         return float("nan")
     alive = torch.from_numpy(np.flatnonzero(live))
     blocks = [alive[start : start + BLOCK] for start in range(0, count, BLOCK)]
-    directions = torch.cat([directed(activations[:, block].T, torch.ones(len(block), dtype=torch.bool)) for block in blocks])
-    squares = sum(float((directions[start : start + BLOCK] @ directions.T).square().double().sum()) for start in range(0, count, BLOCK))
+    directions = torch.cat(
+        [directed(activations[:, block].T, torch.ones(len(block), dtype=torch.bool)) for block in blocks]
+    )
+    squares = sum(
+        float((directions[start : start + BLOCK] @ directions.T).square().double().sum())
+        for start in range(0, count, BLOCK)
+    )
     return count**2 / squares

@@ -43,7 +43,9 @@ class Influence:
         return self.changed / self.members if self.members else 0.0
 
 
-def sweep(diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5) -> list[Influence]:
+def sweep(
+    diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
+) -> list[Influence]:
     """One `Influence` for each threshold of this project's own that decides verdicts.
 
     Args:
@@ -59,17 +61,26 @@ def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
     now = [_verdicts(batch, thresholds) for batch in batches]
-    moved = [[_verdicts(batch, replace(thresholds, **{name: each})) for batch in batches] for each in tried]
+    moved = [[_verdicts(batch, _with(thresholds, name, each)) for batch in batches] for each in tried]
     changed = sum(
         any(then[b][m] != found for then in moved) for b, verdicts in enumerate(now) for m, found in enumerate(verdicts)
     )
     tallies = [_changes(now, then) for then in moved]
     members = sum(len(verdicts) for verdicts in now)
-    return Influence(name, value, tried[0], tried[-1], members, changed, max(tallies, key=lambda each: each.total()))
+    return Influence(
+        name, value, tried[0], tried[-1], members, changed, max(tallies, key=lambda each: sum(each.values()))
+    )
+
+
+def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
+    changed: dict[str, Any] = {name: value}
+    return replace(thresholds, **changed)
 
 
 def _changes(now: list[list[str]], then: list[list[str]]) -> Counter[str]:
-    pairs = ((old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True))
+    pairs = (
+        (old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True)
+    )
     return Counter(f"{old} -> {new}" for old, new in pairs if old != new)
 
 
@@ -114,7 +125,9 @@ def _batch(alike: list[Stored]) -> Batch:
         testable=~(verdicts == "not_testable").any(-1),
         finite=verdicts != "invalid",
         p_adjusted=_units(alike, lambda unit: _smallest_p(unit), 1.0),
-        **{name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()},
+        **{
+            name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()
+        },
     )
     links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
     dimension = first["measures"].get("dimension")
