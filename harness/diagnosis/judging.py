@@ -78,8 +78,8 @@ def diagnose(
     """
     labels, factors = (labels, factors) if information else (None, None)
     request = checked(
-        activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale, ablation,
-        blocks, training_inputs, normalised, thresholds,
+        activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale,
+        ablation, blocks, training_inputs, normalised, thresholds,
     )  # fmt: skip
     found = judge(request)
     return found if members else found[0]

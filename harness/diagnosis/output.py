@@ -21,7 +21,7 @@ def judge_outputs(
     dtype: torch.dtype,
     thresholds: Thresholds,
 ) -> list[OutputDiagnosis]:
-    """One `OutputDiagnosis` a member of `reconstruction` `[member, sample, feature]`; a PCA level for each live unit."""
+    """One `OutputDiagnosis` a member of `[member, sample, feature]`, with a PCA level for each live unit."""
     components = min(max(live, default=0), MOST_COMPONENTS, inputs.shape[-1], len(inputs))
     levels = _levels(inputs, training, components)
     rows = "evaluation" if training is None else "training"
