@@ -6,9 +6,9 @@ from typing import Any
 
 from harness.grid.stacking import StackPlan
 
-# member-steps per second and core of the source network at batch 64, with snapshots; on a shared machine of two cores
-# (harness run experiments/quickstart.yaml): right within a factor of two or so
-STACKED, ALONE = 4000.0, 500.0
+# seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40 and
+# alone on a shared machine: right within a factor of two or so, for networks of this size
+PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 2.6e-3, 0.19e-3, 2.2e-3
 STARTING = 10.0  # seconds of a run before the first step and after the last: libraries, store, report
 PER_MEMBER = 0.06  # seconds: the verdict with its references, and the tracker's rows
 CORES = 2
@@ -69,17 +69,25 @@ def member_steps(training: Training, plans: Sequence[StackPlan]) -> list[int]:
     return [sum(training.steps(member.variant.levels) for member in plan.members) for plan in plans]
 
 
-def minutes(steps: Sequence[int], members: int, alone: Sequence[bool], rate: float | None = None) -> float:
+def minutes(steps: Sequence[int], sizes: Sequence[int], alone: Sequence[bool], rate: float | None = None) -> float:
     """About how long a run takes on two cores.
 
     Args:
         steps: member-steps of each stack.
-        members: of the experiment.
+        sizes: members of each stack.
         alone: whether the members of each stack train one by one.
         rate: member-steps per second and core, where earlier results have shown it.
     """
-    seconds = sum(each / (ALONE if single else rate or STACKED) for each, single in zip(steps, alone, strict=True))
-    return (STARTING + (seconds + PER_MEMBER * members) / CORES) / 60
+    seconds = sum(
+        each / rate if rate else _seconds(each, size, single)
+        for each, size, single in zip(steps, sizes, alone, strict=True)
+    )
+    return (STARTING + (seconds + PER_MEMBER * sum(sizes)) / CORES) / 60
+
+
+def _seconds(steps: int, size: int, alone: bool) -> float:
+    # a batched step costs what one costs, and a little more for each member
+    return steps * (ALONE_STEP if alone else PER_STEP / size + PER_MEMBER_STEP)
 
 
 def metric_rows(training: Training, plans: Sequence[StackPlan], units: int, terms: int) -> int:

@@ -123,7 +123,9 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
         member_steps=sum(steps),
         metric_rows=rows,
         megabytes=round(costs.megabytes(rows, members), 1),
-        minutes=round(costs.minutes(steps, members, [why is not None for why in reasons], rate), 2),
+        minutes=round(
+            costs.minutes(steps, [len(each.members) for each in cut], [why is not None for why in reasons], rate), 2
+        ),
         detectable=costs.detectable(len(experiment.seeds), earlier),
         notes=_notes(experiment, rate),
     )

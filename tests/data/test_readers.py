@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,6 @@ def test_an_archive_with_other_things_in_it_is_refused(tmp_path):
 
 
 def _bytes_of(folder, kind: str) -> bytes:
-    content = open(written(folder, kind), "rb").read()
+    content = Path(written(folder, kind)).read_bytes()
     (folder / "w").write_bytes(content)
     return content

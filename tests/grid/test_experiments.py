@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table of complaints reads better with one of them a line
 """From the words of a file to variants: what is crossed, what is refused, and with which sentence."""
 
 import itertools
@@ -268,7 +269,7 @@ words = st.sampled_from(
 )
 
 
-@settings(max_examples=250, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys=st.dictionaries(st.sampled_from([*BASE, "baseline", "train", "zip", "include", "exclude", "data", "contrasts", "interactions", "x"]),
                             st.one_of(words, st.lists(words, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
                                       st.dictionaries(words, words, max_size=3).map(lambda each: "{" + ", ".join(f"{k}: {v}" for k, v in each.items()) + "}"))))  # fmt: skip
