@@ -1,0 +1,56 @@
+"""The members as arrays `[variant, seed]`: where a member has no number there is NaN, and a category that says why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.effects.outcomes import OUTCOMES, category, outcome_value
+from harness.results.records import Level, MemberRecord
+
+Array = NDArray[np.float64]
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class MemberTable:
+    """All members of an experiment, by variant and seed.
+
+    Args:
+        variants: names. levels: of each variant.
+        seeds: in ascending order.
+        values: outcome -> `[variant, seed]`, NaN where the member has no number.
+        categories: `[variant, seed]`: collapsed, not collapsed, diverged, failed, invalid, not_testable, not run.
+        records: (variant index, seed index) -> member.
+    """
+
+    variants: tuple[str, ...]
+    levels: tuple[Mapping[str, Level], ...]
+    seeds: tuple[int, ...]
+    values: Mapping[str, Array]
+    categories: NDArray[np.str_]
+    records: Mapping[tuple[int, int], MemberRecord]
+
+    @property
+    def refused(self) -> NDArray[np.bool_]:
+        """`[variant]`: every member that was tried failed, so the levels cannot be applied to this case at all."""
+        tried = self.categories != NOT_RUN
+        return tried.any(axis=1) & ((self.categories == "failed") | ~tried).all(axis=1)
+
+
+def member_table(records: Sequence[MemberRecord], seeds: Sequence[int] = ()) -> MemberTable:
+    """The members by variant (in order of appearance) and seed (ascending; `seeds` adds those that were to be run)."""
+    names = tuple(dict.fromkeys(record.variant for record in records))
+    all_seeds = tuple(sorted({*seeds, *(record.seed for record in records)}))
+    row = {name: place for place, name in enumerate(names)}
+    column = {seed: place for place, seed in enumerate(all_seeds)}
+    at = {(row[record.variant], column[record.seed]): record for record in records}
+    levels = {record.variant: record.levels for record in records}
+    values = {name: np.full((len(names), len(all_seeds)), np.nan) for name in OUTCOMES}
+    categories = np.full((len(names), len(all_seeds)), NOT_RUN, dtype="<U16")
+    for place, record in at.items():
+        categories[place] = category(record)
+        for name, outcome in OUTCOMES.items():
+            values[name][place] = outcome_value(outcome, record)
+    return MemberTable(names, tuple(levels[name] for name in names), all_seeds, values, categories, at)
