@@ -17,10 +17,13 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
 ) -> None:
     """What an experiment would run, what it can detect and what it costs. Trains and writes nothing."""
+    from harness.cli.earlier import deviations, earlier_records, rate
     from harness.grid.loading import load_experiment
     from harness.grid.plan import plan as plan_of
 
-    found = plan_of(load_experiment(file))
+    experiment = load_experiment(file)
+    records = earlier_records(experiment, Path("mlruns"))
+    found = plan_of(experiment, deviations(experiment, records), rate(records))
     if json:
         typer.echo(json_format.dumps(found.to_dict(), indent=2))
         return

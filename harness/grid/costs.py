@@ -6,8 +6,8 @@ from typing import Any
 
 from harness.grid.stacking import StackPlan
 
-# seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40 and
-# alone on a shared machine: right within a factor of two or so, for networks of this size
+# seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40
+# and alone on a shared machine: right within a factor of two or so, for networks of this size
 PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 2.6e-3, 0.19e-3, 2.2e-3
 STARTING = 10.0  # seconds of a run before the first step and after the last: libraries, store, report
 PER_MEMBER = 0.06  # seconds: the verdict with its references, and the tracker's rows

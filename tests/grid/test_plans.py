@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import time
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from harness.cli.earlier import deviations, rate
 from harness.cli.plan import plan as print_plan
 from harness.grid import Experiment, load_experiment
 from harness.grid.costs import Training, detectable, minutes
 from harness.grid.plan import plan
+from harness.results import MemberRecord
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -96,6 +99,27 @@ def test_five_thousand_members_are_planned_in_seconds():
     start = time.perf_counter()
     assert plan(made).members == 5000
     assert time.perf_counter() - start < 2
+
+
+def record(name, levels, seed, verdict, seconds=2.0):
+    history = {"step": [0.0, 40.0]}
+    plain = {"error": None, "diverged_step": None, "flags": [], "units": 4, "live_units": 2, "r2": 0.5, "pca_r2": []}
+    rest = {"losses": {}, "history": history, "unit_history": {}, "died_at": [], "diagnosis": {}, "examples": {}}
+    return MemberRecord(key=f"{name} {seed}", variant=name, levels=levels, seed=seed, status="ok", verdict=verdict,
+                        seconds=seconds, logged_at=0, **plain, **rest)  # fmt: skip
+
+
+def test_earlier_results_tell_how_much_seeds_differ_and_how_fast_they_train():
+    made = forum_with(3, activation=["relu", "elu"])
+    dead, alive = "full_collapse", "healthy"
+    fate = {"relu": (dead, dead, alive), "elu": (dead, alive, alive)}
+    records = [record(a, {"activation": a}, seed, fate[a][seed]) for a in fate for seed in range(3)]
+    # differences by seed: 0, -1, 0
+    expected = statistics.stdev([0, -1, 0])
+    assert deviations(made, records) == {"share collapsed, activation": pytest.approx(expected)}
+    assert rate(records) == pytest.approx(20)
+    assert deviations(made, []) == {}
+    assert rate([]) is None
 
 
 def test_json_is_one_document_and_text_is_for_reading(capsys, tmp_path, monkeypatch):
