@@ -20,7 +20,7 @@ def earlier_records(experiment: "Experiment", root: Path) -> "list[MemberRecord]
 
 
 def deviations(experiment: "Experiment", records: "Sequence[MemberRecord]") -> dict[str, float]:
-    """For each factor the largest standard deviation, over seeds, of a level's mean difference in the share collapsed."""
+    """For each factor the largest standard deviation over seeds of a level's mean difference in the share collapsed."""
     from harness.effects.table import member_table
 
     known = [record for record in records if set(record.levels) == set(experiment.factors)]
