@@ -3,25 +3,27 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from harness.case import Case
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
 from harness.data.tensors import of_dataset, tensor
 from harness.errors import HarnessError, unknown
 
+if TYPE_CHECKING:
+    from harness.case import Case
+
 MINIMUM_ROWS = 10  # a fifth held out must leave at least two rows to judge
 MINIMUM_HELD_OUT = 2
 HELD_OUT = 5  # one row, or block of rows, in so many
 
 
-def split_of(case: Case, data: str | None = None) -> Split:
+def split_of(case: "Case", data: str | None = None) -> Split:
     """The case's rows in memory, or those of a data set or file in their place.
 
     Where the case has no `evaluation`, a fixed fifth of the rows is held out, whole blocks of them where rows have
@@ -111,7 +113,7 @@ def _other_rows(data: str) -> tuple[Rows, Rows | None]:
     return Rows(read_array(data)), None
 
 
-def _own_rows(case: Case) -> tuple[Rows, Rows | None]:
+def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
     train = _as_rows(case.data(), f"case {case.name}: data")
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
