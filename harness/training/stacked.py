@@ -61,6 +61,7 @@ class Stacked:
     def step(self, batch: Tensor) -> tuple[Tensor, State]:
         """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
         self.program.train()
+        batch = batch.contiguous()  # an index chooses the strides of what it picks
         draws = self._draws.take(self._sites_of(batch))
         state = (self.parameters, self.buffers, batch, self.numbers, draws)
         gradients, (totals, (terms, buffers)) = self._gradients(batch.shape, *state)

@@ -1,4 +1,4 @@
-"""A program's step written out as one straight list of tensor operations: the same numbers, bit for bit, in half the time.
+"""A program's step written out as one straight list of tensor operations: the same bits in half the time.
 
 What Python did to find out which operations a step needs (the author's loss, `vmap`, the gradient) is done once and
 kept. Only for programs that keep no state in Python, since such state would be kept as it was.
@@ -46,8 +46,7 @@ def written_out(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Gra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # traced on copies: a step may change its buffers in place
-            graph = make_fx(lambda *each: function(*_filled(arguments, each)))(*(each.clone() for each in tensors))
+            graph = make_fx(lambda *each: function(*_filled(arguments, each)))(*map(_copied, tensors))
         except Exception:
             return None
     _drop_empty_moves(graph)
@@ -70,6 +69,11 @@ def _same_shape(node: Node) -> bool:
         return False
     before, after = source.meta["val"], node.meta["val"]
     return bool(before.shape == after.shape and before.stride() == after.stride())
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, since a step may change its buffers in place; slices (parameters) never are."""
+    return tensor.clone() if tensor.is_contiguous() else tensor
 
 
 def _tensors(arguments: Any) -> list[Tensor]:
