@@ -14,6 +14,7 @@ from harness.grid.stacking import stacks
 if TYPE_CHECKING:
     from harness.case import Case
     from harness.data.rows import Split
+    from harness.training import Stackability
 
 CONFIRMING_SEEDS = 8
 MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
@@ -98,8 +99,9 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
     subject = _subject(experiment)
     refused = _refused(subject)
     cut = stacks(experiment)
-    alone = _alone(subject, {level for name, level, _ in refused if name == "penalty"})
-    reasons = [alone.get(str(each.members[0].variant.levels.get("penalty", "as_posted"))) for each in cut]
+    stacking = _stacking(subject, {level for name, level, _ in refused if name == "penalty"})
+    sites = [str(each.members[0].variant.levels.get("penalty", "as_posted")) for each in cut]
+    reasons = [_alone(stacking.get(site)) for site in sites]
     training = Training(subject.case.training(), len(subject.split.train))
     steps = costs.member_steps(training, cut)
     rows = costs.metric_rows(training, cut, *_units_and_terms(subject))
@@ -127,7 +129,7 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
             costs.minutes(steps, [len(each.members) for each in cut], [why is not None for why in reasons], rate), 2
         ),
         detectable=costs.detectable(len(experiment.seeds), earlier),
-        notes=_notes(experiment, rate),
+        notes=[*_split_numbers(experiment, stacking), *_notes(experiment, rate)],
     )
 
 
@@ -157,19 +159,33 @@ def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> 
     return NotApplicable(f"{name}: {level}", why, variants * len(experiment.seeds))
 
 
-def _alone(subject: _Subject, refused: set[Any]) -> dict[str, str | None]:
-    """For each penalty why its members cannot be batched, or None; tried without the other remedies."""
+def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, Stackability]":
+    """For each penalty how its members can be batched; tried without the other remedies."""
     from harness.remedies import treat
     from harness.training import stackability
 
     factors = subject.experiment.factors
     sites = map(str, subject.experiment.levels("penalty")) if "penalty" in factors else ("as_posted",)
-    found: dict[str, str | None] = {}
-    for site in sites:
-        if site not in refused:
-            tried = stackability(treat(subject.case, {"penalty": site}, subject.split), subject.split.train.inputs)
-            found[site] = None if tried.rule is not None else tried.reason
-    return found
+    inputs = subject.split.train.inputs
+    return {
+        site: stackability(treat(subject.case, {"penalty": site}, subject.split), inputs)
+        for site in sites
+        if site not in refused
+    }
+
+
+def _alone(stacking: "Stackability | None") -> str | None:
+    return None if stacking is None or stacking.rule is not None else stacking.reason
+
+
+def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]") -> list[str]:
+    """Factors that a loss takes as plain numbers only, so that their levels are batched apart."""
+    return [
+        f"penalty {site}: the loss takes {name} as a plain number only, so its levels are batched apart"
+        for site, found in stacking.items()
+        for name in sorted(found.fixed)
+        if found.rule is not None and name in experiment.factors
+    ]
 
 
 def _units_and_terms(subject: _Subject) -> tuple[int, int]:

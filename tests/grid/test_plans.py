@@ -92,6 +92,13 @@ def test_what_cannot_be_batched_is_told_before_it_runs():
     assert ".item()" in found.stacks[0].alone
 
 
+def test_a_number_that_the_posted_loss_takes_as_a_plain_one_is_told():
+    posted, corrected = (plan(forum_with(case=name, rho=[0.05, 0.1])).notes for name in ("forum", "corrected"))
+    sentence = "penalty as_posted: the loss takes rho as a plain number only, so its levels are batched apart"
+    assert sentence in posted
+    assert sentence not in corrected
+
+
 def test_five_thousand_members_are_planned_in_seconds():
     numbers = [place / 100 for place in range(1, 26)]
     made = forum_with(50, rho=numbers, penalty=["none", "kl_sigmoid_of_relu"], batchnorm=["off", "on"])
