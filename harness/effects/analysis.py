@@ -59,7 +59,7 @@ class Effects:
 
     @property
     def family(self) -> tuple[Effect, ...]:
-        """Everything that was tested together."""
+        """Everything that was declared: p is adjusted over it, for each outcome by itself."""
         return (*self.effects, *self.interactions, *self.contrasts)
 
     def of(self, outcome: str) -> tuple[Effect, ...]:
@@ -97,7 +97,8 @@ def analyse(records: Sequence[MemberRecord], experiment: Declared) -> Effects:
 
     Returns:
         Effects over seeds: per seed the mean difference over the variants that differ in nothing else, then mean, t
-        interval and exact sign flips over seeds. p is adjusted over everything in it.
+        interval and exact sign flips over seeds. p is adjusted over all levels, interactions and contrasts, for each
+        outcome by itself.
     """
     table = member_table(records, experiment.seeds)
     found = [
@@ -119,7 +120,12 @@ def analyse(records: Sequence[MemberRecord], experiment: Declared) -> Effects:
 
 
 def _adjusted(found: Sequence[Effect]) -> list[Effect]:
-    adjusted = benjamini_hochberg(np.array([each.p for each in found]))
+    """With p adjusted over everything that was declared, one family for each outcome."""
+    p_values = np.array([each.p for each in found])
+    outcomes = np.array([each.outcome for each in found])
+    adjusted = np.full(len(found), np.nan)
+    for name in OUTCOMES:
+        adjusted[outcomes == name] = benjamini_hochberg(p_values[outcomes == name])
     with_family = [replace(each, p_adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
     return [replace(each, confirmed=is_confirmed(each)) for each in with_family]
 

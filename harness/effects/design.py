@@ -13,8 +13,9 @@ class Design:
     """The limits of an experiment with so many seeds.
 
     Args:
-        seeds: of the experiment. tests: in the family that p is adjusted over.
+        seeds: of the experiment. tests: in the family that p is adjusted over: all that is declared, on one outcome.
         least_p: the smallest p that so many seeds can give: all agree, 2 / 2^S.
+        needed: how many tests must reach least_p together for any to stay below .05 after adjustment.
         can_confirm: whether 8 seeds are there.
         detectable: factor -> smallest true effect on collapse that 4 of 5 repetitions would find (before adjustment).
         sentences: the same in words.
@@ -23,6 +24,7 @@ class Design:
     seeds: int
     tests: int
     least_p: float
+    needed: int
     can_confirm: bool
     detectable: dict[str, float]
     sentences: tuple[str, ...]
@@ -34,12 +36,12 @@ class Design:
 
 def design_of(seeds: int, effects: Sequence[Effect]) -> Design:
     """The limits, from the number of seeds and the spread that the per-seed differences had."""
-    tests = sum(math.isfinite(each.p) for each in effects)
+    tests = sum(math.isfinite(each.p) and each.outcome == "collapsed" for each in effects)
     least = min(1.0, 2.0 ** (1 - seeds))
+    needed = max(1, math.ceil(least * tests / SIGNIFICANT - 1e-9))
     detectable = _detectable(effects)
-    return Design(
-        seeds, tests, least, seeds >= CONFIRMING_SEEDS, detectable, _sentences(seeds, tests, least, detectable)
-    )
+    sentences = _sentences(seeds, tests, least, needed, detectable)
+    return Design(seeds, tests, least, needed, seeds >= CONFIRMING_SEEDS, detectable, sentences)
 
 
 def _detectable(effects: Sequence[Effect]) -> dict[str, float]:
@@ -50,12 +52,17 @@ def _detectable(effects: Sequence[Effect]) -> dict[str, float]:
     return found
 
 
-def _sentences(seeds: int, tests: int, least: float, detectable: dict[str, float]) -> tuple[str, ...]:
-    found = [f"With {seeds} seeds the smallest possible p is {least:.2g}; it is adjusted over {tests} tests."]
+def _sentences(seeds: int, tests: int, least: float, needed: int, detectable: dict[str, float]) -> tuple[str, ...]:
+    found = [
+        f"With {seeds} seeds the smallest possible p is {least:.2g}; it is adjusted over {tests} tests an outcome."
+    ]
     if seeds < CONFIRMING_SEEDS:
         found.append(f"Fewer than {CONFIRMING_SEEDS} seeds confirm nothing: estimates and intervals only.")
-    elif least > SIGNIFICANT:
-        found.append("No p of so few seeds can be significant.")
+    elif needed > 1:
+        found.append(
+            f"A single effect alone cannot be confirmed: at least {needed} of the {tests} tests must have the "
+            "smallest p. More seeds, or fewer declared tests, would change that."
+        )
     shown = ", ".join(f"{factor} {size:.2f}" for factor, size in detectable.items())
     if shown:
         found.append(

@@ -1,0 +1,113 @@
+"""`harness effects EXPERIMENT`: what every level does to collapse, from stored results; nothing is trained."""
+
+import json as json_format
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.effects import Effect, Effects
+
+
+def effects(
+    experiment: Annotated[str, typer.Argument(help="An experiment that was run: its YAML file, or its name.")],
+    outcome: Annotated[str, typer.Option(help="collapsed, live_fraction, r2 or r2_not_collapsed.")] = "collapsed",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+) -> None:
+    """What each level does to collapse, with intervals over seeds; from stored results."""
+    from harness.effects.outcomes import OUTCOMES
+    from harness.errors import unknown
+
+    if outcome not in OUTCOMES:
+        raise HarnessError(f"--outcome: {unknown('outcome', outcome, OUTCOMES)}")
+    found = stored_effects(experiment)
+    if json:
+        typer.echo(json_format.dumps(found.to_dict(), allow_nan=False))
+        return
+    _show(found, outcome)
+
+
+def stored_effects(experiment: str) -> "Effects":
+    """The effects in the stored results of an experiment.
+
+    Raises:
+        HarnessError: when it was not run.
+    """
+    from harness.effects import analyse, stored_experiment, stored_members
+    from harness.experiment.work import prepare, results_folder
+    from harness.results import read_results
+
+    if experiment.endswith((".yaml", ".yml")):
+        from harness.grid import load_experiment
+
+        declared = load_experiment(Path(experiment))
+        folder = results_folder(declared.name, Path.cwd())
+        records = prepare(declared, folder).records() if folder.is_dir() else []
+    else:
+        folder = results_folder(experiment, Path.cwd())
+        results = read_results(folder)
+        if not results.records:
+            raise HarnessError(f"{folder}: no results; `harness run FILE.yaml` makes them{_known(folder.parent)}")
+        declared, records = stored_experiment(results), stored_members(results)
+    if not records:
+        raise HarnessError(f"{folder}: no results of this experiment; `harness run {experiment}` makes them")
+    return analyse(records, declared)
+
+
+def _known(folder: Path) -> str:
+    names = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
+    return f". There are: {', '.join(names)}" if names else ""
+
+
+def _show(found: "Effects", outcome: str) -> None:
+    from rich.console import Console
+
+    from harness.effects import answer
+
+    console = Console()
+    for line in answer(found):
+        console.print(line, markup=False, highlight=False)
+    for title, rows in (
+        ("Effects", found.effects),
+        ("Interactions", found.interactions),
+        ("Contrasts", found.contrasts),
+    ):
+        chosen = [each for each in rows if each.outcome == outcome]
+        if chosen:
+            console.print(_table(f"{title} on {outcome}", chosen))
+    for sentence in found.design.sentences:
+        console.print(sentence, markup=False, highlight=False)
+
+
+def _table(title: str, rows: "Sequence[Effect]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("factor", "level", "against"):
+        table.add_column(name, overflow="fold")
+    for name in ("estimate", "95 % interval", "p", "adjusted", "seeds", "blocks (differ)"):
+        table.add_column(name, justify="right")
+    table.add_column("confirmed")
+    for each in rows:
+        table.add_row(*map(Text, _cells(each)))
+    return table
+
+
+def _cells(effect: "Effect") -> list[str]:
+    bounds = f"{effect.low:+.3f} to {effect.high:+.3f}" if math.isfinite(effect.low) else effect.interval or effect.note
+    return [
+        *(effect.factor, str(effect.level), str(effect.baseline)),
+        f"{effect.estimate:+.3f}" if effect.estimable else "-",
+        bounds,
+        *(f"{value:.3g}" if math.isfinite(value) else "-" for value in (effect.p, effect.p_adjusted)),
+        *(str(effect.seeds), f"{effect.blocks} ({effect.discordant})"),
+        "yes" if effect.confirmed else "",
+    ]

@@ -1,0 +1,139 @@
+"""The experiment's question, answered in five lines: what reduces collapse, what does not, what worsens it, what else.
+
+Nothing is said to work unless it is confirmed, and nothing is said to have no effect: what was not shown is said with
+the interval that is left.
+"""
+
+import math
+from collections.abc import Sequence
+
+from harness.effects.analysis import Effects
+from harness.effects.effect import CONFIRMING_SEEDS, Effect
+
+SHOWN = 4
+
+
+def answer(effects: Effects) -> list[str]:
+    """Five lines: how common collapse is, what reduces it, what worsens it or was not shown, what else, the scope."""
+    found = sorted((each for each in effects.of("collapsed") if each.estimable), key=lambda each: each.estimate)
+    confirmed = [each for each in found if each.confirmed]
+    return [
+        _how_common(effects),
+        _reduces(found, confirmed, effects.design.seeds),
+        _others(found, confirmed, effects),
+        _what_else(effects),
+        effects.scope,
+    ]
+
+
+def phrase(effect: Effect) -> str:
+    """An effect in words and numbers.
+
+    >>> phrase(Effect("level", "batchnorm", "on", "off", "collapsed", -0.5, -0.6, -0.4, p_adjusted=0.002, seeds=10))
+    'batchnorm on (against off) -50 points [-60, -40], adjusted p .002, 10 seeds'
+    """
+    unit = 100 if effect.outcome in ("collapsed", "live_fraction") else 1
+    form = "+.0f" if unit == 100 else "+.2f"
+    bounds = f"[{_signed(effect.low * unit, form)}, {_signed(effect.high * unit, form)}]"
+    if not math.isfinite(effect.low):
+        bounds = f"({effect.interval})"
+    points = " points" if unit == 100 else ""
+    sure = f"adjusted p {_p(effect.p_adjusted)}, {effect.seeds} seeds"
+    lost = effect.diverged + effect.failed + effect.unjudged
+    worst = f"{_signed(effect.worst_low * unit, form)} to {_signed(effect.worst_high * unit, form)}"
+    doubt = f", with {lost} members lost: {worst} at worst" if lost and math.isfinite(effect.worst_low) else ""
+    return f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{doubt}"
+
+
+def _how_common(effects: Effects) -> str:
+    judged = sum(cell.judged for cell in effects.cells)
+    collapsed = sum(cell.collapsed for cell in effects.cells)
+    lost = _lost(effects)
+    base = next((cell for cell in effects.cells if cell.levels == dict(effects.baseline)), None)
+    if not judged:
+        return f"How often: not estimable, no member has a verdict{lost}."
+    text = f"How often: {collapsed} of {judged} judged members collapsed{lost}"
+    if base is None or not base.judged:
+        return f"{text}; the baseline itself was not judged."
+    share = f"{base.collapsed} of {base.judged} seeds, 95 % interval {base.low:.2f} to {base.high:.2f}"
+    return f"{text}; of the baseline ({base.variant}) {share}."
+
+
+def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -> str:
+    helps = [each for each in confirmed if each.estimate < 0]
+    if helps:
+        return f"Reduces collapse (share collapsed, averaged over the other factors): {_listed(helps)}."
+    if not found:
+        return "Reduces collapse: nothing can be said, no level has a matched baseline with verdicts."
+    best = found[0]
+    limit = (
+        f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
+    )
+    if best.estimate >= 0:
+        return f"Reduces collapse: no level did in these seeds ({limit})."
+    return f"Reduces collapse: {limit}; the largest reduction seen is {phrase(best)}."
+
+
+def _others(found: Sequence[Effect], confirmed: Sequence[Effect], effects: Effects) -> str:
+    worse = [each for each in reversed(confirmed) if each.estimate > 0]
+    open_ones = [each for each in found if not each.confirmed]
+    parts = [f"Worsens it: {_listed(worse)}" if worse else "Worsens it: nothing confirmed"]
+    if open_ones:
+        shown = ", ".join(
+            _brief(each) for each in sorted(open_ones, key=lambda each: abs(each.estimate), reverse=True)[:6]
+        )
+        more = f" and {len(open_ones) - 6} more" if len(open_ones) > 6 else ""
+        parts.append(f"not shown either way (95 % intervals in points): {shown}{more}")
+    crossed = [each for each in effects.interactions if each.outcome == "collapsed" and each.confirmed]
+    if crossed:
+        parts.append(f"effects that depend on each other: {', '.join(dict.fromkeys(each.factor for each in crossed))}")
+    lost = [f"{each.factor} {each.level}" for each in effects.of("collapsed") if not each.estimable]
+    if lost:
+        parts.append(f"not estimable: {', '.join(dict.fromkeys(lost))}")
+    return "; ".join(parts) + "."
+
+
+def _what_else(effects: Effects) -> str:
+    fits = [each for each in effects.of("r2") if each.estimable]
+    confirmed = sorted((each for each in fits if each.confirmed), key=lambda each: -abs(each.estimate))
+    if confirmed:
+        return f"What else (R2 of the reconstruction): {_listed(confirmed)}."
+    if not fits:
+        return "What else: no reconstruction was judged, so whether a live code is of use is not known."
+    largest = max(fits, key=lambda each: abs(each.estimate))
+    return f"What else (R2 of the reconstruction): no confirmed change; the largest seen is {phrase(largest)}."
+
+
+def _lost(effects: Effects) -> str:
+    counts: dict[str, int] = {}
+    for cell in effects.cells:
+        for kind, count in cell.counts.items():
+            counts[kind] = counts.get(kind, 0) + count
+    said = [f"{count} {kind}" for kind, count in counts.items() if kind not in ("collapsed", "not collapsed")]
+    return f" (beside them {', '.join(said)})" if said else ""
+
+
+def _listed(effects: Sequence[Effect]) -> str:
+    more = f"; and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
+    return "; ".join(phrase(each) for each in effects[:SHOWN]) + more
+
+
+def _brief(effect: Effect) -> str:
+    if not math.isfinite(effect.low):
+        return f"{_named(effect)} {effect.interval}"
+    return f"{_named(effect)} {_signed(100 * effect.low, '+.0f')} to {_signed(100 * effect.high, '+.0f')}"
+
+
+def _named(effect: Effect) -> str:
+    return f"{effect.factor} {effect.level} (against {effect.baseline})"
+
+
+def _signed(value: float, form: str) -> str:
+    shown = format(value, form)
+    return "0" if set(shown) <= set("+-0.") else shown
+
+
+def _p(value: float) -> str:
+    if not math.isfinite(value):
+        return "not known"
+    return f"{value:.2g}".replace("0.", ".", 1) if value < 1 else "1"
