@@ -19,7 +19,6 @@ from harness.results import MemberRecord, slug
 from harness.results.spacing import log_spaced
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 ROWS_PER_MEMBER = 200
@@ -317,7 +316,7 @@ def move_paths(uri: str) -> int:
         for table, column, key in PATH_COLUMNS:
             rows = connection.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
             for row, value in rows:
-                head, found, tail = value.partition("/artifacts")
+                _head, found, tail = value.partition("/artifacts")
                 moved = f"{place}{tail}" if found else value
                 if moved != value:
                     connection.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (moved, row))
@@ -355,7 +354,6 @@ def _reaching(uri: str) -> Iterator[None]:
 @contextmanager
 def _unlocked() -> Iterator[None]:
     yield
-
 
 
 HISTORY_KEYS = {"live_units": "collapse/live_units", "effective_rank": "collapse/effective_rank", "r2": "health/r2"}

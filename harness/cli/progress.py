@@ -70,5 +70,3 @@ class Display:
 
     def _says(self, text: str) -> None:
         print(text, file=sys.stderr)
-
-

@@ -43,7 +43,9 @@ class History:
         self.inputs = self.rows.inputs.to(device)
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
-        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), INFORMATION_SNAPSHOTS)
+        self.informed = log_spaced(
+            list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), INFORMATION_SNAPSHOTS
+        )
         self.series: dict[str, list[Tensor]] = {}
         self.unit_series: dict[str, list[Tensor]] = {}
 
@@ -58,12 +60,14 @@ class History:
             self._keep(f"loss/{name}", value)
         for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
             self._keep(f"gradient/{name}", value)
+        lost = ~code.isfinite().all(dim=-1).all(dim=-1)
+        code[lost] = 0.0  # what is no number is measured as nothing, and marked below
         live = ~is_constant(code, dtype=torch.float32, scale=scale)
         self._keep("live_units", live.sum(dim=-1))
-        self._keep("effective_rank", effective_rank(code))
+        self._keep("effective_rank", _unless(lost, effective_rank(code)))
         if seen.reconstruction is not None:
             self._keep("r2", r2(seen.reconstruction[: self.members].cpu(), self.rows.inputs.flatten(1)))
-        self._keep_units(code, live, seen.activation, snapshot.epoch in self.informed)
+        self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed)
 
     def of(self, member: int) -> dict[str, list[float]]:
         """A member's history: name -> one value a snapshot."""
@@ -104,7 +108,7 @@ class History:
     def _keep(self, name: str, value: Tensor) -> None:
         self.series.setdefault(name, []).append(value[: self.members].detach().cpu())
 
-    def _keep_units(self, code: Tensor, live: Tensor, activation: str, informed: bool) -> None:
+    def _keep_units(self, code: Tensor, live: Tensor, lost: Tensor, activation: str, informed: bool) -> None:
         frequency = activation_frequency(code, activation) if has_off_state(activation) else code[..., 0, :] * torch.nan
         found = {
             "activation_frequency": frequency,
@@ -115,7 +119,8 @@ class History:
             **self._information(code, informed),
         }
         for name, value in found.items():
-            self.unit_series.setdefault(name, []).append(value.detach().double().cpu())
+            marked = value if name == "live" else _unless(lost[:, None], value.detach().double())
+            self.unit_series.setdefault(name, []).append(marked.double())
 
     def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
         """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor."""
@@ -130,14 +135,14 @@ class History:
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
 
     def _one_reference(self, code: Tensor, reference: Tensor) -> Tensor:
-        """NaN for members whose code is no number, and for units past the first few."""
+        """NaN for units past the first few."""
         found = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        finite = code.isfinite().all(dim=-1).all(dim=-1)
-        if bool(finite.any()):
-            found[finite, :INFORMATION_UNITS] = mutual_information(
-                code[finite][..., :INFORMATION_UNITS], reference
-            ).double()
+        found[:, :INFORMATION_UNITS] = mutual_information(code[..., :INFORMATION_UNITS], reference).double()
         return found
+
+
+def _unless(lost: Tensor, value: Tensor) -> Tensor:
+    return torch.where(lost, torch.nan, value)
 
 
 def few_rows(rows: Rows, most: int) -> Rows:

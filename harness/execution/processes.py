@@ -141,7 +141,9 @@ def _in_processes(
         pool.stop()
 
 
-def _next_answer(answers: "queue.Queue[list[MemberRecord] | Task | BaseException]") -> "list[MemberRecord] | Task | BaseException":
+def _next_answer(
+    answers: "queue.Queue[list[MemberRecord] | Task | BaseException]",
+) -> "list[MemberRecord] | Task | BaseException":
     while True:  # short waits, so that Ctrl-C is heard at once
         try:
             return answers.get(timeout=0.2)

@@ -23,7 +23,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        _answer(answers, "done", [record.to_dict() for record in study(spec_of(line), lambda n: _answer(answers, "steps", n))])
+        _answer(
+            answers,
+            "done",
+            [record.to_dict() for record in study(spec_of(line), lambda n: _answer(answers, "steps", n))],
+        )
 
 
 def _answer(answers: TextIO, kind: str, content: Any) -> None:

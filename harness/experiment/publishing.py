@@ -22,7 +22,11 @@ class Publisher:
     """
 
     def __init__(
-        self, experiment: Experiment, root: Path, tracking_uri: str | None, says: Callable[[str], None] = lambda text: None
+        self,
+        experiment: Experiment,
+        root: Path,
+        tracking_uri: str | None,
+        says: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.experiment, self.root, self.tracking_uri, self.says = experiment, root, tracking_uri, says
         self._tracker: Any = None

@@ -116,7 +116,9 @@ def conduct(
         return _carry_out(work, workers, tracking_uri, shard, progress, root, started)
 
 
-def project(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
+def project(
+    experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
+) -> list[str]:
     """Report and store, made again from the results; what went wrong.
 
     Raises:
@@ -161,10 +163,14 @@ def _carry_out(
         publisher.interrupted()
         raise
     if len(work.done) < len(work.keys):  # a shard: another one reports
-        return Outcome(work.experiment, work.records(), total, time.perf_counter() - started, None, steps_per_epoch(work), ())
+        return Outcome(
+            work.experiment, work.records(), total, time.perf_counter() - started, None, steps_per_epoch(work), ()
+        )
     notes, report = publisher.publish(work, time.perf_counter() - started)
     seconds = time.perf_counter() - started
-    return Outcome(work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes))
+    return Outcome(
+        work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes)
+    )
 
 
 def _finished(work: Work, root: Path, seconds: float) -> Outcome:

@@ -148,5 +148,3 @@ def steps_per_epoch(work: Work) -> int:
 
 def state_of(keys: Iterable[str]) -> str:
     return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:16]
-
-

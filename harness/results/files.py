@@ -5,6 +5,7 @@ import json
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(beside, path)
         _flush_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise HarnessError(f"{path}: cannot be written: {error.strerror}; free the disk or name another place") from error
+        with suppress(OSError):
+            beside.unlink()
+        raise HarnessError(
+            f"{path}: cannot be written: {error.strerror}; free the disk or name another place"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -49,7 +53,7 @@ def slug(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")[:60]
-    return safe if safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return safe if safe and safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,0 +1,86 @@
+"""Worker processes: what dies takes nothing with it."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.execution.processes import Task, after_death, run_stacks
+from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
+
+CASE = """
+import os, torch
+from torch import nn
+import harness
+
+def build():
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
+
+def data():
+    return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+
+def losses(model, batch, poison=0.0):
+    {fault}
+    return {{"reconstruction": ((model(batch) - batch) ** 2).mean()}}
+
+case = harness.Case(build, data, losses, "2", numbers={{"poison": 0.0}}, train={{"epochs": 2, "batch_size": 16}})
+"""
+
+
+def spec(tmp_path: Path, fault: str, poisons=(0.0, 0.0, 0.0, 0.0)) -> StackSpec:
+    path = tmp_path / "own.py"
+    path.write_text(CASE.format(fault=fault))
+    members = tuple(StackMember(f"k{i}", f"v{i}", {"poison": value}, i) for i, value in enumerate(poisons))
+    return StackSpec(str(path), None, members)
+
+
+def run(specs, workers):
+    found = {record.key: record for records in run_stacks(specs, workers) for record in records}
+    return [found[key] for key in sorted(found)]
+
+
+def test_a_worker_gives_what_this_process_gives(tmp_path):
+    one = spec(tmp_path, "pass")
+    for here, there in zip(run([one], 0), run([one], 1), strict=True):
+        assert here.status == there.status == "ok"
+        assert repr(here.history) == repr(there.history)
+        assert repr(here.losses) == repr(there.losses)
+
+
+def test_an_error_of_the_authors_code_is_a_record(tmp_path):
+    records = run([spec(tmp_path, "raise ZeroDivisionError('mine')")], 1)
+    assert {record.status for record in records} == {"failed"}
+    assert "ZeroDivisionError: mine" in records[0].error
+
+
+def test_a_member_that_kills_its_worker_is_found_and_the_rest_is_kept(tmp_path):
+    """Member 2 ends the process; the stack is tried twice, then halved until it is alone."""
+    fault = "os._exit(9) if float(poison) == 1.0 else None"
+    records = run([spec(tmp_path, fault, (0.0, 0.0, 1.0, 0.0))], 1)
+    assert [record.status for record in records] == ["ok", "ok", "failed", "ok"]
+    assert "worker process died" in records[2].error
+
+
+def test_what_the_authors_code_prints_does_not_disturb_the_answers(tmp_path):
+    records = run([spec(tmp_path, "print('noise')")], 1)
+    assert [record.status for record in records] == ["ok"] * 4
+
+
+def test_a_dead_stack_is_tried_again_then_halved_then_given_up():
+    members = tuple(StackMember(str(i), "v", {}, i) for i in range(3))
+    again = after_death(Task(StackSpec("forum", None, members)))
+    assert [len(task.spec.members) for task in again] == [3]
+    halves = after_death(again[0])
+    assert [len(task.spec.members) for task in halves] == [1, 2]
+    assert after_death(halves[0]) == []
+
+
+def test_a_spec_survives_its_line():
+    one = StackSpec("forum", "digits", (StackMember("k", "v", {"rho": 0.1}, 3),), {"epochs": 2}, 1)
+    assert spec_of(spec_line(one)) == one
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_progress_counts_every_step(tmp_path, workers):
+    steps = []
+    list(run_stacks([spec(tmp_path, "pass")], workers, steps.append))
+    assert sum(steps) == 4 * 2 * 2  # members x epochs x batches of 32 training rows

@@ -1,0 +1,94 @@
+"""A stack, trained and judged: what its records say."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from harness.case import Case
+from harness.data.rows import Rows
+from harness.execution.spec import StackMember, StackSpec
+from harness.execution.study import study
+
+
+def rows():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(120, 6, generator=generator)
+    return Rows(inputs, factors={"first": inputs[:, 0]})
+
+
+class Dead(nn.Module):
+    """Its first bottleneck unit can never fire."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.back = nn.Linear(6, 3), nn.Linear(3, 6)
+        with torch.no_grad():
+            self.code.bias[0] = -1e3
+
+    def forward(self, values):
+        return self.back(torch.relu(self.code(values)))
+
+
+def losses(model, batch, weight):
+    return {"reconstruction": ((model(batch) - batch) ** 2).mean() * weight}
+
+
+CASE = Case(Dead, rows, losses, "code", numbers={"weight": 1.0}, train={"epochs": 4, "batch_size": 16})
+
+
+def members(*levels):
+    return tuple(StackMember(f"k{i}", f"v{i}", each, i) for i, each in enumerate(levels))
+
+
+def test_a_unit_that_is_dead_at_birth_is_said_to_be():
+    (record,) = study(StackSpec(CASE, None, members({})))
+    assert record.status == "ok"
+    assert record.died_at[0] == 0
+    assert record.verdict == "partial_collapse"
+    assert record.live_units == 2
+    assert record.history["step"] == [0.0, 6.0, 12.0, 18.0, 24.0]
+    assert len(record.unit_history["mutual_information/first"]) == 5
+    assert all(row[0] == 0 for row in record.unit_history["activation_frequency"])
+
+
+def test_a_member_that_diverges_is_a_row_with_its_step_and_the_others_are_as_without_it():
+    calm = study(StackSpec(CASE, None, members({}, {}, {})))
+    mixed = study(StackSpec(CASE, None, members({}, {"weight": 1e39}, {})))
+    assert [record.status for record in mixed] == ["ok", "diverged", "ok"]
+    assert mixed[1].diverged_step == 0
+    assert mixed[1].verdict == "invalid"
+    for index in (0, 2):
+        assert mixed[index].losses == calm[index].losses
+        assert mixed[index].unit_history["mean"] == calm[index].unit_history["mean"]
+
+
+def test_a_remedy_that_finds_no_place_is_a_failed_row_with_its_reason():
+    ok, refused = study(StackSpec(CASE, None, members({}, {"dropout": 0.5})))
+    assert ok.status == "ok"
+    assert refused.status == "failed"
+    assert "no hidden activation" in refused.error
+
+
+def test_the_ablation_of_a_unit_is_the_fit_it_loses():
+    (record,) = study(
+        StackSpec(replace(CASE, train={"epochs": 40, "batch_size": 16, "learning_rate": 0.02}), None, members({}))
+    )
+    lost = [unit["ablation"] for unit in record.diagnosis["units"]]
+    assert lost[0] == pytest.approx(0.0, abs=1e-6)
+    assert max(lost) > 0.05
+
+
+def test_a_record_does_not_depend_on_how_the_members_were_cut():
+    levels = [{} for _ in range(9)]
+    whole = study(StackSpec(CASE, None, members(*levels)))
+    alone = [study(StackSpec(CASE, None, (member,)))[0] for member in members(*levels)[:3]]
+    for one, other in zip(alone, whole, strict=False):
+        assert one.history == other.history
+        assert one.losses == other.losses
+
+
+def test_levels_with_training_numbers_split_into_programs_of_their_own():
+    records = study(StackSpec(CASE, None, members({"epochs": 1}, {"epochs": 2}, {"batch_size": 32})))
+    assert [record.history["step"][-1] for record in records] == [6.0, 12.0, 12.0]
