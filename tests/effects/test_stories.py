@@ -1,0 +1,200 @@
+"""Answer, explanation, comparison: every sentence rests on numbers, and claims no more than they do."""
+
+import json
+
+import numpy as np
+import pytest
+from planting import collapsed, planted
+from scipy import stats
+
+from harness.effects import analyse, answer, compare, explain, phrase, stored_experiment, stored_members
+from harness.effects.effect import Effect
+from harness.errors import HarnessError
+from harness.grid import Experiment
+from harness.results import Results
+
+AUDIT = {
+    "as_posted": [
+        {"rule": "index_addressing", "severity": "note", "evidence": "index 3"},
+        {"rule": "wrong_layer", "severity": "fault", "evidence": "dec1 is penalised", "numbers": {"index": 3.0}},
+    ]
+}
+
+
+@pytest.fixture
+def declared(grid) -> Experiment:
+    return grid.model_copy(update={"interactions": (), "contrasts": ()})
+
+
+def results_of(experiment, plant, **manifest) -> Results:
+    described = {"name": experiment.name, "experiment": experiment.resolved(), "defaults": {"dropout": 0.0}}
+    return Results({**described, **manifest}, planted(experiment, plant))
+
+
+def test_the_answer_names_what_works_by_how_much_and_how_sure(declared):
+    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared))
+    assert len(lines) == 5
+    assert lines[0].startswith("How often: 48 of 96 judged members collapsed; of the baseline")
+    assert "8 of 8 seeds, 95 % interval 0.68 to 1.00" in lines[0]
+    assert "activation leaky_relu (against relu) -100 points [-100, -26], adjusted p .031, 8 seeds" in lines[1]
+    assert "dropout 0.2 (against 0.0)" in lines[2]
+    assert "not shown either way" in lines[2]
+    assert lines[4].startswith("Scope: other initialisations and batch orders on this data set")
+
+
+def test_what_worsens_collapse_is_said_to_worsen_it(declared):
+    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared))
+    assert lines[2].startswith("Worsens it: dropout 0.2 (against 0.0) +100 points")
+    assert "nothing is confirmed" not in lines[2]
+    assert lines[1].startswith("Reduces collapse: nothing is confirmed") or "no level did" in lines[1]
+
+
+def test_few_seeds_are_answered_with_estimates_only(declared):
+    few = declared.model_copy(update={"seeds": (0, 1, 2)})
+    lines = answer(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
+    assert lines[1].startswith("Reduces collapse: fewer than 8 seeds confirm nothing; the largest reduction seen is")
+
+
+def test_the_answer_holds_where_nothing_ran(declared):
+    lost = {"status": "failed", "error": "no such layer", "verdict": "", "r2": None}
+    lines = answer(analyse(planted(declared, lambda levels, seed: lost), declared))
+    assert lines[0] == "How often: not estimable, no member has a verdict (beside them 96 failed)."
+    assert "nothing can be said" in lines[1]
+    assert "not estimable: penalty none" in lines[2]
+    assert "no reconstruction was judged" in lines[3]
+
+
+def test_a_phrase_tells_the_worst_case_where_members_are_lost():
+    effect = Effect("level", "dropout", 0.2, 0.0, "collapsed", -0.5, -0.8, -0.2, p_adjusted=0.01, seeds=9, diverged=3)
+    told = phrase(Effect(**{**vars(effect), "worst_low": -0.6, "worst_high": -0.1}))
+    assert told.endswith("with 3 members lost: -60 to -10 at worst")
+
+
+def test_no_sentence_calls_an_unshown_effect_absent(declared):
+    lines = answer(
+        analyse(planted(declared, lambda levels, seed: collapsed((seed + len(str(levels))) % 3 == 0)), declared)
+    )
+    text = " ".join(lines).lower()
+    assert not any(word in text for word in ("no effect", "does nothing", "proves", "always", "never", "equivalent"))
+
+
+def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(declared):
+    history = {
+        "step": [0.0, 10.0, 20.0],
+        "gradient/reconstruction": [1.0, 2.0, 1.0],
+        "gradient/sparsity": [3.0, 8.0, 9.0],
+    }
+    units = [{"verdict": "alive", "flags": ["unused"], "ablation": 0.0}] + [{"verdict": "dead", "flags": []}] * 3
+    small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
+    told = {"verdict": "single_live_unit", "live_units": 1, "r2": 0.2, "pca_r2": [0.26], "died_at": [None, 0, 20, 20]}
+    records = planted(small, lambda levels, seed: {**told, "history": history, "diagnosis": {"units": units}})
+    (paragraph,) = explain(records, AUDIT)
+    told_in_order = [
+        "The audit of the penalty finds wrong layer: dec1 is penalised.",
+        "At initialisation 8 of 32 units (25%) were constant on the held-out rows and stayed so.",
+        "16 more died in training, half of them by step 20.",
+        "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
+        "reconstruction's (median).",
+        "Of 8 live units 8 are not used: one's mean in its place costs 0.000 of R2 (median).",
+        "The reconstruction's R2 is 0.20 (median); 0 of 8 members do no better than the mean; it is 0.06 below "
+        "principal components of as many dimensions as units live (median of 8).",
+        "In the end 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
+    ]
+    assert [sentence.text for sentence in paragraph.sentences] == told_in_order
+    assert all(sentence.numbers for sentence in paragraph.sentences)
+    json.dumps(paragraph.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("reconstruction", "penalty", "said"),
+    [(1.0, 0.0, "it moved nothing there"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],
+)
+def test_gradients_of_nothing_are_told_as_such(declared, reconstruction, penalty, said):
+    history = {"step": [0.0], "gradient/reconstruction": [reconstruction], "gradient/kl": [penalty]}
+    paragraph = explain(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
+    assert said in paragraph.text
+    assert "At initialisation the" in paragraph.text
+    json.dumps(paragraph.to_dict(), allow_nan=False)
+
+
+def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
+    wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
+    paragraphs = explain(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
+    assert [each.group for each in paragraphs] == ["penalty: as_posted", "penalty: none", "penalty: l1"]
+    assert "In the end 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
+
+
+def test_a_group_without_verdicts_says_why(declared):
+    lost = {"status": "failed", "error": "no such layer", "verdict": "", "r2": None}
+    assert explain(planted(declared, lambda levels, seed: lost))[0].text == "No member has a verdict: no such layer."
+
+
+def test_the_same_case_is_compared_seed_by_seed(declared):
+    def before(levels, seed):
+        return {**collapsed(seed < 6), "r2": 0.1 * seed}
+
+    def after(levels, seed):
+        return {**collapsed(seed < 3), "r2": 0.1 * seed + 0.01 * (seed % 2)}
+
+    found = compare(results_of(declared, before), results_of(declared, after))
+    assert found.paired
+    assert len(found.variants) == 12
+    share = found.overall[0]
+    d = np.array([0, 0, 0, -1, -1, -1, 0, 0])
+    assert share.estimate == pytest.approx(d.mean())
+    assert share.p == pytest.approx(
+        stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    )
+    assert found.variants[0].effects[2].estimate == pytest.approx(0.005)
+    assert "paired by variant and seed: 8 shared seeds" in found.sentences[0]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_other_cases_are_compared_as_separate_arms(declared):
+    other = declared.model_copy(update={"case": "digits", "name": "other"})
+    found = compare(
+        results_of(declared, lambda levels, seed: collapsed(True)),
+        results_of(other, lambda levels, seed: collapsed(False)),
+    )
+    assert not found.paired
+    assert "the cases differ" in found.why
+    risk = found.variants[0].risk
+    assert (risk.estimate, risk.first, risk.second) == (-1.0, (0, 8), (8, 8))
+    assert "12 of 12 variants differ" in found.sentences[1]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_other_seeds_are_separate_arms_and_lost_arms_have_no_difference(declared):
+    other = declared.model_copy(update={"seeds": tuple(range(20, 25))})
+    lost = {"status": "failed", "error": "x", "verdict": "", "r2": None}
+    found = compare(results_of(declared, lambda levels, seed: {}), results_of(other, lambda levels, seed: lost))
+    assert "share 0 seeds" in found.why
+    assert found.variants[0].risk is None
+    assert found.variants[0].p_adjusted is None
+    assert found.variants[0].second["failed"] == 5
+
+
+def test_a_factor_that_only_one_names_counts_at_its_default(declared):
+    fewer = declared.model_copy(update={"factors": {k: v for k, v in declared.factors.items() if k != "dropout"}})
+    fewer = fewer.model_copy(update={"baseline": {"penalty": "as_posted", "activation": "relu"}})
+    found = compare(results_of(declared, lambda levels, seed: {}), results_of(fewer, lambda levels, seed: {}))
+    assert len(found.variants) == 6
+    assert len(found.only_first) == 6
+    assert not found.only_second
+    assert found.sentences[-1] == "Not compared: 6 only in planted."
+
+
+def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declared):
+    results = results_of(declared, lambda levels, seed: {"logged_at": 1})
+    newer = planted(declared, lambda levels, seed: {"logged_at": 2, "verdict": "full_collapse"} if seed == 0 else None)
+    stale = planted(declared.model_copy(update={"seeds": (99,)}), lambda levels, seed: {})
+    mixed = Results(results.manifest, [*newer, *results.records, *stale])
+    kept = stored_members(mixed)
+    assert len(kept) == 96
+    assert sum(each.verdict == "full_collapse" for each in kept) == 12
+    assert stored_experiment(mixed).seeds == declared.seeds
+
+
+def test_results_that_name_no_experiment_are_refused():
+    with pytest.raises(HarnessError, match="the manifest names no experiment"):
+        compare(Results({}, []), Results({}, []))
