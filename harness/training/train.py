@@ -63,8 +63,9 @@ def train(
     engine = _engine(cases, seeds, inputs, stacking)
     numbers = cases[0].training()
     batches = batch_bounds(len(inputs), numbers["batch_size"])
-    yield _birth(engine, inputs, seeds, batches[0])
-    progress = Progress(len(seeds))
+    birth = _birth(engine, inputs, seeds, batches[0])
+    yield birth
+    progress = Progress(birth.diverged)
     for epoch in range(1, numbers["epochs"] + 1):
         order = _orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
@@ -78,9 +79,9 @@ def train(
 class Progress:
     """Running means of the loss terms, and the first step at which a member's total was no number."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, diverged: Tensor) -> None:
         self.steps, self.rows = 0, 0
-        self.diverged = torch.full((members,), -1)
+        self.diverged = diverged.clone()
         self._sums: State = {}
 
     def add(self, totals: Tensor, terms: State, rows: int) -> None:
