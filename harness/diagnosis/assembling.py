@@ -112,7 +112,7 @@ def unit_columns(judged: Judged) -> dict[str, list[list[object]]]:
         columns["ablation"] = np.where(finite, judged.ablation, np.nan)
     plain = {name: each.tolist() for name, each in columns.items()}
     plain["fired_rows"] = judged.evidence.fired.tolist()
-    plain["active"] = (finite & (table["standard_deviation"] ** 2 > judged.thresholds.active_variance)).tolist()
+    plain["active"] = (finite & (table["standard_deviation"] > judged.thresholds.active_variance**0.5)).tolist()
     if "stochastic" in table:
         plain["stochastic"] = (table["stochastic"] > 0).tolist()
     for name in ("low_end", "high_end"):

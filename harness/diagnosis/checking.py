@@ -35,6 +35,7 @@ def tensor_of(values: Any, name: str) -> Tensor:
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     # torch knows neither foreign byte order nor negative strides nor read-only memory
+    array = array.copy() if min(array.strides, default=0) < 0 else array
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
@@ -53,7 +54,7 @@ def activation_matrix(values: Any, members: bool, name: str = "activations") -> 
     if not members and given.ndim != 2:
         raise HarnessError(f"{name}: a matrix [sample, unit] is wanted; the shape is {shape}")
     if 0 in shape:
-        raise HarnessError(f"{name}: no rows, units or members to judge; the shape is {shape}")
+        raise HarnessError(f"{name}: no rows, no units or no members to judge; the shape is {shape}")
     floating = given if given.is_floating_point() else given.double()
     return floating if members else floating[None]
 

@@ -19,7 +19,10 @@ def entropy_table(
     H(floor(z / D + 1/2)), Miller-Madow corrected, with D = 1/64 for sigmoid and tanh, layer RMS / 32 otherwise.
     """
     count = finite.sum(-1, keepdims=True)
-    rms = np.sqrt((np.square(power) * finite).sum(-1, keepdims=True) / np.maximum(count, 1))
+    power = power * finite
+    largest = power.max(-1, keepdims=True)
+    largest = np.where(largest > 0, largest, 1.0)
+    rms = largest * np.sqrt(np.square(power / largest).sum(-1, keepdims=True) / np.maximum(count, 1))
     step = np.full_like(rms, 1 / 64) if activation in ("sigmoid", "tanh") else rms / 32
     found = []
     for piece in pieces(tuple(activations.shape)):

@@ -53,7 +53,7 @@ def _judge(
         return OutputDiagnosis(output_verdict(numbers, thresholds), pca_r2=levels, pca_rows=rows)
     numbers |= _explained(made.double(), inputs.double())
     dead = is_constant(made, dtype=dtype) & varies
-    numbers["dead_share"] = float(dead.sum() / varies.sum())
+    numbers["dead_share"] = int(dead.sum()) / int(varies.sum())
     return OutputDiagnosis(
         verdict=output_verdict(numbers, thresholds),
         r2=numbers["r2"],

@@ -74,6 +74,9 @@ def _small(
     activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
 ) -> list[Relations]:
     values = torch.where(torch.from_numpy(live)[..., None, :], activations.double(), 0.0)
+    # squares of 1e200 or 1e-200 leave the range of a float64
+    largest = values.abs().amax((-2, -1), keepdim=True)
+    values = values / torch.where(largest > 0, largest, 1.0)
     correlation = pairwise_correlation(values).numpy()
     copies = _copies(values, correlation, comparable, thresholds)
     shared = np.full(len(live), -1)

@@ -23,7 +23,7 @@ class Influence:
     """What a threshold decides.
 
     Args:
-        threshold: its name. value: as used. low, high: the ends of the decade around it (shares end at 1).
+        threshold: its name. value: as used. low, high: the ends of the decade around it (of odds, for a share).
         members: how many members were judged again.
         changed: how many of them have another verdict, of the layer or of its output, somewhere in the decade.
         changes: `"healthy -> redundant"` -> how many, at the end of the decade where most change.
@@ -50,7 +50,7 @@ def sweep(
 
     Args:
         diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
-        points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold.
+        points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold (or its odds).
     """
     stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
     batches = _batches([each for each in stored if each])
@@ -85,16 +85,17 @@ def _changes(now: list[list[str]], then: list[list[str]]) -> Counter[str]:
 
 
 def _decade(name: str, value: float, points: int) -> list[float]:
-    """Values around a threshold; a correlation moves by its distance from 1.
+    """Values around a threshold; a share moves by its odds, as ten times one half is no share.
 
-    >>> [round(each, 4) for each in _decade("duplicate_correlation", 0.99, 3)]
-    [0.9968, 0.99, 0.9684]
+    >>> [round(each, 3) for each in _decade("duplicate_correlation", 0.99, 3)]
+    [0.969, 0.99, 0.997]
     """
     factors = np.geomspace(10**-0.5, 10**0.5, points)
-    if name in NEAR_ONE:
-        return [float(1 - (1 - value) * factor) for factor in factors]
-    tried = [float(min(value * factor, CAPS.get(name, np.inf))) for factor in factors]
-    return [round(each) for each in tried] if isinstance(value, int) else tried
+    if name in SHARES:
+        odds = factors * value / (1 - value)
+        return [float(each) for each in odds / (1 + odds)]
+    tried = [float(value * factor) for factor in factors]
+    return [float(round(each)) for each in tried] if isinstance(value, int) else tried
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,10 @@ STORED: dict[str, tuple[str, float]] = {
     "reliability_high": ("reliability_bound", np.inf),
 }
 
-NEAR_ONE = {"duplicate_correlation", "saturated_share"}
-CAPS = {"redundant_share": 1.0, "dimensional_share": 1.0, "mean_output_r2": 1.0, "rare_frequency": 1.0}
+SHARES = {
+    *("claimable_frequency", "rare_frequency", "saturated_share", "reliability", "duplicate_correlation"),
+    *("redundant_share", "dimensional_share", "mean_output_variance", "mean_output_r2", "dead_outputs"),
+}
 
 SWEPT = (
     "range_epsilons",

@@ -1,0 +1,198 @@
+"""Verdicts and flags of a layer: each fires on its planted fault and is silent on a healthy code."""
+
+import numpy as np
+import pytest
+import torch
+from planted_codes import ROWS, beside_zeros, generator, normal
+from torch import Tensor
+
+from harness import diagnose
+
+
+def healthy(rows: int = ROWS, units: int = 4, seed: int = 0) -> Tensor:
+    return torch.relu(normal(rows, units, seed))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "tanh"])
+def test_a_healthy_code_of_every_activation_has_no_flag(activation: str) -> None:
+    from harness.capture import ACTIVATIONS
+
+    found = diagnose(ACTIVATIONS[activation](normal()), activation)
+    assert (found.verdict, found.flags) == ("healthy", ())
+    assert {(unit.verdict, unit.flags) for unit in found.units} == {("alive", ())}
+    assert [each for each in found.findings if each.severity != "note"] == []
+
+
+def test_near_collapse_needs_every_live_unit_near_constant() -> None:
+    still = 1 + 1e-4 * torch.tanh(normal())
+    assert diagnose(still).verdict == "near_collapse"
+    assert diagnose(torch.cat([still, healthy(units=1)], 1)).verdict == "healthy"
+    assert diagnose(torch.cat([still, torch.zeros(ROWS, 1)], 1)).verdict == "near_collapse"
+    assert diagnose(still).collapsed
+
+
+def test_partial_collapse_prints_its_share() -> None:
+    found = diagnose(torch.cat([healthy(units=3), torch.zeros(ROWS, 1)], 1))
+    assert found.verdict == "partial_collapse"
+    assert found.measures["live_share"] == 0.75
+    assert "3 of 4 units live (75%)" in str(found)
+    assert not found.collapsed
+
+
+def test_one_unit_alone_is_healthy_and_not_the_single_live_one_of_several() -> None:
+    assert diagnose(healthy(units=1)).verdict == "healthy"
+    assert diagnose(torch.zeros(ROWS, 1)).flags == ()
+
+
+def test_redundant_is_at_most_half_as_many_groups_as_live_units() -> None:
+    three, four = healthy(units=3), healthy(units=4)
+    half = diagnose(torch.cat([three, 2 * three], 1))
+    assert (half.verdict, half.measures["groups"]) == ("redundant", 3)
+    some = diagnose(torch.cat([four, -3 * four[:, :1]], 1), "none")
+    assert (some.verdict, some.flags) == ("healthy", ("duplicates",))
+    assert some.units[4].flags == ("duplicate_of=0",)
+
+
+def test_a_correlation_below_the_threshold_is_no_copy() -> None:
+    first, rest = normal(units=2).T
+    for aimed, flags in ((0.985, ()), (0.995, ("duplicate_of=0",))):
+        rest = rest - (rest @ first) / (first @ first) * first
+        mixed = aimed * first / first.norm() + (1 - aimed**2) ** 0.5 * rest / rest.norm()
+        code = torch.stack([first - first.mean(), mixed - mixed.mean()], 1)
+        assert diagnose(code, "none").units[1].flags == flags
+
+
+def test_a_monotone_copy_is_a_copy_by_rank() -> None:
+    first = normal(units=2)
+    found = diagnose(torch.cat([first, torch.exp(3 * first[:, :1])], 1), "none")
+    assert "duplicate_of=0" in found.units[2].flags
+    assert found.verdict == "healthy"
+    assert {"duplicates", "nonlinear_redundancy"} <= set(found.flags)
+
+
+def test_units_that_fire_on_fewer_than_five_rows_are_not_compared() -> None:
+    for count, flagged in ((4, False), (5, True)):
+        unit = torch.zeros(ROWS)
+        unit[:count] = 1 + torch.arange(count).float()
+        found = diagnose(torch.stack([unit, unit, healthy()[:, 0], healthy()[:, 1]], 1))
+        assert ("duplicate_of=0" in found.units[1].flags) is flagged
+
+
+def test_copies_below_the_threshold_of_firing_are_copies() -> None:
+    below = 0.2 + 0.1 * torch.tanh(normal())
+    found = diagnose(below[:, :1].expand(ROWS, 4), "sigmoid")
+    assert {unit.verdict for unit in found.units} == {"subthreshold"}
+    assert found.verdict == "redundant"
+
+
+def test_a_handful_of_rows_makes_no_copies_by_chance() -> None:
+    code = torch.randn(200, 5, 32, generator=generator())
+    flags = [unit.flags for each in diagnose(code, "none", members=True) for unit in each.units]
+    assert sum(any(flag.startswith("duplicate") for flag in each) for each in flags) <= 5
+
+
+def test_few_dimensions_are_a_dimensional_collapse() -> None:
+    hidden = normal(units=3)
+    mixing = torch.randn(3, 16, generator=generator(3))
+    narrow = hidden @ mixing + 0.1 * normal(units=16, seed=4)
+    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
+    assert diagnose(narrow, "none", inputs=hidden).verdict == "healthy"
+    assert diagnose(normal(units=16), "none").verdict == "healthy"
+
+
+def test_rank_is_not_judged_on_fewer_than_four_rows_a_unit() -> None:
+    narrow = normal(64, 3) @ torch.randn(3, 16, generator=generator(3)) + 0.1 * normal(64, 16, 4)
+    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
+    found = diagnose(narrow[:63], "none")
+    assert found.verdict == "healthy"
+    assert "rank_not_testable" in found.flags
+
+
+def test_the_corrected_ratio_of_independent_units_does_not_depend_on_the_rows() -> None:
+    ratios = [
+        np.mean([each.measures["participation_ratio_corrected"] for each in diagnose(code, "none", members=True)])
+        for code in (torch.randn(40, rows, 16, generator=generator()) for rows in (64, 2048))
+    ]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.1)
+
+
+def test_units_that_share_information_without_correlation_are_flagged() -> None:
+    code = normal(units=3)
+    found = diagnose(torch.stack([code[:, 0], code[:, 0] ** 2, code[:, 1]], 1), "none")
+    assert found.flags == ("nonlinear_redundancy",)
+    assert found.measures["nonlinear_pairs"] == 1
+    mixed = 0.8 * code[:, 0] + 0.6 * code[:, 1]
+    assert diagnose(torch.stack([code[:, 0], mixed], 1), "none").flags == ()
+
+
+@pytest.mark.parametrize("activation", ["tanh", "none"])
+def test_without_an_off_state_nothing_dominates_and_nothing_is_always_on(activation: str) -> None:
+    found = diagnose(torch.tensor([[0.9, 0.0, 0.0, 0.0]]).expand(ROWS, 4), activation)
+    assert (found.verdict, found.flags) == ("full_collapse", ())
+    assert all(unit.flags == () for unit in found.units)
+
+
+def test_dominance_ends_with_a_second_unit_that_fires_or_varies() -> None:
+    on = 1 + normal()[:, 0].abs()
+    assert "single_unit_dominance" in diagnose(beside_zeros(on)).flags
+    for other in (torch.full((ROWS,), 0.5), torch.relu(normal(seed=3)[:, 0])):
+        code = beside_zeros(on)
+        code[:, 1] = other
+        assert "single_unit_dominance" not in diagnose(code).flags
+    once_off = on.clone()
+    once_off[0] = 0
+    assert "single_unit_dominance" not in diagnose(beside_zeros(once_off)).flags
+    quiet = beside_zeros(on)
+    quiet[:, 1] = -0.01 * normal(seed=2)[:, 0].abs()
+    assert "single_unit_dominance" not in diagnose(quiet, "leaky_relu").flags
+
+
+@pytest.mark.parametrize(("rows", "flagged"), [(367, False), (368, True)])
+def test_always_on_needs_rows_that_rule_out_an_off_state(rows: int, flagged: bool) -> None:
+    assert ("always_on" in diagnose(1 + healthy(rows)).units[0].flags) is flagged
+
+
+def test_heavy_tails_are_flagged_by_kurtosis_and_by_one_row() -> None:
+    code = normal(units=2)
+    code[3, 0] = 500.0
+    assert diagnose(code, "none").units[0].flags == ("heavy_tailed",)
+    spiky = torch.zeros(ROWS)
+    spiky[:10] = 1.0
+    assert diagnose(torch.stack([spiky, code[:, 1]], 1)).units[0].flags == ("heavy_tailed",)
+    assert diagnose(torch.zeros(ROWS, 2)).units[0].flags == ()
+
+
+def test_a_unit_that_the_decoder_ignores_is_unused() -> None:
+    found = diagnose(healthy(units=2), ablation=[5e-4, 0.2])
+    assert [unit.flags for unit in found.units] == [("unused",), ()]
+    assert found.units[1].ablation == 0.2
+
+
+def test_dropout_noise_makes_a_unit_stochastic_and_not_constant() -> None:
+    signal = normal()
+    found = diagnose(signal + normal(seed=1), "none", repeat=signal + normal(seed=2))
+    assert found.verdict == "healthy"
+    assert all(unit.flags == ("stochastic",) for unit in found.units)
+    low, high = found.units[0].reliability_interval
+    assert low < 0.5 < high
+    first, second = (signal + normal(seed=1))[:, 0], (signal + normal(seed=2))[:, 0]
+    assert found.units[0].reliability == pytest.approx(np.corrcoef(first, second)[0, 1], abs=0.02)
+
+
+def test_one_reliable_unit_is_not_pooled_with_the_noise_beside_it() -> None:
+    first, second, signal = normal(seed=1), normal(seed=2), normal(seed=3)[:, 0]
+    first[:, 0], second[:, 0] = signal + first[:, 0], signal + second[:, 0]
+    found = diagnose(first, "none", repeat=second)
+    assert [unit.live for unit in found.units] == [True, False, False, False]
+    assert found.verdict == "single_live_unit"
+
+
+def test_noise_on_few_rows_is_not_called_constant() -> None:
+    found = diagnose(normal(50), "none", repeat=normal(50, seed=1))
+    assert found.verdict == "healthy"
+    assert all(unit.flags == ("stochastic",) for unit in found.units)
+
+
+def test_the_same_pass_twice_is_no_news() -> None:
+    code = healthy()
+    assert all(unit.flags == () for unit in diagnose(code, repeat=code).units)

@@ -1,0 +1,123 @@
+"""What units share with labels and factors: three values, one family of tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted_codes import ROWS, generator, labels, normal
+from torch import Tensor
+
+import harness.measures
+from harness import diagnose
+from harness.diagnosis.informing import stepped_up
+
+
+@dataclass
+class Told:
+    """A stand-in for an estimator that answers what the test tells it."""
+
+    value: Any = 0.1
+    p: Any = 0.001
+    low: Any = 0.05
+    high: Any = 0.2
+    delta: Any = 0.01
+    reference_entropy: float = 1.386
+    flag: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def tell(**answers: Any) -> None:
+        def dependence(activations: Tensor, reference: Tensor, **rest: Any) -> Told:
+            shape = activations.shape[:1] + activations.shape[-1:]
+            return Told(**{name: np.broadcast_to(value, shape) for name, value in answers.items()})
+
+        monkeypatch.setattr(harness.measures, "dependence", dependence, raising=False)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (0.05, 0.2, 0.001, "dependent"),
+        (0.05, 0.2, 0.06, "inconclusive"),
+        (0.005, 0.2, 0.001, "inconclusive"),
+        (0.0, 0.009, 0.5, "negligible"),
+        (0.0, 0.2, 0.5, "inconclusive"),
+    ],
+)
+def test_dependence_has_three_values(told: Any, low: float, high: float, p: float, expected: str) -> None:
+    told(low=low, high=high, p=p)
+    found = diagnose(torch.relu(normal()), labels=labels(), factors={"height": normal(units=1)[:, 0]})
+    assert found.units[0].flags == (f"label_{expected}", f"factor_{expected}=height")
+    assert found.units[0].references["labels"].interval == (low, high)
+
+
+def test_the_family_is_all_units_and_references_of_a_member(told: Any) -> None:
+    told(p=np.array([[0.02, 0.5, 0.6, 0.7]]))
+    units = diagnose(torch.relu(normal()), labels=labels(), factors={"a": labels(), "b": labels()}).units
+    # 12 tests, .02 three times among them: .02 * 12 / 3
+    assert units[0].references["labels"].p_adjusted == pytest.approx(0.08)
+    assert "label_inconclusive" in units[0].flags
+
+
+def test_constant_units_are_no_tests_and_exactly_zero(told: Any) -> None:
+    told(p=0.04)
+    code = torch.relu(normal())
+    code[:, 1:] = 0
+    units = diagnose(code, labels=labels()).units
+    assert units[0].references["labels"].p_adjusted == 0.04
+    assert units[1].mutual_information == 0
+    assert units[1].flags == ("label_negligible",)
+
+
+def test_too_few_firing_rows_give_no_verdict_on_dependence(told: Any) -> None:
+    told(p=0.001)
+    code = torch.relu(normal())
+    code[:, 1] = 0
+    code[:3, 1] = 1
+    unit = diagnose(code, labels=labels()).units[1]
+    assert (unit.verdict, unit.flags[0]) == ("rare_insufficient", "label_inconclusive")
+
+
+def test_a_significant_reference_saves_a_unit_from_near_constant(told: Any) -> None:
+    code = 1 + 1e-4 * normal()
+    told(p=0.01)
+    assert diagnose(code, labels=labels()).verdict == "healthy"
+    told(p=0.3)
+    assert diagnose(code, labels=labels()).verdict == "near_collapse"
+    told(p=0.01)
+    assert diagnose(code, labels=labels(), information=False).verdict == "near_collapse"
+
+
+def test_the_labels_information_stands_for_the_unit_else_the_largest_factors(told: Any, monkeypatch: Any) -> None:
+    answers = iter([0.3, 0.1, 0.2])
+    monkeypatch.setattr(harness.measures, "dependence", lambda *_, **__: Told(value=next(answers)), raising=False)
+    code = torch.relu(normal())
+    assert diagnose(code, labels=labels()).units[0].mutual_information == 0.3
+    factors = {"a": labels(), "b": labels()}
+    assert diagnose(code, factors=factors).units[0].mutual_information == 0.2
+
+
+def test_the_step_up_procedure_is_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.random.default_rng(0).uniform(size=40) ** 3
+    assert stepped_up(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
+
+
+def test_a_label_that_drives_the_first_unit_shows_in_it_alone() -> None:
+    if not hasattr(harness.measures, "dependence"):
+        pytest.skip("no estimator of dependence")
+    classes = labels()
+    code = torch.relu(normal() - 0.5)
+    code[:, 0] = torch.relu(classes - 1.5 + 0.3 * torch.randn(ROWS, generator=generator(8)))
+    units = diagnose(code, labels=classes, factors={"noise": normal(units=1, seed=77)[:, 0]}).units
+    assert "label_dependent" in units[0].flags
+    assert not any("label_dependent" in unit.flags for unit in units[1:])
+    assert not any("factor_dependent=noise" in unit.flags for unit in units)
+    assert units[0].mutual_information > 0.8

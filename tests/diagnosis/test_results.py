@@ -1,0 +1,143 @@
+"""The diagnosis as a value: JSON and back, a table, a page, and members apart from one another."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from planted_codes import ROWS, normal
+from scipy import stats
+
+from harness import Diagnosis, diagnose
+from harness.diagnosis import Finding, threshold_table
+from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
+
+INPUTS = normal(units=6, seed=1)
+
+
+def mixed() -> torch.Tensor:
+    code = torch.relu(normal(units=6))
+    code[:, 1], code[:, 2], code[3, 4] = 0, code[:, 0], math.nan
+    return code
+
+
+def test_json_and_back_is_the_same() -> None:
+    found = diagnose(mixed(), inputs=INPUTS, reconstruction=INPUTS * 0.5, target=0.05, repeat=mixed() + 0.1)
+    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    again = Diagnosis.from_dict(stored)
+    assert again.to_dict() == found.to_dict()
+    assert str(again) == str(found)
+    assert isinstance(again.units[0].verdict, UnitVerdict)
+    assert isinstance(again.verdict, LayerVerdict)
+    assert isinstance(again.output.verdict, OutputVerdict)
+    assert all(isinstance(each, Finding) for each in again.findings)
+
+
+def test_names_are_plain_strings() -> None:
+    found = diagnose(mixed())
+    assert found.verdict == "invalid"
+    assert found.verdict.value == "invalid"
+    assert all(type(flag) is str for unit in found.units for flag in unit.flags)
+    assert all(type(each.rule) is str for each in found.findings)
+
+
+def test_every_measure_of_a_unit_has_its_interval() -> None:
+    unit = diagnose(torch.relu(normal())).units[0]
+    for name in ("mean", "standard_deviation", "activation_frequency", "entropy_bits"):
+        low, high = getattr(unit, f"{name}_interval")
+        assert low < getattr(unit, name) < high
+    exact = stats.binomtest(unit.fired_rows, ROWS).proportion_ci(method="exact")
+    assert unit.activation_frequency_bounds == pytest.approx((exact.low, exact.high))
+
+
+def test_the_intervals_of_mean_and_spread_cover_the_truth() -> None:
+    units = [unit for each in diagnose(torch.randn(100, 200, 4), "none", members=True) for unit in each.units]
+    for name, truth in (("mean", 0.0), ("standard_deviation", 1.0)):
+        inside = np.mean(
+            [getattr(u, f"{name}_interval")[0] <= truth <= getattr(u, f"{name}_interval")[1] for u in units]
+        )
+        assert 0.91 < inside < 0.98
+
+
+def test_entropy_is_that_of_the_rounded_values() -> None:
+    code = torch.sigmoid(normal(20000))
+    _, counts = np.unique(np.floor(code[:, 0].double().numpy() * 64 + 0.5), return_counts=True)
+    truth = stats.entropy(counts, base=2) + (len(counts) - 1) / (2 * 20000) / math.log(2)
+    unit = diagnose(code, "sigmoid").units[0]
+    assert unit.entropy_bits == pytest.approx(truth)
+    assert unit.resolution == 1 / 64
+
+
+def test_the_frame_has_a_row_a_unit() -> None:
+    frame = diagnose(mixed()).to_frame()
+    assert list(frame["verdict"]) == ["alive", "dead", "alive", "alive", "invalid", "alive"]
+    assert {"activation_frequency_low", "mean_high", "flags"} <= set(frame.columns)
+    assert "duplicate_of=0" in frame.loc[2, "flags"]
+
+
+def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> None:
+    found = diagnose(mixed())
+    assert str(found).startswith("invalid")
+    assert "dead (units 1): 1 of 6 units; 0 of 2048 rows" in str(found)
+    page = found._repr_html_()
+    assert page.count("<tr>") == 7
+    assert "<b>invalid" in page
+
+
+def test_members_are_judged_as_if_alone() -> None:
+    codes = torch.stack([torch.relu(normal(seed=seed)) * (seed % 2 + torch.eye(4)[0]) for seed in range(6)])
+    codes[2, 5, 1] = math.nan
+    made = INPUTS + 0.1 * torch.randn(6, ROWS, 6)
+    together = diagnose(codes, inputs=INPUTS, reconstruction=made, members=True)
+    for member, found in enumerate(together):
+        alone = diagnose(codes[member], inputs=INPUTS, reconstruction=made[member])
+        mine, theirs = found.to_dict(), alone.to_dict()
+        assert (mine["verdict"], mine["flags"]) == (theirs["verdict"], theirs["flags"])
+        assert [unit.verdict for unit in found.units] == [unit.verdict for unit in alone.units]
+        assert found.units[0].entropy_bits == pytest.approx(alone.units[0].entropy_bits, rel=1e-12)
+        assert found.output.r2 == pytest.approx(alone.output.r2, rel=1e-12)
+
+
+def test_permuting_units_permutes_the_diagnosis() -> None:
+    code, order = mixed()[:, [0, 1, 3, 4, 5]], [4, 2, 0, 1, 3]
+    found, permuted = diagnose(code), diagnose(code[:, order])
+    assert [unit.verdict for unit in permuted.units] == [found.units[i].verdict for i in order]
+    assert permuted.verdict == found.verdict
+
+
+def test_permuting_rows_changes_nothing() -> None:
+    code = mixed()[:, :4]
+    shuffled = diagnose(code[torch.randperm(ROWS, generator=torch.Generator().manual_seed(1))])
+    assert [(u.verdict, u.flags) for u in shuffled.units] == [(u.verdict, u.flags) for u in diagnose(code).units]
+
+
+def test_every_threshold_is_named_with_its_source() -> None:
+    rows = {row["name"]: row for row in threshold_table()}
+    assert rows["near_constant"]["source"] == "this project"
+    assert "Burda" in str(rows["active_variance"]["source"])
+    assert all(row["meaning"] for row in rows.values())
+
+
+def test_a_wide_layer_stays_readable_and_its_copies_are_found() -> None:
+    code = torch.relu(normal(600, 1500))
+    code[:, 7], code[:, 9], code[:, 1400] = 0, torch.exp(code[:, 3]) - 1, 2 * code[:, 20]
+    found = diagnose(code)
+    assert found.verdict == "partial_collapse"
+    assert "nonlinear_redundancy_not_searched" in found.flags
+    assert {u.index: u.flags for u in found.units if any(f.startswith("dup") for f in u.flags)} == {
+        9: ("duplicate_of=3",),
+        1400: ("duplicate_of=20",),
+    }
+    shown = str(found)
+    assert "1 dead, 1499 alive" in shown
+    assert len(shown.splitlines()) < 50
+
+
+def test_a_wide_layer_of_copies_is_redundant() -> None:
+    assert diagnose(torch.relu(normal(300, 1)).expand(300, 1100)).verdict == "redundant"
+
+
+def test_a_wide_layer_with_rows_enough_has_its_dimensions_judged() -> None:
+    narrow = normal(4600, 8) @ normal(8, 1100, seed=2) + 0.3 * normal(4600, 1100, seed=3)
+    assert diagnose(narrow, "none").verdict == "dimensional_collapse"

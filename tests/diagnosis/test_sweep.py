@@ -1,0 +1,79 @@
+"""How much a verdict owes to a threshold, from stored diagnoses alone."""
+
+import json
+
+import pytest
+import torch
+from planted_codes import ROWS, normal
+
+from harness import Thresholds, diagnose
+from harness.diagnosis import sweep
+from harness.diagnosis.sweeping import SWEPT
+from harness.diagnosis.thresholds import TABLE
+
+
+def stored(*codes: torch.Tensor, activation: str = "relu", **more: object) -> list[dict[str, object]]:
+    return [json.loads(json.dumps(diagnose(code, activation, **more).to_dict())) for code in codes]
+
+
+def share(found: list[dict[str, object]], name: str) -> float:
+    return next(each.share for each in sweep(found) if each.threshold == name)
+
+
+def test_every_threshold_that_decides_a_verdict_and_has_no_source_is_swept() -> None:
+    ours = {name for name, each in TABLE.items() if each.decides == "verdict" and "this project" in each.source}
+    assert ours - set(SWEPT) <= {"saturation"}
+    assert all("project" in TABLE[name].source for name in SWEPT)
+
+
+def test_clear_cases_depend_on_no_threshold() -> None:
+    clear = stored(torch.relu(normal()), torch.zeros(ROWS, 4), torch.relu(normal()[:, :1]).expand(ROWS, 4))
+    assert {each.threshold: each.share for each in sweep(clear)} == dict.fromkeys(SWEPT, 0.0)
+
+
+def test_a_borderline_member_shows_in_its_own_threshold_alone() -> None:
+    still = 1 + 5e-4 * torch.tanh(normal())
+    found = stored(still, torch.relu(normal()))
+    assert share(found, "near_constant") == 0.5
+    assert [each.threshold for each in sweep(found) if each.share > 0] == ["near_constant"]
+    (influence,) = [each for each in sweep(found) if each.changed]
+    assert influence.changes == {"near_collapse -> healthy": 1}
+    assert (influence.members, influence.changed) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "activation", "more"),
+    [
+        ("range_epsilons", 1 + 64 * 2.0**-23 * 1.5 * (normal() > 0).float(), "none", {}),
+        ("redundant_share", torch.relu(normal()[:, [0, 0, 1, 2]]), "relu", {}),
+        ("dimensional_share", normal()[:, [0, 0, 1, 1]] + 0.3 * normal(seed=2), "none", {}),
+        ("duplicate_correlation", normal()[:, :1] + 0.15 * normal(seed=2), "none", {}),
+        ("reliability", normal() + 0.3 * normal(seed=1), "none", {"repeat": normal(seed=2) + 0.3 * normal(seed=1)}),
+    ],
+)
+def test_a_borderline_layer_moves_with_its_threshold(
+    name: str, code: torch.Tensor, activation: str, more: dict
+) -> None:
+    assert share(stored(code, activation=activation, **more), name) == 1.0
+
+
+def test_the_output_is_swept_with_the_layer() -> None:
+    inputs = normal(units=20, seed=3)
+    made = inputs.clone()
+    made[:, 0] = 0
+    found = stored(torch.relu(normal()), inputs=inputs, reconstruction=made)
+    assert share(found, "dead_outputs") == 1.0
+
+
+def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
+    from harness.diagnosis.sweeping import _batches, _verdicts
+
+    codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
+    found = stored(*codes)
+    again = [verdict for batch in _batches(found) for verdict in _verdicts(batch, Thresholds())]
+    assert sorted(again) == sorted(str(each["verdict"]) for each in found)
+
+
+def test_nothing_stored_is_no_error() -> None:
+    assert {each.share for each in sweep([])} == {0.0}
+    assert {each.members for each in sweep([{}])} == {0}
