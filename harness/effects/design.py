@@ -63,6 +63,10 @@ def _sentences(seeds: int, tests: int, least: float, needed: int, detectable: di
             f"A single effect alone cannot be confirmed: at least {needed} of the {tests} tests must have the "
             "smallest p. More seeds, or fewer declared tests, would change that."
         )
+    if seeds:
+        found.append(
+            f"A response that one seed in ten shows is absent from {0.9**seeds:.0%} of experiments of this size."
+        )
     shown = ", ".join(f"{factor} {size:.2f}" for factor, size in detectable.items())
     if shown:
         found.append(

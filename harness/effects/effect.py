@@ -204,6 +204,8 @@ def _note(
     notes = [] if known.size > 1 else ["one seed: a difference, without an interval"]
     if known.size > 1 and agree(known):
         notes.append(f"all {known.size} seeds have the same difference")
+    if known.size > 2 and np.abs(known).max() > np.abs(known).sum() / 2:
+        notes.append("one seed alone makes more than half of it")
     if np.ptp(np.isfinite(differences).sum(axis=0)) and sum(counts.values()):
         notes.append("seeds rest on different numbers of blocks, as members are missing")
     return "; ".join(notes)

@@ -267,3 +267,10 @@ def test_the_design_says_when_one_effect_alone_cannot_be_confirmed(grid):
     design = analyse(planted(crossed, random_collapse), crossed).design
     assert design.needed == int(np.ceil(design.tests * 2**-7 / 0.05)) > 1
     assert any("alone cannot be confirmed" in sentence for sentence in design.sentences)
+
+
+def test_an_effect_that_one_seed_makes_is_told_as_such(grid):
+    effects = analyse(planted(grid, lambda levels, seed: collapsed(levels["dropout"] == 0.2 and seed == 4)), grid)
+    found = only(effects.effects, factor="dropout")
+    assert "one seed alone makes more than half of it" in found.note
+    assert "one seed in ten shows is absent from 43% of experiments" in " ".join(effects.design.sentences)
