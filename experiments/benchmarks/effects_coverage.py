@@ -163,7 +163,8 @@ def _rest() -> list[str]:
     return [
         "## Whole experiments through `analyse`\n",
         f"{GRIDS} experiments of 16 variants and 10 seeds, the seeds responding differently to a level",
-        f"whose mean effect is 0: its interval covers 0 in {covered:.3f}, its sign flip rejects in {size:.3f}, and the interval of an",
+        f"whose mean effect is 0: its interval covers 0 in {covered:.3f}, its sign flip rejects in "
+        f"{size:.3f}, and the interval of an",
         f"interaction that is 0 covers it in {crossed:.3f} (standard error .013).\n",
         "## Many tests\n\n27 tests, 5 of them real (-.30), adjusted by Benjamini and Hochberg, 500 families.\n",
         "| seeds | false among the rejected | real ones found |\n|---|---|---|",
