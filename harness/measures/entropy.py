@@ -1,0 +1,54 @@
+"""Entropy of a unit at a declared, fixed resolution: I(X; Q(Z)) for a deterministic unit."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness.measures.basic import layer_root_mean_square
+from harness.shapes import Activations, PerUnit
+
+BOUNDED_RESOLUTION = 1 / 64  # of sigmoid and tanh
+SHARE_OF_LAYER = 1 / 32  # of the layer's root mean square, for every other activation
+BOUNDED = ("sigmoid", "tanh")
+
+
+def resolution(activations: Activations, activation: str = "relu") -> Float[Tensor, "*member"]:
+    """The width of the cells in which a unit's entropy is counted: 1/64 for sigmoid and tanh, else layer RMS / 32.
+
+    Returns:
+        In the units of the activation; 1 for a layer that is zero everywhere.
+
+    >>> float(resolution(torch.full((4, 2), 4.0)))
+    0.125
+    """
+    rms = layer_root_mean_square(activations)
+    if activation in BOUNDED:
+        return torch.full_like(rms, BOUNDED_RESOLUTION)
+    return torch.where(rms > 0, rms * SHARE_OF_LAYER, torch.ones_like(rms))
+
+
+def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
+    """Entropy of floor(z / D + 1/2) with the declared D of `resolution`, Miller-Madow corrected.
+
+    Fixed cells only: quantile cells would give every continuous unit the same entropy, float noise included.
+
+    Returns:
+        Bits, from 0 (constant at this resolution) to log2 of the number of rows and the correction.
+
+    >>> entropy_bits(torch.tensor([[0.0], [0.5], [0.0], [0.5]]), "sigmoid").round(decimals=3).tolist()
+    [1.18]
+
+    Source: Panzeri et al. 2007 for the correction, (cells - 1) / 2n nats.
+    """
+    cells = torch.floor(activations.double() / resolution(activations, activation)[..., None, None] + 0.5)
+    rows = cells.shape[-2]
+    ordered = cells.sort(dim=-2).values
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    starts[..., 1:, :] = ordered[..., 1:, :] != ordered[..., :-1, :]
+    index = starts.cumsum(dim=-2) - 1
+    counts = torch.zeros_like(ordered).scatter_add_(-2, index, torch.ones_like(ordered))
+    share = counts / rows
+    plain = -torch.special.xlogy(share, share).sum(dim=-2)
+    return (plain + (starts.sum(dim=-2) - 1) / (2 * rows)) / math.log(2)
