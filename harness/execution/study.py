@@ -19,7 +19,7 @@ from harness.results.records import Level, MemberRecord
 from harness.training import Snapshot, Stackability, stackability, train
 
 LARGEST_ABLATION = 32  # units: each costs a forward pass
-LARGEST_EVALUATION = 4096  # held-out rows that a verdict rests on
+LARGEST_EVALUATION = 1500  # held-out rows that a verdict rests on: frequencies down to .0025 can be told from never
 ABLATION_ROWS = 512
 # members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
 # sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise

@@ -1,0 +1,172 @@
+"""MLflow is a projection of the results: logging the same again adds nothing, and what is lost comes back."""
+
+import math
+import shutil
+import sqlite3
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.results import MemberRecord
+from harness.tracking import Tracker, create_store, experiment_id, member_metrics, member_tags, move_paths, store_uri
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """Creating a store takes seconds: once a session."""
+    root = tmp_path_factory.mktemp("store")
+    create_store(store_uri(None, root))
+    return root / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def root(empty_store, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
+    return tmp_path
+
+
+def record(index=0, **changes):
+    steps = [0.0, 10.0, 20.0]
+    values = {
+        "key": f"k{index}",
+        "variant": "as_posted bn=on",
+        "levels": {"penalty": "as_posted", "beta": 0.001},
+        "seed": index,
+        "verdict": "healthy",
+        "units": 2,
+        "live_units": 2,
+        "losses": {"total": 0.5},
+        "history": {
+            "step": steps,
+            "epoch": [0.0, 1.0, 2.0],
+            "loss/total": [3.0, 2.0, 1.0],
+            "r2": [0.0, 0.1, 0.2],
+            "live_units": [2.0, 2.0, 2.0],
+        },
+        "unit_history": {"activation_frequency": [[0.5, 0.6]] * 3, "mutual_information": [[math.nan, 0.1]] * 3},
+        "seconds": 1.0,
+        "logged_at": 1_700_000_000_000,
+    }
+    return MemberRecord(**{**values, **changes})
+
+
+def project(root, records, name="trial", **more):
+    return Tracker(store_uri(None, root), root).project(name, records, note="the answer", **more)
+
+
+def rows(root, query):
+    with sqlite3.connect(root / "mlruns" / "mlflow.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_members_become_runs_under_one_parent(root):
+    project(root, [record(0), record(1)])
+    assert rows(root, "SELECT count(*) FROM runs WHERE status = 'FINISHED'") == [(3,)]
+    parents = rows(root, "SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'")
+    assert len(parents) == 1
+    assert ("as_posted bn=on s1",) in rows(root, "SELECT name FROM runs")
+    assert rows(root, "SELECT value FROM tags WHERE key = 'mlflow.note.content'") == [("the answer",)]
+
+
+def test_logging_again_adds_nothing(root):
+    tables = ("runs", "metrics", "params", "tags", "latest_metrics")
+    project(root, [record(0), record(1)])
+    before = {table: rows(root, f"SELECT count(*) FROM {table}") for table in tables}
+    project(root, [record(0), record(1)])
+    assert {table: rows(root, f"SELECT count(*) FROM {table}") for table in tables} == before
+
+
+def test_a_run_that_was_cut_off_is_completed_and_not_doubled(root):
+    tracker = Tracker(store_uri(None, root), root)
+    experiment = tracker.begin("trial")
+    tags = {**member_tags(record(0))}
+    tracker.client.create_run(experiment, tags=tags, run_name="half")
+    project(root, [record(0)])
+    assert rows(root, "SELECT count(*) FROM runs") == [(2,)]
+    assert rows(root, "SELECT count(*) FROM runs WHERE status = 'RUNNING'") == [(0,)]
+
+
+def test_what_is_no_number_is_a_nan_and_a_tag_never_a_huge_number(root):
+    project(
+        root,
+        [
+            record(
+                0,
+                status="diverged",
+                losses={"total": math.inf},
+                history={"step": [0.0], "loss/total": [math.inf]},
+                unit_history={},
+            )
+        ],
+    )
+    assert rows(root, "SELECT count(*) FROM metrics WHERE abs(value) > 1e300") == [(0,)]
+    assert rows(root, "SELECT is_nan FROM metrics WHERE key = 'loss/total'") == [(1,)]
+    assert rows(root, "SELECT value FROM tags WHERE key = 'not_finite'") == [("total",)]
+    assert rows(root, "SELECT value FROM tags WHERE key = 'status'") == [("diverged",)]
+
+
+def test_a_member_that_could_not_be_run_is_failed(root):
+    project(root, [record(0, status="failed", error="no place", verdict="", history={}, unit_history={}, losses={})])
+    assert rows(root, "SELECT count(*) FROM runs WHERE status = 'FAILED'") == [(1,)]
+
+
+def test_a_member_takes_at_most_200_rows_whatever_its_length():
+    steps = [float(i) for i in range(500)]
+    unit_history = {name: [[0.5] * 64] * 500 for name in ("activation_frequency", "entropy_bits", "mutual_information")}
+    long = record(0, units=64, history={"step": steps, "loss/total": steps}, unit_history=unit_history)
+    metrics = member_metrics(long)
+    assert len(metrics) <= 200
+    assert {step for _, _, _, step in metrics} >= {0, 499}
+    assert "activation_frequency/u7" in {name for name, *_ in metrics}
+
+
+def test_the_contract_of_metric_names():
+    names = {name for name, *_ in member_metrics(record(0))}
+    assert {
+        "loss/total",
+        "collapse/live_units",
+        "activation_frequency/u0",
+        "mutual_information/u1",
+        "health/r2",
+    } <= names
+
+
+def test_artifacts_land_under_mlruns(root, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text("x")
+    project(root, [record(0)], artifacts=[file])
+    assert [path.name for path in (root / "mlruns" / "artifacts").rglob("*.html")] == ["report.html"]
+
+
+def test_a_moved_store_is_repaired(root, tmp_path_factory):
+    project(root, [record(0)])
+    moved = tmp_path_factory.mktemp("moved")
+    shutil.move(root / "mlruns", moved / "mlruns")
+    assert move_paths(store_uri(None, moved)) > 0
+    assert move_paths(store_uri(None, moved)) == 0
+    uris = rows(moved, "SELECT artifact_uri FROM runs")
+    assert all(str(moved) in uri for (uri,) in uris)
+
+
+def test_the_page_of_an_experiment_is_found_without_mlflow(root):
+    number = project(root, [record(0)])
+    assert experiment_id(store_uri(None, root), "trial") == number
+    assert experiment_id(store_uri(None, root), "other") is None
+
+
+def test_only_a_local_store_can_be_repaired():
+    with pytest.raises(HarnessError, match="only a local store"):
+        move_paths("http://127.0.0.1:9")
+
+
+def test_a_server_that_is_not_there_is_one_clear_sentence(tmp_path):
+    with pytest.raises(HarnessError, match="the results are safe"):
+        Tracker("http://127.0.0.1:9", tmp_path).project("trial", [record(0)], note="")
+
+
+def test_names_of_mlflow_are_kept_in_its_alphabet(root):
+    odd = record(0, history={"step": [0.0], "loss/naïve <b>": [1.0]}, unit_history={})
+    project(root, [odd])
+    assert rows(root, "SELECT count(*) FROM metrics WHERE key LIKE 'loss/na%'") == [(1,)]
