@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.thresholds import Thresholds
+from harness.measures.pieces import pieces
 
+MEASURED = ("value", "p", "low", "high", "delta")
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -56,10 +58,14 @@ def _columns(
 ) -> Columns:
     from harness.measures import dependence
 
-    # what is not tested goes in as 0: a constant costs nothing and spoils nothing
-    values = torch.where(torch.from_numpy(tested)[:, None, :], activations, torch.zeros((), dtype=activations.dtype))
-    found = dependence(values, reference, blocks=blocks)
-    columns = {name: _array(getattr(found, name), tested.shape) for name in ("value", "p", "low", "high", "delta")}
+    parts: list[Columns] = []
+    for piece in pieces(tuple(activations.shape)):
+        # what is not tested goes in as 0: a constant costs nothing and spoils nothing
+        kept = torch.from_numpy(tested[:, piece])
+        values = torch.where(kept[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))
+        found = dependence(values, reference, blocks=blocks)
+        parts.append({name: _array(getattr(found, name), tuple(kept.shape)) for name in MEASURED})
+    columns = {name: np.concatenate([part[name] for part in parts], -1) for name in MEASURED}
     for name in ("value", "low", "high"):
         columns[name] = np.where(tested, columns[name], np.where(constant, 0.0, np.nan))
     columns["p"] = np.where(tested, columns["p"], np.nan)

@@ -6,8 +6,6 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from harness.measures.correlation import average_ranks
-
 MOST_BINS = 8
 ROWS_PER_CELL = 5
 CHANCE = 1e-4
@@ -23,22 +21,21 @@ def bins_for(rows: int) -> int:
     return int(min(MOST_BINS, max(2, (rows / ROWS_PER_CELL) ** 0.5)))
 
 
-def codes(activations: Tensor, bins: int) -> Tensor:
-    """Quantile bins of each unit, `[*member, unit, sample]`; a value with a bin's share of the rows is its own code.
+def codes(ranks: Tensor, bins: int) -> Tensor:
+    """Quantile bins of average ranks `[*member, unit, sample]`; a value with a bin's share of the rows is its own code.
 
-    >>> codes(torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0], [2.0], [3.0]]), 2).tolist()
+    >>> codes(torch.tensor([[1.5, 1.5, 1.5, 1.5, 4.0, 5.0, 6.0]]), 2).tolist()
     [[2, 2, 2, 2, 0, 0, 1]]
     """
-    rows = activations.shape[-2]
-    ranks = average_ranks(activations).mT
+    rows = ranks.shape[-1]
     ordered, order = ranks.sort(dim=-1)
     same = ordered[..., 1:] == ordered[..., :-1]
     start = torch.ones_like(ordered, dtype=torch.bool)
     start[..., 1:] = ~same
     place = torch.arange(rows).expand(ordered.shape)
     first = torch.where(start, place, 0).cummax(-1).values
-    # the average rank of a group lies half its size beyond its first place; ranks count from 1
-    size = 2 * (ordered - first) - 1
+    # the average rank of a group lies half its size beyond its first place; ranks count from 0
+    size = 2 * (ordered - first) + 1
     atom = (size * bins >= rows) & (size > 1)
     loose = (~atom).cumsum(-1)
     before = torch.gather(loose, -1, first) - 1
@@ -48,11 +45,11 @@ def codes(activations: Tensor, bins: int) -> Tensor:
 
 
 def shared_pairs(
-    activations: Tensor, comparable: NDArray[np.bool_], correlation: NDArray[np.float64], share: float, copy: float
+    ranks: Tensor, comparable: NDArray[np.bool_], correlation: NDArray[np.float64], share: float, copy: float
 ) -> NDArray[np.bool_]:
-    """`[member, unit, unit]`: pairs of uncorrelated units that share at least `share` of the smaller entropy."""
-    rows, count = activations.shape[-2:]
-    found, used = _tables(codes(activations, bins_for(rows)), bins_for(rows))
+    """`[member, unit, unit]`: uncorrelated pairs that share much of the smaller entropy, from `[member, unit, sample]`."""
+    count, rows = ranks.shape[-2:]
+    found, used = _tables(codes(ranks, bins_for(rows)), bins_for(rows))
     entropy = np.diagonal(found, axis1=-2, axis2=-1)
     freedom = (used - 1)[..., :, None] * (used - 1)[..., None, :]
     information = found - freedom / (2 * rows)

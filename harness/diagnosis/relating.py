@@ -10,9 +10,9 @@ from torch import Tensor
 
 from harness.diagnosis.pairs import shared_pairs
 from harness.diagnosis.sketching import relate_large
-from harness.diagnosis.structure import correlation_needed, joins, order_needed
+from harness.diagnosis.structure import correlation_needed, joins, order_needed, ranks_of
 from harness.diagnosis.thresholds import Thresholds
-from harness.measures.correlation import pairwise_correlation, rank_correlation
+from harness.measures.correlation import pairwise_correlation
 from harness.measures.pieces import PIECE
 from harness.measures.rank import correct_participation, effective_rank
 
@@ -78,17 +78,18 @@ def _small(
     largest = values.abs().amax((-2, -1), keepdim=True)
     values = values / torch.where(largest > 0, largest, 1.0)
     correlation = pairwise_correlation(values).numpy()
-    copies = _copies(values, correlation, comparable, thresholds)
+    ranks = ranks_of(torch.where(torch.from_numpy(live)[..., None], activations.mT, 0.0))
+    copies = _copies(ranks, correlation, comparable, thresholds)
     shared = np.full(len(live), -1)
     if values.shape[-1] <= thresholds.pair_units:
         pairs = shared_pairs(
-            values, comparable, correlation, thresholds.nonlinear_share, thresholds.duplicate_correlation
+            ranks, comparable, correlation, thresholds.nonlinear_share, thresholds.duplicate_correlation
         )
         shared = pairs.sum((-2, -1))
-    ranks = effective_rank(values)
+    used = effective_rank(values)
     rows = values.shape[-2]
     return [
-        _relations(correlation[m], live[m], comparable[m], copies[m], float(ranks[m]), int(shared[m]), rows, thresholds)
+        _relations(correlation[m], live[m], comparable[m], copies[m], float(used[m]), int(shared[m]), rows, thresholds)
         for m in range(len(live))
     ]
 
@@ -122,13 +123,13 @@ def _floor(rows: int, units: int, thresholds: Thresholds) -> float:
 
 
 def _copies(
-    values: Tensor, correlation: NDArray[np.float64], comparable: NDArray[np.bool_], thresholds: Thresholds
+    ranks: Tensor, correlation: NDArray[np.float64], comparable: NDArray[np.bool_], thresholds: Thresholds
 ) -> list[dict[int, int]]:
-    rows, units = values.shape[-2:]
+    units, rows = ranks.shape[-2:]
     pairs = units * (units - 1) // 2
     alike = np.abs(correlation) >= correlation_needed(rows, pairs, thresholds.duplicate_correlation) - ROUNDING
     if order_needed(rows, pairs):
-        alike |= rank_correlation(values).abs().numpy() >= thresholds.duplicate_correlation
+        alike |= pairwise_correlation(ranks.mT).abs().numpy() >= thresholds.duplicate_correlation
     alike &= comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((units, units), dtype=bool), 1)
     first = alike.argmax(-2)
     return [

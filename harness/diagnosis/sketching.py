@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.structure import correlation_needed, order_needed
+from harness.diagnosis.structure import correlation_needed, order_needed, ranks_of
 from harness.diagnosis.thresholds import Thresholds
 from harness.measures.pieces import pieces
 
@@ -74,23 +74,6 @@ def directed(values: Tensor, compared: Tensor) -> Tensor:
     values = values - values.mean(-1, keepdim=True)
     values = values / values.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     return (values / values.norm(dim=-1, keepdim=True).clamp_min(1e-300)).float()
-
-
-def ranks_of(values: Tensor) -> Tensor:
-    """Average ranks along the last axis of `[unit, sample]`, from 0.
-
-    >>> ranks_of(torch.tensor([[3.0, 0.0, 0.0, 9.0]])).tolist()
-    [[2.0, 0.5, 0.5, 3.0]]
-    """
-    ordered, order = values.contiguous().sort(dim=-1)
-    places = torch.arange(values.shape[-1], dtype=torch.float32).expand(values.shape)
-    fresh = torch.ones_like(ordered, dtype=torch.bool)
-    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = torch.where(fresh, places, 0.0).cummax(-1).values
-    ends = fresh.roll(-1, -1)
-    ends[:, -1] = True
-    last = torch.where(ends, places, float(values.shape[-1])).flip(-1).cummin(-1).values.flip(-1)
-    return torch.empty_like(first).scatter_(-1, order, (first + last) / 2)
 
 
 def _unit_length(sketch: Tensor) -> Tensor:

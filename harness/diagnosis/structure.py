@@ -1,12 +1,31 @@
 """When two units are one, and how groups of them form."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from harness.diagnosis.thresholds import THRESHOLDS
 
 COINCIDENCE = 0.01
+
+
+def ranks_of(values: Tensor) -> Tensor:
+    """Average ranks of each unit along the last axis of `[*member, unit, sample]`, from 0, in float32.
+
+    >>> ranks_of(torch.tensor([[3.0, 0.0, 0.0, 9.0]])).tolist()
+    [[2.0, 0.5, 0.5, 3.0]]
+    """
+    ordered, order = values.contiguous().sort(dim=-1)
+    places = torch.arange(values.shape[-1], dtype=torch.float32).expand(values.shape)
+    fresh = torch.ones_like(ordered, dtype=torch.bool)
+    fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    first = torch.where(fresh, places, 0.0).cummax(-1).values
+    ends = fresh.roll(-1, -1)
+    ends[..., -1] = True
+    last = torch.where(ends, places, float(values.shape[-1])).flip(-1).cummin(-1).values.flip(-1)
+    return torch.empty_like(first).scatter_(-1, order, (first + last) / 2)
 
 
 def correlation_needed(rows: int, pairs: int, threshold: float = THRESHOLDS.duplicate_correlation) -> float:

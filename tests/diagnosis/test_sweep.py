@@ -27,7 +27,7 @@ def test_every_threshold_that_decides_a_verdict_and_has_no_source_is_swept() -> 
 
 
 def test_clear_cases_depend_on_no_threshold() -> None:
-    clear = stored(torch.relu(normal()), torch.zeros(ROWS, 4), torch.relu(normal()[:, :1]).expand(ROWS, 4))
+    clear = stored(torch.relu(normal()), torch.zeros(ROWS, 4), torch.relu(normal()[:, :1]).expand(ROWS, 8))
     assert {each.threshold: each.share for each in sweep(clear)} == dict.fromkeys(SWEPT, 0.0)
 
 
