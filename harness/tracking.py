@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from harness.errors import HarnessError
 from harness.results import MemberRecord, slug
+from harness.results.faults import reached
 from harness.results.spacing import log_spaced
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def create_store(uri: str) -> None:
 
         store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
         store.engine.dispose()
+        reached("store migrated")
         os.replace(beside, path)
+        reached("store created")
 
 
 class Tracker:
@@ -116,6 +119,7 @@ class Tracker:
                 if known.get(record.key, ("", ""))[1] not in ("FINISHED", "FAILED"):
                     self._log_member(experiment, parent, record, known.get(record.key))
                 on_member()
+            reached("members logged")
             self.client.set_terminated(parent, "FINISHED")
         return experiment
 
@@ -124,6 +128,7 @@ class Tracker:
         with _reaching(self.uri), self._lock():
             experiment = self._experiment(name)
             self._parent(experiment, name, self._known(experiment).get(f"parent:{name}"), ())
+            reached("parent begun")
         return experiment
 
     def stopped(self, name: str) -> None:
@@ -198,9 +203,11 @@ class Tracker:
             run = self.client.create_run(experiment, start_time=record.logged_at, tags=tags, run_name=name).info.run_id
         else:
             run = known[0]
+        reached("member begun")
         parameters = [Param(name, str(value)) for name, value in member_parameters(record).items()]
         metrics = [_metric(*row) for row in member_metrics(record)]
         self.client.log_batch(run, metrics=metrics[:1000], params=parameters[:100])
+        reached("member logged")
         self.client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1)
 
 

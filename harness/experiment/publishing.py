@@ -9,6 +9,7 @@ from harness.errors import HarnessError
 from harness.experiment.work import Work, report_folder, state_of
 from harness.grid import Experiment
 from harness.results import COLLAPSED, MemberRecord, Results, write_json, write_manifest, write_whole
+from harness.results.faults import reached
 
 
 class Publisher:
@@ -53,6 +54,7 @@ class Publisher:
         results = Results(manifest, records)
         effects = _effects(records, work.experiment)
         report = _report(results, effects, report_folder(self.experiment.name, self.root))
+        reached("report written")
         notes = self._log(results, effects, report, seconds)
         logged = {} if notes else {"logged": state_of(work.keys.values())}
         write_manifest(work.folder, {**manifest, **logged})

@@ -11,6 +11,7 @@ from harness.errors import HarnessError
 from harness.experiment.work import Work, member_steps, missing, prepare, report_folder, results_folder, steps_per_epoch
 from harness.grid import Experiment, load_experiment
 from harness.results import MemberRecord, write_manifest, write_stack
+from harness.results.faults import reached
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -151,12 +152,15 @@ def _carry_out(
     total = sum(len(spec.members) for spec in specs)
     steps = member_steps(work, specs)
     write_manifest(work.folder, work.manifest)
+    reached("manifest written")
     publisher = Publisher(work.experiment, root, tracking_uri, progress.says)
     publisher.prepare()
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         for records in run_stacks(specs, cores() if workers is None else workers, progress.stepped):
+            reached("stack trained")
             write_stack(work.folder, records)
+            reached("stack written")
             work.done.update({record.key: record for record in records})
             progress.finished(records)
     except BaseException:

@@ -1,0 +1,150 @@
+"""The command line as a newcomer meets it: one clear message, the right exit code, nothing written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+name: tiny
+case: own_case.py
+factors: {{bias_init: [default, zero]}}
+seeds: {seeds}
+train: {{epochs: 1, batch_size: 16}}
+"""
+OWN = '''
+import torch
+from torch import nn
+import harness
+
+def build():
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
+
+def data():
+    return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+
+def losses(model, batch):
+    return {"reconstruction": ((model(batch) - batch) ** 2).mean()}
+
+case = harness.Case(build, data, losses, "2")
+'''
+
+
+def harness(*arguments, folder, **environment):
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_COLOR": "1", **environment}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "own_case.py").write_text(OWN)
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT.format(seeds=2))
+    return tmp_path
+
+
+def test_help_names_every_verb(folder):
+    done = harness("--help", folder=folder)
+    assert done.returncode == 0
+    for verb in ("run", "diagnose", "audit", "plan", "effects", "report", "ui", "sync"):
+        assert verb in done.stdout
+
+
+def test_help_loads_nothing_heavy(folder):
+    code = (
+        "import sys; sys.argv = ['harness', '--help']\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'seaborn', 'scipy', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert "LOADED []" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny experiment, run once."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "own_case.py").write_text(OWN)
+    (folder / "tiny.yaml").write_text(EXPERIMENT.format(seeds=2))
+    return folder, harness("run", "tiny.yaml", "--json", folder=folder)
+
+
+def test_a_run_prints_one_document_and_nothing_else(finished):
+    folder, done = finished
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {"experiment", "members", "done", "failed", "steps_per_epoch", "seconds", "report"} <= document.keys()
+    assert (document["experiment"], document["members"], document["done"], document["failed"]) == ("tiny", 4, 4, 0)
+    assert document["steps_per_epoch"] == 2  # 32 training rows in batches of 16
+    assert Path(document["report"]).is_file()
+
+
+def test_a_finished_run_is_answered_from_its_results(finished):
+    folder, first = finished
+    again = json.loads(harness("run", "tiny.yaml", "--json", folder=folder).stdout)
+    assert again["trained"] == 0
+    assert again["members"] == 4
+    assert again["verdicts"] == json.loads(first.stdout)["verdicts"]
+
+
+def test_a_factor_that_is_added_later_orphans_nothing(finished):
+    folder, _ = finished
+    (folder / "more.yaml").write_text(
+        "name: tiny\ncase: own_case.py\nfactors: {bias_init: [default, zero], dropout: [0.0, 0.2]}\nseeds: 2\n"
+        "train: {epochs: 1, batch_size: 16}\n"
+    )
+    outcome = json.loads(harness("run", "more.yaml", "--json", folder=folder).stdout)
+    assert (outcome["members"], outcome["trained"]) == (8, 4)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("run", "none.yaml"), "none.yaml"),
+    (("plan", "none.yaml"), "none.yaml"),
+    (("run", "tiny.yaml", "--shard", "3/2"), "--shard"),
+    (("run", "tiny.yaml", "--retry", "all"), "--retry"),
+    (("audit", "form"), "did you mean 'forum'"),
+    (("ui",), "no MLflow store"),
+    (("sync",), "YAML file is wanted"),
+    (("sync", "tiny.yaml"), "no results"),
+])
+def test_a_wrong_request_is_one_sentence_and_exit_code_2(folder, arguments, message):
+    done = harness(*arguments, folder=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(folder.rglob("*.parquet"))
+
+
+def test_a_remedy_that_finds_no_place_is_a_failed_row_and_exit_code_3(folder):
+    (folder / "tiny.yaml").write_text(
+        "name: tiny\ncase: own_case.py\nfactors: {units: [2, 3]}\nseeds: 1\ntrain: {epochs: 1, batch_size: 16}\n"
+    )
+    done = harness("run", "tiny.yaml", "--json", folder=folder)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["failed"] == 2
+
+
+def test_two_processes_do_not_run_one_experiment_together(folder):
+    from filelock import FileLock
+
+    results = folder / "mlruns" / "results" / "tiny"
+    results.mkdir(parents=True)
+    with FileLock(results / ".lock"):
+        done = harness("run", "tiny.yaml", folder=folder)
+    assert done.returncode == 2
+    assert "another process is running this experiment" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_said(folder):
+    (folder / "mlruns").write_text("a file, not a folder")
+    done = harness("run", "tiny.yaml", folder=folder)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
