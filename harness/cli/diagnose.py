@@ -46,7 +46,9 @@ def diagnose(
             _refuse(value, f"--{name}", "a case, which brings its own", "a matrix of activations")
         found, beside = _of_case(target, weights, seed)
     if picture is not None:
-        _draw(found, picture)
+        from harness.report.figure_layer import draw_units
+
+        draw_units(found, picture)
     _show(found, beside, json)
     raise typer.Exit(0 if is_healthy(found) else 1)
 
@@ -143,10 +145,11 @@ def _as_classes(column: Any) -> Any:
 
 
 def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, dict[str, Any]]":
-    from harness.auditing import audit
     from harness.case import load_case
 
     case = load_case(target)
+    from harness.auditing import audit
+
     found = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
     return found, {"case": case.name, "seed": seed, "audit": audit(case)}
 
@@ -185,7 +188,7 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
         target=case.rho,
         members=True,
         scale=seen.scale,
-        normalised=seen.raw if seen.raw.shape == seen.code.shape else None,
+        normalised=seen.raw,
         blocks=held.blocks,
         training_inputs=split.train.inputs.flatten(1),
     )[0]
@@ -208,14 +211,6 @@ def _load(model: Any, weights: Path) -> None:
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise HarnessError(f"{weights}: no state dict of this case's model: {reason}") from error
-
-
-def _draw(found: "Diagnosis", picture: Path) -> None:
-    try:
-        from harness.report import draw_units
-    except ImportError as error:
-        raise HarnessError(f"--picture: the report's drawing is not installed ({error})") from error
-    draw_units(found, picture)
 
 
 def _show(found: "Diagnosis", beside: dict[str, Any], as_json: bool) -> None:

@@ -88,13 +88,27 @@ def _pt(file: Path, name: str | None) -> Any:
 def _csv(file: Path, name: str | None) -> Any:
     import pandas
 
-    first = file.open(encoding="utf-8-sig").readline()
+    with file.open(encoding="utf-8-sig") as lines:
+        first, second = lines.readline(), lines.readline()
     separator = max(",;\t", key=first.count) if any(mark in first for mark in ",;\t") else ","
-    header = None if all(_is_number(cell) for cell in first.split(separator)) else 0
+    cells = [cell.strip().strip('"') for cell in first.split(separator)]
+    numbered = _numbered(cells, [cell.strip() for cell in second.split(separator)])
+    header = None if not numbered and all(_is_number(cell) for cell in cells) else 0
     frame = pandas.read_csv(file, sep=separator, header=header, encoding="utf-8-sig")
     # a frame saved with its index has a first column without a name: it numbers the rows and is no unit
     unnamed = header == 0 and not first.split(separator)[0].strip().strip('"')
     return _columns(frame.iloc[:, 1:] if unnamed else frame)
+
+
+def _numbered(first: list[str], second: list[str]) -> bool:
+    """Whether a first line of numbers is a header: 0, 1, 2, ... as a frame without names writes it, above fractions.
+
+    >>> _numbered(["", "0", "1"], ["0", "0.5", "0.1"]), _numbered(["0", "1"], ["1", "0"])
+    (True, False)
+    """
+    names = first[1:] if first[0] == "" else first
+    above = first[0] == "" or any(not cell.lstrip("-").isdigit() for cell in second)
+    return len(names) > 0 and names == [str(place) for place in range(len(names))] and above
 
 
 def _parquet(file: Path, name: str | None) -> Any:

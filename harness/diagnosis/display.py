@@ -70,16 +70,23 @@ def _cells(unit: UnitDiagnosis) -> tuple[str, ...]:
         number(unit.standard_deviation),
         "" if math.isnan(unit.entropy_bits) else f"{unit.entropy_bits:.2f} bits",
         _information(unit),
-        _short(unit.flags),
+        _short(_said(unit.flags)),
     )
 
 
 def _information(unit: UnitDiagnosis) -> str:
-    if not unit.references:
+    if math.isnan(unit.mutual_information):
         return ""
-    best = max(unit.references.values(), key=lambda each: each.mutual_information)
-    share = f" = {best.mutual_information / best.entropy:.0%} of H" if best.entropy > 0 else ""
-    return f"{unit.mutual_information:.3f} nats{share if 'labels' in unit.references else ''}"
+    labels = unit.references.get("labels")
+    share = f" = {labels.mutual_information / labels.entropy:.0%} of H" if labels and labels.entropy > 0 else ""
+    return f"{unit.mutual_information:.3f} nats{share}"
+
+
+def _said(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Flags with the factors gathered: `factor_dependent=height, width`; what is negligible or open goes unsaid."""
+    factors = [flag.partition("=")[2] for flag in flags if flag.startswith("factor_dependent=")]
+    others = [flag for flag in flags if not flag.startswith("factor_")]
+    return (*others, *([f"factor_dependent={' '.join(factors)}"] if factors else []))
 
 
 def _short(flags: tuple[str, ...], most: int = 4) -> str:

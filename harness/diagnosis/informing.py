@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.thresholds import Thresholds
 from harness.measures.pieces import pieces
 
 MEASURED = ("value", "p", "low", "high", "delta")
@@ -34,12 +33,13 @@ def share(
     activations: Tensor,
     references: Mapping[str, Tensor],
     tested: NDArray[np.bool_],
+    finite: NDArray[np.bool_],
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
-    thresholds: Thresholds,
 ) -> Shared:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
-    found = {name: _columns(activations, each, tested, constant, blocks) for name, each in references.items()}
+    valued = finite & ~constant
+    found = {name: _columns(activations, each, tested, valued, constant, blocks) for name, each in references.items()}
     smallest = np.ones(tested.shape)
     if found:
         adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
@@ -53,6 +53,7 @@ def _columns(
     activations: Tensor,
     reference: Tensor,
     tested: NDArray[np.bool_],
+    valued: NDArray[np.bool_],
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
 ) -> Columns:
@@ -60,14 +61,14 @@ def _columns(
 
     parts: list[Columns] = []
     for piece in pieces(tuple(activations.shape)):
-        # what is not tested goes in as 0: a constant costs nothing and spoils nothing
-        kept = torch.from_numpy(tested[:, piece])
+        # what is constant or not finite goes in as 0: that costs nothing and spoils nothing
+        kept = torch.from_numpy(valued[:, piece])
         values = torch.where(kept[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))
         found = dependence(values, reference, blocks=blocks)
         parts.append({name: _array(getattr(found, name), tuple(kept.shape)) for name in MEASURED})
     columns = {name: np.concatenate([part[name] for part in parts], -1) for name in MEASURED}
     for name in ("value", "low", "high"):
-        columns[name] = np.where(tested, columns[name], np.where(constant, 0.0, np.nan))
+        columns[name] = np.where(valued, columns[name], np.where(constant, 0.0, np.nan))
     columns["p"] = np.where(tested, columns["p"], np.nan)
     return columns | {"entropy": _array(found.reference_entropy, ())}
 
@@ -104,6 +105,8 @@ def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, si
     >>> dependence_flag(0.2, 0.4, 0.01, 0.001, 0.05), dependence_flag(0.0, 0.2, 0.01, 0.3, 0.05)
     ('dependent', 'inconclusive')
     """
+    if p_adjusted != p_adjusted:  # no test: too few firing rows
+        return "inconclusive"
     if low > delta and p_adjusted <= significance:
         return "dependent"
     return "negligible" if high < delta else "inconclusive"

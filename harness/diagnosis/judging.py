@@ -90,14 +90,8 @@ def judge(request: Request) -> list[Diagnosis]:
     table = _measured(request)
     evidence = _evidence(request, table, np.ones(table["finite"].shape))
     tested = _tested(request, evidence)
-    shared = share(
-        request.activations,
-        request.references,
-        tested,
-        constant_units(evidence, request.thresholds),
-        request.blocks,
-        request.thresholds,
-    )
+    constant = constant_units(evidence, request.thresholds)
+    shared = share(request.activations, request.references, tested, evidence.finite, constant, request.blocks)
     evidence = _evidence(request, table, shared.smallest_p)
     units = unit_verdicts(evidence, request.thresholds)
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])

@@ -47,7 +47,7 @@ def codes(ranks: Tensor, bins: int) -> Tensor:
 def shared_pairs(
     ranks: Tensor, comparable: NDArray[np.bool_], correlation: NDArray[np.float64], share: float, copy: float
 ) -> NDArray[np.bool_]:
-    """`[member, unit, unit]`: uncorrelated pairs that share much of the smaller entropy, from `[member, unit, sample]`."""
+    """`[member, unit, unit]`: uncorrelated pairs that share much of the smaller entropy."""
     count, rows = ranks.shape[-2:]
     found, used = _tables(codes(ranks, bins_for(rows)), bins_for(rows))
     entropy = np.diagonal(found, axis1=-2, axis2=-1)

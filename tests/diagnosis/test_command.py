@@ -1,0 +1,138 @@
+"""`harness diagnose`: files in, a verdict and an exit code out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+from planted_codes import generator, labels, normal
+from typer.testing import CliRunner
+
+from harness import Diagnosis, HarnessError, diagnose
+from harness.cli.diagnose import diagnose as command
+
+APP = typer.Typer()
+APP.command()(command)
+CODE = torch.relu(normal(500))
+DEAD = CODE * torch.tensor([1.0, 0, 1, 1])
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    found = CliRunner().invoke(APP, [str(each) for each in arguments])
+    if isinstance(found.exception, HarnessError):
+        raise found.exception
+    return found.exit_code, found.stdout
+
+
+def save(folder: Path, name: str, values: torch.Tensor) -> Path:
+    path = folder / name
+    kinds = {
+        ".npy": lambda: np.save(path, values.numpy()),
+        ".npz": lambda: np.savez(path, codes=values.numpy(), others=values.numpy()),
+        ".pt": lambda: torch.save(values, path),
+        ".csv": lambda: pd.DataFrame(values.numpy()).to_csv(path, index=False),
+        ".parquet": lambda: pd.DataFrame(values.numpy(), columns=list("abcd")).to_parquet(path),
+    }
+    kinds[path.suffix]()
+    return path
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz:codes", ".pt", ".csv", ".parquet"])
+def test_every_kind_of_file_is_judged(tmp_path: Path, kind: str) -> None:
+    suffix, _, name = kind.partition(":")
+    target = f"{save(tmp_path, f'layer{suffix}', DEAD)}{':' * bool(name)}{name}"
+    code, said = run(target, "--json")
+    assert code == 1
+    assert json.loads(said)["verdict"] == "partial_collapse"
+    assert Diagnosis.from_dict(json.loads(said)).units[1].verdict == "dead"
+
+
+def test_a_frame_saved_with_its_index_has_as_many_units_as_before(tmp_path: Path) -> None:
+    pd.DataFrame(CODE.numpy()).to_csv(tmp_path / "layer.csv")
+    found = json.loads(run(tmp_path / "layer.csv", "--json")[1])
+    assert (found["rows"], len(found["units"])) == (500, 4)
+
+
+def test_a_healthy_layer_ends_with_zero(tmp_path: Path) -> None:
+    code, said = run(save(tmp_path, "layer.npy", CODE))
+    assert code == 0
+    assert "healthy: 4 of 4 units live" in said
+    assert "█" in said
+
+
+def test_not_a_number_is_a_verdict(tmp_path: Path) -> None:
+    spoilt = CODE.clone()
+    spoilt[3, 2] = torch.nan
+    code, said = run(save(tmp_path, "layer.csv", spoilt), "--json")
+    assert code == 1
+    assert json.loads(said)["verdict"] == "invalid"
+
+
+def test_json_is_one_document_with_the_names_of_the_types(tmp_path: Path) -> None:
+    path = save(tmp_path, "layer.npy", DEAD)
+    _, said = run(path, "--json", "--activation", "leaky_relu", "--target", "0.05")
+    assert json.loads(said) == json.loads(json.dumps(diagnose(DEAD, "leaky_relu", target=0.05).to_dict()))
+
+
+def test_a_csv_of_a_float32_model_says_so(tmp_path: Path) -> None:
+    noisy = CODE.double()
+    noisy[:, 0] = 1 + 2e-7 * torch.rand(500, generator=generator()).double()
+    path = save(tmp_path, "layer.csv", noisy)
+    assert json.loads(run(path, "--json")[1])["units"][0]["verdict"] == "near_constant"
+    assert json.loads(run(path, "--json", "--dtype", "float32")[1])["units"][0]["verdict"] == "constant_on"
+
+
+def test_references_inputs_and_reconstruction_come_from_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", labels(500).numpy())
+    pd.DataFrame({"height": normal(500)[:, 1], "kind": labels(500)}).to_csv(tmp_path / "factors.csv", index=False)
+    inputs = normal(500, 6, seed=3)
+    np.save(tmp_path / "inputs.npy", inputs.numpy())
+    np.save(tmp_path / "made.npy", 0.9 * inputs.numpy())
+    options = ["--labels", tmp_path / "labels.npy", "--factors", tmp_path / "factors.csv"]
+    options += ["--inputs", tmp_path / "inputs.npy", "--reconstruction", tmp_path / "made.npy"]
+    found = json.loads(run(save(tmp_path, "layer.npy", CODE), "--json", *options)[1])
+    assert found["references"] == ["labels", "height", "kind"]
+    assert found["units"][1]["references"]["height"]["flag"] == "dependent"
+    assert found["output"]["verdict"] == "healthy"
+    assert found["output"]["r2"] == pytest.approx(0.99, abs=0.001)
+
+
+def test_a_factor_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "height.npy", normal(500)[:, 1].numpy())
+    path = save(tmp_path, "layer.npy", CODE)
+    found = json.loads(run(path, "--json", "--factors", f"size={tmp_path / 'height.npy'}")[1])
+    assert found["references"] == ["size"]
+    with pytest.raises(HarnessError, match="write NAME="):
+        run(path, "--factors", tmp_path / "height.npy")
+
+
+def test_a_picture_is_written(tmp_path: Path) -> None:
+    path = save(tmp_path, "layer.npy", DEAD)
+    run(path, "--picture", tmp_path / "units.png")
+    assert (tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(HarnessError, match="a picture ends in"):
+        run(path, "--picture", tmp_path / "units.txt")
+    with pytest.raises(HarnessError, match="there is no folder"):
+        run(path, "--picture", tmp_path / "nowhere" / "units.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.npy"], "no such file"),
+        (["forums"], "no case is called 'forums'"),
+        (["layer.npy", "--weights", "state.pt"], "--weights: goes with a case"),
+        (["forum", "--activation", "relu"], "--activation: goes with a matrix"),
+        (["layer.npz"], "holds 2 arrays"),
+    ],
+)
+def test_a_wrong_request_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path, "layer.npz", CODE)
+    with pytest.raises(HarnessError, match=message):
+        run(*arguments)
