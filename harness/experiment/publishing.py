@@ -1,5 +1,6 @@
 """Results made visible: effects, the report, and the MLflow store. Training never waits for any of them to work."""
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,11 +34,16 @@ class Publisher:
         self._tracker: Any = None
         self._failure: HarnessError | None = None
         self._thread: threading.Thread | None = None
+        self._done: queue.Queue[Sequence[MemberRecord] | None] = queue.Queue()
 
     def prepare(self) -> None:
         """Open the store beside the training: creating one takes seconds."""
         self._thread = threading.Thread(target=self._open, daemon=True)
         self._thread.start()
+
+    def log(self, records: Sequence[MemberRecord]) -> None:
+        """Log members beside the training of the next; what fails here is logged at the end, or by a later sync."""
+        self._done.put(list(records))
 
     def interrupted(self) -> None:
         """Mark the experiment as stopped, if the store is open; nothing is waited for."""
@@ -67,20 +73,29 @@ class Publisher:
             tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
             tracker.begin(self.experiment.name)
             self._tracker = tracker
+            while (records := self._done.get()) is not None:
+                tracker.log(self.experiment.name, records)
         except HarnessError as error:
             self._failure = error
+
+    def _working_tracker(self) -> Any:
+        """The tracker, or a new one where the store failed in between: what it holds is asked again."""
+        from harness.tracking import Tracker, store_uri
+
+        if self._tracker is not None and self._failure is None:
+            return self._tracker
+        return Tracker(store_uri(self.tracking_uri, self.root), self.root)
 
     def _log(self, results: Results, effects: Any, report: Path, seconds: float) -> list[str]:
         if self._thread is None:
             self.prepare()
         assert self._thread is not None
+        self._done.put(None)
         self._thread.join()
-        if self._tracker is None:
-            return [str(self._failure)]
         folder = report.parent
         files = sorted(each for each in folder.iterdir() if each.is_file())
         try:
-            self._tracker.project(
+            self._working_tracker().project(
                 self.experiment.name,
                 results.records,
                 note=_note(folder),

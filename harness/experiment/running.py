@@ -162,6 +162,7 @@ def _carry_out(
             write_stack(work.folder, records)
             reached("stack written")
             work.done.update({record.key: record for record in records})
+            publisher.log(records)
             progress.finished(records)
     except BaseException:
         publisher.interrupted()
