@@ -1,0 +1,89 @@
+"""Records as tables: a row per member, per unit, per snapshot. pandas loads when the first is asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.results.records import MemberRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
+    """One row a member.
+
+    Returns:
+        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `flags` (separated
+        by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. What a member has not is NaN.
+
+    >>> record = MemberRecord("k", "relu", {"activation": "relu"}, 3, verdict="healthy", units=4, live_units=4)
+    >>> members_frame([record])[["activation", "seed", "verdict"]].values.tolist()
+    [['relu', 3, 'healthy']]
+    """
+    from pandas import DataFrame
+
+    factors = dict.fromkeys(name for record in records for name in record.levels)
+    terms = dict.fromkeys(term for record in records for term in record.losses)
+    rows = [_member(record, factors, terms) for record in records]
+    columns = [*_columns(factors), *BEFORE, *(f"loss/{term}" for term in terms), *AFTER]
+    return DataFrame(rows, columns=columns)
+
+
+def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":
+    """One row a unit of a judged member, as it is at the end of training.
+
+    Returns:
+        `key`, `variant`, `seed`, `unit`, the layer's `verdict`, `unit_verdict`, `flags`, `died_at` (NaN: alive at the
+        end; 0: dead at birth), and the measures of `MEASURES` in their own units; NaN where one is not known.
+    """
+    from pandas import DataFrame
+
+    columns = ["key", "variant", "seed", "verdict", "unit", "unit_verdict", "flags", "died_at", *MEASURES]
+    return DataFrame([row for record in records for row in _units(record)], columns=columns)
+
+
+def history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
+    """One row a snapshot of a member: `key`, `variant`, `seed`, `verdict`, then `step`, `epoch`, `loss/<term>`, ..."""
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        names, series = list(record.history), list(record.history.values())
+        about = {"key": record.key, "variant": record.variant, "seed": record.seed, "verdict": record.verdict}
+        rows += [{**about, **dict(zip(names, values, strict=True))} for values in zip(*series, strict=True)]
+    return DataFrame(rows) if rows else DataFrame(columns=["key", "variant", "seed", "verdict", "step", "epoch"])
+
+
+def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[str, None]) -> list[Any]:
+    known = record.status != "failed"
+    return [
+        *(record.levels.get(name) for name in factors),
+        *(record.seed, record.status, record.verdict, " ".join(record.flags)),
+        *((record.live_units, record.units) if known else (float("nan"), float("nan"))),
+        float("nan") if record.r2 is None else record.r2,
+        *(record.losses.get(term, float("nan")) for term in terms),
+        *(record.variant, record.key, record.error or ""),
+    ]
+
+
+def _columns(factors: Mapping[str, None]) -> list[str]:
+    """The factors' names; one that is called as a column of ours is told apart."""
+    return [f"factor/{name}" if name in (*BEFORE, *AFTER) else name for name in factors]
+
+
+def _units(record: MemberRecord) -> Iterator[list[Any]]:
+    about = [record.key, record.variant, record.seed, record.verdict]
+    for unit in record.diagnosis.get("units", ()):
+        index = unit["index"]
+        died = record.died_at[index] if index < len(record.died_at) else None
+        measures = [float("nan") if unit.get(name) is None else unit[name] for name in MEASURES]
+        step = float("nan") if died is None else float(died)
+        yield [*about, index, unit["verdict"], " ".join(unit.get("flags", ())), step, *measures]
+
+
+BEFORE = ("seed", "status", "verdict", "flags", "live_units", "units", "r2")
+AFTER = ("variant", "key", "error")
+MEASURES = (
+    *("activation_frequency", "mutual_information", "entropy_bits", "mean", "standard_deviation"),
+    *("minimum", "maximum", "kurtosis", "energy_share", "reliability", "ablation"),
+)

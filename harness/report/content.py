@@ -1,0 +1,106 @@
+"""What the report of an experiment says, in the order in which it says it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.diagnosis import sweep
+from harness.effects import Effects
+from harness.effects.outcomes import OUTCOMES
+from harness.report import facts
+from harness.report.answers import answer_lines, explanations, question
+from harness.report.drawing import Picture, Table
+from harness.report.examples import strips
+from harness.report.figure_effects import forest
+from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
+from harness.report.figure_units import units_picture
+from harness.report.palette import in_order, outcome_of
+from harness.report.summary import level_rows, variant_rows
+from harness.results import Results
+from harness.results.records import MemberRecord
+
+
+def content(results: Results, effects: Effects) -> dict[str, Any]:
+    """Every value that the templates show, by name."""
+    records, manifest = results.records, results.manifest
+    swept = sweep([record.diagnosis for record in records if record.diagnosis])
+    values: dict[str, Any] = {
+        "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",
+        "question": question(manifest, records),
+        "answer": answer_lines(effects),
+        "verdicts": in_order(map(outcome_of, records)),
+        "levels": level_rows(records),
+        "variants": variant_rows(records),
+        "failures": failures(records),
+        "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
+        "strips": strips(records),
+        "audit": {level: list(found) for level, found in (manifest.get("audit") or {}).items()},
+        "explanation": explanations(records, manifest),
+        "method": facts.METHOD,
+        "thresholds": facts.threshold_rows(swept),
+        "sensitive": facts.sensitive(swept),
+        "limits": facts.limits(records, effects),
+        "facts": facts.reproducibility(manifest, records),
+        "text": str(manifest.get("text") or ""),
+        "resolved": facts.resolved_text(manifest),
+        **pictures(records, effects),
+    }
+    return {**values, "contents": [(anchor, name) for anchor, name in SECTIONS if anchor != "audit" or values["audit"]]}
+
+
+def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any]:
+    """The figures, by the section in which they stand."""
+    crossed = [*effects.interactions, *effects.contrasts]
+    return {
+        "effects": _drawn(forest(effects.effects, outcome) for outcome in OUTCOMES),
+        "crossed": _drawn(forest(crossed, outcome, "crossed") for outcome in ("collapsed", "r2")),
+        "units": units_picture(records),
+        "timelines": _drawn([live_units_picture(records), deaths_picture(records)]),
+        "losses": _drawn([loss_picture(records, term) for term in _terms(records)]),
+    }
+
+
+def failures(records: Sequence[MemberRecord], most: int = 40) -> Table | None:
+    """Members that failed or diverged, and why; None where there is none."""
+    lost = [record for record in records if record.status != "ok"]
+    if not lost:
+        return None
+    rows = [[record.variant, str(record.seed), record.status, _reason(record)] for record in lost[:most]]
+    return Table(["variant", "seed", "status", "why"], rows, left_out=len(lost) - len(rows))
+
+
+def _reason(record: MemberRecord) -> str:
+    if record.status == "diverged":
+        return f"a loss was no number from step {record.diverged_step} on" if record.diverged_step is not None else ""
+    return (record.error or "not known")[:300]
+
+
+def _terms(records: Sequence[MemberRecord]) -> list[str]:
+    """The reconstruction, then the penalties that anybody has: at most four pictures."""
+    found = dict.fromkeys(name.removeprefix("loss/") for record in records for name in record.history if "loss/" in name)
+    terms = [term for term in found if term not in ("reconstruction", "total")]
+    return ["reconstruction", *terms][:4] if "reconstruction" in found else ["total"]
+
+
+def _drawn(found: Any) -> list[Picture]:
+    return [each for each in found if each is not None]
+
+
+def counts(records: Sequence[MemberRecord]) -> Mapping[str, int]:
+    """How many members came to what."""
+    outcomes = [outcome_of(record) for record in records]
+    return {"members": len(records), **{each: outcomes.count(each) for each in in_order(outcomes)}}
+
+
+SECTIONS = (
+    ("verdicts", "Verdicts"),
+    ("effects", "Effects"),
+    ("collapse", "What collapse looks like"),
+    ("timelines", "When it happens"),
+    ("losses", "Losses"),
+    ("reconstructions", "Reconstructions"),
+    ("audit", "What the penalties can do"),
+    ("explanation", "Why"),
+    ("method", "Method"),
+    ("limits", "Limits"),
+    ("reproducibility", "Reproducibility"),
+)

@@ -1,0 +1,120 @@
+"""From axes to page: figures become inline SVG that takes its ink from the page, so that it is legible on any."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.report.palette import INK, LINE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINT = 72.0
+RASTER_FROM = 1500
+"""Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a figure shows, in cells; numbers are formatted already."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Args:
+        name: of the file-name kind. title: the claim. alt: what a reader without eyes has to know.
+        svg: inline markup, safe by construction: every text in it went through an XML writer.
+        table: the data behind it. note: what else has to be said.
+    """
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    table: Table
+    note: str = ""
+    keys: Sequence[str] = field(default=())
+
+
+def sheet(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure of so many CSS pixels with its axes, row by row; all of one column share what they can."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width / POINT, height / POINT), dpi=POINT, layout="constrained")
+        found = figure.subplots(rows, columns, squeeze=False)
+    return figure, [axes for row in found for axes in row]
+
+
+def inline_svg(figure: "Figure", name: str, alt: str) -> str:
+    """The figure as markup for the page: no fixed colours but the verdicts', no fonts, no identifiers that could clash."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "savefig.transparent": True}):
+        figure.savefig(buffer, format="svg", transparent=True, dpi=2 * POINT, metadata=NO_METADATA)
+    return _for_the_page(buffer.getvalue(), name, alt)
+
+
+def plain(axes: "Axes") -> None:
+    """Axes with what is needed and no more."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def safe(text: object) -> str:
+    """A text that matplotlib takes literally: dollar signs are no mathematics, control characters are dropped."""
+    kept = "".join(each if each.isprintable() else " " for each in str(text))
+    return kept.replace("$", r"\$")
+
+
+def _for_the_page(svg: str, name: str, alt: str) -> str:
+    from markupsafe import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(id="|href="#|url\(#)([A-Za-z])', rf"\g<1>{name}-\g<2>", svg)
+    svg = re.sub(r"font: (?:\w+ )*([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = svg.replace(INK, "currentColor").replace(LINE, "var(--rule)")
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    head = f'<svg role="img" aria-label="{escape(alt)}" viewBox="{size[0][9:-1]}" style="max-width:{float(size[1]) * 1.5:.0f}px">'
+    body = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
+    return head + body
+
+
+NO_METADATA: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+STYLE: dict[str, Any] = {
+    "font.size": 11,
+    "font.family": "sans-serif",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "text.usetex": False,
+}

@@ -1,0 +1,194 @@
+"""When it happens: live units and losses over the training, and the step at which each unit was lost."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, plain, safe, sheet
+from harness.report.grouping import Groups, panels
+from harness.report.palette import in_order, look, outcome_of
+from harness.report.wording import DASH, number, plural, shortened
+from harness.results.records import MemberRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = 2
+PANEL = 165
+DEATH_ROW = 38
+
+
+def live_units_picture(records: Sequence[MemberRecord]) -> Picture | None:
+    """Live units at each snapshot, one line a seed."""
+    groups = _with_history(records, "live_units")
+    if not groups:
+        return None
+    alt = f"Line plots of live units over the epochs, one line a member: {_ends(groups, 'live_units')}."
+    svg = _lines(groups, "live_units", "live", alt, "live units")
+    title = _live_claim([record for members in groups.values() for record in members])
+    return Picture("live", title, alt, svg, _line_table(groups, "live_units"), ONE_LINE, _verdicts(groups))
+
+
+def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> Picture | None:
+    """One loss term at each snapshot, one line a seed; `total` where there is no such term."""
+    name = f"loss/{term}"
+    groups = _with_history(records, name)
+    if not groups:
+        return loss_picture(records, "total") if term != "total" else None
+    alt = f"Line plots of the loss term {term} over the epochs, one line a member: {_ends(groups, name)}."
+    short = f"loss-{sum(term.encode())}"
+    svg = _lines(groups, name, short, alt, f"{term}, training mean", logarithmic=True)
+    title = f"The {term} loss falls in {_falling(groups, name)} members"
+    return Picture(short, title, alt, svg, _line_table(groups, name), ONE_LINE, _verdicts(groups))
+
+
+def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
+    """The step at which each unit was lost for good, one mark a unit, one row a group."""
+    groups = {name: members for name, members in panels(records).items() if any(each.died_at for each in members)}
+    lost = [step for members in groups.values() for record in members for step in record.died_at if step is not None]
+    if not lost:
+        return None
+    figure, (axes,) = sheet(460, 60 + DEATH_ROW * len(groups))
+    draw_deaths(axes, groups)
+    born = sum(step == 0 for step in lost)
+    title = f"{born} of {plural(len(lost), 'lost unit')} were lost at birth, {len(lost) - born} during training"
+    alt = f"One mark a lost unit, at the step since which it never varied. {title}."
+    table = Table(["group", "units", "lost at birth", "lost later", "median step of the later ones"], _deaths(groups))
+    note = "Step 0 is the initialisation, before any training. Units that are alive at the end have no mark."
+    return Picture("deaths", title, alt, inline_svg(figure, "deaths", alt), table, note, _verdicts(groups))
+
+
+def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
+    """One row a group, its name above; seeds lie side by side within the row."""
+    plain(axes)
+    for row, (name, members) in enumerate(groups.items()):
+        y = len(groups) - 1 - row
+        _draw_lost(axes, members, y)
+        units = sum(len(record.died_at) for record in members)
+        lost = sum(step is not None for record in members for step in record.died_at)
+        text = safe(f"{shortened(name, 44)}: {lost} of {units} lost")
+        axes.text(0, y + 0.22, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
+    axes.set_ylim(-0.5, len(groups) - 0.2)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("step (0 = at birth)")
+    return axes
+
+
+def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
+    many = sum(len(record.died_at) for record in members) > RASTER_FROM // 3
+    for verdict in in_order(map(outcome_of, members)):
+        marks = [
+            (step, y - 0.3 + 0.45 * (index + 0.5) / len(members))
+            for index, record in enumerate(members)
+            if outcome_of(record) == verdict
+            for step in record.died_at
+            if step is not None
+        ]
+        if marks:
+            x, heights = np.array(marks, dtype=float).T
+            style = look(verdict)
+            axes.scatter(x, heights, s=16, c=style.colour, marker=style.marker, alpha=0.6, linewidths=0.8, rasterized=many)
+
+
+def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
+    """One line a member over the epochs, in the colour of its verdict at the end, which its last mark shows too."""
+    plain(axes)
+    points = sum(len(record.history[measure]) for record in members)
+    rasterized, alpha = points > RASTER_FROM, 0.8 if len(members) < 40 else 0.35
+    for index, record in enumerate(members):
+        style = look(outcome_of(record))
+        nudge = 0.12 * ((index + 0.5) / len(members) - 0.5) if measure == "live_units" else 0.0
+        x, y = record.history["epoch"], np.array(record.history[measure], dtype=float) + nudge
+        axes.plot(x, y, color=style.colour, linewidth=1.2, alpha=alpha, rasterized=rasterized)
+        axes.plot(x[-1:], y[-1:], style.marker, color=style.colour, markersize=5, alpha=alpha, rasterized=rasterized)
+    axes.set_title(safe(shortened(title, 30)))
+    return axes
+
+
+def _lines(groups: Groups, measure: str, name: str, alt: str, ylabel: str, logarithmic: bool = False) -> str:
+    rows = -(-len(groups) // COLUMNS)
+    figure, axes = sheet(460, 40 + PANEL * rows, rows, COLUMNS)
+    low, high = _limits(groups, measure, logarithmic)
+    for each, (title, members) in zip(axes, groups.items(), strict=False):
+        draw_lines(each, members, measure, title)
+        if logarithmic and low > 0:
+            each.set_yscale("log")
+        each.set_ylim(low, high)
+    for unused in axes[len(groups) :]:
+        unused.set_axis_off()
+    figure.supxlabel("epoch")
+    figure.supylabel(safe(ylabel))
+    return inline_svg(figure, name, alt)
+
+
+def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, float]:
+    values = np.array([value for members in groups.values() for record in members for value in record.history[measure]])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    if not logarithmic:
+        return min(low, 0.0) - 0.3, high + 0.3
+    if low > 0:
+        return low / 1.1, high * 1.1
+    return low - 0.05 * (high - low + 1e-9), high + 0.05 * (high - low + 1e-9)
+
+
+def _with_history(records: Sequence[MemberRecord], measure: str) -> Groups:
+    return panels([record for record in records if record.history.get(measure) and record.history.get("epoch")])
+
+
+def _verdicts(groups: Groups) -> list[str]:
+    return in_order(outcome_of(record) for members in groups.values() for record in members)
+
+
+def _live_claim(records: Sequence[MemberRecord]) -> str:
+    lower = sum(record.history["live_units"][-1] < record.history["live_units"][0] for record in records)
+    higher = sum(record.history["live_units"][-1] > record.history["live_units"][0] for record in records)
+    return f"Training lost live units in {lower} of {plural(len(records), 'member')}, won some in {higher}"
+
+
+def _falling(groups: Groups, name: str) -> str:
+    series = [record.history[name] for members in groups.values() for record in members]
+    return f"{sum(each[-1] < each[0] for each in series)} of {len(series)}"
+
+
+def _ends(groups: Groups, measure: str) -> str:
+    return "; ".join(
+        f"{name} from {number(_median(members, measure, 0), 2)} to {number(_median(members, measure, -1), 2)} (median)"
+        for name, members in list(groups.items())[:6]
+    )
+
+
+def _median(members: Sequence[MemberRecord], measure: str, at: int) -> float:
+    values = np.array([record.history[measure][at] for record in members], dtype=float)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def _line_table(groups: Groups, measure: str) -> Table:
+    rows = []
+    for name, members in groups.items():
+        last = np.array([record.history[measure][-1] for record in members], dtype=float)
+        last = last[np.isfinite(last)]
+        ends = [number(float(last.min())), number(float(last.max()))] if last.size else [DASH, DASH]
+        middles = [number(_median(members, measure, at)) for at in (0, -1)]
+        rows.append([name, str(len(members)), *middles, *ends])
+    header = ["group", "members", "median at first", "median at the end", "least at the end", "most at the end"]
+    return Table(header, rows)
+
+
+def _deaths(groups: Groups) -> list[list[str]]:
+    rows = []
+    for name, members in groups.items():
+        steps = [step for record in members for step in record.died_at]
+        later = [step for step in steps if step]
+        middle = number(float(np.median(later))) if later else DASH
+        rows.append([name, str(len(steps)), str(sum(step == 0 for step in steps)), str(len(later)), middle])
+    return rows
+
+
+ONE_LINE = "One line a member, every seed, in the colour of its verdict at the end of training; the mark at its end shows it too."

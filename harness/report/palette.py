@@ -1,0 +1,63 @@
+"""One look for one verdict, everywhere: a colour that holds on white and on black, and a shape for who sees no colour."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.results.records import MemberRecord
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a verdict looks.
+
+    Args:
+        colour: at least 3 : 1 against the light and the dark page.
+        marker: matplotlib's. glyph: the same shape as a character.
+        meaning: the verdict in words.
+    """
+
+    colour: str
+    marker: str
+    glyph: str
+    meaning: str
+
+
+def look(verdict: str) -> Look:
+    """The look of a verdict or status; one that is not known looks like one that could not be judged.
+
+    >>> look("healthy").glyph, look("never heard of").meaning
+    ('●', 'could not be judged')
+    """
+    return LOOKS.get(verdict, LOOKS["not_testable"])
+
+
+def outcome_of(record: MemberRecord) -> str:
+    """What a member counts as: its verdict, or "diverged" or "failed" where it has none to count."""
+    return record.verdict or "not_testable" if record.status == "ok" else record.status
+
+
+def in_order(verdicts: Iterable[str]) -> list[str]:
+    """Verdicts without repetition, the worst first; unknown ones last."""
+    ranks = list(LOOKS)
+    return sorted(set(verdicts), key=lambda each: (ranks.index(each) if each in ranks else len(ranks), each))
+
+
+INK = "#010203"
+"""Stands for the page's text colour: replaced by `currentColor` when a figure enters the page."""
+
+LINE = "#040506"
+"""Stands for the page's rule colour."""
+
+LOOKS: dict[str, Look] = {
+    "full_collapse": Look("#d1495b", "X", "✖", "every unit is constant"),
+    "single_live_unit": Look("#e07b00", "v", "▼", "one unit varies"),
+    "near_collapse": Look("#b8860b", "^", "▲", "what varies hardly varies"),
+    "partial_collapse": Look("#3d8fd1", "D", "◆", "some units are constant"),
+    "redundant": Look("#8f6fc9", "s", "■", "units are copies of each other"),
+    "dimensional_collapse": Look("#c565a8", "P", "✚", "fewer dimensions than units"),
+    "healthy": Look("#1a9a6c", "o", "●", "every unit varies, each its own way"),
+    "not_testable": Look("#85898f", "d", "◇", "could not be judged"),
+    "invalid": Look("#85898f", "1", "!", "not finite"),
+    "diverged": Look("#85898f", "x", "×", "a loss became NaN or infinite"),
+    "failed": Look("#85898f", "+", "+", "could not be run"),
+}

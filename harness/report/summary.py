@@ -1,0 +1,96 @@
+"""The verdict table: what became of the members, by the levels of each factor and by variant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.effects.outcomes import category
+from harness.measures.intervals import wilson
+from harness.report.grouping import by_level, tally, variants
+from harness.report.palette import look, outcome_of
+from harness.report.wording import DASH, bounds, number, share
+from harness.results.records import MemberRecord
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One seed: its shape as a character, and the class of its colour."""
+
+    glyph: str
+    verdict: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Some members, summed up.
+
+    Args:
+        name: the level or variant. collapsed: "3 of 8". bar: the share in percent; None where none is judged.
+        interval: Wilson's 95 % bounds of the share. lost: diverged, failed, not judged.
+        live: mean of live units, of how many. r2: mean R2 of the judged. marks: every seed, in order.
+    """
+
+    name: str
+    members: int
+    collapsed: str
+    bar: float | None
+    interval: str
+    live: str
+    r2: str
+    lost: str
+    verdicts: str
+    marks: Sequence[Mark]
+
+
+def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[Row]]:
+    """Factor -> one row a level."""
+    return {
+        factor: [row_of(level, members) for level, members in groups.items()]
+        for factor, groups in by_level(records).items()
+    }
+
+
+def variant_rows(records: Sequence[MemberRecord]) -> list[Row]:
+    """One row a variant."""
+    return [row_of(name, members) for name, members in variants(records).items()]
+
+
+def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
+    """A group of members in one row; nothing is dropped, what has no verdict is counted as lost."""
+    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
+    collapsed = sum(category(record) == "collapsed" for record in judged)
+    low, high = wilson(collapsed, len(judged)) if judged else (float("nan"), float("nan"))
+    ordered = sorted(members, key=lambda record: record.seed)
+    return Row(
+        name=name,
+        members=len(members),
+        collapsed=share(collapsed, len(judged)),
+        bar=100 * collapsed / len(judged) if judged else None,
+        interval=bounds(float(low), float(high)),
+        live=_live(judged),
+        r2=number(_mean([record.r2 for record in judged if record.r2 is not None]), 2),
+        lost=_lost(members),
+        verdicts=tally(members),
+        marks=[Mark(look(outcome_of(each)).glyph, outcome_of(each), each.seed) for each in ordered],
+    )
+
+
+def _live(judged: Sequence[MemberRecord]) -> str:
+    if not judged:
+        return DASH
+    widths = sorted({record.units for record in judged})
+    of = str(widths[0]) if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+    return f"{number(_mean([record.live_units for record in judged]), 2)} of {of}"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+def _lost(members: Sequence[MemberRecord]) -> str:
+    kinds = [category(record) for record in members]
+    found = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind not in ("collapsed", "not collapsed")}
+    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or DASH

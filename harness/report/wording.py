@@ -1,0 +1,70 @@
+"""Numbers as people read them."""
+
+import math
+from typing import Any
+
+DASH = "–"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many significant digits; a dash where there is none.
+
+    >>> number(0.12345), number(None), number(12000.0), number(-0.00001234)
+    ('0.123', '–', '12000', '-1.23e-05')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits}g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:.{min(decimals, 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def share(part: int, whole: int) -> str:
+    """A count of a count.
+
+    >>> share(3, 8), share(0, 0)
+    ('3 of 8', 'none judged')
+    """
+    return f"{part} of {whole}" if whole else "none judged"
+
+
+def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
+    """An interval; empty where it is not known.
+
+    >>> bounds(0.25, 0.5), bounds(None, 1.0)
+    ('[0.25, 0.5]', '')
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def probability(value: float | None) -> str:
+    """A p value.
+
+    >>> probability(0.0004), probability(0.031)
+    ('< .001', '.031')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return "< .001" if value < 0.001 else f"{value:.2g}".lstrip("0") if value < 1 else "1"
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "seed"), plural(8, "seed")
+    ('1 seed', '8 seeds')
+    """
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text cut at a length.
+
+    >>> shortened("kl_sigmoid_of_relu", 8)
+    'kl_sigm…'
+    """
+    return text if len(text) <= length else text[: length - 1] + "…"
