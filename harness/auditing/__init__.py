@@ -1,0 +1,23 @@
+"""Does this penalty do what its author thinks? A case's loss and model, probed, never read.
+
+Names load when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.auditing.bounds import BOUNDS, Bounds
+    from harness.auditing.judging import audit, audit_levels
+    from harness.auditing.results import Audit
+
+__all__ = ["BOUNDS", "Audit", "Bounds", "audit", "audit_levels"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness.auditing' has no attribute {name!r}")
+    return getattr(import_module(f"harness.auditing.{_HOMES[name]}"), name)
+
+
+_HOMES = {"BOUNDS": "bounds", "Bounds": "bounds", "Audit": "results", "audit": "judging", "audit_levels": "judging"}

@@ -1,0 +1,204 @@
+"""Evaluations of a case's loss that can be repeated: one model, one batch, one random state, and changes at sites."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.auditing.borrowing import borrowed, same_randomness
+from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
+from harness.capture import CodeTap, code_of
+from harness.case import Case
+from harness.errors import HarnessError
+
+
+@dataclass(frozen=True)
+class Code:
+    """Where the bottleneck's activation in use is.
+
+    Args:
+        site: the layer and the operations that make it; None where no layer's output leads to it.
+        activation: its name.
+        units: its width once flattened.
+        values: the values on the probe's batch.
+    """
+
+    site: Site | None
+    activation: str
+    units: int
+    values: Tensor
+
+
+@dataclass
+class Evaluated:
+    """The terms of one evaluation and what was recorded meanwhile."""
+
+    terms: dict[str, Any]
+    record: Record
+
+    def value(self, term: str) -> float:
+        """The term as a number, NaN included."""
+        found = self.terms[term]
+        return float(found.detach().sum()) if isinstance(found, Tensor) else float(found)
+
+    def gradient(self, term: str, leaves: list[Tensor]) -> list[Tensor]:
+        """The term's gradient at each leaf, zero where there is none."""
+        found = self.terms[term]
+        if not isinstance(found, Tensor) or not found.requires_grad or not leaves:
+            return [torch.zeros_like(each) for each in leaves]
+        gradients = torch.autograd.grad(found.sum(), leaves, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
+
+
+@dataclass
+class Probe:
+    """A model with the initial weights of one seed, lent, and a batch, under one fixed random state."""
+
+    case: Case
+    model: nn.Module
+    batch: Tensor
+    dtype: torch.dtype
+    layers: dict[nn.Module, str]
+    code: Code
+    natural: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    evaluations: int = 0
+
+    def evaluate(
+        self,
+        changes: Mapping[Site, Change] | None = None,
+        hold: bool = False,
+        batch: Tensor | None = None,
+        **options: Any,
+    ) -> Evaluated:
+        """The loss terms with `changes` at their sites; with `hold`, every layer gives its natural output."""
+        self.evaluations += 1
+        recorder = Recorder(self.layers, changes, self.natural if hold else None, **options)
+        rows = (self.batch if batch is None else batch).clone()
+        keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
+        with same_randomness(0), same_buffers(self.model), torch.enable_grad(), hooked(self.model, self.layers, recorder):
+            terms = self.case.losses(self.model, rows, **keywords)
+        return Evaluated(dict(terms), recorder.record)
+
+    def forward(self, batch: Tensor, changes: Mapping[Site, Change] | None = None) -> Record:
+        """One forward pass of the model, without its loss."""
+        self.evaluations += 1
+        recorder = Recorder(self.layers, changes)
+        with same_randomness(0), same_buffers(self.model), hooked(self.model, self.layers, recorder):
+            self.model(batch.clone())
+        return recorder.record
+
+    def penalties(self) -> list[str]:
+        """The names of the terms that are penalties."""
+        return [name for name in self.evaluate().terms if name != "reconstruction"]
+
+    def prefixes(self) -> list[Site]:
+        """The sites before the code on its way from the bottleneck's layer: its raw output, its pre-activation."""
+        site = self.code.site
+        return [] if site is None else [Site(site.layer, site.chain[:length]) for length in range(len(site.chain))]
+
+
+@contextmanager
+def probing(case: Case, model: nn.Module, batch: Tensor) -> Iterator[Probe]:
+    """The model in training mode and float64 where it can be, ready to be evaluated.
+
+    Raises:
+        HarnessError: when the model or the loss cannot be evaluated, or the bottleneck is never reached.
+    """
+    dtype = torch.float64 if _runs(case, model, batch, torch.float64) else torch.float32
+    with borrowed(model, dtype):
+        model.train()
+        for parameter in model.parameters():
+            parameter.grad = None
+        layers = layers_of(model)
+        probe = Probe(case, model, batch.to(dtype), dtype, layers, _code(case, model, batch.to(dtype), layers))
+        record = _checked(probe).record
+        probe.natural = {(call.name, call.index): call.before.detach() for call in record.calls}
+        yield probe
+
+
+def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bool:
+    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
+    with borrowed(model, dtype), same_randomness(0):
+        model.train()
+        try:
+            case.losses(model, batch.to(dtype), **keywords)
+        except Exception:  # whatever it is, the same call in float32 will tell it to the user
+            return False
+    return True
+
+
+def _checked(probe: Probe) -> Evaluated:
+    name = probe.case.name
+    try:
+        found = probe.evaluate()
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+    if "reconstruction" not in found.terms:
+        raise HarnessError(f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(found.terms)}")
+    return found
+
+
+def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:
+    recorder = Recorder(layers)
+    try:
+        with same_randomness(0), same_buffers(model), CodeTap(model, case.bottleneck) as tap, hooked(model, layers, recorder):
+            model(batch.clone())
+    except HarnessError as error:
+        raise HarnessError(f"{case.name}: {error}") from error
+    except Exception as error:
+        raise HarnessError(f"{case.name}: model(batch) failed with {type(error).__name__}: {error}") from error
+    seen = tap.passes[0]
+    code = code_of(seen, case.bottleneck)
+    return Code(recorder.site_of.get(id(code)), seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
+
+
+@contextmanager
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """The running statistics of a model as they were, whatever a forward pass does to them."""
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                if not torch.equal(buffer, value):
+                    buffer.data = value
+
+
+def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:
+    """Whether two values of a term differ by more than rounding; two NaN are the same.
+
+    >>> changed(1.0, 1.0 + 1e-12), changed(1.0, 1.1), changed(math.nan, math.nan)
+    (False, True, False)
+    """
+    if not (math.isfinite(first) and math.isfinite(second)):
+        return repr(first) != repr(second)
+    return abs(first - second) > tolerance * max(abs(first), abs(second), scale, 1e-12)
+
+
+def put(values: Tensor) -> Change:
+    """A change that puts these values at every instance of a site, still in the graph of what was there."""
+    return lambda found, index: found * 0 + _fit(values, found)
+
+
+def put_leaves(values: Callable[[Tensor, int], Tensor], leaves: list[Tensor]) -> Change:
+    """A change that puts a fresh leaf at every instance, and keeps the leaves for gradients."""
+
+    def change(found: Tensor, index: int) -> Tensor:
+        leaf = values(found, index).detach().clone().requires_grad_(True)
+        leaves.append(leaf)
+        return found * 0 + leaf
+
+    return change
+
+
+def _fit(values: Tensor, found: Tensor) -> Tensor:
+    if values.dim() == 0 or values.shape == found.shape:
+        return values
+    return values.reshape(-1, *found.shape[1:])[: len(found)]

@@ -1,0 +1,233 @@
+"""The audit itself: build the case's models, probe its loss, ask every rule, and put what they say together."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.auditing.borrowing import same_randomness
+from harness.auditing.bounds import BOUNDS, Bounds
+from harness.auditing.depending import Subject, Undecided, subject
+from harness.auditing.evaluating import Probe, probing
+from harness.auditing.recording import Operation
+from harness.auditing.reporting import home
+from harness.auditing.results import Audit, ordered
+from harness.auditing.rules_graph import batch_size, edits_in_place, inert, inertness, outside_domain
+from harness.auditing.rules_model import bypass, dead_at_birth, input_offset, optimizer, output_range, symmetric_init
+from harness.auditing.rules_place import index_addressing, misses_bottleneck, not_the_code_in_use, wrong_axis, wrong_layer
+from harness.auditing.rules_scale import Weights, judged, weigh
+from harness.auditing.rules_shape import collapse_optimum, escape, pushes_active_units_down, unbounded, unreachable_target
+from harness.case import Case
+from harness.data import split_of
+from harness.diagnosis.findings import Finding
+from harness.remedies.anatomy import build
+
+Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
+ROWS = 64  # rows of a probe's batch
+BIRTH_ROWS = 2048  # rows on which units are looked for that never fire
+BIRTH_SEEDS = 8
+
+
+class Bench:
+    """Collects findings; what stops a rule is recorded beside its name, never raised and never silent."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.findings: list[Finding] = []
+        self.undecided: list[Finding] = []
+
+    def ask(self, rule: str, term: str | None, question: Callable[[], list[Finding]]) -> None:
+        """Ask one rule."""
+        try:
+            self.findings += question()
+        except Undecided as reason:
+            self.leave(rule, term, str(reason))
+        except Exception as error:  # the user's code met a probe that it cannot take
+            self.leave(rule, term, f"the probe failed with {type(error).__name__}: {error}")
+
+    def leave(self, rule: str, term: str | None, reason: str) -> None:
+        """Record that a rule could not be decided."""
+        self.undecided.append(Finding(rule, "undecided", reason.splitlines()[0][:300] if reason else "", term=term))
+
+    @property
+    def rules(self) -> set[tuple[str | None, str]]:
+        """(term, rule) of what was found so far."""
+        return {(each.term, each.rule) for each in self.findings}
+
+
+def audit(
+    case: Case,
+    during_training: bool = True,
+    seeds: int = 3,
+    bounds: Bounds = BOUNDS,
+    rows: Tensor | None = None,
+) -> Audit:
+    """Does each loss term do what its author thinks? Found by probing: cuts, replacements, gradients, permutations.
+
+    Args:
+        case: any case; its model, gradients, buffers, mode and the global random state stay as they are.
+        during_training: also train copies for 300 steps a seed, to weigh the terms after 50 and 300 steps.
+        seeds: how many initialisations are looked at.
+        bounds: what the rules compare with.
+        rows: training rows `[sample, *feature]` where they are at hand already.
+
+    Returns:
+        Findings by severity (fault, risk, note), and the rules that could not be decided, with the reason.
+
+    Raises:
+        HarnessError: when the case cannot be built, read or evaluated at all.
+    """
+    started = time.monotonic()
+    with same_randomness():
+        rows = split_of(case).train.inputs if rows is None else rows
+        models = _models(case, rows, seeds)
+        bench = Bench(bounds)
+        terms, evaluations = _first_model(case, models[0], rows, bench)
+        _other_models(case, models[1:], rows, bench)
+        _model_rules(case, models, rows, bench)
+        _scale_rules(case, models, rows, bench, [each for each in terms if each != "reconstruction"], during_training)
+    place = home(case)
+    return Audit(
+        case.name,
+        ordered(bench.findings),
+        tuple(bench.undecided),
+        tuple(terms),
+        str(place) if place else "",
+        len(models),
+        during_training,
+        evaluations,
+        round(time.monotonic() - started, 3),
+        bounds,
+    )
+
+
+def audit_levels(cases: Mapping[str, Case], rows: Tensor | None = None, bounds: Bounds = BOUNDS) -> dict[str, Audit]:
+    """The audit of every treated case, without training and from one initialisation: about a second each.
+
+    Args:
+        cases: level (of `penalty`, say) -> the case under that level, as `harness.remedies.treat` gives it.
+        rows: training rows where they are at hand already.
+    """
+    return {level: audit(case, False, 1, bounds, rows) for level, case in cases.items()}
+
+
+def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
+    models = [build(case, seed, rows[:4]) for seed in range(max(1, seeds))]
+    return models[:1] if any(model is models[0] for model in models[1:]) else models
+
+
+def _batch(rows: Tensor, model: nn.Module) -> Tensor:
+    count = min(ROWS, len(rows))
+    size = sum(each.numel() for each in model.parameters())
+    count = count if size < 2e7 else min(count, 16)
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
+
+
+def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tuple[list[str], int]:
+    with probing(case, model, _batch(rows, model)) as probe:
+        if probe.dtype != torch.float64:
+            bench.leave("float64", None, "the case cannot be evaluated in float64; probes ran in float32, small effects are not seen")
+        terms = ["reconstruction", *probe.penalties()]
+        operations = probe.evaluate(lines=True).record.operations
+        bench.ask("edits_in_place", None, lambda: edits_in_place(probe))
+        read: tuple[str, ...] = ()
+        for term in terms:
+            found = _subject(probe, term, bench)
+            if found is None:
+                continue
+            found.cache["reconstruction_layers"] = read
+            read = found.layers if term == "reconstruction" else read
+            _term_rules(found, operations, bench)
+        bench.ask("output_range", "reconstruction", lambda: output_range(probe, rows, bench.bounds))
+        return terms, probe.evaluations
+
+
+def _subject(probe: Probe, term: str, bench: Bench) -> Subject | None:
+    try:
+        found = subject(probe, term)
+        found.inert = inertness(found)
+        return found
+    except Exception as error:
+        bench.leave("all rules", term, f"the term cannot be differentiated: {type(error).__name__}: {error}")
+        return None
+
+
+def _term_rules(found: Subject, operations: list[Operation], bench: Bench) -> None:
+    mine: dict[str, Rule] = EVERY_TERM if found.term == "reconstruction" else {**EVERY_TERM, **PENALTY}
+    for name, rule in mine.items():
+        if found.inert and name in NEEDS_GRADIENT:
+            continue
+        bench.ask(name, found.term, lambda rule=rule: rule(found, operations, bench.bounds))  # type: ignore[misc]
+    if found.term == "reconstruction":
+        bench.ask("bypass", found.term, lambda: bypass(found, bench.bounds))
+
+
+def _other_models(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench) -> None:
+    """Other initialisations may leave the domain of a term; what the first one showed is not said twice."""
+    for model in models:
+        with probing(case, model, _batch(rows, model)) as probe:
+            for term in ["reconstruction", *probe.penalties()]:
+                if (term, "outside_domain") not in bench.rules:
+                    found = Subject(probe, term, probe.evaluate().value(term))
+                    bench.ask("outside_domain", term, lambda found=found: outside_domain(found, [], bench.bounds))  # type: ignore[misc]
+
+
+def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench) -> None:
+    few = rows[:BIRTH_ROWS]
+    many = models if len(models) < 3 else [*models, *(build(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
+    bench.ask("optimizer_misses_parameters", None, lambda: optimizer(case, models[0]))
+    bench.ask("symmetric_init", None, lambda: symmetric_init(case, models, few))
+    bench.ask("dead_at_birth", None, lambda: dead_at_birth(case, many, few, bench.bounds))
+    bench.ask("input_offset", None, lambda: input_offset(case, models, few, bench.bounds))
+
+
+def _scale_rules(
+    case: Case, models: list[nn.Module], rows: Tensor, bench: Bench, terms: list[str], during_training: bool
+) -> None:
+    silent = {term for term, rule in bench.rules if rule in ("no_gradient", "zero_gradient")}
+    terms = [term for term in terms if term not in silent]
+    found: dict[str, Weights] = {}
+
+    def trained() -> list[Finding]:
+        found.update(weigh(case, models, rows, terms, during_training))
+        return []
+
+    bench.ask("dominates", None, trained if terms else list)
+    for term, weights in found.items():
+        if (term, "misses_bottleneck") in bench.rules and not any(any(each) for each in weights.ratios.values()):
+            bench.leave("negligible", term, "the penalty has no gradient at the bottleneck, which misses_bottleneck says")
+            continue
+        if not weights.ratios:
+            bench.leave("dominates", term, "the reconstruction has no gradient at the bottleneck, so there is no ratio")
+        if weights.stopped:
+            bench.leave("negligible", term, weights.stopped)
+        elif not during_training and 0 < weights.at(0) < bench.bounds.negligible_risk:
+            bench.leave("negligible", term, f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so")
+        if any(any(each) for each in weights.ratios.values()):
+            bench.ask("dominates", term, lambda term=term, weights=weights: judged(case, term, weights, bench.bounds))  # type: ignore[misc]
+        elif weights.ratios:
+            bench.leave("negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer")
+
+
+EVERY_TERM: dict[str, Rule] = {
+    "no_gradient": inert,
+    "outside_domain": outside_domain,
+    "depends_on_batch_size": batch_size,
+}
+
+PENALTY: dict[str, Rule] = {
+    "misses_bottleneck": misses_bottleneck,
+    "wrong_layer": wrong_layer,
+    "wrong_axis": wrong_axis,
+    "not_the_code_in_use": not_the_code_in_use,
+    "unreachable_target": unreachable_target,
+    "collapse_optimum": collapse_optimum,
+    "pushes_active_units_down": pushes_active_units_down,
+    "unbounded": unbounded,
+    "escape": escape,
+    "index_addressing": index_addressing,
+}
+
+NEEDS_GRADIENT = ("unreachable_target", "collapse_optimum", "pushes_active_units_down", "escape")

@@ -1,0 +1,179 @@
+"""The set point of a penalty and its minimisers: constants at a site, and descents on the penalty alone."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.auditing.borrowing import fixed
+from harness.auditing.depending import Subject, Undecided
+from harness.auditing.evaluating import put_leaves
+from harness.auditing.recording import Change, Site
+from harness.auditing.spreading import grid, spread
+
+STEPS = 70
+STARTS = ("moderate", "wide", "sparse")
+
+
+@dataclass(frozen=True)
+class SetPoint:
+    """The constant at which a penalty is least, when that is no edge and not zero.
+
+    Args:
+        at: the constant.
+        floor: the penalty there.
+        typical: the median of the penalty over the constants that were tried.
+    """
+
+    at: float
+    floor: float
+    typical: float
+
+
+def set_point(subject: Subject, site: Site) -> SetPoint | None:
+    """Where the penalty is least if every value at the site is one constant; None for none, as of L1, L2, Hoyer.
+
+    A least value at zero is no set point: such a penalty shrinks, and that is what it is for.
+    """
+    like = subject.shape(site)
+    tried = [(c, _constant(subject, site, like, c)) for c in grid()]
+    tried = [(c, value) for c, value in tried if math.isfinite(value)]
+    if len(tried) < 3:
+        return None
+    refined = _refined(subject, site, like, tried)
+    tried = sorted([*tried, *refined])
+    values = [value for _, value in tried]
+    least, most = min(values), max(values)
+    zero = next((value for c, value in tried if c == 0.0), math.inf)
+    at = values.index(least)
+    tolerance = 1e-5 * (sorted(values)[len(values) // 2] - least) + 1e-12
+    edges = min(values[0], values[-1])
+    if most - least <= 1e-9 * max(1.0, abs(most)) or zero <= least + tolerance or edges <= least + tolerance:
+        return None
+    return SetPoint(tried[at][0], least, sorted(values)[len(values) // 2])
+
+
+def _refined(subject: Subject, site: Site, like: Tensor, tried: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    at = min(range(len(tried)), key=lambda i: tried[i][1])
+    low, high = tried[max(at - 1, 0)][0], tried[min(at + 1, len(tried) - 1)][0]
+    points = [low + (high - low) * k / 12 for k in range(1, 12)]
+    found = [(c, _constant(subject, site, like, c)) for c in points]
+    return [(c, value) for c, value in found if math.isfinite(value)]
+
+
+def _constant(subject: Subject, site: Site, like: Tensor, constant: float) -> float:
+    return subject.value(site, torch.full_like(like, constant))
+
+
+@dataclass(frozen=True)
+class Minimiser:
+    """Where one descent on the penalty alone ended.
+
+    Args:
+        start: which start it came from.
+        value: the penalty there.
+        code: the code in use there, `[sample, unit]`.
+        started: the code it started from.
+    """
+
+    start: str
+    value: float
+    code: Tensor
+    started: Tensor
+
+    def dead(self, activation: str) -> bool:
+        """No unit of the code fires on any row."""
+        return activation in DEADENED and bool((self.code <= 1e-9).all())
+
+    def constant(self) -> bool:
+        """No unit of the code varies over the rows, against its own size and that of the start."""
+        deviation, size = self.code.std(0), self.code.pow(2).mean(0).sqrt()
+        shrunk = size <= 1e-4 * self.started.pow(2).mean(0).sqrt()
+        return bool(((deviation <= 1e-2 * size) | shrunk).all())
+
+
+def minimisers(subject: Subject) -> list[Minimiser]:
+    """The ends of several descents on the term alone, by the sign of its gradient, with free activations.
+
+    What is free: the outputs of the bottleneck's layer, and the parameters (of a normalisation, say) on the way
+    from there to the code. Every other layer is held.
+
+    Raises:
+        Undecided: when the term has no gradient there.
+    """
+    if "minimisers" not in subject.cache:
+        subject.cache["minimisers"] = [_descend(subject, start) for start in STARTS]
+    return subject.cache["minimisers"]  # type: ignore[return-value]
+
+
+def _descend(subject: Subject, start: str) -> Minimiser:
+    probe, code = subject.probe, subject.probe.code
+    if code.site is None:
+        raise Undecided("no layer's output leads to the code")
+    own = [name for name in (code.site.layer, *subject.beside)]
+    leaves = [_start(call.before, start, index) for index, call in enumerate(_calls(subject, own))]
+    free = [each.requires_grad_(True) for each in leaves]
+    between = _between(subject, own)
+    kept = fixed(between)
+    first: Tensor | None = None
+    optimiser = torch.optim.Rprop([*free, *between], lr=0.1, step_sizes=(1e-7, 3.0))
+    for step in range(STEPS + 1):
+        found = subject.probe.evaluate(_free(own, free), hold=True, watch=(code.site,))
+        tensor = found.terms[subject.term]
+        met = found.record.met.get(code.site, [])
+        if not met:
+            raise Undecided("the loss never meets the code")
+        last = met[0].detach().reshape(len(met[0]), -1)
+        first = last if first is None else first
+        if step == STEPS or not isinstance(tensor, Tensor) or not tensor.requires_grad:
+            break
+        for variable, gradient in zip([*free, *between], found.gradient(subject.term, [*free, *between]), strict=True):
+            variable.grad = gradient.nan_to_num(0, 0, 0)
+        if step == 0 and not any(bool((each.grad != 0).any()) for each in free if each.grad is not None):
+            _undo(between, kept)
+            raise Undecided("it has no gradient at values spread over the bottleneck")
+        optimiser.step()
+    _undo(between, kept)
+    return Minimiser(start, found.value(subject.term), last, first)
+
+
+def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+            parameter.grad = None
+
+
+def _calls(subject: Subject, own: list[str]) -> list:  # type: ignore[type-arg]
+    return [call for call in subject.probe.evaluate().record.calls if call.name in own]
+
+
+def _start(like: Tensor, start: str, seed: int) -> Tensor:
+    if start == "sparse":
+        on = spread(like, "none", 1.0, 70 + seed) > 2.3  # on a twentieth of the rows, unit by unit
+        return torch.where(on, 6.0, -6.0).to(like.dtype) + 0.5 * spread(like, "none", 1.0, 80 + seed)
+    return spread(like, "none", 1.0 if start == "moderate" else 5.0, 60 + seed)
+
+
+def _free(own: list[str], free: list[Tensor]) -> dict[Site, Change]:
+    order = iter(free)  # the calls come in the same order each time
+    return {Site(name): lambda found, index: found * 0 + next(order) for name in own}
+
+
+def _between(subject: Subject, own: list[str]) -> list[Tensor]:
+    """Parameters between the bottleneck's layer and its code: what a normalisation learns."""
+    code = subject.probe.code.site
+    assert code is not None
+    leaves: list[Tensor] = []
+    cut = subject.probe.evaluate({Site(name): put_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,))
+    met = cut.record.met.get(code, [])
+    parameters = [each for each in subject.probe.model.parameters() if each.requires_grad and each.dim() <= 1]
+    if not met or not met[0].requires_grad or not parameters or code.chain == ():
+        return []
+    # what hangs before the cut is multiplied by zero, so its gradient is exactly zero
+    gradients = torch.autograd.grad(met[0].pow(2).sum() + met[0].sum(), parameters, allow_unused=True)
+    return [p for p, g in zip(parameters, gradients, strict=True) if g is not None and bool((g != 0).any())]
+
+
+DEADENED = ("relu",)

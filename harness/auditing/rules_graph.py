@@ -1,0 +1,202 @@
+"""Rules on every term: is there a gradient, is it a number, does it depend on the batch size, does it edit anything."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from harness.auditing.borrowing import fixed
+from harness.auditing.bounds import Bounds
+from harness.auditing.depending import Subject, Undecided
+from harness.auditing.evaluating import Probe, put_leaves
+from harness.auditing.recording import Operation, Site
+from harness.auditing.reporting import finding, home, place_of
+from harness.auditing.spreading import spread
+from harness.diagnosis.findings import Finding
+
+CUTS = ("item", "detach", "numpy", "tolist", "data", "round", "sign", "floor", "ceil", "__setitem__", "heaviside", "bool")
+COMPARISONS = ("gt", "__gt__", "lt", "__lt__", "ge", "__ge__", "le", "__le__", "ne", "__ne__", "count_nonzero")
+
+
+def inertness(subject: Subject) -> str:
+    """ "no_gradient", "zero_gradient" or "": looked for on the data and at values spread over the layers' outputs."""
+    natural = subject.probe.evaluate()
+    tensor = natural.terms[subject.term]
+    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+        return "no_gradient"
+    parameters = [each for each in subject.probe.model.parameters() if each.requires_grad]
+    if any(_moves(each) for each in natural.gradient(subject.term, parameters)):
+        return ""
+    for seed in range(3):
+        leaves: list[Tensor] = []
+        sites = [Site(name) for name, _ in subject.probe.natural]
+        changes = {site: put_leaves(lambda v, i, s=seed: spread(v, "none", 3.0, s + 7 * i), leaves) for site in sites}
+        if any(_moves(each) for each in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
+            return ""
+    return "zero_gradient"
+
+
+def _moves(gradient: Tensor) -> bool:
+    return bool((gradient != 0).any())  # NaN counts: it is no zero
+
+
+def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """A term without a graph, or with a gradient that is exactly zero."""
+    if not subject.inert:
+        return []
+    sites = [Site(name) for name in subject.layers] or [Site(name) for name, _ in subject.probe.natural]
+    place = place_of(operations, sites, CUTS, last=True) or place_of(operations, sites, COMPARISONS) or home(subject.probe.case)
+    what = f"{subject.term} = {subject.base:.4g}"
+    if subject.inert == "no_gradient":
+        evidence = f"{what} carries no graph: no parameter can feel it"
+        remedy = "use a differentiable stand-in for the count: the mean of a sigmoid code, or L1 on a ReLU code"
+    else:
+        evidence = f"{what} has a graph, and its gradient is exactly 0 on the data and at values spread over every layer"
+        remedy = "a step has no slope: average the values themselves (L1, a sigmoid's mean), or pass the gradient straight through"
+    return [finding(subject.inert, subject.term, evidence, "the term is printed and trains nothing", remedy, {"value": subject.base}, place=place)]
+
+
+def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """NaN or infinity where a training run can come."""
+    for situation, value in _situations(subject):
+        if not math.isfinite(value):
+            place = place_of(operations, [subject.site], ()) if subject.site else None
+            return [
+                finding(
+                    "outside_domain",
+                    subject.term,
+                    f"{subject.term} is {value} {situation}",
+                    "one such batch turns every parameter into NaN",
+                    "keep the argument of log, sqrt or a division inside its domain: a sigmoid's mean, or a clamp away from 0 and 1",
+                    place=place,
+                )
+            ]
+    return _gradient_outside(subject)
+
+
+def _situations(subject: Subject) -> list[tuple[str, float]]:
+    probe, code = subject.probe, subject.probe.code
+    found = [("on the data at initialisation", subject.base)]
+    if subject.term == "reconstruction" or code.site is None:
+        return found
+    if code.site in subject.direct and code.activation in RELU_FAMILY:
+        off = subject.at({code.site: _silenced}).value(subject.term)
+        found.append(("for a unit that is zero on every row", off))
+    layers = subject.layers if not subject.at_bottleneck else (code.site.layer,)
+    for factor in (3.0, 10.0):
+        changes = {Site(name): (lambda values, index, f=factor: values * f) for name in layers}
+        scaled = probe.evaluate(changes, soft=True).value(subject.term)
+        found.append((f"for pre-activations {factor:g} times the observed ones", scaled))
+    return found
+
+
+def _silenced(values: Tensor, index: int) -> Tensor:
+    keep = torch.ones_like(values)
+    keep[:, 0] = 0
+    return values * keep
+
+
+def _gradient_outside(subject: Subject) -> list[Finding]:
+    code = subject.probe.code
+    if code.site not in subject.direct or code.activation not in RELU_FAMILY or subject.inert or code.site is None:
+        return []
+    leaves: list[Tensor] = []
+    at = subject.at({code.site: put_leaves(lambda v, i: _silenced(spread(v, code.activation), i), leaves)})
+    if all(bool(each.isfinite().all()) for each in at.gradient(subject.term, leaves)):
+        return []
+    return [
+        finding(
+            "outside_domain",
+            subject.term,
+            f"the gradient of {subject.term} is NaN or infinite for a unit that is zero on every row, though its value is a number",
+            "once a unit is dead, its NaN gradient reaches the weights",
+            "add a small constant under the square root, or use torch.linalg.vector_norm, whose gradient at 0 is 0",
+            severity="risk",
+        )
+    ]
+
+
+def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """A term that grows with the number of rows, the rows' distribution being the same."""
+    rows = subject.probe.batch[: max(2, len(subject.probe.batch) // 4)]
+    sizes = [len(rows), 2 * len(rows), 4 * len(rows)]
+    values = [subject.probe.evaluate(batch=rows.repeat(k, *[1] * (rows.dim() - 1))).value(subject.term) for k in (1, 2, 4)]
+    values = [abs(each) for each in values]
+    if not all(math.isfinite(each) for each in values):
+        raise Undecided(f"{subject.term} is not finite on {sizes} rows")
+    if max(values) <= 1e-12:
+        raise Undecided(f"{subject.term} is 0 on the data at initialisation")
+    if min(values) <= 1e-12 * max(values):
+        raise Undecided(f"{subject.term} is 0 at some batch size: its logarithm has no slope")
+    slope = math.log(values[2] / values[0]) / math.log(4)
+    if abs(slope) <= bounds.batch_slope:
+        return []
+    numbers = {"slope": slope, **{f"at_{size}": value for size, value in zip(sizes, values, strict=True)}}
+    shown = ", ".join(f"{value:.4g} at {size} rows" for size, value in zip(sizes, values, strict=True))
+    return [
+        finding(
+            "depends_on_batch_size",
+            subject.term,
+            f"{subject.term} is {shown}, the same rows repeated: d log term / d log batch size = {slope:.2f}",
+            "its weight beside a mean changes with the batch size, and so does the best beta",
+            "average over the rows instead of adding them up, or divide by the number of rows",
+            numbers,
+            place=home(subject.probe.case),
+        )
+    ]
+
+
+def edits_in_place(probe: Probe) -> list[Finding]:
+    """Evaluating the loss changed activations of the model, parameters, buffers, or the data."""
+    rows = probe.batch.clone()
+    own = _buffers_of_the_model(probe)
+    parameters, buffers = list(probe.model.named_parameters()), list(probe.model.named_buffers())
+    before = fixed([each for _, each in (*parameters, *buffers)])
+    edited = _evaluated_on(probe, rows)
+    kept = zip((*parameters, *buffers), before, strict=True)
+    edited += [name for (name, now), then in kept if name not in own and not torch.equal(now, then)]
+    with torch.no_grad():
+        for (_, now), then in zip((*parameters, *buffers), before, strict=True):
+            now.data = then
+    if not torch.equal(rows, probe.batch):
+        edited.append("the batch")
+    if not edited:
+        return []
+    return [
+        finding(
+            "edits_in_place",
+            None,
+            f"evaluating the loss changes {', '.join(edited)}",
+            "what is trained, or measured next, is no longer what the model computed",
+            "work on a copy (`.clone()`), or write the expression without assignment",
+            place=home(probe.case),
+        )
+    ]
+
+
+def _evaluated_on(probe: Probe, rows: Tensor) -> list[str]:
+    from harness.auditing.borrowing import same_randomness
+    from harness.auditing.recording import Recorder, hooked
+
+    recorder = Recorder(probe.layers)
+    keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
+    with same_randomness(0), hooked(probe.model, probe.layers, recorder):
+        probe.case.losses(probe.model, rows, **keywords)
+    touched = [recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version]
+    return [f"an activation of the model (from {site.layer})" for site in touched[:1] if site is not None]
+
+
+def _buffers_of_the_model(probe: Probe) -> set[str]:
+    """Buffers that a forward pass in training mode, or any normalisation, changes by itself."""
+    before = {name: each.detach().clone() for name, each in probe.model.named_buffers()}
+    with torch.no_grad():
+        probe.model(probe.batch.clone())
+    changed = {name for name, each in probe.model.named_buffers() if not torch.equal(each, before[name])}
+    for name, each in probe.model.named_buffers():
+        each.data = before[name]
+    return changed | {name for name in before if name.rsplit(".", 1)[-1] in STATISTICS}
+
+
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+

@@ -1,0 +1,267 @@
+"""Rules on the model and its data, whatever the penalty: output range, symmetry, death at birth, bypass, optimiser."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from harness.auditing.borrowing import borrowed, same_randomness
+from harness.auditing.bounds import Bounds
+from harness.auditing.depending import Subject, Undecided
+from harness.auditing.evaluating import Probe, put
+from harness.auditing.recording import Site, layers_of
+from harness.auditing.reporting import finding
+from harness.auditing.spreading import RANGES, spread
+from harness.capture import CodeTap, evaluating, reconstruction_of
+from harness.case import Case
+from harness.diagnosis.findings import Finding
+
+FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+
+
+def optimizer(case: Case, model: nn.Module) -> list[Finding]:
+    """Parameters that the case's optimizer misses, or that do not belong to the model."""
+    if case.optimizer is None:
+        return []
+    held = [each for group in case.optimizer(list(model.parameters())).param_groups for each in group["params"]]
+    names = {id(each): name for name, each in model.named_parameters()}
+    missed = [name for name, each in model.named_parameters() if each.requires_grad and id(each) not in {*map(id, held)}]
+    extra = sum(1 for each in held if id(each) not in names)
+    found = []
+    if missed:
+        found.append(
+            finding(
+                "optimizer_misses_parameters",
+                None,
+                f"{len(missed)} of {len(names)} trainable parameters are not in the optimizer: {', '.join(missed[:6])}",
+                "they keep their initial values for ever",
+                "hand the optimizer everything: `optimizer=lambda parameters: Adam(parameters)`",
+                {"missed": len(missed)},
+            )
+        )
+    if extra:
+        text = f"{extra} parameters in the optimizer do not belong to the model"
+        found.append(finding("optimizer_extra_parameters", None, text, "another model is trained beside this one", "use the parameters that the function is given", {"extra": extra}))
+    return found
+
+
+def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
+    """The data leave the range that the output activation can produce, and the loss asks for them there."""
+    with CodeTap(probe.model, probe.case.bottleneck) as tap, same_randomness(0), evaluating(probe.model), torch.no_grad():
+        probe.model(probe.batch.clone())
+    seen = tap.passes[0]
+    output = reconstruction_of(seen.outputs, probe.batch, probe.case.reconstruction)
+    index = next((i for i, each in enumerate(seen.outputs) if each is output), None)
+    maker = None if index is None else seen.makers[index]
+    if output is None or maker is None or maker.name not in RANGES:
+        return []
+    low, high = RANGES[maker.name]
+    slack = 1e-6 * float(rows.abs().max())
+    outside = (rows < low - slack) | (rows > high + slack)
+    share = float(outside.float().mean())
+    if share == 0 or not _asked_for(probe, output, low, high):
+        return []
+    return [
+        finding(
+            "output_range",
+            "reconstruction",
+            f"{share:.1%} of the data's entries leave {low:g} to {high:g}, the range of the output's {maker.name}"
+            f" (the data run from {float(rows.min()):.3g} to {float(rows.max()):.3g})",
+            "these entries can never be reconstructed, and their gradient pushes the output into its flat end",
+            "a linear output (drop the last activation), or data scaled into its range",
+            {"share": share, "low": float(rows.min()), "high": float(rows.max())},
+            severity=None if share > bounds.output_share else "risk",
+        )
+    ]
+
+
+def _asked_for(probe: Probe, output: Tensor, low: float, high: float) -> bool:
+    """Whether, at the nearest output that can be produced, the loss still pulls outwards: it may rescale its target."""
+    batch = probe.batch
+    outside = ((batch < low) | (batch > high)).reshape(len(batch), -1)
+    if not bool(outside.any()) or output.numel() != batch.numel():
+        return True
+    leaves: list[Tensor] = []
+
+    def hook(module: nn.Module, args: object, made: object) -> object:
+        leaf = batch.clamp(low, high).reshape(output.shape).detach().clone().requires_grad_(True)
+        leaves.append(leaf)
+        if isinstance(made, Tensor):
+            return leaf
+        if isinstance(made, tuple | list) and not hasattr(made, "_fields"):
+            return type(made)(leaf if isinstance(x, Tensor) and x.shape == output.shape else x for x in made)
+        return None
+
+    handle = probe.model.register_forward_hook(hook)
+    try:
+        pull = probe.evaluate().gradient("reconstruction", leaves)
+    finally:
+        handle.remove()
+    if not pull or not any(bool((each != 0).any()) for each in pull):
+        return True  # the loss calls the parts of the model itself, so its output could not be set
+    outward = pull[-1].reshape(len(batch), -1) * torch.where(batch < low, 1.0, -1.0).reshape(len(batch), -1) > 0
+    return float(outward[outside].float().mean()) > 0.5
+
+
+def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Finding]:
+    """Units that are identical at every initialisation."""
+    common: dict[str, int] | None = None
+    for seed, model in enumerate(models):
+        found = _identical(case, model, rows[:64], seed)
+        common = found if common is None else {name: min(count, found[name]) for name, count in common.items() if name in found}
+    if not common:
+        return []
+    named = ", ".join(f"{count} units of {name}" for name, count in common.items())
+    return [
+        finding(
+            "symmetric_init",
+            None,
+            f"{named} equal another unit of their layer on every row, at each of {len(models)} initialisations",
+            "units that start alike and are read alike get the same gradient and stay copies of one another",
+            "start from random weights (torch.nn.init.kaiming_uniform_)",
+            {name: float(count) for name, count in common.items()},
+        )
+    ]
+
+
+def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:
+    layers, outputs = layers_of(model), {}
+    handles = [m.register_forward_hook(lambda _, __, o, n=name: outputs.update({n: o})) for m, name in layers.items()]
+    try:
+        with borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
+            model(rows.double().clone())
+    except Exception:  # float64 is not for every model
+        return {}
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    last = list(outputs)[-1] if outputs else ""
+    bottleneck = case.bottleneck
+    for name, value in outputs.items():
+        if not isinstance(value, Tensor) or value.dim() < 2 or (name == last and name != bottleneck):
+            continue
+        axis = 1 if value.dim() == 2 or any(type(m).__name__.startswith("Conv") for m, n in layers.items() if n == name) else -1
+        count = _copies(value.movedim(axis, -1).reshape(-1, value.shape[axis]), keep_zero=name == bottleneck)
+        if count:
+            found[name] = count
+    return found
+
+
+def _copies(columns: Tensor, keep_zero: bool) -> int:
+    """How many columns equal one before them; a layer that is all zero (a residual's last) only where it is asked for."""
+    if columns.shape[1] < 2 or (not keep_zero and bool((columns == 0).all())):
+        return 0
+    # equal columns have equal sums under any weights; only those are compared in full
+    key = torch.randn(len(columns), generator=torch.Generator().manual_seed(0), dtype=columns.dtype) @ columns
+    order = key.argsort()
+    near = (columns[:, order[1:]] - columns[:, order[:-1]]).abs().amax(0)
+    return int((near <= 1e-12 * columns.abs().max().clamp(min=1e-300)).sum())
+
+
+def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+    """Units of the bottleneck that never fire on the data at initialisation."""
+    shares = [share for model in models if (share := _dead(case, model, rows)[0]) is not None]
+    if len(shares) < 1 or sum(shares) / len(shares) <= bounds.dead_share:
+        return []
+    mean, low, high = _interval(shares)
+    return [
+        finding(
+            "dead_at_birth",
+            None,
+            f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
+            f" initialisation, over {len(shares)} seeds ({', '.join(f'{each:.0%}' for each in shares)})",
+            "such a unit has no gradient from the first step on; whether it wakes is left to the layers before it",
+            "zero biases, centred inputs, a normalisation before the activation, or leaky_relu",
+            {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},
+        )
+    ]
+
+
+def _interval(shares: list[float]) -> tuple[float, float, float]:
+    """Mean and 95 % t interval over seeds, inside 0 to 1; one seed claims nothing."""
+    mean = sum(shares) / len(shares)
+    if len(shares) < 2:
+        return mean, 0.0, 1.0
+    from scipy.stats import t
+
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in shares) / (len(shares) - 1))
+    half = float(t.ppf(0.975, len(shares) - 1)) * deviation / math.sqrt(len(shares))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
+    """Share of the bottleneck's units, and of all ReLU units met, that never fire; None where nothing can be off."""
+    with borrowed(model), CodeTap(model, case.bottleneck) as tap, evaluating(model), torch.no_grad(), same_randomness(0):
+        model(rows.clone())
+    seen = tap.passes[0]
+    code, dead = None, []
+    for met in seen.activations:
+        if met.name in FIRES_ABOVE and met.entered.dim() >= 2 and len(met.entered) == len(rows):
+            share = float((~(met.entered.reshape(len(rows), -1) > 0).any(0)).float().mean())
+            code = share if met.is_code else code
+            dead.append(share)
+    return code, (sum(dead) / len(dead) if dead else None)
+
+
+def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+    """Inputs whose mean is so large against their spread that units are dead for it; centring removes it."""
+    flat = rows.reshape(len(rows), -1)
+    ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
+    if ratio <= bounds.offset:
+        return []
+    given = [share for model in models if (share := _dead(case, model, rows)[1]) is not None]
+    centred = [share for model in models if (share := _dead(case, model, rows - rows.mean(0))[1]) is not None]
+    if not given or sum(given) / len(given) - sum(centred) / len(centred) <= bounds.offset_dead:
+        return []
+    as_given, once_centred = sum(given) / len(given), sum(centred) / len(centred)
+    return [
+        finding(
+            "input_offset",
+            None,
+            f"||mean|| / ||sd|| of the inputs is {ratio:.2f}; {as_given:.1%} of all ReLU units never fire at initialisation,"
+            f" {once_centred:.1%} once the inputs are centred",
+            "the common offset decides the sign of every pre-activation: units are on, or off, for all rows",
+            "subtract the training rows' mean from the inputs",
+            {"ratio": ratio, "dead": as_given, "dead_centred": once_centred},
+        )
+    ]
+
+
+def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
+    """With the bottleneck held the reconstruction still follows the input, or it never depends on the bottleneck."""
+    probe, code = subject.probe, subject.probe.code
+    if code.site is None:
+        raise Undecided("no layer's output leads to the code")
+    first = _output(probe, probe.batch, {})
+    if first is None:
+        raise Undecided("no output of the model is its reconstruction")
+    record = probe.forward(probe.batch)
+    held = {Site(call.name): put(call.before.detach()) for call in record.calls if call.name in subject.beside}
+    held[code.site] = put(code.values)
+    size = float((first - first.mean(0)).norm()) or float(first.norm()) or 1.0
+    kept = _output(probe, probe.batch, held)
+    other = _output(probe, probe.batch.flip(0) * 0.5 + probe.batch.roll(1, 0), held)
+    moved = _output(probe, probe.batch, {code.site: put(spread(code.values, code.activation, 2.0, 51))})
+    assert kept is not None and other is not None and moved is not None
+    followed = float((other - kept).norm()) / size
+    if followed > bounds.bypass:
+        return [_bypass(f"with {code.site} held, the reconstruction still moves by {followed:.3g} of its own spread when the input changes", "the input reaches the output on another way: the bottleneck need not carry anything", "remove the skip connection around the bottleneck", followed)]
+    if float((moved - first).norm()) / size <= bounds.bypass and not _dead_output(first):
+        return [_bypass(f"the reconstruction does not change when {code.site} is replaced", "the decoder does not read the bottleneck", "feed the decoder from the bottleneck", 0.0)]
+    return []
+
+
+def _bypass(evidence: str, meaning: str, remedy: str, followed: float) -> Finding:
+    return finding("bypass", "reconstruction", evidence, meaning, remedy, {"followed": followed})
+
+
+def _dead_output(output: Tensor) -> bool:
+    return bool((output == output[:1]).all()) and bool((output == 0).all())
+
+
+def _output(probe: Probe, batch: Tensor, changes: dict) -> Tensor | None:  # type: ignore[type-arg]
+    with torch.no_grad():
+        outputs = probe.forward(batch, changes).outputs
+    found = reconstruction_of(outputs[0], batch, probe.case.reconstruction)
+    return None if found is None else found.detach()

@@ -1,0 +1,235 @@
+"""Rules on the shape of a penalty at the bottleneck: its target, its minimisers, its slope, its bounds."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from harness.auditing.bounds import Bounds
+from harness.auditing.depending import Subject, Undecided
+from harness.auditing.evaluating import put_leaves
+from harness.auditing.pointing import Minimiser, SetPoint, minimisers, set_point
+from harness.auditing.recording import Operation, Site
+from harness.auditing.reporting import finding, place_of
+from harness.auditing.spreading import RANGES, levels, spread
+from harness.diagnosis.findings import Finding
+
+
+def unreachable_target(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """The penalty's set point lies outside what the layer, its normalisation included, can produce."""
+    site, point = _site(subject), _point(subject)
+    if site is None or point is None or not site.chain:
+        return []
+    ends = [each.value for each in minimisers(subject) if math.isfinite(each.value)]
+    if not ends:
+        raise Undecided("no descent on the penalty ends at a number")
+    reached, low = min(ends), RANGES.get(site.chain[-1], RANGES["none"])
+    missing = (reached - point.floor) / max(point.typical - point.floor, 1e-300)
+    if missing <= bounds.unreachable_share:
+        return []
+    units = subject.probe.code.units
+    numbers = {"set_point": point.at, "least": point.floor, "floor": reached, "floor_per_unit": reached / units}
+    return [
+        finding(
+            "unreachable_target",
+            subject.term,
+            f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_range(low)}"
+            f" The least that descents reached is {reached:.4g} ({reached / units:.4f} per unit)",
+            "the penalty never rests: it pushes towards the edge of the layer's range, whatever the units carry",
+            "put the sigmoid into the model, so that the penalised values are the code; or use L1 on a ReLU code",
+            numbers,
+            place=place_of(operations, [site]),
+        )
+    ]
+
+
+def _range(ends: tuple[float, float]) -> str:
+    if ends == RANGES["none"]:
+        return "a normalisation on the way keeps it from there."
+    return f"its values run from {ends[0]:g} to {ends[1]:g}."
+
+
+def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """Every minimiser of the penalty alone is a code that is constant or dead."""
+    site = _site(subject)
+    if site is None or subject.inert:
+        return []
+    found = minimisers(subject)
+    activation = subject.probe.code.activation
+    if not all(math.isfinite(each.value) and (each.dead(activation) or each.constant()) for each in found):
+        return []
+    point = _point(subject)
+    if point is None and not _fell(subject, found):
+        return []
+    ends = ", ".join(f"{each.start}: {'dead' if each.dead(activation) else 'constant'}, {each.value:.4g}" for each in found)
+    return [
+        finding(
+            "collapse_optimum",
+            subject.term,
+            f"descents on {subject.term} alone end at {ends}",
+            "a collapsed code is its optimum, not a side effect"
+            if point
+            else "it shrinks the code, which is what such a penalty is for: the reconstruction has to hold against it",
+            "penalise values that can reach the target while they vary" if point else "keep beta small enough",
+            {f"value_{each.start}": each.value for each in found},
+            severity="risk" if point else "note",
+            place=place_of(operations, [site]),
+        )
+    ]
+
+
+def _fell(subject: Subject, found: list[Minimiser]) -> bool:
+    return any(subject.differs(each.value, subject.base) for each in found)
+
+
+def pushes_active_units_down(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """Its gradient is >= 0 on every active entry and 0 on every inactive one, whatever the mean activity."""
+    site, code = _site(subject), subject.probe.code
+    if site is None or subject.inert or code.activation != "relu" or code.site is None:
+        return []
+    shares, pushed = (0.02, 0.1, 0.5, 0.9), 0
+    for share in shares:
+        for scale in (0.03, 0.3, 1.0, 5.0):
+            outcome = _pushed(subject, code.site.layer, share, scale)
+            if outcome is None:
+                continue
+            if not outcome:
+                return []
+            pushed += 1
+    if not pushed:
+        raise Undecided("its gradient is not finite at any level of activity")
+    point = _point(subject)
+    return [
+        finding(
+            "pushes_active_units_down",
+            subject.term,
+            f"at {pushed} levels of activity, from 2 % to 90 % of the entries active, the gradient of {subject.term} is >= 0"
+            " on every active entry and 0 on every inactive one",
+            "it silences what fires and never wakes what does not"
+            + ("; its target does not matter" if point else ", as a penalty without a target does"),
+            "penalise a mean that can lie on both sides of its target" if point else "keep beta small enough",
+            severity="risk" if point else "note",
+            place=place_of(operations, [site]),
+        )
+    ]
+
+
+def _pushed(subject: Subject, layer: str, share: float, scale: float) -> bool | None:
+    """Whether the gradient only pushes down at this share and scale of activity; None where it is no number."""
+    leaves: list[Tensor] = []
+    draw = torch.Generator().manual_seed(21)
+
+    def values(found: Tensor, index: int) -> Tensor:
+        size = scale * (0.1 + torch.rand(found.shape, generator=draw)).to(found.dtype)
+        return torch.where(torch.rand(found.shape, generator=draw) < share, size, -size)
+
+    gradients = subject.at({Site(layer): put_leaves(values, leaves)}).gradient(subject.term, leaves)
+    active = torch.cat([g[x > 0] for g, x in zip(gradients, leaves, strict=True)])
+    inactive = torch.cat([g[x <= 0] for g, x in zip(gradients, leaves, strict=True)])
+    if not bool(active.isfinite().all()) or not bool(inactive.isfinite().all()):
+        return None
+    return bool((active >= 0).all()) and bool((active > 0).any()) and bool((inactive == 0).all())
+
+
+def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """It falls without bound as activity grows or shrinks: shown by following it."""
+    site = _site(subject)
+    if site is None:
+        return []
+    like = subject.shape(site)
+    for direction, follow in _ways(site, like, subject.probe.code.activation if site.chain else "none"):
+        values = [subject.value(site, each) for each in follow]
+        run = _finite_run(values)
+        if len(run) < 4:
+            continue
+        drops = [a - b for a, b in zip(run, run[1:], strict=False)]
+        size = max(abs(run[0]), abs(run[-1]), 1e-12)
+        # a bounded term levels off; a logarithm loses as much in each decade, a line ten times as much
+        if min(drops[-3:]) > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3]:
+            shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
+            return [
+                finding(
+                    "unbounded",
+                    subject.term,
+                    f"as {site} {direction}, {subject.term} falls from {shown} over {len(run) - 1} decades and does not level off",
+                    "minimised, it drives the code without limit; a divergence of values that are no probabilities can do that",
+                    "give the divergence probabilities: a sigmoid's mean, or a softmax",
+                    {"first": run[0], "last": run[-1]},
+                    place=place_of(operations, [site]),
+                )
+            ]
+    return []
+
+
+def _ways(site: Site, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
+    base = spread(like, activation, 1.0, 31)
+    low, high = RANGES.get(activation, RANGES["none"])
+    powers = [10.0**k for k in range(8)]
+    ways = [("shrinks", [base / p for p in powers]), ("shrinks", [torch.ones_like(base) * 0.5 / p for p in powers])]
+    if math.isinf(high):
+        ways += [("grows", [base * p for p in powers]), ("grows", [torch.ones_like(base) * p for p in powers])]
+    elif activation == "sigmoid":
+        ways += [("nears 1", [1 - 0.5 * torch.ones_like(base) / p for p in powers])]
+    if math.isinf(low):
+        ways += [("grows negative", [-torch.ones_like(base) * p for p in powers])]
+    return ways
+
+
+def _finite_run(values: list[float]) -> list[float]:
+    run: list[float] = []
+    for value in values:
+        if not math.isfinite(value):
+            break
+        run.append(value)
+    return run
+
+
+def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+    """Its gradient at the activation in use vanishes for large activations."""
+    code = subject.probe.code
+    if code.site is None or code.site not in subject.direct or subject.inert:
+        return []
+    slopes = [(level, _slope(subject, code.site, level)) for level in levels(code.activation)]
+    slopes = [(level, slope) for level, slope in slopes if math.isfinite(slope)]
+    if len(slopes) < 3:
+        raise Undecided("its gradient is not finite at large activations")
+    steepest = max(slope for _, slope in slopes)
+    flat = [level for level, slope in slopes if slope <= bounds.escape * steepest]
+    tail = [level for level, _ in slopes[len(slopes) - len(flat) :]]
+    if steepest == 0 or len(flat) < 2 or flat != tail:
+        return []
+    return [
+        finding(
+            "escape",
+            subject.term,
+            f"once a unit is at {flat[0]:g} or above, the gradient of {subject.term} there is 0 (at most {steepest:.3g} below)",
+            "a unit that is large already escapes; the penalty presses on the others alone",
+            "leave out the clamp, or penalise a bounded code",
+            {"from": flat[0], "steepest": steepest},
+            place=place_of(operations, [code.site], ("clamp", "clip", "relu", "clamp_max", "minimum", "hardtanh"))
+            or place_of(operations, [code.site]),
+        )
+    ]
+
+
+def _slope(subject: Subject, site: Site, level: float) -> float:
+    leaves: list[Tensor] = []
+
+    def values(found: Tensor, index: int) -> Tensor:
+        put = spread(found, subject.probe.code.activation, 0.3, 41 + index)
+        put[:, 0] = level
+        return put
+
+    gradients = subject.at({site: put_leaves(values, leaves)}).gradient(subject.term, leaves)
+    return max((float(each[:, 0].abs().max()) for each in gradients), default=0.0)
+
+
+def _site(subject: Subject) -> Site | None:
+    return subject.direct[0] if subject.direct else None
+
+
+def _point(subject: Subject) -> SetPoint | None:
+    if "point" not in subject.cache:
+        site = _site(subject)
+        subject.cache["point"] = None if site is None else set_point(subject, site)
+    return subject.cache["point"]  # type: ignore[return-value]
