@@ -17,14 +17,13 @@ from filelock import FileLock
 from harness.errors import HarnessError
 from harness.results import MemberRecord, slug
 from harness.results.faults import reached
-from harness.results.spacing import log_spaced
+from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-ROWS_PER_MEMBER = 130  # each costs a quarter of a millisecond; a run costs thirty
+ROWS_PER_MEMBER = 200  # each costs a quarter of a millisecond; a run costs thirty
 SHOWN_UNITS = 8
-SHOWN_SNAPSHOTS = 8
 KEY_TAG, KIND_TAG = "harness.key", "harness.kind"
 LOG_SCALED = ("rho", "beta", "learning_rate")
 TIMEOUTS = {  # seconds: a server that is not there must not hold anything up for minutes

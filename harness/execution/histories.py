@@ -18,11 +18,10 @@ from harness.measures import (
     r2,
     standard_deviation,
 )
-from harness.results.spacing import log_spaced
+from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
 from harness.training import Snapshot, batch_bounds
 
 MONITORED_ROWS = 512
-INFORMATION_SNAPSHOTS = 8
 INFORMATION_UNITS = 8
 FINAL_BATCHES = 16
 
@@ -44,7 +43,7 @@ class History:
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
         self.informed = log_spaced(
-            list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), INFORMATION_SNAPSHOTS
+            list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS
         )
         self.series: dict[str, list[Tensor]] = {}
         self.unit_series: dict[str, list[Tensor]] = {}
@@ -58,8 +57,7 @@ class History:
         self._keep("epoch", torch.full((self.members,), float(snapshot.epoch)))
         for name, value in snapshot.losses.items():
             self._keep(f"loss/{name}", value)
-        for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
-            self._keep(f"gradient/{name}", value)
+        self._keep_gradients(snapshot)
         lost = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[lost] = 0.0  # what is no number is measured as nothing, and marked below
         live = ~is_constant(code, dtype=torch.float32, scale=scale)
@@ -68,6 +66,15 @@ class History:
         if seen.reconstruction is not None:
             self._keep("r2", r2(seen.reconstruction[: self.members].cpu(), self.rows.inputs.flatten(1)))
         self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed)
+
+    def _keep_gradients(self, snapshot: Snapshot) -> None:
+        """NaN at the snapshots at which they are not looked at."""
+        if snapshot.epoch in self.informed:
+            for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
+                self._keep(f"gradient/{name}", value)
+            return
+        for name in [name for name in self.series if name.startswith("gradient/")]:
+            self._keep(name, torch.full((self.members,), torch.nan))
 
     def of(self, member: int) -> dict[str, list[float]]:
         """A member's history: name -> one value a snapshot."""

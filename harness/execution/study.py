@@ -62,9 +62,11 @@ def _programs(spec: StackSpec, records: dict[str, MemberRecord]) -> list[_Batch]
     """The members by program; those whose remedies find no place are put into `records` as failed."""
     groups: dict[str, list[tuple[StackMember, Case]]] = {}
     split = split_of(_case(spec), spec.data)
+    cases: dict[str, Case] = {}
     for member in spec.members:
+        levels = json.dumps(dict(member.levels), sort_keys=True)
         try:
-            case = treated(spec, member.levels, split)
+            case = cases[levels] = cases.get(levels) or treated(spec, member.levels, split)
         except Exception as error:
             records[member.key] = _failed(member, error)
             continue
