@@ -34,16 +34,29 @@ def entropy_table(
 
 def _entropy(values: Tensor, step: Tensor) -> Table:
     rows = values.shape[-1]
-    code = torch.where(step[..., None] > 0, torch.floor(values / step[..., None] + 0.5), 0.0).sort(dim=-1).values
-    ends = torch.ones_like(code, dtype=torch.bool)
-    ends[..., :-1] = code[..., 1:] != code[..., :-1]
-    place = torch.arange(1, rows + 1, dtype=torch.float64).expand(code.shape)
-    before = torch.zeros_like(code)
-    before[..., 1:] = torch.where(ends, place, 0.0).cummax(-1).values[..., :-1]
-    # how many rows each code holds, written at its last row
-    held = torch.where(ends, place - before, 0.0)
-    surprise = torch.where(ends, -torch.log((held / rows).clamp_min(1 / (2 * rows))), 0.0)
-    entropy = (held * surprise).sum(-1) / rows
-    error = ((held * surprise.square()).sum(-1) / rows - entropy.square()).clamp_min(0).sqrt() / rows**0.5
-    corrected = entropy + (ends.sum(-1) - 1) / (2 * rows)
+    held = cell_counts(torch.where(step[..., None] > 0, torch.floor(values / step[..., None] + 0.5), 0.0))
+    share = held / rows
+    surprise = -torch.log(torch.where(share > 0, share, 1.0))
+    entropy = (share * surprise).sum(-1)
+    error = ((share * surprise.square()).sum(-1) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
+    corrected = entropy + ((held > 0).sum(-1) - 1) / (2 * rows)
     return {"entropy_bits": (corrected / BITS).numpy(), "entropy_error": (error / BITS).numpy()}
+
+
+def cell_counts(cells: Tensor) -> Tensor:
+    """How many rows of `[member, unit, sample]` each whole number holds, `[member, unit, cell]`; empty cells are 0.
+
+    >>> cell_counts(torch.tensor([[[7.0, 9.0, 7.0]]])).tolist()
+    [[[2.0, 0.0, 1.0]]]
+    """
+    members, units, rows = cells.shape
+    place = cells - cells.amin(-1, keepdim=True)
+    width = place.amax() + 1
+    if not width <= rows:  # far outliers (or overflow, NaN): numbered in order instead of counted from the smallest
+        ordered = place.sort(dim=-1).values
+        place = torch.zeros_like(place)
+        place[..., 1:] = (ordered[..., 1:] != ordered[..., :-1]).cumsum(-1)
+        width = place.amax() + 1
+    first = torch.arange(members * units).reshape(members, units, 1) * int(width)
+    counts = torch.bincount((place.long() + first).flatten(), minlength=members * units * int(width))
+    return counts.reshape(members, units, int(width)).double()
