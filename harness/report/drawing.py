@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINT = 72.0
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Space around the panels of a figure, and between them, in CSS pixels."""
+
+    left: float = 58
+    right: float = 12
+    top: float = 24
+    bottom: float = 42
+    between: float = 16
+    above: float = 30
+
+
 RASTER_FROM = 1500
 """Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
 
@@ -46,15 +60,43 @@ class Picture:
     keys: Sequence[str] = field(default=())
 
 
-def sheet(width: float, height: float, rows: int = 1, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """A figure of so many CSS pixels with its axes, row by row; all of one column share what they can."""
+def sheet(
+    panel: tuple[float, float], count: int = 1, columns: int = 1, margins: "Margins | None" = None
+) -> "tuple[Figure, list[Axes]]":
+    """A figure with `count` panels of so many CSS pixels, row by row, with tick labels at the left and below alone.
+
+    Its margins are fixed: working out a layout from the texts takes longer than drawing does.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    margins, rows = margins or Margins(), -(-count // columns)
+    width = margins.left + columns * panel[0] + (columns - 1) * margins.between + margins.right
+    height = margins.top + rows * panel[1] + (rows - 1) * margins.above + margins.bottom
     with rc_context(STYLE):
-        figure = Figure(figsize=(width / POINT, height / POINT), dpi=POINT, layout="constrained")
-        found = figure.subplots(rows, columns, squeeze=False)
-    return figure, [axes for row in found for axes in row]
+        figure = Figure(figsize=(width / POINT, height / POINT), dpi=POINT)
+        found = [
+            figure.add_axes(
+                (
+                    (margins.left + (index % columns) * (panel[0] + margins.between)) / width,
+                    1 - (margins.top + (index // columns) * (panel[1] + margins.above) + panel[1]) / height,
+                    panel[0] / width,
+                    panel[1] / height,
+                )
+            )
+            for index in range(count)
+        ]
+    for index, axes in enumerate(found):
+        plain(axes)
+        axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= count)
+    return figure, found
+
+
+def name_axes(figure: "Figure", below: str, beside: str) -> None:
+    """One name below all panels, one beside them."""
+    width, height = figure.get_size_inches() * POINT
+    figure.text(0.5, 5 / height, safe(below), ha="center", va="bottom")
+    figure.text(3 / width, 0.5, safe(beside), ha="left", va="center", rotation=90)
 
 
 def inline_svg(figure: "Figure", name: str, alt: str) -> str:
@@ -62,13 +104,14 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "savefig.transparent": True}):
-        figure.savefig(buffer, format="svg", transparent=True, dpi=2 * POINT, metadata=NO_METADATA)
+    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}):
+        figure.savefig(buffer, format="svg", dpi=2 * POINT, metadata=NO_METADATA)
     return _for_the_page(buffer.getvalue(), name, alt)
 
 
 def plain(axes: "Axes") -> None:
     """Axes with what is needed and no more."""
+    axes.locator_params(nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)

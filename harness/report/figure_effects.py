@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.effects import Effect
 from harness.effects.outcomes import OUTCOMES
-from harness.report.drawing import Picture, Table, inline_svg, plain, safe, sheet
+from harness.report.drawing import Margins, Picture, Table, inline_svg, safe, sheet
 from harness.report.palette import INK
 from harness.report.wording import DASH, bounds, number, plural, probability, shortened
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BETTER, WORSE, OPEN = "#1a9a6c", "#d1495b", "#85898f"
-ROW = 34
+ROW = 40
 MOST_ROWS = 60
 
 
@@ -23,7 +23,7 @@ def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> Pic
     found = [each for each in effects if each.outcome == outcome and each.estimable][:MOST_ROWS]
     if not found:
         return None
-    figure, (axes,) = sheet(440, 70 + ROW * len(found))
+    figure, (axes,) = sheet((420, ROW * len(found)), margins=Margins(left=12, right=12, top=6, bottom=42))
     draw_forest(axes, found)
     title, alt = _claim(found, outcome), _alt(found, outcome)
     name = f"{name}-{outcome.replace('_', '-')}"
@@ -33,11 +33,9 @@ def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> Pic
 
 def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
     """One row an effect, the label above its interval: estimate, 95 % interval, and each seed as a small mark."""
-    plain(axes)
-    axes.axvline(0, color=INK, linewidth=1)
     for row, each in enumerate(effects):
         _draw_row(axes, len(effects) - 1 - row, each)
-    axes.set_ylim(-0.6, len(effects) - 0.05)
+    axes.set_ylim(-0.45, len(effects) - 0.45)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
@@ -47,13 +45,14 @@ def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
 
 def _draw_row(axes: "Axes", y: float, effect: Effect) -> None:
     colour, marker = _look(effect)
+    axes.plot([0, 0], [y - 0.4, y + 0.14], color=INK, linewidth=1)
     seeds = [each for each in effect.differences if each is not None]
-    axes.plot(seeds, [y - 0.22] * len(seeds), "|", color=INK, alpha=0.55, markersize=6, markeredgewidth=1)
+    axes.plot(seeds, [y - 0.25] * len(seeds), "|", color=INK, alpha=0.55, markersize=6, markeredgewidth=1)
     if math.isfinite(effect.low) and math.isfinite(effect.high):
         axes.plot([effect.low, effect.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
     face = colour if effect.confirmed else "none"
     axes.plot([effect.estimate], [y], marker, color=colour, markersize=8, markerfacecolor=face, markeredgewidth=2)
-    axes.text(0, y + 0.22, safe(label(effect, 58)), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
+    axes.text(0, y + 0.17, safe(label(effect, 62)), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
 
 
 def label(effect: Effect, length: int = 200) -> str:

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, plain, safe, sheet
+from harness.report.drawing import RASTER_FROM, Margins, Picture, Table, inline_svg, name_axes, safe, sheet
 from harness.report.grouping import Groups, panels
-from harness.report.palette import in_order, look, outcome_of
+from harness.report.palette import LINE, in_order, look, outcome_of
 from harness.report.wording import DASH, number, plural, shortened
 from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Array = NDArray[np.float64]
 COLUMNS = 2
-PANEL = 165
+PANEL = (184.0, 110.0)
 DEATH_ROW = 38
 
 
@@ -49,7 +51,7 @@ def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
     lost = [step for members in groups.values() for record in members for step in record.died_at if step is not None]
     if not lost:
         return None
-    figure, (axes,) = sheet(460, 60 + DEATH_ROW * len(groups))
+    figure, (axes,) = sheet((420, DEATH_ROW * len(groups)), margins=Margins(left=12, right=12, top=6, bottom=42))
     draw_deaths(axes, groups)
     born = sum(step == 0 for step in lost)
     title = f"{born} of {plural(len(lost), 'lost unit')} were lost at birth, {len(lost) - born} during training"
@@ -61,15 +63,15 @@ def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
 
 def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
     """One row a group, its name above; seeds lie side by side within the row."""
-    plain(axes)
     for row, (name, members) in enumerate(groups.items()):
         y = len(groups) - 1 - row
         _draw_lost(axes, members, y)
+        axes.axhline(y - 0.4, color=LINE, linewidth=0.6)
         units = sum(len(record.died_at) for record in members)
         lost = sum(step is not None for record in members for step in record.died_at)
         text = safe(f"{shortened(name, 44)}: {lost} of {units} lost")
-        axes.text(0, y + 0.22, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
-    axes.set_ylim(-0.5, len(groups) - 0.2)
+        axes.text(0, y + 0.2, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
+    axes.set_ylim(-0.45, len(groups) - 0.45)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
@@ -95,33 +97,57 @@ def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
 
 def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
     """One line a member over the epochs, in the colour of its verdict at the end, which its last mark shows too."""
-    plain(axes)
-    points = sum(len(record.history[measure]) for record in members)
-    rasterized, alpha = points > RASTER_FROM, 0.8 if len(members) < 40 else 0.35
-    for index, record in enumerate(members):
-        style = look(outcome_of(record))
-        nudge = 0.12 * ((index + 0.5) / len(members) - 0.5) if measure == "live_units" else 0.0
-        x, y = record.history["epoch"], np.array(record.history[measure], dtype=float) + nudge
-        axes.plot(x, y, color=style.colour, linewidth=1.2, alpha=alpha, rasterized=rasterized)
-        axes.plot(x[-1:], y[-1:], style.marker, color=style.colour, markersize=5, alpha=alpha, rasterized=rasterized)
-    axes.set_title(safe(shortened(title, 30)))
+    for verdict in in_order(map(outcome_of, members)):
+        curves = [
+            np.column_stack([record.history["epoch"], np.array(record.history[measure], dtype=float) + nudge])
+            for record, nudge in zip(members, _nudges(measure, len(members)), strict=True)
+            if outcome_of(record) == verdict
+        ]
+        _draw_curves(axes, curves, verdict, len(members))
+    axes.autoscale_view()
+    axes.set_title(safe(shortened(title, 30)), loc="left", fontsize=11)
     return axes
 
 
+def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int) -> None:
+    """One collection for all curves: a line object each would take longer than their training."""
+    from matplotlib.collections import LineCollection
+
+    style, alpha = look(verdict), 0.8 if among < 40 else 0.35
+    rasterized = sum(map(len, curves)) > RASTER_FROM
+    lines = LineCollection(list(curves), colors=style.colour, linewidths=1.2, alpha=alpha, rasterized=rasterized)
+    axes.add_collection(lines, autolim=True)
+    x, y = np.array([curve[-1] for curve in curves]).T
+    axes.scatter(x, y, s=22, c=style.colour, marker=style.marker, alpha=alpha, linewidths=0.8, rasterized=rasterized)
+
+
+def _nudges(measure: str, members: int) -> Array:
+    """Small shifts that keep whole numbers of different members apart."""
+    if measure != "live_units":
+        return np.zeros(members)
+    return 0.12 * ((np.arange(members) + 0.5) / members - 0.5)
+
+
 def _lines(groups: Groups, measure: str, name: str, alt: str, ylabel: str, logarithmic: bool = False) -> str:
-    rows = -(-len(groups) // COLUMNS)
-    figure, axes = sheet(460, 40 + PANEL * rows, rows, COLUMNS)
+    figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
     low, high = _limits(groups, measure, logarithmic)
-    for each, (title, members) in zip(axes, groups.items(), strict=False):
+    for each, (title, members) in zip(axes, groups.items(), strict=True):
         draw_lines(each, members, measure, title)
-        if logarithmic and low > 0:
-            each.set_yscale("log")
         each.set_ylim(low, high)
-    for unused in axes[len(groups) :]:
-        unused.set_axis_off()
-    figure.supxlabel("epoch")
-    figure.supylabel(safe(ylabel))
+        if logarithmic and low > 0:
+            _logarithmic(each, low, high)
+    name_axes(figure, "epoch", ylabel)
     return inline_svg(figure, name, alt)
+
+
+def _logarithmic(axes: "Axes", low: float, high: float) -> None:
+    """A logarithmic axis with at most four labels, written as plain numbers."""
+    axes.set_yscale("log", subs=[])
+    axes.minorticks_off()
+    axes.set_ylim(low, high)
+    decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+    ticks = 10.0 ** decades[:: max(1, len(decades) // 4)] if len(decades) > 1 else np.geomspace(low * 1.08, high / 1.08, 3)
+    axes.set_yticks(ticks, [number(float(each), 2) for each in ticks])
 
 
 def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, plain, safe, sheet
+from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, name_axes, safe, sheet
 from harness.report.grouping import panels
 from harness.report.palette import in_order, look, outcome_of
 from harness.report.wording import number, plural, shortened
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Points = dict[str, list[tuple[float, float]]]
 COLUMNS = 2
-PANEL = 190
+PANEL = (184.0, 130.0)
 
 
 def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
@@ -25,15 +25,11 @@ def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     groups = {name: points for name, points in groups.items() if points}
     if not groups:
         return None
-    rows = -(-len(groups) // COLUMNS)
-    figure, axes = sheet(460, 40 + PANEL * rows, rows, COLUMNS)
+    figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
     top = max(y for points in groups.values() for each in points.values() for _, y in each) * 1.08 or 1.0
-    for each, (name, points) in zip(axes, groups.items(), strict=False):
+    for each, (name, points) in zip(axes, groups.items(), strict=True):
         draw_units_panel(each, points, name, top)
-    for unused in axes[len(groups) :]:
-        unused.set_axis_off()
-    figure.supxlabel("share of rows on which the unit fires")
-    figure.supylabel("mutual information (nats)")
+    name_axes(figure, "share of rows on which the unit fires", "mutual information (nats)")
     title, alt = _claim(records), _alt(groups)
     verdicts = in_order(verdict for points in groups.values() for verdict in points)
     svg = inline_svg(figure, "units", alt)
@@ -42,7 +38,6 @@ def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
 
 def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "Axes":
     """One mark a unit; its colour and shape are those of the verdict of its layer."""
-    plain(axes)
     count = sum(map(len, points.values()))
     for verdict in in_order(points):
         style = look(verdict)
@@ -59,7 +54,7 @@ def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "A
         )
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.05 * top, top)
-    axes.set_title(safe(shortened(title, 30)))
+    axes.set_title(safe(shortened(title, 30)), loc="left", fontsize=11)
     return axes
 
 
