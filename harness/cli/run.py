@@ -76,7 +76,8 @@ def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
 
     from harness.cli.tables import verdict_table
 
-    console = Console()
+    # a file or a pipe has no width of its own, and rich would fold the table at 80
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(verdict_table(outcome.records))
     for note in outcome.notes:
         console.print(f"Note: {note}", style="yellow", markup=False)

@@ -113,13 +113,26 @@ def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
     from harness.auditing import audit_levels
     from harness.case import load_case
     from harness.data import split_of
+    from harness.remedies import treat
 
-    levels = {str(level): {"penalty": level} for level in experiment.factors.get("penalty", ("as_posted",))}
     try:
         case = load_case(experiment.case_reference)
-        return audit_levels(case, levels, split_of(case, experiment.data_reference))
+        split = split_of(case, experiment.data_reference)
     except HarnessError as error:
-        return {"undecided": [{"rule": "undecided", "severity": "note", "evidence": str(error)}]}
+        return {"undecided": [_undecided(error)]}
+    found = {}
+    for level in experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",):
+        try:
+            treated = treat(case, {"penalty": level}, split)
+            audit = audit_levels({str(level): treated}, split.train.inputs)[str(level)]
+            found[str(level)] = [finding.to_dict() for finding in audit.findings]
+        except Exception as error:  # the author's code may raise anything
+            found[str(level)] = [_undecided(error)]
+    return found
+
+
+def _undecided(error: Exception) -> dict[str, Any]:
+    return {"rule": "undecided", "severity": "note", "evidence": str(error), "meaning": "", "remedy": ""}
 
 
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
