@@ -50,7 +50,7 @@ LINE = "#040506"
 
 LOOKS: dict[str, Look] = {
     "full_collapse": Look("#d1495b", "X", "✖", "every unit is constant"),
-    "single_live_unit": Look("#e07b00", "v", "▼", "one unit varies"),
+    "single_live_unit": Look("#d97400", "v", "▼", "one unit varies"),
     "near_collapse": Look("#b8860b", "^", "▲", "what varies hardly varies"),
     "partial_collapse": Look("#3d8fd1", "D", "◆", "some units are constant"),
     "redundant": Look("#8f6fc9", "s", "■", "units are copies of each other"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report.palette import LOOKS, look
 from harness.report.summary import Mark
+from harness.report.wording import words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,15 +65,6 @@ def css_name(verdict: str) -> str:
     ('full-collapse', 'not-testable')
     """
     return verdict.replace("_", "-") if verdict in LOOKS else "not-testable"
-
-
-def words(name: object) -> str:
-    """A name as words.
-
-    >>> words("full_collapse")
-    'full collapse'
-    """
-    return str(name).replace("_", " ")
 
 
 def runs(marks: Sequence[Mark]) -> list[dict[str, str]]:

@@ -68,3 +68,12 @@ def shortened(text: str, length: int) -> str:
     'kl_sigm…'
     """
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def words(name: object) -> str:
+    """A name as words.
+
+    >>> words("full_collapse")
+    'full collapse'
+    """
+    return str(name).replace("_", " ")

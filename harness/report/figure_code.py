@@ -1,0 +1,94 @@
+"""One layer on a page: how often each of its units fires against how much it says."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
+from harness.report.drawing import Picture, Table, inline_svg, name_axes, sheet
+from harness.report.palette import INK
+from harness.report.wording import number, plural, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from harness.diagnosis import Diagnosis, UnitDiagnosis
+
+MOST_LABELS = 16
+
+
+def layer_picture(diagnosis: "Diagnosis") -> Picture:
+    """The same figure for a page."""
+    figure, (axes,) = sheet((384, 240))
+    draw_layer(axes, diagnosis)
+    name_axes(figure, "share of rows on which the unit fires", _height(diagnosis)[1])
+    alt = f"Scatter plot of {plural(len(diagnosis.units), 'unit')}: {claim(diagnosis)}."
+    note = "Cross: constant; triangle: hardly varies or rarely fires; circle: alive; diamond: not judged."
+    return Picture("layer", claim(diagnosis), alt, inline_svg(figure, "layer", alt), units_table(diagnosis), note)
+
+
+def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
+    """One mark a unit, numbered while there are few; colour and shape by the kind of its verdict."""
+    attribute, _ = _height(diagnosis)
+    for kind, (colour, marker) in KINDS.items():
+        units = [unit for unit in diagnosis.units if unit_kind(unit) == kind]
+        x, y = ([_known(unit, name) for unit in units] for name in ("activation_frequency", attribute))
+        axes.scatter(x, y, s=42 if len(diagnosis.units) <= MOST_LABELS else 16, c=colour, marker=marker, alpha=0.8)
+        for unit, left, height in zip(units, x, y, strict=True):
+            if len(diagnosis.units) <= MOST_LABELS and np.isfinite([left, height]).all():
+                axes.annotate(str(unit.index), (left, height), (5, 4), textcoords="offset points", color=INK)
+    axes.set_xlim(-0.05, 1.08)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    return axes
+
+
+def claim(diagnosis: "Diagnosis") -> str:
+    """The verdict with the count behind it."""
+    return f"{words(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
+
+
+def unit_kind(unit: "UnitDiagnosis") -> str:
+    """Which of four kinds a unit's verdict belongs to."""
+    if unit.verdict in CONSTANT:
+        return "constant"
+    if unit.verdict in UNJUDGED:
+        return "not judged"
+    return "alive" if unit.verdict == UnitVerdict.ALIVE else "doubtful"
+
+
+def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
+    """Every unit with its measures, to a limit."""
+    header = ["unit", "verdict", "fires", "mean", "standard deviation", "entropy, bits", "information, nats", "flags"]
+    rows = [
+        [
+            str(unit.index),
+            words(unit.verdict),
+            *(number(_known(unit, name)) for name in COLUMNS),
+            " ".join(unit.flags),
+        ]
+        for unit in diagnosis.units[:most]
+    ]
+    return Table(header, rows, left_out=len(diagnosis.units) - len(rows))
+
+
+def _height(diagnosis: "Diagnosis") -> tuple[str, str]:
+    informed = [_known(unit, "mutual_information") for unit in diagnosis.units]
+    if np.isfinite(informed).any():
+        return "mutual_information", "mutual information (nats)"
+    return "entropy_bits", "entropy (bits)"
+
+
+def _known(unit: "UnitDiagnosis", name: str) -> float:
+    value = getattr(unit, name)
+    return float("nan") if value is None else float(value)
+
+
+COLUMNS: Sequence[str] = ("activation_frequency", "mean", "standard_deviation", "entropy_bits", "mutual_information")
+
+KINDS = {
+    "constant": ("#d1495b", "X"),
+    "doubtful": ("#e07b00", "^"),
+    "alive": ("#1a9a6c", "o"),
+    "not judged": ("#85898f", "d"),
+}

@@ -1,0 +1,96 @@
+"""Heat maps of the units' histories: what every unit did at every snapshot, one picture a measure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.report.drawing import POINT, safe
+from harness.report.grouping import variants
+from harness.report.wording import shortened
+from harness.results import Results
+from harness.results.records import MemberRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+MOST_ROWS = 800
+
+
+def heat_maps(results: Results, folder: Path) -> list[Path]:
+    """Write `heat_<measure>.png` for each measure that the members left, a row a unit, a column a snapshot.
+
+    Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all.
+    """
+    found = []
+    for measure, title in MEASURES.items():
+        rows, labels, steps = unit_histories(results.records, measure)
+        if len(rows):
+            found.append(_write(rows, labels, steps, title, folder / f"heat_{measure}.png"))
+    return found
+
+
+def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array, list[str], list[float]]:
+    """Values [row, snapshot] with a label a row ("variant u0"), and the steps of the snapshots."""
+    rows: list[Array] = []
+    labels: list[str] = []
+    steps: list[float] = []
+    for name, members in variants(records).items():
+        usable = [each for each in members if each.unit_history.get(measure)]
+        if not usable or len(rows) >= MOST_ROWS:
+            continue
+        steps = max(steps, list(usable[0].history.get("step", [])), key=len)
+        means = _over_seeds([np.array(each.unit_history[measure], dtype=float).T for each in usable])
+        rows += list(means)
+        labels += [f"{shortened(name, 40)} u{unit}" for unit in range(len(means))]
+    return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
+
+
+def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[float], title: str) -> "Axes":
+    """A row a unit, a column a snapshot; empty where nothing was computed."""
+    import seaborn
+
+    every = max(1, len(labels) // 60)
+    ticks = [safe(label) if row % every == 0 else "" for row, label in enumerate(labels)]
+    seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws={"label": title}, yticklabels=ticks, xticklabels=False)
+    columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
+    axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
+    axes.set_xlabel("step")
+    axes.set_title(f"{title}, mean over seeds", loc="left")
+    return axes
+
+
+def _write(rows: Array, labels: Sequence[str], steps: Sequence[float], title: str, path: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    height = 90 + min(max(10 * len(rows), 120), 2400)
+    figure = Figure(figsize=(720 / POINT, height / POINT), dpi=1.5 * POINT, layout="constrained")
+    draw_heat(figure.add_subplot(), rows, labels, steps, title)
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _over_seeds(members: Sequence[Array]) -> Array:
+    """The mean over members that may have stopped early; NaN where none has a value."""
+    units, length = max(len(each) for each in members), max(each.shape[1] for each in members)
+    values = np.full((len(members), units, length), np.nan)
+    for index, each in enumerate(members):
+        values[index, : each.shape[0], : each.shape[1]] = each
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+
+
+def _padded(rows: Sequence[Array]) -> Array:
+    length = max((len(row) for row in rows), default=0)
+    return np.array([np.pad(row, (0, length - len(row)), constant_values=np.nan) for row in rows])
+
+
+MEASURES = {
+    "activation_frequency": "share of rows on which the unit fires",
+    "mutual_information": "mutual information (nats)",
+    "entropy_bits": "entropy (bits)",
+}
