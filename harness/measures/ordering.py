@@ -1,0 +1,93 @@
+"""Values in order, ties together: what ranks, normal scores and neighbour counts on a line are read from."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import digamma, ndtri
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """One column in order.
+
+    Args:
+        order: rows by rising value, `[sample]`.
+        sizes: how many rows share each distinct value, `[distinct]`, in rising order.
+        scores: normal scores in that order, `[sample]`; equal values share one, so atoms stay atoms.
+    """
+
+    order: Index
+    sizes: Index
+    scores: Array
+
+    def restored(self, ordered: NDArray[Any]) -> NDArray[Any]:
+        """What is given in rising order, in the order of the rows."""
+        found = np.empty_like(ordered)
+        found[self.order] = ordered
+        return found
+
+    @property
+    def groups(self) -> Index:
+        """The number of each row's distinct value, from 0, in the order of the rows."""
+        return self.restored(np.repeat(np.arange(len(self.sizes)), self.sizes))
+
+
+def ordering(values: NDArray[Any]) -> Ordering:
+    """The ordering of a column, with van der Waerden's normal scores: the quantile of rank / (rows + 1).
+
+    >>> ordering(np.array([10.0, 30.0, 20.0])).scores.round(3).tolist()
+    [-0.674, 0.0, 0.674]
+
+    Source: van der Waerden 1952; ties share the average of their ranks.
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    sizes = run_lengths(ordered[1:] != ordered[:-1])
+    # the middle rank of a run, doubled: the runs before it twice, its own size, and 1
+    doubled = 2 * np.cumsum(sizes) - sizes + 1
+    return Ordering(order, sizes, np.repeat(_normal_quantiles(len(values))[doubled], sizes))
+
+
+def run_lengths(steps: NDArray[np.bool_]) -> Index:
+    """Lengths of the runs of equal values, from where neighbours differ.
+
+    >>> run_lengths(np.array([False, True, False])).tolist()
+    [2, 2]
+    """
+    ends = np.concatenate([np.flatnonzero(steps) + 1, [len(steps) + 1]])
+    return np.diff(ends, prepend=0)
+
+
+@lru_cache(maxsize=8)
+def _normal_quantiles(rows: int) -> Array:
+    """By doubled rank, 0 to 2 rows + 1."""
+    quantiles: Array = ndtri(np.arange(2 * rows + 2) / (2 * rows + 2))
+    return quantiles
+
+
+@lru_cache(maxsize=8)
+def digammas(largest: int) -> Array:
+    """Digamma of 0 (minus infinity), 1, ... up to `largest`: counts are looked up, not evaluated one by one.
+
+    >>> float(digammas(3)[2] - digammas(3)[1])
+    1.0
+    """
+    values: Array = digamma(np.arange(largest + 1, dtype=np.float64))
+    return values
+
+
+def within(ordered: Array, centres: Array, radius: Array) -> Index:
+    """How many of the ordered values lie within a radius of each centre.
+
+    >>> within(np.array([0.0, 1.0, 3.0]), np.array([1.0]), np.array([1.0])).tolist()
+    [2]
+    """
+    above = np.searchsorted(ordered, centres + radius, side="right")
+    counts: Index = above - np.searchsorted(ordered, centres - radius, side="left")
+    return counts

@@ -1,0 +1,100 @@
+"""What tables look like where unit and reference are independent: random ones with the same margins."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError
+from harness.measures.binning import Tables, contingency, expected_counts, pearson
+
+Array = NDArray[np.float64]
+PERMUTATIONS = 999
+
+
+def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> Tables:
+    """Tables that permuting one side of `[code, class]` at random gives, `[table, code, class]`.
+
+    Cell by cell from the hypergeometric distribution: the same distribution as shuffled rows, at a cost that does not
+    grow with their number. A table depends on its own margins and the seed only.
+
+    >>> random_tables(np.array([[3, 0], [0, 2]]), 0, 4).sum(1).tolist()
+    [[3, 2], [3, 2], [3, 2], [3, 2]]
+
+    Source: Patefield 1981, algorithm AS 159, for drawing by conditional cells.
+    """
+    generator = np.random.default_rng(seed)
+    columns, rows = table.sum(0), table.sum(1)
+    drawn = np.zeros((count, *table.shape), np.int64)
+    left = np.broadcast_to(columns, (count, len(columns))).copy()
+    for row in range(len(rows) - 1):
+        wanted, later = np.full(count, rows[row]), left.sum(1)
+        for column in range(len(columns) - 1):
+            later = later - left[:, column]
+            cell = generator.hypergeometric(left[:, column], later, wanted)
+            drawn[:, row, column] = cell
+            wanted = wanted - cell
+        drawn[:, row, -1] = wanted
+        left -= drawn[:, row]
+    drawn[:, -1] = left
+    return drawn
+
+
+def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> float:
+    """p of X2 among `count` random tables of the same margins, (1 + as large) / (count + 1).
+
+    >>> table_p(np.array([[20, 0], [0, 20]]), 0)
+    0.001
+
+    Source: Phipson & Smyth 2010, Permutation p-values should never be zero.
+    """
+    table = table[table.sum(1) > 0][:, table.sum(0) > 0]
+    if min(table.shape) < 2:
+        return 1.0
+    expected = expected_counts(table[None])[0]
+    found = ((table**2) / expected).sum()
+    drawn = (random_tables(table, seed, count) ** 2 / expected).sum((1, 2))
+    return float((1 + np.count_nonzero(drawn >= found * (1 - 1e-12))) / (count + 1))
+
+
+def block_groups(blocks: Any, rows: int) -> list[NDArray[np.int64]]:
+    """The rows of every block.
+
+    Raises:
+        HarnessError: for another length, or fewer than two blocks.
+    """
+    names = np.asarray(blocks)
+    if names.shape != (rows,):
+        raise HarnessError(
+            f"blocks: one block for each of the {rows} samples is wanted, the shape is {list(names.shape)}"
+        )
+    groups = [np.flatnonzero(names == each) for each in np.unique(names)]
+    if len(groups) < 2:
+        raise HarnessError(
+            "blocks: all rows are in one block, so nothing can be permuted; leave blocks out or cut finer"
+        )
+    return groups
+
+
+def block_orders(groups: list[NDArray[np.int64]], seed: int, count: int = PERMUTATIONS) -> NDArray[np.int64]:
+    """Orders of the rows, `[order, sample]`: whole blocks in a random order, laid along the blocks as they stand."""
+    generator = np.random.default_rng(seed)
+    places = np.concatenate(groups)
+    orders = np.empty((count, len(places)), np.int64)
+    for order in orders:
+        order[places] = np.concatenate([groups[index] for index in generator.permutation(len(groups))])
+    return orders
+
+
+def block_p(code: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.int64]) -> tuple[float, float]:
+    """p of X2 when blocks of the classes are permuted, and how many times chi-square's mean X2 has on average.
+
+    The second number is what blocks cost: 1 for rows that are exchangeable after all, larger where rows of one block
+    are alike.
+    """
+    own = contingency(code[None], classes)
+    squares = pearson(own)[0][0]
+    drawn = np.concatenate([pearson(contingency(code[None], classes[order]))[0] for order in orders])
+    used = (own[0].sum(1) > 0).sum() - 1, (own[0].sum(0) > 0).sum() - 1
+    p = (1 + np.count_nonzero(drawn >= squares * (1 - 1e-12))) / (len(orders) + 1)
+    return float(p), float(max(1.0, drawn.mean() / max(1, used[0] * used[1])))
