@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.auditing.evaluating import Evaluated, Probe, changed, put, put_leaves
 from harness.auditing.recording import Change, Site
-from harness.auditing.spreading import spread
+from harness.auditing.spreading import RANGES, spread
 
 MOST_LAYERS = 32  # moved one by one, where no gradient tells
 
@@ -140,6 +140,8 @@ def _same_code(site: Site, code: Site) -> list[Change]:
     """
     if any("norm" in name for name in code.chain[len(site.chain) :]):
         return [lambda found, index: found * 2 + 1]
+    if code.chain and code.chain[-1] not in RANGES:
+        return []  # a draw from what a layer says of it (a VAE's), and no activation
     if code.chain[-1:] == ("relu",):
         return [lambda found, index, k=k: torch.where(found > 0, found, found * k - 0.1 * k) for k in (3.0, 0.1)]  # type: ignore[misc]
     return moves(site, "none")

@@ -36,6 +36,12 @@ def set_point(subject: Subject, site: Site) -> SetPoint | None:
 
     A least value at zero is no set point: such a penalty shrinks, and that is what it is for.
     """
+    if f"point {site}" not in subject.cache:
+        subject.cache[f"point {site}"] = _searched(subject, site)
+    return subject.cache[f"point {site}"]  # type: ignore[return-value]
+
+
+def _searched(subject: Subject, site: Site) -> SetPoint | None:
     like = subject.shape(site)
     tried = [(c, _constant(subject, site, like, c)) for c in grid()]
     tried = [(c, value) for c, value in tried if math.isfinite(value)]
@@ -108,34 +114,60 @@ def minimisers(subject: Subject) -> list[Minimiser]:
 
 
 def _descend(subject: Subject, start: str) -> Minimiser:
-    probe, code = subject.probe, subject.probe.code
+    code = subject.probe.code
     if code.site is None:
         raise Undecided("no layer's output leads to the code")
-    own = [name for name in (code.site.layer, *subject.beside)]
-    leaves = [_start(call.before, start, index) for index, call in enumerate(_calls(subject, own))]
-    free = [each.requires_grad_(True) for each in leaves]
+    own = [code.site.layer, *subject.beside]
     between = _between(subject, own)
     kept = fixed(between)
-    first: Tensor | None = None
-    optimiser = torch.optim.Rprop([*free, *between], lr=0.1, step_sizes=(1e-7, 3.0))
-    for step in range(STEPS + 1):
-        found = subject.probe.evaluate(_free(own, free), hold=True, watch=(code.site,))
-        tensor = found.terms[subject.term]
-        met = found.record.met.get(code.site, [])
-        if not met:
-            raise Undecided("the loss never meets the code")
-        last = met[0].detach().reshape(len(met[0]), -1)
-        first = last if first is None else first
-        if step == STEPS or not isinstance(tensor, Tensor) or not tensor.requires_grad:
-            break
-        for variable, gradient in zip([*free, *between], found.gradient(subject.term, [*free, *between]), strict=True):
-            variable.grad = gradient.nan_to_num(0, 0, 0)
-        if step == 0 and not any(bool((each.grad != 0).any()) for each in free if each.grad is not None):
-            _undo(between, kept)
+    try:
+        for scale in (1.0, 0.3, 0.1):  # a term may be a number near zero only
+            free = [_start(call.before, start, index) * scale for index, call in enumerate(_calls(subject, own))]
+            first = _evaluated(subject, own, [*free, *between], len(free))
+            if math.isfinite(first[0]):
+                break
+        if not any(bool((each != 0).any()) for each in first[2]):
             raise Undecided("it has no gradient at values spread over the bottleneck")
-        optimiser.step()
-    _undo(between, kept)
-    return Minimiser(start, found.value(subject.term), last, first)
+        last = _downhill(subject, own, [*free, *between], len(free), first)
+        return Minimiser(start, last[0], last[1], first[1])
+    finally:
+        _undo(between, kept)
+
+
+Point = tuple[float, Tensor, list[Tensor]]  # the term, the code in use, the gradient at what is free
+
+
+def _downhill(subject: Subject, own: list[str], variables: list[Tensor], count: int, now: Point) -> Point:
+    """Steps along the sign of the gradient, each kept only if the term falls, halved if it does not."""
+    step = 0.5
+    for _ in range(STEPS):
+        before = fixed(variables)
+        with torch.no_grad():
+            for variable, gradient in zip(variables, now[2], strict=True):
+                variable.sub_(step * gradient.nan_to_num(0, 0, 0).sign())
+        found = _evaluated(subject, own, variables, count)
+        if found[0] < now[0]:
+            now, step = found, min(1.2 * step, 3.0)
+            continue
+        step /= 2
+        with torch.no_grad():
+            for variable, value in zip(variables, before, strict=True):
+                variable.copy_(value)
+        if step < 1e-6:
+            break
+    return now
+
+
+def _evaluated(subject: Subject, own: list[str], variables: list[Tensor], count: int) -> Point:
+    assert subject.probe.code.site is not None
+    for each in variables:
+        each.requires_grad_(True)
+    found = subject.probe.evaluate(_free(own, variables[:count]), hold=True, watch=(subject.probe.code.site,))
+    met = found.record.met.get(subject.probe.code.site, [])
+    if not met:
+        raise Undecided("the loss never meets the code")
+    code = met[0].detach().reshape(len(met[0]), -1)
+    return found.value(subject.term), code, [each.detach() for each in found.gradient(subject.term, variables)]
 
 
 def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:

@@ -237,7 +237,9 @@ def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
     if first is None:
         raise Undecided("no output of the model is its reconstruction")
     record = probe.forward(probe.batch)
-    held = {Site(call.name): put(call.before.detach()) for call in record.calls if call.name in subject.beside}
+    # the layer's own output too: a top-k keeps units by what entered the activation, and that is no way around
+    own = {code.site.layer, *subject.beside}
+    held = {Site(call.name): put(call.before.detach()) for call in record.calls if call.name in own}
     held[code.site] = put(code.values)
     size = float((first - first.mean(0)).norm()) or float(first.norm()) or 1.0
     kept = _output(probe, probe.batch, held)

@@ -145,7 +145,7 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
         drops = [a - b for a, b in zip(run, run[1:], strict=False)]
         size = max(abs(run[0]), abs(run[-1]), 1e-12)
         # a bounded term levels off; a logarithm loses as much in each decade, a line ten times as much
-        if min(drops[-3:]) > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3]:
+        if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3] > 0:
             shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
             return [
                 finding(
@@ -164,7 +164,7 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
 def _ways(site: Site, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
     base = spread(like, activation, 1.0, 31)
     low, high = RANGES.get(activation, RANGES["none"])
-    powers = [10.0**k for k in range(8)]
+    powers = [10.0**k for k in range(13)]  # far beyond any constant that keeps a quotient finite
     ways = [("shrinks", [base / p for p in powers]), ("shrinks", [torch.ones_like(base) * 0.5 / p for p in powers])]
     if math.isinf(high):
         ways += [("grows", [base * p for p in powers]), ("grows", [torch.ones_like(base) * p for p in powers])]
@@ -189,8 +189,10 @@ def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> lis
     code = subject.probe.code
     if code.site is None or code.site not in subject.direct or subject.inert:
         return []
-    slopes = [(level, _slope(subject, code.site, level)) for level in levels(code.activation)]
-    slopes = [(level, slope) for level, slope in slopes if math.isfinite(slope)]
+    found = [(level, *_slope(subject, code.site, level)) for level in levels(code.activation)]
+    slopes = [(level, slope) for level, slope, _ in found if math.isfinite(slope)]
+    if not any(pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in found if math.isfinite(slope)):
+        return []  # where it is steepest it lifts the unit: what is large does not flee from it
     if len(slopes) < 3:
         raise Undecided("its gradient is not finite at large activations")
     steepest = max(slope for _, slope in slopes)
@@ -212,7 +214,8 @@ def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> lis
     ]
 
 
-def _slope(subject: Subject, site: Site, level: float) -> float:
+def _slope(subject: Subject, site: Site, level: float) -> tuple[float, float]:
+    """The steepest gradient in a unit that is at `level` on every row, and the sum of its gradient."""
     leaves: list[Tensor] = []
 
     def values(found: Tensor, index: int) -> Tensor:
@@ -221,7 +224,8 @@ def _slope(subject: Subject, site: Site, level: float) -> float:
         return put
 
     gradients = subject.at({site: put_leaves(values, leaves)}).gradient(subject.term, leaves)
-    return max((float(each[:, 0].abs().max()) for each in gradients), default=0.0)
+    columns = [each[:, 0] for each in gradients]
+    return max((float(each.abs().max()) for each in columns), default=0.0), sum(float(each.sum()) for each in columns)
 
 
 def _site(subject: Subject) -> Site | None:
@@ -229,7 +233,5 @@ def _site(subject: Subject) -> Site | None:
 
 
 def _point(subject: Subject) -> SetPoint | None:
-    if "point" not in subject.cache:
-        site = _site(subject)
-        subject.cache["point"] = None if site is None else set_point(subject, site)
-    return subject.cache["point"]  # type: ignore[return-value]
+    site = _site(subject)
+    return None if site is None else set_point(subject, site)

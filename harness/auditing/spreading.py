@@ -72,6 +72,6 @@ def levels(activation: str) -> list[float]:
 
 def grid() -> list[float]:
     """Constants over which a set point is searched, wider than any activation's range."""
-    positive = [1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-    positive += [0.99, 0.999, 1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0]
+    positive = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]
+    positive += [0.97, 0.99, 0.999, 1.2, 1.6, 2.2, 3.0, 4.0, 6.0, 10.0, 30.0]
     return [-each for each in reversed(positive)] + [0.0] + positive
