@@ -54,6 +54,39 @@ def history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     return DataFrame(rows) if rows else DataFrame(columns=["key", "variant", "seed", "verdict", "step", "epoch"])
 
 
+def unit_history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
+    """One row a unit and snapshot: `key`, `variant`, `seed`, `unit`, `step`, then each measure of the units' histories.
+
+    A measure that was not computed at a snapshot is NaN there.
+    """
+    from pandas import DataFrame, concat
+
+    measures = dict.fromkeys(name for record in records for name in record.unit_history)
+    about = ["key", "variant", "seed", "unit", "step"]
+    frames = [_unit_history(record, measures) for record in records if record.unit_history]
+    return concat(frames, ignore_index=True) if frames else DataFrame(columns=[*about, *measures])
+
+
+def _unit_history(record: MemberRecord, measures: Mapping[str, None]) -> "DataFrame":
+    import numpy as np
+    from pandas import DataFrame
+
+    snapshots, units = np.shape(next(iter(record.unit_history.values())))[:2]
+    steps = record.history.get("step") or list(range(snapshots))
+    values = {name: np.array(record.unit_history.get(name, ()), dtype=float).ravel() for name in measures}
+    unknown = np.full(snapshots * units, np.nan)
+    return DataFrame(
+        {
+            "key": record.key,
+            "variant": record.variant,
+            "seed": record.seed,
+            "unit": np.tile(np.arange(units), snapshots),
+            "step": np.repeat(np.array(steps[:snapshots], dtype=float), units),
+            **{name: found if found.size == snapshots * units else unknown for name, found in values.items()},
+        }
+    )
+
+
 def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[str, None]) -> list[Any]:
     known = record.status != "failed"
     return [

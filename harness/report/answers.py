@@ -8,6 +8,9 @@ from harness.effects import Effects, answer, explain
 from harness.results.records import MemberRecord
 
 
+LONGEST_ABOUT = 80
+
+
 @dataclass(frozen=True)
 class AnswerLine:
     """One line of the answer: what it is about, and what it says."""
@@ -28,7 +31,7 @@ def answer_lines(effects: Effects) -> list[AnswerLine]:
 def split_line(line: str) -> AnswerLine:
     """A line in two: what it is about, and the rest."""
     about, found, text = line.partition(": ")
-    return AnswerLine(about, text) if found and len(about) < 60 else AnswerLine("", line)
+    return AnswerLine(about, text) if found and len(about) < LONGEST_ABOUT else AnswerLine("", line)
 
 
 def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

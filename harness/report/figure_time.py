@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 COLUMNS = 2
 PANEL = (184.0, 110.0)
 DEATH_ROW = 38
+MOST_CURVES = 32
+"""Members of a panel from which its curves are pixels: as markup each costs half a kilobyte, however short it is."""
 
 
 def live_units_picture(records: Sequence[MemberRecord]) -> Picture | None:
@@ -114,7 +116,7 @@ def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int
     from matplotlib.collections import LineCollection
 
     style, alpha = look(verdict), 0.8 if among < 40 else 0.35
-    rasterized = sum(map(len, curves)) > RASTER_FROM
+    rasterized = among > MOST_CURVES or sum(map(len, curves)) > RASTER_FROM
     lines = LineCollection(list(curves), colors=style.colour, linewidths=1.2, alpha=alpha, rasterized=rasterized)
     axes.add_collection(lines, autolim=True)
     x, y = np.array([curve[-1] for curve in curves]).T

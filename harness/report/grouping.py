@@ -1,10 +1,10 @@
 """Members in groups that fit on a page: by variant while there are few, else by the level of one factor."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.report.palette import in_order, outcome_of
 from harness.report.wording import plural
-from harness.results.records import MemberRecord
+from harness.results.records import Level, MemberRecord
 
 MOST_PANELS = 12
 Groups = dict[str, list[MemberRecord]]
@@ -20,6 +20,21 @@ def panels(records: Sequence[MemberRecord], most: int = MOST_PANELS) -> Groups:
         if 1 < len(groups) <= most:
             return groups
     return {f"all {plural(len(by_variant), 'variant')}": list(records)}
+
+
+def in_declared_order(records: Sequence[MemberRecord], factors: Mapping[str, Sequence[Level]]) -> list[MemberRecord]:
+    """Members in the order in which the experiment names levels, then by seed; stored results come in any order.
+
+    >>> members = [MemberRecord("k", level, {"penalty": level}, 0) for level in ("none", "l1")]
+    >>> [record.variant for record in in_declared_order(members, {"penalty": ["l1", "none"]})]
+    ['l1', 'none']
+    """
+    places = {name: {str(level): place for place, level in enumerate(levels)} for name, levels in factors.items()}
+
+    def place(record: MemberRecord) -> tuple[list[int], int]:
+        return [ranks.get(str(record.levels.get(name)), len(ranks)) for name, ranks in places.items()], record.seed
+
+    return sorted(records, key=place)
 
 
 def by_level(records: Sequence[MemberRecord]) -> dict[str, Groups]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 MOST_ROWS = 800
+WIDTH, LABELS = 760, 270
 
 
 def heat_maps(results: Results, folder: Path) -> list[Path]:
@@ -66,9 +67,11 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
 def _write(rows: Array, labels: Sequence[str], steps: Sequence[float], title: str, path: Path) -> Path:
     from matplotlib.figure import Figure
 
-    height = 90 + min(max(10 * len(rows), 120), 2400)
-    figure = Figure(figsize=(720 / POINT, height / POINT), dpi=1.5 * POINT, layout="constrained")
-    draw_heat(figure.add_subplot(), rows, labels, steps, title)
+    inner = min(max(10 * len(rows), 120), 2400)
+    height = inner + 80
+    figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=1.5 * POINT)
+    axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + 20) / WIDTH, inner / height))
+    draw_heat(axes, rows, labels, steps, title)
     figure.savefig(path, metadata={"Software": None})
     return path
 

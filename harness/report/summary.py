@@ -53,8 +53,9 @@ def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[Row]]:
 
 
 def variant_rows(records: Sequence[MemberRecord]) -> list[Row]:
-    """One row a variant."""
-    return [row_of(name, members) for name, members in variants(records).items()]
+    """One row a variant: the largest share collapsed first, then the fewest live units, then in their order."""
+    groups = variants(records)
+    return [row_of(name, groups[name]) for name in sorted(groups, key=lambda name: _gravity(groups[name]))]
 
 
 def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
@@ -75,6 +76,13 @@ def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
         verdicts=tally(members),
         marks=[Mark(look(outcome_of(each)).glyph, outcome_of(each), each.seed) for each in ordered],
     )
+
+
+def _gravity(members: Sequence[MemberRecord]) -> tuple[float, float]:
+    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
+    collapsed = [float(category(record) == "collapsed") for record in judged]
+    live = [record.live_units / max(record.units, 1) for record in judged]
+    return -(_mean(collapsed) or 0.0), 1.0 if not live else float(np.mean(live))
 
 
 def _live(judged: Sequence[MemberRecord]) -> str:

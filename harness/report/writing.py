@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.effects import Effects
-from harness.frames import members_frame, units_frame
+from harness.frames import members_frame, unit_history_frame, units_frame
 from harness.report.content import content, counts
+from harness.report.heat import heat_maps
 from harness.report.rendering import markdown, page
 from harness.results import Results, write_json, write_whole
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def write_report(results: Results, effects: Effects, folder: Path) -> Path:
-    """Write report.html, report.md, report.json, members.csv and units.parquet.
+    """Write report.html, report.md, report.json, members.csv, units.parquet, and the units' histories as heat maps.
 
     Args:
         results: members and manifest. effects: over them. folder: made if it is not there.
@@ -31,6 +32,8 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     values = content(results, effects)
     write_whole(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_whole(folder / "units.parquet", _parquet(units_frame(results.records)))
+    write_whole(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))
+    heat_maps(results, folder)
     write_json(folder / "report.json", document(results, effects, values))
     write_whole(folder / "report.md", markdown("report.md", values).encode())
     path = folder / "report.html"
