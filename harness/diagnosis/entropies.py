@@ -5,8 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.measuring import Table, unit_rows
-from harness.measures.pieces import pieces
+from harness.diagnosis.measuring import Table, pieces, unit_rows
 
 BITS = float(np.log(2))
 

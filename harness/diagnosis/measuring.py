@@ -1,13 +1,18 @@
 """What the rules look at, measured over all members at once and over the units in pieces of bounded memory."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.measures import pieces as cutting
 from harness.measures.basic import fires
 from harness.measures.constancy import range_tolerance
-from harness.measures.pieces import pieces
+
+PIECE = 1 << 18
+"""Numbers held in float64 at a time, 2 MB a copy: larger blocks leave holes in the heap that add up to gigabytes."""
 
 Table = dict[str, NDArray[np.float64]]
 
@@ -17,6 +22,15 @@ def unit_rows(activations: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
     values = activations[..., piece].movedim(-1, -2).double().contiguous()
     finite = torch.isfinite(values).all(-1)
     return torch.where(finite[..., None], values, torch.zeros((), dtype=torch.float64)), finite
+
+
+def pieces(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of the unit axis of `[member, sample, unit]` that are worked on one after the other.
+
+    >>> [piece.stop for piece in pieces((1, 100000, 5))]
+    [2, 4, 5]
+    """
+    return cutting.pieces(shape, PIECE)
 
 
 def unit_table(

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from harness.diagnosis.measuring import Table, unit_rows
-from harness.measures.pieces import pieces
+from harness.diagnosis.measuring import Table, pieces, unit_rows
 
 FALSE_EXCLUSION = 1e-3
 """Chance, over a layer of pure noise, that any unit is kept out of the pool for looking reliable."""

@@ -16,7 +16,7 @@ DIRECTIONS = 256
 MARGIN = 0.01
 """Sketched correlations scatter by (1 - r^2) / sqrt(256), .0012 at .99: eight of these below the threshold."""
 BLOCK = 512
-RANK_PIECE = 1 << 22
+RANK_PIECE = 1 << 19
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,59 @@ def test_a_wrong_request_is_refused(
     save(tmp_path, "layer.npz", CODE)
     with pytest.raises(HarnessError, match=message):
         run(*arguments)
+
+
+CASE = """
+import torch
+from torch import nn
+from harness import Case
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 3), nn.Linear(3, 6)
+    def forward(self, rows):
+        return self.dec(torch.relu(self.enc(rows)))
+
+def load():
+    return torch.randn(600, 6, generator=torch.Generator().manual_seed(0))
+
+def losses(model, batch):
+    return {"reconstruction": (model(batch) - batch).square().mean()}
+
+case = Case(model=Small, data=load, losses=losses, bottleneck="enc", train={"epochs": 2})
+"""
+
+
+def test_a_case_is_trained_judged_and_audited(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(CASE)
+    _, said = run(tmp_path / "small.py", "--json")
+    found = json.loads(said)
+    assert (found["case"], found["seed"], found["activation"]) == ("small", 0, "relu")
+    assert len(found["units"]) == 3
+    assert len(found["output"]["pca_r2"]) == found["measures"]["live_units"]
+    assert "findings" in found["audit"]
+
+
+def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(CASE)
+    state = {"enc.weight": torch.zeros(3, 6), "enc.bias": torch.tensor([1.0, -1.0, -1.0])}
+    state |= {"dec.weight": torch.zeros(6, 3), "dec.bias": torch.zeros(6)}
+    torch.save(state, tmp_path / "state.pt")
+    code, said = run(tmp_path / "small.py", "--json", "--weights", tmp_path / "state.pt")
+    found = json.loads(said)
+    assert code == 1
+    assert found["verdict"] == "full_collapse"
+    assert found["flags"] == ["single_unit_dominance", "mean_output"]
+
+
+def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(CASE)
+    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+        run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "pickle.pt")
+    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+        run(tmp_path / "small.py", "--weights", tmp_path / "pickle.pt")
+    with pytest.raises(HarnessError, match="no such file"):
+        run(tmp_path / "small.py", "--weights", tmp_path / "nowhere.pt")
