@@ -78,7 +78,9 @@ def _reason(record: MemberRecord) -> str:
 
 def _terms(records: Sequence[MemberRecord]) -> list[str]:
     """The reconstruction, then the penalties that anybody has: at most four pictures."""
-    found = dict.fromkeys(name.removeprefix("loss/") for record in records for name in record.history if "loss/" in name)
+    found = dict.fromkeys(
+        name.removeprefix("loss/") for record in records for name in record.history if "loss/" in name
+    )
     terms = [term for term in found if term not in ("reconstruction", "total")]
     return ["reconstruction", *terms][:4] if "reconstruction" in found else ["total"]
 

@@ -94,7 +94,9 @@ def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
         if marks:
             x, heights = np.array(marks, dtype=float).T
             style = look(verdict)
-            axes.scatter(x, heights, s=16, c=style.colour, marker=style.marker, alpha=0.6, linewidths=0.8, rasterized=many)
+            axes.scatter(
+                x, heights, s=16, c=style.colour, marker=style.marker, alpha=0.6, linewidths=0.8, rasterized=many
+            )
 
 
 def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
@@ -148,7 +150,9 @@ def _logarithmic(axes: "Axes", low: float, high: float) -> None:
     axes.minorticks_off()
     axes.set_ylim(low, high)
     decades = np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
-    ticks = 10.0 ** decades[:: max(1, len(decades) // 4)] if len(decades) > 1 else np.geomspace(low * 1.08, high / 1.08, 3)
+    ticks = (
+        10.0 ** decades[:: max(1, len(decades) // 4)] if len(decades) > 1 else np.geomspace(low * 1.08, high / 1.08, 3)
+    )
     axes.set_yticks(ticks, [number(float(each), 2) for each in ticks])
 
 

@@ -40,10 +40,7 @@ def in_declared_order(records: Sequence[MemberRecord], factors: Mapping[str, Seq
 def by_level(records: Sequence[MemberRecord]) -> dict[str, Groups]:
     """Factor -> level -> members."""
     factors = dict.fromkeys(name for record in records for name in record.levels)
-    return {
-        factor: _by(*_with(records, factor))
-        for factor in factors
-    }
+    return {factor: _by(*_with(records, factor)) for factor in factors}
 
 
 def variants(records: Sequence[MemberRecord]) -> Groups:
