@@ -1,4 +1,4 @@
-"""Reconstructions beside their inputs, as small grey pictures on one scale."""
+"""Reconstructions beside their inputs, as small grey pictures, each pair on one scale."""
 
 import base64
 import io
@@ -89,10 +89,11 @@ def _rows(values: Any) -> Array:
 
 
 def _grey(inputs: Array, outputs: Array, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Grey and opacity; black and white are the ends of the inputs shown, so that a grey row is the mean."""
-    low, high = float(np.nanmin(inputs)), float(np.nanmax(inputs))
+    """Grey and opacity; black and white are the ends of the input of a column, so that faint inputs are seen too."""
+    low, high = np.nanmin(inputs, axis=1, keepdims=True), np.nanmax(inputs, axis=1, keepdims=True)
+    width_of_scale = np.where(high > low, high - low, 1.0)
     tall = RIBBON if shape[0] == 1 else 1
-    scaled = [np.nan_to_num((each - low) / ((high - low) or 1.0)).clip(0, 1) * 255 for each in (inputs, outputs)]
+    scaled = [np.nan_to_num((each - low) / width_of_scale).clip(0, 1) * 255 for each in (inputs, outputs)]
     height, width = shape[0] * tall, shape[1]
     pixels = np.zeros((2 * height + GAP, len(inputs) * (width + GAP) - GAP, 2), dtype=np.uint8)
     for line, rows in enumerate(scaled):

@@ -40,7 +40,7 @@ def sensitive(sweep: Sequence[Any]) -> str:
     said = "; ".join(
         f"{each.threshold.replace('_', ' ')}: {each.changed} of {each.members}{_changes(each)}" for each in moved[:4]
     )
-    return f"Moving each of {len(sweep)} thresholds through a decade changes verdicts in {len(moved)} cases: {said}."
+    return f"Moving each of {len(sweep)} thresholds through a decade changes verdicts for {len(moved)} of them: {said}."
 
 
 def limits(records: Sequence[MemberRecord], effects: Effects) -> list[str]:
