@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ TIMEOUTS = {  # seconds: a server that is not there must not hold anything up fo
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -66,6 +68,15 @@ def create_store(uri: str) -> None:
         reached("store created")
 
 
+@dataclass(frozen=True)
+class Known:
+    """A run that the store has: its id, its status, and the stored time it began with."""
+
+    run: str
+    status: str
+    start: int
+
+
 class Tracker:
     """Writes experiments into one store. Only the driver process has one.
 
@@ -79,12 +90,13 @@ class Tracker:
 
     def __init__(self, uri: str, root: Path) -> None:
         _quiet()
-        create_store(uri)
-        from mlflow import MlflowClient
+        with _reaching(uri):
+            create_store(uri)
+            from mlflow import MlflowClient
 
+            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
         self.uri, self.root = uri, root
-        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
-        self._runs: dict[str, dict[str, tuple[str, str]]] = {}  # experiment id -> key -> (run id, status)
+        self._runs: dict[str, dict[str, Known]] = {}  # experiment id -> key -> what is there
 
     def project(
         self,
@@ -112,6 +124,8 @@ class Tracker:
         """
         with _reaching(self.uri), self._lock():
             experiment = self._experiment(name)
+            if _local_file(self.uri) is None:
+                self._runs.pop(experiment, None)  # a server may have done more than it said
             known = self._known(experiment)
             parent = self._parent(experiment, name, known.get(f"parent:{name}"), records)
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
@@ -134,7 +148,7 @@ class Tracker:
         """Log members of a begun experiment; those that are there already are left alone."""
         with _reaching(self.uri), self._lock():
             experiment = self._experiment(name)
-            parent = self._known(experiment)[f"parent:{name}"][0]
+            parent = self._known(experiment)[f"parent:{name}"].run
             for record in records:
                 self._log_member(experiment, parent, record)
 
@@ -144,7 +158,7 @@ class Tracker:
             experiment = self._experiment(name)
             known = self._known(experiment).get(f"parent:{name}")
             if known is not None:
-                self.client.set_terminated(known[0], "KILLED")
+                self.client.set_terminated(known.run, "KILLED")
 
     def _lock(self) -> Any:
         path = _local_file(self.uri)
@@ -160,8 +174,8 @@ class Tracker:
         place = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
         return str(self.client.create_experiment(name, artifact_location=place))
 
-    def _known(self, experiment: str) -> dict[str, tuple[str, str]]:
-        """key -> (run id, status) of every run that is there already; asked of the store once."""
+    def _known(self, experiment: str) -> "dict[str, Known]":
+        """key -> every run that is there already; asked of the store once."""
         if experiment in self._runs:
             return self._runs[experiment]
         known = self._runs[experiment] = {}
@@ -170,21 +184,27 @@ class Tracker:
             page = self.client.search_runs([experiment], max_results=1000, page_token=token)
             for run in page:
                 if KEY_TAG in run.data.tags:
-                    known[run.data.tags[KEY_TAG]] = (run.info.run_id, run.info.status)
+                    key = run.data.tags[KEY_TAG]
+                    if key in known:  # a server that did what it was asked, and said that it did not
+                        self._remove(run.info.run_id)
+                    else:
+                        known[key] = Known(run.info.run_id, run.info.status, run.info.start_time)
             token = page.token
             if not token:
                 return known
 
-    def _parent(
-        self, experiment: str, name: str, known: tuple[str, str] | None, records: Sequence[MemberRecord]
-    ) -> str:
+    def _remove(self, run: str) -> None:
+        self.client.set_terminated(run, "KILLED")
+        self.client.delete_run(run)
+
+    def _parent(self, experiment: str, name: str, known: "Known | None", records: Sequence[MemberRecord]) -> str:
         if known is not None:
-            self.client.update_run(known[0], status="RUNNING")
-            return known[0]
+            self.client.update_run(known.run, status="RUNNING")
+            return known.run
         tags = {KEY_TAG: f"parent:{name}", KIND_TAG: "experiment", "variant": "(experiment)"}
         start = min((record.logged_at for record in records), default=int(time.time() * 1000))
         run = str(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
-        self._runs[experiment][f"parent:{name}"] = (run, "RUNNING")
+        self._runs[experiment][f"parent:{name}"] = Known(run, "RUNNING", start)
         return run
 
     def _log_parent(
@@ -209,21 +229,25 @@ class Tracker:
         from mlflow.entities import Param
 
         known = self._known(experiment).get(record.key)
-        if known is not None and known[1] in ("FINISHED", "FAILED"):
+        if known is not None and known.start != record.logged_at:
+            # of an earlier attempt: a failed one that was tried again, or one before `--fresh`
+            self._remove(known.run)
+            known = None
+        if known is not None and known.status in ("FINISHED", "FAILED"):
             return
         if known is None:
             tags = {**member_tags(record), "mlflow.parentRunId": parent}
             name = f"{record.variant} s{record.seed}"
             made = self.client.create_run(experiment, start_time=record.logged_at, tags=tags, run_name=name)
-            known = self._runs[experiment][record.key] = (str(made.info.run_id), "RUNNING")
-        run = known[0]
+            known = self._runs[experiment][record.key] = Known(str(made.info.run_id), "RUNNING", record.logged_at)
+        run = known.run
         reached("member begun")
         parameters = [Param(name, str(value)) for name, value in member_parameters(record).items()]
         metrics = [_metric(*row) for row in member_metrics(record)]
         self.client.log_batch(run, metrics=metrics[:1000], params=parameters[:100])
         reached("member logged")
         self.client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1)
-        self._runs[experiment][record.key] = (run, "FINISHED")
+        self._runs[experiment][record.key] = Known(run, "FINISHED", record.logged_at)
 
 
 def member_tags(record: MemberRecord) -> dict[str, str]:
@@ -256,7 +280,7 @@ def member_parameters(record: MemberRecord) -> dict[str, Any]:
 
 
 def member_metrics(record: MemberRecord) -> list[tuple[str, float, int, int]]:
-    """(key, value, timestamp, step) of a member: curves at a few log-spaced snapshots, each reference's own at the last."""
+    """(key, value, timestamp, step): curves at a few log-spaced snapshots, each reference's own at the last."""
     series = dict(_series(record))
     steps = [int(step) for step in record.history.get("step", ())]
     final = [("time/seconds", record.seconds, record.logged_at, steps[-1] if steps else 0)]
@@ -321,7 +345,10 @@ def experiment_names(uri: str) -> list[str]:
     path = _local_file(uri)
     if path is None or not path.exists():
         return []
-    query = "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default' ORDER BY creation_time DESC"
+    query = (
+        "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
+        " ORDER BY creation_time DESC"
+    )
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return [str(row[0]) for row in connection.execute(query)]
 

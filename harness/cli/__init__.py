@@ -1,7 +1,9 @@
 """The command line: four verbs and what stands beside them. Nothing heavy loads before a command runs."""
 
 import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -20,6 +22,8 @@ app = typer.Typer(
 def main() -> None:
     """Run a command. A wrong request is one sentence on standard error and exit code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
+        signal.signal(number, _leave)
     _register()
     try:
         app()
@@ -29,6 +33,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(128 + number)
 
 
 def _register() -> None:

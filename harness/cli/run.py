@@ -31,6 +31,7 @@ def run(
     from harness.experiment import conduct
 
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Display(quiet=as_json) as display:
         try:
             outcome = conduct(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())

@@ -1,6 +1,7 @@
 """`harness ui`: MLflow's own interface on the right store, at the right page."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def _serve(uri: str, port: int) -> int:
     }
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], env=environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return server.wait()
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from typing import Any, TextIO
 
 from harness.execution.spec import spec_of
@@ -20,6 +22,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_follow_the_parent, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -28,6 +31,13 @@ def main() -> None:
             "done",
             [record.to_dict() for record in study(spec_of(line), lambda n: _answer(answers, "steps", n))],
         )
+
+
+def _follow_the_parent(parent: int) -> None:
+    """Go when the parent is gone: a killed one says no word, and an epoch may be long."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(0)
 
 
 def _answer(answers: TextIO, kind: str, content: Any) -> None:

@@ -67,7 +67,7 @@ def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, 
         "versions": versions(),
         "commit": git_commit(),
         "command": f"harness run {experiment.path.name if experiment.path else experiment.name}",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
 
 

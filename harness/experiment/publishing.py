@@ -3,14 +3,17 @@
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.experiment.work import Work, report_folder, state_of
+from harness.experiment.work import Work, report_folder, state_of, store_name
 from harness.grid import Experiment
 from harness.results import COLLAPSED, MemberRecord, Results, write_json, write_manifest, write_whole
 from harness.results.faults import reached
+
+PATIENCE = 3.0  # seconds that an interrupted run gives the store
 
 
 class Publisher:
@@ -35,6 +38,7 @@ class Publisher:
         self._failure: HarnessError | None = None
         self._thread: threading.Thread | None = None
         self._done: queue.Queue[Sequence[MemberRecord] | None] = queue.Queue()
+        self._stopping = False
 
     def prepare(self) -> None:
         """Open the store beside the training: creating one takes seconds."""
@@ -46,25 +50,41 @@ class Publisher:
         self._done.put(list(records))
 
     def interrupted(self) -> None:
-        """Mark the experiment as stopped, if the store is open; nothing is waited for."""
-        if self._tracker is not None:
-            try:
-                self._tracker.stopped(self.experiment.name)
-            except HarnessError as error:
-                self.says(str(error))
+        """Mark the experiment as stopped, if the store is open; a store that does not answer is not waited for."""
+        self._stopping = True
+        if self._tracker is not None and self._failure is None:
+            closing = threading.Thread(target=self._stop, daemon=True)
+            closing.start()
+            closing.join(PATIENCE)
 
-    def publish(self, work: Work, seconds: float) -> tuple[list[str], Path]:
+    def publish(self, work: Work, seconds: float) -> tuple[list[str], Path | None]:
         """The report, then the store; what went wrong, and where the report is."""
-        records = work.records()
         manifest = {**work.manifest, "audit": work.manifest.get("audit") or audits(work.experiment)}
-        results = Results(manifest, records)
-        effects = _effects(records, work.experiment)
-        report = _report(results, effects, report_folder(self.experiment.name, self.root))
+        results = Results(manifest, work.records())
+        report, notes = self._reported(results)
         reached("report written")
-        notes = self._log(results, effects, report, seconds)
-        logged = {} if notes else {"logged": state_of(work.keys.values())}
-        write_manifest(work.folder, {**manifest, **logged})
+        notes += self._log(results, report, seconds)
+        logged = {} if notes else {"logged": state_of(work.keys.values(), store_name(self.tracking_uri))}
+        try:
+            write_manifest(work.folder, {**manifest, **logged})
+        except HarnessError as error:
+            notes.append(str(error))
         return notes, report
+
+    def _reported(self, results: Results) -> tuple[Path | None, list[str]]:
+        """Where the report is, or why there is none: a full disk takes no result back."""
+        folder = report_folder(self.experiment.name, self.root)
+        try:
+            return _report(results, _effects(results.records, self.experiment), folder), []
+        except (HarnessError, OSError) as error:
+            return None, [f"no report: {error}; free the disk, and `harness run` writes it"]
+
+    def _stop(self) -> None:
+        self._done.put(None)
+        if self._thread is not None:
+            self._thread.join()
+        with suppress(HarnessError):  # the next run finds its runs by key, whatever they are marked as
+            self._tracker.stopped(self.experiment.name)
 
     def _open(self) -> None:
         from harness.tracking import Tracker, store_uri
@@ -74,7 +94,9 @@ class Publisher:
             tracker.begin(self.experiment.name)
             self._tracker = tracker
             while (records := self._done.get()) is not None:
-                tracker.log(self.experiment.name, records)
+                for record in records:
+                    if not self._stopping:
+                        tracker.log(self.experiment.name, [record])
         except HarnessError as error:
             self._failure = error
 
@@ -86,19 +108,18 @@ class Publisher:
             return self._tracker
         return Tracker(store_uri(self.tracking_uri, self.root), self.root)
 
-    def _log(self, results: Results, effects: Any, report: Path, seconds: float) -> list[str]:
+    def _log(self, results: Results, report: Path | None, seconds: float) -> list[str]:
         if self._thread is None:
             self.prepare()
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        folder = report.parent
-        files = sorted(each for each in folder.iterdir() if each.is_file())
+        files = [] if report is None else sorted(each for each in report.parent.iterdir() if each.is_file())
         try:
             self._working_tracker().project(
                 self.experiment.name,
                 results.records,
-                note=_note(folder),
+                note="" if report is None else _note(report.parent),
                 artifacts=files,
                 parameters=_facts(results),
                 seconds=seconds,

@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
-from harness.experiment.work import Work, member_steps, missing, prepare, report_folder, results_folder, steps_per_epoch
+from harness.experiment.work import (
+    Work,
+    member_steps,
+    missing,
+    prepare,
+    report_folder,
+    results_folder,
+    steps_per_epoch,
+    store_name,
+    tidy,
+)
 from harness.grid import Experiment, load_experiment
-from harness.results import MemberRecord, write_manifest, write_stack
+from harness.results import MemberRecord, read_records, write_manifest, write_stack
 from harness.results.faults import reached
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+WHOLE = (1, 1)  # the only shard
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ def conduct(
     workers: int | None = None,
     tracking_uri: str | None = None,
     retry_failed: bool = False,
-    shard: tuple[int, int] = (1, 1),
+    shard: tuple[int, int] = WHOLE,
     progress: Progress | None = None,
     root: Path | None = None,
 ) -> Outcome:
@@ -110,11 +122,15 @@ def conduct(
     started, progress, root = time.perf_counter(), progress or Progress(), root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
-    with _alone(folder):
-        work = prepare(experiment, folder, fresh, retry_failed)
+    with _alone(folder, shard):
+        work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
             return _finished(work, root, time.perf_counter() - started)
-        return _carry_out(work, workers, tracking_uri, shard, progress, root, started)
+        tidy(folder, fresh)
+        outcome = _carry_out(work, workers, tracking_uri, shard, progress, root, started)
+    if shard != WHOLE and outcome.report is None and _all_there(work):
+        return conduct(experiment, False, workers, tracking_uri, False, WHOLE, progress, root)
+    return outcome
 
 
 def project(
@@ -130,7 +146,7 @@ def project(
     root = root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
-    work = prepare(experiment, folder)
+    work = prepare(experiment, folder, store=store_name(tracking_uri))
     if not work.done:
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     return Publisher(experiment, root, tracking_uri).publish(work, 0.0)[0]
@@ -153,21 +169,24 @@ def _carry_out(
     steps = member_steps(work, specs)
     write_manifest(work.folder, work.manifest)
     reached("manifest written")
-    publisher = Publisher(work.experiment, root, tracking_uri, progress.says)
-    publisher.prepare()
+    publisher = Publisher(work.experiment, root, tracking_uri)
+    if shard == WHOLE:  # one of several leaves the store to the last
+        publisher.prepare()
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         for records in run_stacks(specs, cores() if workers is None else workers, progress.stepped):
             reached("stack trained")
+            records = work.dated(records)
             write_stack(work.folder, records)
             reached("stack written")
             work.done.update({record.key: record for record in records})
-            publisher.log(records)
+            if shard == WHOLE:
+                publisher.log(records)
             progress.finished(records)
     except BaseException:
         publisher.interrupted()
         raise
-    if len(work.done) < len(work.keys):  # a shard: another one reports
+    if shard != WHOLE:
         return Outcome(
             work.experiment, work.records(), total, time.perf_counter() - started, None, steps_per_epoch(work), ()
         )
@@ -176,6 +195,11 @@ def _carry_out(
     return Outcome(
         work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes)
     )
+
+
+def _all_there(work: Work) -> bool:
+    """Whether the other shards are done as well."""
+    return {record.key for record in read_records(work.folder, work.keys.values())[0]} >= set(work.keys.values())
 
 
 def _finished(work: Work, root: Path, seconds: float) -> Outcome:
@@ -195,8 +219,8 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _alone(folder: Path) -> Any:
-    """Only one process at a time runs an experiment; the second says so.
+def _alone(folder: Path, shard: tuple[int, int]) -> Any:
+    """Only one process at a time runs an experiment, or one shard of it; the second says so.
 
     Raises:
         HarnessError: when another process runs it, or the folder cannot be written.
@@ -205,7 +229,8 @@ def _alone(folder: Path) -> Any:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        name = ".lock" if shard == WHOLE else f".lock-{shard[0]}-of-{shard[1]}"
+        lock = FileLock(folder / name, timeout=0)
         return lock.acquire()
     except Timeout as error:
         raise HarnessError(f"{folder}: another process is running this experiment; wait for it, or stop it") from error

@@ -1,6 +1,7 @@
 """What an experiment asks, and what of it is there already."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +26,9 @@ class Work:
         keys: (variant name, seed) -> key.
         done: key -> record, of its members.
         manifest: what is written beside the results.
-        fresh: whether everything is trained again.
         notes: what was noticed.
+        logged: whether the store has all of it.
+        stamps: key -> when its record on disk was made.
     """
 
     experiment: Experiment
@@ -36,11 +38,16 @@ class Work:
     manifest: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     logged: bool = False
+    stamps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do: every member is there, and the store has them."""
         return self.logged and all(key in self.done for key in self.keys.values())
+
+    def dated(self, records: Sequence[MemberRecord]) -> list[MemberRecord]:
+        """The records, each later than the one on disk that it replaces, even where the clock was set back."""
+        return [replace(each, logged_at=max(each.logged_at, self.stamps.get(each.key, 0) + 1)) for each in records]
 
     def records(self) -> list[MemberRecord]:
         """The records that are there, in the order of the members, under their names of today."""
@@ -50,6 +57,11 @@ class Work:
             if record is not None:
                 found.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
         return found
+
+
+def store_name(tracking_uri: str | None) -> str:
+    """Which store is meant, wherever the folder lies."""
+    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local"
 
 
 def results_folder(name: str, root: Path) -> Path:
@@ -62,8 +74,18 @@ def report_folder(name: str, root: Path) -> Path:
     return root / "mlruns" / "reports" / slug(name)
 
 
-def prepare(experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False) -> Work:
-    """What is asked, and what of it is there."""
+def prepare(
+    experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False, store: str = ""
+) -> Work:
+    """What is asked, and what of it is there.
+
+    Args:
+        experiment: what is asked.
+        folder: of its results.
+        fresh: take nothing of what is there.
+        retry_failed: take no member that could not be run.
+        store: the MLflow store that has to have it all.
+    """
     stored = read_results(folder)
     mark = stamp(experiment)
     known = mark is not None and stored.manifest.get("stamp") == mark
@@ -80,12 +102,13 @@ def prepare(experiment: Experiment, folder: Path, fresh: bool = False, retry_fai
         "stamp": mark,
         **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and known},
     }
-    logged = bool(stored.manifest.get("logged") == state_of(keys.values())) and not fresh
-    return Work(experiment, folder, keys, done, manifest, notes, logged)
+    logged = bool(stored.manifest.get("logged") == state_of(keys.values(), store)) and not fresh
+    stamps = {record.key: record.logged_at for record in stored.records}
+    return Work(experiment, folder, keys, done, manifest, notes, logged, stamps)
 
 
 def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
-    """The stacks in which a member is missing; each is trained whole, as it was cut."""
+    """What is left of each stack: stacks are padded, so that a member does not know who was done before it."""
     from harness.execution.spec import StackMember, StackSpec
 
     experiment, specs = work.experiment, []
@@ -95,8 +118,9 @@ def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
         members = tuple(
             StackMember(work.keys[m.variant.name, m.seed], m.variant.name, dict(m.variant.levels), m.seed)
             for m in plan.members
+            if work.keys[m.variant.name, m.seed] not in work.done
         )
-        if all(member.key in work.done for member in members):
+        if not members:
             continue
         case = experiment.case_reference
         specs.append(StackSpec(case, experiment.data_reference, members, dict(experiment.train), experiment.seeds[0]))
@@ -146,5 +170,13 @@ def steps_per_epoch(work: Work) -> int:
     return -(-rows // size) - (1 if left == 1 and rows > size > 1 else 0)
 
 
-def state_of(keys: Iterable[str]) -> str:
-    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()[:16]
+def tidy(folder: Path, fresh: bool) -> None:
+    """Remove what a killed process left half written and, to start over, the results themselves."""
+    for pattern in (".*.new", *(("*.parquet",) if fresh else ())):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def state_of(keys: Iterable[str], store: str) -> str:
+    """What a store has when it has these members."""
+    return hashlib.sha256(" ".join([store, *sorted(keys)]).encode()).hexdigest()[:16]

@@ -82,10 +82,27 @@ def test_a_run_that_was_cut_off_is_completed_and_not_doubled(root):
     tracker = Tracker(store_uri(None, root), root)
     experiment = tracker.begin("trial")
     tags = {**member_tags(record(0))}
-    tracker.client.create_run(experiment, tags=tags, run_name="half")
+    tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=tags, run_name="half")
     project(root, [record(0)])
     assert rows(root, "SELECT count(*) FROM runs") == [(2,)]
     assert rows(root, "SELECT count(*) FROM runs WHERE status = 'RUNNING'") == [(0,)]
+
+
+def test_a_member_that_was_tried_again_replaces_its_failed_run(root):
+    project(root, [record(0, status="failed", error="no memory", verdict="", losses={}, logged_at=1_699_999_999_000)])
+    project(root, [record(0)])
+    alive = rows(root, "SELECT status FROM runs WHERE name LIKE '%s0' AND lifecycle_stage = 'active'")
+    assert alive == [("FINISHED",)]
+    assert rows(root, "SELECT count(*) FROM runs WHERE status = 'RUNNING'") == [(0,)]
+
+
+def test_a_run_that_was_doubled_by_its_server_is_single_again(root):
+    tracker = Tracker(store_uri(None, root), root)
+    experiment = tracker.begin("trial")
+    for _ in range(2):
+        tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=member_tags(record(0)))
+    project(root, [record(0)])
+    assert rows(root, "SELECT status FROM runs WHERE lifecycle_stage = 'active'") == [("FINISHED",)] * 2
 
 
 def test_what_is_no_number_is_a_nan_and_a_tag_never_a_huge_number(root):
