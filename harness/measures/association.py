@@ -128,7 +128,7 @@ class _Against:
         # sparse tables widen G beyond its chi-square: what the test does not see the interval must not claim
         low = np.where(p > SIGNIFICANCE, 0.0, low)
         if self.reference.continuous:
-            order = np.array([self._spearman_p(each) for each in orderings])
+            order = self._spearman_p(np.stack([_standardised(_ranks(each)) for each in orderings]))
             p = np.minimum(1.0, 2 * np.minimum(p, order))
         return {"value": value, "p": p, "low": low, "high": high, "codes": entropy_of(tables.sum(2))}
 
@@ -136,27 +136,28 @@ class _Against:
         from scipy.special import chdtrc
 
         if self.orders is not None:
-            pairs = [block_p(code, self.classes, self.orders) for code in codes]
-            return np.array([p for p, _ in pairs]), np.array([inflation for _, inflation in pairs])
+            return block_p(codes, self.classes, self.orders)
         squares, expected = pearson(tables)
         p: Array = chdtrc(freedom(tables), squares)
         for unit in np.flatnonzero(expected < SMALLEST_EXPECTED):
             p[unit] = table_p(tables[unit], self.seed)
         return p, np.ones(len(p))
 
-    def _spearman_p(self, unit: Ordering) -> float:
+    def _spearman_p(self, ranks: Array) -> Array:
+        """p of standardised ranks `[unit, sample]` against the reference's."""
         from scipy.special import stdtr
 
-        ranks = _standardised(_ranks(unit))
-        correlation = float(np.clip(ranks @ self.ranks, -1, 1))
+        correlation = np.clip(ranks @ self.ranks, -1, 1)
         if self.orders is not None:
-            drawn = np.abs([ranks @ self.ranks[order] for order in self.orders])
-            return float((1 + np.count_nonzero(drawn >= abs(correlation) - 1e-12)) / (len(drawn) + 1))
-        degrees = len(ranks) - 2
+            drawn = np.abs(ranks @ self.ranks[self.orders].T)
+            larger = np.count_nonzero(drawn >= np.abs(correlation)[:, None] - 1e-12, axis=1)
+            return (1 + larger) / (len(self.orders) + 1)
+        degrees = ranks.shape[1] - 2
         if degrees < 1:
-            return 1.0
-        t = abs(correlation) * np.sqrt(degrees / max(1 - correlation**2, 1e-300))
-        return float(2 * stdtr(degrees, -t))
+            return np.ones(len(ranks))
+        t = np.abs(correlation) * np.sqrt(degrees / np.maximum(1 - correlation**2, 1e-300))
+        p: Array = 2 * stdtr(degrees, -t)
+        return p
 
 
 def _ranks(column: Ordering) -> Array:

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError
-from harness.measures.binning import Tables, contingency, expected_counts, pearson
+from harness.measures.binning import Tables, contingency, expected_counts, freedom, pearson
 
 Array = NDArray[np.float64]
 PERMUTATIONS = 999
+NUMBERS_AT_ONCE = 20_000_000
 
 
 def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> Tables:
@@ -86,15 +87,31 @@ def block_orders(groups: list[NDArray[np.int64]], seed: int, count: int = PERMUT
     return orders
 
 
-def block_p(code: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.int64]) -> tuple[float, float]:
-    """p of X2 when blocks of the classes are permuted, and how many times chi-square's mean X2 has on average.
+def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.int64]) -> tuple[Array, Array]:
+    """p of X2 of each unit's codes `[unit, sample]` when blocks of the classes are permuted, and its inflation.
 
-    The second number is what blocks cost: 1 for rows that are exchangeable after all, larger where rows of one block
-    are alike.
+    The second is what blocks cost: how many times chi-square's mean X2 has on average, 1 for rows that are exchangeable
+    after all, larger where rows of one block are alike. All units and orders are one matrix product.
     """
-    own = contingency(code[None], classes)
-    squares = pearson(own)[0][0]
-    drawn = np.concatenate([pearson(contingency(code[None], classes[order]))[0] for order in orders])
-    used = (own[0].sum(1) > 0).sum() - 1, (own[0].sum(0) > 0).sum() - 1
-    p = (1 + np.count_nonzero(drawn >= squares * (1 - 1e-12))) / (len(orders) + 1)
-    return float(p), float(max(1.0, drawn.mean() / max(1, used[0] * used[1])))
+    tables = contingency(codes, classes)
+    units, width, depth = tables.shape
+    shown = (codes[:, None] == np.arange(width)[:, None]).reshape(units * width, -1).astype(np.float32)
+    expected = expected_counts(tables)
+    weight = np.divide(1.0, expected, out=np.zeros(expected.shape), where=expected > 0).reshape(units * width, 1, depth)
+    drawn = [
+        ((shown @ _targets(classes[part], depth)).reshape(units * width, -1, depth) ** 2 * weight).sum(2)
+        for part in np.array_split(orders, max(1, orders.size * depth // NUMBERS_AT_ONCE))
+    ]
+    squares = np.concatenate(drawn, axis=1).reshape(units, width, -1).sum(1) - len(classes)
+    own = pearson(tables)[0][:, None]
+    larger = np.count_nonzero(squares >= own * (1 - 1e-9) - 1e-9, axis=1)
+    p = (1 + larger) / (len(orders) + 1)
+    return p, np.maximum(1.0, squares.mean(1) / freedom(tables))
+
+
+def _targets(classes: NDArray[Any], depth: int) -> NDArray[np.float32]:
+    """Classes `[order, sample]` as columns of zeros and ones, `[sample, order x class]`."""
+    orders, rows = classes.shape
+    targets = np.zeros((rows, orders * depth), np.float32)
+    targets[np.arange(rows)[:, None], np.arange(orders) * depth + classes.T] = 1
+    return targets
