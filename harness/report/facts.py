@@ -101,7 +101,9 @@ def _case(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
 
 def _data(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     name = (manifest.get("experiment") or {}).get("data") or "the case's own"
-    rows = f"{inputs['train_rows']} rows to train, {inputs['evaluation_rows']} held out" if "train_rows" in inputs else ""
+    rows = (
+        f"{inputs['train_rows']} rows to train, {inputs['evaluation_rows']} held out" if "train_rows" in inputs else ""
+    )
     factors = f"factors {', '.join(inputs['factors'])}" if inputs.get("factors") else ""
     labels = "labels" if inputs.get("labels") else ""
     return ", ".join(each for each in (str(name), rows, labels, factors, _mark(inputs.get("data"))) if each)

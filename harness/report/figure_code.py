@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
-from harness.report.drawing import Picture, Table, inline_svg, name_axes, sheet
+from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, name_axes, sheet
+from harness.report.large import gravest_first
 from harness.report.palette import INK
 from harness.report.wording import number, plural, words
 
@@ -34,7 +35,9 @@ def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
     for kind, (colour, marker) in KINDS.items():
         units = [unit for unit in diagnosis.units if unit_kind(unit) == kind]
         x, y = ([_known(unit, name) for unit in units] for name in ("activation_frequency", attribute))
-        axes.scatter(x, y, s=42 if len(diagnosis.units) <= MOST_LABELS else 16, c=colour, marker=marker, alpha=0.8)
+        size, alpha = (42, 0.8) if len(diagnosis.units) <= MOST_LABELS else (16, 0.8 if len(units) < 400 else 0.25)
+        many = len(diagnosis.units) > RASTER_FROM // 2
+        axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=alpha, rasterized=many)
         for unit, left, height in zip(units, x, y, strict=True):
             if len(diagnosis.units) <= MOST_LABELS and np.isfinite([left, height]).all():
                 axes.annotate(str(unit.index), (left, height), (5, 4), textcoords="offset points", color=INK)
@@ -58,7 +61,8 @@ def unit_kind(unit: "UnitDiagnosis") -> str:
 
 
 def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
-    """Every unit with its measures, to a limit."""
+    """Every unit with its measures; of a large layer the gravest."""
+    chosen = diagnosis.units if len(diagnosis.units) <= most else gravest_first(diagnosis.units)[:most]
     header = ["unit", "verdict", "fires", "mean", "standard deviation", "entropy, bits", "information, nats", "flags"]
     rows = [
         [
@@ -67,7 +71,7 @@ def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
             *(number(_known(unit, name)) for name in COLUMNS),
             " ".join(unit.flags),
         ]
-        for unit in diagnosis.units[:most]
+        for unit in chosen
     ]
     return Table(header, rows, left_out=len(diagnosis.units) - len(rows))
 
@@ -88,7 +92,7 @@ COLUMNS: Sequence[str] = ("activation_frequency", "mean", "standard_deviation", 
 
 KINDS = {
     "constant": ("#d1495b", "X"),
-    "doubtful": ("#e07b00", "^"),
+    "doubtful": ("#d97400", "^"),
     "alive": ("#1a9a6c", "o"),
     "not judged": ("#85898f", "d"),
 }

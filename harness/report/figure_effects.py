@@ -39,7 +39,8 @@ def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
-    axes.set_xlabel(f"change of {OUTCOMES[effects[0].outcome].title} against the baseline level")
+    against = "first experiment" if effects[0].kind == "comparison" else "baseline level"
+    axes.set_xlabel(f"change of {OUTCOMES[effects[0].outcome].title} against the {against}")
     return axes
 
 
@@ -57,6 +58,8 @@ def _draw_row(axes: "Axes", y: float, effect: Effect) -> None:
 
 def label(effect: Effect, length: int = 200) -> str:
     """What is compared."""
+    if effect.kind == "comparison":
+        return shortened(effect.factor, length)
     if effect.kind == "contrast":
         return shortened(f"{effect.level} against {effect.baseline}", length)
     return shortened(f"{effect.factor}: {effect.level} against {effect.baseline}", length)

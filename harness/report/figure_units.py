@@ -114,5 +114,3 @@ def _table(groups: Mapping[str, Points]) -> Table:
 def _medians(points: Sequence[tuple[float, float]]) -> list[str]:
     x, y = np.array(points).T
     return [number(float(np.median(x)), 2), number(float(np.median(y)), 2), number(float(y.max()), 2)]
-
-

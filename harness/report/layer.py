@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.diagnosis.display import MOST_UNITS
 from harness.report.answers import AnswerLine
 from harness.report.drawing import Table
 from harness.report.figure_code import claim, layer_picture
 from harness.report.figure_layer import draw_units
+from harness.report.large import measure_quantiles, named, verdict_counts
 from harness.report.rendering import page
 from harness.report.wording import bounds, number, words
 from harness.results import write_json, write_whole
@@ -28,8 +30,10 @@ def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder
     values: dict[str, Any] = {
         "title": f"Diagnosis: {claim(diagnosis)}",
         "answer": layer_answer(diagnosis),
-        "findings": [each.to_dict() for each in diagnosis.findings],
+        "findings": [{**each.to_dict(), "units": named(each.units)} for each in diagnosis.findings],
         "units": layer_picture(diagnosis),
+        "counts": verdict_counts(diagnosis),
+        "quantiles": measure_quantiles(diagnosis) if len(diagnosis.units) > MOST_UNITS else None,
         "audit": None if audit is None else [each.to_dict() for each in audit.findings],
         "rows": diagnosis.rows,
         "activation": diagnosis.activation,

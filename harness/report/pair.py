@@ -32,7 +32,10 @@ def write_comparison(first: Results, second: Results, comparison: Comparison, fo
         "variants": variants_table(comparison),
         "figures": _figures(comparison),
         "only": only,
-        "sides": [_side(results, name, place) for place, (results, name) in enumerate(zip((first, second), names))],
+        "sides": [
+            _side(results, name, place)
+            for place, (results, name) in enumerate(zip((first, second), names, strict=True))
+        ],
     }
     write_json(folder / "comparison.json", comparison.to_dict())
     path = folder / "comparison.html"
@@ -42,7 +45,14 @@ def write_comparison(first: Results, second: Results, comparison: Comparison, fo
 
 def variants_table(comparison: Comparison) -> Table:
     """One row a shared variant: both sides, and the difference in how often it collapses."""
-    header = ["variant", comparison.first, comparison.second, "change in share collapsed", "95 % interval", "adjusted p"]
+    header = [
+        "variant",
+        comparison.first,
+        comparison.second,
+        "change in share collapsed",
+        "95 % interval",
+        "adjusted p",
+    ]
     rows = []
     for pair in comparison.variants:
         collapsed = next((each for each in pair.effects if each.outcome == "collapsed"), None)
