@@ -130,7 +130,7 @@ def _walk(value: Any, seen: set[int], depth: int) -> Any:
 
 def _reached(function: Callable[..., Any]) -> dict[str, Any]:
     """What a function can reach: its closure, its defaults, the globals that it names, what it is bound to."""
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     cells = getattr(function, "__closure__", None) or ()
     held: dict[str, Any] = {}
     for name, cell in zip(code.co_freevars, cells, strict=True):
@@ -141,4 +141,4 @@ def _reached(function: Callable[..., Any]) -> dict[str, Any]:
     names = getattr(function, "__globals__", {})
     reached = {name: names[name] for name in code.co_names if name in names and not hasattr(names[name], "__path__")}
     bound = getattr(function, "__self__", None)
-    return {**reached, **held, "self": bound, "defaults": function.__defaults__}  # type: ignore[attr-defined]
+    return {**reached, **held, "self": bound, "defaults": function.__defaults__}

@@ -36,6 +36,8 @@ class Stacked:
         self, cases: Sequence[Case], seeds: Sequence[int], rule: Rule, rows: Tensor, fixed: frozenset[str] = frozenset()
     ) -> None:
         self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
+        self.parameters: State = {}
+        self.buffers: State = {}
         models = [
             build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)
         ]
