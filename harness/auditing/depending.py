@@ -106,8 +106,12 @@ def moves(site: Site, activation: str) -> list[Change]:
     def shuffled(found: Tensor, index: int) -> Tensor:
         return found.roll(1, 0)
 
+    def small(found: Tensor, index: int) -> Tensor:
+        return found * 0 + 0.05 + 0.1 * spread(found, "sigmoid", 1.0, 2 + index)  # inside the domain of a logarithm
+
     # scaling keeps the graph: a penalty on the code's derivative (contractive) follows it and no constant
-    return [replaced(0, 1.0), replaced(1, 5.0), lambda found, index: found * 2, lambda found, index: found * 0, shuffled]
+    double, silenced = (lambda found, index: found * 2), (lambda found, index: found * 0)
+    return [replaced(0, 1.0), small, double, shuffled, replaced(1, 5.0), silenced]
 
 
 def _follows(found: Subject, site: Site) -> bool:

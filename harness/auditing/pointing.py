@@ -109,8 +109,26 @@ def minimisers(subject: Subject) -> list[Minimiser]:
         Undecided: when the term has no gradient there.
     """
     if "minimisers" not in subject.cache:
-        subject.cache["minimisers"] = [_descend(subject, start) for start in STARTS]
+        found = [_descend(subject, start) for start in STARTS]
+        if all(torch.equal(each.code, each.started) for each in found):
+            raise Undecided("it has no gradient at values spread over the bottleneck")
+        subject.cache["minimisers"] = found
     return subject.cache["minimisers"]  # type: ignore[return-value]
+
+
+def reached(subject: Subject, point: SetPoint) -> float:
+    """The least value that the bottleneck's layer can bring about: by descending, or by a constant output of its own."""
+    code = subject.probe.code.site
+    assert code is not None
+    like = subject.shape(Site(code.layer))
+    constants = [point.at]
+    if 0 < point.at < 1:
+        constants += [math.log(point.at / (1 - point.at)), math.atanh(point.at)]
+    ends = [each.value for each in minimisers(subject)] + [_constant(subject, Site(code.layer), like, c) for c in constants]
+    ends = [each for each in ends if math.isfinite(each)]
+    if not ends:
+        raise Undecided("no descent on the penalty ends at a number")
+    return min(ends)
 
 
 def _descend(subject: Subject, start: str) -> Minimiser:
@@ -126,8 +144,6 @@ def _descend(subject: Subject, start: str) -> Minimiser:
             first = _evaluated(subject, own, [*free, *between], len(free))
             if math.isfinite(first[0]):
                 break
-        if not any(bool((each != 0).any()) for each in first[2]):
-            raise Undecided("it has no gradient at values spread over the bottleneck")
         last = _downhill(subject, own, [*free, *between], len(free), first)
         return Minimiser(start, last[0], last[1], first[1])
     finally:

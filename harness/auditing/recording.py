@@ -59,6 +59,7 @@ class Record:
     met: dict[Site, list[Tensor]] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     outputs: list[tuple[Any, ...]] = field(default_factory=list)
+    sites: dict[Site, None] = field(default_factory=dict)
     made: list[tuple[Tensor, int]] = field(default_factory=list)
 
 
@@ -174,6 +175,7 @@ class Recorder(TorchFunctionMode):
 
     def _remember(self, value: Tensor, site: Site) -> Tensor:
         self.site_of[id(value)] = site
+        self.record.sites[site] = None
         self._alive.append(value)
         return value
 

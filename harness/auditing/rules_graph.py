@@ -11,7 +11,7 @@ from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import Probe, put_leaves
 from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, home, place_of
-from harness.auditing.spreading import spread
+from harness.auditing.spreading import activation_of, spread
 from harness.diagnosis.findings import Finding
 
 CUTS = ("item", "detach", "numpy", "tolist", "data", "round", "sign", "floor", "ceil", "__setitem__", "heaviside", "bool")
@@ -121,6 +121,8 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
     rows = subject.probe.batch[: max(2, len(subject.probe.batch) // 4)]
     sizes = [len(rows), 2 * len(rows), 4 * len(rows)]
     values = [subject.probe.evaluate(batch=rows.repeat(k, *[1] * (rows.dim() - 1))).value(subject.term) for k in (1, 2, 4)]
+    if not any(values) and subject.site is not None:  # silent on the data: the same question of livelier values
+        values = [_repeated(subject, subject.site, rows, k) for k in (1, 2, 4)]
     values = [abs(each) for each in values]
     if not all(math.isfinite(each) for each in values):
         raise Undecided(f"{subject.term} is not finite on {sizes} rows")
@@ -144,6 +146,15 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
             place=home(subject.probe.case),
         )
     ]
+
+
+def _repeated(subject: Subject, site: Site, rows: Tensor, times: int) -> float:
+    def change(found: Tensor, index: int) -> Tensor:
+        values = spread(found[: len(rows)], activation_of(site), 1.0, 91 + index)
+        return found * 0 + values.repeat(times, *[1] * (found.dim() - 1))
+
+    batch = rows.repeat(times, *[1] * (rows.dim() - 1))
+    return subject.probe.evaluate({site: change}, batch=batch).value(subject.term)
 
 
 def edits_in_place(probe: Probe) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Rules on where a penalty reads the model: the right layer, the right axis, the code in use, by name."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from harness.auditing.evaluating import Evaluated
 from harness.auditing.pointing import set_point
 from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, home, place_of
-from harness.auditing.spreading import activation_of, spread
+from harness.auditing.spreading import RANGES, activation_of, spread
 from harness.diagnosis.findings import Finding
 
 INJECTIVE = ("sigmoid", "tanh", "leaky_relu", "elu", "softplus")
@@ -25,6 +26,8 @@ def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bou
         raise Undecided("no layer's output leads to the code")
     if subject.follows or (subject.direct and not subject.astray) or _on_parameters(subject) or _same_information(subject) or _heads_of_the_code(subject):
         return []
+    if not math.isfinite(subject.base):
+        raise Undecided(f"{subject.term} is {subject.base} on the data, whatever is put at the code")
     place = place_of(operations, [Site(name) for name in subject.layers])
     return [
         finding(
@@ -85,8 +88,7 @@ def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: B
 
 def wrong_axis(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
     """A set point for each row's statistic over units, where one for each unit's statistic over rows was meant."""
-    sites = subject.direct or tuple(Site(name) for name in subject.layers[:3])
-    for site in sites:
+    for site in subject.direct or _elsewhere(subject):
         like = subject.shape(site)
         axis = _unit_axis(subject, site, like)
         if like.dim() < 2 or like.shape[axis] < 2 or len(like) < 2 or set_point(subject, site) is None:
@@ -99,6 +101,16 @@ def wrong_axis(subject: Subject, operations: list[Operation], bounds: Bounds) ->
         if not subject.differs(units, base) and subject.differs(rows, base):
             return [_axis_finding(subject, site, operations, base, units, rows)]
     return []
+
+
+def _elsewhere(subject: Subject) -> tuple[Site, ...]:
+    """Sites at the layers that the term reads: their outputs, and what the first activations make of them."""
+    sites = list(subject.probe.evaluate().record.sites)
+    found: list[Site] = []
+    for name in subject.layers[:3]:
+        activated = [s for s in sites if s.layer == name and len(s.chain) in (1, 2) and s.chain[-1] in RANGES]
+        found += [Site(name), *activated[:2]]
+    return tuple(found)
 
 
 def _axis_finding(
@@ -212,8 +224,9 @@ def _unit_axis(subject: Subject, site: Site, like: Tensor) -> int:
 def _finite(subject: Subject, site: Site, like: Tensor, axis: int) -> Tensor | None:
     for scale in (1.0, 0.3, 0.1, 0.03):
         values = spread(like, activation_of(site), scale, 11, axis)
-        if abs(subject.value(site, values)) < float("inf"):
-            return values
+        for tried in (values, values.abs() + 0.01 * scale):  # a logarithm of a mean bears no row of zeros
+            if abs(subject.value(site, tried)) < float("inf"):
+                return tried
     return None
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.auditing.bounds import Bounds
 from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import put_leaves
-from harness.auditing.pointing import Minimiser, SetPoint, minimisers, set_point
+from harness.auditing.pointing import Minimiser, SetPoint, minimisers, reached, set_point
 from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, place_of
 from harness.auditing.spreading import RANGES, levels, spread
@@ -20,21 +20,18 @@ def unreachable_target(subject: Subject, operations: list[Operation], bounds: Bo
     site, point = _site(subject), _point(subject)
     if site is None or point is None or not site.chain:
         return []
-    ends = [each.value for each in minimisers(subject) if math.isfinite(each.value)]
-    if not ends:
-        raise Undecided("no descent on the penalty ends at a number")
-    reached, low = min(ends), RANGES.get(site.chain[-1], RANGES["none"])
-    missing = (reached - point.floor) / max(point.typical - point.floor, 1e-300)
+    least, low = reached(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
+    missing = (least - point.floor) / max(point.typical - point.floor, 1e-300)
     if missing <= bounds.unreachable_share:
         return []
     units = subject.probe.code.units
-    numbers = {"set_point": point.at, "least": point.floor, "floor": reached, "floor_per_unit": reached / units}
+    numbers = {"set_point": point.at, "least": point.floor, "floor": least, "floor_per_unit": least / units}
     return [
         finding(
             "unreachable_target",
             subject.term,
             f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_range(low)}"
-            f" The least that descents reached is {reached:.4g} ({reached / units:.4f} per unit)",
+            f" The least that descents reached is {least:.4g} ({least / units:.4f} per unit)",
             "the penalty never rests: it pushes towards the edge of the layer's range, whatever the units carry",
             "put the sigmoid into the model, so that the penalised values are the code; or use L1 on a ReLU code",
             numbers,

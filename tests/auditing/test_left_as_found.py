@@ -1,0 +1,148 @@
+"""An audit leaves the user's model, its gradients, buffers, mode and attributes, and all random states as they were."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
+
+from harness import Case
+from harness.auditing import Audit, audit, audit_levels
+from harness.auditing.borrowing import borrowed
+from harness.errors import HarnessError
+
+
+class Kept(Plain):
+    def __init__(self) -> None:
+        super().__init__(norm=True)
+        self.kept = torch.ones(2)
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count += 1
+        self.kept = self.kept + 1
+        return super().forward(x)
+
+
+def test_the_users_model_comes_back_exactly_as_it_was():
+    torch.manual_seed(5)
+    model = Kept()
+    model.eval()
+    model.enc1.train()
+    model(torch.randn(6, 12))[1].sum().backward()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
+    pointers = [each.data_ptr() for each in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    kept = model.kept
+    audit(Case(model=lambda: model, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="enc2"))
+    assert all(torch.equal(state[name], value) and state[name].dtype == value.dtype for name, value in model.state_dict().items())
+    assert all(torch.equal(gradients[name], value.grad) for name, value in model.named_parameters())
+    assert pointers == [each.data_ptr() for each in model.parameters()]
+    assert modes == [module.training for module in model.modules()]
+    assert hooks == [len(module._forward_hooks) for module in model.modules()]
+    assert model.kept is kept
+
+
+def test_the_random_states_stay():
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002 (the old global state is what a user's code may rely on)
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    audit(case_of(lambda m, c, b: c.mean()), seeds=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert before[2] == np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+def test_a_model_is_given_back_when_something_fails():
+    model = nn.Linear(2, 2)
+    weight = model.weight.clone()
+    with pytest.raises(RuntimeError, match="stop"), borrowed(model, torch.float64):
+        model.weight.data.zero_()
+        raise RuntimeError("stop")
+    assert torch.equal(model.weight, weight)
+    assert model.weight.dtype == torch.float32
+
+
+def test_the_same_case_gives_the_same_audit():
+    make, _ = PLANTED["mean over units"]
+    first, second = (audit(make(), during_training=False, seeds=1) for _ in range(2))
+    assert [each.to_dict() for each in first.findings] == [each.to_dict() for each in second.findings]
+
+
+def test_an_audit_survives_json():
+    found = audit(PLANTED["sigmoid of ReLU"][0](), during_training=False, seeds=1)
+    again = Audit.from_dict(found.to_dict())
+    assert again.to_dict() == found.to_dict()
+    assert "unreachable_target" in str(found)
+    assert "<table>" in found._repr_html_()
+
+
+def test_a_loss_for_float32_only_is_probed_in_float32_and_says_so():
+    constant = torch.eye(4)
+
+    def penalty(m, code, b):
+        return (code @ constant).abs().mean()  # float64 @ float32 raises
+
+    found = audit(case_of(penalty), during_training=False, seeds=1)
+    assert found.faults == ()
+    assert "float64" in [each.rule for each in found.undecided]
+
+
+def test_what_cannot_be_decided_is_undecided_with_its_reason():
+    def penalty(m, code, b):
+        if not torch.equal(code, m.code) or code.shape[0] != 64:
+            raise ValueError("only on the whole batch")
+        return kl(0.05, torch.sigmoid(code).mean(0))
+
+    found = audit(case_of(penalty), during_training=False, seeds=1)
+    assert any("only on the whole batch" in each.evidence for each in found.undecided)
+
+
+def test_a_loss_that_fails_is_a_bad_request():
+    def losses(model, batch):
+        raise KeyError("nothing")
+
+    with pytest.raises(HarnessError, match="losses\\(model, batch\\) failed with KeyError"):
+        audit(own_case(losses))
+
+
+def test_a_loss_without_a_reconstruction_is_a_bad_request():
+    with pytest.raises(HarnessError, match="must name one of its terms 'reconstruction'"):
+        audit(own_case(lambda model, batch: {"penalty": model(batch)[0].mean()}))
+
+
+def test_a_model_that_fails_is_a_bad_request():
+    class Broken(Plain):
+        def forward(self, x):
+            raise ValueError("no")
+
+    with pytest.raises(HarnessError, match="failed with ValueError"):
+        audit(case_of(None, Broken))
+
+
+def test_each_level_of_a_grid_is_audited_without_training():
+    found = audit_levels({"l1": case_of(lambda m, c, b: c.mean()), "item": PLANTED["item"][0]()})
+    assert found["l1"].faults == ()
+    assert [each.rule for each in found["item"].faults] == ["no_gradient"]
+    assert not found["item"].during_training
+
+
+def test_a_wide_layer_costs_no_more_evaluations_than_a_narrow_one():
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.dec = nn.Linear(12, 4096), nn.Linear(4096, 12)
+
+        def forward(self, x):
+            code = torch.relu(self.enc(x))
+            return code, self.dec(code)
+
+    wide = Case(model=Wide, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="enc", numbers={"beta": 1.0})
+    found = audit(wide, during_training=False, seeds=1)
+    assert found.faults == ()
+    assert found.evaluations < 600
