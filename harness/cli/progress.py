@@ -57,13 +57,19 @@ class Display:
             self._bar.update(self._task, completed=self.steps, rate=rate, description=self._counted())
         elif not self.quiet and time.monotonic() - self.said > EVERY:
             self.said = time.monotonic()
-            left = (self.total - self.steps) * (time.monotonic() - self.began) / max(1, self.steps)
-            print(f"{self._counted()}, {rate}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{self._counted()}, {rate}{self._left()}", file=sys.stderr, flush=True)
 
     def _finished(self, records: Sequence[MemberRecord]) -> None:
         self.done += len(records)
         if self._bar is not None:
             self._bar.update(self._task, description=self._counted())
+
+    def _left(self) -> str:
+        """The time left, once enough was done to tell."""
+        if self.steps * 100 < self.total:
+            return ""
+        left = (self.total - self.steps) * (time.monotonic() - self.began) / self.steps
+        return f", {left:.0f} s left"
 
     def _counted(self) -> str:
         return f"{min(self.done, self.members)} of {self.members} members"
