@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from harness.measures.basic import layer_root_mean_square
+from harness.measures.basic import activation_named, layer_root_mean_square
+from harness.measures.pieces import by_pieces
 from harness.shapes import Activations, PerUnit
 
 BOUNDED_RESOLUTION = 1 / 64  # of sigmoid and tanh
@@ -24,7 +25,7 @@ def resolution(activations: Activations, activation: str = "relu") -> Float[Tens
     0.125
     """
     rms = layer_root_mean_square(activations)
-    if activation in BOUNDED:
+    if activation_named(activation) in BOUNDED:
         return torch.full_like(rms, BOUNDED_RESOLUTION)
     return torch.where(rms > 0, rms * SHARE_OF_LAYER, torch.ones_like(rms))
 
@@ -42,7 +43,11 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
 
     Source: Panzeri et al. 2007 for the correction, (cells - 1) / 2n nats.
     """
-    cells = torch.floor(activations.double() / resolution(activations, activation)[..., None, None] + 0.5)
+    width = resolution(activations, activation)[..., None, None]
+    return by_pieces(lambda values: _entropy(torch.floor(values / width + 0.5)), activations)
+
+
+def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:
     rows = cells.shape[-2]
     ordered = cells.sort(dim=-2).values
     starts = torch.ones_like(ordered, dtype=torch.bool)

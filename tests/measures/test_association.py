@@ -1,0 +1,216 @@
+"""Tests and intervals of dependence against scipy, statsmodels and plain shuffling."""
+
+import numpy as np
+import pytest
+from known_information import binormal, independent_labels, mixture
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from harness.errors import HarnessError
+from harness.measures import benjamini_hochberg, dependence, mutual_information, table_information
+from harness.measures.binning import (
+    binned_information,
+    codes_of,
+    contingency,
+    information_interval,
+    pearson,
+)
+from harness.measures.permuting import random_tables, table_p
+
+
+def test_p_is_pearsons_where_every_cell_expects_five_rows() -> None:
+    unit, label, _ = mixture(3, 0.2)(np.random.default_rng(0), 900)
+    table = contingency(codes_of(unit[None]), label)[0]
+    expected = stats.chi2_contingency(table, correction=False)
+    assert expected.expected_freq.min() >= 5
+    assert dependence(unit[:, None], label).p[0] == pytest.approx(expected.pvalue)
+    assert pearson(table[None])[0][0] == pytest.approx(expected.statistic)
+
+
+def test_of_a_continuous_factor_p_is_the_smaller_of_two_doubled() -> None:
+    unit, factor, _ = binormal(0.1)(np.random.default_rng(0), 600)
+    table = contingency(codes_of(unit[None]), codes_of(factor[None])[0])[0]
+    pearsons = stats.chi2_contingency(table, correction=False).pvalue
+    expected = 2 * min(pearsons, stats.spearmanr(unit, factor).pvalue)
+    assert dependence(unit[:, None], factor).p[0] == pytest.approx(expected)
+
+
+def test_binned_information_is_scikit_learns() -> None:
+    from sklearn.metrics import mutual_info_score
+
+    unit, label, _ = mixture(5, 1.0)(np.random.default_rng(0), 800)
+    codes = codes_of(unit[None])
+    expected = mutual_info_score(codes[0], label)
+    assert binned_information(contingency(codes, label))[0] == pytest.approx(expected)
+    assert table_information(unit[:, None], label)[0] == pytest.approx(expected)
+
+
+def test_codes_are_quantiles_and_frequent_values_have_their_own() -> None:
+    generator = np.random.default_rng(0)
+    normal = generator.standard_normal(1600)
+    assert np.bincount(codes_of(normal[None])[0]).tolist() == [200] * 8
+    relu = np.maximum(normal, 0)
+    codes = codes_of(relu[None])[0]
+    zeros = codes[relu == 0]
+    assert len(set(zeros)) == 1
+    assert zeros[0] not in codes[relu > 0]
+    assert len(set(codes)) == 5
+    few = generator.choice([0.0, 1.0, 5.0], size=1600, p=[0.9, 0.08, 0.02])
+    assert len(set(codes_of(few[None])[0])) == 3
+
+
+def test_an_atom_in_the_middle_splits_no_bin() -> None:
+    values = np.concatenate([np.linspace(-2, -1, 300), np.zeros(400), np.linspace(1, 2, 300)])
+    codes = codes_of(values[None])[0]
+    assert sorted(np.bincount(codes)) == [120] * 5 + [400]
+
+
+def test_sampled_tables_are_distributed_as_shuffled_rows() -> None:
+    table = np.array([[7, 1, 0], [2, 5, 6], [1, 0, 3]])
+    drawn = random_tables(table, 0, 20_000)
+    assert (drawn.sum(2) == table.sum(1)).all()
+    assert (drawn.sum(1) == table.sum(0)).all()
+    exact = stats.random_table(table.sum(1), table.sum(0))
+    cells, counts = np.unique(drawn.reshape(-1, 9), axis=0, return_counts=True)
+    chance = exact.pmf(cells.reshape(-1, 3, 3))
+    common = chance > 2e-3
+    error = np.sqrt(chance[common] * (1 - chance[common]) / 20_000)
+    assert (np.abs(counts[common] / 20_000 - chance[common]) < 5 * error).all()
+
+
+def test_p_of_a_sparse_table_is_fishers_to_within_its_own_noise() -> None:
+    table = np.array([[6, 1], [2, 7]])
+    exact = stats.fisher_exact(table).pvalue
+    assert table_p(table, 0, 9999) == pytest.approx(exact, abs=0.01)
+
+
+def test_a_test_rejects_truly_independent_units_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    units = generator.standard_normal((200, 400))
+    units[:, 200:] *= generator.random((200, 200)) < 0.04  # sparse tables, judged by permutation
+    for reference in (generator.integers(0, 10, 200), generator.standard_normal(200)):
+        p = dependence(units, reference).p
+        assert np.mean(p[:200] <= 0.05) < 0.09
+        assert np.mean(p[200:] <= 0.05) < 0.09
+
+
+def test_the_interval_inverts_scipys_noncentral_chi_square() -> None:
+    unit, label, _ = mixture(4, 0.5)(np.random.default_rng(0), 1000)
+    tables = contingency(codes_of(unit[None]), label)
+    low, high = information_interval(tables)
+    statistic = 2000 * binned_information(tables)[0]
+    assert stats.ncx2.cdf(statistic, 21, 2000 * low[0]) == pytest.approx(0.975)
+    assert stats.ncx2.cdf(statistic, 21, 2000 * high[0]) == pytest.approx(0.025)
+
+
+def test_the_interval_passes_smoothly_into_its_normal_form() -> None:
+    table = np.array([[[40, 10], [10, 40]]])
+    rows = 2 * 100 * binned_information(table)[0]
+    for scale in (int(0.999e4 / rows), int(1.01e4 / rows) + 1):
+        low, high = information_interval(table * scale)
+        assert np.allclose([low[0], high[0]], 0.1927, atol=0.012)
+        statistic = rows * scale
+        assert stats.ncx2.cdf(statistic, 1, 200 * scale * low[0]) == pytest.approx(0.975, abs=2e-3)
+        assert stats.ncx2.cdf(statistic, 1, 200 * scale * high[0]) == pytest.approx(0.025, abs=2e-3)
+
+
+def test_the_interval_covers_the_information_of_the_codes() -> None:
+    # one code a level, so the binned information is the information itself
+    shares = np.array([[0.2, 0.1, 0.05], [0.05, 0.1, 0.2], [0.1, 0.1, 0.1]])
+    exact = binned_information((shares[None] * 1e6).astype(np.int64))[0]
+    tables = np.random.default_rng(0).multinomial(500, shares.ravel(), size=1000).reshape(-1, 3, 3)
+    low, high = information_interval(tables)
+    assert 0.93 < np.mean((low <= exact) & (exact <= high)) < 0.985
+
+
+def test_dependence_has_three_values() -> None:
+    generator = np.random.default_rng(0)
+    unit, label, _ = mixture(4, 1.5)(generator, 2000)
+    noise, few = generator.standard_normal(2000), np.zeros(2000)
+    units = np.stack([unit, noise, few], axis=1)
+    assert dependence(units, label).flag.tolist() == ["dependent", "negligible", "negligible"]
+    assert dependence(units[:60], label[:60]).flag[[0, 2]].tolist() == ["dependent", "negligible"]
+
+
+def test_few_rows_of_noise_are_mostly_inconclusive_and_hardly_ever_dependent() -> None:
+    generator = np.random.default_rng(0)
+    flags = dependence(generator.standard_normal((100, 200)), generator.integers(0, 5, 100)).flag
+    assert np.mean(flags == "inconclusive") > 0.8
+    assert np.mean(flags == "dependent") < 0.05
+
+
+def test_delta_is_bounded_by_the_classes_and_by_the_units_own_codes() -> None:
+    unit, label, _ = mixture(8, 1.0)(np.random.default_rng(0), 2000)
+    rare = np.where(np.arange(2000) % 200 == 0, unit, 0.0)
+    found = dependence(np.stack([unit, rare], axis=1), label)
+    assert found.reference_entropy == pytest.approx(np.log(8), abs=0.01)
+    assert found.delta[0] == pytest.approx(0.01 * found.reference_entropy)
+    assert found.delta[1] == pytest.approx(0.05 * stats.entropy([0.995, 0.005]), rel=0.01)
+    assert dependence(unit[:, None], np.random.default_rng(1).random(2000)).delta[0] == 0.01
+
+
+def test_constant_units_are_no_tests_and_values_are_those_of_the_other_door() -> None:
+    unit, label, _ = mixture(4, 1.5)(np.random.default_rng(0), 500)
+    units = np.stack([unit, np.ones(500), np.where(np.arange(500) == 3, np.inf, 0)], axis=1)
+    found = dependence(units, label)
+    assert np.array_equal(found.value, mutual_information(units, label).numpy(), equal_nan=True)
+    assert np.isnan(found.p).tolist() == [False, True, True]
+    assert found.value[1] == found.low[1] == found.high[1] == 0
+    assert np.isnan(found.high[2])
+    assert found.flag.tolist() == ["dependent", "negligible", "inconclusive"]
+    assert found.interval == (found.low, found.high)
+
+
+def test_a_units_answer_does_not_depend_on_its_neighbours() -> None:
+    generator = np.random.default_rng(0)
+    stack = np.where(generator.random((2, 120, 3)) < 0.1, generator.random((2, 120, 3)), 0)
+    for reference in (generator.integers(0, 6, 120), generator.random(120)):
+        for blocks in (None, np.arange(120) // 10):
+            whole = dependence(stack, reference, blocks)
+            alone = dependence(stack[1, :, 2:], reference, blocks)
+            assert whole.p[1, 2] == alone.p[0]
+            assert whole.high[1, 2] == alone.high[0]
+
+
+def walks(series: int, length: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((series, length)).cumsum(1).ravel()
+
+
+@pytest.mark.parametrize("kind", ["classes", "factor"])
+def test_rows_of_one_series_are_alike_and_blocks_say_so(kind: str) -> None:
+    blocks = np.arange(1200) // 60
+    units = np.stack([walks(20, 60, seed) for seed in range(40)], axis=1)
+    reference = walks(20, 60, 99)
+    reference = (reference > 0).astype(int) if kind == "classes" else reference
+    plain, blocked = dependence(units, reference), dependence(units, reference, blocks)
+    assert np.mean(plain.p <= 0.05) > 0.6
+    assert np.mean(blocked.p <= 0.05) < 0.2
+    assert (blocked.flag == "dependent").mean() < 0.2
+    assert np.mean(blocked.low == 0) > 0.8
+    assert np.mean(plain.low == 0) < 0.4
+
+
+def test_a_dependence_within_blocks_is_still_found() -> None:
+    factor = walks(20, 60, 1)
+    unit = factor + np.random.default_rng(2).standard_normal(1200)
+    found = dependence(unit[:, None], factor, np.arange(1200) // 60)
+    assert found.p[0] < 0.01
+    assert found.flag[0] == "dependent"
+
+
+def test_blocks_that_cannot_be_permuted_are_refused() -> None:
+    unit, label, _ = independent_labels(3)(np.random.default_rng(0), 60)
+    with pytest.raises(HarnessError, match="one block for each of the 60 samples"):
+        dependence(unit[:, None], label, blocks=np.zeros(59))
+    with pytest.raises(HarnessError, match="all rows are in one block"):
+        dependence(unit[:, None], label, blocks=np.zeros(60))
+
+
+def test_adjusted_p_values_are_statsmodels_and_nan_is_no_test() -> None:
+    p = np.random.default_rng(0).uniform(size=(4, 5)) ** 3
+    p[1, 2] = np.nan
+    found = benjamini_hochberg(p)
+    tests = ~np.isnan(p)
+    assert np.allclose(found[tests], multipletests(p[tests], method="fdr_bh")[1])
+    assert np.isnan(found[1, 2])
+    assert np.isnan(benjamini_hochberg([np.nan])).all()

@@ -1,0 +1,85 @@
+"""What every measure of the table obeys; a new entry is tested before anyone writes a test."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import harness.measures
+from harness.measures import MEASURES
+
+
+def layer(members: int = 3, rows: int = 60, units: int = 5) -> Tensor:
+    """A ReLU stack with a constant unit and a rare one."""
+    code = torch.relu(torch.randn(members, rows, units, generator=torch.Generator().manual_seed(5)))
+    code[..., 1] = 0.75
+    code[..., 2] *= torch.arange(rows) % 20 == 0
+    return code
+
+
+def measured(name: str, activations: Tensor) -> Tensor:
+    return getattr(harness.measures, name)(activations).double()
+
+
+def same(first: Tensor, second: Tensor) -> None:
+    # sums of float64 in another order differ in their last digits
+    torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_stack_is_each_member_alone(name: str) -> None:
+    stack = layer()
+    same(measured(name, stack), torch.stack([measured(name, member) for member in stack]))
+    same(measured(name, stack[None]), measured(name, stack)[None])
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_order_of_rows_means_nothing(name: str) -> None:
+    stack = layer()
+    same(
+        measured(name, stack[:, torch.randperm(60, generator=torch.Generator().manual_seed(1))]), measured(name, stack)
+    )
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_permuting_units_permutes_results(name: str) -> None:
+    stack, order = layer(), torch.tensor([3, 0, 4, 2, 1])
+    found, permuted = measured(name, stack), measured(name, stack[..., order])
+    axes = MEASURES[name].axes
+    if axes in ("unit", "pair"):
+        found = found[..., order]
+    same(permuted, found[..., order, :] if axes == "pair" else found)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("factor", [0.125, 1024.0])
+def test_scaling_a_relu_layer_scales_by_the_declared_power(name: str, factor: float) -> None:
+    stack = layer()
+    same(measured(name, stack * factor), measured(name, stack) * factor ** MEASURES[name].power)
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.repeats])
+def test_rows_that_are_there_twice_change_nothing(name: str) -> None:
+    stack = layer()
+    same(measured(name, stack.repeat(1, 2, 1)), measured(name, stack))
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if not measure.repeats])
+def test_what_does_depend_on_the_number_of_rows_is_declared_so(name: str) -> None:
+    stack = layer()
+    assert not torch.allclose(measured(name, stack.repeat(1, 2, 1)), measured(name, stack), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.axes == "unit"])
+def test_a_unit_that_is_not_finite_leaves_the_others_alone(name: str) -> None:
+    if name == "entropy_bits":
+        pytest.skip("its resolution is the layer's")
+    broken = layer()
+    broken[..., 0, 4] = torch.nan
+    same(measured(name, broken)[..., :4], measured(name, layer())[..., :4])
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.axes == "unit"])
+def test_a_wide_layer_is_measured_in_pieces_of_the_same_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measured(name, layer())
+    monkeypatch.setattr(harness.measures.pieces.pieces, "__defaults__", (1,))
+    same(measured(name, layer()), whole)

@@ -1,0 +1,147 @@
+"""Intervals, rank, correlation and reconstruction against scipy, statsmodels and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
+from statsmodels.stats.proportion import proportion_confint
+
+from harness.errors import HarnessError
+from harness.measures import (
+    clopper_pearson,
+    cluster_count,
+    clusters,
+    constant_features,
+    correct_participation,
+    effective_rank,
+    pairwise_correlation,
+    participation_ratio,
+    pca_r2,
+    r2,
+    rank_correlation,
+    variance_ratio,
+    wilson,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("interval", "method"), [(clopper_pearson, "beta"), (wilson, "wilson")])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_intervals_of_a_share_are_statsmodels(interval: object, method: str, level: float) -> None:
+    count = np.array([0, 1, 3, 49, 50])
+    found = interval(count, 50, level)
+    expected = proportion_confint(count, 50, 1 - level, method)
+    assert np.allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("interval", [clopper_pearson, wilson])
+def test_counts_that_cannot_be_are_refused(interval: object) -> None:
+    with pytest.raises(HarnessError, match="from 0 to rows"):
+        interval(6, 5)
+    with pytest.raises(HarnessError, match="at least one row"):
+        interval(0, 0)
+    with pytest.raises(HarnessError, match="no coverage"):
+        interval(1, 5, 95)
+
+
+def test_the_rank_of_nothing_is_zero() -> None:
+    assert effective_rank(torch.zeros(50, 4)).item() == 0
+    assert participation_ratio(torch.full((50, 4), 3.0)).item() == 0
+    assert participation_ratio(torch.zeros(50, 4), corrected=True).item() == 0
+
+
+def test_rounding_noise_on_constant_units_has_no_rank() -> None:
+    assert effective_rank((5 + 1e-7 * normal(50, 4)).float()).item() == 0
+
+
+def test_an_offset_is_no_dimension() -> None:
+    one = normal(200, 1) @ torch.ones(1, 4, dtype=torch.float64) + torch.tensor([100.0, -50, 3, 7])
+    assert effective_rank(one).item() == pytest.approx(1, abs=1e-4)
+    assert participation_ratio(one).item() == pytest.approx(1)
+
+
+def test_effective_rank_is_that_of_numpys_singular_values() -> None:
+    values = normal(300, 6) @ normal(6, 6, seed=1)
+    sigma = np.linalg.svd(values.numpy() - values.numpy().mean(0), compute_uv=False)
+    assert effective_rank(values).item() == pytest.approx(np.exp(stats.entropy(sigma)))
+    wide = values[:4]
+    sigma = np.linalg.svd(wide.numpy() - wide.numpy().mean(0), compute_uv=False)
+    assert effective_rank(wide).item() == pytest.approx(np.exp(stats.entropy(sigma)), rel=1e-6)
+
+
+def test_the_corrected_participation_ratio_finds_the_dimension_that_few_rows_hide() -> None:
+    ratios = [participation_ratio(normal(100, 50, seed=seed)).item() for seed in range(20)]
+    corrected = [participation_ratio(normal(100, 50, seed=seed), corrected=True).item() for seed in range(20)]
+    assert np.mean(ratios) < 35
+    assert np.mean(corrected) == pytest.approx(50, rel=0.05)
+    assert correct_participation(torch.tensor([20.0]), 10).item() == np.inf
+
+
+def test_correlations_are_scipys() -> None:
+    values = torch.relu(normal(200, 3) + normal(200, 1, seed=2))
+    assert np.allclose(pairwise_correlation(values), np.corrcoef(values.numpy().T))
+    assert np.allclose(rank_correlation(values), stats.spearmanr(values.numpy()).statistic)
+
+
+def test_copies_form_one_group_through_each_other_and_constants_none() -> None:
+    base, other = normal(500, 1), normal(500, 1, seed=3)
+    values = torch.cat([base, other, -2 * base, base.exp(), torch.ones(500, 1)], dim=1)
+    assert clusters(pairwise_correlation(values)).tolist() == [0, 1, 0, 3, -1]
+    assert clusters(rank_correlation(values)).tolist() == [0, 1, 0, 0, -1]
+    assert cluster_count(clusters(rank_correlation(values))).item() == 2
+
+
+def test_groups_join_along_chains() -> None:
+    chain = torch.eye(4)
+    for left in range(3):
+        chain[left, left + 1] = chain[left + 1, left] = 0.995
+    assert clusters(torch.stack([chain, torch.eye(4)])).tolist() == [[0, 0, 0, 0], [0, 1, 2, 3]]
+
+
+def test_r2_is_scikit_learns_pooled_one() -> None:
+    data = normal(100, 7) * torch.arange(1, 8)
+    found = data + normal(100, 7, seed=1)
+    expected = r2_score(data.flatten(), found.flatten())  # about one mean for all features: another number
+    pooled = 1 - ((found - data) ** 2).sum() / ((data - data.mean(0)) ** 2).sum()
+    assert r2(found, data).item() == pytest.approx(pooled.item())
+    assert r2(found, data).item() == pytest.approx(r2_score(data, found, multioutput="variance_weighted"), rel=1e-9)
+    assert r2(found, data).item() != pytest.approx(expected, rel=1e-6)
+
+
+def test_members_share_their_inputs() -> None:
+    data = normal(100, 7)
+    stack = torch.stack([data, data.mean(0).expand(100, 7), torch.zeros(100, 7, dtype=torch.float64) + 5])
+    assert r2(stack, data)[0].item() == 1
+    assert r2(stack, data)[1].item() == pytest.approx(0)
+    assert r2(stack, data)[2].item() < -10
+    assert variance_ratio(stack, data).tolist() == pytest.approx([1, 0, 0])
+
+
+def test_data_that_do_not_vary_have_no_r2() -> None:
+    assert r2(normal(5, 2), torch.ones(5, 2)).isnan().item()
+
+
+def test_a_relu_on_the_output_kills_features_that_are_negative() -> None:
+    data = torch.cat([normal(100, 2).abs(), -normal(100, 2, seed=1).abs(), torch.ones(100, 1)], dim=1)
+    assert constant_features(torch.relu(data), data).tolist() == [False, False, True, True, False]
+
+
+def test_principal_components_are_scikit_learns() -> None:
+    train, evaluation = normal(200, 6) @ normal(6, 6, seed=1), normal(150, 6, seed=2) @ normal(6, 6, seed=1) + 0.1
+    expected = []
+    for components in range(1, 7):
+        pca = PCA(components).fit(train.numpy())
+        expected.append(r2(torch.tensor(pca.inverse_transform(pca.transform(evaluation.numpy()))), evaluation).item())
+    assert pca_r2(train, evaluation, 8).tolist() == pytest.approx([*expected, 1, 1])
+    few = pca_r2(train[:4], evaluation, 2).tolist()
+    pca = PCA(2).fit(train[:4].numpy())
+    assert few[1] == pytest.approx(
+        r2(torch.tensor(pca.inverse_transform(pca.transform(evaluation.numpy()))), evaluation).item()
+    )
+    with pytest.raises(HarnessError, match="at least 1"):
+        pca_r2(train, evaluation, 0)
