@@ -1,10 +1,10 @@
 """`harness run FILE.yaml`: which variant collapses, how often, and what each remedy does."""
 
 import json
-import signal
+import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,16 +28,16 @@ def run(
         raise HarnessError(f"--retry: 'failed' is wanted, {retry!r} was given")
     part = _shard(shard)
     from harness.cli.progress import Display
+    from harness.cli.stopping import Interrupted, leave, listen
     from harness.experiment import conduct
 
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Display(quiet=as_json) as display:
-        try:
+    farewell = f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there."
+    try:
+        listen(farewell)
+        with Display(quiet=as_json) as display:
             outcome = conduct(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
-        except KeyboardInterrupt as stop:
-            display.close()
-            _stopped(stop, file)
+    except Interrupted as stop:
+        leave(stop.number, farewell)
     if as_json:
         print(json.dumps(outcome.to_dict()))
     else:
@@ -51,25 +51,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise HarnessError(f"--shard: '2/8' for the second of eight parts is wanted, {text!r} was given")
     return int(part), int(parts)
-
-
-class Terminated(KeyboardInterrupt):
-    """A SIGTERM, handled like Ctrl-C but for its exit code."""
-
-
-def _terminated(number: int, frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated
-
-
-def _stopped(stop: KeyboardInterrupt, file: Path) -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print(f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there.", file=sys.stderr)
-    sys.stderr.flush()
-    # threads that wait for a store must not hold the exit up
-    import os
-
-    os._exit(143 if isinstance(stop, Terminated) else 130)
 
 
 def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
@@ -87,4 +68,5 @@ def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
     if outcome.report is not None:
         option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
-        print(f"MLflow UI: harness ui {outcome.experiment.path or outcome.experiment.name}{option}")
+        program = "harness" if shutil.which("harness") else sys.argv[0]
+        print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")
