@@ -3,10 +3,10 @@
 import os
 import signal
 import sys
-from typing import Any
 
 import typer
 
+from harness.cli.stopping import at_once
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ def main() -> None:
     """Run a command. A wrong request is one sentence on standard error and exit code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
-        signal.signal(number, _leave)
+        signal.signal(number, at_once)
     _register()
     try:
         app()
@@ -33,10 +33,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-
-
-def _leave(number: int, frame: Any) -> None:
-    os._exit(128 + number)
 
 
 def _register() -> None:

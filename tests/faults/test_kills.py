@@ -1,106 +1,66 @@
-"""Killed anywhere, a run goes on as if nothing had been: same runs, parameters, metrics and tags, none twice.
+"""Killed anywhere, a run goes on as if nothing had been: the same store, artifacts and table, nothing twice.
 
-Injected: SIGKILL at every named moment, SIGTERM and SIGINT in the middle of training. Counted: the rows of the store.
+Injected: SIGKILL at named moments and at random ones, SIGTERM and SIGINT in the middle of training.
+Counted: every row of the store, every artifact, every row of members.csv.
 """
 
-import json
-import os
+import random
 import signal
-import sqlite3
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared
 
 from harness.results.faults import MOMENTS, VARIABLE
 
-OWN = '''
-import time, torch
-from torch import nn
-import harness
-
-def build():
-    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
-
-def data():
-    return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-
-def losses(model, batch):
-    time.sleep({pause})
-    return {{"reconstruction": ((model(batch) - batch) ** 2).mean()}}
-
-case = harness.Case(build, data, losses, "2")
-'''
-EXPERIMENT = """
-name: killed
-case: own.py
-factors: {activation: [relu, leaky_relu]}
-seeds: 2
-train: {epochs: 2, batch_size: 16}
-"""
-# what depends on the clock, and what depends on the machine
-COMPARED = {
-    "runs": "SELECT name, status FROM runs",
-    "params": "SELECT r.name, p.key, p.value FROM params p JOIN runs r USING (run_uuid)",
-    "metrics": "SELECT r.name, m.key, m.step, m.value, m.is_nan FROM metrics m JOIN runs r USING (run_uuid)"
-    " WHERE m.key NOT LIKE 'time/%'",
-    "tags": "SELECT r.name, t.key, t.value FROM tags t JOIN runs r USING (run_uuid)"
-    " WHERE t.key NOT LIKE 'mlflow.%' AND t.key NOT LIKE 'version%'",
-}
+QUICK = ("stack written", "member begun", "report written")
+CREATING = ("store migrated", "store created")
 
 
-def command(folder, **environment):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment}
-    variables.pop("MLFLOW_TRACKING_URI", None)
-    code = "import sys; sys.argv = ['harness', 'run', 'killed.yaml', '--json', '--workers', '1']; from harness.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def prepared(folder, pause=0.0):
-    (folder / "own.py").write_text(OWN.format(pause=pause))
-    (folder / "killed.yaml").write_text(EXPERIMENT)
-    return folder
-
-
-def store(folder):
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
-        return {name: sorted(map(repr, connection.execute(query))) for name, query in COMPARED.items()}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = prepared(tmp_path_factory.mktemp("undisturbed"))
-    out, error = command(folder).communicate(timeout=120)
-    assert json.loads(out)["done"] == 4, error
-    return store(folder)
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed, moment):
-    folder = prepared(tmp_path)
+@pytest.mark.parametrize(
+    "moment", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in MOMENTS]
+)
+def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed, empty_store, moment):
+    folder = prepared(tmp_path, store=None if moment in CREATING else empty_store)
     killed = command(folder, **{VARIABLE: moment})
-    killed.communicate(timeout=120)
+    killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
-    out, error = command(folder).communicate(timeout=120)
-    assert json.loads(out)["done"] == 4, error
-    found = store(folder)
-    for table, rows in undisturbed.items():
-        assert found[table] == rows, table
-    assert not [row for row in found["runs"] if "RUNNING" in row]
+    assert finished(folder)["done"] == MEMBERS
+    assert_same(left_behind(folder), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_a_run_that_is_killed_at_a_random_moment_is_resumed_to_the_same_store(tmp_path, undisturbed, seed):
+    """Three kills, each up to 10 seconds after the start, the creation of the store included; then to the end."""
+    folder, moments = prepared(tmp_path, pause=0.05), random.Random(seed)
+    for _ in range(3):
+        process = command(folder)
+        try:
+            process.communicate(timeout=moments.uniform(0.5, 10.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    assert finished(folder)["done"] == MEMBERS
+    assert_same(left_behind(folder), undisturbed)
+
+
+def started(folder):
+    """A run in the middle of training."""
+    process = command(folder)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("mlruns/results/*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    assert process.poll() is None
+    return process
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_out_in_five_seconds_and_can_be_resumed(tmp_path, number, code):
-    folder = prepared(tmp_path, pause=0.05)
-    process = command(folder)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("mlruns/results/killed/manifest.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
+def test_an_interrupted_run_is_out_in_five_seconds_and_can_be_resumed(tmp_path, empty_store, undisturbed, number, code):
+    folder = prepared(tmp_path, pause=2.0, store=empty_store)
+    process = started(folder)
     begun = time.monotonic()
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
@@ -108,6 +68,35 @@ def test_an_interrupted_run_is_out_in_five_seconds_and_can_be_resumed(tmp_path, 
     assert process.returncode == code
     assert "Traceback" not in error
     assert "goes on from there" in error
-    prepared(tmp_path)
-    out, _ = command(folder).communicate(timeout=120)
-    assert json.loads(out)["done"] == 4
+    assert "RUNNING" not in str(left_runs(folder))
+    prepared(folder)  # without the pauses: a case's file counts, so all is trained again
+    assert finished(folder)["done"] == MEMBERS
+    assert_same(left_behind(folder), undisturbed)
+
+
+def left_runs(folder):
+    import sqlite3
+
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
+        return connection.execute("SELECT name, status FROM runs").fetchall()
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path, empty_store):
+    process = started(prepared(tmp_path, pause=5.0, store=empty_store))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 2
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in error
+
+
+def test_a_ctrl_c_before_anything_began_is_quiet(tmp_path):
+    process = command(prepared(tmp_path))
+    time.sleep(0.6)  # the interpreter is up, the command may still be loading
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in error
