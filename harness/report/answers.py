@@ -7,7 +7,6 @@ from typing import Any
 from harness.effects import Effects, answer, explain
 from harness.results.records import MemberRecord
 
-
 LONGEST_ABOUT = 80
 
 

@@ -100,7 +100,7 @@ def name_axes(figure: "Figure", below: str, beside: str) -> None:
 
 
 def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """The figure as markup for the page: no fixed colours but the verdicts', no fonts, no identifiers that could clash."""
+    """The figure as markup for the page: no fixed colours but the verdicts', no fonts, no identifiers that clash."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -135,7 +135,8 @@ def _for_the_page(svg: str, name: str, alt: str) -> str:
     svg = svg.replace(INK, "currentColor").replace(LINE, "var(--rule)")
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
-    head = f'<svg role="img" aria-label="{escape(alt)}" viewBox="{size[0][9:-1]}" style="max-width:{float(size[1]) * 1.5:.0f}px">'
+    shown = f'viewBox="{size[0][9:-1]}" style="max-width:{float(size[1]) * 1.5:.0f}px"'
+    head = f'<svg role="img" aria-label="{escape(alt)}" {shown}>'
     body = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
     return head + body
 

@@ -120,8 +120,8 @@ LIMITS = (
 )
 
 METHOD = (
-    "Every member is one variant trained with one seed; a seed means the same initial weights, split and batch order in "
-    "every variant, so that variants are compared seed by seed.",
+    "Every member is one variant trained with one seed; a seed means the same initial weights, split and batch order "
+    "in every variant, so that variants are compared seed by seed.",
     "A unit is judged on held-out rows, in evaluation mode, at the activation in use; a layer by its units: full "
     "collapse (no unit varies), single live unit, near collapse (what varies hardly varies), partial collapse, "
     "redundant (units are copies), dimensional collapse, healthy. The first three count as collapsed.",

@@ -223,4 +223,6 @@ def _deaths(groups: Groups) -> list[list[str]]:
     return rows
 
 
-ONE_LINE = "One line a member, every seed, in the colour of its verdict at the end of training; the mark at its end shows it too."
+ONE_LINE = (
+    "One line a member, every seed, in the colour of its verdict at the end of training; its last mark shows it too."
+)

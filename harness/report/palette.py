@@ -1,4 +1,4 @@
-"""One look for one verdict, everywhere: a colour that holds on white and on black, and a shape for who sees no colour."""
+"""One look for one verdict, everywhere: a colour that holds on white and on black, and a shape."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

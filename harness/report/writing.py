@@ -79,7 +79,7 @@ def guard(value: Any) -> Any:
     """
     if not isinstance(value, str) or _is_number(value):
         return value
-    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", " ", value)
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", value)
     return f"'{text}" if text.lstrip(" \t\r\n\ufeff\u200e\u200f")[:1] in FORMULA else text
 
 

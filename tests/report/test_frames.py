@@ -3,7 +3,7 @@
 import math
 
 import pandas
-from conftest import FACTORS, SNAPSHOTS, study, without_diagnosis
+from made import FACTORS, SNAPSHOTS, study, without_diagnosis
 
 from harness.frames import history_frame, members_frame, unit_history_frame, units_frame
 from harness.results.records import MemberRecord
@@ -13,7 +13,18 @@ def test_a_member_is_a_row_with_its_factors_first():
     frame = members_frame(study(seeds=3).records)
     assert len(frame) == 12
     assert list(frame.columns[:2]) == list(FACTORS)
-    wanted = {"seed", "status", "verdict", "flags", "live_units", "units", "r2", "loss/reconstruction", "variant", "key"}
+    wanted = {
+        "seed",
+        "status",
+        "verdict",
+        "flags",
+        "live_units",
+        "units",
+        "r2",
+        "loss/reconstruction",
+        "variant",
+        "key",
+    }
     assert wanted <= set(frame.columns)
     assert frame["flags"].unique().tolist() == ["dead_outputs"]
 

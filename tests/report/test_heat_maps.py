@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import study, without_diagnosis
+from made import study, without_diagnosis
 
 from harness.report import heat_maps
 from harness.report.heat import unit_histories

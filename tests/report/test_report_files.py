@@ -1,0 +1,170 @@
+"""What lies beside the page, and the pages of one layer and of two experiments."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from made import effects_of, study, without_diagnosis
+
+from harness.auditing import Audit
+from harness.diagnosis import diagnose
+from harness.diagnosis.findings import Finding
+from harness.effects import compare
+from harness.errors import HarnessError
+from harness.report import picture, write_comparison, write_diagnosis_report, write_report
+from harness.report.writing import guard
+
+
+class Page(HTMLParser):
+    """What of a page a test asks for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.headings: list[int] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    first = study(seeds=8, name="before")
+    second = study(seeds=8, name="after", change=lambda each: replace(each, verdict="healthy", live_units=each.units))
+    folder = tmp_path_factory.mktemp("comparison")
+    return write_comparison(first, second, compare(first, second), folder)
+
+
+@pytest.fixture(scope="module")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    code = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).clamp(min=0)
+    code[:, 1:] = 0
+    audit = Audit("<b>case</b>", (Finding("wrong_axis", "fault", "<script>1</script>", "m", "mean over dim 0"),))
+    return write_diagnosis_report(diagnose(code, information=False), audit, tmp_path_factory.mktemp("layer"))
+
+
+@pytest.fixture(params=["written", "comparison", "layer"])
+def page(request: pytest.FixtureRequest) -> Path:
+    found = request.getfixturevalue(request.param)
+    return found / "report.html" if found.is_dir() else found
+
+
+def test_a_page_runs_nothing_and_names_no_address(page):
+    text = page.read_text()
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
+    assert not re.search(r"https?://|<script|javascript:|@import|\son\w+=", text)
+    links = [attributes.get("href") or "" for tag, attributes in Page(page).tags if tag in ("a", "link")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+
+
+def test_headings_descend_one_step_at_a_time(page):
+    levels = Page(page).headings
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_every_picture_says_in_words_what_it_shows(page):
+    tags = Page(page).tags
+    words = [attributes.get("alt") for tag, attributes in tags if tag == "img"]
+    words += [attributes.get("aria-label") for tag, attributes in tags if tag == "svg"]
+    assert words
+    assert all(each and len(each) > 20 for each in words)
+
+
+def test_every_figure_has_its_numbers_in_a_table_behind_it(page):
+    figures = re.findall(r"<figure>.*?</figure>", page.read_text(), re.S)
+    assert figures
+    assert all(re.search(r"<details>.*<table>.*<td>.*</table>.*</details>", each, re.S) for each in figures)
+
+
+def test_no_name_inside_a_page_stands_twice(page):
+    names = [attributes["id"] for _, attributes in Page(page).tags if "id" in attributes]
+    assert len(names) == len(set(names))
+
+
+def test_every_reference_inside_a_figure_has_something_to_refer_to(page):
+    text = page.read_text()
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', text)) <= set(re.findall(r'id="([^"]+)"', text))
+
+
+def test_report_json_has_the_effects_under_their_names(written):
+    document = json.loads((written / "report.json").read_text())
+    names = {"factor", "level", "baseline", "outcome", "estimate", "low", "high", "p", "p_adjusted", "seeds", "blocks"}
+    assert names | {"discordant"} <= set(document["effects"][0])
+    assert len(document["cells"]) == 4
+    assert document["counts"]["members"] == 32
+    assert len(document["answer"]) == 5
+    assert {"interactions", "contrasts", "thresholds", "experiment", "versions", "explanation"} <= set(document)
+
+
+def test_members_csv_reads_back_as_what_it_was(written):
+    frame = pandas.read_csv(written / "members.csv")
+    assert len(frame) == 32
+    assert frame["batchnorm"].unique().tolist() == ["off", "on"]
+    assert set(frame["verdict"]) <= {"full_collapse", "single_live_unit", "healthy"}
+
+
+def test_units_parquet_has_a_row_for_every_unit(written):
+    assert len(pandas.read_parquet(written / "units.parquet")) == 4 * 32
+
+
+def test_markdown_answers_first_and_stays_small(written):
+    text = (written / "report.md").read_text()
+    assert text.index("How often") < text.index("## Verdicts") < text.index("## Effects") < text.index("## Limits")
+    # what GitHub takes as the body of an issue
+    assert len(text) < 65_536
+    assert "<" not in text.replace("&lt;", "").replace("< .001", "")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"])
+def test_no_cell_starts_a_formula(name, tmp_path):
+    results = study({"penalty": ["none", name]}, seeds=2)
+    write_report(results, effects_of(results), tmp_path)
+    rows = list(csv.reader((tmp_path / "members.csv").open(newline="")))
+    cells = [cell for row in rows for cell in row if guard(cell) is not cell]
+    assert cells == []
+    assert any(name.strip() in cell for row in rows for cell in row)
+
+
+def test_numbers_stay_numbers_in_a_spreadsheet():
+    assert [guard(each) for each in ("-0.5", "1e-3", -3, None)] == ["-0.5", "1e-3", -3, None]
+
+
+def test_experiments_of_which_nothing_ran_have_a_report(tmp_path):
+    results = study(seeds=2, change=without_diagnosis)
+    text = write_report(results, effects_of(results), tmp_path).read_text()
+    assert "out of memory" in text
+    assert "not estimable, no member has a verdict" in text
+
+
+def test_a_comparison_shows_both_experiments_and_their_difference(comparison):
+    text = comparison.read_text()
+    assert "before and after, side by side" in text
+    assert "paired by variant and seed" in text
+    assert json.loads((comparison.parent / "comparison.json").read_text())["paired"] is True
+
+
+def test_a_layer_has_its_verdict_findings_and_audit(layer):
+    text = layer.read_text()
+    assert "single live unit: 1 of 4 units vary" in text
+    assert "mean over dim 0" in text
+    assert "&lt;script&gt;1&lt;/script&gt;" in text
+    assert json.loads((layer.parent / "report.json").read_text())["diagnosis"]["verdict"] == "single_live_unit"
+
+
+def test_a_picture_is_a_picture_file_or_refused(tmp_path):
+    found = diagnose(torch.eye(20)[:, :3], information=False)
+    assert picture(found, tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(HarnessError, match=r"a picture ends in one of"):
+        picture(found, tmp_path / "units.docx")
