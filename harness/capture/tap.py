@@ -1,20 +1,22 @@
-"""How an activation is read from any module: which values enter the activation in use, and which leave it.
+"""The watch over a forward pass: it follows the bottleneck's output to its activation in use, and edits on the way."""
 
-A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu`, `nn.ReLU`, `x.clamp(min=0)` and
-`relu_` look alike, nothing has to be subclassed, and the same code works under `torch.func.vmap`.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from harness.capture.activations import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    PARAMETRIC,
+    PASSED_THROUGH,
+    activation_name,
+    in_place,
+)
+from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor
 from harness.errors import HarnessError, unknown
 
 
@@ -57,94 +59,6 @@ class Pass:
     before_raw: int | None = None
     outputs: tuple[Any, ...] = ()
     makers: tuple[Activation | None, ...] = ()
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a model's bottleneck did on a batch.
-
-    Args:
-        code: the activation in use, `[sample, unit]`.
-        preactivation: what enters that activation, after any normalisation, `[sample, unit]`.
-        raw: what the bottleneck's module returned, before any normalisation, `[sample, unit]`.
-        activation: its name: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh or none.
-        reconstruction: the output compared with the batch, in the batch's shape, or None where there is none.
-        outputs: all outputs of the model, flattened to a tuple.
-    """
-
-    code: Tensor
-    preactivation: Tensor
-    raw: Tensor
-    activation: str
-    reconstruction: Tensor | None
-    outputs: tuple[Any, ...]
-
-
-def observe(
-    model: nn.Module,
-    batch: Tensor,
-    bottleneck: str,
-    reconstruction: str | None = None,
-    edits: Mapping[int, Edit] | None = None,
-) -> Observation:
-    """Run `model(batch)` once and read the bottleneck's activation in use.
-
-    Gradients, mode and devices are the caller's choice; nothing of the model is changed.
-
-    Raises:
-        HarnessError: when there is no such module, it is never called, or it returns no tensor.
-    """
-    with CodeTap(model, bottleneck, edits) as tap:
-        model(batch)
-    seen = tap.passes[0]
-    return Observation(
-        flat(code_of(seen, bottleneck)),
-        flat(seen.preactivation if seen.preactivation is not None else code_of(seen, bottleneck)),
-        flat(seen.raw if seen.raw is not None else code_of(seen, bottleneck)),
-        seen.activation,
-        reconstruction_of(seen.outputs, batch, reconstruction),
-        seen.outputs,
-    )
-
-
-def code_of(seen: Pass, bottleneck: str) -> Tensor:
-    """The code that a pass found, in the model's own shape.
-
-    Raises:
-        HarnessError: when the pass never met the bottleneck.
-    """
-    if seen.code is None:
-        raise HarnessError(
-            f"bottleneck {bottleneck!r}: the model's forward pass never calls it, or it returns no tensor"
-        )
-    return seen.code
-
-
-def flat(values: Tensor) -> Tensor:
-    """`[sample, ...]` as `[sample, unit]`: every number that is handed on is a unit.
-
-    >>> flat(torch.zeros(5, 2, 3)).shape
-    torch.Size([5, 6])
-    """
-    return values.reshape(len(values), -1)
-
-
-def reconstruction_of(outputs: tuple[Any, ...], batch: Tensor, which: str | None) -> Tensor | None:
-    """The output that is compared with the batch: the one named, or the last one shaped like the batch.
-
-    Raises:
-        HarnessError: when the named output does not exist.
-    """
-    if which is not None:
-        return _output(outputs, which)
-    alike = [each for each in outputs if isinstance(each, Tensor) and each.shape == batch.shape]
-    # a flattened copy of the batch counts when nothing has its very shape
-    alike = alike or [
-        each
-        for each in outputs
-        if isinstance(each, Tensor) and each.numel() == batch.numel() and len(each) == len(batch)
-    ]
-    return alike[-1] if alike else None
 
 
 class CodeTap(TorchFunctionMode):
@@ -222,8 +136,8 @@ class CodeTap(TorchFunctionMode):
         seen = self._pass()
         edit = self.edits.get(len(seen.activations), KEEP)
         is_code = seen.code is None and id(args[0]) in self._trail
-        in_place = _in_place(func, args, kwargs)
-        entered = args[0].clone() if in_place else args[0]
+        changes = in_place(func, args, kwargs)
+        entered = args[0].clone() if changes else args[0]
         entered = edit.before(entered) if edit.before else entered
         if edit.activation is not None:
             left = ACTIVATIONS[edit.activation](entered)
@@ -232,7 +146,7 @@ class CodeTap(TorchFunctionMode):
         left = edit.after(left) if edit.after else left
         if is_code:
             left = self._found(entered, left, edit.activation or name)
-        if in_place:
+        if changes:
             left = args[0].copy_(left)
         met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code)
         seen.activations.append(met)
@@ -265,7 +179,7 @@ class CodeTap(TorchFunctionMode):
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         seen = self._open
-        value = _first_tensor(output)
+        value = first_tensor(output)
         if seen is None or seen.raw is not None or value is None:
             return None
         seen.raw, seen.before_raw = value, len(seen.activations)
@@ -276,12 +190,12 @@ class CodeTap(TorchFunctionMode):
             if self.replace is None:
                 return None
             seen.code = self.replace(value)
-            return _with_first_tensor(output, seen.code)
+            return with_first_tensor(output, seen.code)
         edit = self.edits.get(CODE_SITE)
         if edit is None:
             self._trail[id(value)] = value
             return None
-        return _with_first_tensor(output, self._edit_linear_code(value, edit))
+        return with_first_tensor(output, self._edit_linear_code(value, edit))
 
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
         self._editing = True  # a hook runs with this very mode on, and its own calls are no part of the model
@@ -326,7 +240,7 @@ class CodeTap(TorchFunctionMode):
         self._trail, self._made = {}, {}
 
     def _read_output(self, seen: Pass) -> None:
-        value = _output(seen.outputs, self.bottleneck)
+        value = output_named(seen.outputs, self.bottleneck)
         made = self._made.get(id(value))
         seen.code = seen.raw = seen.preactivation = value
         if made is not None:
@@ -337,18 +251,6 @@ class CodeTap(TorchFunctionMode):
     def _pass(self) -> Pass:
         assert self._open is not None
         return self._open
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode, and back to each module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
@@ -363,103 +265,6 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     return modules[name]
 
 
-def outputs_of(output: Any) -> tuple[Any, ...]:
-    """A model's output as a flat tuple: itself, the members of a tuple or list, or the values of a mapping."""
-    if isinstance(output, Tensor):
-        return (output,)
-    if isinstance(output, Mapping):
-        return tuple(output.values())
-    if hasattr(output, "__dataclass_fields__"):
-        return tuple(getattr(output, name) for name in output.__dataclass_fields__)
-    return tuple(output) if isinstance(output, tuple | list) else (output,)
-
-
-def activation_name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """The activation that a torch call is, or None.
-
-    >>> activation_name(torch.clamp, (torch.zeros(1),), {"min": 0})
-    'relu'
-    """
-    if func in CLAMPS:
-        low = args[1] if len(args) > 1 else kwargs.get("min")
-        return "relu" if isinstance(low, int | float) and low == 0 else None
-    return NAMES.get(func)
-
-
-def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    return bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
-
-
-def _output(outputs: tuple[Any, ...], which: str) -> Tensor:
-    index = which.removeprefix("out:")
-    if not which.startswith("out:") or not index.isdigit():
-        raise HarnessError(f"{which!r}: 'out:0' for the first output, 'out:1' for the second, ... is wanted")
-    if int(index) >= len(outputs) or not isinstance(outputs[int(index)], Tensor):
-        raise HarnessError(f"{which!r}: the model has {len(outputs)} outputs; the last is 'out:{len(outputs) - 1}'")
-    return outputs[int(index)]
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    return next((each for each in outputs_of(output) if isinstance(each, Tensor)), None)
-
-
-def _with_first_tensor(output: Any, value: Tensor) -> Any:
-    if isinstance(output, tuple):
-        position = next(i for i, each in enumerate(output) if isinstance(each, Tensor))
-        return (*output[:position], value, *output[position + 1 :])
-    return value
-
-
 CODE_SITE = -1
 OUTPUT_SITE = -2
 KEEP = Edit()
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "softplus": F.softplus,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "none": lambda values: values,
-}
-
-CLAMPS = {torch.clamp, torch.clip, torch.clamp_, torch.clamp_min, torch.clamp_min_}
-CLAMPS |= {Tensor.clamp, Tensor.clip, Tensor.clamp_, Tensor.clip_, Tensor.clamp_min, Tensor.clamp_min_}
-
-NAMES: dict[Callable[..., Any], str] = {
-    **dict.fromkeys((F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), "relu"),
-    **dict.fromkeys((F.threshold,), "relu"),
-    **dict.fromkeys((F.leaky_relu, F.leaky_relu_, F.prelu, F.rrelu, Tensor.prelu, torch.prelu), "leaky_relu"),
-    **dict.fromkeys((F.elu, F.elu_, F.celu, F.selu, torch.selu, torch.celu), "elu"),
-    F.gelu: "gelu",
-    **dict.fromkeys((F.silu, F.mish), "silu"),
-    F.softplus: "softplus",
-    **dict.fromkeys((F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_), "sigmoid"),
-    **dict.fromkeys((torch.special.expit, F.hardsigmoid), "sigmoid"),
-    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.hardtanh, F.softsign), "tanh"),
-}
-
-NORMALISATIONS: set[Callable[..., Any]] = {
-    *(F.batch_norm, F.layer_norm, F.instance_norm, F.group_norm, F.rms_norm, F.local_response_norm, F.normalize),
-}
-
-PASSED_THROUGH: set[Callable[..., Any]] = {
-    *NORMALISATIONS,
-    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
-    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.clone),
-    *(torch.unflatten, Tensor.unflatten, torch.movedim, Tensor.movedim, torch.swapaxes, Tensor.swapaxes, Tensor.type),
-    *(Tensor.flatten, Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.permute, Tensor.transpose, Tensor.clone),
-    *(Tensor.view, Tensor.contiguous, Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.t),
-    *(Tensor.T.__get__, Tensor.mT.__get__),  # type: ignore[attr-defined]
-}
-
-PARAMETRIC: set[Callable[..., Any]] = {
-    *(F.linear, F.bilinear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
-    *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, F.multi_head_attention_forward),
-    *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, F.embedding, F.scaled_dot_product_attention),
-    *(torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d),
-}

@@ -1,0 +1,31 @@
+"""How an activation is read from any module: which values enter the activation in use, and which leave it.
+
+A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu`, `nn.ReLU`, `x.clamp(min=0)` and
+`relu_` look alike, nothing has to be subclassed, and the same code works under `torch.func.vmap`.
+"""
+
+from harness.capture.activations import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
+from harness.capture.observing import Observation, code_of, evaluating, observe
+from harness.capture.outputs import flat, outputs_of, reconstruction_of
+from harness.capture.tap import CODE_SITE, OUTPUT_SITE, Activation, CodeTap, Edit, Pass, submodule
+
+__all__ = [
+    "ACTIVATIONS",
+    "CODE_SITE",
+    "NORMALISATIONS",
+    "OUTPUT_SITE",
+    "PASSED_THROUGH",
+    "Activation",
+    "CodeTap",
+    "Edit",
+    "Observation",
+    "Pass",
+    "activation_name",
+    "code_of",
+    "evaluating",
+    "flat",
+    "observe",
+    "outputs_of",
+    "reconstruction_of",
+    "submodule",
+]
