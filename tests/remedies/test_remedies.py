@@ -49,7 +49,6 @@ def by_hand(model, rows, encoder=F.relu, code=F.relu, output=F.relu):
             {"code": lambda values: F.relu(values) * (F.relu(values) >= F.relu(values).max(1, True).values)},
         ),
     ],
-    ids=str,
 )
 def test_the_forward_pass_equals_the_one_written_by_hand(forum, split, levels, wanted):
     model = build(forum, 0, split.train.inputs[:4])
@@ -217,7 +216,6 @@ def test_levels_that_do_not_exist_are_named(name, value, message):
         ({"bottleneck": "out:5"}, "the model has 2 outputs"),
         ({"bottleneck": "out:x"}, "'out:0' for the first output"),
     ],
-    ids=str,
 )
 def test_a_case_that_cannot_work_says_what_is_wrong(forum, split, change, message):
     with pytest.raises(HarnessError, match=message):
