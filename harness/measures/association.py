@@ -19,6 +19,7 @@ from harness.measures.binning import (
 from harness.measures.information import Reference
 from harness.measures.ordering import Ordering, ordering
 from harness.measures.permuting import block_groups, block_orders, block_p, table_p
+from harness.measures.pieces import pieces
 
 SMALLEST_EXPECTED = 5.0
 SIGNIFICANCE = 0.05
@@ -119,6 +120,10 @@ class _Against:
         """`[unit]` of value, p, low, high and the entropy of the codes, for columns `[unit, sample]` that vary."""
         if not len(columns):
             return dict.fromkeys(("value", "p", "low", "high", "codes"), np.zeros(0))
+        parts = [self._judge(columns[piece]) for piece in pieces(columns.shape[::-1])]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _judge(self, columns: Array) -> dict[str, Array]:
         orderings = [ordering(each) for each in columns]
         value = np.array([self.reference.information(each) for each in orderings])
         codes = codes_of(columns)

@@ -89,16 +89,16 @@ def with_factor(unit: Ordering, factor: Reference) -> float:
     """
     rows = len(unit.order)
     psi = digammas(rows)
-    joint = np.stack([unit.restored(unit.scores), factor.scores], axis=1)
+    # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
+    joint = np.stack([unit.scores, factor.scores[unit.order]], axis=1)
     if rows in (len(unit.sizes), len(factor.ordering.sizes)):  # no two rows tie on both sides
         copies = first = np.ones(rows, np.int64)
     else:
-        copies, first = _copies(unit.groups * rows + factor.groups)
+        copies, first = _copies(unit.groups[unit.order] * rows + factor.groups[unit.order])
     radius, found = _joint_neighbours(joint, copies, first)
     inside = radius * SHRINK
-    # each side in its own order: searching for ordered values is three times as fast
-    near_unit = within(unit.scores, unit.scores, inside[unit.order])
-    near_factor = within(factor.ordering.scores, factor.ordering.scores, inside[factor.ordering.order])
+    near_unit = within(unit.scores, unit.scores, inside)
+    near_factor = within(factor.ordering.scores, factor.ordering.scores, unit.restored(inside)[factor.ordering.order])
     return float(psi[rows] + psi[found].mean() - psi[near_unit].mean() - psi[near_factor].mean())
 
 
