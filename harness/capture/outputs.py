@@ -11,6 +11,7 @@ from harness.errors import HarnessError
 def flat(values: Tensor) -> Tensor:
     """`[sample, ...]` as `[sample, unit]`: every number that is handed on is a unit.
 
+    >>> import torch
     >>> flat(torch.zeros(5, 2, 3)).shape
     torch.Size([5, 6])
     """

@@ -42,9 +42,7 @@ class History:
         self.inputs = self.rows.inputs.to(device)
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
-        self.informed = log_spaced(
-            list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS
-        )
+        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS)
         self.series: dict[str, list[Tensor]] = {}
         self.unit_series: dict[str, list[Tensor]] = {}
 
