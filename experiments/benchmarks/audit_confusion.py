@@ -98,7 +98,9 @@ class Network(nn.Module):
 def data() -> Tensor:
     """200 rows of 8 features around two factors."""
     draw = torch.Generator().manual_seed(3)
-    return torch.randn(200, 2, generator=draw) @ torch.randn(2, 8, generator=draw) + 0.3 * torch.randn(200, 8, generator=draw)
+    return torch.randn(200, 2, generator=draw) @ torch.randn(2, 8, generator=draw) + 0.3 * torch.randn(
+        200, 8, generator=draw
+    )
 
 
 def case_of(penalty: Penalty) -> Case:
@@ -106,12 +108,17 @@ def case_of(penalty: Penalty) -> Case:
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor | float]:
         seen = model(batch)
-        return {"reconstruction": F.mse_loss(seen["reconstruction"], batch), "penalty": value_of(penalty, seen[penalty.site])}
+        return {
+            "reconstruction": F.mse_loss(seen["reconstruction"], batch),
+            "penalty": value_of(penalty, seen[penalty.site]),
+        }
 
     def model() -> Network:
         return Network(penalty.activation, penalty.norm == "on")
 
-    return Case(model=model, data=data, losses=losses, bottleneck="enc2", reconstruction="out:4", numbers={"beta": 0.01})
+    return Case(
+        model=model, data=data, losses=losses, bottleneck="enc2", reconstruction="out:4", numbers={"beta": 0.01}
+    )
 
 
 def value_of(penalty: Penalty, values: Tensor) -> Tensor | float:
@@ -153,7 +160,7 @@ def truth(p: Penalty) -> dict[str, bool | None]:
     # a ReLU hides how far below zero a value lies, a normalisation hides shift and scale of what comes before it
     hidden = p.site == "preactivation" and p.activation != "none"
     again = p.statistic == "kl_sigmoid" and p.activation == "sigmoid"  # the loss computes the very code once more
-    of_the_code = again or p.activation in ("relu",) and p.statistic in ("count", "sign") or p.clamp == "values"
+    of_the_code = again or (p.activation in ("relu",) and p.statistic in ("count", "sign")) or p.clamp == "values"
     plain = p.norm == "off"
     told: dict[str, bool | None] = {
         "no_gradient": dead_end,
@@ -170,7 +177,11 @@ def truth(p: Penalty) -> dict[str, bool | None]:
         told["misses_bottleneck"] = None  # what was undone can be done again: a matter of words
     told["unreachable_target"] = _unreachable(p) if reads else False
     told["outside_domain"] = _outside(p)
-    told["escape"] = None if p.statistic == "kl_sigmoid" and p.axis == "units" else p.site == "code" and not inert and p.clamp != "no" and p.activation != "sigmoid"
+    told["escape"] = (
+        None
+        if p.statistic == "kl_sigmoid" and p.axis == "units"
+        else p.site == "code" and not inert and p.clamp != "no" and p.activation != "sigmoid"
+    )
     told["pushes_active_units_down"] = _pushes(p) if reads and plain else (None if reads else False)
     told["collapse_optimum"] = _collapses(p) if reads and plain else (None if reads else False)
     told["unbounded"] = False
@@ -242,7 +253,9 @@ def _kind(true: bool | None, said: bool, undecided: bool) -> str:
         return "not told"
     if undecided and not said:
         return "undecided"
-    return {(True, True): "found", (True, False): "missed", (False, True): "false alarm", (False, False): "silent"}[true, said]
+    return {(True, True): "found", (True, False): "missed", (False, True): "false alarm", (False, False): "silent"}[
+        true, said
+    ]
 
 
 def page(counts: dict[str, Counter[str]], wrong: list[str], draws: int, distinct: int, seconds: float) -> str:
@@ -268,7 +281,12 @@ def page(counts: dict[str, Counter[str]], wrong: list[str], draws: int, distinct
     ]
     if wrong:
         shown = Counter(wrong).most_common(20)
-        lines += ["Disagreements, the most frequent first:", "", *(f"- {each} ({count} x)" for each, count in shown), ""]
+        lines += [
+            "Disagreements, the most frequent first:",
+            "",
+            *(f"- {each} ({count} x)" for each, count in shown),
+            "",
+        ]
     return "\n".join(lines)
 
 

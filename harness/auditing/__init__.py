@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.auditing.bounds import BOUNDS, Bounds
-    from harness.auditing.judging import audit, audit_levels
+    from harness.auditing.judging import audit
+    from harness.auditing.levels import as_manifest, audit_levels
     from harness.auditing.results import Audit
 
-__all__ = ["BOUNDS", "Audit", "Bounds", "audit", "audit_levels"]
+__all__ = ["BOUNDS", "Audit", "Bounds", "as_manifest", "audit", "audit_levels"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,11 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"harness.auditing.{_HOMES[name]}"), name)
 
 
-_HOMES = {"BOUNDS": "bounds", "Bounds": "bounds", "Audit": "results", "audit": "judging", "audit_levels": "judging"}
+_HOMES = {
+    "BOUNDS": "bounds",
+    "Audit": "results",
+    "Bounds": "bounds",
+    "as_manifest": "levels",
+    "audit": "judging",
+    "audit_levels": "levels",
+}

@@ -1,5 +1,6 @@
 """What a loss term depends on: which layers directly, the others held, and whether the bottleneck is among them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -69,7 +70,9 @@ class Subject:
     def differs(self, first: float, second: float) -> bool:
         """Whether two values differ by more than rounding and the term's own noise."""
         tolerance = 1e-9 if self.probe.dtype == torch.float64 else 1e-4
-        return abs(first - second) > 10 * self.noise and changed(first, second, tolerance=tolerance) or first != first != second == second
+        if math.isnan(first) or math.isnan(second):
+            return math.isnan(first) != math.isnan(second)
+        return abs(first - second) > 10 * self.noise and changed(first, second, tolerance=tolerance)
 
     def shape(self, site: Site) -> Tensor:
         """The values that stand at the site on the data."""
@@ -172,12 +175,16 @@ def _direct_layers(found: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _near(scale: float) -> Callable[[Tensor, int], Tensor]:
-    return lambda value, index: value.detach() + scale * spread(value, "none", max(1.0, float(value.detach().std(correction=0))), 3 + index)
+    return lambda value, index: (
+        value.detach() + scale * spread(value, "none", max(1.0, float(value.detach().std(correction=0))), 3 + index)
+    )
 
 
 def _moved_alone(found: Subject, name: str) -> bool:
     base = found.at({}).value(found.term)
-    return any(found.differs(found.at({Site(name): move}).value(found.term), base) for move in moves(Site(name), "none"))
+    return any(
+        found.differs(found.at({Site(name): move}).value(found.term), base) for move in moves(Site(name), "none")
+    )
 
 
 def _beside(probe: Probe, cut: Evaluated, leaves: list[Tensor]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Evaluations of a case's loss that can be repeated: one model, one batch, one random state, and changes at sites."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,7 @@ class Evaluated:
         found = self.terms[term]
         return float(found.detach().sum()) if isinstance(found, Tensor) else float(found)
 
-    def gradient(self, term: str, leaves: list[Tensor]) -> list[Tensor]:
+    def gradient(self, term: str, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The term's gradient at each leaf, zero where there is none."""
         found = self.terms[term]
         if not isinstance(found, Tensor) or not found.requires_grad or not leaves:
@@ -79,7 +79,12 @@ class Probe:
         recorder = Recorder(self.layers, changes, self.natural if hold else None, **options)
         rows = (self.batch if batch is None else batch).clone()
         keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
-        with same_randomness(0), same_buffers(self.model), torch.enable_grad(), hooked(self.model, self.layers, recorder):
+        with (
+            same_randomness(0),
+            same_buffers(self.model),
+            torch.enable_grad(),
+            hooked(self.model, self.layers, recorder),
+        ):
             terms = self.case.losses(self.model, rows, **keywords)
         return Evaluated(dict(terms), recorder.record)
 
@@ -140,14 +145,21 @@ def _checked(probe: Probe) -> Evaluated:
     except Exception as error:
         raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
     if "reconstruction" not in found.terms:
-        raise HarnessError(f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(found.terms)}")
+        raise HarnessError(
+            f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(found.terms)}"
+        )
     return found
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:
     recorder = Recorder(layers)
     try:
-        with same_randomness(0), same_buffers(model), CodeTap(model, case.bottleneck) as tap, hooked(model, layers, recorder):
+        with (
+            same_randomness(0),
+            same_buffers(model),
+            CodeTap(model, case.bottleneck) as tap,
+            hooked(model, layers, recorder),
+        ):
             model(batch.clone())
     except HarnessError as error:
         raise HarnessError(f"{case.name}: {error}") from error

@@ -1,8 +1,7 @@
 """The audit itself: build the case's models, probe its loss, ask every rule, and put what they say together."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,21 @@ from harness.auditing.reporting import home
 from harness.auditing.results import Audit, ordered
 from harness.auditing.rules_graph import batch_size, edits_in_place, inert, inertness, outside_domain
 from harness.auditing.rules_model import bypass, dead_at_birth, input_offset, optimizer, output_range, symmetric_init
-from harness.auditing.rules_place import index_addressing, misses_bottleneck, not_the_code_in_use, wrong_axis, wrong_layer
+from harness.auditing.rules_place import (
+    index_addressing,
+    misses_bottleneck,
+    not_the_code_in_use,
+    wrong_axis,
+    wrong_layer,
+)
 from harness.auditing.rules_scale import Weights, judged, weigh
-from harness.auditing.rules_shape import collapse_optimum, escape, pushes_active_units_down, unbounded, unreachable_target
+from harness.auditing.rules_shape import (
+    collapse_optimum,
+    escape,
+    pushes_active_units_down,
+    unbounded,
+    unreachable_target,
+)
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
@@ -103,16 +114,6 @@ def audit(
     )
 
 
-def audit_levels(cases: Mapping[str, Case], rows: Tensor | None = None, bounds: Bounds = BOUNDS) -> dict[str, Audit]:
-    """The audit of every treated case, without training and from one initialisation: about a second each.
-
-    Args:
-        cases: level (of `penalty`, say) -> the case under that level, as `harness.remedies.treat` gives it.
-        rows: training rows where they are at hand already.
-    """
-    return {level: audit(case, False, 1, bounds, rows) for level, case in cases.items()}
-
-
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
     models = [build(case, seed, rows[:4]) for seed in range(max(1, seeds))]
     return models[:1] if any(model is models[0] for model in models[1:]) else models
@@ -128,7 +129,11 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
 def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tuple[list[str], int]:
     with probing(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
-            bench.leave("float64", None, "the case cannot be evaluated in float64; probes ran in float32, small effects are not seen")
+            bench.leave(
+                "float64",
+                None,
+                "the case cannot be evaluated in float64; probes ran in float32, small effects are not seen",
+            )
         terms = ["reconstruction", *probe.penalties()]
         operations = probe.evaluate(lines=True).record.operations
         bench.ask("edits_in_place", None, lambda: edits_in_place(probe))
@@ -176,7 +181,11 @@ def _other_models(case: Case, models: list[nn.Module], rows: Tensor, bench: Benc
 
 def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench) -> None:
     few = rows[:BIRTH_ROWS]
-    many = models if len(models) < 3 else [*models, *(build(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
+    many = (
+        models
+        if len(models) < 3
+        else [*models, *(build(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
+    )
     bench.ask("optimizer_misses_parameters", None, lambda: optimizer(case, models[0]))
     bench.ask("symmetric_init", None, lambda: symmetric_init(case, models, few))
     bench.ask("dead_at_birth", None, lambda: dead_at_birth(case, many, few, bench.bounds))
@@ -197,18 +206,26 @@ def _scale_rules(
     bench.ask("dominates", None, trained if terms else list)
     for term, weights in found.items():
         if (term, "misses_bottleneck") in bench.rules and not any(any(each) for each in weights.ratios.values()):
-            bench.leave("negligible", term, "the penalty has no gradient at the bottleneck, which misses_bottleneck says")
+            bench.leave(
+                "negligible", term, "the penalty has no gradient at the bottleneck, which misses_bottleneck says"
+            )
             continue
         if not weights.ratios:
             bench.leave("dominates", term, "the reconstruction has no gradient at the bottleneck, so there is no ratio")
         if weights.stopped:
             bench.leave("negligible", term, weights.stopped)
         elif not during_training and 0 < weights.at(0) < bench.bounds.negligible_risk:
-            bench.leave("negligible", term, f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so")
+            bench.leave(
+                "negligible",
+                term,
+                f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so",
+            )
         if any(any(each) for each in weights.ratios.values()):
             bench.ask("dominates", term, lambda term=term, weights=weights: judged(case, term, weights, bench.bounds))  # type: ignore[misc]
         elif weights.ratios:
-            bench.leave("negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer")
+            bench.leave(
+                "negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer"
+            )
 
 
 EVERY_TERM: dict[str, Rule] = {

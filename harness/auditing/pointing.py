@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.auditing.borrowing import fixed
 from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import put_leaves
-from harness.auditing.recording import Change, Site
+from harness.auditing.recording import Call, Change, Site
 from harness.auditing.spreading import grid, spread
 
 STEPS = 70
@@ -124,7 +124,9 @@ def reached(subject: Subject, point: SetPoint) -> float:
     constants = [point.at]
     if 0 < point.at < 1:
         constants += [math.log(point.at / (1 - point.at)), math.atanh(point.at)]
-    ends = [each.value for each in minimisers(subject)] + [_constant(subject, Site(code.layer), like, c) for c in constants]
+    ends = [each.value for each in minimisers(subject)] + [
+        _constant(subject, Site(code.layer), like, c) for c in constants
+    ]
     ends = [each for each in ends if math.isfinite(each)]
     if not ends:
         raise Undecided("no descent on the penalty ends at a number")
@@ -193,7 +195,7 @@ def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:
             parameter.grad = None
 
 
-def _calls(subject: Subject, own: list[str]) -> list:  # type: ignore[type-arg]
+def _calls(subject: Subject, own: list[str]) -> list[Call]:
     return [call for call in subject.probe.evaluate().record.calls if call.name in own]
 
 
@@ -214,7 +216,9 @@ def _between(subject: Subject, own: list[str]) -> list[Tensor]:
     code = subject.probe.code.site
     assert code is not None
     leaves: list[Tensor] = []
-    cut = subject.probe.evaluate({Site(name): put_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,))
+    cut = subject.probe.evaluate(
+        {Site(name): put_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,)
+    )
     met = cut.record.met.get(code, [])
     parameters = [each for each in subject.probe.model.parameters() if each.requires_grad and each.dim() <= 1]
     if not met or not met[0].requires_grad or not parameters or code.chain == ():

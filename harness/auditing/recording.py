@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness.capture import NORMALISATIONS, PASSED_THROUGH, activation_name, outputs_of
+from harness.capture import activation_name, outputs_of
+from harness.capture.activations import NORMALISATIONS, PASSED_THROUGH
 
 Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the site) -> values
 
@@ -119,7 +120,9 @@ class Recorder(TorchFunctionMode):
             if made == source:
                 self._remember(result, made)
             elif args and result is args[0]:
-                return self._remember(result.copy_(self._put(made, result.clone())) if made in self.changes else result, made)
+                return self._remember(
+                    result.copy_(self._put(made, result.clone())) if made in self.changes else result, made
+                )
             else:
                 return self._remember(self._put(made, result), made)
         elif isinstance(result, tuple | list):
@@ -253,5 +256,4 @@ def _with_first(output: Any, value: Tensor) -> Any:
 
 
 TRANSPARENT = {"__get__", "requires_grad_", "retain_grad", "cpu", "contiguous", "expand_as", "type_as", "unflatten"}
-OURS = ("/torch/", "/harness/auditing/", "/harness/capture.py", "/harness/remedies/", "/contextlib.py")
-
+OURS = ("/torch/", "/harness/auditing/", "/harness/capture/", "/harness/remedies/", "/contextlib.py")

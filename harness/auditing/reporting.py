@@ -59,7 +59,12 @@ def corrected(rule: str, text: str) -> str:
     """
     changed = text
     if rule == "wrong_axis":
-        changed = re.sub(r"(,\s*|\(\s*)((?:dim|axis)\s*=\s*)?(?:-1|1)(\s*(?:,\s*keepdim\s*=\s*\w+\s*)?\))", r"\1\g<2>0\3", text, count=1)
+        changed = re.sub(
+            r"(,\s*|\(\s*)((?:dim|axis)\s*=\s*)?(?:-1|1)(\s*(?:,\s*keepdim\s*=\s*\w+\s*)?\))",
+            r"\1\g<2>0\3",
+            text,
+            count=1,
+        )
         changed = changed.replace("None0", "0")
     elif rule == "no_gradient":
         changed = re.sub(r"\.(item|detach|tolist)\(\)", "", text)
@@ -71,7 +76,7 @@ def home(case: Case) -> Place | None:
     function: Any = case.losses
     while hasattr(function, "func"):  # functools.partial
         function = function.func
-    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(vars(type(function)).get("__call__"), "__code__", None)
     code = getattr(inspect.unwrap(function), "__code__", code) if callable(function) else code
     return None if code is None else Place(code.co_filename, code.co_firstlineno)
 

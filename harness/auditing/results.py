@@ -86,12 +86,25 @@ class Audit:
         kept = {name: stored[name] for name in ("case", "source", "seeds", "during_training", "evaluations", "seconds")}
         findings = tuple(Finding.from_dict(each) for each in stored["findings"])
         undecided = tuple(Finding.from_dict(each) for each in stored["undecided"])
-        return cls(findings=findings, undecided=undecided, terms=tuple(stored["terms"]), bounds=Bounds(**stored["bounds"]), **kept)
+        return cls(
+            findings=findings,
+            undecided=undecided,
+            terms=tuple(stored["terms"]),
+            bounds=Bounds(**stored["bounds"]),
+            **kept,
+        )
 
     def headline(self) -> str:
         """The audit in one line."""
-        counted = [(len(self.faults), "fault"), (len(self.risks), "risk"), (len(self.notes), "note"), (len(self.undecided), "undecided")]
-        said = ", ".join(f"{count} {name}{'s' if count != 1 and name != 'undecided' else ''}" for count, name in counted)
+        counted = [
+            (len(self.faults), "fault"),
+            (len(self.risks), "risk"),
+            (len(self.notes), "note"),
+            (len(self.undecided), "undecided"),
+        ]
+        said = ", ".join(
+            f"{count} {name}{'s' if count != 1 and name != 'undecided' else ''}" for count, name in counted
+        )
         where = f" ({self.source})" if self.source else ""
         return f"{self.case}{where}: {said}; terms {', '.join(self.terms)}; {self.seeds} seeds, {self.seconds:.1f} s"
 
@@ -99,11 +112,16 @@ class Audit:
         lines = [self.headline(), *("\n" + str(each) for each in self.findings)]
         if self.undecided:
             lines.append("\nundecided")
-            lines += [f"    {each.rule}{f' in {each.term}' if each.term else ''}: {each.evidence}" for each in self.undecided]
+            lines += [
+                f"    {each.rule}{f' in {each.term}' if each.term else ''}: {each.evidence}" for each in self.undecided
+            ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        cells = [(each.severity, each.rule, each.term or "", each.evidence, each.meaning, each.remedy) for each in self.findings]
+        cells = [
+            (each.severity, each.rule, each.term or "", each.evidence, each.meaning, each.remedy)
+            for each in self.findings
+        ]
         cells += [("undecided", each.rule, each.term or "", each.evidence, "", "") for each in self.undecided]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
         head = "".join(f"<th>{each}</th>" for each in ("severity", "rule", "term", "evidence", "meaning", "remedy"))

@@ -1,6 +1,7 @@
 """Rules on every term: is there a gradient, is it a number, does it depend on the batch size, does it edit anything."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +15,20 @@ from harness.auditing.reporting import finding, home, place_of
 from harness.auditing.spreading import activation_of, spread
 from harness.diagnosis.findings import Finding
 
-CUTS = ("item", "detach", "numpy", "tolist", "data", "round", "sign", "floor", "ceil", "__setitem__", "heaviside", "bool")
+CUTS = (
+    "item",
+    "detach",
+    "numpy",
+    "tolist",
+    "data",
+    "round",
+    "sign",
+    "floor",
+    "ceil",
+    "__setitem__",
+    "heaviside",
+    "bool",
+)
 COMPARISONS = ("gt", "__gt__", "lt", "__lt__", "ge", "__ge__", "le", "__le__", "ne", "__ne__", "count_nonzero")
 
 
@@ -30,10 +44,14 @@ def inertness(subject: Subject) -> str:
     for seed in range(3):
         leaves: list[Tensor] = []
         sites = [Site(name) for name, _ in subject.probe.natural]
-        changes = {site: put_leaves(lambda v, i, s=seed: spread(v, "none", 3.0, s + 7 * i), leaves) for site in sites}
+        changes = {site: put_leaves(_everywhere(seed), leaves) for site in sites}
         if any(_moves(each) for each in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
             return ""
     return "zero_gradient"
+
+
+def _everywhere(seed: int) -> Callable[[Tensor, int], Tensor]:
+    return lambda values, index: spread(values, "none", 3.0, seed + 7 * index)
 
 
 def _moves(gradient: Tensor) -> bool:
@@ -45,15 +63,31 @@ def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list
     if not subject.inert:
         return []
     sites = [Site(name) for name in subject.layers] or [Site(name) for name, _ in subject.probe.natural]
-    place = place_of(operations, sites, CUTS, last=True) or place_of(operations, sites, COMPARISONS) or home(subject.probe.case)
+    place = (
+        place_of(operations, sites, CUTS, last=True)
+        or place_of(operations, sites, COMPARISONS)
+        or home(subject.probe.case)
+    )
     what = f"{subject.term} = {subject.base:.4g}"
     if subject.inert == "no_gradient":
         evidence = f"{what} carries no graph: no parameter can feel it"
         remedy = "use a differentiable stand-in for the count: the mean of a sigmoid code, or L1 on a ReLU code"
     else:
-        evidence = f"{what} has a graph, and its gradient is exactly 0 on the data and at values spread over every layer"
+        evidence = (
+            f"{what} has a graph, and its gradient is exactly 0 on the data and at values spread over every layer"
+        )
         remedy = "a step has no slope: average the values themselves (L1, a sigmoid's mean), or pass the gradient straight through"
-    return [finding(subject.inert, subject.term, evidence, "the term is printed and trains nothing", remedy, {"value": subject.base}, place=place)]
+    return [
+        finding(
+            subject.inert,
+            subject.term,
+            evidence,
+            "the term is printed and trains nothing",
+            remedy,
+            {"value": subject.base},
+            place=place,
+        )
+    ]
 
 
 def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
@@ -120,7 +154,9 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
     """A term that grows with the number of rows, the rows' distribution being the same."""
     rows = subject.probe.batch[: max(2, len(subject.probe.batch) // 4)]
     sizes = [len(rows), 2 * len(rows), 4 * len(rows)]
-    values = [subject.probe.evaluate(batch=rows.repeat(k, *[1] * (rows.dim() - 1))).value(subject.term) for k in (1, 2, 4)]
+    values = [
+        subject.probe.evaluate(batch=rows.repeat(k, *[1] * (rows.dim() - 1))).value(subject.term) for k in (1, 2, 4)
+    ]
     if not any(values) and subject.site is not None:  # silent on the data: the same question of livelier values
         values = [_repeated(subject, subject.site, rows, k) for k in (1, 2, 4)]
     values = [abs(each) for each in values]
@@ -193,7 +229,9 @@ def _evaluated_on(probe: Probe, rows: Tensor) -> list[str]:
     keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
     with same_randomness(0), hooked(probe.model, probe.layers, recorder):
         probe.case.losses(probe.model, rows, **keywords)
-    touched = [recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version]
+    touched = [
+        recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version
+    ]
     return [f"an activation of the model (from {site.layer})" for site in touched[:1] if site is not None]
 
 
@@ -210,4 +248,3 @@ def _buffers_of_the_model(probe: Probe) -> set[str]:
 
 STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
-

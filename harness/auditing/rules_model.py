@@ -9,7 +9,7 @@ from harness.auditing.borrowing import borrowed, same_randomness
 from harness.auditing.bounds import Bounds
 from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import Probe, put
-from harness.auditing.recording import Site, layers_of
+from harness.auditing.recording import Change, Site, layers_of
 from harness.auditing.reporting import finding
 from harness.auditing.spreading import RANGES, spread
 from harness.capture import CodeTap, evaluating, reconstruction_of
@@ -25,7 +25,9 @@ def optimizer(case: Case, model: nn.Module) -> list[Finding]:
         return []
     held = [each for group in case.optimizer(list(model.parameters())).param_groups for each in group["params"]]
     names = {id(each): name for name, each in model.named_parameters()}
-    missed = [name for name, each in model.named_parameters() if each.requires_grad and id(each) not in {*map(id, held)}]
+    missed = [
+        name for name, each in model.named_parameters() if each.requires_grad and id(each) not in {*map(id, held)}
+    ]
     extra = sum(1 for each in held if id(each) not in names)
     found = []
     if missed:
@@ -41,13 +43,27 @@ def optimizer(case: Case, model: nn.Module) -> list[Finding]:
         )
     if extra:
         text = f"{extra} parameters in the optimizer do not belong to the model"
-        found.append(finding("optimizer_extra_parameters", None, text, "another model is trained beside this one", "use the parameters that the function is given", {"extra": extra}))
+        found.append(
+            finding(
+                "optimizer_extra_parameters",
+                None,
+                text,
+                "another model is trained beside this one",
+                "use the parameters that the function is given",
+                {"extra": extra},
+            )
+        )
     return found
 
 
 def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
     """The data leave the range that the output activation can produce, and the loss asks for them there."""
-    with CodeTap(probe.model, probe.case.bottleneck) as tap, same_randomness(0), evaluating(probe.model), torch.no_grad():
+    with (
+        CodeTap(probe.model, probe.case.bottleneck) as tap,
+        same_randomness(0),
+        evaluating(probe.model),
+        torch.no_grad(),
+    ):
         probe.model(probe.batch.clone())
     seen = tap.passes[0]
     output = reconstruction_of(seen.outputs, probe.batch, probe.case.reconstruction)
@@ -108,7 +124,11 @@ def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Fi
     common: dict[str, int] | None = None
     for seed, model in enumerate(models):
         found = _identical(case, model, rows[:64], seed)
-        common = found if common is None else {name: min(count, found[name]) for name, count in common.items() if name in found}
+        common = (
+            found
+            if common is None
+            else {name: min(count, found[name]) for name, count in common.items() if name in found}
+        )
     if not common:
         return []
     named = ", ".join(f"{count} units of {name}" for name, count in common.items())
@@ -141,7 +161,11 @@ def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[st
     for name, value in outputs.items():
         if not isinstance(value, Tensor) or value.dim() < 2 or (name == last and name != bottleneck):
             continue
-        axis = 1 if value.dim() == 2 or any(type(m).__name__.startswith("Conv") for m, n in layers.items() if n == name) else -1
+        axis = (
+            1
+            if value.dim() == 2 or any(type(m).__name__.startswith("Conv") for m, n in layers.items() if n == name)
+            else -1
+        )
         count = _copies(value.movedim(axis, -1).reshape(-1, value.shape[axis]), keep_zero=name == bottleneck)
         if count:
             found[name] = count
@@ -192,7 +216,13 @@ def _interval(shares: list[float]) -> tuple[float, float, float]:
 
 def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
     """Share of the bottleneck's units, and of all ReLU units met, that never fire; None where nothing can be off."""
-    with borrowed(model), CodeTap(model, case.bottleneck) as tap, evaluating(model), torch.no_grad(), same_randomness(0):
+    with (
+        borrowed(model),
+        CodeTap(model, case.bottleneck) as tap,
+        evaluating(model),
+        torch.no_grad(),
+        same_randomness(0),
+    ):
         model(rows.clone())
     seen = tap.passes[0]
     code, dead = None, []
@@ -245,12 +275,28 @@ def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
     kept = _output(probe, probe.batch, held)
     other = _output(probe, probe.batch.flip(0) * 0.5 + probe.batch.roll(1, 0), held)
     moved = _output(probe, probe.batch, {code.site: put(spread(code.values, code.activation, 2.0, 51))})
-    assert kept is not None and other is not None and moved is not None
+    assert kept is not None
+    assert other is not None
+    assert moved is not None
     followed = float((other - kept).norm()) / size
     if followed > bounds.bypass:
-        return [_bypass(f"with {code.site} held, the reconstruction still moves by {followed:.3g} of its own spread when the input changes", "the input reaches the output on another way: the bottleneck need not carry anything", "remove the skip connection around the bottleneck", followed)]
+        return [
+            _bypass(
+                f"with {code.site} held, the reconstruction still moves by {followed:.3g} of its own spread when the input changes",
+                "the input reaches the output on another way: the bottleneck need not carry anything",
+                "remove the skip connection around the bottleneck",
+                followed,
+            )
+        ]
     if float((moved - first).norm()) / size <= bounds.bypass and not _dead_output(first):
-        return [_bypass(f"the reconstruction does not change when {code.site} is replaced", "the decoder does not read the bottleneck", "feed the decoder from the bottleneck", 0.0)]
+        return [
+            _bypass(
+                f"the reconstruction does not change when {code.site} is replaced",
+                "the decoder does not read the bottleneck",
+                "feed the decoder from the bottleneck",
+                0.0,
+            )
+        ]
     return []
 
 
@@ -262,7 +308,7 @@ def _dead_output(output: Tensor) -> bool:
     return bool((output == output[:1]).all()) and bool((output == 0).all())
 
 
-def _output(probe: Probe, batch: Tensor, changes: dict) -> Tensor | None:  # type: ignore[type-arg]
+def _output(probe: Probe, batch: Tensor, changes: dict[Site, Change]) -> Tensor | None:
     with torch.no_grad():
         outputs = probe.forward(batch, changes).outputs
     found = reconstruction_of(outputs[0], batch, probe.case.reconstruction)

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,13 @@ def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bou
     code = subject.probe.code
     if code.site is None:
         raise Undecided("no layer's output leads to the code")
-    if subject.follows or (subject.direct and not subject.astray) or _on_parameters(subject) or _same_information(subject) or _heads_of_the_code(subject):
+    if (
+        subject.follows
+        or (subject.direct and not subject.astray)
+        or _on_parameters(subject)
+        or _same_information(subject)
+        or _heads_of_the_code(subject)
+    ):
         return []
     if not math.isfinite(subject.base):
         raise Undecided(f"{subject.term} is {subject.base} on the data, whatever is put at the code")
@@ -149,7 +155,7 @@ def index_addressing(subject: Subject, operations: list[Operation], bounds: Boun
     return []
 
 
-def _sequences(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _sequences(model: nn.Module) -> Sequence[tuple[str, nn.Module]]:
     return [(name, each) for name, each in model.named_modules() if name and isinstance(each, nn.Sequential)][:8]
 
 
@@ -162,7 +168,11 @@ def _with_inserted(subject: Subject, container: nn.Module) -> tuple[bool, str]:
         children.update({"inserted": nn.Identity(), **kept})
         same = _alike(before, probe.forward(probe.batch).outputs)
         value = probe.evaluate().value(subject.term) if same else subject.base
-        moved = f"moves {subject.term} from {subject.base:.4g} to {value:.4g}" if subject.differs(value, subject.base) else ""
+        moved = (
+            f"moves {subject.term} from {subject.base:.4g} to {value:.4g}"
+            if subject.differs(value, subject.base)
+            else ""
+        )
     except Exception as error:  # the user's own indexing met the inserted layer
         same, moved = _forward_works(subject, before), f"breaks the loss ({type(error).__name__}: {error})"
     finally:
@@ -180,7 +190,9 @@ def _forward_works(subject: Subject, before: list[tuple[object, ...]]) -> bool:
 
 def _alike(first: list[tuple[object, ...]], second: list[tuple[object, ...]]) -> bool:
     pairs = [(a, b) for x, y in zip(first, second, strict=False) for a, b in zip(x, y, strict=False)]
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape)
+    return all(
+        torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
+    )
 
 
 def _on_parameters(subject: Subject) -> bool:
@@ -213,7 +225,9 @@ def _compares_with_the_data(subject: Subject) -> bool:
     if not set(subject.layers) <= set(reconstruction):  # type: ignore[call-overload]
         return False
     moved: Callable[[Tensor], Evaluated] = lambda rows: subject.probe.evaluate(hold=True, batch=rows)  # noqa: E731
-    return subject.differs(moved(subject.probe.batch.flip(0) * 2).value(subject.term), moved(subject.probe.batch).value(subject.term))
+    return subject.differs(
+        moved(subject.probe.batch.flip(0) * 2).value(subject.term), moved(subject.probe.batch).value(subject.term)
+    )
 
 
 def _unit_axis(subject: Subject, site: Site, like: Tensor) -> int:

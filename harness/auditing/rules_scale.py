@@ -42,7 +42,9 @@ def weigh(case: Case, models: list[nn.Module], rows: Tensor, terms: list[str], t
     return found
 
 
-def _follow(case: Case, model: nn.Module, rows: Tensor, found: dict[str, Weights], probes: tuple[int, ...], seed: int) -> None:
+def _follow(
+    case: Case, model: nn.Module, rows: Tensor, found: dict[str, Weights], probes: tuple[int, ...], seed: int
+) -> None:
     size = min(int(case.training()["batch_size"]), len(rows))
     optimiser = _optimiser(case, model)
     started = time.monotonic()
@@ -128,17 +130,43 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
         return []
     birth, least, most = seen.get(0, math.nan), min(seen.values()), max(seen.values())
     numbers = {f"ratio_at_{probe}": value for probe, value in seen.items()}
-    shown = ", ".join(f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in seen.items())
+    shown = ", ".join(
+        f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in seen.items()
+    )
     evidence = f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's"
     if birth > bounds.dominates_birth or (len(seen) > 1 and least > bounds.dominates_always):
         severity = "fault" if birth > bounds.dominates_fault else "risk"
-        return [finding("dominates", term, evidence, "the reconstruction is hardly heard there", f"lower beta: {_beta(case, birth)}", numbers, severity)]
+        return [
+            finding(
+                "dominates",
+                term,
+                evidence,
+                "the reconstruction is hardly heard there",
+                f"lower beta: {_beta(case, birth)}",
+                numbers,
+                severity,
+            )
+        ]
     if len(seen) > 1 and most < bounds.negligible_risk:
         severity = "fault" if most < bounds.negligible_fault else "risk"
-        return [finding("negligible", term, evidence, "it decides next to nothing", f"raise beta: {_beta(case, birth)}", numbers, severity)]
+        return [
+            finding(
+                "negligible",
+                term,
+                evidence,
+                "it decides next to nothing",
+                f"raise beta: {_beta(case, birth)}",
+                numbers,
+                severity,
+            )
+        ]
     return []
 
 
 def _beta(case: Case, ratio: float) -> str:
     beta = float(case.numbers.get("beta", 1.0))
-    return f"{beta / ratio:.3g} matches the two norms at birth" if ratio > 0 and math.isfinite(ratio) else "it has no effect here"
+    return (
+        f"{beta / ratio:.3g} matches the two norms at birth"
+        if ratio > 0 and math.isfinite(ratio)
+        else "it has no effect here"
+    )

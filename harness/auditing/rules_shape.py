@@ -1,6 +1,7 @@
 """Rules on the shape of a penalty at the bottleneck: its target, its minimisers, its slope, its bounds."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -58,7 +59,9 @@ def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Boun
     point = _point(subject)
     if point is None and not _fell(subject, found):
         return []
-    ends = ", ".join(f"{each.start}: {'dead' if each.dead(activation) else 'constant'}, {each.value:.4g}" for each in found)
+    ends = ", ".join(
+        f"{each.start}: {'dead' if each.dead(activation) else 'constant'}, {each.value:.4g}" for each in found
+    )
     return [
         finding(
             "collapse_optimum",
@@ -139,7 +142,7 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
         run = _finite_run(values)
         if len(run) < 4:
             continue
-        drops = [a - b for a, b in zip(run, run[1:], strict=False)]
+        drops = [a - b for a, b in pairwise(run)]
         size = max(abs(run[0]), abs(run[-1]), 1e-12)
         # a bounded term levels off; a logarithm loses as much in each decade, a line ten times as much
         if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3] > 0:
@@ -188,7 +191,9 @@ def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> lis
         return []
     found = [(level, *_slope(subject, code.site, level)) for level in levels(code.activation)]
     slopes = [(level, slope) for level, slope, _ in found if math.isfinite(slope)]
-    if not any(pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in found if math.isfinite(slope)):
+    if not any(
+        pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in found if math.isfinite(slope)
+    ):
         return []  # where it is steepest it lifts the unit: what is large does not flee from it
     if len(slopes) < 3:
         raise Undecided("its gradient is not finite at large activations")

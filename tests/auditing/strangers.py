@@ -128,7 +128,9 @@ def vae_losses(model, batch):
 
 
 def vae_case(bottleneck: str = "mu") -> Case:
-    return Case(model=Vae, data=data, losses=vae_losses, bottleneck=bottleneck, reconstruction="out:0", numbers={"beta": 0.01})
+    return Case(
+        model=Vae, data=data, losses=vae_losses, bottleneck=bottleneck, reconstruction="out:0", numbers={"beta": 0.01}
+    )
 
 
 class Convolutional(nn.Module):
@@ -172,8 +174,12 @@ def own_case(losses, model=sigmoid_model, **more) -> Case:
 HONEST = {
     "no penalty": lambda: case_of(None),
     "KL of a sigmoid code over the batch": lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0)), sigmoid_model),
-    "KL of the sigmoid, computed again": lambda: case_of(lambda m, c, b: kl(0.05, torch.sigmoid(m.pre).mean(0)), sigmoid_model),
-    "KL of a clamped sigmoid mean": lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0).clamp(1e-6, 1 - 1e-6)), sigmoid_model),
+    "KL of the sigmoid, computed again": lambda: case_of(
+        lambda m, c, b: kl(0.05, torch.sigmoid(m.pre).mean(0)), sigmoid_model
+    ),
+    "KL of a clamped sigmoid mean": lambda: case_of(
+        lambda m, c, b: kl(0.05, c.mean(0).clamp(1e-6, 1 - 1e-6)), sigmoid_model
+    ),
     "squared distance to a target": lambda: case_of(lambda m, c, b: (c.mean(0) - 0.1).pow(2).sum(), sigmoid_model),
     "L1 of a ReLU code": lambda: case_of(lambda m, c, b: c.abs().mean()),
     "L1, summed over units": lambda: case_of(lambda m, c, b: c.abs().sum(1).mean()),
@@ -187,9 +193,13 @@ HONEST = {
     "contractive, sigmoid": lambda: case_of(contractive, sigmoid_model),
     "variance and covariance": lambda: case_of(vicreg, linear_model),
     "orthogonal code": lambda: case_of(lambda m, c, b: (c.T @ c / len(c) - torch.eye(4)).pow(2).mean(), linear_model),
-    "orthogonal weights": lambda: case_of(lambda m, c, b: (m.dec1.weight.T @ m.dec1.weight - torch.eye(4)).pow(2).mean()),
+    "orthogonal weights": lambda: case_of(
+        lambda m, c, b: (m.dec1.weight.T @ m.dec1.weight - torch.eye(4)).pow(2).mean()
+    ),
     "weight decay": lambda: case_of(lambda m, c, b: sum(p.pow(2).sum() for p in m.parameters())),
-    "entropy of a softmax": lambda: case_of(lambda m, c, b: -(F.softmax(c, 1) * F.log_softmax(c, 1)).sum(1).mean(), linear_model),
+    "entropy of a softmax": lambda: case_of(
+        lambda m, c, b: -(F.softmax(c, 1) * F.log_softmax(c, 1)).sum(1).mean(), linear_model
+    ),
     "load balancing": lambda: case_of(load_balance, linear_model),
     "log penalty": lambda: case_of(lambda m, c, b: torch.log1p(c.pow(2)).mean()),
     "VAE, judged at mu": vae_case,
@@ -201,9 +211,13 @@ HONEST = {
     "a loss in a class": lambda: own_case(LossInAClass(0.05)),
     "a loss that calls the model twice": lambda: own_case(denoising),
     "a penalty on an attribute": lambda: case_of(lambda m, c, b: kl(0.05, m.code.mean(0)), sigmoid_model),
-    "a penalty on a hook": lambda: case_of(lambda m, c, b: kl(0.05, torch.sigmoid(m.saved["raw"]).mean(0)), sigmoid_model),
+    "a penalty on a hook": lambda: case_of(
+        lambda m, c, b: kl(0.05, torch.sigmoid(m.saved["raw"]).mean(0)), sigmoid_model
+    ),
     "L1 behind batch norm": lambda: case_of(lambda m, c, b: c.mean(), normed_model),
-    "KL on every layer": lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0)) + kl(0.2, torch.sigmoid(m.hidden).mean(0)), sigmoid_model),
+    "KL on every layer": lambda: case_of(
+        lambda m, c, b: kl(0.05, c.mean(0)) + kl(0.2, torch.sigmoid(m.hidden).mean(0)), sigmoid_model
+    ),
 }
 
 
@@ -249,7 +263,7 @@ class OffsetBiased(Plain):
 def normalises_weights(model, batch):
     with torch.no_grad():
         model.dec1.weight.div_(1.01)
-    code, out = model(batch)
+    _, out = model(batch)
     return {"reconstruction": F.mse_loss(out, batch)}
 
 
@@ -266,7 +280,7 @@ def overwrites_code(model, batch):
 
 
 def by_position(model, batch):
-    code, out = model(batch)
+    _, out = model(batch)
     layers = list(model.children())
     hidden = torch.relu(layers[0](batch))
     return {"reconstruction": F.mse_loss(out, batch), "penalty": torch.relu(layers[1](hidden)).mean()}
@@ -307,17 +321,32 @@ PLANTED = {
     "layer after": (lambda: case_of(lambda m, c, b: m.dec1(c).abs().mean()), {"wrong_layer"}),
     "output in place of the code": (lambda: case_of(lambda m, c, b: m(b)[1].abs().mean()), {"wrong_layer"}),
     "mean over units": (lambda: case_of(lambda m, c, b: kl(0.05, c.mean(1)) / len(b), sigmoid_model), {"wrong_axis"}),
-    "squares over units": (lambda: case_of(lambda m, c, b: (c.mean(1) - 0.1).pow(2).mean(), sigmoid_model), {"wrong_axis"}),
+    "squares over units": (
+        lambda: case_of(lambda m, c, b: (c.mean(1) - 0.1).pow(2).mean(), sigmoid_model),
+        {"wrong_axis"},
+    ),
     "mean over channels": (lambda: convolutional_case((1,)), {"wrong_axis"}),
     "mean over an image": (lambda: convolutional_case((1, 2, 3)), {"wrong_axis"}),
-    "sigmoid of the pre-activation": (lambda: case_of(lambda m, c, b: kl(0.05, sig(m.pre).mean(0))), {"not_the_code_in_use"}),
-    "sigmoid of a hooked output": (lambda: case_of(lambda m, c, b: kl(0.05, sig(m.saved["raw"]).mean(0))), {"not_the_code_in_use"}),
-    "before batch norm": (lambda: case_of(lambda m, c, b: m.saved["raw"].abs().mean(), normed_model), {"not_the_code_in_use"}),
+    "sigmoid of the pre-activation": (
+        lambda: case_of(lambda m, c, b: kl(0.05, sig(m.pre).mean(0))),
+        {"not_the_code_in_use"},
+    ),
+    "sigmoid of a hooked output": (
+        lambda: case_of(lambda m, c, b: kl(0.05, sig(m.saved["raw"]).mean(0))),
+        {"not_the_code_in_use"},
+    ),
+    "before batch norm": (
+        lambda: case_of(lambda m, c, b: m.saved["raw"].abs().mean(), normed_model),
+        {"not_the_code_in_use"},
+    ),
     "sigmoid of ReLU": (
         lambda: case_of(lambda m, c, b: kl(0.05, sig(c).mean(0))),
         {"unreachable_target", "collapse_optimum", "pushes_active_units_down"},
     ),
-    "target above a sigmoid": (lambda: case_of(lambda m, c, b: (c.mean(0) - 1.5).pow(2).sum(), sigmoid_model), {"unreachable_target"}),
+    "target above a sigmoid": (
+        lambda: case_of(lambda m, c, b: (c.mean(0) - 1.5).pow(2).sum(), sigmoid_model),
+        {"unreachable_target"},
+    ),
     "sigmoid behind batch norm": (
         lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0)), lambda: Plain(torch.sigmoid, norm=True)),
         {"unreachable_target"},

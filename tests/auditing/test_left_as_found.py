@@ -9,8 +9,9 @@ import torch.nn as nn
 from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
 
 from harness import Case
-from harness.auditing import Audit, audit, audit_levels
+from harness.auditing import Audit, as_manifest, audit, audit_levels
 from harness.auditing.borrowing import borrowed
+from harness.case import load_case
 from harness.errors import HarnessError
 
 
@@ -38,8 +39,15 @@ def test_the_users_model_comes_back_exactly_as_it_was():
     modes = [module.training for module in model.modules()]
     hooks = [len(module._forward_hooks) for module in model.modules()]
     kept = model.kept
-    audit(Case(model=lambda: model, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="enc2"))
-    assert all(torch.equal(state[name], value) and state[name].dtype == value.dtype for name, value in model.state_dict().items())
+    audit(
+        Case(
+            model=lambda: model, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="enc2"
+        )
+    )
+    assert all(
+        torch.equal(state[name], value) and state[name].dtype == value.dtype
+        for name, value in model.state_dict().items()
+    )
     assert all(torch.equal(gradients[name], value.grad) for name, value in model.named_parameters())
     assert pointers == [each.data_ptr() for each in model.parameters()]
     assert modes == [module.training for module in model.modules()]
@@ -61,9 +69,14 @@ def test_the_random_states_stay():
 def test_a_model_is_given_back_when_something_fails():
     model = nn.Linear(2, 2)
     weight = model.weight.clone()
-    with pytest.raises(RuntimeError, match="stop"), borrowed(model, torch.float64):
-        model.weight.data.zero_()
-        raise RuntimeError("stop")
+
+    def fails() -> None:
+        with borrowed(model, torch.float64):
+            model.weight.data.zero_()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fails()
     assert torch.equal(model.weight, weight)
     assert model.weight.dtype == torch.float32
 
@@ -125,11 +138,28 @@ def test_a_model_that_fails_is_a_bad_request():
         audit(case_of(None, Broken))
 
 
-def test_each_level_of_a_grid_is_audited_without_training():
-    found = audit_levels({"l1": case_of(lambda m, c, b: c.mean()), "item": PLANTED["item"][0]()})
-    assert found["l1"].faults == ()
-    assert [each.rule for each in found["item"].faults] == ["no_gradient"]
-    assert not found["item"].during_training
+def test_each_penalty_level_of_a_grid_is_audited_without_training():
+    case = load_case("forum")
+    found = as_manifest(audit_levels(case, ["none", "kl_sigmoid_of_relu", "hard_count", "kl_sigmoid_bottleneck"]))
+    rules = {level: {each["rule"] for each in findings} for level, findings in found.items()}
+    assert "unreachable_target" in rules["kl_sigmoid_of_relu"]
+    assert "no_gradient" in rules["hard_count"]
+    penalties = {"unreachable_target", "no_gradient", "misses_bottleneck", "wrong_axis", "not_the_code_in_use", "wrong_layer"}
+    assert not penalties & (rules["none"] | rules["kl_sigmoid_bottleneck"])
+
+
+def test_a_level_that_the_model_refuses_is_left_out():
+    class TwoLayers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.dec = nn.Linear(12, 4), nn.Linear(4, 12)
+
+        def forward(self, x):
+            code = torch.relu(self.enc(x))
+            return code, self.dec(code)
+
+    case = Case(model=TwoLayers, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="out:0")
+    assert set(audit_levels(case, ["none", "l1"])) <= {"none", "l1"}
 
 
 def test_a_wide_layer_costs_no_more_evaluations_than_a_narrow_one():
@@ -142,7 +172,13 @@ def test_a_wide_layer_costs_no_more_evaluations_than_a_narrow_one():
             code = torch.relu(self.enc(x))
             return code, self.dec(code)
 
-    wide = Case(model=Wide, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="enc", numbers={"beta": 1.0})
+    wide = Case(
+        model=Wide,
+        data=case_of(None).data,
+        losses=losses_of(lambda m, c, b: c.mean()),
+        bottleneck="enc",
+        numbers={"beta": 1.0},
+    )
     found = audit(wide, during_training=False, seeds=1)
     assert found.faults == ()
     assert found.evaluations < 600

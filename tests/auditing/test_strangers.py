@@ -64,5 +64,7 @@ def test_the_ratio_at_birth_scales_with_beta():
     heavy = audit(replace(case, numbers={"beta": 1e4}), during_training=False, seeds=1)
     ratio = next(each for each in heavy.findings if each.rule == "dominates").numbers["ratio_at_0"]
     heavier = audit(replace(case, numbers={"beta": 1e5}), during_training=False, seeds=1)
-    assert next(e for e in heavier.findings if e.rule == "dominates").numbers["ratio_at_0"] == pytest.approx(10 * ratio, rel=1e-4)
+    assert next(e for e in heavier.findings if e.rule == "dominates").numbers["ratio_at_0"] == pytest.approx(
+        10 * ratio, rel=1e-4
+    )
     assert heavier.bounds == BOUNDS

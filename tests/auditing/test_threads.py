@@ -7,7 +7,14 @@ from harness.case import load_case
 
 # a ReLU on the output and data below 0: a fault of the posted networks themselves
 POSTED = {
-    "forum": {"misses_bottleneck", "wrong_layer", "wrong_axis", "depends_on_batch_size", "index_addressing", "output_range"},
+    "forum": {
+        "misses_bottleneck",
+        "wrong_layer",
+        "wrong_axis",
+        "depends_on_batch_size",
+        "index_addressing",
+        "output_range",
+    },
     "sibling_count": {"no_gradient", "output_range"},
     "sibling_overwrite": {"zero_gradient", "output_range"},
     "sibling_threshold": {"no_gradient", "output_range"},
