@@ -148,12 +148,24 @@ def _gradient_ratio(record: MemberRecord) -> float | None:
     at = max((place for place, step in enumerate(steps) if step < min(deaths)), default=0) if deaths else 0
     norms = [history[name][at] for name in penalties]
     base = history["gradient/reconstruction"][at]
-    push = math.sqrt(sum(norm**2 for norm in norms))
+    push = _penalty_weight(record) * math.sqrt(sum(norm**2 for norm in norms))
     if not math.isfinite(push) or not math.isfinite(base):
         return None
     if base == 0:
         return math.inf if push else None
     return push / base
+
+
+def _penalty_weight(record: MemberRecord) -> float:
+    """What the penalties are multiplied by in the loss that is trained: terms are recorded without it, the total with it."""
+    series = {name.removeprefix("loss/"): values for name, values in record.history.items() if name.startswith("loss/")}
+    penalties = [values for name, values in series.items() if name not in ("reconstruction", "total")]
+    if not penalties or not {"reconstruction", "total"} <= set(series):
+        return 1.0
+    raw = math.fsum(map(math.fsum, penalties))
+    added = math.fsum(series["total"]) - math.fsum(series["reconstruction"])
+    weight = added / raw if raw else 1.0
+    return weight if math.isfinite(weight) else 1.0
 
 
 def _used(judged: Sequence[MemberRecord]) -> Sentence | None:

@@ -13,7 +13,6 @@ from harness.report.examples import strips
 from harness.report.figure_effects import forest
 from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
-from harness.report.grouping import in_declared_order
 from harness.report.palette import in_order, outcome_of
 from harness.report.summary import level_rows, variant_rows
 from harness.results import Results
@@ -22,8 +21,7 @@ from harness.results.records import MemberRecord
 
 def content(results: Results, effects: Effects) -> dict[str, Any]:
     """Every value that the templates show, by name."""
-    manifest = results.manifest
-    records = in_declared_order(results.records, manifest.get("factors") or {})
+    records, manifest = results.records, results.manifest
     swept = sweep([record.diagnosis for record in records if record.diagnosis])
     values: dict[str, Any] = {
         "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",

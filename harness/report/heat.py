@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.report.drawing import POINT, safe
-from harness.report.grouping import variants
+from harness.report.grouping import in_declared_order, variants
 from harness.report.wording import shortened
 from harness.results import Results
 from harness.results.records import MemberRecord
@@ -26,9 +26,10 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
 
     Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all.
     """
+    records = in_declared_order(results.records, results.manifest.get("factors") or {})
     found = []
     for measure, title in MEASURES.items():
-        rows, labels, steps = unit_histories(results.records, measure)
+        rows, labels, steps = unit_histories(records, measure)
         if len(rows):
             found.append(_write(rows, labels, steps, title, folder / f"heat_{measure}.png"))
     return found
@@ -55,8 +56,9 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     import seaborn
 
     every = max(1, len(labels) // 60)
-    ticks = [safe(label) if row % every == 0 else "" for row, label in enumerate(labels)]
-    seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws={"label": title}, yticklabels=ticks, xticklabels=False)
+    bar = {"label": title, "fraction": 0.04, "aspect": 40}
+    seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws=bar, yticklabels=False, xticklabels=False)
+    axes.set_yticks(np.arange(0, len(labels), every) + 0.5, [safe(label) for label in labels[::every]])
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
     axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
     axes.set_xlabel("step")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.effects import Effects
 from harness.frames import members_frame, unit_history_frame, units_frame
 from harness.report.content import content, counts
+from harness.report.grouping import in_declared_order
 from harness.report.heat import heat_maps
 from harness.report.rendering import markdown, page
 from harness.results import Results, write_json, write_whole
@@ -29,6 +30,8 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
         The path of report.html: one file, at most 2 MB for 1000 members, without scripts, that loads nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ordered = in_declared_order(results.records, results.manifest.get("factors") or {})
+    results = Results(results.manifest, ordered, results.damaged)
     values = content(results, effects)
     write_whole(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_whole(folder / "units.parquet", _parquet(units_frame(results.records)))

@@ -117,6 +117,19 @@ def test_gradients_of_nothing_are_told_as_such(declared, reconstruction, penalty
     json.dumps(paragraph.to_dict(), allow_nan=False)
 
 
+def test_the_gradient_of_a_penalty_counts_with_the_weight_that_it_has_in_the_loss(declared):
+    history = {
+        "step": [0.0, 1.0],
+        "gradient/reconstruction": [1.0, 1.0],
+        "gradient/kl": [1500.0, 1500.0],
+        "loss/reconstruction": [0.9, 0.5],
+        "loss/kl": [2.0, 1.0],
+        "loss/total": [0.902, 0.501],
+    }
+    paragraph = explain(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
+    assert "was 1.5 times the reconstruction's" in paragraph.text
+
+
 def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
     wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
     paragraphs = explain(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
