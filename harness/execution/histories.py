@@ -98,7 +98,8 @@ class History:
         bounds = [each for each in bounds if each[1] - each[0] == bounds[0][1] - bounds[0][0]]
         chosen = bounds[:: max(1, -(-len(bounds) // FINAL_BATCHES))]
         parts = [self._losses(snapshot, evaluation.inputs[start:end]) for start, end in chosen]
-        return {name: torch.stack([part[name] for part in parts]).mean(dim=0) for name in parts[0]}
+        # one after the other: torch's mean adds in an order that depends on the number of members
+        return {name: sum((part[name] for part in parts[1:]), start=parts[0][name]) / len(parts) for name in parts[0]}
 
     def _losses(self, snapshot: Snapshot, rows: Tensor) -> dict[str, Tensor]:
         batch = rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
