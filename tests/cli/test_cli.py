@@ -15,7 +15,7 @@ factors: {{bias_init: [default, zero]}}
 seeds: {seeds}
 train: {{epochs: 1, batch_size: 16}}
 """
-OWN = '''
+OWN = """
 import torch
 from torch import nn
 import harness
@@ -30,7 +30,7 @@ def losses(model, batch):
     return {"reconstruction": ((model(batch) - batch) ** 2).mean()}
 
 case = harness.Case(build, data, losses, "2")
-'''
+"""
 
 
 def harness(*arguments, folder, **environment):
@@ -104,16 +104,19 @@ def test_a_factor_that_is_added_later_orphans_nothing(finished):
     assert (outcome["members"], outcome["trained"]) == (8, 4)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("run", "none.yaml"), "none.yaml"),
-    (("plan", "none.yaml"), "none.yaml"),
-    (("run", "tiny.yaml", "--shard", "3/2"), "--shard"),
-    (("run", "tiny.yaml", "--retry", "all"), "--retry"),
-    (("audit", "form"), "did you mean 'forum'"),
-    (("ui",), "no MLflow store"),
-    (("sync",), "YAML file is wanted"),
-    (("sync", "tiny.yaml"), "no results"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "none.yaml"), "none.yaml"),
+        (("plan", "none.yaml"), "none.yaml"),
+        (("run", "tiny.yaml", "--shard", "3/2"), "--shard"),
+        (("run", "tiny.yaml", "--retry", "all"), "--retry"),
+        (("audit", "form"), "did you mean 'forum'"),
+        (("ui",), "no MLflow store"),
+        (("sync",), "YAML file is wanted"),
+        (("sync", "tiny.yaml"), "no results"),
+    ],
+)
 def test_a_wrong_request_is_one_sentence_and_exit_code_2(folder, arguments, message):
     done = harness(*arguments, folder=folder)
     assert done.returncode == 2

@@ -1,0 +1,44 @@
+"""What the audit finds at each penalty level of a grid: no training, one initialisation, about a second each."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.auditing.bounds import BOUNDS, Bounds
+from harness.auditing.judging import audit
+from harness.auditing.results import Audit
+from harness.case import Case
+from harness.data import split_of
+from harness.data.rows import Split
+from harness.remedies import Refused, treat
+
+
+def audit_levels(
+    case: Case,
+    levels: Iterable[str],
+    split: Split | None = None,
+    others: Mapping[str, Any] | None = None,
+    bounds: Bounds = BOUNDS,
+) -> dict[str, Audit]:
+    """The audit of the case under every level of `penalty`; a level that the model refuses is left out.
+
+    Args:
+        case: any case.
+        levels: levels of the factor `penalty`.
+        split: the case's rows where they are at hand already (of another data set, say).
+        others: levels of other factors that hold throughout, such as a grid's baseline.
+        bounds: what the rules compare with.
+    """
+    split = split or split_of(case)
+    found: dict[str, Audit] = {}
+    for level in dict.fromkeys(str(each) for each in levels):
+        try:
+            treated = treat(case, {**(others or {}), "penalty": level}, split)
+        except Refused:
+            continue
+        found[level] = audit(treated, during_training=False, seeds=1, bounds=bounds, rows=split.train.inputs)
+    return found
+
+
+def as_manifest(audits: Mapping[str, Audit]) -> dict[str, list[dict[str, Any]]]:
+    """The findings of each level as plain JSON values: what a results folder keeps under `audit`."""
+    return {level: [each.to_dict() for each in found.findings] for level, found in audits.items()}
