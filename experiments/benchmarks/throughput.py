@@ -143,7 +143,9 @@ def jax_scan(members: int, rows: Tensor) -> tuple[Callable[[int], int], float] |
     parameters = jax.vmap(make)(keys)
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     state = (parameters, zeros, zeros, jnp.zeros(few))
-    order = jax.vmap(lambda key: jax.random.permutation(key, len(rows))[: batches * BATCH].reshape(batches, BATCH))(keys)
+    order = jax.vmap(lambda key: jax.random.permutation(key, len(rows))[: batches * BATCH].reshape(batches, BATCH))(
+        keys
+    )
     begun = time.perf_counter()
     jax.block_until_ready(run(state, order))
     compiling = time.perf_counter() - begun

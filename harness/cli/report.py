@@ -61,7 +61,9 @@ def stored(experiment: str) -> "Results":
     folder = results_folder(name, Path.cwd())
     results = read_results(folder)
     if not results.records:
-        raise HarnessError(f"{folder}: no results of {name!r}; `harness run FILE.yaml` makes them{_known(folder.parent)}")
+        raise HarnessError(
+            f"{folder}: no results of {name!r}; `harness run FILE.yaml` makes them{_known(folder.parent)}"
+        )
     return Results(results.manifest, stored_members(results), results.damaged)
 
 

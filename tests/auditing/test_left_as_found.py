@@ -144,7 +144,14 @@ def test_each_penalty_level_of_a_grid_is_audited_without_training():
     rules = {level: {each["rule"] for each in findings} for level, findings in found.items()}
     assert "unreachable_target" in rules["kl_sigmoid_of_relu"]
     assert "no_gradient" in rules["hard_count"]
-    penalties = {"unreachable_target", "no_gradient", "misses_bottleneck", "wrong_axis", "not_the_code_in_use", "wrong_layer"}
+    penalties = {
+        "unreachable_target",
+        "no_gradient",
+        "misses_bottleneck",
+        "wrong_axis",
+        "not_the_code_in_use",
+        "wrong_layer",
+    }
     assert not penalties & (rules["none"] | rules["kl_sigmoid_bottleneck"])
 
 
@@ -158,7 +165,9 @@ def test_a_level_that_the_model_refuses_is_left_out():
             code = torch.relu(self.enc(x))
             return code, self.dec(code)
 
-    case = Case(model=TwoLayers, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="out:0")
+    case = Case(
+        model=TwoLayers, data=case_of(None).data, losses=losses_of(lambda m, c, b: c.mean()), bottleneck="out:0"
+    )
     assert set(audit_levels(case, ["none", "l1"])) <= {"none", "l1"}
 
 

@@ -77,7 +77,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_prints_one_document_and_nothing_else(finished):
-    folder, done = finished
+    _, done = finished
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert {"experiment", "members", "done", "failed", "steps_per_epoch", "seconds", "report"} <= document.keys()

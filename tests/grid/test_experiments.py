@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a table of complaints reads better with one of them a line
 """From the words of a file to variants: what is crossed, what is refused, and with which sentence."""
 
 import itertools
