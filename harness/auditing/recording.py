@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -157,7 +158,8 @@ class Recorder(TorchFunctionMode):
         index = self._seen.get(name, 0)
         self._seen[name] = index + 1
         self._inside += 1  # what is put here is no operation of the user's
-        put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
+        with torch._C.DisableTorchFunction():
+            put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
         put = self._put(Site(name), put)
         self._inside -= 1
         self.record.calls.append(Call(name, index, _first(args), value, put))
@@ -169,9 +171,9 @@ class Recorder(TorchFunctionMode):
         if change is not None:
             index = self._instances.get(site, 0)
             self._instances[site] = index + 1
-            self._inside += 1
-            value = change(value, index)
-            self._inside -= 1
+            # a watch that the model itself has open (a remedy's) must not take these for activations of the model
+            with torch._C.DisableTorchFunction():
+                value = change(value, index)
         if site in self.watch:
             self.record.met.setdefault(site, []).append(value)
         return value
