@@ -83,10 +83,11 @@ def test_no_letter_of_a_figure_is_cut_at_its_edge(browser, base):
     assert browser.value(outside) == []
 
 
-def test_a_page_prints_with_its_tables_in_view(browser, base, tmp_path):
+def test_a_page_prints_on_white_and_says_what_is_folded(browser, base, tmp_path):
     browser.open(report(base, "few"), 800, dark=True, media="print")
-    # a closed table cannot be opened on paper, and dark paper wastes ink
     assert _luminance(browser.value("getComputedStyle(document.body).backgroundColor")) > 0.9
+    after = "getComputedStyle(document.querySelector('summary'), '::after').content"
+    assert "before printing" in browser.value(after)
     assert browser.pdf(tmp_path / "page.pdf").stat().st_size > 10_000
 
 
