@@ -54,7 +54,7 @@ def stamp(experiment: Experiment) -> str | None:
 
 
 def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    text = experiment.path.read_text() if experiment.path is not None else ""
+    text = experiment.path.read_text(encoding="utf-8") if experiment.path is not None else ""
     return {
         "format": RESULTS_FORMAT,
         "name": experiment.name,

@@ -161,7 +161,7 @@ def _report(results: Results, effects: Any, folder: Path) -> Path:
 
 def _note(folder: Path) -> str:
     markdown = folder / "report.md"
-    return markdown.read_text() if markdown.is_file() else ""
+    return markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
 
 
 def _facts(results: Results) -> dict[str, Any]:

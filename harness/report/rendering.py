@@ -55,7 +55,7 @@ def markdown_text(text: object) -> str:
 def style() -> str:
     """The style of every page, with the colours of the verdicts."""
     colours = "\n".join(f".v-{css_name(name)} {{ color: {each.colour}; }}" for name, each in LOOKS.items())
-    return (TEMPLATES / "style.css").read_text() + colours
+    return (TEMPLATES / "style.css").read_text(encoding="utf-8") + colours
 
 
 def css_name(verdict: str) -> str:

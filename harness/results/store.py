@@ -51,7 +51,7 @@ def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
 def read_results(folder: Path) -> Results:
     """All that lies in a results folder. Of two records with one key the later one counts."""
     manifest_file = folder / "manifest.json"
-    manifest = json.loads(manifest_file.read_text()) if manifest_file.is_file() else {}
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8")) if manifest_file.is_file() else {}
     records, damaged = read_records(folder)
     return Results(manifest, records, tuple(damaged))
 

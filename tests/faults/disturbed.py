@@ -34,7 +34,7 @@ seeds: 2
 train: {epochs: 2, batch_size: 16}
 """
 MEMBERS = 4
-# without what depends on the clock or the machine, and on which attempt it was
+# without what depends on the clock, the machine or the folder, and on which attempt it was
 COMPARED = {
     "runs": "SELECT name, status FROM runs WHERE lifecycle_stage = 'active'",
     "params": "SELECT r.name, p.key, p.value FROM params p JOIN runs r USING (run_uuid)"
@@ -42,7 +42,7 @@ COMPARED = {
     "metrics": "SELECT r.name, m.key, m.step, m.value, m.is_nan FROM metrics m JOIN runs r USING (run_uuid)"
     " WHERE m.key NOT LIKE 'time/%' AND lifecycle_stage = 'active'",
     "tags": "SELECT r.name, t.key, t.value FROM tags t JOIN runs r USING (run_uuid)"
-    " WHERE t.key NOT LIKE 'mlflow.%' AND lifecycle_stage = 'active'",
+    " WHERE t.key NOT LIKE 'mlflow.%' AND t.key != 'git_commit' AND lifecycle_stage = 'active'",
 }
 
 

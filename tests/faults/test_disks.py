@@ -1,0 +1,97 @@
+"""A full disk, a file-size limit: one clear sentence, nothing half written, and the next run goes on.
+
+Injected: no file may grow beyond a limit (RLIMIT_FSIZE), a folder that is a file, a disk of 1 MB (needs root).
+"""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared
+
+from harness.errors import HarnessError
+from harness.results import read_records
+from harness.results.files import write_whole
+
+
+def limited(size: int, code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A process whose files cannot grow beyond `size` bytes."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # half a module would stay behind in the caches
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=limit
+    )
+
+
+def test_a_file_that_does_not_fit_is_not_there_at_all(tmp_path):
+    code = (
+        "from pathlib import Path; from harness.results.files import write_whole\n"
+        "from harness.errors import HarnessError\n"
+        "try: write_whole(Path('x.parquet'), b'x' * 5000)\n"
+        "except HarnessError as error: print(error)"
+    )
+    done = limited(1000, code, tmp_path)
+    assert "x.parquet: cannot be written: File too large; free the disk" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undisturbed):
+    """The store of 1.4 MB cannot take one page more; results and report are smaller than that."""
+    folder = prepared(tmp_path, store=empty_store)
+    code = (
+        "from harness.experiment import conduct\n"
+        "import json; print(json.dumps(conduct('disturbed.yaml', workers=0).to_dict()))"
+    )
+    done = limited((folder / "mlruns" / "mlflow.db").stat().st_size, code, folder)
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert outcome["done"] == MEMBERS
+    assert any("harness sync" in note for note in outcome["notes"])
+    assert finished(folder)["notes"] == []
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_results_that_cannot_be_written_end_the_run_with_one_sentence(tmp_path, empty_store):
+    folder = prepared(tmp_path, store=empty_store)
+    code = (
+        "from harness.experiment import conduct\nfrom harness.errors import HarnessError\n"
+        "try: conduct('disturbed.yaml', workers=0)\n"
+        "except HarnessError as error: print(error)"
+    )
+    done = limited(4096, code, folder)
+    assert "cannot be written: File too large" in done.stdout
+    assert read_records(folder / "mlruns" / "results" / "disturbed") == ([], [])
+    assert not list(folder.rglob(".*.new"))
+
+
+def test_a_folder_that_is_a_file_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HarnessError, match="cannot be written"):
+        write_whole(tmp_path / "file" / "x", b"")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path, undisturbed):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        folder = prepared(disk)
+        out, error = command(folder).communicate(timeout=180)
+        assert "Traceback" not in error
+        assert "No space left" in error + out or "disk is full" in error + out
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert finished(folder)["done"] == MEMBERS
+        assert_same(left_behind(folder), undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,0 +1,109 @@
+"""Odd surroundings: works, or one clear line.
+
+Injected: LANG=C, NO_COLOR, no home, an odd time zone, one core, no terminal, no network, a clock set back, two processes.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared
+
+from harness.experiment import conduct
+from harness.results import MemberRecord, read_records, write_stack
+
+ODD = {
+    "LANG": "C",
+    "LC_ALL": "C",
+    "NO_COLOR": "1",
+    "HOME": "/nonexistent",
+    "TZ": "Pacific/Chatham",
+    "TERM": "dumb",
+    "COLUMNS": "20",
+    "PYTHONUTF8": "0",
+}
+
+
+def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_store, undisturbed):
+    wrapper = ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
+    if shutil.which("unshare") and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
+        wrapper = ("unshare", "-n", *wrapper)  # no network at all, not even to this machine
+    folder = prepared(tmp_path, store=empty_store)
+    out, error = command(folder, wrapper=wrapper, **ODD).communicate(timeout=180)
+    assert json.loads(out)["done"] == MEMBERS, error
+    assert "\x1b" not in out + error
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, empty_store, monkeypatch):
+    folder = prepared(tmp_path, store=empty_store)
+    first = conduct(folder / "disturbed.yaml", workers=0, root=folder).records
+    monkeypatch.setattr("harness.execution.study.time.time", lambda: 1.0)
+    conduct(folder / "disturbed.yaml", fresh=True, workers=0, root=folder)
+    again, _ = read_records(folder / "mlruns" / "results" / "disturbed")
+    before = {record.key: record.logged_at for record in first}
+    assert {record.key for record in again} == set(before)
+    assert all(record.logged_at > before[record.key] for record in again)
+    assert "RUNNING" not in str(left_behind(folder)["runs"])
+    assert len(left_behind(folder)["runs"]) == MEMBERS + 1
+
+
+def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store):
+    folder = prepared(tmp_path, pause=1.0, store=empty_store)
+    first = command(folder)
+    while not list(folder.glob("mlruns/results/*/manifest.json")):
+        assert first.poll() is None
+    second = command(folder)
+    _, error = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert "another process is running this experiment" in error
+    out, _ = first.communicate(timeout=120)
+    assert json.loads(out)["done"] == MEMBERS
+
+
+@pytest.mark.slow
+def test_two_experiments_share_one_store(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    text = (folder / "disturbed.yaml").read_text()
+    other = prepared(folder, experiment=text.replace("name: disturbed", "name: other"))
+    (folder / "other.yaml").write_text((other / "disturbed.yaml").read_text())
+    prepared(folder, experiment=text)
+    one = command(folder)
+    outcome = conduct(folder / "other.yaml", workers=0, root=folder)
+    out, error = one.communicate(timeout=180)
+    assert json.loads(out)["notes"] == [], error
+    assert outcome.notes == ()
+
+
+def test_shards_that_are_done_are_merged_by_the_last(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    first = finished(folder, "--shard", "1/2")
+    assert (first["done"], first["report"]) == (2, None)
+    last = finished(folder, "--shard", "2/2")
+    assert last["done"] == MEMBERS
+    assert last["report"] is not None
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_a_failed_member_is_tried_again_when_asked(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    records = conduct(folder / "disturbed.yaml", workers=0, root=folder).records
+    results = folder / "mlruns" / "results" / "disturbed"
+    for file in results.glob("*.parquet"):
+        file.unlink()
+    failed = MemberRecord(
+        key=records[0].key,
+        variant=records[0].variant,
+        levels=records[0].levels,
+        seed=records[0].seed,
+        status="failed",
+        error="no memory",
+        logged_at=records[0].logged_at + 1,
+    )
+    write_stack(results, [failed, *records[1:]])
+    outcome = conduct(folder / "disturbed.yaml", retry_failed=True, workers=0, root=folder)
+    assert outcome.trained == 1
+    assert {record.status for record in outcome.records} == {"ok"}
+    assert_same(left_behind(folder), undisturbed)

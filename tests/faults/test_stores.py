@@ -1,0 +1,146 @@
+"""Whatever the store does, training goes on, results are kept, and a later sync logs them exactly once.
+
+Injected: a server that is not there, answers 500, answers 429, or says nothing; a store of an older version; a store
+that is no database; eight processes on a fresh store. Counted: records, runs, seconds.
+"""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from disturbed import MEMBERS, assert_same, left_behind, prepared
+
+from harness.experiment import conduct, project
+
+TIMEOUT = 1.0  # seconds, for one answer; the default is ten
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(TIMEOUT)))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@contextmanager
+def server(status: int):
+    """A server that answers every request with this status, or with nothing at all for 0."""
+
+    class Faulty(BaseHTTPRequestHandler):
+        def answer(self):
+            if status == 0:
+                time.sleep(30)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = do_PATCH = answer
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+    server.daemon_threads = True
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [500, 429, 0])
+def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empty_store, status):
+    folder = prepared(tmp_path, store=empty_store)
+    with server(status) as uri:
+        begun = time.monotonic()
+        outcome = conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0, root=folder)
+        assert time.monotonic() - begun < 60
+    assert len(outcome.records) == MEMBERS
+    assert outcome.report.is_file()
+    assert any("harness sync" in note for note in outcome.notes)
+    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    outcome = conduct(folder / "disturbed.yaml", tracking_uri="http://127.0.0.1:9", workers=0, root=folder)
+    assert any("http://127.0.0.1:9" in note for note in outcome.notes)
+    again = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert (again.trained, again.notes) == (0, ())
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_a_store_of_an_older_version_is_left_as_it_is(tmp_path, empty_store):
+    folder = prepared(tmp_path, store=empty_store)
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert len(outcome.records) == MEMBERS
+    assert any("schema" in note for note in outcome.notes), outcome.notes
+
+
+def test_a_store_that_is_no_database_is_one_sentence(tmp_path):
+    folder = prepared(tmp_path)
+    (folder / "mlruns").mkdir()
+    (folder / "mlruns" / "mlflow.db").write_bytes(b"not a database" * 100)
+    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert len(outcome.records) == MEMBERS
+    assert any("mlflow.db" in note for note in outcome.notes)
+
+
+def test_a_damaged_result_is_trained_again_and_said(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    file = sorted((folder / "mlruns" / "results" / "disturbed").glob("*.parquet"))[0]
+    file.write_bytes(file.read_bytes()[:-10])
+    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert outcome.trained == 2
+    assert any(file.name in note and "damaged" in note for note in outcome.notes)
+    assert_same(left_behind(folder), undisturbed)
+
+
+def test_a_moved_folder_is_repaired_by_one_command(tmp_path, empty_store, undisturbed):
+    (tmp_path / "before").mkdir()
+    folder = prepared(tmp_path / "before", store=empty_store)
+    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    moved = tmp_path / "after"
+    shutil.move(folder, moved)
+    code = "import sys; sys.argv[1:] = ['sync', '--repair', 'disturbed.yaml']; from harness.cli import main; main()"
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=moved, env=environment, capture_output=True, text=True)
+    assert "paths of the store now point to this folder" in done.stdout, done.stderr
+    assert "Note" not in done.stdout
+    assert not (folder / "mlruns" / "artifacts").exists()
+    assert_same(left_behind(moved), undisturbed)
+
+
+@pytest.mark.slow
+def test_eight_processes_open_a_fresh_store_together(tmp_path):
+    code = (
+        "from pathlib import Path; from harness.tracking import Tracker, store_uri; import sys\n"
+        "Tracker(store_uri(None, Path.cwd()), Path.cwd()).begin(sys.argv[1])"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, f"e{i % 4}"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        )
+        for i in range(8)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in together]
+    assert [process.returncode for process in together] == [0] * 8, errors
+    with sqlite3.connect(tmp_path / "mlruns" / "mlflow.db") as connection:
+        assert connection.execute("SELECT count(*) FROM experiments WHERE name != 'Default'").fetchone() == (4,)
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (4,)
