@@ -104,7 +104,8 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}):
+    settings: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}
+    with rc_context(settings):
         figure.savefig(buffer, format="svg", dpi=2 * POINT, metadata=NO_METADATA)
     return _for_the_page(buffer.getvalue(), name, alt)
 
@@ -143,7 +144,7 @@ def _for_the_page(svg: str, name: str, alt: str) -> str:
 
 NO_METADATA: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 11,
     "font.family": "sans-serif",
     "axes.titlesize": 11,
