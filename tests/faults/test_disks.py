@@ -59,6 +59,7 @@ def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undistu
     assert_same(left_behind(folder), undisturbed)
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_end_the_run_with_one_sentence(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     code = (

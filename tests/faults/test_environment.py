@@ -50,6 +50,7 @@ def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, e
     assert len(left_behind(folder)["runs"]) == MEMBERS + 1
 
 
+@pytest.mark.slow
 def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store):
     folder = prepared(tmp_path, pause=1.0, store=empty_store)
     first = command(folder)
@@ -77,6 +78,7 @@ def test_two_experiments_share_one_store(tmp_path, empty_store, undisturbed):
     assert outcome.notes == ()
 
 
+@pytest.mark.slow
 def test_shards_that_are_done_are_merged_by_the_last(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     first = finished(folder, "--shard", "1/2")

@@ -58,7 +58,7 @@ def server(status: int):
         server.shutdown()
 
 
-@pytest.mark.parametrize("status", [500, 429, 0])
+@pytest.mark.parametrize("status", [500, *(pytest.param(each, marks=pytest.mark.slow) for each in (429, 0))])
 def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empty_store, status):
     folder = prepared(tmp_path, store=empty_store)
     with server(status) as uri:
@@ -73,6 +73,7 @@ def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empt
     assert_same(left_behind(folder), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     outcome = conduct(folder / "disturbed.yaml", tracking_uri="http://127.0.0.1:9", workers=0, root=folder)
@@ -82,6 +83,7 @@ def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, emp
     assert_same(left_behind(folder), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_store_of_an_older_version_is_left_as_it_is(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
