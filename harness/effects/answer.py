@@ -97,11 +97,18 @@ def _what_else(effects: Effects) -> str:
     fits = [each for each in effects.of("r2") if each.estimable]
     confirmed = sorted((each for each in fits if each.confirmed), key=lambda each: -abs(each.estimate))
     if confirmed:
-        return f"What else (R2 of the reconstruction): {_listed(confirmed)}."
+        return f"What else: {_live(effects)}R2 of the reconstruction: {_listed(confirmed)}."
     if not fits:
         return "What else: no reconstruction was judged, so whether a live code is of use is not known."
     largest = max(fits, key=lambda each: abs(each.estimate))
-    return f"What else (R2 of the reconstruction): no confirmed change; the largest seen is {phrase(largest)}."
+    return f"What else: {_live(effects)}R2 of the reconstruction: no confirmed change; the largest seen is {phrase(largest)}."
+
+
+def _live(effects: Effects) -> str:
+    """Where whole collapse is rare, the share of units that stay live still tells the remedies apart."""
+    confirmed = [each for each in effects.of("live_fraction") if each.estimable and each.confirmed]
+    ordered = sorted(confirmed, key=lambda each: -abs(each.estimate))
+    return f"share of live units: {_listed(ordered)}. " if ordered else ""
 
 
 def _lost(effects: Effects) -> str:
