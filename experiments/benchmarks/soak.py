@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 VARIANTS = 20
@@ -67,10 +68,10 @@ def _ended(folder: Path, seconds: float, memory: list[dict[str, float]]) -> bool
 
 def _resident(driver: int) -> dict[str, float]:
     """Megabytes of the driver and of its largest worker (Linux)."""
-    try:
-        children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
-    except OSError:
-        children = []
+    children = []
+    for thread in Path(f"/proc/{driver}/task").glob("*/children"):
+        with suppress(OSError):
+            children += thread.read_text().split()
     return {"driver": _megabytes(str(driver)), "worker": max((_megabytes(each) for each in children), default=0.0)}
 
 
