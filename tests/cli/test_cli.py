@@ -151,3 +151,19 @@ def test_a_folder_that_cannot_be_written_is_said(folder):
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflow_or_seaborn(tmp_path):
+    (tmp_path / "short.yaml").write_text(
+        "name: short\ncase: forum\nfactors: {penalty: [none]}\nseeds: 1\ntrain: {epochs: 1}\n"
+    )
+    assert harness("run", "short.yaml", "--json", folder=tmp_path).returncode == 0
+    code = (
+        "import sys\nfrom harness.experiment import conduct\n"
+        "outcome = conduct('short.yaml')\n"
+        "print(outcome.trained, [m for m in ('torch', 'mlflow', 'seaborn') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "0 []", done.stderr
