@@ -295,16 +295,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=60, help="draws that are not judged by then are left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, default=PAGE)
     chosen = parser.parse_args()
     started = time.monotonic()
     penalties = draw(chosen.draws, chosen.seed)
     distinct = list(dict.fromkeys(penalties))  # equal draws have equal audits
+    known = {}
     with ProcessPoolExecutor(chosen.workers) as pool:
-        known = {outcome[0]: outcome for outcome in pool.map(judged, distinct, chunksize=4)}
+        waiting = [pool.submit(judged, each) for each in distinct]
+        for done in waiting:
+            outcome = done.result()
+            known[outcome[0]] = outcome
+            if time.monotonic() - started > 60 * chosen.minutes:
+                break
+        pool.shutdown(cancel_futures=True)
+    penalties = [each for each in penalties if each in known]
     counts, wrong = tally([known[each] for each in penalties])
-    chosen.page.write_text(page(counts, wrong, chosen.draws, len(distinct), time.monotonic() - started))
+    chosen.page.write_text(page(counts, wrong, len(penalties), len(known), time.monotonic() - started))
     print("\n".join(f"{rule:28s} {dict(count)}" for rule, count in counts.items()))
     print("\n".join(f"{count:4d} x {each}" for each, count in Counter(wrong).most_common(30)))
 
