@@ -144,14 +144,14 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
             continue
         drops = [a - b for a, b in pairwise(run)]
         size = max(abs(run[0]), abs(run[-1]), 1e-12)
-        # a bounded term levels off; a logarithm loses as much in each decade, a line ten times as much
+        # a bounded term levels off; a logarithm loses as much in each stretch, a line ever more
         if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3] > 0:
             shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
             return [
                 finding(
                     "unbounded",
                     subject.term,
-                    f"as {site} {direction}, {subject.term} falls from {shown} over {len(run) - 1} decades and does not level off",
+                    f"as {site} {direction}, {subject.term} falls from {shown} and does not level off",
                     "minimised, it drives the code without limit; a divergence of values that are no probabilities can do that",
                     "give the divergence probabilities: a sigmoid's mean, or a softmax",
                     {"first": run[0], "last": run[-1]},
@@ -164,14 +164,16 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
 def _ways(site: Site, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
     base = spread(like, activation, 1.0, 31)
     low, high = RANGES.get(activation, RANGES["none"])
-    powers = [10.0**k for k in range(13)]  # far beyond any constant that keeps a quotient finite
-    ways = [("shrinks", [base / p for p in powers]), ("shrinks", [torch.ones_like(base) * 0.5 / p for p in powers])]
+    # far beyond any constant that keeps a quotient finite
+    small, large = [1e-5**k for k in range(5)], [1e3**k for k in range(5)]
+    one = torch.ones_like(base)
+    ways = [("shrinks", [base * p for p in small]), ("shrinks", [0.5 * one * p for p in small])]
     if math.isinf(high):
-        ways += [("grows", [base * p for p in powers]), ("grows", [torch.ones_like(base) * p for p in powers])]
+        ways += [("grows", [base * p for p in large]), ("grows", [one * p for p in large])]
     elif activation == "sigmoid":
-        ways += [("nears 1", [1 - 0.5 * torch.ones_like(base) / p for p in powers])]
+        ways += [("nears 1", [1 - 0.5 * one * 1e-3**k for k in range(5)])]
     if math.isinf(low):
-        ways += [("grows negative", [-torch.ones_like(base) * p for p in powers])]
+        ways += [("grows negative", [-one * p for p in large])]
     return ways
 
 

@@ -103,7 +103,7 @@ def _by_rest(variants: Sequence[Levels], partial: Levels, named: Iterable[str] |
     found: dict[Any, list[int]] = {}
     for place, levels in enumerate(variants):
         if all(name in levels and levels[name] in _as_list(value) for name, value in partial.items()):
-            rest = tuple((name, level) for name, level in levels.items() if name not in left_out)
+            rest = frozenset((name, level) for name, level in levels.items() if name not in left_out)
             found.setdefault(rest, []).append(place)
     return found
 

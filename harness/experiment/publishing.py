@@ -61,6 +61,8 @@ class Publisher:
         """The report, then the store; what went wrong, and where the report is."""
         manifest = {**work.manifest, "audit": work.manifest.get("audit") or audits(work.experiment)}
         results = Results(manifest, work.records())
+        with suppress(HarnessError):  # kept at once: a run that is killed now need not audit again
+            write_manifest(work.folder, manifest)
         report, notes = self._reported(results)
         reached("report written")
         notes += self._log(results, report, seconds)

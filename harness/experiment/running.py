@@ -172,6 +172,7 @@ def _carry_out(
     publisher = Publisher(work.experiment, root, tracking_uri)
     if shard == WHOLE:  # one of several leaves the store to the last
         publisher.prepare()
+        publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         for records in run_stacks(specs, cores() if workers is None else workers, progress.stepped):
@@ -183,14 +184,13 @@ def _carry_out(
             if shard == WHOLE:
                 publisher.log(records)
             progress.finished(records)
+        notes: list[str] = []
+        report: Path | None = None
+        if shard == WHOLE:
+            notes, report = publisher.publish(work, time.perf_counter() - started)
     except BaseException:
         publisher.interrupted()
         raise
-    if shard != WHOLE:
-        return Outcome(
-            work.experiment, work.records(), total, time.perf_counter() - started, None, steps_per_epoch(work), ()
-        )
-    notes, report = publisher.publish(work, time.perf_counter() - started)
     seconds = time.perf_counter() - started
     return Outcome(
         work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes)

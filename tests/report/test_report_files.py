@@ -127,14 +127,13 @@ def test_markdown_answers_first_and_stays_small(written):
     assert "<" not in text.replace("&lt;", "").replace("< .001", "")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"])
-def test_no_cell_starts_a_formula(name, tmp_path):
-    results = study({"penalty": ["none", name]}, seeds=2)
+def test_no_cell_starts_a_formula(tmp_path):
+    names = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"]
+    results = study({"penalty": ["none", *names]}, seeds=2)
     write_report(results, effects_of(results), tmp_path)
-    rows = list(csv.reader((tmp_path / "members.csv").open(newline="")))
-    cells = [cell for row in rows for cell in row if guard(cell) is not cell]
-    assert cells == []
-    assert any(name.strip() in cell for row in rows for cell in row)
+    cells = [cell for row in csv.reader((tmp_path / "members.csv").open(newline="", encoding="utf-8")) for cell in row]
+    assert [cell for cell in cells if guard(cell) is not cell] == []
+    assert all(any(name.strip() in cell for cell in cells) for name in names)
 
 
 def test_numbers_stay_numbers_in_a_spreadsheet():
