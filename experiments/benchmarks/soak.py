@@ -40,6 +40,7 @@ def main() -> None:
     wanted.add_argument("--folder", type=Path, default=None)
     chosen = wanted.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
     seeds = -(-chosen.members // VARIANTS)
     (folder / "soak.yaml").write_text(EXPERIMENT.format(seeds=seeds, epochs=chosen.epochs))
     started, memory = time.monotonic(), []
@@ -51,7 +52,8 @@ def main() -> None:
 def _ended(folder: Path, seconds: float, memory: list[dict[str, float]]) -> bool:
     """One run, killed after so many seconds; whether it came to its end before."""
     code = "import sys; sys.argv = ['harness', 'run', 'soak.yaml', '--json']; from harness.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2].resolve())}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     deadline, largest = time.monotonic() + seconds, {"driver": 0.0, "worker": 0.0}
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -59,6 +61,8 @@ def _ended(folder: Path, seconds: float, memory: list[dict[str, float]]) -> bool
             largest[name] = max(largest[name], found)
     memory.append(largest)
     if process.poll() is not None:
+        if process.returncode:
+            sys.exit(f"a run ended by itself with {process.returncode}")
         return True
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

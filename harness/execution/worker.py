@@ -1,6 +1,6 @@
 """A worker process: reads stacks as lines of JSON on its standard input, answers with lines of JSON.
 
-Started as `python -m harness.execution.worker`, so that a user's script needs no main guard. Whatever the author's
+Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs no main guard. Whatever the author's
 code prints goes to standard error. When the parent is gone, so is the worker.
 """
 
@@ -13,16 +13,18 @@ import time
 from typing import Any, TextIO
 
 from harness.execution.spec import spec_of
-from harness.execution.study import study
 
 
 def main() -> None:
     """Answer until the parent closes the line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # before torch loads: a parent that is killed in these seconds would be missed, and the stack trained to its end
+    threading.Thread(target=_follow_the_parent, args=(int(sys.argv[1]),), daemon=True).start()
     import torch
 
+    from harness.execution.study import study
+
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_follow_the_parent, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

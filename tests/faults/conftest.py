@@ -1,9 +1,28 @@
 """Shared by the fault tests: one migrated store a session, and one run that nobody disturbed."""
 
+import signal
+import time
+
 import pytest
 from disturbed import finished, left_behind, prepared
 
 from harness.tracking import create_store, store_uri
+
+LONGEST_TEST = 300  # seconds
+
+
+@pytest.fixture(autouse=True)
+def _no_test_hangs():
+    """A test that hangs fails, and says where."""
+
+    def late(number, frame):
+        raise TimeoutError(f"not done after {LONGEST_TEST} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST_TEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +37,11 @@ def undisturbed(tmp_path_factory, empty_store):
     folder = prepared(tmp_path_factory.mktemp("undisturbed"), store=empty_store)
     assert finished(folder)["done"] == 4
     return left_behind(folder)
+
+
+@pytest.fixture(scope="session")
+def usual_seconds(tmp_path_factory):
+    """How long an undisturbed run takes that has to create its store, with the pauses of the random kills."""
+    begun = time.monotonic()
+    finished(prepared(tmp_path_factory.mktemp("usual")), PAUSE="0.05")
+    return time.monotonic() - begun

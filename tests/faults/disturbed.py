@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 OWN = """
-import time, torch
+import os, time, torch
 from torch import nn
 import harness
 
@@ -21,10 +21,10 @@ def data():
     return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 
 def losses(model, batch, scale=1.0):
-    time.sleep({pause})
-    return {{"reconstruction": scale * ((model(batch) - batch) ** 2).mean()}}
+    time.sleep(float(os.environ.get("PAUSE", "0")))
+    return {"reconstruction": scale * ((model(batch) - batch) ** 2).mean()}
 
-case = harness.Case(build, data, losses, "2", numbers={{"scale": 1.0}})
+case = harness.Case(build, data, losses, "2", numbers={"scale": 1.0})
 """
 EXPERIMENT = """
 name: disturbed
@@ -34,6 +34,7 @@ seeds: 2
 train: {epochs: 2, batch_size: 16}
 """
 MEMBERS = 4
+LONGEST = 180  # seconds that any process of a test may take
 # without what depends on the clock, the machine or the folder, and on which attempt it was
 COMPARED = {
     "runs": "SELECT name, status FROM runs WHERE lifecycle_stage = 'active'",
@@ -46,9 +47,9 @@ COMPARED = {
 }
 
 
-def prepared(folder: Path, pause: float = 0.0, experiment: str = EXPERIMENT, store: Path | None = None) -> Path:
+def prepared(folder: Path, experiment: str = EXPERIMENT, store: Path | None = None) -> Path:
     """A folder with the experiment, and with an empty store where one is given: migrating one takes seconds."""
-    (folder / "own.py").write_text(OWN.format(pause=pause))
+    (folder / "own.py").write_text(OWN)
     (folder / "disturbed.yaml").write_text(experiment)
     if store is not None:
         (folder / "mlruns").mkdir(exist_ok=True)
@@ -59,7 +60,7 @@ def prepared(folder: Path, pause: float = 0.0, experiment: str = EXPERIMENT, sto
 def command(
     folder: Path, *arguments: str, wrapper: tuple[str, ...] = (), **environment: str
 ) -> "subprocess.Popen[str]":
-    """`harness run disturbed.yaml --json` in the folder, begun."""
+    """`harness run disturbed.yaml --json` in the folder, begun; PAUSE="2.0" makes each of its steps so long."""
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     variables.pop("MLFLOW_TRACKING_URI", None)
     words = ("harness", "run", "disturbed.yaml", "--json", "--workers", "0", *arguments)
@@ -74,21 +75,37 @@ def command(
     )
 
 
+def told(process: "subprocess.Popen[str]", seconds: float = LONGEST) -> tuple[str, str]:
+    """What a process printed until it ended by itself; one that does not end in time is killed, and fails the test."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        raise AssertionError(f"not done after {seconds:.0f} s: {process.communicate()}") from late
+
+
 def finished(folder: Path, *arguments: str, **environment: str) -> dict:
     """The document of a run to its end."""
-    out, error = command(folder, *arguments, **environment).communicate(timeout=180)
+    out, error = told(command(folder, *arguments, **environment))
     assert out, error
     return json.loads(out)
 
 
-def left_behind(folder: Path) -> dict[str, list]:
-    """The rows of the store, the artifacts and the members' table."""
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
-        found = {name: sorted(map(repr, connection.execute(query))) for name, query in COMPARED.items()}
-    found["artifacts"] = sorted(path.name for path in (folder / "mlruns" / "artifacts").rglob("*") if path.is_file())
+def rows_of(store: Path, query: str) -> list[tuple]:
+    """What a query finds in a store."""
+    with sqlite3.connect(store) as connection:
+        return connection.execute(query).fetchall()
+
+
+def left_behind(folder: Path, store: Path | None = None) -> dict[str, list]:
+    """The rows of the store (the folder's own by default), the artifacts beside it and the members' table."""
+    store = store or folder / "mlruns" / "mlflow.db"
+    found = {name: sorted(map(repr, rows_of(store, query))) for name, query in COMPARED.items()}
+    found["artifacts"] = sorted(path.name for path in (store.parent / "artifacts").rglob("*") if path.is_file())
     with (folder / "mlruns" / "reports" / "disturbed" / "members.csv").open() as file:
         rows = list(csv.DictReader(file))
     found["members"] = [{k: v for k, v in row.items() if k not in ("seconds", "logged_at")} for row in rows]
+    found["report"] = sorted(path.name for path in (folder / "mlruns" / "reports" / "disturbed").iterdir())
     return found
 
 

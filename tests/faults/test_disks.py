@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared
+from disturbed import LONGEST, MEMBERS, assert_same, command, finished, left_behind, prepared, told
 
 from harness.errors import HarnessError
 from harness.results import read_records
@@ -28,7 +28,13 @@ def limited(size: int, code: str, folder: Path) -> "subprocess.CompletedProcess[
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # half a module would stay behind in the caches
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=limit
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=LONGEST,
     )
 
 
@@ -83,16 +89,18 @@ def test_a_folder_that_is_a_file_is_said(tmp_path):
 def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path, undisturbed):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, timeout=10
+    )
     if mounted.returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
         folder = prepared(disk)
-        out, error = command(folder).communicate(timeout=180)
+        out, error = told(command(folder))
         assert "Traceback" not in error
         assert "No space left" in error + out or "disk is full" in error + out
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True, timeout=10)
         assert finished(folder)["done"] == MEMBERS
         assert_same(left_behind(folder), undisturbed)
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared
+from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared, rows_of, told
 
 from harness.experiment import conduct
 from harness.results import MemberRecord, read_records, write_stack
@@ -28,10 +28,13 @@ ODD = {
 
 def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_store, undisturbed):
     wrapper = ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
-    if shutil.which("unshare") and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:
+    if (
+        shutil.which("unshare")
+        and subprocess.run(["unshare", "-n", "true"], capture_output=True, timeout=10).returncode == 0
+    ):
         wrapper = ("unshare", "-n", *wrapper)  # no network at all, not even to this machine
     folder = prepared(tmp_path, store=empty_store)
-    out, error = command(folder, wrapper=wrapper, **ODD).communicate(timeout=180)
+    out, error = told(command(folder, wrapper=wrapper, **ODD))
     assert json.loads(out)["done"] == MEMBERS, error
     assert "\x1b" not in out + error
     assert_same(left_behind(folder), undisturbed)
@@ -51,31 +54,36 @@ def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, e
 
 
 @pytest.mark.slow
-def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store):
-    folder = prepared(tmp_path, pause=1.0, store=empty_store)
-    first = command(folder)
+def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    first = command(folder, PAUSE="1.0")
     while not list(folder.glob("mlruns/results/*/manifest.json")):
         assert first.poll() is None
     second = command(folder)
-    _, error = second.communicate(timeout=60)
+    _, error = told(second, 60)
     assert second.returncode == 2
     assert "another process is running this experiment" in error
-    out, _ = first.communicate(timeout=120)
+    out, _ = told(first)
     assert json.loads(out)["done"] == MEMBERS
+    assert_same(left_behind(folder), undisturbed)
 
 
 @pytest.mark.slow
-def test_two_experiments_share_one_store(tmp_path, empty_store, undisturbed):
+def test_two_experiments_share_one_store(tmp_path, empty_store):
+    """Two processes at once; counted: each experiment's runs, members and a parent."""
     folder = prepared(tmp_path, store=empty_store)
-    text = (folder / "disturbed.yaml").read_text()
-    other = prepared(folder, experiment=text.replace("name: disturbed", "name: other"))
-    (folder / "other.yaml").write_text((other / "disturbed.yaml").read_text())
-    prepared(folder, experiment=text)
+    (folder / "other.yaml").write_text(
+        (folder / "disturbed.yaml").read_text().replace("name: disturbed", "name: other")
+    )
     one = command(folder)
     outcome = conduct(folder / "other.yaml", workers=0, root=folder)
-    out, error = one.communicate(timeout=180)
+    out, error = told(one)
     assert json.loads(out)["notes"] == [], error
     assert outcome.notes == ()
+    runs = rows_of(folder / "mlruns" / "mlflow.db", "SELECT experiment_id, status FROM runs")
+    assert len(runs) == 2 * (MEMBERS + 1)
+    assert {sum(run == each for run in runs) for each in set(runs)} == {MEMBERS + 1}
+    assert {status for _, status in runs} == {"FINISHED"}
 
 
 @pytest.mark.slow

@@ -121,7 +121,9 @@ def test_a_moved_folder_is_repaired_by_one_command(tmp_path, empty_store, undist
     shutil.move(folder, moved)
     code = "import sys; sys.argv[1:] = ['sync', '--repair', 'disturbed.yaml']; from harness.cli import main; main()"
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=moved, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=moved, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert "paths of the store now point to this folder" in done.stdout, done.stderr
     assert "Note" not in done.stdout
     assert not (folder / "mlruns" / "artifacts").exists()
