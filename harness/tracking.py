@@ -134,6 +134,9 @@ class Tracker:
                 on_member()
             reached("members logged")
             self.client.set_terminated(parent, "FINISHED")
+            if _local_file(self.uri) is None:
+                self._runs.pop(experiment)
+                self._known(experiment)  # without what a server has doubled since
         return experiment
 
     def begin(self, name: str) -> str:
@@ -184,14 +187,19 @@ class Tracker:
             page = self.client.search_runs([experiment], max_results=1000, page_token=token)
             for run in page:
                 if KEY_TAG in run.data.tags:
-                    key = run.data.tags[KEY_TAG]
-                    if key in known:  # a server that did what it was asked, and said that it did not
-                        self._remove(run.info.run_id)
-                    else:
-                        known[key] = Known(run.info.run_id, run.info.status, run.info.start_time)
+                    found = Known(run.info.run_id, run.info.status, run.info.start_time)
+                    known[run.data.tags[KEY_TAG]] = self._single(known.get(run.data.tags[KEY_TAG]), found)
             token = page.token
             if not token:
                 return known
+
+    def _single(self, one: "Known | None", other: "Known") -> "Known":
+        """The one of two runs with the same key that stays: a server can do what it was asked and say that it did not."""
+        if one is None:
+            return other
+        kept, doubled = (other, one) if other.status == "FINISHED" else (one, other)
+        self._remove(doubled.run)
+        return kept
 
     def _remove(self, run: str) -> None:
         self.client.set_terminated(run, "KILLED")

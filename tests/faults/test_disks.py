@@ -1,6 +1,7 @@
 """A full disk, a file-size limit: one clear sentence, nothing half written, and the next run goes on.
 
-Injected: no file may grow beyond a limit (RLIMIT_FSIZE), a folder that is a file, a disk of 1 MB (needs root).
+Injected: no file may grow beyond a limit (RLIMIT_FSIZE), a folder that is a file, a disk of 1 MB, a disk
+and a home that only can be read (these need root).
 """
 
 import json
@@ -8,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,22 +87,54 @@ def test_a_folder_that_is_a_file_is_said(tmp_path):
         write_whole(tmp_path / "file" / "x", b"")
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path, undisturbed):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, timeout=10
-    )
-    if mounted.returncode:
+@contextmanager
+def small_disk(place: Path, size: str):
+    """A disk in memory; skips where nobody may mount one."""
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if subprocess.run(words, capture_output=True, timeout=10).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True, timeout=10)
+
+
+def remounted(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True, timeout=10)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path, undisturbed):
+    with small_disk(tmp_path / "disk", "1m") as disk:
         folder = prepared(disk)
         out, error = told(command(folder))
         assert "Traceback" not in error
         assert "No space left" in error + out or "disk is full" in error + out
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True, timeout=10)
+        remounted(disk, "size=64m")
         assert finished(folder)["done"] == MEMBERS
         assert_same(left_behind(folder), undisturbed)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
+
+
+@pytest.mark.slow
+def test_a_folder_that_only_can_be_read_is_one_sentence(tmp_path):
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        folder = prepared(disk)
+        remounted(disk, "ro")
+        process = command(folder)
+        out, error = told(process)
+        assert process.returncode == 2
+        assert out == ""
+        assert "cannot be written (Read-only file system); run in a folder that can be" in error
+        assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_home_that_only_can_be_read_makes_no_difference(tmp_path, empty_store, undisturbed):
+    (tmp_path / "here").mkdir()
+    with small_disk(tmp_path / "home", "1m") as home:
+        remounted(home, "ro")
+        folder = prepared(tmp_path / "here", store=empty_store)
+        outcome = finished(folder, HOME=str(home), MPLCONFIGDIR="", XDG_CACHE_HOME="", XDG_CONFIG_HOME="")
+        assert (outcome["done"], outcome["notes"]) == (MEMBERS, [])
+        assert_same(left_behind(folder), undisturbed)

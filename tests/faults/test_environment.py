@@ -1,15 +1,18 @@
 """Odd surroundings: works, or one clear line.
 
-Injected: LANG=C, NO_COLOR, no home, an odd time zone, one core, no terminal, no network, a clock set back, two processes.
+Injected: LANG=C, NO_COLOR, no home, an odd time zone, one core, no terminal, no network, a clock set back, two
+processes, processes that were forked or spawned. Counted: every row of the store, every artifact.
 """
 
 import json
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared, rows_of, told
+from disturbed import LONGEST, MEMBERS, assert_same, command, finished, left_behind, prepared, rows_of, told
 
 from harness.experiment import conduct
 from harness.results import MemberRecord, read_records, write_stack
@@ -117,3 +120,50 @@ def test_a_failed_member_is_tried_again_when_asked(tmp_path, empty_store, undist
     assert outcome.trained == 1
     assert {record.status for record in outcome.records} == {"ok"}
     assert_same(left_behind(folder), undisturbed)
+
+
+STARTED = """
+import json, multiprocessing, sys
+import harness
+
+def work():
+    frame = harness.run("disturbed.yaml", workers={workers})
+    print(json.dumps(sorted(frame.status)))
+
+{guard}
+    process = multiprocessing.get_context("{method}").Process(target=work)
+    process.start()
+    process.join(150)
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_within_a_process_that_was_forked_or_spawned_is_like_any(
+    tmp_path, empty_store, undisturbed, method, workers
+):
+    folder = prepared(tmp_path, store=empty_store)
+    text = STARTED.format(method=method, workers=workers, guard='if __name__ == "__main__":')
+    assert script(folder, text) == ["ok"] * MEMBERS
+    assert_same(left_behind(folder), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_may_use_worker_processes(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    text = 'import json, harness\nprint(json.dumps(sorted(harness.run("disturbed.yaml", workers=2).status)))'
+    assert script(folder, text) == ["ok"] * MEMBERS
+    assert_same(left_behind(folder), undisturbed)
+
+
+def script(folder, text):
+    """What a user's script printed last."""
+    (folder / "script.py").write_text(text)
+    surroundings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=surroundings, capture_output=True, text=True, timeout=LONGEST
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

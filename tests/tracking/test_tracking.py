@@ -96,13 +96,19 @@ def test_a_member_that_was_tried_again_replaces_its_failed_run(root):
     assert rows(root, "SELECT count(*) FROM runs WHERE status = 'RUNNING'") == [(0,)]
 
 
-def test_a_run_that_was_doubled_by_its_server_is_single_again(root):
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_run_that_was_doubled_by_its_server_is_single_again_and_the_finished_one_stays(root, order):
     tracker = Tracker(store_uri(None, root), root)
     experiment = tracker.begin("trial")
-    for _ in range(2):
-        tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=member_tags(record(0)))
+    for finished in order:
+        run = tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=member_tags(record(0)))
+        if finished:
+            tracker.client.log_metric(run.info.run_id, "whole", 1.0)
+            tracker.client.set_terminated(run.info.run_id, "FINISHED")
     project(root, [record(0)])
     assert rows(root, "SELECT status FROM runs WHERE lifecycle_stage = 'active'") == [("FINISHED",)] * 2
+    whole = "SELECT lifecycle_stage FROM runs JOIN metrics USING (run_uuid) WHERE key = 'whole'"
+    assert rows(root, whole) == [("active",)]
 
 
 def test_what_is_no_number_is_a_nan_and_a_tag_never_a_huge_number(root):

@@ -1,0 +1,121 @@
+"""A real MLflow server on this machine, and a proxy before it that answers some calls with an error."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+READY = 120  # seconds
+
+
+class Server:
+    """`mlflow server` on a store of its own, in a process group of its own."""
+
+    def __init__(self, folder: Path, empty_store: Path) -> None:
+        folder.mkdir()
+        self.folder, self.store = folder, folder / "mlflow.db"
+        shutil.copy(empty_store, self.store)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Begin, and come back when it answers."""
+        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--backend-store-uri", f"sqlite:///{self.store}", "--workers", "1"]
+        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        surroundings = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        surroundings["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                words, cwd=self.folder, env=surroundings, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + READY
+        while not self.answers():
+            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+            time.sleep(0.2)
+
+    def answers(self) -> bool:
+        """Whether it is up."""
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
+        except OSError:
+            return False
+
+    def send(self, number: int) -> None:
+        """A signal to it and all its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.send(signal.SIGKILL)
+        self.process.wait(30)
+
+
+@contextmanager
+def flaky(target: str, faults: dict[int, tuple[int, bool]], period: int):
+    """A proxy that answers call `n` of every `period` with a status of its own.
+
+    Args:
+        target: what it passes calls on to.
+        faults: n -> (status, whether the call is passed on all the same, and its answer thrown away).
+        period: how many calls there are before it begins again.
+
+    Yields:
+        Its address, and the list of the statuses that it made up.
+    """
+    made_up: list[int] = []
+    calls, one_at_a_time = iter(range(10**9)), threading.Lock()
+
+    class Proxy(BaseHTTPRequestHandler):
+        def answer(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with one_at_a_time:
+                status, passed = faults.get(next(calls) % period, (0, True))
+            content, kind = b"", "application/json"
+            if passed:
+                found, content, kind = passed_on(self.command, target + self.path, dict(self.headers), body)
+            if status:
+                made_up.append(status)
+                content = b"{}"
+            self.send_response(status or found)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = answer
+
+        def log_message(self, *arguments):
+            pass
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    proxy.daemon_threads = True
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}", made_up
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def passed_on(method: str, address: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, str]:
+    """The real answer: status, content and its kind."""
+    kept = {name: value for name, value in headers.items() if name.lower() not in ("host", "connection")}
+    request = urllib.request.Request(address, data=body or None, headers=kept, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read(), answer.headers.get("Content-Type", "")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), error.headers.get("Content-Type", "")
