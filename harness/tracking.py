@@ -27,11 +27,12 @@ ROWS_PER_MEMBER = 200  # each costs a quarter of a millisecond; a run costs thir
 SHOWN_UNITS = 8
 KEY_TAG, KIND_TAG = "harness.key", "harness.kind"
 LOG_SCALED = ("rho", "beta", "learning_rate")
-TIMEOUTS = {  # seconds: a server that is not there must not hold anything up for minutes
+SETTINGS = {  # seconds: a server that is not there must not hold anything up for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may be one JSON document
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
@@ -388,7 +389,7 @@ def _local_file(uri: str) -> Path | None:
 
 
 def _quiet() -> None:
-    for name, value in TIMEOUTS.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import logging
 

@@ -2,12 +2,14 @@
 
     python experiments/benchmarks/soak.py --members 5000 --kill-every 60
 
-Prints one JSON document: members, kills, wall time, how often each was trained, the store's runs and rows, and the
-largest resident memory of the driver and of a worker after each restart.
+The kills end when every member is on disk: logging what is left and the report of thousands of members take longer
+than a minute. Prints one JSON document: members, kills, wall time, records, the store's runs and rows, and the largest
+resident memory of the driver and of a worker in each run. A folder that has a part of it is gone on with.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -44,13 +46,14 @@ def main() -> None:
     seeds = -(-chosen.members // VARIANTS)
     (folder / "soak.yaml").write_text(EXPERIMENT.format(seeds=seeds, epochs=chosen.epochs))
     started, memory = time.monotonic(), []
-    while not _ended(folder, chosen.kill_every, memory):
+    while not _ended(folder, chosen.kill_every, memory, seeds * VARIANTS):
         pass
     print(json.dumps(_counted(folder, seeds * VARIANTS, len(memory) - 1, time.monotonic() - started, memory), indent=1))
 
 
-def _ended(folder: Path, seconds: float, memory: list[dict[str, float]]) -> bool:
-    """One run, killed after so many seconds; whether it came to its end before."""
+def _ended(folder: Path, seconds: float, memory: list[dict[str, float]], members: int) -> bool:
+    """One run, killed after so many seconds if members are missing; whether it came to its end."""
+    seconds = math.inf if _done(folder) == members else seconds
     code = "import sys; sys.argv = ['harness', 'run', 'soak.yaml', '--json']; from harness.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2].resolve())}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.DEVNULL)

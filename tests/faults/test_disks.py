@@ -52,6 +52,7 @@ def test_a_file_that_does_not_fit_is_not_there_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undisturbed):
     """The store of 1.4 MB cannot take one page more; results and report are smaller than that."""
     folder = prepared(tmp_path, store=empty_store)

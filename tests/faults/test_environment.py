@@ -29,6 +29,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_store, undisturbed):
     wrapper = ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
     if (
