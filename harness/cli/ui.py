@@ -34,15 +34,18 @@ def ui(
 
 
 def _page(uri: str, experiment: str) -> str:
-    """The runs of the experiment: MLflow would open an empty page of traces."""
-    from harness.tracking import experiment_id, experiment_names
+    """The charts of the experiment by variant: MLflow would open an empty page of traces."""
+    from harness.tracking import VIEW, experiment_id, experiment_names, has_view
 
     name = _name(experiment) if experiment else next(iter(experiment_names(uri)), "")
     found = experiment_id(uri, name) if name else None
     if experiment and found is None:
         known = ", ".join(experiment_names(uri)) or "none"
         raise HarnessError(f"{uri}: no experiment is called {name!r}. Known: {known}")
-    return f"#/experiments/{found}/runs?workflowType=machine_learning" if found else ""
+    if not found:
+        return ""
+    view = f"&compareRunsMode=CHART&viewStateShareKey={VIEW}" if has_view(uri, found) else ""
+    return f"#/experiments/{found}/runs?workflowType=machine_learning{view}"
 
 
 def _name(experiment: str) -> str:

@@ -1,5 +1,6 @@
 """MLflow is a projection of the results: logging the same again adds nothing, and what is lost comes back."""
 
+import json
 import math
 import shutil
 import sqlite3
@@ -8,7 +9,17 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.results import MemberRecord
-from harness.tracking import Tracker, create_store, experiment_id, member_metrics, member_tags, move_paths, store_uri
+from harness.tracking import (
+    Tracker,
+    create_store,
+    experiment_id,
+    grouped_view,
+    has_view,
+    member_metrics,
+    member_tags,
+    move_paths,
+    store_uri,
+)
 
 
 @pytest.fixture(scope="session")
@@ -193,3 +204,21 @@ def test_names_of_mlflow_are_kept_in_its_alphabet(root):
     odd = record(0, history={"step": [0.0], "loss/naïve <b>": [1.0]}, unit_history={})
     project(root, [odd])
     assert rows(root, "SELECT count(*) FROM metrics WHERE key LIKE 'loss/na%'") == [(1,)]
+
+
+def test_the_store_keeps_a_view_by_variant_that_a_link_opens(root):
+    """The page's own state: members alone, grouped by the tag `variant`, each group folded."""
+    experiment = project(root, [record(0), record(1)])
+    uri = store_uri(None, root)
+    assert has_view(uri, experiment)
+    assert not has_view(uri, "0")
+    ((view,),) = rows(root, "SELECT value FROM experiment_tags WHERE key = 'mlflow.sharedViewState.variants'")
+    state = json.loads(view)
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "variant"}]
+    assert state["groupsExpanded"] == {"tag.variant.as_posted bn=on": False}
+
+
+def test_the_view_of_many_variants_fits_a_tag():
+    view = grouped_view([record(index, variant=f"variant {index} " + "x" * 100) for index in range(500)])
+    assert len(view) <= 5000
+    assert json.loads(view)["groupsExpanded"]
