@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 READY = 120  # seconds
+OWN = ("host", "connection", "content-length", "transfer-encoding")  # of each connection, not of the request
 
 
 class Server:
@@ -80,7 +81,7 @@ def flaky(target: str, faults: dict[int, tuple[int, bool]], period: int):
 
     class Proxy(BaseHTTPRequestHandler):
         def answer(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = content_of(self.rfile, self.headers)
             with one_at_a_time:
                 status, passed = faults.get(next(calls) % period, (0, True))
             content, kind = b"", "application/json"
@@ -110,9 +111,21 @@ def flaky(target: str, faults: dict[int, tuple[int, bool]], period: int):
         proxy.server_close()
 
 
+def content_of(stream, headers) -> bytes:
+    """The body of a request; uploads come in chunks, each with its length before it."""
+    if headers.get("Transfer-Encoding") != "chunked":
+        return stream.read(int(headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(stream.readline(), 16):
+        body += stream.read(size)
+        stream.readline()
+    stream.readline()
+    return body
+
+
 def passed_on(method: str, address: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, str]:
     """The real answer: status, content and its kind."""
-    kept = {name: value for name, value in headers.items() if name.lower() not in ("host", "connection")}
+    kept = {name: value for name, value in headers.items() if name.lower() not in OWN}
     request = urllib.request.Request(address, data=body or None, headers=kept, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:

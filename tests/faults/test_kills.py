@@ -36,16 +36,22 @@ def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed
 def test_a_run_that_is_killed_at_random_moments_is_resumed_to_the_same_store(
     tmp_path, undisturbed, usual_seconds, record_property, seed
 ):
-    """Three runs, killed anywhere from the start of the interpreter to the report; then one to the end."""
-    folder, moments, kills = prepared(tmp_path), random.Random(seed), 0
-    for _ in range(3):
-        process = command(folder, PAUSE="0.05")
+    """Three runs, killed anywhere from the start of the interpreter to the report; then one to the end.
+
+    A machine that is faster than it was when `usual_seconds` was taken may be done before: then sooner, and from new.
+    """
+    folder, moments, kills, longest = prepared(tmp_path), random.Random(seed), 0, 0.8 * usual_seconds
+    for attempt in range(12):
+        process = command(folder, *(["--fresh"] if attempt and not kills else []), PAUSE="0.05")
         try:
-            process.communicate(timeout=moments.uniform(0.2, 0.8 * usual_seconds))
+            process.communicate(timeout=moments.uniform(0.2, longest))
+            longest *= 0.7
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate(timeout=LONGEST)
             kills += 1
+        if kills and attempt >= 2:
+            break
     record_property("kills", kills)
     assert kills
     assert finished(folder)["done"] == MEMBERS
