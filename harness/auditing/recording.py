@@ -257,5 +257,15 @@ def _with_first(output: Any, value: Tensor) -> Any:
     return output
 
 
-TRANSPARENT = {"__get__", "requires_grad_", "retain_grad", "cpu", "contiguous", "expand_as", "type_as", "unflatten"}
+TRANSPARENT = {
+    "__get__",
+    "detach",
+    "requires_grad_",
+    "retain_grad",
+    "cpu",
+    "contiguous",
+    "expand_as",
+    "type_as",
+    "unflatten",
+}
 OURS = ("/torch/", "/harness/auditing/", "/harness/capture/", "/harness/remedies/", "/contextlib.py")

@@ -1,12 +1,13 @@
 """The weight of a penalty beside the reconstruction: gradient norms at the bottleneck, at birth and while it trains."""
 
 import math
-import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.borrowing import borrowed, same_randomness
 from harness.auditing.bounds import Bounds
@@ -17,7 +18,8 @@ from harness.diagnosis.findings import Finding
 
 PROBES = (0, 50, 300)
 BATCHES = 3
-MOST_SECONDS = 9.0  # what training all seeds may cost before the remaining probes are left undecided
+MOST_WORK = 5e10  # additions and multiplications a seed: seconds; counted, so that a busy machine decides nothing
+PASSES = 30  # over every parameter in an optimiser's step, about
 
 
 @dataclass
@@ -47,18 +49,26 @@ def _follow(
 ) -> None:
     size = min(int(case.training()["batch_size"]), len(rows))
     optimiser = _optimiser(case, model)
-    started = time.monotonic()
-    draw = torch.Generator().manual_seed(seed)
+    draw, last = torch.Generator().manual_seed(seed), max(probes)
     for step in range(max(probes) + 1):
         if step in probes:
             for _ in range(BATCHES):
                 _measure(case, model, _rows(rows, size, draw), found, step)
-        if step == max(probes) or time.monotonic() - started > MOST_SECONDS / 3:
+        if step >= last:
             break
-        _step(case, model, optimiser, _rows(rows, size, draw))
+        with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
+            _step(case, model, optimiser, _rows(rows, size, draw))
+        if isinstance(work, FlopCounterMode):
+            last = min(last, _affordable(model, work))
     if step < max(probes):
         for each in found.values():
-            each.stopped = f"training was stopped after {step} steps to stay within seconds"
+            each.stopped = f"training was stopped after {step} steps: more would take this model minutes"
+
+
+def _affordable(model: nn.Module, work: FlopCounterMode) -> int:
+    """How many training steps are within bounds, from what the first one did: a property of the case alone."""
+    a_step = work.get_total_flops() + PASSES * sum(each.numel() for each in model.parameters())
+    return max(1, int(MOST_WORK / max(1, a_step)))
 
 
 def _rows(rows: Tensor, size: int, draw: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ def phrase(effect: Effect) -> str:
     'batchnorm on (against off) -50 points [-60, -40], adjusted p .002, 10 seeds'
     """
     unit = 100 if effect.outcome in ("collapsed", "live_fraction") else 1
-    form = "+.0f" if unit == 100 else "+.2f"
+    form = _form(unit * effect.estimate) if unit == 100 else "+.2f"
     bounds = f"[{_signed(effect.low * unit, form)}, {_signed(effect.high * unit, form)}]"
     if not math.isfinite(effect.low):
         bounds = f"({effect.interval})"
@@ -128,7 +128,13 @@ def _listed(effects: Sequence[Effect]) -> str:
 def _brief(effect: Effect) -> str:
     if not math.isfinite(effect.low):
         return f"{_named(effect)} {effect.interval}"
-    return f"{_named(effect)} {_signed(100 * effect.low, '+.0f')} to {_signed(100 * effect.high, '+.0f')}"
+    form = _form(100 * max(abs(effect.low), abs(effect.high)))
+    return f"{_named(effect)} {_signed(100 * effect.low, form)} to {_signed(100 * effect.high, form)}"
+
+
+def _form(points: float) -> str:
+    """Whole points, and a decimal where they are few."""
+    return "+.0f" if abs(points) >= 9.5 else "+.1f"
 
 
 def _named(effect: Effect) -> str:

@@ -67,7 +67,7 @@ def _sentences(seeds: int, tests: int, least: float, needed: int, detectable: di
         found.append(
             f"A response that one seed in ten shows is absent from {0.9**seeds:.0%} of experiments of this size."
         )
-    shown = ", ".join(f"{factor} {size:.2f}" for factor, size in detectable.items())
+    shown = ", ".join(f"{factor} {size:.2g}" for factor, size in detectable.items())
     if shown:
         found.append(
             f"Smaller changes of the share collapsed than these would be missed in 1 of 5 repetitions: {shown}."

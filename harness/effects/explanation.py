@@ -101,7 +101,7 @@ def _born_dead(judged: Sequence[MemberRecord]) -> Sentence | None:
         return None
     dead = sum(step == 0 for step in units)
     return Sentence(
-        f"At initialisation {dead} of {len(units)} units ({dead / len(units):.0%}) were constant on the held-out rows "
+        f"At initialisation {dead} of {len(units)} units ({dead / len(units):.1%}) were constant on the held-out rows "
         "and stayed so.",
         {"units": len(units), "dead_at_birth": dead},
     )

@@ -162,8 +162,10 @@ def _report(results: Results, effects: Any, folder: Path) -> Path:
 
 
 def _note(folder: Path) -> str:
+    """The report in short, from its answer on: MLflow's page shows a few lines, and the rest when asked."""
     markdown = folder / "report.md"
-    return markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
+    text = markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
+    return text[max(0, text.find("- **How often**")) :]
 
 
 def _facts(results: Results) -> dict[str, Any]:

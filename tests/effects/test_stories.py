@@ -91,7 +91,7 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     (paragraph,) = explain(records, AUDIT)
     told_in_order = [
         "The audit of the penalty finds wrong layer: dec1 is penalised.",
-        "At initialisation 8 of 32 units (25%) were constant on the held-out rows and stayed so.",
+        "At initialisation 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
         "16 more died in training, half of them by step 20.",
         "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
