@@ -3,7 +3,6 @@
 Everything is found by tag and logged with stored timestamps, so that logging the same results again adds nothing.
 """
 
-import json
 import math
 import os
 import sqlite3
@@ -20,15 +19,14 @@ from harness.errors import HarnessError
 from harness.results import MemberRecord, slug
 from harness.results.faults import reached
 from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
+from harness.views import KIND_TAG, VIEW_TAG, views
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 ROWS_PER_MEMBER = 200  # each costs a quarter of a millisecond; a run costs thirty
 SHOWN_UNITS = 8
-KEY_TAG, KIND_TAG = "harness.key", "harness.kind"
-VIEW, VIEW_TAG = "variants", "mlflow.sharedViewState.variants"  # MLflow opens a view that a link names by such a tag
-LONGEST_TAG = 5000  # characters
+KEY_TAG = "harness.key"
 LOG_SCALED = ("rho", "beta", "learning_rate")
 SETTINGS = {  # seconds: a server that is not there must not hold anything up for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -133,7 +131,8 @@ class Tracker:
             known = self._known(experiment)
             parent = self._parent(experiment, name, known.get(f"parent:{name}"), records)
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
-            self.client.set_experiment_tag(experiment, VIEW_TAG, grouped_view(records))
+            for view, state in views(records).items():
+                self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
             for record in records:
                 self._log_member(experiment, parent, record)
                 on_member()
@@ -282,23 +281,6 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
     }
 
 
-def grouped_view(records: Sequence[MemberRecord]) -> str:
-    """The state of MLflow's page that shows members by variant, mean and range over seeds, as that page stores it."""
-    state: dict[str, Any] = {
-        "searchFilter": f"tags.`{KIND_TAG}` = 'member'",
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "variant"}]},
-        "selectedColumns": ["metrics.`collapse/live_units`", "metrics.`health/r2`", "tags.`verdict`"],
-        "runsHiddenMode": "FIRST_20_RUNS",
-    }
-    folded: dict[str, bool] = {}
-    for variant in dict.fromkeys(record.variant for record in records):
-        longer = {**folded, f"tag.variant.{variant}": False}
-        if len(json.dumps({**state, "groupsExpanded": longer})) > LONGEST_TAG:
-            break
-        folded = longer
-    return json.dumps({**state, "groupsExpanded": folded})
-
-
 def member_parameters(record: MemberRecord) -> dict[str, Any]:
     """The levels and the seed, and the logarithm of what is spaced by it."""
     logs = {
@@ -370,14 +352,14 @@ def experiment_id(uri: str, name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def has_view(uri: str, experiment: str) -> bool:
-    """Whether a local store has the view of an experiment by variant; an older one has not."""
+def stored_views(uri: str, experiment: str) -> list[str]:
+    """The views of an experiment that a local store keeps, read without loading MLflow; an older store has none."""
     path = _local_file(uri)
     if path is None or not path.exists():
-        return False
+        return []
+    query = "SELECT key FROM experiment_tags WHERE experiment_id = ? AND key LIKE ? ORDER BY key DESC"
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        query = "SELECT 1 FROM experiment_tags WHERE key = ? AND experiment_id = ?"
-        return connection.execute(query, (VIEW_TAG, experiment)).fetchone() is not None
+        return [str(key).rpartition(".")[2] for (key,) in connection.execute(query, (experiment, f"{VIEW_TAG}.%"))]
 
 
 def experiment_names(uri: str) -> list[str]:

@@ -28,24 +28,27 @@ def ui(
         print(f"The store is a server: open {uri}")
         return
     _check_port(port)
-    page = _page(uri, experiment)
-    print(f"MLflow UI: http://127.0.0.1:{port}/{page}\nCtrl-C ends it.", flush=True)
+    for view, page in _pages(uri, experiment).items():
+        print(f"{view:<23} http://127.0.0.1:{port}/{page}")
+    print("Ctrl-C ends it.", flush=True)
     raise typer.Exit(_serve(uri, port))
 
 
-def _page(uri: str, experiment: str) -> str:
-    """The charts of the experiment by variant: MLflow would open an empty page of traces."""
-    from harness.tracking import VIEW, experiment_id, experiment_names, has_view
+def _pages(uri: str, experiment: str) -> dict[str, str]:
+    """What is shown -> where: the experiment's runs (MLflow would open an empty page of traces), and its stored views."""
+    from harness.tracking import experiment_id, experiment_names, stored_views
 
     name = _name(experiment) if experiment else next(iter(experiment_names(uri)), "")
     found = experiment_id(uri, name) if name else None
     if experiment and found is None:
         known = ", ".join(experiment_names(uri)) or "none"
         raise HarnessError(f"{uri}: no experiment is called {name!r}. Known: {known}")
-    if not found:
-        return ""
-    view = f"&compareRunsMode=CHART&viewStateShareKey={VIEW}" if has_view(uri, found) else ""
-    return f"#/experiments/{found}/runs?workflowType=machine_learning{view}"
+    if found is None:
+        return {"MLflow UI:": ""}
+    runs = f"#/experiments/{found}/runs?workflowType=machine_learning"
+    by_view = {f"MLflow UI, by {view}:": view for view in stored_views(uri, found)}
+    shown = {text: f"{runs}&compareRunsMode=CHART&viewStateShareKey={view}" for text, view in by_view.items()}
+    return {**shown, "MLflow UI, all runs:": runs}
 
 
 def _name(experiment: str) -> str:

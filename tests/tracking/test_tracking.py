@@ -13,13 +13,13 @@ from harness.tracking import (
     Tracker,
     create_store,
     experiment_id,
-    grouped_view,
-    has_view,
     member_metrics,
     member_tags,
     move_paths,
     store_uri,
+    stored_views,
 )
+from harness.views import views
 
 
 @pytest.fixture(scope="session")
@@ -206,19 +206,20 @@ def test_names_of_mlflow_are_kept_in_its_alphabet(root):
     assert rows(root, "SELECT count(*) FROM metrics WHERE key LIKE 'loss/na%'") == [(1,)]
 
 
-def test_the_store_keeps_a_view_by_variant_that_a_link_opens(root):
-    """The page's own state: members alone, grouped by the tag `variant`, each group folded."""
-    experiment = project(root, [record(0), record(1)])
+def test_the_store_keeps_the_views_that_a_link_opens(root):
+    """The page's own state: members alone, grouped by the tag `variant`, each group folded; and factors side by side."""
+    experiment = project(root, [record(0), record(1, levels={"penalty": "none", "beta": 0.001})])
     uri = store_uri(None, root)
-    assert has_view(uri, experiment)
-    assert not has_view(uri, "0")
-    ((view,),) = rows(root, "SELECT value FROM experiment_tags WHERE key = 'mlflow.sharedViewState.variants'")
-    state = json.loads(view)
-    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "variant"}]
-    assert state["groupsExpanded"] == {"tag.variant.as_posted bn=on": False}
+    assert stored_views(uri, experiment) == ["variants", "factors"]
+    assert stored_views(uri, "0") == []
+    kept = dict(rows(root, "SELECT key, value FROM experiment_tags WHERE key LIKE 'mlflow.sharedViewState.%'"))
+    grouped, factors = (json.loads(kept[f"mlflow.sharedViewState.{view}"]) for view in ("variants", "factors"))
+    assert grouped["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "variant"}]
+    assert grouped["groupsExpanded"] == {"tag.variant.as_posted bn=on": False}
+    assert factors["compareRunCharts"][0]["selectedParams"] == ["penalty"]  # beta does not vary
 
 
 def test_the_view_of_many_variants_fits_a_tag():
-    view = grouped_view([record(index, variant=f"variant {index} " + "x" * 100) for index in range(500)])
+    view = views([record(index, variant=f"variant {index} " + "x" * 100) for index in range(500)])["variants"]
     assert len(view) <= 5000
     assert json.loads(view)["groupsExpanded"]

@@ -1,0 +1,73 @@
+"""What MLflow's page shows first: views of an experiment, in the form in which that page stores one that is shared.
+
+A link that names a view (`viewStateShareKey`) opens it; the page reads it from a tag of the experiment.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness.results.records import MemberRecord
+
+KIND_TAG = "harness.kind"
+VIEW_TAG = "mlflow.sharedViewState"
+LONGEST_TAG = 5000  # characters
+LOADED = 100  # runs that the page shows at a time
+
+
+def views(records: Sequence[MemberRecord]) -> dict[str, str]:
+    """View -> the page's state as JSON.
+
+    `variants`: members grouped by variant, a line the mean over seeds and a band from the least to the largest.
+    `factors`: one line a member through its factors, its live units and its R2 (parallel coordinates).
+    """
+    return {"variants": _grouped(records), "factors": json.dumps({**MEMBERS, **_parallel(records)})}
+
+
+def _grouped(records: Sequence[MemberRecord]) -> str:
+    """Every group folded, as far as a tag is long."""
+    grouping = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "variant"}]}
+    folded: dict[str, bool] = {}
+    state = json.dumps({**MEMBERS, "groupBy": grouping, "groupsExpanded": folded})
+    for variant in dict.fromkeys(record.variant for record in records):
+        folded[f"tag.variant.{variant}"] = False
+        longer = json.dumps({**MEMBERS, "groupBy": grouping, "groupsExpanded": folded})
+        if len(longer) > LONGEST_TAG:
+            break
+        state = longer
+    return state
+
+
+def _parallel(records: Sequence[MemberRecord]) -> dict[str, Any]:
+    chart = {
+        "type": "PARALLEL",
+        "uuid": "factors",
+        "metricSectionId": "factors",
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": LOADED,
+        "showAllRuns": True,
+        "selectedParams": _varied(records),
+        "selectedMetrics": ["collapse/live_units", "health/r2"],
+    }
+    section = {"uuid": "factors", "name": "Factors and outcomes", "display": True, "isReordered": False}
+    return {"compareRunCharts": [chart], "compareRunSections": [section], "isAccordionReordered": True}
+
+
+def _varied(records: Sequence[MemberRecord]) -> list[str]:
+    """The factors that have several levels."""
+    found: dict[str, set[object]] = {}
+    for record in records:
+        for name, level in record.levels.items():
+            found.setdefault(name, set()).add(level)
+    return [name for name, levels in found.items() if len(levels) > 1]
+
+
+# sorted by name, the page lists members side by side; by time it would fold them into their parent
+MEMBERS: dict[str, Any] = {
+    "searchFilter": f"tags.`{KIND_TAG}` = 'member'",
+    "orderByKey": "tags.`mlflow.runName`",
+    "orderByAsc": True,
+    "selectedColumns": ["metrics.`collapse/live_units`", "metrics.`health/r2`", "tags.`verdict`"],
+    "runsHiddenMode": "FIRST_20_RUNS",
+}
