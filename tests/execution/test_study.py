@@ -31,6 +31,26 @@ class Dead(nn.Module):
         return self.back(torch.relu(self.code(values)))
 
 
+class Magnified(nn.Module):
+    """Its first unit is a thousand and what float32 leaves of a trillionth; normalisation makes that a code."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.normalise, self.back = Offset(), nn.BatchNorm1d(3, 1e-12, 1.0, affine=False), nn.Linear(3, 6)
+
+    def forward(self, values):
+        return self.back(torch.relu(self.normalise(self.code(values))))
+
+
+class Offset(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, values):
+        return self.linear(values) * torch.tensor([1e-4, 1.0, 1.0]) + torch.tensor([1e3, 0.0, 0.0])
+
+
 def losses(model, batch, weight):
     return {"reconstruction": ((model(batch) - batch) ** 2).mean() * weight}
 
@@ -51,6 +71,14 @@ def test_a_unit_that_is_dead_at_birth_is_said_to_be():
     assert record.history["step"] == [0.0, 6.0, 12.0, 18.0, 24.0]
     assert len(record.unit_history["mutual_information/first"]) == 5
     assert all(row[0] == 0 for row in record.unit_history["activation_frequency"])
+
+
+def test_a_unit_is_judged_before_its_normalisation_too():
+    (record,) = study(StackSpec(replace(CASE, model=Magnified), None, members({})))
+    units = record.diagnosis["units"]
+    assert units[0]["standard_deviation"] > 0.1  # it looks alive behind the normalisation
+    assert [unit["verdict"] == "alive" for unit in units] == [False, True, True]
+    assert record.live_units == 2
 
 
 def test_a_member_that_diverges_is_a_row_with_its_step_and_the_others_are_as_without_it():
