@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -238,10 +239,15 @@ def _name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 def _operation(name: str, site: Site) -> Operation:
-    frame = sys._getframe(2)
-    while frame.f_back is not None and any(part in frame.f_code.co_filename for part in OURS):
-        frame = frame.f_back
-    return Operation(name, site, frame.f_code.co_filename, frame.f_lineno)
+    """The call with the author's line: the nearest one below the evaluation of the loss that is not ours."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and any(part in frame.f_code.co_filename for part in OURS):
+        frame = None if frame.f_code.co_filename.endswith(EVALUATES) else frame.f_back
+    return (
+        Operation(name, site, "", 0)
+        if frame is None
+        else Operation(name, site, frame.f_code.co_filename, frame.f_lineno)
+    )
 
 
 def _first(output: Any) -> Tensor | None:
@@ -269,3 +275,4 @@ TRANSPARENT = {
     "unflatten",
 }
 OURS = ("/torch/", "/harness/auditing/", "/harness/capture/", "/harness/remedies/", "/contextlib.py")
+EVALUATES = "/harness/auditing/evaluating.py"

@@ -89,7 +89,7 @@ def place_of(
     mine = [each for each in operations if any(_made_of(each.site, site) for site in wanted)]
     named = [each for each in mine if each.name in names]
     chosen = named[-1 if last else 0] if named else (mine[0] if mine and not names else None)
-    return None if chosen is None else Place(chosen.file, chosen.line)
+    return Place(chosen.file, chosen.line) if chosen is not None and chosen.file else None
 
 
 def _made_of(site: Site, origin: Site) -> bool:
