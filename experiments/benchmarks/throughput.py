@@ -35,6 +35,7 @@ from harness.remedies import treat
 from harness.remedies.anatomy import build
 from harness.training import stackability
 from harness.training.stacked import Stacked
+from harness.training.train import gathered
 
 STACK = 64
 BATCH = 64
@@ -92,7 +93,7 @@ def stacked(case: Case, members: int, rows: Tensor) -> Callable[[int], int]:
         for engine, order in zip(engines, orders, strict=True):
             for step in range(steps):
                 start = (step * BATCH) % (len(rows) - BATCH)
-                engine.step(rows[order[:, start : start + BATCH]])
+                engine.step(gathered(rows, order[:, start : start + BATCH]))
         return steps * sum(few)
 
     return work

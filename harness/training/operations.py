@@ -1,0 +1,117 @@
+"""The operations of a step as a graph: built from the calls that were noted, freed of what changes nothing, run."""
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
+
+from harness.training.simplifying import simplify
+
+if TYPE_CHECKING:
+    from harness.training.tracing import Call
+
+
+class OperationList:
+    """Operations in their order, without Python's part in finding them.
+
+    Args:
+        graph: the operations.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        self._run = graph.forward
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """The results, nested as the function nested them."""
+        with torch.no_grad():
+            return self._run(*inputs)
+
+
+def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) -> OperationList | None:
+    """The list of these calls, or None where Python looked at a number, which another step may find otherwise.
+
+    Args:
+        calls: what was called, in order.
+        inputs: the tensors that differ from step to step.
+        result: what came out, nested.
+    """
+    if any(_looks_at_numbers(call.result) for call in calls):
+        return None
+    builder = _Builder(inputs)
+    for call in calls:
+        builder.add(call)
+    builder.graph.output(map_aggregate(result, builder.node_of))
+    simplify(builder.graph, builder.changed)
+    return OperationList(GraphModule(builder.constants, builder.graph))
+
+
+class _Builder:
+    """Calls become nodes; a tensor that is no input and no result is a constant."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.graph, self.constants, self.changed = Graph(), torch.nn.Module(), set[int]()
+        self._nodes: dict[int, Node] = {}
+        self._kept: list[Tensor] = []
+        for index, each in enumerate(inputs):
+            self._note(self.graph.placeholder(f"input_{index}"), each)
+
+    def add(self, call: "Call") -> None:
+        """One call, with its results."""
+        args, kwargs = map_aggregate((call.args, call.kwargs), self.node_of)
+        node = self.graph.call_function(call.operation, args, kwargs)
+        written = _written_to(call)
+        node.meta["writes"] = bool(written)
+        self.changed |= {_storage(each) for each in written}
+        if isinstance(call.result, Tensor):
+            self._note(node, call.result)
+        elif isinstance(call.result, tuple | list):
+            for index, each in enumerate(call.result):
+                if isinstance(each, Tensor):
+                    self._note(self.graph.call_function(operator.getitem, (node, index)), each)
+
+    def node_of(self, value: Any) -> Any:
+        """The node of a tensor; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._nodes:
+            name = f"constant_{len(self._kept)}"
+            self.constants.register_buffer(name, value)
+            self._note(self.graph.get_attr(name), value)
+            self._kept.append(value)
+        return self._nodes[id(value)]
+
+    def _note(self, node: Node, value: Tensor) -> None:
+        node.meta["form"] = (tuple(value.shape), tuple(value.stride()), value.dtype)
+        node.meta["place"] = (_storage(value), value.storage_offset())
+        node.meta["dense"] = value.is_contiguous()
+        self._nodes[id(value)] = node
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _written_to(call: "Call") -> list[Tensor]:
+    """The tensors that an operation changes: by its schema, or by what the schema keeps to itself."""
+    unsaid = [call.args[position] for position in UNSAID_WRITES.get(call.operation, ())]
+    named = zip(call.operation._schema.arguments, call.args, strict=False)
+    given = [*named, *((each, call.kwargs.get(each.name)) for each in call.operation._schema.arguments)]
+    said = [value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write]
+    return [value for value in (*said, *unsaid) if isinstance(value, Tensor)]
+
+
+def _looks_at_numbers(result: Any) -> bool:
+    each = result if isinstance(result, tuple | list) else [result]
+    return any(value is not None and not isinstance(value, Tensor) for value in each)
+
+
+# the running mean and variance, which these change though their schemas call them pure
+UNSAID_WRITES: dict[Any, tuple[int, ...]] = {
+    torch.ops.aten.native_batch_norm.default: (3, 4),
+    torch.ops.aten.cudnn_batch_norm.default: (3, 4),
+    torch.ops.aten.miopen_batch_norm.default: (3, 4),
+}

@@ -1,0 +1,158 @@
+"""What changes no number is taken out of a list of operations, and what can is done in place.
+
+Every pass leaves all results bit for bit as they were; storages that the program itself changes are left alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+aten = torch.ops.aten
+Changed = set[int]
+
+
+def simplify(graph: Graph, changed: Changed) -> None:
+    """All passes, in the order in which each helps the next.
+
+    Args:
+        graph: its nodes know the form and the storage of what they give.
+        changed: storages that the program changes.
+    """
+    for tidy in PASSES:
+        tidy(graph, changed)
+    graph.eliminate_dead_code(_mutates)
+    work_in_place(graph, changed)
+
+
+def merge_views(graph: Graph, changed: Changed) -> None:
+    """Two views of the same numbers in the same form are one."""
+    first: dict[Any, Node] = {}
+    for node in graph.nodes:
+        if "form" not in node.meta or _mutates(node):
+            continue
+        known = first.setdefault((node.meta["place"], node.meta["form"]), node)
+        if known is not node and node.op == "call_function":
+            node.replace_all_uses_with(known)
+
+
+def drop_ones(graph: Graph, changed: Changed) -> None:
+    """A product with one is the other factor."""
+    ones: set[Node] = set()
+    for node in graph.nodes:
+        source = node.args[0] if node.args else None
+        if node.target is aten.ones_like.default:
+            ones.add(node)
+        elif node.target in VIEWS and source in ones:
+            ones.add(node)
+        elif node.target in PRODUCTS and _storage(node.args[0]) not in changed:
+            for factor, other in (node.args[:2], node.args[1::-1]):
+                if (other in ones or other == 1) and _same_form(node, factor):
+                    node.replace_all_uses_with(factor)
+                    break
+
+
+def merge_repeats(graph: Graph, changed: Changed) -> None:
+    """The same operation on the same numbers is done once."""
+    first: dict[Any, Node] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and "form" in node.meta and _is_pure(node, changed):
+            known = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if known is not node:
+                node.replace_all_uses_with(known)
+
+
+def work_in_place(graph: Graph, changed: Changed) -> None:
+    """An elementwise operation writes over an input that nobody reads again: less memory passes the cache."""
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    tenants: dict[int, list[Node]] = {}
+    for node in order:
+        if "form" in node.meta:
+            tenants.setdefault(_storage(node), []).append(node)
+    for node in list(order):
+        for position in IN_PLACE.get(node.target, ((), None))[0]:
+            if _may_write_over(node, node.args[position], tenants, order, changed):
+                _write_over(graph, node, position, tenants, order)
+                break
+
+
+def _may_write_over(node: Node, target: Any, tenants: Any, order: Any, changed: Changed) -> bool:
+    if not isinstance(target, Node) or not _same_form(node, target) or not target.meta["dense"] or node.kwargs:
+        return False
+    sharers = tenants[_storage(target)]
+    given = any(each.op in ("placeholder", "get_attr") for each in sharers)
+    read_later = any(order[user] > order[node] for each in sharers for user in each.users)
+    overlapping = any(each in sharers and each is not target for each in node.all_input_nodes)
+    return not (given or read_later or overlapping or _storage(target) in changed)
+
+
+def _write_over(graph: Graph, node: Node, position: int, tenants: Any, order: Any) -> None:
+    _, in_place = IN_PLACE[node.target]
+    target = node.args[position]
+    with graph.inserting_before(node):
+        new = in_place(graph, node, position)
+    new.meta, order[new] = dict(node.meta), order[node]
+    node.replace_all_uses_with(new)
+    moved = [new if each is node else each for each in tenants.pop(_storage(node))]
+    for each in moved:
+        each.meta["place"] = (_storage(target), each.meta["place"][1])
+    tenants[_storage(target)].extend(moved)
+    graph.erase_node(node)
+
+
+def _mutates(node: Node) -> bool:
+    return bool(node.meta.get("writes", False)) or node.op in ("placeholder", "output")
+
+
+def _is_pure(node: Node, changed: Changed) -> bool:
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    touched = [node, *node.all_input_nodes]
+    return not (random or _mutates(node) or any("form" in n.meta and _storage(n) in changed for n in touched))
+
+
+def _storage(node: Any) -> int:
+    return int(node.meta["place"][0]) if isinstance(node, Node) and "place" in node.meta else -1
+
+
+def _same_form(one: Any, other: Any) -> bool:
+    return isinstance(other, Node) and bool(one.meta["form"] == other.meta.get("form"))
+
+
+def _method(operation: Any) -> Callable[[Graph, Node, int], Node]:
+    """The operation's own in-place form, the overwritten argument first: only sums and products may be turned."""
+    return lambda graph, node, position: graph.call_function(
+        operation, (node.args[position], *node.args[:position], *node.args[position + 1 :])
+    )
+
+
+def _into(operation: Any, name: str) -> Callable[[Graph, Node, int], Node]:
+    """The operation with a place for its result."""
+    return lambda graph, node, position: graph.call_function(operation, node.args, {name: node.args[position]})
+
+
+VIEWS = {aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.unsqueeze.default}
+PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
+
+PASSES = (merge_views, drop_ones, merge_repeats, merge_views)
+
+# operation -> the arguments that it may write over, and its form that does
+IN_PLACE: dict[Any, tuple[tuple[int, ...], Callable[[Graph, Node, int], Node]]] = {
+    aten.add.Tensor: ((0, 1), _method(aten.add_.Tensor)),
+    aten.mul.Tensor: ((0, 1), _method(aten.mul_.Tensor)),
+    aten.mul.Scalar: ((0,), _method(aten.mul_.Scalar)),
+    aten.sub.Tensor: ((0,), _method(aten.sub_.Tensor)),
+    aten.div.Tensor: ((0,), _method(aten.div_.Tensor)),
+    aten.div.Scalar: ((0,), _method(aten.div_.Scalar)),
+    aten.neg.default: ((0,), _method(aten.neg_.default)),
+    aten.log.default: ((0,), _method(aten.log_.default)),
+    aten.exp.default: ((0,), _method(aten.exp_.default)),
+    aten.relu.default: ((0,), _method(aten.relu_.default)),
+    aten.sigmoid.default: ((0,), _method(aten.sigmoid_.default)),
+    aten.tanh.default: ((0,), _method(aten.tanh_.default)),
+    aten.leaky_relu.default: ((0,), _method(aten.leaky_relu_.default)),
+    aten.threshold_backward.default: ((0,), _into(aten.threshold_backward.grad_input, "grad_input")),
+    aten.sigmoid_backward.default: ((0,), _into(aten.sigmoid_backward.grad_input, "grad_input")),
+    aten.tanh_backward.default: ((0,), _into(aten.tanh_backward.grad_input, "grad_input")),
+    aten.leaky_relu_backward.default: ((0,), _into(aten.leaky_relu_backward.grad_input, "grad_input")),
+}
