@@ -81,13 +81,15 @@ def plain(case: Case, members: int, rows: Tensor) -> Callable[[int], int]:
 
 
 def stacked(case: Case, members: int, rows: Tensor) -> Callable[[int], int]:
-    """The harness: stacks of at most 64, one after the other in one process."""
+    """The harness: stacks of at most 64, filled up as in an experiment, one after the other in one process."""
     found = stackability(case, rows)
     assert found.rule is not None, found.reason
-    sizes = [STACK] * (members // STACK) + ([members % STACK] if members % STACK else [])
+    most = STACK if found.shares else 1
+    sizes = [most] * (members // most) + ([members % most] if members % most else [])
     few = sizes[:2] if len(sizes) > 2 else sizes  # the stacks are alike: two stand for all
-    engines = [Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed) for size in few]
-    orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]) for size in few]
+    filled = [found.filled(size) for size in few]
+    engines = [Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed) for size in filled]
+    orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]) for size in filled]
 
     def work(steps: int) -> int:
         for engine, order in zip(engines, orders, strict=True):

@@ -21,9 +21,6 @@ from harness.training import Snapshot, Stackability, stackability, train
 LARGEST_ABLATION = 32  # units: each costs a forward pass
 LARGEST_EVALUATION = 1500  # held-out rows that a verdict rests on: frequencies down to .0025 can be told from never
 ABLATION_ROWS = 512
-# members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
-# sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise
-PADDED_TO = 8
 
 
 def study(spec: StackSpec, progress: Callable[[int], None] | None = None) -> list[MemberRecord]:
@@ -111,7 +108,9 @@ def _split_group(spec: StackSpec, group: list[tuple[StackMember, Case]], split: 
         return [_Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed) for m in members]
     parts: dict[tuple[float, ...], list[int]] = {}
     for index, case in enumerate(cases):
-        parts.setdefault(tuple(float(case.numbers[name]) for name in sorted(stacking.fixed)), []).append(index)
+        apart = () if stacking.shares else (float(index),)
+        numbers = tuple(float(case.numbers[name]) for name in sorted(stacking.fixed))
+        parts.setdefault((*apart, *numbers), []).append(index)
     return [
         _Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed)
         for part in parts.values()
@@ -138,7 +137,8 @@ def _trained(batch: _Batch, progress: Callable[[int], None]) -> list[MemberRecor
 
 def _padding(batch: _Batch) -> int:
     """How many copies of the last member fill the stack to a size at which nobody's roundings depend on it."""
-    return 0 if batch.stacking.rule is None else -len(batch.members) % PADDED_TO
+    count = len(batch.members)
+    return 0 if batch.stacking.rule is None else batch.stacking.filled(count) - count
 
 
 def _device(name: str) -> str:

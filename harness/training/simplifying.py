@@ -24,6 +24,8 @@ def simplify(graph: Graph, changed: Changed) -> None:
         tidy(graph, changed)
     graph.eliminate_dead_code(_mutates)
     work_in_place(graph, changed)
+    for node in graph.nodes:
+        node.target = SHORTER.get(node.target, node.target)
 
 
 def merge_views(graph: Graph, changed: Changed) -> None:
@@ -42,15 +44,32 @@ def drop_ones(graph: Graph, changed: Changed) -> None:
     ones: set[Node] = set()
     for node in graph.nodes:
         source = node.args[0] if node.args else None
-        if node.target is aten.ones_like.default:
-            ones.add(node)
-        elif node.target in VIEWS and source in ones:
+        if node.target is aten.ones_like.default or (node.target in VIEWS and source in ones):
             ones.add(node)
         elif node.target in PRODUCTS and _storage(node.args[0]) not in changed:
             for factor, other in (node.args[:2], node.args[1::-1]):
-                if (other in ones or other == 1) and _same_form(node, factor):
+                if (other in ones or other == 1) and (_same_form(node, factor) or _only_viewed(node, factor)):
                     node.replace_all_uses_with(factor)
                     break
+
+
+def _only_viewed(product: Node, factor: Any) -> bool:
+    """Whether the factor, laid out otherwise than the product, can be viewed as the product is; the views then are its."""
+    shape, stride, kind = factor.meta["form"]
+    if shape != product.meta["form"][0] or kind != product.meta["form"][2]:
+        return False
+    if any(user.target is not aten.view.default for user in product.users):
+        return False
+    wanted: dict[Node, Any] = {user: user.args[1] for user in product.users}
+    laid_out = torch.empty_strided(shape, stride, device="meta")
+    try:
+        views = {user: laid_out.view(size) for user, size in wanted.items()}
+    except RuntimeError:
+        return False
+    for user, view in views.items():
+        user.meta["form"] = (tuple(view.shape), tuple(view.stride()), kind)
+        user.meta["place"] = factor.meta["place"]
+    return True
 
 
 def merge_repeats(graph: Graph, changed: Changed) -> None:
@@ -135,6 +154,27 @@ VIEWS = {aten.view.default, aten.expand.default, aten._unsafe_view.default, aten
 PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
 
 PASSES = (merge_views, drop_ones, merge_repeats, merge_views)
+
+# the same operations by a shorter way through Python
+SHORTER: dict[Any, Callable[..., Any]] = {
+    aten.bmm.default: torch.bmm,
+    aten.view.default: torch.Tensor.view,
+    aten._unsafe_view.default: torch.Tensor.view,
+    aten.transpose.int: torch.transpose,
+    aten.expand.default: torch.Tensor.expand,
+    aten.permute.default: torch.permute,
+    aten.add.Tensor: torch.add,
+    aten.add_.Tensor: torch.Tensor.add_,
+    aten.mul.Tensor: torch.mul,
+    aten.mul_.Tensor: torch.Tensor.mul_,
+    aten.div.Tensor: torch.div,
+    aten.div_.Tensor: torch.Tensor.div_,
+    aten.sub.Tensor: torch.sub,
+    aten.neg_.default: torch.Tensor.neg_,
+    aten.relu.default: torch.relu,
+    aten.relu_.default: torch.relu_,
+    aten.sum.dim_IntList: torch.sum,
+}
 
 # operation -> the arguments that it may write over, and its form that does
 IN_PLACE: dict[Any, tuple[tuple[int, ...], Callable[[Graph, Node, int], Node]]] = {

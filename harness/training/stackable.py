@@ -19,6 +19,12 @@ from harness.training.alone import Alone
 from harness.training.optimisers import Rule, rule_of
 from harness.training.stacked import Stacked
 
+# members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
+# sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise
+FILLED_TO = 8
+# parameters: larger models fill the processor by themselves, and would fill its memory eight times over
+LARGEST_SHARING = 1 << 16
+
 
 @dataclass(frozen=True)
 class Stackability:
@@ -28,11 +34,25 @@ class Stackability:
         rule: the optimiser that a stack takes over; None when members train alone.
         fixed: numbers that its loss takes as plain floats only: members that differ in them split.
         reason: why members train alone; empty when they stack.
+        shares: False where the model is so large that each member is a stack of its own.
+        normalises: whether the model has buffers, such as the averages of BatchNorm.
     """
 
     rule: Rule | None
     fixed: frozenset[str]
     reason: str
+    shares: bool = True
+    normalises: bool = True
+
+    def filled(self, members: int) -> int:
+        """The size to which copies of the last member fill a stack, so that its bits are those of any other.
+
+        >>> Stackability(None, frozenset(), "").filled(5), Stackability(None, frozenset(), "", normalises=False).filled(1)
+        (8, 2)
+        """
+        if not self.shares:
+            return members
+        return 2 if members == 1 and not self.normalises else members + -members % FILLED_TO
 
 
 def stackability(case: Case, rows: Tensor) -> Stackability:
@@ -42,7 +62,10 @@ def stackability(case: Case, rows: Tensor) -> Stackability:
         case: a treated case.
         rows: training inputs, `[sample, *feature]`.
     """
-    rule = rule_of(case, build(case, 0, rows[:4]))
+    model = build(case, 0, rows[:4])
+    rule = rule_of(case, model)
+    shares = sum(each.numel() for each in model.parameters()) <= LARGEST_SHARING
+    normalises = any(True for _ in model.buffers())
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if _remembers(case, rows):
@@ -52,11 +75,11 @@ def stackability(case: Case, rows: Tensor) -> Stackability:
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset())
     if not failure:
-        return Stackability(rule, frozenset(), "")
+        return Stackability(rule, frozenset(), "", shares, normalises)
     if not keywords or _failure(case, rule, rows, keywords):
         return Stackability(None, frozenset(), failure)
     needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}))
-    return Stackability(rule, needed, "")
+    return Stackability(rule, needed, "", shares, normalises)
 
 
 def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str]) -> str:

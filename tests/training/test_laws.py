@@ -102,6 +102,32 @@ def test_a_member_does_not_know_who_shares_its_stack(forum, split, levels):
         assert torch.equal(value, among_sixteen[name]), name
 
 
+@pytest.mark.parametrize(
+    "levels", [{}, {"penalty": "kl_sigmoid_bottleneck"}, {"dropout": 0.3}, {"batchnorm": "on"}], ids=str
+)
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_stack_that_is_filled_up_has_the_bits_of_any_other(forum, split, levels, members):
+    case = treat(replace(forum, train=TRAIN), levels, split)
+    size = stackability(case, split.train.inputs).filled(members)
+    few = stacked(case, [5] * size, split, torch.float32).engine.state_of(0)
+    many = stacked(case, [*range(20, 30), 5, *range(30, 35)], split, torch.float32).engine.state_of(10)
+    for name, value in few.items():
+        assert torch.equal(value, many[name]), name
+
+
+def test_a_large_model_is_a_stack_of_its_own(forum, split):
+    def build():
+        return torch.nn.Sequential(torch.nn.Linear(100, 400), torch.nn.ReLU(), torch.nn.Linear(400, 100))
+
+    def losses(model, batch):
+        return {"reconstruction": torch.nn.functional.mse_loss(model(batch), batch)}
+
+    large = replace(forum, model=build, losses=losses, bottleneck="0", numbers={}, reconstruction=None)
+    found = stackability(large, split.train.inputs)
+    assert (found.shares, found.filled(1)) == (False, 1)
+    assert stackability(forum, split.train.inputs).shares
+
+
 def test_a_member_that_becomes_nan_leaves_the_others_bit_for_bit_alone(forum, split):
     case = replace(forum, train=TRAIN)
     wild = replace(case, train={**TRAIN, "learning_rate": 1e30})

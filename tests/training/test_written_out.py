@@ -1,0 +1,151 @@
+"""A step written out as a list of operations is the step: same bits, same changes in place, or it is not used."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from harness.training.tracing import Traced
+
+
+def rows(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def traced_and_plain(function, arguments, calls=5):
+    """The last results of five calls, by the list and by the function, on inputs that change each time."""
+    traced, results = Traced(function), []
+    for call in range(calls):
+        given = [each + call for each in arguments]
+        kept = [each.clone() for each in given]
+        results.append((traced("key", *given), given, function(*kept), kept))
+    return traced._lists["key"], results
+
+
+def assert_same_bits(results):
+    for found, given, wanted, kept in results:
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(given, kept, rtol=0, atol=0, equal_nan=True)
+
+
+def two_views_of_what_is_overwritten(x):
+    doubled = x * 2
+    first = doubled[0]
+    return first, doubled + 1, torch.relu(doubled)
+
+
+def overlapping_operands(x):
+    doubled = x * 2
+    return doubled + doubled.T
+
+
+def changes_its_input(x):
+    before = x * 3
+    x.add_(1)
+    x.add_(1)
+    return before, x * 3
+
+
+def ones_and_repeats(x):
+    return (x * torch.ones_like(x)) + (x * 1), torch.exp(x) + torch.exp(x), x.T.T.reshape(x.shape) * 1
+
+
+def broadcast_factors(x):
+    return x * torch.ones_like(x[:1]), x[:1] * torch.ones_like(x), x * 1.0
+
+
+def one_off_in_a_strided_slice(x):
+    slice_ = x[:, :3]
+    return (slice_ * 1).view(6, 1, 3) + x[:, None, :3], (slice_ * 1).sum(1)
+
+
+def integers_stay_integers(x):
+    return (x > 0).long() * 1, (x > 0).long() + 1, (x > 0) * x
+
+
+def into_nan(x):
+    return torch.log(x - 3).sigmoid(), torch.sqrt(x - 3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        two_views_of_what_is_overwritten,
+        overlapping_operands,
+        changes_its_input,
+        ones_and_repeats,
+        broadcast_factors,
+        one_off_in_a_strided_slice,
+        integers_stay_integers,
+        into_nan,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_the_list_gives_what_the_function_gives(function):
+    operations, results = traced_and_plain(function, [rows(6, 6)])
+    assert operations is not None
+    assert_same_bits(results)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.LeakyReLU(0.1), nn.ELU(), nn.GELU()])
+def test_gradients_and_running_averages_are_those_of_the_function(activation):
+    model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7, affine=False), activation, nn.Linear(7, 5))
+    model[1].num_batches_tracked = None  # a count of calls, which vmap wants as an input
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(parameters, mean, variance, batch):
+        state = dict(zip(names, parameters, strict=True)) | {"1.running_mean": mean, "1.running_var": variance}
+        return (functional_call(model, state, (batch,)) - batch).pow(2).mean()
+
+    member = vmap(grad_and_value(loss), in_dims=(0, 0, 0, 0))
+    shapes = [tuple(value.shape) for value in model.parameters()]
+
+    def function(flat, mean, variance, batch):
+        parts = flat.split([torch.Size(shape).numel() for shape in shapes], dim=1)
+        parameters = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+        return member(parameters, mean, variance, batch)
+
+    size = sum(torch.Size(shape).numel() for shape in shapes)
+    given = [rows(8, size), rows(8, 7, seed=1), rows(8, 7, seed=2).abs(), rows(8, 16, 5, seed=3)]
+    operations, results = traced_and_plain(function, given)
+    assert operations is not None
+    assert_same_bits(results)
+
+
+def test_a_function_that_remembers_is_never_replaced():
+    calls = []
+
+    def counting(x):
+        calls.append(1)
+        return x * len(calls)
+
+    traced = Traced(counting)
+    found = [float(traced("key", torch.tensor(1.0))) for _ in range(5)]
+    assert traced._lists["key"] is None
+    assert found == sorted(set(found))
+
+
+def test_a_function_that_looks_at_a_number_is_never_replaced():
+    def branching(x):
+        return x * 2 if float(x.sum()) > 3 else x * 5
+
+    traced = Traced(branching)
+    found = [float(traced("key", torch.tensor([value]))[0]) for value in (1.0, 2.0, 1.0, 4.0, 5.0)]
+    assert traced._lists["key"] is None
+    assert found == [5.0, 10.0, 5.0, 8.0, 10.0]
+
+
+def test_another_shape_has_a_list_of_its_own():
+    traced = Traced(lambda x: x.mean() * x)
+    for _ in range(4):
+        for size in (3, 5):
+            x = rows(size)
+            assert torch.equal(traced(size, x), x.mean() * x)
+
+
+def test_what_changes_nothing_is_gone_and_the_rest_is_done_in_place():
+    operations, _ = traced_and_plain(lambda x: torch.relu((x + x.sum()) * torch.ones_like(x) + x.sum()), [rows(4, 4)])
+    names = [node.name for node in operations._run.__self__.graph.nodes if node.op == "call_function"]
+    assert len([name for name in names if name.startswith("sum")]) == 1
+    assert not [name for name in names if name.startswith(("mul", "ones"))]
+    assert [name for name in names if name.startswith("relu")] == ["relu__default"]
