@@ -49,7 +49,7 @@ def drop_ones(graph: Graph, changed: Changed) -> None:
         elif node.target in PRODUCTS and _storage(node.args[0]) not in changed:
             for factor, other in (node.args[:2], node.args[1::-1]):
                 if (other in ones or other == 1) and (_same_form(node, factor) or _only_viewed(node, factor)):
-                    node.replace_all_uses_with(factor)
+                    _replace(graph, node, factor)
                     break
 
 
@@ -79,7 +79,7 @@ def merge_repeats(graph: Graph, changed: Changed) -> None:
         if node.op == "call_function" and "form" in node.meta and _is_pure(node, changed):
             known = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if known is not node:
-                node.replace_all_uses_with(known)
+                _replace(graph, node, known)
 
 
 def work_in_place(graph: Graph, changed: Changed) -> None:
@@ -118,6 +118,16 @@ def _write_over(graph: Graph, node: Node, position: int, tenants: Any, order: An
         each.meta["place"] = (_storage(target), each.meta["place"][1])
     tenants[_storage(target)].extend(moved)
     graph.erase_node(node)
+
+
+def _replace(graph: Graph, node: Node, by: Any) -> None:
+    """Another node with the same numbers takes over, and with it all that was a view of the first."""
+    old, new = node.meta["place"], by.meta["place"]
+    if old[0] != new[0]:
+        for each in graph.nodes:
+            if _storage(each) == old[0]:
+                each.meta["place"] = (new[0], each.meta["place"][1] - old[1] + new[1])
+    node.replace_all_uses_with(by)
 
 
 def _mutates(node: Node) -> bool:

@@ -59,6 +59,13 @@ def one_off_in_a_strided_slice(x):
     return (slice_ * 1).view(6, 1, 3) + x[:, None, :3], (slice_ * 1).sum(1)
 
 
+def a_view_of_what_was_merged(x):
+    first, second = torch.exp(x), torch.exp(x)
+    row, one = second[0], second * 1
+    column = one[:, 0]
+    return torch.relu(first - 1), row + 1, column + 1
+
+
 def integers_stay_integers(x):
     return (x > 0).long() * 1, (x > 0).long() + 1, (x > 0) * x
 
@@ -76,6 +83,7 @@ def into_nan(x):
         ones_and_repeats,
         broadcast_factors,
         one_off_in_a_strided_slice,
+        a_view_of_what_was_merged,
         integers_stay_integers,
         into_nan,
     ],
