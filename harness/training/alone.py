@@ -16,8 +16,6 @@ from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site, generator
 from harness.training.stacked import joined
 
-ROWS_AT_ONCE = 1 << 22
-
 
 class Alone:
     """A plain PyTorch loop over members, with the case's own optimiser.

@@ -1,6 +1,7 @@
 """Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site
 from harness.training.tracing import Traced
 
-ROWS_AT_ONCE = 1 << 22  # numbers of input held at once while observing: 16 MB of float32
+# numbers of one member's input that are observed at once: small enough for the cache, and the same for every stack
+OBSERVED_AT_ONCE = 1 << 13
 
 # a member's parameters fill whole vector registers: the few numbers past the last full register go through another
 # instruction, with another rounding, and which numbers those are would depend on who shares the stack
@@ -52,6 +54,7 @@ class Stacked:
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
         member = grad_and_value(self.program.loss, has_aux=True)
         self._gradients = Traced(vmap(member, in_dims=(0, 0, 0, number_axes, 0)))
+        self._observations: dict[int | None, Traced] = {}
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         rates = [
             rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
@@ -84,16 +87,13 @@ class Stacked:
     def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
         self.program.eval()
-        chunk = max(1, ROWS_AT_ONCE // (len(self.seeds) * max(1, rows[0].numel())))
-        with torch.no_grad():
-            parts = [self._see(rows[start : start + chunk], purpose) for start in range(0, len(rows), chunk)]
+        parts = self._see(rows, purpose)
         return joined(parts, self.program.activation)
 
     def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
-        self.program.eval()
-        with torch.no_grad():
-            return self._see(rows, "observation", unit).get("reconstruction")
+        parts = self._see(rows, "observation", unit, whole=True)
+        return joined(parts, self.program.activation).reconstruction
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
@@ -132,12 +132,27 @@ class Stacked:
             handle.remove()
         return shapes[0]
 
-    def _see(self, rows: Tensor, purpose: str, unit: int | None = None) -> State:
-        with RandomFeed() as feed, torch.random.fork_rng(devices=[]):
-            self.program.look(rows[:1].expand(len(rows), *rows.shape[1:]))
-        draws = Draws(self.seeds, purpose, rows.dtype, rows.device).take(feed.sites)
-        see = vmap(self.program.see, in_dims=(0, 0, None, 0, None))
-        return see(self.parameters, self.buffers, rows, draws, unit)
+    def _see(self, rows: Tensor, purpose: str, unit: int | None = None, whole: bool = False) -> list[State]:
+        self.program.eval()
+        chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
+        draws = Draws(self.seeds, purpose, rows.dtype, rows.device)
+        with torch.no_grad():
+            return [self._look(part, draws, unit) for part in rows.split(chunk)]
+
+    def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
+        if unit not in self._observations:
+            see = vmap(partial(self.program.see, ablated=unit), in_dims=(0, 0, None, 0))
+            self._observations[unit] = Traced(see)
+        numbers = draws.take(self._sites_of_looking(rows))
+        return self._observations[unit](rows.shape, self.parameters, self.buffers, rows, numbers)
+
+    def _sites_of_looking(self, rows: Tensor) -> list[Site]:
+        key = ("look", rows.shape)
+        if key not in self._sites:
+            with RandomFeed() as feed, torch.random.fork_rng(devices=[]):
+                self.program.look(rows[:1].expand(len(rows), *rows.shape[1:]))
+            self._sites[key] = feed.sites
+        return self._sites[key]
 
     def _sites_of(self, batch: Tensor) -> list[Site]:
         key = (batch.shape[1:], self.program.training)
