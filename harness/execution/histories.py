@@ -1,6 +1,6 @@
 """What is kept of every snapshot: cheap measures on a few fixed held-out rows, information at a few snapshots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class History:
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
         if seen.reconstruction is not None:
             self._keep("r2", r2(seen.reconstruction[: self.members].cpu(), self.rows.inputs.flatten(1)))
-        self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed)
+        self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed and not snapshot.last)
 
     def _keep_gradients(self, snapshot: Snapshot) -> None:
         """NaN at the snapshots at which they are not looked at."""
@@ -73,6 +73,13 @@ class History:
             return
         for name in [name for name in self.series if name.startswith("gradient/")]:
             self._keep(name, torch.full((self.members,), torch.nan))
+
+    def conclude(self, diagnoses: Sequence[Any]) -> None:
+        """At the last snapshot, what units share with references is what the diagnosis found on all held-out rows."""
+        for name, series in self.unit_series.items():
+            measure, _, reference = name.partition("/")
+            if measure == "mutual_information":
+                series[-1] = torch.tensor([[_shared(unit, reference) for unit in each.units] for each in diagnoses])
 
     def of(self, member: int) -> dict[str, list[float]]:
         """A member's history: name -> one value a snapshot."""
@@ -149,6 +156,12 @@ class History:
 
 def _unless(lost: Tensor, value: Tensor) -> Tensor:
     return torch.where(lost, torch.nan, value)
+
+
+def _shared(unit: Any, reference: str) -> float:
+    if unit.index >= INFORMATION_UNITS:
+        return torch.nan
+    return float(unit.references[reference].mutual_information if reference else unit.mutual_information)
 
 
 def few_rows(rows: Rows, most: int) -> Rows:

@@ -171,6 +171,7 @@ def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float,
         blocks=held.blocks,
         training_inputs=batch.split.train.inputs.flatten(1),
     )
+    history.conclude(diagnoses)
     losses = history.final_losses(snapshot, batch.split.evaluation)
     return [
         _record(batch, i, diagnosis, snapshot, history, losses, seconds, None if made is None else made[i].cpu(), held)

@@ -25,8 +25,15 @@ def r2(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> 
     0.5
     """
     data = inputs.double()
-    missed = (reconstruction.double() - data).square().sum(dim=(-2, -1))
+    missed = _squares_apart(reconstruction, data.expand(reconstruction.shape))
     return 1 - missed / _or_nan(_scatter(data))
+
+
+def _squares_apart(one: Rows, other: Rows) -> PerMember:
+    """Summed squares of the differences; a member at a time, since the float64 copies of many leave the cache."""
+    if one.dim() > 2:
+        return torch.stack([_squares_apart(*each) for each in zip(one, other, strict=True)])
+    return (one.double() - other).square().sum()
 
 
 def variance_ratio(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
