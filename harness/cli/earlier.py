@@ -21,11 +21,11 @@ def earlier_records(experiment: "Experiment", root: Path) -> "list[MemberRecord]
 
 def deviations(experiment: "Experiment", records: "Sequence[MemberRecord]") -> dict[str, float]:
     """For each factor the largest standard deviation over seeds of a level's mean difference in the share collapsed."""
-    from harness.effects.table import member_table
-
     known = [record for record in records if set(record.levels) == set(experiment.factors)]
     if not known:
         return {}
+    from harness.effects.table import member_table
+
     table = member_table(known)
     found = {name: _deviation(table, name, experiment) for name in experiment.factors}
     return {f"share {OUTCOME}, {name}": value for name, value in found.items() if value is not None}

@@ -168,7 +168,7 @@ def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, Stackability]"
     sites = map(str, subject.experiment.levels("penalty")) if "penalty" in factors else ("as_posted",)
     inputs = subject.split.train.inputs
     return {
-        site: stackability(treat(subject.case, {"penalty": site}, subject.split), inputs)
+        site: stackability(treat(subject.case, {"penalty": site}, subject.split), inputs, plan=True)
         for site in sites
         if site not in refused
     }

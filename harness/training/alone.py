@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class Alone:
         """One optimiser step of each member on its rows of `[member, sample, *feature]`."""
         done = [member.step(rows) for member, rows in zip(self.members, batch, strict=True)]
         return torch.stack([total for total, _ in done]), _together([terms for _, terms in done])
+
+    def totals(self, batch: Tensor) -> Tensor:
+        """What the next step would find as totals, `[member]`; nothing is stepped, but buffers and draws go on."""
+        return torch.stack([member.total(rows)[0] for member, rows in zip(self.members, batch, strict=True)]).detach()
 
     def losses(self, batch: Tensor) -> State:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
@@ -68,7 +73,6 @@ class Member:
         self.model = build(case, seed, rows[:4]).to(rows.device, rows.dtype)
         self.program = Program(case, self.model)
         self.numbers = {name: float(value) for name, value in case.numbers.items()}
-        self.optimiser = _optimiser(case, self.model)
         self._draws = Draws([seed], "training", rows.dtype, rows.device)
 
     @property
@@ -76,13 +80,22 @@ class Member:
         """The name of the bottleneck's activation, once it was observed."""
         return self.program.activation
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
-        """One optimiser step; the total and the terms before it."""
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Made when it first steps: torch loads its compiler for it, a second and a half."""
+        return _optimiser(self.case, self.model)
+
+    def total(self, batch: Tensor) -> tuple[Tensor, State]:
+        """The total and the terms of the loss in training mode."""
         self.program.train()
-        self.optimiser.zero_grad()
         with _seeded(self.seed, f"step {self.steps}"), LiveFeed(self._draws):
             terms = self.program(batch, self.numbers)
-        total = self.case.total(terms, self.numbers)
+        return self.case.total(terms, self.numbers), terms
+
+    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+        """One optimiser step; the total and the terms before it."""
+        self.optimiser.zero_grad()
+        total, terms = self.total(batch)
         if total.requires_grad:
             total.backward()
             self.optimiser.step()

@@ -55,17 +55,20 @@ class Stackability:
         return 2 if members == 1 and not self.normalises else members + -members % FILLED_TO
 
 
-def stackability(case: Case, rows: Tensor) -> Stackability:
+def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     """Try two members on a few rows, as a stack and one by one, and compare.
 
     Args:
         case: a treated case.
         rows: training inputs, `[sample, *feature]`.
+        plan: nothing will be trained now: the gradient, for which torch loads its compiler, is left out where the
+            model has no buffers that it could find changed.
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
     shares = sum(each.numel() for each in model.parameters()) <= LARGEST_SHARING
     normalises = any(True for _ in model.buffers())
+    stepped = normalises or not plan
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if _remembers(case, rows):
@@ -73,23 +76,24 @@ def stackability(case: Case, rows: Tensor) -> Stackability:
             None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator"
         )
     keywords = frozenset(case.loss_keywords())
-    failure = _failure(case, rule, rows, frozenset())
+    failure = _failure(case, rule, rows, frozenset(), stepped)
     if not failure:
         return Stackability(rule, frozenset(), "", shares, normalises)
-    if not keywords or _failure(case, rule, rows, keywords):
+    if not keywords or _failure(case, rule, rows, keywords, stepped):
         return Stackability(None, frozenset(), failure)
-    needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}))
+    needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped))
     return Stackability(rule, needed, "", shares, normalises)
 
 
-def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str]) -> str:
+def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:
     """Why two members cannot be batched with these numbers as floats; empty when they can."""
     batch = rows[:6].expand(2, *rows[:6].shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = Alone([case, case], [0, 1], rows).step(batch)[0]
+        expected = Alone([case, case], [0, 1], rows).totals(batch)
         try:
-            found = Stacked([case, case], [0, 1], rule, rows, fixed).step(batch)[0]
+            stack = Stacked([case, case], [0, 1], rule, rows, fixed)
+            found = stack.step(batch)[0] if stepped else stack.totals(batch)
         except Exception as error:
             return f"it cannot be batched: {type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
     if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):

@@ -75,6 +75,14 @@ class Stacked:
         self.buffers = {name: value.detach() for name, value in buffers.items()}
         return totals.detach(), {name: value.detach() for name, value in terms.items()}
 
+    def totals(self, batch: Tensor) -> Tensor:
+        """What the next step would find as totals, `[member]`; nothing is stepped, but draws go on."""
+        self.program.train()
+        draws = self._draws.take(self._sites_of(batch))
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        with torch.no_grad():
+            return self._losses(self.parameters, buffers, batch, self.numbers, draws)[0]
+
     def losses(self, batch: Tensor) -> State:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`; nothing is changed."""
         self.program.eval()
