@@ -134,7 +134,7 @@ def referred(page: Page, draws: int) -> None:
     for name, kind in REFERRED.items():
         for rows in ROWS[:-1]:
             first, others = _flags(kind, rows, draws)
-            missed = _rate(draws - first["dependent"], draws) if kind.first else ""
+            missed = f"{_rate(draws - first['dependent'], draws)} | {first['negligible']}" if kind.first else " | "
             total = sum(others.values())
             page.add(
                 "flags",
@@ -170,7 +170,7 @@ def _rate(count: int, total: int) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--draws", type=int, default=200, help="draws a cell")
-    arguments.add_argument("--numbers", type=float, default=5e7, help="most numbers of a cell of more than 2e6 a draw")
+    arguments.add_argument("--numbers", type=float, default=2e7, help="most numbers of a cell of more than 2e6 a draw")
     arguments.add_argument("--page", type=Path, default=PAGE, help="where the page is written")
     asked = arguments.parse_args()
     torch.set_num_threads(1)
@@ -187,7 +187,7 @@ HEADS = {
     "|---|---|---:|---:|---:|---|---|---:|",
     "misses": "| fault | population | rows | draws | missed |\n|---|---|---:|---:|---|",
     "flags": "| reference | population | rows | draws | independent units called dependent | negligible | inconclusive |"
-    " planted dependence missed |\n|---|---|---:|---:|---|---:|---:|---|",
+    " planted dependence missed | of these negligible |\n|---|---|---:|---:|---|---:|---:|---|---:|",
 }
 KINDS = {"alarms": HEALTHY, "misses": PLANTED, "flags": REFERRED}
 
@@ -224,7 +224,8 @@ found here.
 
 Layers of 4 linear units of normal values. Where nothing is planted all four are independent of the reference, else the
 first depends on it as stated and three are independent. *Missed* is a planted dependence that is not called
-`dependent`; `inconclusive` is the answer where the rows do not decide. A reference is drawn anew for every ten draws.
+`dependent`: `inconclusive`, where the rows do not decide, or `negligible`, which is wrong. A reference is drawn anew for
+every ten draws.
 
 {flags}
 """
