@@ -227,4 +227,4 @@ COPIED = (
     *("mean", "standard_deviation", "minimum", "maximum", "entropy_bits", "resolution", "variation", "tolerance"),
     *("range_ratio", "outside_ratio", "before_ratio", "kurtosis", "energy_share", "reliability_bound"),
 )
-OPTIONAL = {"saturated", "reliability"}
+OPTIONAL = {"saturated", "bimodal_margin", "reliability"}

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 
 MEASURED = ("value", "p", "low", "high", "delta")
@@ -79,24 +80,7 @@ def _array(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Benjamini-Hochberg over references and units of each member of `[reference, member, unit]`; NaN is no test."""
-    adjusted = np.full(p.shape, np.nan)
-    for member in range(p.shape[1]):
-        tests = ~np.isnan(p[:, member])
-        adjusted[:, member][tests] = stepped_up(p[:, member][tests])
-    return adjusted
-
-
-def stepped_up(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Benjamini-Hochberg adjusted p values.
-
-    >>> stepped_up(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-    [0.03, 0.04, 0.04]
-    """
-    order = np.argsort(-p)
-    ranks = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
-    return adjusted
+    return np.stack([benjamini_hochberg(p[:, member]) for member in range(p.shape[1])], 1)
 
 
 def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, significance: float) -> str:

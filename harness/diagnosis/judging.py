@@ -119,9 +119,7 @@ def judge(request: Request) -> list[Diagnosis]:
 
 
 def _measured(request: Request) -> Table:
-    table = unit_table(
-        request.activations, request.activation, request.dtype, request.scale, request.thresholds.saturation
-    )
+    table = unit_table(request.activations, request.activation, request.dtype, request.scale, request.thresholds)
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     table["before_ratio"] = np.full(table["mean"].shape, np.inf)
     if request.before is not None:

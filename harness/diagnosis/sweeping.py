@@ -16,6 +16,7 @@ from harness.diagnosis.rules import Evidence, Structure, layer_verdicts, output_
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
 Stored = Mapping[str, Any]
+Verdicts = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Influence:
         members: how many members were judged again.
         changed: how many of them have another verdict, of the layer or of its output, somewhere in the decade.
         changes: `"healthy -> redundant"` -> how many, at the end of the decade where most change.
+        units: how many units they have. units_changed: how many of them have another verdict somewhere in the decade.
     """
 
     threshold: str
@@ -36,6 +38,8 @@ class Influence:
     members: int
     changed: int
     changes: Mapping[str, int]
+    units: int = 0
+    units_changed: int = 0
 
     @property
     def share(self) -> float:
@@ -60,16 +64,37 @@ def sweep(
 def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points: int) -> Influence:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
-    now = [_verdicts(batch, thresholds) for batch in batches]
-    moved = [[_verdicts(batch, _with(thresholds, name, each)) for batch in batches] for each in tried]
-    changed = sum(
-        any(then[b][m] != found for then in moved) for b, verdicts in enumerate(now) for m, found in enumerate(verdicts)
-    )
-    tallies = [_changes(now, then) for then in moved]
-    members = sum(len(verdicts) for verdicts in now)
+    now = [_judged(batch, thresholds) for batch in batches]
+    moved = [
+        [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in batches] for each in tried
+    ]
+    tallies = [_changes([each.layers for each in now], [each.layers for each in then]) for then in moved]
     return Influence(
-        name, value, tried[0], tried[-1], members, changed, max(tallies, key=lambda each: sum(each.values()))
+        threshold=name,
+        value=value,
+        low=tried[0],
+        high=tried[-1],
+        members=sum(each.layers.size for each in now),
+        changed=sum(_differ([then[b].layers for then in moved], each.layers) for b, each in enumerate(now)),
+        changes=max(tallies, key=lambda each: sum(each.values())),
+        units=sum(each.units.size for each in now),
+        units_changed=sum(_differ([then[b].units for then in moved], each.units) for b, each in enumerate(now)),
     )
+
+
+def _differ(moved: list[Verdicts], now: Verdicts) -> int:
+    """How many differ somewhere from what they are now."""
+    return int(np.any([then != now for then in moved], axis=0).sum())
+
+
+def _seen_at(batch: "Batch", name: str, value: float) -> "Batch":
+    """The batch as it would have been measured: what is saturated depends on where saturation begins."""
+    if name != "saturation":
+        return batch
+    # a rounding of the threshold must not decide a value that lies on it
+    bimodal = batch.bimodal_margin <= value * (1 + 1e-6)
+    seen = replace(batch.evidence, saturated=bimodal.astype(np.float64), low_end=bimodal, high_end=bimodal)
+    return replace(batch, evidence=seen)
 
 
 def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
@@ -77,7 +102,7 @@ def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
     return replace(thresholds, **changed)
 
 
-def _changes(now: list[list[str]], then: list[list[str]]) -> Counter[str]:
+def _changes(now: list[Verdicts], then: list[Verdicts]) -> Counter[str]:
     pairs = (
         (old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True)
     )
@@ -105,6 +130,15 @@ class Batch:
     evidence: Evidence
     structure: Structure
     outputs: list[dict[str, float] | None]
+    bimodal_margin: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts of a batch: of each member's layer and output in words, `[member]`, and of its units."""
+
+    layers: Verdicts
+    units: Verdicts
 
 
 def _batches(stored: list[Stored]) -> list[Batch]:
@@ -133,7 +167,8 @@ def _batch(alike: list[Stored]) -> Batch:
     links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
     dimension = first["measures"].get("dimension")
     structure = Structure(links, rank, np.inf if dimension is None else dimension)
-    return Batch(evidence, structure, [_output(each.get("output")) for each in alike])
+    margin = _units(alike, lambda unit: unit.get("bimodal_margin"), np.inf)
+    return Batch(evidence, structure, [_output(each.get("output")) for each in alike], margin)
 
 
 def _units(alike: list[Stored], read: Any, missing: float) -> NDArray[Any]:
@@ -159,12 +194,14 @@ def _output(stored: Stored | None) -> dict[str, float] | None:
     return {"finite": True, "testable": True, "r2_high": stored["r2_interval"][1], **numbers}
 
 
-def _verdicts(batch: Batch, thresholds: Thresholds) -> list[str]:
-    layers = layer_verdicts(unit_verdicts(batch.evidence, thresholds), batch.evidence, batch.structure, thresholds)
-    return [
+def _judged(batch: Batch, thresholds: Thresholds) -> Judged:
+    units = unit_verdicts(batch.evidence, thresholds)
+    layers = layer_verdicts(units, batch.evidence, batch.structure, thresholds)
+    words = [
         str(layer) if output is None else f"{layer}, output {output_verdict(output, thresholds)}"
         for layer, output in zip(layers, batch.outputs, strict=True)
     ]
+    return Judged(np.array(words, dtype=object), units)
 
 
 STORED: dict[str, tuple[str, float]] = {
@@ -181,7 +218,7 @@ STORED: dict[str, tuple[str, float]] = {
 }
 
 SHARES = {
-    *("claimable_frequency", "rare_frequency", "saturated_share", "reliability", "duplicate_correlation"),
+    *("claimable_frequency", "rare_frequency", "saturation", "saturated_share", "reliability", "duplicate_correlation"),
     *("redundant_share", "dimensional_share", "mean_output_variance", "mean_output_r2", "dead_outputs"),
 }
 
@@ -192,6 +229,7 @@ SWEPT = (
     "target_tolerance",
     "near_constant",
     "rare_frequency",
+    "saturation",
     "saturated_share",
     "reliability",
     "duplicate_correlation",

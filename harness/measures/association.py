@@ -193,22 +193,3 @@ def table_information(activations: Any, reference: Any, *, dtype: Any = None) ->
         return np.where(finite, 0.0, np.nan)
     codes = codes_of(columns[tested])
     return _spread(binned_information(contingency(codes, classes)), tested, 0.0, finite)
-
-
-def benjamini_hochberg(p: Any) -> Array:
-    """Adjusted p values over all that are given; NaN is no test and stays NaN.
-
-    >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(3).tolist()
-    [0.03, 0.04, 0.04]
-
-    Source: Benjamini & Hochberg 1995.
-    """
-    values = np.asarray(p, dtype=np.float64)
-    tests = values[~np.isnan(values)]
-    order = np.argsort(tests)[::-1]
-    adjusted = np.empty_like(tests)
-    ranks = np.arange(len(tests), 0, -1)
-    adjusted[order] = np.minimum(np.minimum.accumulate(tests[order] * len(tests) / ranks), 1.0)
-    found = np.full(values.shape, np.nan)
-    found[~np.isnan(values)] = adjusted
-    return found

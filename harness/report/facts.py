@@ -85,7 +85,8 @@ def resolved_text(manifest: Mapping[str, Any]) -> str:
 def _influence(found: Any) -> str:
     if found is None:
         return "not varied"
-    return f"{found.changed} of {found.members}{_changes(found)}"
+    units = f"; {found.units_changed} of {plural(found.units, 'unit')}" if found.units_changed else ""
+    return f"{found.changed} of {found.members}{_changes(found)}{units}"
 
 
 def _changes(found: Any) -> str:

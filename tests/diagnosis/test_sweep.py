@@ -22,7 +22,7 @@ def share(found: list[dict[str, object]], name: str) -> float:
 
 def test_every_threshold_that_decides_a_verdict_and_has_no_source_is_swept() -> None:
     ours = {name for name, each in TABLE.items() if each.decides == "verdict" and "this project" in each.source}
-    assert ours - set(SWEPT) <= {"saturation"}
+    assert ours == {name for name in SWEPT if "this project" in TABLE[name].source}
     assert all("project" in TABLE[name].source for name in SWEPT)
 
 
@@ -57,6 +57,21 @@ def test_a_borderline_layer_moves_with_its_threshold(
     assert share(stored(code, activation=activation, **more), name) == 1.0
 
 
+def test_where_saturation_begins_is_swept_and_decides_units_not_layers() -> None:
+    code = torch.where(normal() > 0, 0.998, 0.002)
+    (found,) = stored(code + 1e-5 * normal(seed=3), activation="sigmoid")
+    assert {unit["verdict"] for unit in found["units"]} == {"alive"}
+    influence = {each.threshold: each for each in sweep([found])}["saturation"]
+    assert influence.low < 0.001 < 0.002 < influence.high
+    assert (influence.units, influence.units_changed, influence.changed) == (4, 4, 0)
+
+
+def test_clearly_saturated_units_do_not_depend_on_where_saturation_begins() -> None:
+    (found,) = stored(torch.where(normal() > 0, 0.99999, 0.00001).float(), activation="sigmoid")
+    assert {unit["verdict"] for unit in found["units"]} == {"saturated_bimodal"}
+    assert {each.threshold: each for each in sweep([found])}["saturation"].units_changed == 0
+
+
 def test_the_output_is_swept_with_the_layer() -> None:
     inputs = normal(units=20, seed=3)
     made = inputs.clone()
@@ -66,11 +81,11 @@ def test_the_output_is_swept_with_the_layer() -> None:
 
 
 def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
-    from harness.diagnosis.sweeping import _batches, _verdicts
+    from harness.diagnosis.sweeping import _batches, _judged
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)
-    again = [verdict for batch in _batches(found) for verdict in _verdicts(batch, Thresholds())]
+    again = [verdict for batch in _batches(found) for verdict in _judged(batch, Thresholds()).layers]
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 
