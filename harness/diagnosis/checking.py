@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import HarnessError, unknown
+from harness.measures.arrays import plain_array, plain_tensor
 
 BOTH_READINGS = (
     "activations: rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
@@ -23,17 +24,8 @@ def tensor_of(values: Any, name: str) -> Tensor:
         HarnessError: for complex, boolean or object values, or what is no array at all.
     """
     if isinstance(values, Tensor):
-        if values.dtype == torch.bool or values.is_complex():
-            raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given")
-        return (values.to_dense() if values.is_sparse else values).detach().cpu()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise HarnessError(f"{name}: an array is wanted; the rows have different lengths ({error})") from error
-    if array.dtype.kind not in "iuf":
-        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given")
-    if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
+        return plain_tensor(values, name)
+    array = plain_array(values, name)
     # torch knows neither foreign byte order nor negative strides nor read-only memory
     array = array.copy() if min(array.strides, default=0) < 0 else array
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
@@ -92,6 +84,8 @@ def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> 
     if factors is not None and not isinstance(factors, Mapping):
         raise HarnessError(f"factors: a mapping from name to values is wanted, {type(factors).__name__} was given")
     for name, values in (factors or {}).items():
+        if str(name) in references and name != "labels":
+            raise HarnessError(f"factors: two of them are called {str(name)!r}")
         if name == "labels":
             raise HarnessError("factors: the name 'labels' is taken; call it otherwise, or pass it as labels")
         vector = _vector(values, f"factors[{name!r}]", rows)
@@ -138,8 +132,21 @@ def flat_rows(values: Any, name: str, rows: int, members: int | None = None) -> 
     if given.ndim < len(leading) or tuple(given.shape[: len(leading)]) != leading:
         words = "[sample, feature]" if members is None else "[member, sample, feature]"
         raise HarnessError(f"{name}: {words} with {leading} in front is wanted; the shape is {list(given.shape)}")
+    if not given.numel():
+        raise HarnessError(f"{name}: no rows or no features; the shape is {list(given.shape)}")
     floating = given if given.is_floating_point() else given.double()
     return floating.reshape(*leading, -1)
+
+
+def yes_or_no(value: Any, name: str) -> bool:
+    """True or False, and nothing that merely counts as one of them.
+
+    Raises:
+        HarnessError: for anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise HarnessError(f"{name}: True or False is wanted, {value!r} was given")
+    return bool(value)
 
 
 def finite_rows(values: Tensor, name: str) -> Tensor:

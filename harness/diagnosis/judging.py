@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.assembling import Judged, assemble
+from harness.diagnosis.checking import yes_or_no
 from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.informing import share
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
@@ -76,7 +77,7 @@ def diagnose(
     >>> str(diagnose(np.zeros((400, 4))).verdict)
     'full_collapse'
     """
-    labels, factors = (labels, factors) if information else (None, None)
+    labels, factors = (labels, factors) if yes_or_no(information, "information") else (None, None)
     request = checked(
         activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale,
         ablation, blocks, training_inputs, normalised, thresholds,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
 from harness.measures.binning import (
     binned_information,
@@ -73,14 +74,15 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
     ['dependent', 'negligible']
 
     Raises:
-        HarnessError: for the inputs that `mutual_information` refuses, and blocks of another length or only one.
+        HarnessError: for the inputs that `mutual_information` refuses, blocks of another length or only one, and a seed
+            that is no whole number.
 
     Source: Cover & Thomas 2.3; Smithson 2003 for the interval; Phipson & Smyth 2010 for p of permutations.
     """
     columns, constant, finite = unit_columns(activations, dtype)
     column = reference_column(reference, columns.shape[-1])
     tested = finite & ~constant
-    against = _Against(column, None if blocks is None else block_groups(_plain(blocks), len(column)), seed)
+    against = _Against(column, None if blocks is None else block_groups(blocks, len(column)), _counted(seed))
     found = against.judge(columns[tested])
     full = {name: _spread(each, tested, 0.0, finite) for name, each in found.items()}
     full["p"] = _spread(found["p"], tested, np.nan, finite)
@@ -90,8 +92,10 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
     return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
 
 
-def _plain(blocks: Any) -> Any:
-    return blocks.detach().cpu().numpy() if hasattr(blocks, "detach") else blocks
+def _counted(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise HarnessError(f"seed: a whole number from 0 is wanted, {seed!r} was given")
+    return int(seed)
 
 
 def _spread(found: Array, tested: NDArray[np.bool_], elsewhere: float, finite: NDArray[np.bool_]) -> Array:

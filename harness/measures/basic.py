@@ -106,7 +106,14 @@ def activation_named(activation: str) -> str:
 
     >>> activation_named("linear")
     'none'
+
+    Raises:
+        HarnessError: for a name that is not known, or no name at all.
     """
+    if not isinstance(activation, str):
+        raise HarnessError(
+            f"activation: a name is wanted, {type(activation).__name__} was given. Known: {', '.join(FIRES_ABOVE)}"
+        )
     name = ALIASES.get(activation, activation)
     if name not in FIRES_ABOVE:
         raise HarnessError(f"activation: {unknown('activation', activation, FIRES_ABOVE)}")
