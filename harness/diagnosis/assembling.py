@@ -120,6 +120,7 @@ def unit_columns(judged: Judged) -> dict[str, list[list[object]]]:
     return plain | _interval_columns(judged)
 
 
+@np.errstate(over="ignore")  # values near the end of float64 have intervals that reach infinity
 def _interval_columns(judged: Judged) -> dict[str, list[list[object]]]:
     table, rows, finite = judged.table, judged.evidence.rows, judged.evidence.finite
     spread = table["standard_deviation"]

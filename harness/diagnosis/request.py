@@ -11,7 +11,6 @@ from torch import Tensor
 
 from harness.diagnosis.checking import (
     activation_matrix,
-    dtype_of,
     finite_rows,
     flat_rows,
     per_unit,
@@ -22,6 +21,7 @@ from harness.diagnosis.checking import (
 from harness.diagnosis.thresholds import Thresholds
 from harness.errors import HarnessError
 from harness.measures.basic import activation_named
+from harness.measures.constancy import precision_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def checked(
     return Request(
         activations=matrix,
         activation=activation_named(activation),
-        dtype=dtype_of(matrix, dtype),
+        dtype=precision_of(matrix, dtype),
         references=references_of(labels, factors, rows),
         inputs=same,
         training=_training(training_inputs, same),

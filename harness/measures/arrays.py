@@ -11,6 +11,13 @@ from harness.measures.constancy import is_constant
 
 Array = NDArray[np.float64]
 MANY_ROWS = 10
+INSTEAD = {
+    "b": "0 and 1 as integers are classes, as floats a quantity",
+    "c": "give the real part, the imaginary part or the absolute value",
+    "U": "give each word its number, e.g. pandas.factorize(words)[0]",
+    "O": "where these are numbers, astype(float) says so; words need a number each, e.g. pandas.factorize(words)[0]",
+    "other": "convert it, e.g. to float32",
+}
 NUMBERS = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
@@ -42,7 +49,8 @@ def plain_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
         HarnessError: for complex, boolean, quantised or 8-bit floats, nested tensors, and those without values.
     """
     if values.dtype not in NUMBERS:
-        raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given; convert it, e.g. to float32")
+        kind = "b" if values.dtype == torch.bool else "c" if values.is_complex() else "other"
+        raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given; {INSTEAD[kind]}")
     if values.is_nested or values.is_meta:
         what = (
             "a nested tensor, whose rows have different lengths"
@@ -73,7 +81,8 @@ def plain_array(values: Any, name: str) -> NDArray[Any]:
         raise HarnessError(f"{name}: an array is wanted, and numpy makes none of a {_kind(values)}: {error}") from error
     if array.dtype.kind not in "iuf":
         given = "" if isinstance(values, np.ndarray) else f", made of a {_kind(values)}"
-        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given{given}")
+        instead = INSTEAD.get(array.dtype.kind, INSTEAD["other"])
+        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given{given}; {instead}")
     return array.astype(np.float64) if array.dtype.itemsize > 8 else array
 
 

@@ -71,6 +71,11 @@ CODE = torch.relu(normal(100))
         (scipy.sparse.csr_matrix(CODE.numpy()), {}, "an array of object was given, made of a csr_matrix"),
         (pd.DataFrame({"a": [1.0], "b": ["x"]}), {}, "an array of .* was given, made of a DataFrame"),
         (None, {}, "an array of object was given, made of a NoneType"),
+        (CODE, {"activation": "ReLU"}, "did you mean 'relu'"),
+        (CODE, {"repeat": CODE[None]}, "^repeat: rank 3 has two readings"),
+        (CODE, {"labels": ["left", "right"] * 50}, r"pandas.factorize\(words\)"),
+        (CODE, {"labels": labels(100) > 1}, "0 and 1 as integers are classes"),
+        (CODE, {"factors": pd.DataFrame({"a": range(100)})}, r"dict\(frame.items\(\)\)"),
     ],
 )
 def test_bad_input_says_what_is_wanted(activations: object, more: dict[str, object], message: str) -> None:
