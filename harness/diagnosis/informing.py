@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 
-MEASURED = ("value", "p", "low", "high", "delta")
+MEASURED = ("value", "p", "low", "high", "codes_entropy")
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -20,7 +21,8 @@ class Shared:
     """What each unit shares with each reference.
 
     Args:
-        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `delta`, `[member, unit]` each, and `entropy`.
+        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `codes_entropy`, `delta`, `[member, unit]` each,
+            and `entropy`.
         tested: `[member, unit]`, units that were tests: not constant, finite, fired often enough.
         smallest_p: `[member, unit]`, the least adjusted p over references; 1 without any.
     """
@@ -37,6 +39,7 @@ def share(
     finite: NDArray[np.bool_],
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
+    thresholds: Thresholds,
 ) -> Shared:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
     valued = finite & ~constant
@@ -46,6 +49,7 @@ def share(
         adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
         for columns, corrected in zip(found.values(), adjusted, strict=True):
             columns["p_adjusted"] = corrected
+            columns["delta"] = negligible_below(columns["codes_entropy"], columns["entropy"], thresholds)
         smallest = np.where(np.isnan(adjusted), 1.0, adjusted).min(0)
     return Shared(found, tested, smallest)
 
@@ -83,14 +87,33 @@ def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([benjamini_hochberg(p[:, member]) for member in range(p.shape[1])], 1)
 
 
-def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, significance: float) -> str:
-    """dependent, negligible or inconclusive: absence of evidence is never negligible.
+def negligible_below(
+    codes_entropy: NDArray[np.float64], entropy: NDArray[np.float64], thresholds: Thresholds = THRESHOLDS
+) -> NDArray[np.float64]:
+    """Nats below which a dependence is negligible, from the entropies of the unit's codes and of the reference.
 
-    >>> dependence_flag(0.2, 0.4, 0.01, 0.001, 0.05), dependence_flag(0.0, 0.2, 0.01, 0.3, 0.05)
-    ('dependent', 'inconclusive')
+    NaN for the entropy says that the reference is continuous.
+
+    >>> negligible_below(np.array([2.0, 0.1]), np.array([np.nan, 1.0])).round(4).tolist()
+    [0.01, 0.005]
     """
-    if p_adjusted != p_adjusted:  # no test: too few firing rows
-        return "inconclusive"
-    if low > delta and p_adjusted <= significance:
-        return "dependent"
-    return "negligible" if high < delta else "inconclusive"
+    of_classes = thresholds.delta_share * np.nan_to_num(entropy, nan=0.0)
+    return np.minimum(np.maximum(thresholds.delta_nats, of_classes), thresholds.delta_codes * codes_entropy)
+
+
+def dependence_flags(
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    delta: NDArray[np.float64],
+    p_adjusted: NDArray[np.float64],
+    significance: float,
+) -> NDArray[np.str_]:
+    """dependent, negligible or inconclusive: absence of evidence is never negligible; p is NaN where there is no test.
+
+    >>> p = np.array([0.001, 0.3, np.nan])
+    >>> dependence_flags(np.array([0.2, 0.0, 0.2]), np.array([0.4, 0.2, 0.4]), np.full(3, 0.01), p, 0.05).tolist()
+    ['dependent', 'inconclusive', 'inconclusive']
+    """
+    dependent = (low > delta) & (p_adjusted <= significance)
+    negligible = (high < delta) & ~np.isnan(p_adjusted)
+    return np.where(dependent, "dependent", np.where(negligible, "negligible", "inconclusive"))

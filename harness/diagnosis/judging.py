@@ -92,7 +92,9 @@ def judge(request: Request) -> list[Diagnosis]:
     evidence = _evidence(request, table, np.ones(table["finite"].shape))
     tested = _tested(request, evidence)
     constant = constant_units(evidence, request.thresholds)
-    shared = share(request.activations, request.references, tested, evidence.finite, constant, request.blocks)
+    shared = share(
+        request.activations, request.references, tested, evidence.finite, constant, request.blocks, request.thresholds
+    )
     evidence = _evidence(request, table, shared.smallest_p)
     units = unit_verdicts(evidence, request.thresholds)
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])

@@ -28,6 +28,7 @@ class Reference:
         entropy: of the reference, nats; NaN for a continuous one.
         delta: what counts as negligible, nats.
         flag: dependent, negligible or inconclusive.
+        codes_entropy: of the unit's codes in the binned table, nats.
     """
 
     mutual_information: float = NAN
@@ -37,6 +38,7 @@ class Reference:
     entropy: float = NAN
     delta: float = NAN
     flag: str = "inconclusive"
+    codes_entropy: float = NAN
 
 
 @dataclass(frozen=True, slots=True)

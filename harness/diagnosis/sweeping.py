@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.diagnosis.results import Diagnosis
 from harness.diagnosis.rules import Evidence, Structure, layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
 Stored = Mapping[str, Any]
@@ -28,7 +29,8 @@ class Influence:
         members: how many members were judged again.
         changed: how many of them have another verdict, of the layer or of its output, somewhere in the decade.
         changes: `"healthy -> redundant"` -> how many, at the end of the decade where most change.
-        units: how many units they have. units_changed: how many of them have another verdict somewhere in the decade.
+        units: how many units they have. units_changed: how many of them have another verdict (for a threshold that
+            decides a flag: another flag) somewhere in the decade.
     """
 
     threshold: str
@@ -50,15 +52,28 @@ class Influence:
 def sweep(
     diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
 ) -> list[Influence]:
-    """One `Influence` for each threshold of this project's own that decides verdicts.
+    """One `Influence` for each threshold of this project's own that decides verdicts or the flags of units.
 
     Args:
         diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
         points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold (or its odds).
     """
     stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
-    batches = _batches([each for each in stored if each])
-    return [_influence(name, batches, thresholds, points) for name in SWEPT]
+    kept = [each for each in stored if each]
+    batches, units = _batches(kept), unit_numbers(kept)
+    verdicts = [_influence(name, batches, thresholds, points) for name in SWEPT]
+    return verdicts + [
+        _flag_influence(name, units, thresholds, points, verdicts[0].members, verdicts[0].units) for name in FLAGS
+    ]
+
+
+def _flag_influence(
+    name: str, numbers: Mapping[str, NDArray[Any]], thresholds: Thresholds, points: int, members: int, units: int
+) -> Influence:
+    value = getattr(thresholds, name)
+    tried = _decade(name, value, points)
+    changed = units_flagged_otherwise(name, numbers, thresholds, [_with(thresholds, name, each) for each in tried])
+    return Influence(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
 
 
 def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points: int) -> Influence:
@@ -220,6 +235,7 @@ STORED: dict[str, tuple[str, float]] = {
 SHARES = {
     *("claimable_frequency", "rare_frequency", "saturation", "saturated_share", "reliability", "duplicate_correlation"),
     *("redundant_share", "dimensional_share", "mean_output_variance", "mean_output_r2", "dead_outputs"),
+    *("heavy_energy", "delta_share", "delta_codes"),
 }
 
 SWEPT = (

@@ -36,6 +36,7 @@ class Dependence:
         p: of independence; NaN for a constant unit, which is no test.
         low, high: 95 % interval of the *binned* information, nats; that is a lower bound of the information.
         delta: nats below which a dependence is called negligible.
+        codes_entropy: nats, of the unit's codes in the binned table; 0 for a constant unit.
         flag: "dependent" (low above delta), "negligible" (high below delta, or constant) or "inconclusive".
         reference_entropy: nats, of the classes; NaN for a continuous factor.
     """
@@ -45,6 +46,7 @@ class Dependence:
     low: Array
     high: Array
     delta: Array
+    codes_entropy: Array
     flag: NDArray[np.str_]
     reference_entropy: float
 
@@ -86,7 +88,7 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
     found = against.judge(columns[tested])
     full = {name: _spread(each, tested, 0.0, finite) for name, each in found.items()}
     full["p"] = _spread(found["p"], tested, np.nan, finite)
-    delta = _delta(full.pop("codes"), against)
+    delta = _delta(full["codes_entropy"], against)
     flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
     flag = np.where(finite & constant | against.reference.constant & finite, "negligible", flag)
     return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
@@ -123,7 +125,7 @@ class _Against:
     def judge(self, columns: Array) -> dict[str, Array]:
         """`[unit]` of value, p, low, high and the entropy of the codes, for columns `[unit, sample]` that vary."""
         if not len(columns):
-            return dict.fromkeys(("value", "p", "low", "high", "codes"), np.zeros(0))
+            return dict.fromkeys(("value", "p", "low", "high", "codes_entropy"), np.zeros(0))
         parts = [self._judge(columns[piece]) for piece in pieces(columns.shape[::-1])]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -139,7 +141,7 @@ class _Against:
         if self.reference.continuous:
             order = self._spearman_p(np.stack([_standardised(_ranks(each)) for each in orderings]))
             p = np.minimum(1.0, 2 * np.minimum(p, order))
-        return {"value": value, "p": p, "low": low, "high": high, "codes": entropy_of(tables.sum(2))}
+        return {"value": value, "p": p, "low": low, "high": high, "codes_entropy": entropy_of(tables.sum(2))}
 
     def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
         from scipy.special import chdtrc

@@ -22,7 +22,7 @@ class Told:
     p: Any = 0.001
     low: Any = 0.05
     high: Any = 0.2
-    delta: Any = 0.01
+    codes_entropy: Any = 2.0
     reference_entropy: float = 1.386
     flag: list[str] = field(default_factory=list)
 
