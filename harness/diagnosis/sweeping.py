@@ -3,7 +3,7 @@
 Works on stored diagnoses, so that a report can print it without training or measuring anything again.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.diagnosis.results import Diagnosis
-from harness.diagnosis.rules import Evidence, Structure, layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.rules import layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.stored_batches import Batch, Stored, batches
 from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
-Stored = Mapping[str, Any]
 Verdicts = NDArray[np.object_]
 
 
@@ -60,8 +60,8 @@ def sweep(
     """
     stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
     kept = [each for each in stored if each]
-    batches, units = _batches(kept), unit_numbers(kept)
-    verdicts = [_influence(name, batches, thresholds, points) for name in SWEPT]
+    judged_alike, units = batches(kept), unit_numbers(kept)
+    verdicts = [_influence(name, judged_alike, thresholds, points) for name in SWEPT]
     return verdicts + [
         _flag_influence(name, units, thresholds, points, verdicts[0].members, verdicts[0].units) for name in FLAGS
     ]
@@ -76,12 +76,13 @@ def _flag_influence(
     return Influence(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
 
 
-def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points: int) -> Influence:
+def _influence(name: str, members_alike: list[Batch], thresholds: Thresholds, points: int) -> Influence:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
-    now = [_judged(batch, thresholds) for batch in batches]
+    now = [_judged(batch, thresholds) for batch in members_alike]
     moved = [
-        [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in batches] for each in tried
+        [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in members_alike]
+        for each in tried
     ]
     tallies = [_changes([each.layers for each in now], [each.layers for each in then]) for then in moved]
     return Influence(
@@ -102,7 +103,7 @@ def _differ(moved: list[Verdicts], now: Verdicts) -> int:
     return int(np.any([then != now for then in moved], axis=0).sum())
 
 
-def _seen_at(batch: "Batch", name: str, value: float) -> "Batch":
+def _seen_at(batch: Batch, name: str, value: float) -> Batch:
     """The batch as it would have been measured: what is saturated depends on where saturation begins."""
     if name != "saturation":
         return batch
@@ -139,74 +140,11 @@ def _decade(name: str, value: float, points: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Members of one kind (activation, rows, units, target), ready to be judged again."""
-
-    evidence: Evidence
-    structure: Structure
-    outputs: list[dict[str, float] | None]
-    bimodal_margin: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Judged:
     """The verdicts of a batch: of each member's layer and output in words, `[member]`, and of its units."""
 
     layers: Verdicts
     units: Verdicts
-
-
-def _batches(stored: list[Stored]) -> list[Batch]:
-    kinds: dict[tuple[Any, ...], list[Stored]] = defaultdict(list)
-    for each in stored:
-        dimension = each["measures"].get("dimension")
-        kinds[(each["activation"], each["rows"], len(each["units"]), each.get("target"), dimension)].append(each)
-    return [_batch(alike) for alike in kinds.values()]
-
-
-def _batch(alike: list[Stored]) -> Batch:
-    first = alike[0]
-    verdicts = np.array([[unit["verdict"] for unit in each["units"]] for each in alike])
-    rank = _array([each["measures"].get("participation_ratio_corrected") for each in alike], np.inf)
-    evidence = Evidence(
-        activation=first["activation"],
-        rows=first["rows"],
-        target=first.get("target"),
-        testable=~(verdicts == "not_testable").any(-1),
-        finite=verdicts != "invalid",
-        p_adjusted=_units(alike, lambda unit: _smallest_p(unit), 1.0),
-        **{
-            name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()
-        },
-    )
-    links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
-    dimension = first["measures"].get("dimension")
-    structure = Structure(links, rank, np.inf if dimension is None else dimension)
-    margin = _units(alike, lambda unit: unit.get("bimodal_margin"), np.inf)
-    return Batch(evidence, structure, [_output(each.get("output")) for each in alike], margin)
-
-
-def _units(alike: list[Stored], read: Any, missing: float) -> NDArray[Any]:
-    return _array([[read(unit) for unit in each["units"]] for each in alike], missing)
-
-
-def _array(values: list[Any], missing: float) -> NDArray[np.float64]:
-    found = np.array(values, dtype=np.float64)
-    return np.where(np.isnan(found), missing, found)
-
-
-def _smallest_p(unit: Stored) -> float | None:
-    known = [each["p_adjusted"] for each in unit["references"].values() if each["p_adjusted"] is not None]
-    return min(known, default=None)
-
-
-def _output(stored: Stored | None) -> dict[str, float] | None:
-    if stored is None:
-        return None
-    if stored["verdict"] in ("invalid_output", "output_not_testable"):
-        return {"finite": stored["verdict"] != "invalid_output", "testable": False}
-    numbers = {name: stored[name] for name in ("r2", "variance_ratio", "dead_share")}
-    return {"finite": True, "testable": True, "r2_high": stored["r2_interval"][1], **numbers}
 
 
 def _judged(batch: Batch, thresholds: Thresholds) -> Judged:
@@ -218,19 +156,6 @@ def _judged(batch: Batch, thresholds: Thresholds) -> Judged:
     ]
     return Judged(np.array(words, dtype=object), units)
 
-
-STORED: dict[str, tuple[str, float]] = {
-    "range_ratio": ("range_ratio", np.inf),
-    "before_ratio": ("before_ratio", np.inf),
-    "outside_ratio": ("outside_ratio", 0.0),
-    "fired": ("fired_rows", 0.0),
-    "mean": ("mean", 0.0),
-    "variation": ("variation", 1.0),
-    "saturated": ("saturated", 0.0),
-    "low_end": ("low_end", 0.0),
-    "high_end": ("high_end", 0.0),
-    "reliability_high": ("reliability_bound", np.inf),
-}
 
 SHARES = {
     *("claimable_frequency", "rare_frequency", "saturation", "saturated_share", "reliability", "duplicate_correlation"),

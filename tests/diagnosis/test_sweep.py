@@ -126,11 +126,12 @@ def test_the_output_is_swept_with_the_layer() -> None:
 
 
 def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
-    from harness.diagnosis.sweeping import _batches, _judged
+    from harness.diagnosis.stored_batches import batches
+    from harness.diagnosis.sweeping import _judged
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)
-    again = [verdict for batch in _batches(found) for verdict in _judged(batch, Thresholds()).layers]
+    again = [verdict for batch in batches(found) for verdict in _judged(batch, Thresholds()).layers]
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 
