@@ -208,7 +208,8 @@ independent, so that the rate of wrong units is known well there too.
 {alarms}
 
 A unit on for 1 % of the rows never fires on 400 rows once in 56 draws: `dead` is claimed from 368 rows on, where the
-95 % bound of its frequency falls below 1 %, so that a frequency of exactly 1 % is the worst case of that claim.
+95 % bound of its frequency falls below 1 %, so that a frequency of exactly 1 % is the worst case of that claim. On 1000
+rows 43 such units in a million never fire (.99^1000): of layers with 1024 of them one in 23 has one, and is then wrong.
 
 ## Planted faults
 
@@ -225,7 +226,7 @@ found here.
 Layers of 4 linear units of normal values. Where nothing is planted all four are independent of the reference, else the
 first depends on it as stated and three are independent. *Missed* is a planted dependence that is not called
 `dependent`: `inconclusive`, where the rows do not decide, or `negligible`, which is wrong. A reference is drawn anew for
-every ten draws.
+every ten draws. p is corrected over the four units of a layer, which lets one layer in twenty have a false `dependent`.
 
 {flags}
 """
