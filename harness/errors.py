@@ -16,8 +16,11 @@ def unknown(kind: str, name: object, known: Iterable[object], article: str = "no
 
     >>> unknown("activation", "leaky-relu", ["relu", "leaky_relu"])
     "no activation is called 'leaky-relu'; did you mean 'leaky_relu'? Known: relu, leaky_relu"
+    >>> unknown("activation", "ReLU", ["relu", "tanh"])
+    "no activation is called 'ReLU'; did you mean 'relu'? Known: relu, tanh"
     """
     names = [str(each) for each in known]
-    close = get_close_matches(str(name), names, n=1, cutoff=0.5)
-    guess = f"; did you mean {close[0]!r}?" if close else "."
+    lower = {each.lower(): each for each in reversed(names)}
+    close = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    guess = f"; did you mean {lower[close[0]]!r}?" if close else "."
     return f"{article} {kind} is called {str(name)!r}{guess} Known: {', '.join(names) or 'none'}"

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from harness.diagnosis.explaining import explain
-from harness.diagnosis.informing import Shared, dependence_flag
+from harness.diagnosis.informing import Shared, dependence_flags
 from harness.diagnosis.measuring import Table
 from harness.diagnosis.relating import Relations
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
-from harness.diagnosis.rules import Evidence, constant_units, dominated, groups
+from harness.diagnosis.rules import Evidence, constant_units, dominated, groups, heavy
 from harness.diagnosis.thresholds import Thresholds
-from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, LayerVerdict, OutputVerdict, UnitVerdict
+from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, LayerVerdict, OutputVerdict
 from harness.measures.intervals import clopper_pearson, wilson
 
 NORMAL = float(ndtri(0.975))
@@ -120,6 +120,7 @@ def unit_columns(judged: Judged) -> dict[str, list[list[object]]]:
     return plain | _interval_columns(judged)
 
 
+@np.errstate(over="ignore")  # values near the end of float64 have intervals that reach infinity
 def _interval_columns(judged: Judged) -> dict[str, list[list[object]]]:
     table, rows, finite = judged.table, judged.evidence.rows, judged.evidence.finite
     spread = table["standard_deviation"]
@@ -168,20 +169,22 @@ def _references(judged: Judged, member: int) -> list[dict[str, Reference]]:
     units = judged.evidence.finite.shape[-1]
     found: list[dict[str, Reference]] = [{} for _ in range(units)] if judged.shared.references else []
     for name, columns in judged.shared.references.items():
-        keys = ("value", "p", "p_adjusted", "low", "high", "delta")
-        rows = zip(*(columns[key][member].tolist() for key in keys), strict=True)
-        for index, (value, p, adjusted, low, high, delta) in enumerate(rows):
-            flag = _reference_flag(judged.units[member][index], low, high, delta, adjusted, judged.thresholds)
-            found[index][name] = Reference(value, p, adjusted, (low, high), float(columns["entropy"]), delta, flag)
+        keys = ("value", "p", "p_adjusted", "low", "high", "delta", "codes_entropy")
+        flags = _reference_flags(judged, member, columns)
+        rows = zip(*(columns[key][member].tolist() for key in keys), flags, strict=True)
+        entropy = float(columns["entropy"])
+        for index, (value, p, adjusted, low, high, delta, codes, flag) in enumerate(rows):
+            found[index][name] = Reference(value, p, adjusted, (low, high), entropy, delta, flag, codes)
     return found
 
 
-def _reference_flag(
-    verdict: UnitVerdict, low: float, high: float, delta: float, p_adjusted: float, thresholds: Thresholds
-) -> str:
-    if verdict in CONSTANT:  # exactly 0, which is no absence of evidence
-        return "negligible"
-    return dependence_flag(low, high, delta, p_adjusted, thresholds.significance)
+def _reference_flags(judged: Judged, member: int, columns: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    low, high, delta, adjusted = (columns[key][member] for key in ("low", "high", "delta", "p_adjusted"))
+    flags = dependence_flags(low, high, delta, adjusted, judged.thresholds.significance).tolist()
+    # of a constant unit it is exactly 0, which is no absence of evidence
+    return [
+        "negligible" if verdict in CONSTANT else flag for verdict, flag in zip(judged.units[member], flags, strict=True)
+    ]
 
 
 def _information(references: Mapping[str, Reference]) -> dict[str, object]:
@@ -219,12 +222,11 @@ def _named(reference: str, flag: str) -> str:
 def _heavy(judged: Judged, attributes: Mapping[str, Any]) -> bool:
     # of two, three or four rows one always holds much of the energy
     enough = judged.evidence.rows >= judged.thresholds.few_rows
-    peaked = attributes["kurtosis"] > judged.thresholds.heavy_kurtosis
-    return bool(enough and (peaked or attributes["energy_share"] >= judged.thresholds.heavy_energy))
+    return bool(enough and heavy(attributes["kurtosis"], attributes["energy_share"], judged.thresholds))
 
 
 COPIED = (
     *("mean", "standard_deviation", "minimum", "maximum", "entropy_bits", "resolution", "variation", "tolerance"),
     *("range_ratio", "outside_ratio", "before_ratio", "kurtosis", "energy_share", "reliability_bound"),
 )
-OPTIONAL = {"saturated", "reliability"}
+OPTIONAL = {"saturated", "bimodal_margin", "reliability"}

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError
+from harness.measures.arrays import plain_array, plain_tensor
 
 BOTH_READINGS = (
-    "activations: rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
+    "rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
     " a transformer's activation: make it [sample, unit] first, e.g. activations.movedim(1, -1).flatten(0, -2) for"
     " [sample, channel, position], activations.flatten(0, 1) for [sample, token, unit]"
 )
@@ -23,17 +24,8 @@ def tensor_of(values: Any, name: str) -> Tensor:
         HarnessError: for complex, boolean or object values, or what is no array at all.
     """
     if isinstance(values, Tensor):
-        if values.dtype == torch.bool or values.is_complex():
-            raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given")
-        return (values.to_dense() if values.is_sparse else values).detach().cpu()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise HarnessError(f"{name}: an array is wanted; the rows have different lengths ({error})") from error
-    if array.dtype.kind not in "iuf":
-        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given")
-    if array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
+        return plain_tensor(values, name)
+    array = plain_array(values, name)
     # torch knows neither foreign byte order nor negative strides nor read-only memory
     array = array.copy() if min(array.strides, default=0) < 0 else array
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
@@ -50,33 +42,13 @@ def activation_matrix(values: Any, members: bool, name: str = "activations") -> 
     if members and given.ndim != 3:
         raise HarnessError(f"{name}: members=True wants [member, sample, unit]; the shape is {shape}")
     if not members and given.ndim == 3:
-        raise HarnessError(f"{BOTH_READINGS}; the shape is {shape}")
+        raise HarnessError(f"{name}: {BOTH_READINGS}; the shape is {shape}")
     if not members and given.ndim != 2:
         raise HarnessError(f"{name}: a matrix [sample, unit] is wanted; the shape is {shape}")
     if 0 in shape:
         raise HarnessError(f"{name}: no rows, no units or no members to judge; the shape is {shape}")
     floating = given if given.is_floating_point() else given.double()
     return floating if members else floating[None]
-
-
-def dtype_of(values: Tensor, dtype: Any) -> torch.dtype:
-    """The precision in which the model computed: the one named, else that of the values.
-
-    >>> dtype_of(torch.zeros(1), "bfloat16")
-    torch.bfloat16
-    """
-    if dtype is None:
-        return values.dtype
-    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, _dtype_name(dtype), None)
-    if found not in FLOATS:
-        known = [str(each).removeprefix("torch.") for each in FLOATS]
-        raise HarnessError(f"dtype: {unknown('precision', dtype, known)}")
-    return found
-
-
-def _dtype_name(dtype: Any) -> str:
-    is_numpy = isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic))
-    return str(np.dtype(dtype)) if is_numpy else str(dtype).removeprefix("torch.")
 
 
 def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> dict[str, Tensor]:
@@ -90,8 +62,13 @@ def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> 
     if labels is not None:
         references["labels"] = _classes(_vector(labels, "labels", rows))
     if factors is not None and not isinstance(factors, Mapping):
-        raise HarnessError(f"factors: a mapping from name to values is wanted, {type(factors).__name__} was given")
+        raise HarnessError(
+            f"factors: a mapping from name to values is wanted, {type(factors).__name__} was given;"
+            " of a frame, dict(frame.items())"
+        )
     for name, values in (factors or {}).items():
+        if str(name) in references and name != "labels":
+            raise HarnessError(f"factors: two of them are called {str(name)!r}")
         if name == "labels":
             raise HarnessError("factors: the name 'labels' is taken; call it otherwise, or pass it as labels")
         vector = _vector(values, f"factors[{name!r}]", rows)
@@ -138,8 +115,21 @@ def flat_rows(values: Any, name: str, rows: int, members: int | None = None) -> 
     if given.ndim < len(leading) or tuple(given.shape[: len(leading)]) != leading:
         words = "[sample, feature]" if members is None else "[member, sample, feature]"
         raise HarnessError(f"{name}: {words} with {leading} in front is wanted; the shape is {list(given.shape)}")
+    if not given.numel():
+        raise HarnessError(f"{name}: no rows or no features; the shape is {list(given.shape)}")
     floating = given if given.is_floating_point() else given.double()
     return floating.reshape(*leading, -1)
+
+
+def yes_or_no(value: Any, name: str) -> bool:
+    """True or False, and nothing that merely counts as one of them.
+
+    Raises:
+        HarnessError: for anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise HarnessError(f"{name}: True or False is wanted, {value!r} was given")
+    return bool(value)
 
 
 def finite_rows(values: Tensor, name: str) -> Tensor:
@@ -164,5 +154,4 @@ def per_unit(values: Any, name: str, shape: tuple[int, int]) -> np.ndarray:
     return given.numpy()
 
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MANY_ROWS = 10

@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 
-MEASURED = ("value", "p", "low", "high", "delta")
+MEASURED = ("value", "p", "low", "high", "codes_entropy")
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -19,7 +21,8 @@ class Shared:
     """What each unit shares with each reference.
 
     Args:
-        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `delta`, `[member, unit]` each, and `entropy`.
+        references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `codes_entropy`, `delta`, `[member, unit]` each,
+            and `entropy`.
         tested: `[member, unit]`, units that were tests: not constant, finite, fired often enough.
         smallest_p: `[member, unit]`, the least adjusted p over references; 1 without any.
     """
@@ -36,6 +39,7 @@ def share(
     finite: NDArray[np.bool_],
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
+    thresholds: Thresholds,
 ) -> Shared:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
     valued = finite & ~constant
@@ -45,6 +49,7 @@ def share(
         adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
         for columns, corrected in zip(found.values(), adjusted, strict=True):
             columns["p_adjusted"] = corrected
+            columns["delta"] = negligible_below(columns["codes_entropy"], columns["entropy"], thresholds)
         smallest = np.where(np.isnan(adjusted), 1.0, adjusted).min(0)
     return Shared(found, tested, smallest)
 
@@ -79,34 +84,36 @@ def _array(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Benjamini-Hochberg over references and units of each member of `[reference, member, unit]`; NaN is no test."""
-    adjusted = np.full(p.shape, np.nan)
-    for member in range(p.shape[1]):
-        tests = ~np.isnan(p[:, member])
-        adjusted[:, member][tests] = stepped_up(p[:, member][tests])
-    return adjusted
+    return np.stack([benjamini_hochberg(p[:, member]) for member in range(p.shape[1])], 1)
 
 
-def stepped_up(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Benjamini-Hochberg adjusted p values.
+def negligible_below(
+    codes_entropy: NDArray[np.float64], entropy: NDArray[np.float64], thresholds: Thresholds = THRESHOLDS
+) -> NDArray[np.float64]:
+    """Nats below which a dependence is negligible, from the entropies of the unit's codes and of the reference.
 
-    >>> stepped_up(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-    [0.03, 0.04, 0.04]
+    NaN for the entropy says that the reference is continuous.
+
+    >>> negligible_below(np.array([2.0, 0.1]), np.array([np.nan, 1.0])).round(4).tolist()
+    [0.01, 0.005]
     """
-    order = np.argsort(-p)
-    ranks = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
-    return adjusted
+    of_classes = thresholds.delta_share * np.nan_to_num(entropy, nan=0.0)
+    return np.minimum(np.maximum(thresholds.delta_nats, of_classes), thresholds.delta_codes * codes_entropy)
 
 
-def dependence_flag(low: float, high: float, delta: float, p_adjusted: float, significance: float) -> str:
-    """dependent, negligible or inconclusive: absence of evidence is never negligible.
+def dependence_flags(
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    delta: NDArray[np.float64],
+    p_adjusted: NDArray[np.float64],
+    significance: float,
+) -> NDArray[np.str_]:
+    """dependent, negligible or inconclusive: absence of evidence is never negligible; p is NaN where there is no test.
 
-    >>> dependence_flag(0.2, 0.4, 0.01, 0.001, 0.05), dependence_flag(0.0, 0.2, 0.01, 0.3, 0.05)
-    ('dependent', 'inconclusive')
+    >>> p = np.array([0.001, 0.3, np.nan])
+    >>> dependence_flags(np.array([0.2, 0.0, 0.2]), np.array([0.4, 0.2, 0.4]), np.full(3, 0.01), p, 0.05).tolist()
+    ['dependent', 'inconclusive', 'inconclusive']
     """
-    if p_adjusted != p_adjusted:  # no test: too few firing rows
-        return "inconclusive"
-    if low > delta and p_adjusted <= significance:
-        return "dependent"
-    return "negligible" if high < delta else "inconclusive"
+    dependent = (low > delta) & (p_adjusted <= significance)
+    negligible = (high < delta) & ~np.isnan(p_adjusted)
+    return np.where(dependent, "dependent", np.where(negligible, "negligible", "inconclusive"))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.assembling import Judged, assemble
+from harness.diagnosis.checking import yes_or_no
 from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.informing import share
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
@@ -76,7 +77,7 @@ def diagnose(
     >>> str(diagnose(np.zeros((400, 4))).verdict)
     'full_collapse'
     """
-    labels, factors = (labels, factors) if information else (None, None)
+    labels, factors = (labels, factors) if yes_or_no(information, "information") else (None, None)
     request = checked(
         activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale,
         ablation, blocks, training_inputs, normalised, thresholds,
@@ -91,7 +92,9 @@ def judge(request: Request) -> list[Diagnosis]:
     evidence = _evidence(request, table, np.ones(table["finite"].shape))
     tested = _tested(request, evidence)
     constant = constant_units(evidence, request.thresholds)
-    shared = share(request.activations, request.references, tested, evidence.finite, constant, request.blocks)
+    shared = share(
+        request.activations, request.references, tested, evidence.finite, constant, request.blocks, request.thresholds
+    )
     evidence = _evidence(request, table, shared.smallest_p)
     units = unit_verdicts(evidence, request.thresholds)
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])
@@ -119,9 +122,7 @@ def judge(request: Request) -> list[Diagnosis]:
 
 
 def _measured(request: Request) -> Table:
-    table = unit_table(
-        request.activations, request.activation, request.dtype, request.scale, request.thresholds.saturation
-    )
+    table = unit_table(request.activations, request.activation, request.dtype, request.scale, request.thresholds)
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     table["before_ratio"] = np.full(table["mean"].shape, np.inf)
     if request.before is not None:

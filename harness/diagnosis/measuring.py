@@ -1,5 +1,6 @@
 """What the rules look at, measured over all members at once and over the units in pieces of bounded memory."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.diagnosis.thresholds import Thresholds
 from harness.measures import pieces as cutting
 from harness.measures.basic import fires
 from harness.measures.constancy import range_tolerance
@@ -34,20 +36,20 @@ def pieces(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def unit_table(
-    activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: float
+    activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, thresholds: Thresholds
 ) -> Table:
     """Every measure of single units that the rules need, `[member, unit]` each."""
     tables = []
     for piece in pieces(tuple(activations.shape)):
         values, finite = unit_rows(activations, piece)
         tables.append(
-            piece_table(values, finite, activation, dtype, None if scale is None else scale[..., piece], saturation)
+            piece_table(values, finite, activation, dtype, None if scale is None else scale[..., piece], thresholds)
         )
     return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]}
 
 
 def piece_table(
-    values: Tensor, finite: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: float
+    values: Tensor, finite: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, thresholds: Thresholds
 ) -> Table:
     """The measures of `[member, unit, sample]`."""
     # in the model's own precision: the float64 copy of float32's softplus(0) lies above log 2
@@ -56,15 +58,22 @@ def piece_table(
     found |= _range(values, torch.ones_like(on), dtype, scale_of(activation, scale), "")
     found |= _range(values, ~on, dtype, scale_of(activation, scale), "outside_")
     if activation == "sigmoid":
-        # in the values' own precision: float32(.001) is above .001, and is meant
-        low, high = _ends(values, dtype, saturation)
-        found |= {"saturated": (low | high).double().mean(-1), "low_end": low.any(-1), "high_end": high.any(-1)}
+        found |= _saturation(values.to(dtype), thresholds)
     return {name: each.double().numpy() for name, each in found.items()}
 
 
-def _ends(values: Tensor, dtype: torch.dtype, saturation: float) -> tuple[Tensor, Tensor]:
-    own = values.to(dtype)
-    return own <= saturation, own >= 1 - saturation
+def _saturation(own: Tensor, thresholds: Thresholds) -> dict[str, Tensor]:
+    """What is saturated, in the values' own precision: float32(.001) is above .001, and is meant."""
+    low, high = own <= thresholds.saturation, own >= 1 - thresholds.saturation
+    within = torch.minimum(own, 1 - own).double()
+    enough = max(1, math.ceil(thresholds.saturated_share * own.shape[-1] - 1e-9))
+    both = torch.maximum(own.amin(-1), 1 - own.amax(-1)).double()
+    return {
+        "saturated": (low | high).double().mean(-1),
+        "low_end": low.any(-1),
+        "high_end": high.any(-1),
+        "bimodal_margin": torch.maximum(both, within.kthvalue(enough, dim=-1).values),
+    }
 
 
 def scale_of(activation: str, scale: Tensor | None) -> Tensor | None:

@@ -1,5 +1,7 @@
 """Information that pairs of units share without being correlated, all pairs at once."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,7 +51,7 @@ def shared_pairs(
 ) -> NDArray[np.bool_]:
     """`[member, unit, unit]`: uncorrelated pairs that share much of the smaller entropy."""
     count, rows = ranks.shape[-2:]
-    found, used = _tables(codes(ranks, bins_for(rows)), bins_for(rows))
+    found, used = _tables(codes(ranks, bins_for(rows)))
     entropy = np.diagonal(found, axis1=-2, axis2=-1)
     freedom = (used - 1)[..., :, None] * (used - 1)[..., None, :]
     information = found - freedom / (2 * rows)
@@ -61,19 +63,22 @@ def shared_pairs(
     return both & enough & (np.abs(correlation) < copy)
 
 
-def _tables(code: Tensor, bins: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _tables(code: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Plug-in information of every pair, `[member, unit, unit]` nats (entropy on the diagonal), and codes in use."""
     members, units, rows = code.shape
-    kinds = 2 * bins
+    kinds = int(code.max()) + 1
     hot = torch.zeros(members, units, kinds, rows, dtype=torch.float32)
     hot.scatter_(-2, code[..., None, :], 1.0)
     hot = hot.reshape(members, units * kinds, rows)
-    counts = (hot @ hot.mT).double().reshape(members, units, kinds, units, kinds)
-    joint = _entropy(counts / rows, (-3, -1))
+    joint = torch.stack([_joint_entropy(each, units, kinds) for each in hot])
     single = torch.diagonal(joint, dim1=-2, dim2=-1)
     information = single[..., :, None] + single[..., None, :] - joint
     return information.numpy(), (hot.amax(-1).reshape(members, units, kinds) > 0).sum(-1).numpy()
 
 
-def _entropy(shares: Tensor, over: tuple[int, int]) -> Tensor:
-    return -torch.special.xlogy(shares, shares).sum(over)
+def _joint_entropy(hot: Tensor, units: int, kinds: int) -> Tensor:
+    """Entropy of each pair's table, `[unit, unit]`: log n - sum of c log c / n, each term looked up by its count c."""
+    rows = hot.shape[-1]
+    counts = torch.arange(rows + 1, dtype=torch.float64)
+    terms = torch.special.xlogy(counts, counts)[(hot @ hot.mT).int()]
+    return math.log(rows) - terms.reshape(units, kinds, units, kinds).sum((-3, -1)) / rows

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from harness.diagnosis.checking import (
     activation_matrix,
-    dtype_of,
     finite_rows,
     flat_rows,
     per_unit,
     references_of,
     tensor_of,
+    yes_or_no,
 )
 from harness.diagnosis.thresholds import Thresholds
 from harness.errors import HarnessError
 from harness.measures.basic import activation_named
+from harness.measures.constancy import precision_of
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,20 @@ def checked(
     Raises:
         HarnessError: as `diagnose` says.
     """
-    matrix = activation_matrix(activations, members)
+    if not isinstance(thresholds, Thresholds):
+        raise HarnessError(
+            f"thresholds: a harness.Thresholds is wanted, {type(thresholds).__name__} was given;"
+            " e.g. Thresholds(near_constant=1e-4)"
+        )
+    matrix = activation_matrix(activations, yes_or_no(members, "members"))
     count, rows, units = matrix.shape
     if reconstruction is not None and inputs is None:
         raise HarnessError("reconstruction: it is compared with the inputs; give inputs=... as well")
     same = None if inputs is None else finite_rows(flat_rows(inputs, "inputs", rows), "inputs")
-    sizes = None if scale is None else torch.from_numpy(per_unit(scale, "scale", (count, units)))
     return Request(
         activations=matrix,
         activation=activation_named(activation),
-        dtype=dtype_of(matrix, dtype),
+        dtype=precision_of(matrix, dtype),
         references=references_of(labels, factors, rows),
         inputs=same,
         training=_training(training_inputs, same),
@@ -76,11 +81,18 @@ def checked(
         target=_target(target),
         repeat=_alike(repeat, "repeat", matrix, members),
         before=_alike(normalised, "normalised", matrix, members),
-        scale=sizes,
+        scale=None if scale is None else _sizes(scale, (count, units)),
         ablation=None if ablation is None else per_unit(ablation, "ablation", (count, units)),
         blocks=None if blocks is None else _blocks(blocks, rows),
         thresholds=thresholds,
     )
+
+
+def _sizes(scale: Any, shape: tuple[int, int]) -> Tensor:
+    sizes = torch.from_numpy(per_unit(scale, "scale", shape))
+    if not bool(((sizes >= 0) & torch.isfinite(sizes)).all()):
+        raise HarnessError("scale: sizes of sums are wanted, finite and at least 0")
+    return sizes
 
 
 def _alike(values: Any, name: str, matrix: Tensor, members: bool) -> Tensor | None:
@@ -121,6 +133,8 @@ def _blocks(values: Any, rows: int) -> Tensor:
     blocks = tensor_of(values, "blocks")
     if blocks.ndim != 1 or len(blocks) != rows:
         raise HarnessError(f"blocks: one number a row is wanted, {rows} rows; the shape is {list(blocks.shape)}")
+    if not bool(torch.isfinite(blocks.double()).all()):
+        raise HarnessError("blocks: NaN or infinite names no block")
     return blocks.unique(return_inverse=True)[1]
 
 
@@ -128,9 +142,11 @@ def _target(target: Any) -> float | None:
     if target is None:
         return None
     try:
-        value = float(target)
-    except (TypeError, ValueError) as error:
-        raise HarnessError(f"target: a number, the penalty's rho, is wanted; {target!r} was given") from error
+        value = None if isinstance(target, str | bool) else float(target)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        value = None
+    if value is None:
+        raise HarnessError(f"target: a number, the penalty's rho, is wanted; {str(target)[:40]!r} was given")
     if not np.isfinite(value):
         raise HarnessError(f"target: a finite number, the penalty's rho, is wanted; {target!r} was given")
     return value

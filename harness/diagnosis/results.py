@@ -28,6 +28,7 @@ class Reference:
         entropy: of the reference, nats; NaN for a continuous one.
         delta: what counts as negligible, nats.
         flag: dependent, negligible or inconclusive.
+        codes_entropy: of the unit's codes in the binned table, nats.
     """
 
     mutual_information: float = NAN
@@ -37,6 +38,7 @@ class Reference:
     entropy: float = NAN
     delta: float = NAN
     flag: str = "inconclusive"
+    codes_entropy: float = NAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class UnitDiagnosis:
         range_ratio: (max - min) / `tolerance`; at most 1 is constant. outside_ratio: over rows where it does not fire.
         before_ratio: the same before normalisation, where that was given.
         energy_share: the largest share of the unit's energy that one row holds.
-        saturated: share of values within .001 of 0 or 1 (sigmoid).
+        saturated: share of values within .001 of 0 or 1 (sigmoid). bimodal_margin: the least distance from 0 or 1 at
+            which the unit would be `saturated_bimodal`: 95 % of its values lie within it, some at either end.
         reliability: test-retest, 1 (the same again) to 0 (noise); NaN without a second pass. reliability_bound is the
             upper bound that the verdict used, which pools the units of a layer that show no reliability.
         ablation: R2 lost when the decoder gets the unit's mean instead.
@@ -86,6 +89,7 @@ class UnitDiagnosis:
     kurtosis: float = NAN
     energy_share: float = NAN
     saturated: float = NAN
+    bimodal_margin: float = NAN
     low_end: bool = False
     high_end: bool = False
     stochastic: bool = False

@@ -4,6 +4,7 @@ Everything here is arrays of `[member, unit]` or `[member]`; nothing is measured
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +194,15 @@ def dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArra
     several = evidence.finite.shape[-1] > 1
     whole = evidence.finite.all(-1) & evidence.testable
     return one & always & others & whole & (several and evidence.can_be_off)
+
+
+def heavy(kurtosis: Any, energy_share: Any, thresholds: Thresholds = THRESHOLDS) -> Any:
+    """Whether a few rows carry a unit: its kurtosis is large, or one row holds much of its energy.
+
+    >>> heavy(3.0, 0.6), heavy(3.0, 0.1)
+    (True, False)
+    """
+    return (kurtosis > thresholds.heavy_kurtosis) | (energy_share >= thresholds.heavy_energy)
 
 
 def output_verdict(numbers: dict[str, float], thresholds: Thresholds = THRESHOLDS) -> OutputVerdict:

@@ -3,7 +3,7 @@
 Works on stored diagnoses, so that a report can print it without training or measuring anything again.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.diagnosis.results import Diagnosis
-from harness.diagnosis.rules import Evidence, Structure, layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.rules import layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.stored_batches import Batch, Stored, batches
+from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
-Stored = Mapping[str, Any]
+Verdicts = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Influence:
         members: how many members were judged again.
         changed: how many of them have another verdict, of the layer or of its output, somewhere in the decade.
         changes: `"healthy -> redundant"` -> how many, at the end of the decade where most change.
+        units: how many units they have. units_changed: how many of them have another verdict (for a threshold that
+            decides a flag: another flag) somewhere in the decade.
     """
 
     threshold: str
@@ -36,6 +40,8 @@ class Influence:
     members: int
     changed: int
     changes: Mapping[str, int]
+    units: int = 0
+    units_changed: int = 0
 
     @property
     def share(self) -> float:
@@ -46,30 +52,65 @@ class Influence:
 def sweep(
     diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
 ) -> list[Influence]:
-    """One `Influence` for each threshold of this project's own that decides verdicts.
+    """One `Influence` for each threshold of this project's own that decides verdicts or the flags of units.
 
     Args:
         diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
         points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold (or its odds).
     """
     stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
-    batches = _batches([each for each in stored if each])
-    return [_influence(name, batches, thresholds, points) for name in SWEPT]
+    kept = [each for each in stored if each]
+    judged_alike, units = batches(kept), unit_numbers(kept)
+    verdicts = [_influence(name, judged_alike, thresholds, points) for name in SWEPT]
+    return verdicts + [
+        _flag_influence(name, units, thresholds, points, verdicts[0].members, verdicts[0].units) for name in FLAGS
+    ]
 
 
-def _influence(name: str, batches: "list[Batch]", thresholds: Thresholds, points: int) -> Influence:
+def _flag_influence(
+    name: str, numbers: Mapping[str, NDArray[Any]], thresholds: Thresholds, points: int, members: int, units: int
+) -> Influence:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
-    now = [_verdicts(batch, thresholds) for batch in batches]
-    moved = [[_verdicts(batch, _with(thresholds, name, each)) for batch in batches] for each in tried]
-    changed = sum(
-        any(then[b][m] != found for then in moved) for b, verdicts in enumerate(now) for m, found in enumerate(verdicts)
-    )
-    tallies = [_changes(now, then) for then in moved]
-    members = sum(len(verdicts) for verdicts in now)
+    changed = units_flagged_otherwise(name, numbers, thresholds, [_with(thresholds, name, each) for each in tried])
+    return Influence(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
+
+
+def _influence(name: str, members_alike: list[Batch], thresholds: Thresholds, points: int) -> Influence:
+    value = getattr(thresholds, name)
+    tried = _decade(name, value, points)
+    now = [_judged(batch, thresholds) for batch in members_alike]
+    moved = [
+        [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in members_alike]
+        for each in tried
+    ]
+    tallies = [_changes([each.layers for each in now], [each.layers for each in then]) for then in moved]
     return Influence(
-        name, value, tried[0], tried[-1], members, changed, max(tallies, key=lambda each: sum(each.values()))
+        threshold=name,
+        value=value,
+        low=tried[0],
+        high=tried[-1],
+        members=sum(each.layers.size for each in now),
+        changed=sum(_differ([then[b].layers for then in moved], each.layers) for b, each in enumerate(now)),
+        changes=max(tallies, key=lambda each: sum(each.values())),
+        units=sum(each.units.size for each in now),
+        units_changed=sum(_differ([then[b].units for then in moved], each.units) for b, each in enumerate(now)),
     )
+
+
+def _differ(moved: list[Verdicts], now: Verdicts) -> int:
+    """How many differ somewhere from what they are now."""
+    return int(np.any([then != now for then in moved], axis=0).sum())
+
+
+def _seen_at(batch: Batch, name: str, value: float) -> Batch:
+    """The batch as it would have been measured: what is saturated depends on where saturation begins."""
+    if name != "saturation":
+        return batch
+    # a rounding of the threshold must not decide a value that lies on it
+    bimodal = batch.bimodal_margin <= value * (1 + 1e-6)
+    seen = replace(batch.evidence, saturated=bimodal.astype(np.float64), low_end=bimodal, high_end=bimodal)
+    return replace(batch, evidence=seen)
 
 
 def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
@@ -77,7 +118,7 @@ def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
     return replace(thresholds, **changed)
 
 
-def _changes(now: list[list[str]], then: list[list[str]]) -> Counter[str]:
+def _changes(now: list[Verdicts], then: list[Verdicts]) -> Counter[str]:
     pairs = (
         (old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True)
     )
@@ -99,90 +140,27 @@ def _decade(name: str, value: float, points: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Members of one kind (activation, rows, units, target), ready to be judged again."""
+class Judged:
+    """The verdicts of a batch: of each member's layer and output in words, `[member]`, and of its units."""
 
-    evidence: Evidence
-    structure: Structure
-    outputs: list[dict[str, float] | None]
-
-
-def _batches(stored: list[Stored]) -> list[Batch]:
-    kinds: dict[tuple[Any, ...], list[Stored]] = defaultdict(list)
-    for each in stored:
-        dimension = each["measures"].get("dimension")
-        kinds[(each["activation"], each["rows"], len(each["units"]), each.get("target"), dimension)].append(each)
-    return [_batch(alike) for alike in kinds.values()]
+    layers: Verdicts
+    units: Verdicts
 
 
-def _batch(alike: list[Stored]) -> Batch:
-    first = alike[0]
-    verdicts = np.array([[unit["verdict"] for unit in each["units"]] for each in alike])
-    rank = _array([each["measures"].get("participation_ratio_corrected") for each in alike], np.inf)
-    evidence = Evidence(
-        activation=first["activation"],
-        rows=first["rows"],
-        target=first.get("target"),
-        testable=~(verdicts == "not_testable").any(-1),
-        finite=verdicts != "invalid",
-        p_adjusted=_units(alike, lambda unit: _smallest_p(unit), 1.0),
-        **{
-            name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()
-        },
-    )
-    links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
-    dimension = first["measures"].get("dimension")
-    structure = Structure(links, rank, np.inf if dimension is None else dimension)
-    return Batch(evidence, structure, [_output(each.get("output")) for each in alike])
-
-
-def _units(alike: list[Stored], read: Any, missing: float) -> NDArray[Any]:
-    return _array([[read(unit) for unit in each["units"]] for each in alike], missing)
-
-
-def _array(values: list[Any], missing: float) -> NDArray[np.float64]:
-    found = np.array(values, dtype=np.float64)
-    return np.where(np.isnan(found), missing, found)
-
-
-def _smallest_p(unit: Stored) -> float | None:
-    known = [each["p_adjusted"] for each in unit["references"].values() if each["p_adjusted"] is not None]
-    return min(known, default=None)
-
-
-def _output(stored: Stored | None) -> dict[str, float] | None:
-    if stored is None:
-        return None
-    if stored["verdict"] in ("invalid_output", "output_not_testable"):
-        return {"finite": stored["verdict"] != "invalid_output", "testable": False}
-    numbers = {name: stored[name] for name in ("r2", "variance_ratio", "dead_share")}
-    return {"finite": True, "testable": True, "r2_high": stored["r2_interval"][1], **numbers}
-
-
-def _verdicts(batch: Batch, thresholds: Thresholds) -> list[str]:
-    layers = layer_verdicts(unit_verdicts(batch.evidence, thresholds), batch.evidence, batch.structure, thresholds)
-    return [
+def _judged(batch: Batch, thresholds: Thresholds) -> Judged:
+    units = unit_verdicts(batch.evidence, thresholds)
+    layers = layer_verdicts(units, batch.evidence, batch.structure, thresholds)
+    words = [
         str(layer) if output is None else f"{layer}, output {output_verdict(output, thresholds)}"
         for layer, output in zip(layers, batch.outputs, strict=True)
     ]
+    return Judged(np.array(words, dtype=object), units)
 
-
-STORED: dict[str, tuple[str, float]] = {
-    "range_ratio": ("range_ratio", np.inf),
-    "before_ratio": ("before_ratio", np.inf),
-    "outside_ratio": ("outside_ratio", 0.0),
-    "fired": ("fired_rows", 0.0),
-    "mean": ("mean", 0.0),
-    "variation": ("variation", 1.0),
-    "saturated": ("saturated", 0.0),
-    "low_end": ("low_end", 0.0),
-    "high_end": ("high_end", 0.0),
-    "reliability_high": ("reliability_bound", np.inf),
-}
 
 SHARES = {
-    *("claimable_frequency", "rare_frequency", "saturated_share", "reliability", "duplicate_correlation"),
+    *("claimable_frequency", "rare_frequency", "saturation", "saturated_share", "reliability", "duplicate_correlation"),
     *("redundant_share", "dimensional_share", "mean_output_variance", "mean_output_r2", "dead_outputs"),
+    *("heavy_energy", "delta_share", "delta_codes"),
 }
 
 SWEPT = (
@@ -192,6 +170,7 @@ SWEPT = (
     "target_tolerance",
     "near_constant",
     "rare_frequency",
+    "saturation",
     "saturated_share",
     "reliability",
     "duplicate_correlation",

@@ -11,9 +11,9 @@ from harness.effects.blocks import Block, contrast_blocks, interaction_blocks, l
 from harness.effects.cells import Cell, cells
 from harness.effects.design import Design, design_of
 from harness.effects.effect import Effect, Question, is_confirmed, measure_effect
-from harness.effects.family import benjamini_hochberg
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.table import MemberTable, member_table
+from harness.measures.family import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
 SCOPE = "Scope: other initialisations and batch orders on this data set; the data are not resampled."

@@ -8,11 +8,11 @@ import numpy as np
 
 from harness.effects.blocks import Block
 from harness.effects.effect import Effect, Question, is_confirmed, measure_effect
-from harness.effects.family import benjamini_hochberg
 from harness.effects.outcomes import OUTCOMES, is_judged
 from harness.effects.stored import Stored, stored_experiment, stored_members
 from harness.effects.table import member_table
 from harness.effects.unpaired import RiskDifference, risk_difference
+from harness.measures.family import benjamini_hochberg
 from harness.results.records import COLLAPSED, MemberRecord
 
 SIDES = ("first", "second")

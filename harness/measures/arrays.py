@@ -11,6 +11,17 @@ from harness.measures.constancy import is_constant
 
 Array = NDArray[np.float64]
 MANY_ROWS = 10
+INSTEAD = {
+    "b": "0 and 1 as integers are classes, as floats a quantity",
+    "c": "give the real part, the imaginary part or the absolute value",
+    "U": "give each word its number, e.g. pandas.factorize(words)[0]",
+    "O": "where these are numbers, astype(float) says so; words need a number each, e.g. pandas.factorize(words)[0]",
+    "other": "convert it, e.g. to float32",
+}
+NUMBERS = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+}
 
 
 def real_array(values: Any, name: str) -> NDArray[Any]:
@@ -23,16 +34,60 @@ def real_array(values: Any, name: str) -> NDArray[Any]:
         HarnessError: for complex, boolean or object values, and for rows of different lengths.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise HarnessError(f"{name}: an array is wanted; the rows have different lengths ({error})") from error
+        values = plain_tensor(values, name)
+        return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy())
+    return plain_array(values, name)
+
+
+def plain_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
+    """A tensor of real numbers on the CPU, dense and without gradient.
+
+    >>> plain_tensor(torch.eye(2).to_sparse(), "activations").tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
+    Raises:
+        HarnessError: for complex, boolean, quantised or 8-bit floats, nested tensors, and those without values.
+    """
+    if values.dtype not in NUMBERS:
+        kind = "b" if values.dtype == torch.bool else "c" if values.is_complex() else "other"
+        raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given; {INSTEAD[kind]}")
+    if values.is_nested or values.is_meta:
+        what = (
+            "a nested tensor, whose rows have different lengths"
+            if values.is_nested
+            else "a meta tensor, without values"
+        )
+        raise HarnessError(f"{name}: a tensor of values is wanted, {what}, was given")
+    dense = values if values.layout == torch.strided else values.to_dense()
+    return dense.detach().cpu().resolve_neg()
+
+
+def plain_array(values: Any, name: str) -> NDArray[Any]:
+    """A numpy array of real numbers of at most 64 bits, from anything but a tensor.
+
+    >>> plain_array([[1, 2]], "activations").shape
+    (1, 2)
+
+    Raises:
+        HarnessError: for complex, boolean, object or masked values, and for what numpy makes no array of.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise HarnessError(f"{name}: plain values are wanted, a masked array was given; fill it, or leave its rows out")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise HarnessError(f"{name}: an array is wanted; the rows have different lengths ({error})") from error
+    except (TypeError, RuntimeError) as error:
+        raise HarnessError(f"{name}: an array is wanted, and numpy makes none of a {_kind(values)}: {error}") from error
     if array.dtype.kind not in "iuf":
-        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given")
+        given = "" if isinstance(values, np.ndarray) else f", made of a {_kind(values)}"
+        instead = INSTEAD.get(array.dtype.kind, INSTEAD["other"])
+        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given{given}; {instead}")
     return array.astype(np.float64) if array.dtype.itemsize > 8 else array
+
+
+def _kind(values: Any) -> str:
+    return type(values).__name__
 
 
 def unit_columns(activations: Any, dtype: Any = None) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -52,7 +107,7 @@ def unit_columns(activations: Any, dtype: Any = None) -> tuple[NDArray[Any], NDA
     if dtype is None and values.dtype.kind == "f":
         # bfloat16 comes as float32, and is still as coarse as it was
         dtype = activations.dtype if isinstance(activations, torch.Tensor) else values.dtype.name
-    columns = np.ascontiguousarray(np.moveaxis(values, -1, -2), _computable(values.dtype))
+    columns = np.require(np.moveaxis(values, -1, -2), _computable(values.dtype), ["C", "W"])
     constant = is_constant(torch.from_numpy(columns).mT, dtype).numpy()
     return columns, constant, np.asarray(np.isfinite(columns).all(-1))
 

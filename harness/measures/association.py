@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
 from harness.measures.binning import (
     binned_information,
@@ -35,6 +36,7 @@ class Dependence:
         p: of independence; NaN for a constant unit, which is no test.
         low, high: 95 % interval of the *binned* information, nats; that is a lower bound of the information.
         delta: nats below which a dependence is called negligible.
+        codes_entropy: nats, of the unit's codes in the binned table; 0 for a constant unit.
         flag: "dependent" (low above delta), "negligible" (high below delta, or constant) or "inconclusive".
         reference_entropy: nats, of the classes; NaN for a continuous factor.
     """
@@ -44,6 +46,7 @@ class Dependence:
     low: Array
     high: Array
     delta: Array
+    codes_entropy: Array
     flag: NDArray[np.str_]
     reference_entropy: float
 
@@ -73,25 +76,28 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
     ['dependent', 'negligible']
 
     Raises:
-        HarnessError: for the inputs that `mutual_information` refuses, and blocks of another length or only one.
+        HarnessError: for the inputs that `mutual_information` refuses, blocks of another length or only one, and a seed
+            that is no whole number.
 
     Source: Cover & Thomas 2.3; Smithson 2003 for the interval; Phipson & Smyth 2010 for p of permutations.
     """
     columns, constant, finite = unit_columns(activations, dtype)
     column = reference_column(reference, columns.shape[-1])
     tested = finite & ~constant
-    against = _Against(column, None if blocks is None else block_groups(_plain(blocks), len(column)), seed)
+    against = _Against(column, None if blocks is None else block_groups(blocks, len(column)), _counted(seed))
     found = against.judge(columns[tested])
     full = {name: _spread(each, tested, 0.0, finite) for name, each in found.items()}
     full["p"] = _spread(found["p"], tested, np.nan, finite)
-    delta = _delta(full.pop("codes"), against)
+    delta = _delta(full["codes_entropy"], against)
     flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
     flag = np.where(finite & constant | against.reference.constant & finite, "negligible", flag)
     return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
 
 
-def _plain(blocks: Any) -> Any:
-    return blocks.detach().cpu().numpy() if hasattr(blocks, "detach") else blocks
+def _counted(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise HarnessError(f"seed: a whole number from 0 is wanted, {seed!r} was given")
+    return int(seed)
 
 
 def _spread(found: Array, tested: NDArray[np.bool_], elsewhere: float, finite: NDArray[np.bool_]) -> Array:
@@ -119,7 +125,7 @@ class _Against:
     def judge(self, columns: Array) -> dict[str, Array]:
         """`[unit]` of value, p, low, high and the entropy of the codes, for columns `[unit, sample]` that vary."""
         if not len(columns):
-            return dict.fromkeys(("value", "p", "low", "high", "codes"), np.zeros(0))
+            return dict.fromkeys(("value", "p", "low", "high", "codes_entropy"), np.zeros(0))
         parts = [self._judge(columns[piece]) for piece in pieces(columns.shape[::-1])]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -135,7 +141,7 @@ class _Against:
         if self.reference.continuous:
             order = self._spearman_p(np.stack([_standardised(_ranks(each)) for each in orderings]))
             p = np.minimum(1.0, 2 * np.minimum(p, order))
-        return {"value": value, "p": p, "low": low, "high": high, "codes": entropy_of(tables.sum(2))}
+        return {"value": value, "p": p, "low": low, "high": high, "codes_entropy": entropy_of(tables.sum(2))}
 
     def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
         from scipy.special import chdtrc
@@ -193,22 +199,3 @@ def table_information(activations: Any, reference: Any, *, dtype: Any = None) ->
         return np.where(finite, 0.0, np.nan)
     codes = codes_of(columns[tested])
     return _spread(binned_information(contingency(codes, classes)), tested, 0.0, finite)
-
-
-def benjamini_hochberg(p: Any) -> Array:
-    """Adjusted p values over all that are given; NaN is no test and stays NaN.
-
-    >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(3).tolist()
-    [0.03, 0.04, 0.04]
-
-    Source: Benjamini & Hochberg 1995.
-    """
-    values = np.asarray(p, dtype=np.float64)
-    tests = values[~np.isnan(values)]
-    order = np.argsort(tests)[::-1]
-    adjusted = np.empty_like(tests)
-    ranks = np.arange(len(tests), 0, -1)
-    adjusted[order] = np.minimum(np.minimum.accumulate(tests[order] * len(tests) / ranks), 1.0)
-    found = np.full(values.shape, np.nan)
-    found[~np.isnan(values)] = adjusted
-    return found

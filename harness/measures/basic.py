@@ -52,13 +52,21 @@ def root_mean_square(activations: Activations) -> PerUnit:
 
 
 def layer_root_mean_square(activations: Activations) -> PerMember:
-    """Root of the mean square over all rows and units of a layer, `[*member]`.
+    """Root of the mean square over all rows and units of a layer, `[*member]`; units that are not finite are left out.
 
-    >>> float(layer_root_mean_square(torch.tensor([[4.0, 0.0], [0.0, 0.0]])))
+    >>> float(layer_root_mean_square(torch.tensor([[4.0, 0.0, torch.nan], [0.0, 0.0, 1.0]])))
     2.0
+
+    Returns:
+        In the activation's own unit, 0 only for a layer that is 0 everywhere; NaN where no unit is finite.
     """
-    power = by_pieces(lambda values: values.square().mean(dim=-2), activations)
-    return power.mean(dim=-1).sqrt()
+    peaks = activations.abs().amax(dim=-2).double()
+    finite = torch.isfinite(peaks)
+    # in units of the largest value: squares of 1e200 leave the range of float64
+    largest = torch.where(finite, peaks, 0.0).amax(dim=-1, keepdim=True)
+    size = torch.where(largest > 0, largest, 1.0)
+    power = by_pieces(lambda values: (values / size[..., None]).square().mean(dim=-2), activations)
+    return size[..., 0] * (torch.where(finite, power, 0.0).sum(dim=-1) / finite.sum(dim=-1)).sqrt()
 
 
 def variation(activations: Activations) -> PerUnit:
@@ -98,7 +106,14 @@ def activation_named(activation: str) -> str:
 
     >>> activation_named("linear")
     'none'
+
+    Raises:
+        HarnessError: for a name that is not known, or no name at all.
     """
+    if not isinstance(activation, str):
+        raise HarnessError(
+            f"activation: a name is wanted, {type(activation).__name__} was given. Known: {', '.join(FIRES_ABOVE)}"
+        )
     name = ALIASES.get(activation, activation)
     if name not in FIRES_ABOVE:
         raise HarnessError(f"activation: {unknown('activation', activation, FIRES_ABOVE)}")

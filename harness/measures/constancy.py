@@ -1,5 +1,8 @@
 """Does a unit depend on its input at all? Only if its values differ by more than rounding explains."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -9,14 +12,12 @@ from harness.measures.basic import value_range
 from harness.shapes import Activations, PerUnit
 
 
-def range_tolerance(
-    activations: Activations, dtype: torch.dtype | str | None = None, scale: Tensor | float | None = None
-) -> PerUnit:
+def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor | float | None = None) -> PerUnit:
     """The widest range that rounding alone can give a constant unit: c eps(dtype) max(max|z|, scale).
 
     Args:
         activations: `[*member, sample, unit]`.
-        dtype: the precision in which the *model* computed, where the values come as another (a float64 copy, a CSV).
+        dtype: the precision (torch's, numpy's or its name) in which the *model* computed, where the values come as another (a float64 copy, a CSV).
             Default: that of the values.
         scale: `[*member, unit]` or a number: size of the sum that made the unit, sum_i |w_i| E|h_i| + |b|. A sum that
             cancels carries the rounding of its terms, not that of its small result.
@@ -37,7 +38,7 @@ def range_tolerance(
     return ROUNDINGS[precision] * torch.finfo(precision).eps * largest
 
 
-def precision_of(activations: Tensor, dtype: torch.dtype | str | None = None) -> torch.dtype:
+def precision_of(activations: Tensor, dtype: Any = None) -> torch.dtype:
     """The precision a model computed in: the one named, else that of its activations; float32 for integers.
 
     >>> precision_of(torch.zeros(1), "bfloat16")
@@ -45,7 +46,8 @@ def precision_of(activations: Tensor, dtype: torch.dtype | str | None = None) ->
     """
     if dtype is None:
         return activations.dtype if activations.is_floating_point() else torch.float32
-    name = str(dtype).removeprefix("torch.")
+    is_numpy = isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic))
+    name = np.dtype(dtype).name if is_numpy else str(dtype).removeprefix("torch.")
     known = {str(each).removeprefix("torch."): each for each in ROUNDINGS}
     if name not in known:
         raise HarnessError(f"dtype: {unknown('precision', name, known)}")
@@ -53,7 +55,7 @@ def precision_of(activations: Tensor, dtype: torch.dtype | str | None = None) ->
 
 
 def is_constant(
-    activations: Activations, dtype: torch.dtype | str | None = None, scale: Tensor | float | None = None
+    activations: Activations, dtype: Any = None, scale: Tensor | float | None = None
 ) -> Bool[Tensor, "*member unit"]:
     """Whether a unit ignores its input: its range is at most `range_tolerance`. False where it is not finite.
 

@@ -12,7 +12,7 @@ PerPair = Float[Tensor, "*member unit unit"]
 
 
 def pairwise_correlation(activations: Activations) -> PerPair:
-    """Pearson correlation of all pairs of units, -1 to 1; 0 for a constant unit, with itself too.
+    """Pearson correlation of all pairs of units, -1 to 1; 0 for a constant unit or one not finite, with itself too.
 
     >>> pairwise_correlation(torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 1.0]])).round(decimals=6).tolist()
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
@@ -30,8 +30,9 @@ def rank_correlation(activations: Activations) -> PerPair:
     Source: Spearman 1904; ties share their average rank.
     """
     ranks = average_ranks(activations)
-    # what varies by rounding alone is constant, whatever its ranks say
-    ranks = torch.where(is_constant(activations)[..., None, :], torch.zeros_like(ranks), ranks)
+    # what varies by rounding alone is constant, whatever its ranks say; NaN has none
+    left_out = is_constant(activations) | ~torch.isfinite(activations).all(dim=-2)
+    ranks = torch.where(left_out[..., None, :], torch.zeros_like(ranks), ranks)
     return pairwise_correlation(ranks)
 
 

@@ -19,7 +19,7 @@ def resolution(activations: Activations, activation: str = "relu") -> Float[Tens
     """The width of the cells in which a unit's entropy is counted: 1/64 for sigmoid and tanh, else layer RMS / 32.
 
     Returns:
-        In the units of the activation; 1 for a layer that is zero everywhere.
+        In the units of the activation; 1 for a layer that is zero everywhere, or has no finite unit.
 
     >>> float(resolution(torch.full((4, 2), 4.0)))
     0.125
@@ -36,7 +36,8 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
     Fixed cells only: quantile cells would give every continuous unit the same entropy, float noise included.
 
     Returns:
-        Bits, from 0 (constant at this resolution) to log2 of the number of rows and the correction.
+        Bits, from 0 (constant at this resolution) to log2 of the number of rows and the correction. NaN for a unit that
+        is not finite; it takes no part in the resolution of the others.
 
     >>> entropy_bits(torch.tensor([[0.0], [0.5], [0.0], [0.5]]), "sigmoid").round(decimals=3).tolist()
     [1.18]
@@ -56,4 +57,5 @@ def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*mem
     counts = torch.zeros_like(ordered).scatter_add_(-2, index, torch.ones_like(ordered))
     share = counts / rows
     plain = -torch.special.xlogy(share, share).sum(dim=-2)
-    return (plain + (starts.sum(dim=-2) - 1) / (2 * rows)) / math.log(2)
+    corrected = (plain + (starts.sum(dim=-2) - 1) / (2 * rows)) / math.log(2)
+    return torch.where(torch.isfinite(cells).all(dim=-2), corrected, torch.full_like(corrected, math.nan))

@@ -46,12 +46,21 @@ def ordering(values: NDArray[Any]) -> Ordering:
 
     Source: van der Waerden 1952; ties share the average of their ranks.
     """
-    order = np.argsort(values)
+    order = _order(values)
     ordered = values[order]
     sizes = run_lengths(ordered[1:] != ordered[:-1])
     # the middle rank of a run, doubled: the runs before it twice, its own size, and 1
     doubled = 2 * np.cumsum(sizes) - sizes + 1
     return Ordering(order, sizes, np.repeat(_normal_quantiles(len(values))[doubled], sizes))
+
+
+def _order(values: NDArray[Any]) -> Index:
+    """Rows by rising value; where one value, the lowest, fills half of the rows only the others are sorted."""
+    lowest = values == values.min()
+    if 2 * np.count_nonzero(lowest) < len(values):
+        return np.argsort(values)
+    others = np.flatnonzero(~lowest)
+    return np.concatenate([np.flatnonzero(lowest), others[np.argsort(values[others])]])
 
 
 def run_lengths(steps: NDArray[np.bool_]) -> Index:

@@ -62,19 +62,28 @@ def block_groups(blocks: Any, rows: int) -> list[NDArray[np.int64]]:
     """The rows of every block.
 
     Raises:
-        HarnessError: for another length, or fewer than two blocks.
+        HarnessError: for another length, fewer than two blocks, and names that are neither numbers nor words.
     """
-    names = np.asarray(blocks)
+    names = _names(blocks)
     if names.shape != (rows,):
         raise HarnessError(
             f"blocks: one block for each of the {rows} samples is wanted, the shape is {list(names.shape)}"
         )
+    if names.dtype.kind not in "iufbUS" or (names.dtype.kind == "f" and not np.isfinite(names).all()):
+        raise HarnessError("blocks: each is named by a number or a word; None, NaN and infinity name no block")
     groups = [np.flatnonzero(names == each) for each in np.unique(names)]
     if len(groups) < 2:
         raise HarnessError(
             "blocks: all rows are in one block, so nothing can be permuted; leave blocks out or cut finer"
         )
     return groups
+
+
+def _names(blocks: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(blocks.detach().cpu() if hasattr(blocks, "detach") else blocks)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HarnessError(f"blocks: one number or word a sample is wanted ({error})") from error
 
 
 def block_orders(groups: list[NDArray[np.int64]], seed: int, count: int = PERMUTATIONS) -> NDArray[np.int64]:

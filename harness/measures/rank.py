@@ -9,7 +9,7 @@ from harness.shapes import Activations, PerMember
 
 
 def centred(activations: Activations) -> Float[Tensor, "*member sample unit"]:
-    """Each unit minus its mean in float64; units that are constant up to rounding become exactly 0.
+    """Each unit minus its mean in float64; units that are constant up to rounding, or not finite, become exactly 0.
 
     >>> centred(torch.tensor([[1.0, 7.0], [3.0, 7.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
@@ -17,11 +17,12 @@ def centred(activations: Activations) -> Float[Tensor, "*member sample unit"]:
     values = activations.double()
     away = values - values.mean(dim=-2, keepdim=True)
     # else the rounding noise of a constant layer would have full rank
-    return torch.where(is_constant(activations)[..., None, :], torch.zeros_like(away), away)
+    left_out = is_constant(activations) | ~torch.isfinite(away).all(dim=-2)
+    return torch.where(left_out[..., None, :], torch.zeros_like(away), away)
 
 
 def standardised(activations: Activations) -> Float[Tensor, "*member sample unit"]:
-    """Each unit with mean 0 and sum of squares 1 in float64; constant units are 0.
+    """Each unit with mean 0 and sum of squares 1 in float64; units that are constant or not finite are 0.
 
     >>> round(standardised(torch.tensor([[0.0], [2.0]])).square().sum().item(), 9)
     1.0

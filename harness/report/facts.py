@@ -83,9 +83,13 @@ def resolved_text(manifest: Mapping[str, Any]) -> str:
 
 
 def _influence(found: Any) -> str:
+    from harness.diagnosis.thresholds import TABLE
+
     if found is None:
         return "not varied"
-    return f"{found.changed} of {found.members}{_changes(found)}"
+    kind = "flags" if TABLE[found.threshold].decides == "flag" else "verdicts"
+    units = f"; the {kind} of {found.units_changed} of {plural(found.units, 'unit')}" if found.units_changed else ""
+    return f"{found.changed} of {found.members}{_changes(found)}{units}"
 
 
 def _changes(found: Any) -> str:

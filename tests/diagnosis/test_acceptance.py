@@ -51,6 +51,22 @@ def test_sigmoids_saturated_at_one_end_are_a_full_collapse(end: float) -> None:
     assert diagnose(torch.sigmoid(normal() + end), "sigmoid").verdict == "full_collapse"
 
 
+@pytest.mark.parametrize("end", [20.0, -20.0, 40.0, -40.0])
+@pytest.mark.parametrize("noise", [0.01, 1.0])
+def test_a_float64_copy_of_saturated_sigmoids_is_judged_as_the_float32_model_it_came_from(
+    end: float, noise: float
+) -> None:
+    copy = torch.sigmoid(noise * normal() + end).double()
+    assert diagnose(copy, "sigmoid", dtype="float32").verdict == "full_collapse"
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_float64_sigmoid_is_constant_where_float64_is(side: float) -> None:
+    assert diagnose(torch.sigmoid(normal().double() + 40 * side), "sigmoid").verdict == "full_collapse"
+    varies = diagnose(torch.sigmoid(normal().double() + 20 * side), "sigmoid")
+    assert {unit.verdict for unit in varies.units} == {"near_constant" if side > 0 else "subthreshold"}
+
+
 def test_copies_are_redundant() -> None:
     found = diagnose(torch.relu(normal()[:, :1]).expand(ROWS, 4))
     assert found.verdict == "redundant"

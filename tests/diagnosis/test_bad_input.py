@@ -1,7 +1,9 @@
 """Bad input is one clear error each; bad science never is."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -49,6 +51,31 @@ CODE = torch.relu(normal(100))
         (CODE, {"blocks": [1, 2]}, "blocks: one number a row is wanted"),
         (CODE, {"target": "rho"}, "target: a number"),
         (CODE, {"target": float("nan")}, "target: a finite number"),
+        (CODE, {"target": True}, "target: a number"),
+        (CODE, {"target": 10**400}, "target: a number"),
+        (CODE, {"target": torch.ones(4)}, "target: a number"),
+        (CODE, {"activation": ["relu"]}, "activation: a name is wanted, list was given"),
+        (CODE, {"thresholds": {"rare_frequency": 0.1}}, "a harness.Thresholds is wanted, dict was given"),
+        (CODE[None], {"members": "no"}, "members: True or False is wanted, 'no' was given"),
+        (CODE, {"information": "no"}, "information: True or False is wanted"),
+        (CODE, {"factors": {1: CODE[:, 0], "1": CODE[:, 1]}}, "two of them are called '1'"),
+        (CODE, {"inputs": torch.zeros(100, 0)}, "inputs: no rows or no features"),
+        (CODE, {"inputs": CODE, "training_inputs": CODE[:0]}, "training_inputs: no rows or no features"),
+        (CODE, {"scale": [-1.0, 1, 1, 1]}, "scale: sizes of sums are wanted"),
+        (CODE, {"scale": [torch.nan, 1, 1, 1]}, "scale: sizes of sums are wanted"),
+        (CODE, {"blocks": [float("nan")] * 100}, "blocks: NaN or infinite names no block"),
+        (CODE.to("meta"), {}, "a meta tensor, without values"),
+        (CODE.to(torch.float8_e4m3fn), {}, "real numbers are wanted, torch.float8_e4m3fn was given"),
+        ([row.clone().requires_grad_() for row in CODE], {}, "numpy makes none of a list"),
+        (np.ma.masked_array(CODE.numpy(), CODE.numpy() > 1), {}, "a masked array was given"),
+        (scipy.sparse.csr_matrix(CODE.numpy()), {}, "an array of object was given, made of a csr_matrix"),
+        (pd.DataFrame({"a": [1.0], "b": ["x"]}), {}, "an array of .* was given, made of a DataFrame"),
+        (None, {}, "an array of object was given, made of a NoneType"),
+        (CODE, {"activation": "ReLU"}, "did you mean 'relu'"),
+        (CODE, {"repeat": CODE[None]}, "^repeat: rank 3 has two readings"),
+        (CODE, {"labels": ["left", "right"] * 50}, r"pandas.factorize\(words\)"),
+        (CODE, {"labels": labels(100) > 1}, "0 and 1 as integers are classes"),
+        (CODE, {"factors": pd.DataFrame({"a": range(100)})}, r"dict\(frame.items\(\)\)"),
     ],
 )
 def test_bad_input_says_what_is_wanted(activations: object, more: dict[str, object], message: str) -> None:
@@ -70,6 +97,13 @@ def test_a_list_a_gradient_and_a_transposed_tensor_are_read() -> None:
     assert diagnose(CODE.tolist()).verdict == "healthy"
     assert diagnose(CODE.clone().requires_grad_()).verdict == "healthy"
     assert diagnose(CODE.T.contiguous().T).verdict == "healthy"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_sparse_tensors_frames_and_lists_of_rows_are_read_as_the_matrix_they_are() -> None:
+    expected = str(diagnose(CODE))
+    for same in (CODE.to_sparse(), CODE.to_sparse_csr(), pd.DataFrame(CODE.numpy()), list(CODE)):
+        assert str(diagnose(same)) == expected
 
 
 MATRICES = arrays.arrays(

@@ -196,3 +196,18 @@ def test_noise_on_few_rows_is_not_called_constant() -> None:
 def test_the_same_pass_twice_is_no_news() -> None:
     code = healthy()
     assert all(unit.flags == () for unit in diagnose(code, repeat=code).units)
+
+
+def test_a_layer_that_never_fired_on_few_rows_is_a_full_collapse_that_says_what_the_rows_cannot_tell() -> None:
+    found = diagnose(torch.zeros(50, 4))
+    assert found.verdict == "full_collapse"
+    (finding,) = [each for each in found.findings if each.rule == "never_fired"]
+    assert "cannot tell dead from rare" in finding.meaning
+
+
+def test_one_row_on_which_a_unit_fires_makes_it_live() -> None:
+    code = torch.zeros(50, 4)
+    code[3, 0] = code[7, 1] = 1.0
+    found = diagnose(code)
+    assert found.verdict == "partial_collapse"
+    assert [unit.verdict for unit in found.units] == ["rare_insufficient"] * 2 + ["never_fired"] * 2

@@ -12,7 +12,6 @@ from torch import Tensor
 
 import harness.measures
 from harness import diagnose
-from harness.diagnosis.informing import stepped_up
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Told:
     p: Any = 0.001
     low: Any = 0.05
     high: Any = 0.2
-    delta: Any = 0.01
+    codes_entropy: Any = 2.0
     reference_entropy: float = 1.386
     flag: list[str] = field(default_factory=list)
 
@@ -103,11 +102,16 @@ def test_the_labels_information_stands_for_the_unit_else_the_largest_factors(tol
     assert diagnose(code, factors=factors).units[0].mutual_information == 0.2
 
 
-def test_the_step_up_procedure_is_statsmodels() -> None:
+def test_p_is_adjusted_over_the_units_and_references_of_one_member_as_statsmodels_does() -> None:
     from statsmodels.stats.multitest import multipletests
 
-    p = np.random.default_rng(0).uniform(size=40) ** 3
-    assert stepped_up(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])
+    codes = torch.stack([torch.relu(normal(seed=seed)) for seed in (0, 1)])
+    codes[1, :, 2] = 0
+    factors = {"kind": labels(), "height": normal()[:, 0]}
+    for found in diagnose(codes, factors=factors, members=True):
+        shared = [each for unit in found.units if unit.live for each in unit.references.values()]
+        adjusted = multipletests([each.p for each in shared], method="fdr_bh")[1]
+        assert [each.p_adjusted for each in shared] == pytest.approx(adjusted)
 
 
 def test_a_label_that_drives_the_first_unit_shows_in_it_alone() -> None:

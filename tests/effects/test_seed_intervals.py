@@ -6,7 +6,6 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from harness.effects.family import benjamini_hochberg
 from harness.effects.intervals import (
     detectable_effect,
     log_error_interval,
@@ -18,6 +17,7 @@ from harness.effects.intervals import (
 from harness.effects.robust import bimodality, bootstrap_interval, interquartile_mean, robust_summary
 from harness.effects.unpaired import boschloo_p, newcombe, risk_difference
 from harness.errors import HarnessError
+from harness.measures.family import benjamini_hochberg
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from known_information import binormal, independent_labels, mixture
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -214,3 +215,47 @@ def test_adjusted_p_values_are_statsmodels_and_nan_is_no_test() -> None:
     assert np.allclose(found[tests], multipletests(p[tests], method="fdr_bh")[1])
     assert np.isnan(found[1, 2])
     assert np.isnan(benjamini_hochberg([np.nan])).all()
+
+
+ROWS = np.arange(40)
+CODE = np.random.default_rng(0).standard_normal((40, 3))
+
+
+@pytest.mark.parametrize("measure", [dependence, mutual_information])
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        (torch.zeros(40, 2, device="meta"), "activations: .* a meta tensor, without values"),
+        (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: real numbers are wanted, torch.float8_e4m3fn"),
+        ([torch.ones(3, requires_grad=True)] * 40, "activations: .* numpy makes none of a list"),
+        (np.ma.masked_array(CODE, CODE > 1), "activations: plain values are wanted, a masked array was given"),
+        (torch.zeros(40, 2, dtype=torch.bool), "activations: real numbers are wanted, torch.bool"),
+        (None, "activations: real numbers are wanted, an array of object was given, made of a NoneType"),
+    ],
+)
+def test_what_is_no_matrix_of_numbers_is_refused(measure: object, activations: object, message: str) -> None:
+    with pytest.raises(HarnessError, match=message):
+        measure(activations, ROWS % 2)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "error:The given NumPy array is not writable")
+def test_sparse_negated_and_read_only_values_are_read_as_the_matrix_they_are() -> None:
+    expected = mutual_information(CODE, ROWS % 2).tolist()
+    frozen = np.asfortranarray(CODE)
+    frozen.setflags(write=False)
+    tensor = torch.from_numpy(CODE)
+    negated = torch.complex(tensor, -tensor).conj().imag
+    for same in (frozen, tensor.to_sparse(), tensor.to_sparse_csr(), negated):
+        assert mutual_information(same, ROWS % 2).tolist() == expected
+
+
+@pytest.mark.parametrize("blocks", [[None] * 40, [np.nan] * 40, [[1], [1, 2]] * 20])
+def test_what_names_no_block_is_refused(blocks: object) -> None:
+    with pytest.raises(HarnessError, match="blocks: "):
+        dependence(CODE, ROWS % 2, blocks=blocks)
+
+
+@pytest.mark.parametrize("seed", ["x", -1, 1.5, None, True])
+def test_a_seed_is_a_whole_number(seed: object) -> None:
+    with pytest.raises(HarnessError, match="seed: a whole number from 0 is wanted"):
+        dependence(CODE, ROWS % 2, seed=seed)

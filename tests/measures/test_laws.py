@@ -69,13 +69,22 @@ def test_what_does_depend_on_the_number_of_rows_is_declared_so(name: str) -> Non
     assert not torch.allclose(measured(name, stack.repeat(1, 2, 1)), measured(name, stack), equal_nan=True)
 
 
-@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.axes == "unit"])
-def test_a_unit_that_is_not_finite_leaves_the_others_alone(name: str) -> None:
-    if name == "entropy_bits":
-        pytest.skip("its resolution is the layer's")
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_unit_that_is_not_finite_leaves_the_others_numbers_as_they_were(name: str, value: float) -> None:
     broken = layer()
-    broken[..., 0, 4] = torch.nan
-    same(measured(name, broken)[..., :4], measured(name, layer())[..., :4])
+    broken[..., 0, 4] = value
+    others = {"unit": (..., slice(4)), "pair": (..., slice(4), slice(4)), "member": ...}[MEASURES[name].axes]
+    same(measured(name, broken)[others], measured(name, layer()[..., :4]))
+
+
+def test_a_layer_without_a_finite_unit_has_no_size() -> None:
+    assert harness.measures.layer_root_mean_square(torch.full((3, 2), torch.nan)).isnan().item()
+    assert harness.measures.entropy_bits(torch.full((3, 2), torch.nan)).isnan().all()
+
+
+def test_the_size_of_a_layer_does_not_leave_the_range_of_float64() -> None:
+    assert harness.measures.layer_root_mean_square(torch.full((3, 2), 1e200, dtype=torch.float64)).item() == 1e200
 
 
 @pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.axes == "unit"])

@@ -61,6 +61,8 @@ def test_the_models_own_precision_counts_where_a_copy_is_judged() -> None:
     assert not is_constant(copy.double()).item()
     assert is_constant(copy.double(), dtype="float32").item()
     assert is_constant(copy.double(), dtype=torch.float32).item()
+    assert is_constant(copy.double(), dtype=np.float32).item()
+    assert is_constant(copy.double(), dtype=np.dtype("float32")).item()
 
 
 def test_the_scale_of_a_sum_that_cancels_widens_the_tolerance() -> None:
