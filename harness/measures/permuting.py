@@ -11,6 +11,7 @@ from harness.measures.binning import Tables, contingency, expected_counts, freed
 Array = NDArray[np.float64]
 PERMUTATIONS = 999
 NUMBERS_AT_ONCE = 20_000_000
+PACKED = 1 << 12  # two counts below it fit into the 24 exact bits of one float32
 
 
 def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> Tables:
@@ -108,7 +109,7 @@ def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.
     expected = expected_counts(tables)
     weight = np.divide(1.0, expected, out=np.zeros(expected.shape), where=expected > 0).reshape(units * width, 1, depth)
     drawn = [
-        ((shown @ _targets(classes[part], depth)).reshape(units * width, -1, depth) ** 2 * weight).sum(2)
+        (_counts(shown, classes[part], depth) ** 2 * weight).sum(2)
         for part in np.array_split(orders, max(1, orders.size * depth // NUMBERS_AT_ONCE))
     ]
     squares = np.concatenate(drawn, axis=1).reshape(units, width, -1).sum(1) - len(classes)
@@ -118,9 +119,23 @@ def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.
     return p, np.maximum(1.0, squares.mean(1) / freedom(tables))
 
 
-def _targets(classes: NDArray[Any], depth: int) -> NDArray[np.float32]:
-    """Classes `[order, sample]` as columns of zeros and ones, `[sample, order x class]`."""
+def _counts(shown: NDArray[np.float32], classes: NDArray[Any], depth: int) -> NDArray[np.float32]:
+    """How often each code meets each class under each order, `[unit x code, order, class]`."""
+    codes, rows = shown.shape
+    if rows >= PACKED:
+        return (shown @ _targets(classes, depth)).reshape(codes, -1, depth)
+    # two classes to a number, the second in its upper half: half the product, and every count still exact
+    values = np.where(classes % 2, PACKED, 1).astype(np.float32)
+    both = (shown @ _targets(classes // 2, -(-depth // 2), values)).reshape(codes, -1, -(-depth // 2))
+    counts = np.empty((*both.shape, 2), np.float32)
+    np.floor(both / PACKED, out=counts[..., 1])
+    np.subtract(both, counts[..., 1] * PACKED, out=counts[..., 0])
+    return counts.reshape(codes, both.shape[1], -1)[..., :depth]
+
+
+def _targets(classes: NDArray[Any], depth: int, values: NDArray[np.float32] | float = 1.0) -> NDArray[np.float32]:
+    """Classes `[order, sample]` as columns that hold their value and zeros, `[sample, order x class]`."""
     orders, rows = classes.shape
     targets = np.zeros((rows, orders * depth), np.float32)
-    targets[np.arange(rows)[:, None], np.arange(orders) * depth + classes.T] = 1
+    targets[np.arange(rows)[:, None], np.arange(orders) * depth + classes.T] = np.transpose(values)
     return targets
