@@ -8,9 +8,9 @@ from harness.grid.stacking import StackPlan
 
 # seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40
 # and alone on a shared machine: right within a factor of two or so, for networks of this size
-PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 2.6e-3, 0.19e-3, 2.2e-3
+PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 1.0e-3, 0.16e-3, 2.2e-3
 STARTING = 10.0  # seconds of a run before the first step and after the last: libraries, store, report
-PER_MEMBER = 0.06  # seconds: the verdict with its references, and the tracker's rows
+PER_MEMBER = 0.2  # seconds: the verdict with its references, and the tracker's rows
 CORES = 2
 SHOWN_UNITS, SHOWN_SNAPSHOTS = 8, 8  # of which a tracker gets rows
 ROW_BYTES, MEMBER_BYTES = 220, 24_000  # of the store per metric row; of the results per member
