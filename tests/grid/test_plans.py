@@ -56,8 +56,10 @@ def test_steps_are_those_of_a_data_loader():
 
 
 def test_members_alone_take_longer_and_a_measured_rate_wins():
-    assert minutes([10_000], [10], [True]) > minutes([10_000], [10], [False]) > minutes([10_000], [40], [False])
-    assert minutes([10_000], [10], [False], rate=1e9) < minutes([10_000], [10], [False])
+    assert (
+        minutes([1_000_000], [10], [True]) > minutes([1_000_000], [10], [False]) > minutes([1_000_000], [40], [False])
+    )
+    assert minutes([1_000_000], [10], [False], rate=1e9) < minutes([1_000_000], [10], [False])
 
 
 def test_the_plan_of_the_forum_counts_what_the_file_says():
