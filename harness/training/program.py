@@ -131,4 +131,5 @@ def at_its_mean(code: Tensor, unit: int) -> Tensor:
 def _scale(module: nn.Linear, inputs: Tensor) -> Tensor:
     """`sum_i |w_ji| E|h_i| + |b_j|`: the size of what was summed, against which a float's rounding is judged."""
     size = inputs.abs().mean(dim=0) @ module.weight.abs().T
-    return size if module.bias is None else size + module.bias.abs()
+    size = size if module.bias is None else size + module.bias.abs()
+    return size.nan_to_num(0, 0, 0)  # weights that are lost say nothing of a size

@@ -11,7 +11,7 @@ import typer
 from planted_codes import generator, labels, normal
 from typer.testing import CliRunner
 
-from harness import Diagnosis, HarnessError, diagnose
+from harness import Diagnosis, HarnessError, diagnose, load_case
 from harness.cli.diagnose import diagnose as command
 
 APP = typer.Typer()
@@ -192,3 +192,13 @@ def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> Non
         run(tmp_path / "small.py", "--weights", tmp_path / "pickle.pt")
     with pytest.raises(HarnessError, match="no such file"):
         run(tmp_path / "small.py", "--weights", tmp_path / "nowhere.pt")
+
+
+def test_weights_that_are_no_numbers_are_a_finding_and_no_error(tmp_path):
+    case = load_case("forum")
+    state = case.model().state_dict()
+    lost = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
+    torch.save(lost, tmp_path / "lost.pt")
+    code, text = run("forum", "--weights", tmp_path / "lost.pt", "--json")
+    assert code == 1
+    assert json.loads(text)["verdict"] == "invalid"
