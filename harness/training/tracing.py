@@ -45,14 +45,20 @@ class Traced:
     def _noted(self, key: Any, arguments: tuple[Any, ...]) -> Any:
         with Recorder() as recorder:
             result = self.function(*arguments)
-        self._lists[key] = written_out(recorder.calls, list(tensors_of(arguments)), result)
+        try:
+            self._lists[key] = written_out(recorder.calls, list(tensors_of(arguments)), result)
+        except Exception:  # what no graph can hold stays a function
+            self._lists[key] = None
         return result
 
     def _compared(self, key: Any, operations: OperationList, arguments: tuple[Any, ...]) -> Any:
         inputs = list(tensors_of(arguments))
         # what a step may change in place is whole; a slice (a parameter) is not, and its copy would be laid out otherwise
         copies = [each.clone() if each.is_contiguous() else each for each in inputs]
-        found = operations(copies)
+        try:
+            found = operations(copies)
+        except Exception:  # the function went another way this time
+            found = ()
         result = self.function(*arguments)
         if not same_bits([*tensors_of(found), *copies], [*tensors_of(result), *inputs]):
             self._lists[key] = None

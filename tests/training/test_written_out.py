@@ -143,6 +143,29 @@ def test_a_function_that_looks_at_a_number_is_never_replaced():
     assert found == [5.0, 10.0, 5.0, 8.0, 10.0]
 
 
+def test_a_list_that_cannot_run_is_never_used():
+    traced = Traced(lambda x: x.view(x.numel() // 2, 2) * 2)
+    for size in (
+        6,
+        6,
+        8,
+        8,
+    ):  # under one key, as no caller would: the list is written at the second and fails at the third
+        x = rows(size)
+        assert torch.equal(traced("key", x), x.view(-1, 2) * 2)
+    assert traced._lists["key"] is None
+
+
+def test_what_no_graph_can_hold_stays_a_function():
+    def drawing(x):
+        return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), {1: x}
+
+    traced = Traced(drawing)
+    for _ in range(5):
+        x = rows(4)
+        assert torch.equal(traced("key", x)[0], drawing(x)[0])
+
+
 def test_another_shape_has_a_list_of_its_own():
     traced = Traced(lambda x: x.mean() * x)
     for _ in range(4):
