@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONFIRMING_SEEDS = 8
 MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
+LARGE = "the model fills a core by itself: its members are written out like stacks, and train one after the other"
 REMEDIES = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
 
 
@@ -179,8 +180,9 @@ def _alone(stacking: "Stackability | None") -> str | None:
 
 
 def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]") -> list[str]:
-    """Factors that a loss takes as plain numbers only, so that their levels are batched apart."""
-    return [
+    """Why members that could be one stack are not: plain numbers that a loss wants, and the size of the model."""
+    large = any(found.rule is not None and not found.shares for found in stacking.values())
+    return [LARGE] * large + [
         f"penalty {site}: the loss takes {name} as a plain number only, so its levels are batched apart"
         for site, found in stacking.items()
         for name in sorted(found.fixed)

@@ -139,3 +139,24 @@ def test_json_is_one_document_and_text_is_for_reading(capsys, tmp_path, monkeypa
     print_plan(EXPERIMENTS / "quickstart.yaml")
     assert "16 variants x 8 seeds = 128 members" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+LARGE_CASE = """
+import torch
+from torch import nn
+import harness
+
+def build():
+    return nn.Sequential(nn.Linear(100, 400), nn.ReLU(), nn.Linear(400, 100))
+
+case = harness.Case(
+    build, lambda: torch.randn(200, 100), lambda model, batch: {"reconstruction": (model(batch) - batch).pow(2).mean()}, "0"
+)
+"""
+
+
+def test_a_large_model_is_said_to_train_member_by_member(tmp_path):
+    (tmp_path / "large.py").write_text(LARGE_CASE)
+    notes = plan(forum_with(case=str(tmp_path / "large.py"), learning_rate=[1e-3, 1e-2])).notes
+    assert any("fills a core by itself" in note for note in notes)
+    assert not any("fills a core by itself" in note for note in plan(forum_with(activation=["relu"])).notes)
