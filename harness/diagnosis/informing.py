@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+from harness.measures.association import smallest_dependence
 from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 
@@ -90,15 +91,14 @@ def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
 def negligible_below(
     codes_entropy: NDArray[np.float64], entropy: NDArray[np.float64], thresholds: Thresholds = THRESHOLDS
 ) -> NDArray[np.float64]:
-    """Nats below which a dependence is negligible, from the entropies of the unit's codes and of the reference.
-
-    NaN for the entropy says that the reference is continuous.
+    """`smallest_dependence` under these thresholds.
 
     >>> negligible_below(np.array([2.0, 0.1]), np.array([np.nan, 1.0])).round(4).tolist()
     [0.01, 0.005]
     """
-    of_classes = thresholds.delta_share * np.nan_to_num(entropy, nan=0.0)
-    return np.minimum(np.maximum(thresholds.delta_nats, of_classes), thresholds.delta_codes * codes_entropy)
+    return smallest_dependence(
+        codes_entropy, entropy, thresholds.delta_nats, thresholds.delta_share, thresholds.delta_codes
+    )
 
 
 def dependence_flags(

@@ -79,7 +79,8 @@ class History:
         for name, series in self.unit_series.items():
             measure, _, reference = name.partition("/")
             if measure == "mutual_information":
-                series[-1] = torch.tensor([[_shared(unit, reference) for unit in each.units] for each in diagnoses])
+                shared = [[_shared(unit, reference) for unit in each.units] for each in diagnoses]
+                series[-1] = torch.tensor(shared, dtype=torch.float64)
 
     def of(self, member: int) -> dict[str, list[float]]:
         """A member's history: name -> one value a snapshot."""
@@ -150,7 +151,7 @@ class History:
     def _one_reference(self, code: Tensor, reference: Tensor) -> Tensor:
         """NaN for units past the first few."""
         found = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        few = torch.linspace(0, len(reference) - 1, min(INFORMATION_ROWS, len(reference))).long()
+        few = evenly(len(reference), INFORMATION_ROWS)
         found[:, :INFORMATION_UNITS] = mutual_information(code[:, few, :INFORMATION_UNITS], reference[few]).double()
         return found
 
@@ -167,9 +168,16 @@ def _shared(unit: Any, reference: str) -> float:
 
 def few_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, evenly spread, always the same."""
-    if len(rows) <= most:
-        return rows
-    return rows.take(torch.linspace(0, len(rows) - 1, most).long())
+    return rows if len(rows) <= most else rows.take(evenly(len(rows), most))
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """At most so many of the numbers below `count`, evenly spread.
+
+    >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
+    ([0, 2, 4], [0, 1])
+    """
+    return torch.linspace(0, count - 1, min(most, count)).long()
 
 
 def _since(alive: Tensor, steps: list[int]) -> int:

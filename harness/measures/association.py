@@ -88,7 +88,7 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
     found = against.judge(columns[tested])
     full = {name: _spread(each, tested, 0.0, finite) for name, each in found.items()}
     full["p"] = _spread(found["p"], tested, np.nan, finite)
-    delta = _delta(full["codes_entropy"], against)
+    delta = smallest_dependence(full["codes_entropy"], np.asarray(against.entropy))
     flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
     flag = np.where(finite & constant | against.reference.constant & finite, "negligible", flag)
     return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
@@ -106,9 +106,22 @@ def _spread(found: Array, tested: NDArray[np.bool_], elsewhere: float, finite: N
     return full
 
 
-def _delta(codes: Array, against: "_Against") -> Array:
-    least = LEAST_NATS if against.reference.continuous else max(LEAST_NATS, LEAST_SHARE * against.entropy)
-    return np.minimum(least, LEAST_OF_CODES * codes)
+def smallest_dependence(
+    codes_entropy: Array,
+    entropy: Array,
+    nats: float = LEAST_NATS,
+    share: float = LEAST_SHARE,
+    of_codes: float = LEAST_OF_CODES,
+) -> Array:
+    """Nats below which a dependence is negligible, from the entropies of the unit's codes and of the reference.
+
+    NaN for the entropy says that the reference is continuous.
+
+    >>> smallest_dependence(np.array([2.0, 0.1]), np.array([np.nan, 1.0])).round(4).tolist()
+    [0.01, 0.005]
+    """
+    of_classes = share * np.nan_to_num(entropy, nan=0.0)
+    return np.minimum(np.maximum(nats, of_classes), of_codes * codes_entropy)
 
 
 class _Against:

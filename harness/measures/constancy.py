@@ -17,8 +17,8 @@ def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor |
 
     Args:
         activations: `[*member, sample, unit]`.
-        dtype: the precision (torch's, numpy's or its name) in which the *model* computed, where the values come as another (a float64 copy, a CSV).
-            Default: that of the values.
+        dtype: the precision (torch's, numpy's or its name) in which the *model* computed, where the values come as
+            another (a float64 copy, a CSV). Default: that of the values.
         scale: `[*member, unit]` or a number: size of the sum that made the unit, sum_i |w_i| E|h_i| + |b|. A sum that
             cancels carries the rounding of its terms, not that of its small result.
 

@@ -78,19 +78,12 @@ class Stacked:
     def totals(self, batch: Tensor) -> Tensor:
         """What the next step would find as totals, `[member]`; nothing is stepped, but draws go on."""
         self.program.train()
-        draws = self._draws.take(self._sites_of(batch))
-        buffers = {name: value.clone() for name, value in self.buffers.items()}
-        with torch.no_grad():
-            return self._losses(self.parameters, buffers, batch, self.numbers, draws)[0]
+        return self._evaluated(batch, self._draws)["total"]
 
     def losses(self, batch: Tensor) -> State:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`; nothing is changed."""
         self.program.eval()
-        draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
-        buffers = {name: value.clone() for name, value in self.buffers.items()}
-        with torch.no_grad():
-            totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
-        return {**terms, "total": totals}
+        return self._evaluated(batch, Draws(self.seeds, "evaluation", batch.dtype, batch.device))
 
     def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
@@ -139,6 +132,13 @@ class Stacked:
         finally:
             handle.remove()
         return shapes[0]
+
+    def _evaluated(self, batch: Tensor, source: Draws) -> State:
+        draws = source.take(self._sites_of(batch))
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        with torch.no_grad():
+            totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
+        return {**terms, "total": totals}
 
     def _see(self, rows: Tensor, purpose: str, unit: int | None = None, whole: bool = False) -> list[State]:
         self.program.eval()
