@@ -144,7 +144,7 @@ class _Against:
 
     def _judge(self, columns: Array) -> dict[str, Array]:
         orderings = [ordering(each) for each in columns]
-        value = np.array([self.reference.information(each) for each in orderings])
+        value = self.reference.information(orderings)
         codes = codes_of(columns)
         tables = contingency(codes, self.classes)
         p, inflation = self._table_p(codes, tables)

@@ -5,16 +5,17 @@ unclamped estimates, so an independent unit scatters around 0. What is tested, a
 `harness.measures.association`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from harness.measures.arrays import reference_column, unit_columns
+from harness.measures.neighbours import neighbour_distances
 from harness.measures.ordering import Ordering, digammas, ordering, run_lengths, within
 
 Array = NDArray[np.float64]
@@ -49,8 +50,8 @@ def mutual_information(activations: Any, reference: Any, *, dtype: Any = None) -
     columns, constant, finite = unit_columns(activations, dtype)
     against = Reference(reference_column(reference, columns.shape[-1]))
     values = np.where(finite, 0.0, np.nan)
-    for place in zip(*np.nonzero(finite & ~constant), strict=True):
-        values[place] = against.information(ordering(columns[place]))
+    varies = finite & ~constant
+    values[varies] = against.information([ordering(each) for each in columns[varies]])
     return torch.from_numpy(values)
 
 
@@ -67,64 +68,51 @@ class Reference:
         self.ordering = ordering(column)
         self.constant = len(self.ordering.sizes) == 1
         if self.continuous:
-            self.groups, self.scores = self.ordering.groups, self.ordering.restored(self.ordering.scores)
+            self.groups = self.ordering.groups
         else:
             # a class of one row has no neighbour and is left out
             self.kept = self.ordering.sizes[column] > 1
             self.classes = column.astype(np.int16 if len(self.ordering.sizes) < 1 << 15 else np.int64)
 
-    def information(self, unit: Ordering) -> float:
-        """Nats that a unit shares with it; 0 with a reference that is the same on every row."""
-        if self.constant:
-            return 0.0
-        return with_factor(unit, self) if self.continuous else with_classes(unit, self)
+    def information(self, units: Sequence[Ordering]) -> Array:
+        """Nats that each unit shares with it; 0 with a reference that is the same on every row."""
+        if self.constant or not len(units):
+            return np.zeros(len(units))
+        return with_factor(units, self) if self.continuous else np.array([with_classes(each, self) for each in units])
 
 
-def with_factor(unit: Ordering, factor: Reference) -> float:
-    """Gao et al. 2017: Kraskov's first estimator, with ties counted where the k-th neighbour is one.
+def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
+    """Gao et al. 2017: Kraskov's first estimator, with ties counted where the k-th neighbour is one; `[unit]`.
 
     >>> column = np.arange(1000.0)
-    >>> with_factor(ordering(column), Reference(column)) > 4
-    True
+    >>> with_factor([ordering(column)], Reference(column)) > 4
+    array([ True])
     """
+    neighbours = min(FACTOR_NEIGHBOURS, len(factor.column) - 1)
+    distances = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
+    return np.array([_factor_nats(each, factor, near, neighbours) for each, near in zip(units, distances, strict=True)])
+
+
+def _factor_nats(unit: Ordering, factor: Reference, radius: Array, neighbours: int) -> float:
+    psi = digammas(len(radius))
+    copies = _copies(unit, factor)
+    near_unit = within(unit.scores, unit.scores, radius[unit.order])
+    near_factor = within(factor.ordering.scores, factor.ordering.scores, radius[factor.ordering.order])
+    found = np.where(copies > neighbours, copies, neighbours)
+    return float(psi[len(radius)] + psi[found].mean() - psi[near_unit].mean() - psi[near_factor].mean())
+
+
+def _copies(unit: Ordering, factor: Reference) -> NDArray[np.int64]:
+    """How many rows lie where each row does, itself included."""
     rows = len(unit.order)
-    psi = digammas(rows)
-    # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
-    joint = np.stack([unit.scores, factor.scores[unit.order]], axis=1)
     if rows in (len(unit.sizes), len(factor.ordering.sizes)):  # no two rows tie on both sides
-        copies = first = np.ones(rows, np.int64)
-    else:
-        copies, first = _copies(unit.groups[unit.order] * rows + factor.groups[unit.order])
-    radius, found = _joint_neighbours(joint, copies, first)
-    inside = radius * SHRINK
-    near_unit = within(unit.scores, unit.scores, inside)
-    near_factor = within(factor.ordering.scores, factor.ordering.scores, unit.restored(inside)[factor.ordering.order])
-    return float(psi[rows] + psi[found].mean() - psi[near_unit].mean() - psi[near_factor].mean())
-
-
-def _copies(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many rows lie in the cell of each row, and the how-manieth of them it is, from 1."""
+        return np.ones(rows, np.int64)
+    cells = unit.groups * rows + factor.groups
     order = np.argsort(cells)
     lengths = run_lengths(np.diff(cells[order]) != 0)
-    copies, place = np.empty_like(order), np.empty_like(order)
+    copies = np.empty_like(order)
     copies[order] = np.repeat(lengths, lengths)
-    place[order] = np.arange(1, len(cells) + 1) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return copies, place
-
-
-def _joint_neighbours(
-    joint: Array, copies: NDArray[np.int64], place: NDArray[np.int64]
-) -> tuple[Array, NDArray[np.int64]]:
-    """Chebyshev distance to the k-th neighbour, and how many neighbours that stands for: k, or the ties at 0."""
-    neighbours = min(FACTOR_NEIGHBOURS, len(joint) - 1)
-    tied = copies > neighbours
-    radius = np.zeros(len(joint))
-    # more copies of a point than neighbours are asked for change no distance, but make a tree slow
-    points = joint[place <= neighbours + 1] if tied.any() else joint
-    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
-    if not tied.all():
-        radius[~tied] = tree.query(joint[~tied], k=[neighbours + 1], p=np.inf)[0][:, 0]
-    return radius, np.where(tied, copies, neighbours)
+    return copies
 
 
 def with_classes(unit: Ordering, labels: Reference) -> float:

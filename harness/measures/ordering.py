@@ -10,6 +10,7 @@ from scipy.special import digamma, ndtri
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+GRID = 1 << 21  # steps of a normal score in one standard deviation
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def run_lengths(steps: NDArray[np.bool_]) -> Index:
 
 @lru_cache(maxsize=8)
 def _normal_quantiles(rows: int) -> Array:
-    """By doubled rank, 0 to 2 rows + 1."""
-    quantiles: Array = ndtri(np.arange(2 * rows + 2) / (2 * rows + 2))
+    """By doubled rank, 0 to 2 rows + 1, on a grid that keeps millions of ranks apart and float32 holds exactly."""
+    quantiles: Array = np.round(ndtri(np.arange(2 * rows + 2) / (2 * rows + 2)) * GRID) / GRID
     return quantiles
 
 

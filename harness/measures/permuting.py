@@ -11,7 +11,8 @@ from harness.measures.binning import Tables, contingency, expected_counts, freed
 Array = NDArray[np.float64]
 PERMUTATIONS = 999
 NUMBERS_AT_ONCE = 20_000_000
-PACKED = 1 << 12  # two counts below it fit into the 24 exact bits of one float32
+EXACT_BITS = 24  # of a float32: two, three or more counts share one number, and its product counts for all of them
+PRODUCT_ROWS = 256  # of numbers: what comes out stays in cache
 
 
 def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> Tables:
@@ -104,38 +105,67 @@ def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.
     after all, larger where rows of one block are alike. All units and orders are one matrix product.
     """
     tables = contingency(codes, classes)
-    units, width, depth = tables.shape
-    shown = (codes[:, None] == np.arange(width)[:, None]).reshape(units * width, -1).astype(np.float32)
-    expected = expected_counts(tables)
-    weight = np.divide(1.0, expected, out=np.zeros(expected.shape), where=expected > 0).reshape(units * width, 1, depth)
-    drawn = [
-        (_counts(shown, classes[part], depth) ** 2 * weight).sum(2)
-        for part in np.array_split(orders, max(1, orders.size * depth // NUMBERS_AT_ONCE))
-    ]
-    squares = np.concatenate(drawn, axis=1).reshape(units, width, -1).sum(1) - len(classes)
+    parts = np.array_split(orders, max(1, orders.size * tables.shape[2] // NUMBERS_AT_ONCE))
+    # no cell can hold more, whatever the order
+    bits = int(min(tables.sum(2).max(), tables.sum(1).max())).bit_length()
+    shown = _packed(codes, tables.shape[1], bits)
+    squares = np.concatenate([_statistics(shown, classes[part], tables, bits) for part in parts], axis=1)
     own = pearson(tables)[0][:, None]
     larger = np.count_nonzero(squares >= own * (1 - 1e-9) - 1e-9, axis=1)
     p = (1 + larger) / (len(orders) + 1)
     return p, np.maximum(1.0, squares.mean(1) / freedom(tables))
 
 
-def _counts(shown: NDArray[np.float32], classes: NDArray[Any], depth: int) -> NDArray[np.float32]:
-    """How often each code meets each class under each order, `[unit x code, order, class]`."""
-    codes, rows = shown.shape
-    if rows >= PACKED:
-        return (shown @ _targets(classes, depth)).reshape(codes, -1, depth)
-    # two classes to a number, the second in its upper half: half the product, and every count still exact
-    values = np.where(classes % 2, PACKED, 1).astype(np.float32)
-    both = (shown @ _targets(classes // 2, -(-depth // 2), values)).reshape(codes, -1, -(-depth // 2))
-    counts = np.empty((*both.shape, 2), np.float32)
-    np.floor(both / PACKED, out=counts[..., 1])
-    np.subtract(both, counts[..., 1] * PACKED, out=counts[..., 0])
-    return counts.reshape(codes, both.shape[1], -1)[..., :depth]
+def _packed(codes: NDArray[np.uint8], width: int, bits: int) -> NDArray[np.float32]:
+    """Which rows show which code, as many (unit, code) to one number as its exact bits hold, `[number, sample]`.
+
+    >>> _packed(np.array([[0, 1, 1]], np.uint8), 2, 2).tolist()
+    [[1.0, 4.0, 4.0]]
+    """
+    lanes, (units, rows) = _lanes(bits), codes.shape
+    packed = np.zeros((-(-units * width // lanes), rows), np.float32)
+    for code in range(width):
+        number, lane = np.divmod(np.arange(units) * width + code, lanes)
+        np.add.at(packed, number, (codes == code) * np.exp2(lane * bits, dtype=np.float32)[:, None])
+    return packed
 
 
-def _targets(classes: NDArray[Any], depth: int, values: NDArray[np.float32] | float = 1.0) -> NDArray[np.float32]:
-    """Classes `[order, sample]` as columns that hold their value and zeros, `[sample, order x class]`."""
+def _lanes(bits: int) -> int:
+    return max(1, EXACT_BITS // bits)
+
+
+def _statistics(shown: NDArray[np.float32], classes: NDArray[Any], tables: Tables, bits: int) -> Array:
+    """X2 of each unit under each order of the classes `[order, sample]`, `[unit, order]`."""
+    units, width, depth = tables.shape
+    targets = _targets(classes, depth)
+    shares = _inverse(tables.sum(1)[0])
+    parts = [_squares(part @ targets, shares, bits) for part in np.array_split(shown, -(-len(shown) // PRODUCT_ROWS))]
+    by_code = np.concatenate(parts)[: units * width].reshape(units, width, -1)
+    squares: Array = classes.shape[1] * np.einsum("uco,uc->uo", by_code, _inverse(tables.sum(2))) - classes.shape[1]
+    return squares
+
+
+def _squares(counts: NDArray[np.float32], shares: Array, bits: int) -> Array:
+    """Squared counts summed over classes with these shares, `[(unit, code), order]`, of packed counts, which it uses up."""
+    lanes = _lanes(bits)
+    found = np.empty((len(counts), lanes, counts.shape[1] // len(shares)))
+    for lane in range(lanes - 1, -1, -1):
+        weight = np.exp2(lane * bits, dtype=np.float32)
+        upper = np.floor(counts / weight)
+        counts -= upper * weight
+        found[:, lane] = (np.square(upper).astype(np.float64).reshape(-1, len(shares)) @ shares).reshape(
+            len(counts), -1
+        )
+    return found.reshape(len(counts) * lanes, -1)
+
+
+def _inverse(totals: NDArray[np.int64]) -> Array:
+    return np.divide(1.0, totals, out=np.zeros(totals.shape), where=totals > 0)
+
+
+def _targets(classes: NDArray[Any], depth: int) -> NDArray[np.float32]:
+    """Classes `[order, sample]` as columns of zeros and ones, `[sample, order x class]`."""
     orders, rows = classes.shape
     targets = np.zeros((rows, orders * depth), np.float32)
-    targets[np.arange(rows)[:, None], np.arange(orders) * depth + classes.T] = np.transpose(values)
+    targets[np.arange(rows)[:, None], np.arange(orders) * depth + classes.T] = 1
     return targets

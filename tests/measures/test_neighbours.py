@@ -1,0 +1,68 @@
+"""Distances to the k-th neighbour, against all distances."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from harness.measures import neighbours
+from harness.measures.neighbours import neighbour_distances
+from harness.measures.ordering import ordering
+
+ROWS = 700
+
+
+def columns(kind: str, rows: int, count: int) -> np.ndarray:
+    generator = np.random.default_rng(rows)
+    drawn = generator.standard_normal((count, rows))
+    return {
+        "continuous": drawn,
+        "relu": np.maximum(drawn, 0),
+        "rarely on": np.where(drawn > 2, drawn, 0),
+        "five values": np.round(drawn),
+        "two values": (drawn > 1) * 1.0,
+        "heavy tails": drawn**15,
+    }[kind]
+
+
+def by_all_distances(unit: np.ndarray, factor: np.ndarray, k: int) -> np.ndarray:
+    points = np.stack([each.restored(each.scores) for each in (ordering(unit), ordering(factor))], axis=1)
+    return np.sort(cdist(points, points, "chebyshev"), axis=1)[:, k]
+
+
+@pytest.mark.parametrize("factor", ["continuous", "five values", "two values"])
+@pytest.mark.parametrize("unit", ["continuous", "relu", "rarely on", "five values", "two values", "heavy tails"])
+def test_they_are_those_of_all_distances(unit: str, factor: str) -> None:
+    units, reference = columns(unit, ROWS, 3), columns(factor, ROWS, 4)[-1]
+    found = neighbour_distances([ordering(each) for each in units], ordering(reference), 3)
+    assert np.array_equal(found, [by_all_distances(each, reference, 3) for each in units])
+
+
+def test_a_dependent_unit_and_a_copy_too() -> None:
+    factor = columns("continuous", ROWS, 1)[0]
+    units = np.stack([factor, -factor, factor**2, factor + columns("continuous", ROWS, 2)[1] / 10])
+    found = neighbour_distances([ordering(each) for each in units], ordering(factor), 3)
+    assert np.array_equal(found, [by_all_distances(each, factor, 3) for each in units])
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("rows", [6, 7, 12, 13, 40])
+def test_few_rows(rows: int, k: int) -> None:
+    units, factor = columns("relu", rows, 2), columns("continuous", rows, 3)[-1]
+    found = neighbour_distances([ordering(each) for each in units], ordering(factor), k)
+    assert np.array_equal(found, [by_all_distances(each, factor, k) for each in units])
+
+
+@pytest.mark.parametrize("unit", ["continuous", "relu", "two values"])
+def test_a_tree_takes_over_where_rows_are_many(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    units, factor = columns(unit, ROWS, 2), columns("five values", ROWS, 3)[-1]
+    monkeypatch.setattr(neighbours, "SHIFTED_ROWS", ROWS - 1)
+    monkeypatch.setattr(neighbours, "_by_shifts", None)
+    found = neighbour_distances([ordering(each) for each in units], ordering(factor), 3)
+    assert np.array_equal(found, [by_all_distances(each, factor, 3) for each in units])
+
+
+def test_units_do_not_know_each_other() -> None:
+    many = [ordering(each) for each in columns("relu", ROWS, 200)]
+    factor = ordering(columns("continuous", ROWS, 201)[-1])
+    alone = np.concatenate([neighbour_distances([each], factor, 3) for each in many[::50]])
+    assert np.array_equal(neighbour_distances(many, factor, 3)[::50], alone)
