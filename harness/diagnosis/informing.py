@@ -1,7 +1,8 @@
 """What units share with reference variables: values, tests, intervals, and the family they are corrected in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
-from harness.measures.association import smallest_dependence
+from harness.measures.association import MEASURED, smallest_dependence
 from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 
-MEASURED = ("value", "p", "low", "high", "codes_entropy")
+if TYPE_CHECKING:
+    from harness.measures import Dependence
+
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -43,8 +46,7 @@ def share(
     thresholds: Thresholds,
 ) -> Shared:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
-    valued = finite & ~constant
-    found = {name: _columns(activations, each, tested, valued, constant, blocks) for name, each in references.items()}
+    found = _columns(activations, references, tested, finite, constant, blocks) if references else {}
     smallest = np.ones(tested.shape)
     if found:
         adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
@@ -57,30 +59,34 @@ def share(
 
 def _columns(
     activations: Tensor,
-    reference: Tensor,
+    references: Mapping[str, Tensor],
     tested: NDArray[np.bool_],
-    valued: NDArray[np.bool_],
+    finite: NDArray[np.bool_],
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
-) -> Columns:
-    from harness.measures import dependence
+) -> dict[str, Columns]:
+    from harness.measures import dependences
 
-    parts: list[Columns] = []
+    valued, parts = finite & ~constant, []
     for piece in pieces(tuple(activations.shape)):
         # what is constant or not finite goes in as 0: that costs nothing and spoils nothing
         kept = torch.from_numpy(valued[:, piece])
         values = torch.where(kept[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))
-        found = dependence(values, reference, blocks=blocks)
-        parts.append({name: _array(getattr(found, name), tuple(kept.shape)) for name in MEASURED})
-    columns = {name: np.concatenate([part[name] for part in parts], -1) for name in MEASURED}
+        parts.append(dependences(values, references, blocks=blocks))
+    return {name: _whole([part[name] for part in parts], tested, valued, constant) for name in references}
+
+
+def _whole(
+    parts: "Sequence[Dependence]",
+    tested: NDArray[np.bool_],
+    valued: NDArray[np.bool_],
+    constant: NDArray[np.bool_],
+) -> Columns:
+    columns = {name: np.concatenate([getattr(part, name) for part in parts], -1) for name in MEASURED}
     for name in ("value", "low", "high"):
         columns[name] = np.where(valued, columns[name], np.where(constant, 0.0, np.nan))
     columns["p"] = np.where(tested, columns["p"], np.nan)
-    return columns | {"entropy": _array(found.reference_entropy, ())}
-
-
-def _array(values: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    return np.broadcast_to(np.asarray(values, dtype=np.float64), shape).copy()
+    return columns | {"entropy": np.asarray(parts[0].reference_entropy)}
 
 
 def _adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:

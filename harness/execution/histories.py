@@ -12,9 +12,9 @@ from harness.measures import (
     effective_rank,
     entropy_bits,
     has_off_state,
+    informations,
     is_constant,
     mean,
-    mutual_information,
     r2,
     standard_deviation,
 )
@@ -137,23 +137,23 @@ class History:
             self.unit_series.setdefault(name, []).append(marked.double())
 
     def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
-        """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor."""
+        """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor.
+
+        NaN for units past the first few.
+        """
         references = {**({} if self.rows.labels is None else {"labels": self.rows.labels}), **self.rows.factors}
         if not references:
             return {}
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        found = {
-            name: self._one_reference(code, values) if informed else unknown for name, values in references.items()
-        }
+        found = dict.fromkeys(references, unknown)
+        if informed:
+            few = evenly(len(self.rows), INFORMATION_ROWS)
+            shared = informations(
+                code[:, few, :INFORMATION_UNITS], {name: each[few] for name, each in references.items()}
+            )
+            found = {name: torch.cat([each, unknown[:, INFORMATION_UNITS:]], -1) for name, each in shared.items()}
         best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
-
-    def _one_reference(self, code: Tensor, reference: Tensor) -> Tensor:
-        """NaN for units past the first few."""
-        found = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        few = evenly(len(reference), INFORMATION_ROWS)
-        found[:, :INFORMATION_UNITS] = mutual_information(code[:, few, :INFORMATION_UNITS], reference[few]).double()
-        return found
 
 
 def _unless(lost: Tensor, value: Tensor) -> Tensor:

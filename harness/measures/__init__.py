@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from harness.measures.association import Dependence as Dependence
     from harness.measures.association import dependence as dependence
+    from harness.measures.association import dependences as dependences
     from harness.measures.association import table_information as table_information
     from harness.measures.basic import activation_frequency as activation_frequency
     from harness.measures.basic import active_units as active_units
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from harness.measures.entropy import entropy_bits as entropy_bits
     from harness.measures.entropy import resolution as resolution
     from harness.measures.family import benjamini_hochberg as benjamini_hochberg
+    from harness.measures.information import informations as informations
     from harness.measures.information import mutual_information as mutual_information
     from harness.measures.intervals import clopper_pearson as clopper_pearson
     from harness.measures.intervals import wilson as wilson
@@ -96,10 +98,11 @@ MEASURES = {
 
 _HOMES = {
     **{name: measure.home for name, measure in MEASURES.items()},
-    **dict.fromkeys(("Dependence", "dependence", "table_information"), "association"),
+    **dict.fromkeys(("Dependence", "dependence", "dependences", "table_information"), "association"),
     **dict.fromkeys(("active_units", "fires", "has_off_state", "saturated_share"), "basic"),
     **dict.fromkeys(("cluster_count", "clusters"), "correlation"),
     "benjamini_hochberg": "family",
+    "informations": "information",
     "mutual_information": "information",
     **dict.fromkeys(("clopper_pearson", "wilson"), "intervals"),
     "correct_participation": "rank",

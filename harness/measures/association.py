@@ -1,6 +1,8 @@
 """Does a unit depend on a reference: a value, a test, an interval, and a three-valued answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from harness.measures.pieces import pieces
 
 SMALLEST_EXPECTED = 5.0
 SIGNIFICANCE = 0.05
+MEASURED = ("value", "p", "low", "high", "codes_entropy")
 LEAST_NATS, LEAST_SHARE, LEAST_OF_CODES = 0.01, 0.01, 0.05
 
 
@@ -81,17 +84,37 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
 
     Source: Cover & Thomas 2.3; Smithson 2003 for the interval; Phipson & Smyth 2010 for p of permutations.
     """
+    return dependences(activations, {"": reference}, blocks, seed, dtype=dtype)[""]
+
+
+def dependences(
+    activations: Any, references: Mapping[str, Any], blocks: Any = None, seed: int = 0, *, dtype: Any = None
+) -> dict[str, Dependence]:
+    """`dependence` on each of several references, for which units are put in order and blocks permuted once.
+
+    >>> found = dependences(np.eye(2).repeat(50, 0), {"own": np.arange(100) // 50, "none": np.arange(100) % 2})
+    >>> [found[name].flag[0].item() for name in ("own", "none")]
+    ['dependent', 'inconclusive']
+    """
     columns, constant, finite = unit_columns(activations, dtype)
-    column = reference_column(reference, columns.shape[-1])
+    rows, seed = columns.shape[-1], _counted(seed)
+    each = {name: reference_column(reference, rows) for name, reference in references.items()}
+    orders = None if blocks is None else block_orders(block_groups(blocks, rows), seed)
+    against = {name: _Against(column, orders, seed) for name, column in each.items()}
     tested = finite & ~constant
-    against = _Against(column, None if blocks is None else block_groups(blocks, len(column)), _counted(seed))
-    found = against.judge(columns[tested])
-    full = {name: _spread(each, tested, 0.0, finite) for name, each in found.items()}
-    full["p"] = _spread(found["p"], tested, np.nan, finite)
-    delta = smallest_dependence(full["codes_entropy"], np.asarray(against.entropy))
-    flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
-    flag = np.where(finite & constant | against.reference.constant & finite, "negligible", flag)
-    return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
+    found = _judged(columns[tested], against)
+    return {name: against[name].spread(found[name], tested, finite) for name in references}
+
+
+def _judged(columns: Array, against: "Mapping[str, _Against]") -> dict[str, dict[str, Array]]:
+    """Reference -> `[unit]` of value, p, low, high and the entropy of the codes, for columns that vary."""
+    if not len(columns):
+        return {name: dict.fromkeys(MEASURED, np.zeros(0)) for name in against}
+    parts = []
+    for piece in pieces(columns.shape[::-1]):
+        units = _Units(columns[piece])
+        parts.append({name: each.judge(units) for name, each in against.items()})
+    return {name: {key: np.concatenate([part[name][key] for part in parts]) for key in MEASURED} for name in against}
 
 
 def _counted(seed: Any) -> int:
@@ -124,37 +147,48 @@ def smallest_dependence(
     return np.minimum(np.maximum(nats, of_classes), of_codes * codes_entropy)
 
 
+class _Units:
+    """Columns that vary `[unit, sample]`, as every reference wants them."""
+
+    def __init__(self, columns: Array) -> None:
+        self.orderings = [ordering(each) for each in columns]
+        self.codes = codes_of(columns)
+
+    @cached_property
+    def ranks(self) -> Array:
+        """Standardised, `[unit, sample]`."""
+        return np.stack([_standardised(_ranks(each)) for each in self.orderings])
+
+
 class _Against:
     """One reference as it is needed for values, tables and permutations, made once for all units."""
 
-    def __init__(self, column: Array, groups: list[NDArray[np.int64]] | None, seed: int) -> None:
+    def __init__(self, column: Array, orders: NDArray[np.int64] | None, seed: int) -> None:
         self.reference = Reference(column)
         self.classes = codes_of(column[None])[0] if self.reference.continuous else column
         self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
         self.ranks = _standardised(_ranks(self.reference.ordering))
-        self.orders = None if groups is None else block_orders(groups, seed)
-        self.seed = seed
+        self.orders, self.seed = orders, seed
 
-    def judge(self, columns: Array) -> dict[str, Array]:
-        """`[unit]` of value, p, low, high and the entropy of the codes, for columns `[unit, sample]` that vary."""
-        if not len(columns):
-            return dict.fromkeys(("value", "p", "low", "high", "codes_entropy"), np.zeros(0))
-        parts = [self._judge(columns[piece]) for piece in pieces(columns.shape[::-1])]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _judge(self, columns: Array) -> dict[str, Array]:
-        orderings = [ordering(each) for each in columns]
-        value = self.reference.information(orderings)
-        codes = codes_of(columns)
-        tables = contingency(codes, self.classes)
-        p, inflation = self._table_p(codes, tables)
+    def judge(self, units: _Units) -> dict[str, Array]:
+        """`[unit]` of everything in `MEASURED`."""
+        tables = contingency(units.codes, self.classes)
+        p, inflation = self._table_p(units.codes, tables)
         low, high = information_interval(tables, inflation=inflation)
         # sparse tables widen G beyond its chi-square: what the test does not see the interval must not claim
         low = np.where(p > SIGNIFICANCE, 0.0, low)
         if self.reference.continuous:
-            order = self._spearman_p(np.stack([_standardised(_ranks(each)) for each in orderings]))
-            p = np.minimum(1.0, 2 * np.minimum(p, order))
-        return {"value": value, "p": p, "low": low, "high": high, "codes_entropy": entropy_of(tables.sum(2))}
+            p = np.minimum(1.0, 2 * np.minimum(p, self._spearman_p(units.ranks)))
+        value = self.reference.information(units.orderings)
+        return dict(zip(MEASURED, (value, p, low, high, entropy_of(tables.sum(2))), strict=True))
+
+    def spread(self, found: Mapping[str, Array], tested: NDArray[np.bool_], finite: NDArray[np.bool_]) -> Dependence:
+        """What was found of the tested units, in the place of each; 0 or no test for the others, NaN if not finite."""
+        full = {name: _spread(each, tested, np.nan if name == "p" else 0.0, finite) for name, each in found.items()}
+        delta = smallest_dependence(full["codes_entropy"], np.asarray(self.entropy))
+        flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
+        flag = np.where(finite & ~tested | self.reference.constant & finite, "negligible", flag)
+        return Dependence(**full, delta=delta, flag=flag, reference_entropy=self.entropy)
 
     def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
         from scipy.special import chdtrc

@@ -5,7 +5,7 @@ unclamped estimates, so an independent unit scatters around 0. What is tested, a
 `harness.measures.association`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,23 @@ def mutual_information(activations: Any, reference: Any, *, dtype: Any = None) -
 
     Source: Kraskov, Stoegbauer & Grassberger 2004; Ross 2014; Gao et al. 2017 (arXiv 1709.06212).
     """
+    return informations(activations, {"": reference}, dtype=dtype)[""]
+
+
+def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any = None) -> dict[str, Tensor]:
+    """`mutual_information` with each of several references, for which units are put in order once.
+
+    >>> informations([[0.0], [1.0]], {"none": [7, 7]})["none"].tolist()
+    [0.0]
+    """
     columns, constant, finite = unit_columns(activations, dtype)
-    against = Reference(reference_column(reference, columns.shape[-1]))
-    values = np.where(finite, 0.0, np.nan)
-    varies = finite & ~constant
-    values[varies] = against.information([ordering(each) for each in columns[varies]])
-    return torch.from_numpy(values)
+    varies, found = finite & ~constant, {}
+    units = [ordering(each) for each in columns[varies]]
+    for name, reference in references.items():
+        values = np.where(finite, 0.0, np.nan)
+        values[varies] = Reference(reference_column(reference, columns.shape[-1])).information(units)
+        found[name] = torch.from_numpy(values)
+    return found
 
 
 class Reference:

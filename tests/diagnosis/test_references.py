@@ -1,7 +1,7 @@
 """What units share with labels and factors: three values, one family of tests."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 import harness.measures
 from harness import diagnose
+from harness.measures.association import MEASURED
 
 
 @dataclass
@@ -27,14 +28,19 @@ class Told:
     flag: list[str] = field(default_factory=list)
 
 
+def told_of(activations: Tensor, **answers: Any) -> Told:
+    shape = activations.shape[:1] + activations.shape[-1:]
+    told = Told(**answers)
+    return replace(told, **{name: np.broadcast_to(getattr(told, name), shape) for name in MEASURED})
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def tell(**answers: Any) -> None:
-        def dependence(activations: Tensor, reference: Tensor, **rest: Any) -> Told:
-            shape = activations.shape[:1] + activations.shape[-1:]
-            return Told(**{name: np.broadcast_to(value, shape) for name, value in answers.items()})
+        def dependences(activations: Tensor, references: dict[str, Tensor], **rest: Any) -> dict[str, Told]:
+            return {name: told_of(activations, **answers) for name in references}
 
-        monkeypatch.setattr(harness.measures, "dependence", dependence, raising=False)
+        monkeypatch.setattr(harness.measures, "dependences", dependences)
 
     return tell
 
@@ -95,7 +101,11 @@ def test_a_significant_reference_saves_a_unit_from_near_constant(told: Any) -> N
 
 def test_the_labels_information_stands_for_the_unit_else_the_largest_factors(told: Any, monkeypatch: Any) -> None:
     answers = iter([0.3, 0.1, 0.2])
-    monkeypatch.setattr(harness.measures, "dependence", lambda *_, **__: Told(value=next(answers)), raising=False)
+    monkeypatch.setattr(
+        harness.measures,
+        "dependences",
+        lambda code, references, **_: {name: told_of(code, value=next(answers)) for name in references},
+    )
     code = torch.relu(normal())
     assert diagnose(code, labels=labels()).units[0].mutual_information == 0.3
     factors = {"a": labels(), "b": labels()}
@@ -115,8 +125,6 @@ def test_p_is_adjusted_over_the_units_and_references_of_one_member_as_statsmodel
 
 
 def test_a_label_that_drives_the_first_unit_shows_in_it_alone() -> None:
-    if not hasattr(harness.measures, "dependence"):
-        pytest.skip("no estimator of dependence")
     classes = labels()
     code = torch.relu(normal() - 0.5)
     code[:, 0] = torch.relu(classes - 1.5 + 0.3 * torch.randn(ROWS, generator=generator(8)))
