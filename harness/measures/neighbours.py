@@ -47,13 +47,21 @@ def neighbour_distances(units: Sequence[Ordering], factor: Ordering, neighbours:
 def _by_tree(unit: Ordering, factor: Ordering, neighbours: int) -> Array:
     # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
     joint = np.stack([unit.scores, factor.restored(factor.scores)[unit.order]], axis=1)
-    order = np.lexsort(joint.T)
-    again = np.r_[False, (np.diff(joint[order], axis=0) == 0).all(1)]
-    place = np.arange(len(order)) - np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))
-    # more copies of a point than neighbours are asked for change no distance, but make a tree slow
-    tree = cKDTree(joint[order[place <= neighbours]], balanced_tree=False, compact_nodes=False)
+    points = joint
+    if len(joint) not in (len(unit.sizes), len(factor.sizes)):  # some rows may tie on both sides
+        points = _few_copies(joint, neighbours + 1)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
     distances: Array = unit.restored(tree.query(joint, k=[neighbours + 1], p=np.inf)[0][:, 0])
     return distances
+
+
+def _few_copies(points: Array, most: int) -> Array:
+    """The points, none more than so often: further copies change no distance, but make a tree slow."""
+    ordered = points[np.lexsort(points.T)]
+    places = np.arange(len(ordered))
+    first = np.r_[True, (np.diff(ordered, axis=0) != 0).any(1)]
+    kept: Array = ordered[places - np.maximum.accumulate(np.where(first, places, 0)) < most]
+    return kept
 
 
 def _by_shifts(units: Sequence[Ordering], factor: Ordering, neighbours: int) -> Array:

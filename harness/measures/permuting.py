@@ -124,9 +124,9 @@ def _packed(codes: NDArray[np.uint8], width: int, bits: int) -> NDArray[np.float
     """
     lanes, (units, rows) = _lanes(bits), codes.shape
     packed = np.zeros((-(-units * width // lanes), rows), np.float32)
-    for code in range(width):
-        number, lane = np.divmod(np.arange(units) * width + code, lanes)
-        np.add.at(packed, number, (codes == code) * np.exp2(lane * bits, dtype=np.float32)[:, None])
+    for lane in range(lanes):
+        unit, code = np.divmod(np.arange(lane, units * width, lanes), width)
+        packed[: len(unit)] += (codes[unit] == code[:, None]) * np.exp2(lane * bits, dtype=np.float32)
     return packed
 
 
