@@ -94,7 +94,7 @@ def dependences(
 
     >>> found = dependences(np.eye(2).repeat(50, 0), {"own": np.arange(100) // 50, "none": np.arange(100) % 2})
     >>> [found[name].flag[0].item() for name in ("own", "none")]
-    ['dependent', 'inconclusive']
+    ['dependent', 'negligible']
     """
     columns, constant, finite = unit_columns(activations, dtype)
     rows, seed = columns.shape[-1], _counted(seed)
