@@ -96,9 +96,9 @@ class Publisher:
             tracker.begin(self.experiment.name)
             self._tracker = tracker
             while (records := self._done.get()) is not None:
-                for record in records:
+                for start in range(0, len(records), tracker.at_once):
                     if not self._stopping:
-                        tracker.log(self.experiment.name, [record])
+                        tracker.log(self.experiment.name, records[start : start + tracker.at_once])
         except HarnessError as error:
             self._failure = error
 

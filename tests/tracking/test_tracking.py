@@ -3,15 +3,13 @@
 import json
 import math
 import shutil
-import sqlite3
 
 import pytest
+from stored_members import record, rows
 
 from harness.errors import HarnessError
-from harness.results import MemberRecord
 from harness.tracking import (
     Tracker,
-    create_store,
     experiment_id,
     member_metrics,
     member_tags,
@@ -22,54 +20,8 @@ from harness.tracking import (
 from harness.views import views
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """Creating a store takes seconds: once a session."""
-    root = tmp_path_factory.mktemp("store")
-    create_store(store_uri(None, root))
-    return root / "mlruns" / "mlflow.db"
-
-
-@pytest.fixture
-def root(empty_store, tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    return tmp_path
-
-
-def record(index=0, **changes):
-    steps = [0.0, 10.0, 20.0]
-    values = {
-        "key": f"k{index}",
-        "variant": "as_posted bn=on",
-        "levels": {"penalty": "as_posted", "beta": 0.001},
-        "seed": index,
-        "verdict": "healthy",
-        "units": 2,
-        "live_units": 2,
-        "losses": {"total": 0.5},
-        "history": {
-            "step": steps,
-            "epoch": [0.0, 1.0, 2.0],
-            "loss/total": [3.0, 2.0, 1.0],
-            "r2": [0.0, 0.1, 0.2],
-            "live_units": [2.0, 2.0, 2.0],
-        },
-        "unit_history": {"activation_frequency": [[0.5, 0.6]] * 3, "mutual_information": [[math.nan, 0.1]] * 3},
-        "seconds": 1.0,
-        "logged_at": 1_700_000_000_000,
-    }
-    return MemberRecord(**{**values, **changes})
-
-
 def project(root, records, name="trial", **more):
     return Tracker(store_uri(None, root), root).project(name, records, note="the answer", **more)
-
-
-def rows(root, query):
-    with sqlite3.connect(root / "mlruns" / "mlflow.db") as connection:
-        return connection.execute(query).fetchall()
 
 
 def test_members_become_runs_under_one_parent(root):
