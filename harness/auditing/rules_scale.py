@@ -48,13 +48,13 @@ def _follow(
     case: Case, model: nn.Module, rows: Tensor, found: dict[str, Weights], probes: tuple[int, ...], seed: int
 ) -> None:
     size = min(int(case.training()["batch_size"]), len(rows))
-    optimiser = _optimiser(case, model)
     draw, last = torch.Generator().manual_seed(seed), max(probes)
+    optimiser = _optimiser(case, model) if last else None  # making one loads torch's compiler, two seconds
     for step in range(max(probes) + 1):
         if step in probes:
             for _ in range(BATCHES):
                 _measure(case, model, _rows(rows, size, draw), found, step)
-        if step >= last:
+        if step >= last or optimiser is None:
             break
         with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
             _step(case, model, optimiser, _rows(rows, size, draw))
