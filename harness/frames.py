@@ -59,32 +59,32 @@ def unit_history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
 
     A measure that was not computed at a snapshot is NaN there.
     """
-    from pandas import DataFrame, concat
-
-    measures = dict.fromkeys(name for record in records for name in record.unit_history)
-    about = ["key", "variant", "seed", "unit", "step"]
-    frames = [_unit_history(record, measures) for record in records if record.unit_history]
-    return concat(frames, ignore_index=True) if frames else DataFrame(columns=[*about, *measures])
-
-
-def _unit_history(record: MemberRecord, measures: Mapping[str, None]) -> "DataFrame":
     import numpy as np
     from pandas import DataFrame
 
+    measures = dict.fromkeys(name for record in records for name in record.unit_history)
+    parts = [_unit_history(record, measures) for record in records if record.unit_history]
+    if not parts:
+        return DataFrame(columns=["key", "variant", "seed", "unit", "step", *measures])
+    return DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _unit_history(record: MemberRecord, measures: Mapping[str, None]) -> dict[str, Any]:
+    """Columns, a row a unit and snapshot."""
+    import numpy as np
+
     snapshots, units = np.shape(next(iter(record.unit_history.values())))[:2]
+    rows = snapshots * units
     steps = record.history.get("step") or list(range(snapshots))
-    values = {name: np.array(record.unit_history.get(name, ()), dtype=float).ravel() for name in measures}
-    unknown = np.full(snapshots * units, np.nan)
-    return DataFrame(
-        {
-            "key": record.key,
-            "variant": record.variant,
-            "seed": record.seed,
-            "unit": np.tile(np.arange(units), snapshots),
-            "step": np.repeat(np.array(steps[:snapshots], dtype=float), units),
-            **{name: found if found.size == snapshots * units else unknown for name, found in values.items()},
-        }
-    )
+    found = {name: np.array(record.unit_history.get(name, ()), dtype=float).ravel() for name in measures}
+    return {
+        "key": np.full(rows, record.key, dtype=object),
+        "variant": np.full(rows, record.variant, dtype=object),
+        "seed": np.full(rows, record.seed),
+        "unit": np.tile(np.arange(units), snapshots),
+        "step": np.repeat(np.array(steps[:snapshots], dtype=float), units),
+        **{name: values if values.size == rows else np.full(rows, np.nan) for name, values in found.items()},
+    }
 
 
 def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[str, None]) -> list[Any]:

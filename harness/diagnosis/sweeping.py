@@ -61,7 +61,8 @@ def sweep(
     stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
     kept = [each for each in stored if each]
     judged_alike, units = batches(kept), unit_numbers(kept)
-    verdicts = [_influence(name, judged_alike, thresholds, points) for name in SWEPT]
+    now = [_judged(batch, thresholds) for batch in judged_alike]
+    verdicts = [_influence(name, judged_alike, now, thresholds, points) for name in SWEPT]
     return verdicts + [
         _flag_influence(name, units, thresholds, points, verdicts[0].members, verdicts[0].units) for name in FLAGS
     ]
@@ -76,10 +77,11 @@ def _flag_influence(
     return Influence(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
 
 
-def _influence(name: str, members_alike: list[Batch], thresholds: Thresholds, points: int) -> Influence:
+def _influence(
+    name: str, members_alike: list[Batch], now: "list[Judged]", thresholds: Thresholds, points: int
+) -> Influence:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
-    now = [_judged(batch, thresholds) for batch in members_alike]
     moved = [
         [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in members_alike]
         for each in tried

@@ -89,12 +89,14 @@ class Publisher:
             self._tracker.stopped(self.experiment.name)
 
     def _open(self) -> None:
+        from harness.report.drawing import load_libraries
         from harness.tracking import Tracker, store_uri
 
         try:
             tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
             tracker.begin(self.experiment.name)
             self._tracker = tracker
+            load_libraries()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
                     if not self._stopping:

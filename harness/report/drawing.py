@@ -27,6 +27,13 @@ class Margins:
     above: float = 30
 
 
+def load_libraries() -> None:
+    """Load what draws, which takes seconds: beside a training, say, instead of after it."""
+    import jinja2  # noqa: F401
+    import matplotlib.figure
+    import seaborn  # noqa: F401
+
+
 RASTER_FROM = 1500
 """Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
 
