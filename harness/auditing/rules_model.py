@@ -207,10 +207,10 @@ def _interval(shares: list[float]) -> tuple[float, float, float]:
     mean = sum(shares) / len(shares)
     if len(shares) < 2:
         return mean, 0.0, 1.0
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     deviation = math.sqrt(sum((each - mean) ** 2 for each in shares) / (len(shares) - 1))
-    half = float(t.ppf(0.975, len(shares) - 1)) * deviation / math.sqrt(len(shares))
+    half = float(stdtrit(len(shares) - 1, 0.975)) * deviation / math.sqrt(len(shares))
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 

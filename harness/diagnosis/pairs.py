@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import chdtri
 from torch import Tensor
 
 MOST_BINS = 8
@@ -57,7 +57,7 @@ def shared_pairs(
     information = found - freedom / (2 * rows)
     smaller = np.minimum(entropy[..., :, None], entropy[..., None, :])
     pairs = max(count * (count - 1) // 2, 1)
-    by_chance = stats.chi2.isf(CHANCE / pairs, np.maximum(freedom, 1))
+    by_chance = chdtri(np.maximum(freedom, 1), CHANCE / pairs)
     both = comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((count, count), dtype=bool), 1)
     enough = (information >= share * smaller) & (smaller > 0) & (2 * rows * found > by_chance)
     return both & enough & (np.abs(correlation) < copy)

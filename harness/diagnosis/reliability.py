@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from harness.diagnosis.measuring import Table, pieces, unit_rows
@@ -64,9 +64,9 @@ def _own(product: Tensor, power: Tensor) -> Table:
     spread = torch.maximum(spread, (1 - reliability.square()).clamp_min(0) / rows**0.5)
     found, error = reliability.numpy(), spread.numpy()
     degrees = max(rows - 2, 1)
-    two_sided, one_sided = stats.t.ppf([0.975, 0.95], degrees)
+    two_sided, one_sided = stdtrit(degrees, [0.975, 0.95])
     with np.errstate(divide="ignore", invalid="ignore"):
-        chance = stats.t.sf(found / error, degrees)
+        chance = stdtr(degrees, -found / error)
     return {
         "reliability": found,
         "reliability_low": found - two_sided * error,
@@ -80,5 +80,5 @@ def _pool_bound(products: Tensor, pooled: Tensor) -> NDArray[np.float64]:
     rows = products.shape[-1]
     mean = products / pooled.clamp_min(1)[:, None]
     error = mean.std(-1, correction=0) / rows**0.5
-    bound = mean.mean(-1) + stats.t.ppf(0.95, max(rows - 2, 1)) * error
+    bound = mean.mean(-1) + stdtrit(max(rows - 2, 1), 0.95) * error
     return torch.where(pooled > 1, bound, torch.inf).numpy()

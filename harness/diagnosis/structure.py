@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from harness.diagnosis.thresholds import THRESHOLDS
@@ -36,7 +36,7 @@ def correlation_needed(rows: int, pairs: int, threshold: float = THRESHOLDS.dupl
     """
     if rows < 3:
         return 1.0
-    quantile = stats.t.isf(COINCIDENCE / max(pairs, 1) / 2, rows - 2)
+    quantile = -stdtrit(rows - 2, COINCIDENCE / max(pairs, 1) / 2)
     return max(threshold, float(quantile / np.sqrt(quantile**2 + rows - 2)))
 
 

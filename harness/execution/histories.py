@@ -21,8 +21,8 @@ from harness.measures import (
 from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
 from harness.training import Snapshot, batch_bounds
 
-MONITORED_ROWS = 512
-INFORMATION_UNITS, INFORMATION_ROWS = 8, 256  # on the way; at the end the diagnosis takes all held-out rows
+MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
+INFORMATION_UNITS = 8
 FINAL_BATCHES = 16
 
 
@@ -147,10 +147,7 @@ class History:
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
         found = dict.fromkeys(references, unknown)
         if informed:
-            few = evenly(len(self.rows), INFORMATION_ROWS)
-            shared = informations(
-                code[:, few, :INFORMATION_UNITS], {name: each[few] for name, each in references.items()}
-            )
+            shared = informations(code[..., :INFORMATION_UNITS], references)
             found = {name: torch.cat([each, unknown[:, INFORMATION_UNITS:]], -1) for name, each in shared.items()}
         best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}

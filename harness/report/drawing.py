@@ -30,7 +30,7 @@ class Margins:
 def load_libraries() -> None:
     """Load what draws, which takes seconds: beside a training, say, instead of after it."""
     import jinja2  # noqa: F401
-    import matplotlib.figure
+    import matplotlib.figure  # noqa: F401
     import seaborn  # noqa: F401
 
 
