@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -124,6 +125,11 @@ def load_case(name: str | Path) -> Case:
     if not isinstance(case, Case):
         raise HarnessError(f"{path}: a module-level `case = harness.Case(...)` is wanted, {_kind(case)} was found")
     return replace(case, name=path.stem, source=path.resolve())
+
+
+def set_seed(seed: int) -> None:
+    """`torch.manual_seed`: without an accelerator torch would, each time, keep a stack trace for one that may come."""
+    (torch if torch.accelerator.is_available() else torch.default_generator).manual_seed(seed)
 
 
 def shipped_cases() -> list[str]:

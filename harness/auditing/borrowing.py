@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.case import set_seed
+
 
 @contextmanager
 def borrowed(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
@@ -41,7 +43,7 @@ def same_randomness(seed: int | None = None) -> Iterator[None]:
     """All global random states as they are, given back afterwards; with `seed`, a fixed one meanwhile."""
     states = (torch.get_rng_state(), random.getstate(), _numpy_state())
     if seed is not None:
-        _seed(seed)
+        set_seed(seed)
         random.seed(seed)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(seed)
@@ -52,11 +54,6 @@ def same_randomness(seed: int | None = None) -> Iterator[None]:
         random.setstate(states[1])
         if states[2] is not None:
             sys.modules["numpy"].random.set_state(states[2])
-
-
-def _seed(seed: int) -> None:
-    # without an accelerator torch would note, each time, from where seeds of one that may come later were asked for
-    (torch if torch.accelerator.is_available() else torch.default_generator).manual_seed(seed)
 
 
 def _numpy_state() -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule
-from harness.case import Case
+from harness.case import Case, set_seed
 from harness.errors import HarnessError
 
 
@@ -66,7 +66,7 @@ def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
         HarnessError: when the factory fails or returns no module.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        set_seed(seed)
         try:
             model = case.model(**model_keywords(case, batch))
         except HarnessError:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.case import Case
+from harness.case import Case, set_seed
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
@@ -101,7 +101,7 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
     module = dict(model.named_modules())[case.bottleneck] if not case.bottleneck.startswith("out:") else None
     handle = module.register_forward_hook(_keep_leaf(outputs)) if module is not None else None
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        set_seed(0)
         terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
     if handle is not None:
         handle.remove()

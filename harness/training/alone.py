@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import evaluating
-from harness.case import Case
+from harness.case import Case, set_seed
 from harness.remedies.anatomy import build
 from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site, generator
@@ -155,7 +155,7 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
     start = generator(seed, purpose).initial_seed()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng():
-        torch.manual_seed(start)
+        set_seed(start)
         random.seed(start)
         np.random.seed(start % 2**32)  # noqa: NPY002
         try:
