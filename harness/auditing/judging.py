@@ -13,8 +13,9 @@ from harness.auditing.evaluating import Probe, probing
 from harness.auditing.recording import Operation
 from harness.auditing.reporting import home
 from harness.auditing.results import Audit, ordered
+from harness.auditing.rules_birth import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_graph import batch_size, edits_in_place, inert, inertness, outside_domain
-from harness.auditing.rules_model import bypass, dead_at_birth, input_offset, optimizer, output_range, symmetric_init
+from harness.auditing.rules_model import bypass, optimizer, output_range
 from harness.auditing.rules_place import (
     index_addressing,
     misses_bottleneck,

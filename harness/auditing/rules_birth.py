@@ -1,0 +1,155 @@
+"""Rules on a model that has not been trained yet: units that are alike, units that are dead, and inputs that make them so."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from harness.auditing.borrowing import borrowed, same_randomness
+from harness.auditing.bounds import Bounds
+from harness.auditing.recording import layers_of
+from harness.auditing.reporting import finding
+from harness.capture import CodeTap, evaluating
+from harness.case import Case
+from harness.diagnosis.findings import Finding
+
+FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+
+
+def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Finding]:
+    """Units that are identical at every initialisation."""
+    common: dict[str, int] | None = None
+    for seed, model in enumerate(models):
+        found = _identical(case, model, rows[:64], seed)
+        common = (
+            found
+            if common is None
+            else {name: min(count, found[name]) for name, count in common.items() if name in found}
+        )
+    if not common:
+        return []
+    named = ", ".join(f"{count} units of {name}" for name, count in common.items())
+    return [
+        finding(
+            "symmetric_init",
+            None,
+            f"{named} equal another unit of their layer on every row, at each of {len(models)} initialisations",
+            "units that start alike and are read alike get the same gradient and stay copies of one another",
+            "start from random weights (torch.nn.init.kaiming_uniform_)",
+            {name: float(count) for name, count in common.items()},
+        )
+    ]
+
+
+def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:
+    layers, outputs = layers_of(model), {}
+    handles = [m.register_forward_hook(lambda _, __, o, n=name: outputs.update({n: o})) for m, name in layers.items()]
+    try:
+        with borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
+            model(rows.double().clone())
+    except Exception:  # float64 is not for every model
+        return {}
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    last = list(outputs)[-1] if outputs else ""
+    bottleneck = case.bottleneck
+    for name, value in outputs.items():
+        if not isinstance(value, Tensor) or value.dim() < 2 or (name == last and name != bottleneck):
+            continue
+        axis = (
+            1
+            if value.dim() == 2 or any(type(m).__name__.startswith("Conv") for m, n in layers.items() if n == name)
+            else -1
+        )
+        count = _copies(value.movedim(axis, -1).reshape(-1, value.shape[axis]), keep_zero=name == bottleneck)
+        if count:
+            found[name] = count
+    return found
+
+
+def _copies(columns: Tensor, keep_zero: bool) -> int:
+    """How many columns equal one before them; a layer that is all zero (a residual's last) only where it is asked for."""
+    if columns.shape[1] < 2 or (not keep_zero and bool((columns == 0).all())):
+        return 0
+    # equal columns have equal sums under any weights; only those are compared in full
+    key = torch.randn(len(columns), generator=torch.Generator().manual_seed(0), dtype=columns.dtype) @ columns
+    order = key.argsort()
+    near = (columns[:, order[1:]] - columns[:, order[:-1]]).abs().amax(0)
+    return int((near <= 1e-12 * columns.abs().max().clamp(min=1e-300)).sum())
+
+
+def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+    """Units of the bottleneck that never fire on the data at initialisation."""
+    shares = [share for model in models if (share := _dead(case, model, rows)[0]) is not None]
+    if len(shares) < 1 or sum(shares) / len(shares) <= bounds.dead_share:
+        return []
+    mean, low, high = _interval(shares)
+    return [
+        finding(
+            "dead_at_birth",
+            None,
+            f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
+            f" initialisation, over {len(shares)} seeds ({', '.join(f'{each:.0%}' for each in shares)})",
+            "such a unit has no gradient from the first step on; whether it wakes is left to the layers before it",
+            "zero biases, centred inputs, a normalisation before the activation, or leaky_relu",
+            {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},
+        )
+    ]
+
+
+def _interval(shares: list[float]) -> tuple[float, float, float]:
+    """Mean and 95 % t interval over seeds, inside 0 to 1; one seed claims nothing."""
+    mean = sum(shares) / len(shares)
+    if len(shares) < 2:
+        return mean, 0.0, 1.0
+    from scipy.special import stdtrit
+
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in shares) / (len(shares) - 1))
+    half = float(stdtrit(len(shares) - 1, 0.975)) * deviation / math.sqrt(len(shares))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
+    """Share of the bottleneck's units, and of all ReLU units met, that never fire; None where nothing can be off."""
+    with (
+        borrowed(model),
+        CodeTap(model, case.bottleneck) as tap,
+        evaluating(model),
+        torch.no_grad(),
+        same_randomness(0),
+    ):
+        model(rows.clone())
+    seen = tap.passes[0]
+    code, dead = None, []
+    for met in seen.activations:
+        if met.name in FIRES_ABOVE and met.entered.dim() >= 2 and len(met.entered) == len(rows):
+            share = float((~(met.entered.reshape(len(rows), -1) > 0).any(0)).float().mean())
+            code = share if met.is_code else code
+            dead.append(share)
+    return code, (sum(dead) / len(dead) if dead else None)
+
+
+def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+    """Inputs whose mean is so large against their spread that units are dead for it; centring removes it."""
+    flat = rows.reshape(len(rows), -1)
+    ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
+    if ratio <= bounds.offset:
+        return []
+    given = [share for model in models if (share := _dead(case, model, rows)[1]) is not None]
+    centred = [share for model in models if (share := _dead(case, model, rows - rows.mean(0))[1]) is not None]
+    if not given or sum(given) / len(given) - sum(centred) / len(centred) <= bounds.offset_dead:
+        return []
+    as_given, once_centred = sum(given) / len(given), sum(centred) / len(centred)
+    return [
+        finding(
+            "input_offset",
+            None,
+            f"||mean|| / ||sd|| of the inputs is {ratio:.2f}; {as_given:.1%} of all ReLU units never fire at initialisation,"
+            f" {once_centred:.1%} once the inputs are centred",
+            "the common offset decides the sign of every pre-activation: units are on, or off, for all rows",
+            "subtract the training rows' mean from the inputs",
+            {"ratio": ratio, "dead": as_given, "dead_centred": once_centred},
+        )
+    ]
