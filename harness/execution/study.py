@@ -19,8 +19,8 @@ from harness.results.records import Level, MemberRecord
 from harness.training import Snapshot, Stackability, stackability, train
 
 LARGEST_ABLATION = 32  # units: each costs a forward pass
-LARGEST_EVALUATION = 1500  # held-out rows that a verdict rests on: frequencies down to .0025 can be told from never
-ABLATION_ROWS = 512
+LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies down to .0036 can be told from never
+ABLATION_ROWS = 256
 
 
 def study(spec: StackSpec, progress: Callable[[int], None] | None = None) -> list[MemberRecord]:

@@ -17,10 +17,12 @@ from torch import Tensor
 from harness.measures.arrays import reference_column, unit_columns
 from harness.measures.neighbours import neighbour_distances
 from harness.measures.ordering import Ordering, digammas, ordering, run_lengths, within
+from harness.measures.pieces import pieces
 
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5
 FACTOR_NEIGHBOURS = 3
+PIECE = 1 << 17  # numbers at a time: what is made of them stays in cache
 SHRINK = 1 - 1e-10  # strict counts: the k-th neighbour itself is not inside its own radius
 
 
@@ -57,13 +59,22 @@ def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any 
     [0.0]
     """
     columns, constant, finite = unit_columns(activations, dtype)
-    varies, found = finite & ~constant, {}
-    units = [ordering(each) for each in columns[varies]]
-    for name, reference in references.items():
-        values = np.where(finite, 0.0, np.nan)
-        values[varies] = Reference(reference_column(reference, columns.shape[-1])).information(units)
-        found[name] = torch.from_numpy(values)
-    return found
+    against = {name: Reference(reference_column(each, columns.shape[-1])) for name, each in references.items()}
+    varies = finite & ~constant
+    found = {name: np.where(finite, 0.0, np.nan) for name in references}
+    for name, values in _by_pieces(columns[varies], against).items():
+        found[name][varies] = values
+    return {name: torch.from_numpy(values) for name, values in found.items()}
+
+
+def _by_pieces(columns: Array, against: "Mapping[str, Reference]") -> dict[str, Array]:
+    """Nats of columns that vary `[unit, sample]`, some units at a time."""
+    parts: dict[str, list[Array]] = {name: [np.zeros(0)] for name in against}
+    for piece in pieces(columns.shape[::-1], PIECE) if len(columns) else ():
+        units = [ordering(each) for each in columns[piece]]
+        for name, reference in against.items():
+            parts[name].append(reference.information(units))
+    return {name: np.concatenate(each) for name, each in parts.items()}
 
 
 class Reference:
@@ -87,7 +98,7 @@ class Reference:
 
     def information(self, units: Sequence[Ordering]) -> Array:
         """Nats that each unit shares with it; 0 with a reference that is the same on every row."""
-        if self.constant or not len(units):
+        if self.constant:
             return np.zeros(len(units))
         return with_factor(units, self) if self.continuous else np.array([with_classes(each, self) for each in units])
 
@@ -99,18 +110,20 @@ def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
     >>> with_factor([ordering(column)], Reference(column)) > 4
     array([ True])
     """
-    neighbours = min(FACTOR_NEIGHBOURS, len(factor.column) - 1)
-    distances = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
-    return np.array([_factor_nats(each, factor, near, neighbours) for each, near in zip(units, distances, strict=True)])
-
-
-def _factor_nats(unit: Ordering, factor: Reference, radius: Array, neighbours: int) -> float:
-    psi = digammas(len(radius))
-    copies = _copies(unit, factor)
-    near_unit = within(unit.scores, unit.scores, radius[unit.order])
-    near_factor = within(factor.ordering.scores, factor.ordering.scores, radius[factor.ordering.order])
+    rows = len(factor.column)
+    neighbours, psi = min(FACTOR_NEIGHBOURS, rows - 1), digammas(rows)
+    inside = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
+    copies = np.stack([_copies(unit, factor) for unit in units])
     found = np.where(copies > neighbours, copies, neighbours)
-    return float(psi[len(radius)] + psi[found].mean() - psi[near_unit].mean() - psi[near_factor].mean())
+    near_unit = np.stack([_near(unit, radius) for unit, radius in zip(units, inside, strict=True)])
+    near_factor = np.stack([_near(factor.ordering, radius) for radius in inside])
+    values: Array = psi[rows] + psi[found].mean(1) - psi[near_unit].mean(1) - psi[near_factor].mean(1)
+    return values
+
+
+def _near(column: Ordering, radius: Array) -> NDArray[np.int64]:
+    """How many values of a column lie within the radius of each, in rising order."""
+    return within(column.scores, column.scores, radius[column.order])
 
 
 def _copies(unit: Ordering, factor: Reference) -> NDArray[np.int64]:
