@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
-from harness.measures.association import MEASURED, smallest_dependence
+from harness.measures.association import smallest_dependence
+from harness.measures.comparing import MEASURED
 from harness.measures.family import benjamini_hochberg
 from harness.measures.pieces import pieces
 

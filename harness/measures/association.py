@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,11 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
-from harness.measures.binning import (
-    binned_information,
-    codes_of,
-    contingency,
-    entropy_of,
-    freedom,
-    information_interval,
-    pearson,
-)
-from harness.measures.information import Reference
-from harness.measures.ordering import Ordering, ordering
-from harness.measures.permuting import block_groups, block_orders, block_p, table_p
+from harness.measures.binning import binned_information, codes_of, contingency
+from harness.measures.comparing import MEASURED, Against, Units
+from harness.measures.permuting import block_groups, block_orders
 from harness.measures.pieces import pieces
 
-SMALLEST_EXPECTED = 5.0
-SIGNIFICANCE = 0.05
-MEASURED = ("value", "p", "low", "high", "codes_entropy")
 LEAST_NATS, LEAST_SHARE, LEAST_OF_CODES = 0.01, 0.01, 0.05
 
 
@@ -100,19 +87,19 @@ def dependences(
     rows, seed = columns.shape[-1], _counted(seed)
     each = {name: reference_column(reference, rows) for name, reference in references.items()}
     orders = None if blocks is None else block_orders(block_groups(blocks, rows), seed)
-    against = {name: _Against(column, orders, seed) for name, column in each.items()}
+    against = {name: Against(column, orders, seed) for name, column in each.items()}
     tested = finite & ~constant
     found = _judged(columns[tested], against)
-    return {name: against[name].spread(found[name], tested, finite) for name in references}
+    return {name: _spread(found[name], against[name], tested, finite) for name in references}
 
 
-def _judged(columns: Array, against: "Mapping[str, _Against]") -> dict[str, dict[str, Array]]:
+def _judged(columns: Array, against: Mapping[str, Against]) -> dict[str, dict[str, Array]]:
     """Reference -> `[unit]` of value, p, low, high and the entropy of the codes, for columns that vary."""
     if not len(columns):
         return {name: dict.fromkeys(MEASURED, np.zeros(0)) for name in against}
     parts = []
     for piece in pieces(columns.shape[::-1]):
-        units = _Units(columns[piece])
+        units = Units(columns[piece])
         parts.append({name: each.judge(units) for name, each in against.items()})
     return {name: {key: np.concatenate([part[name][key] for part in parts]) for key in MEASURED} for name in against}
 
@@ -123,7 +110,18 @@ def _counted(seed: Any) -> int:
     return int(seed)
 
 
-def _spread(found: Array, tested: NDArray[np.bool_], elsewhere: float, finite: NDArray[np.bool_]) -> Array:
+def _spread(
+    found: Mapping[str, Array], against: Against, tested: NDArray[np.bool_], finite: NDArray[np.bool_]
+) -> Dependence:
+    """What was found of the tested units, in the place of each; 0 or no test for the others, NaN if not finite."""
+    full = {name: _placed(each, tested, np.nan if name == "p" else 0.0, finite) for name, each in found.items()}
+    delta = smallest_dependence(full["codes_entropy"], np.asarray(against.entropy))
+    flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
+    flag = np.where(finite & ~tested | against.reference.constant & finite, "negligible", flag)
+    return Dependence(**full, delta=delta, flag=flag, reference_entropy=against.entropy)
+
+
+def _placed(found: Array, tested: NDArray[np.bool_], elsewhere: float, finite: NDArray[np.bool_]) -> Array:
     full = np.where(finite, elsewhere, np.nan)
     full[tested] = found
     return full
@@ -147,88 +145,6 @@ def smallest_dependence(
     return np.minimum(np.maximum(nats, of_classes), of_codes * codes_entropy)
 
 
-class _Units:
-    """Columns that vary `[unit, sample]`, as every reference wants them."""
-
-    def __init__(self, columns: Array) -> None:
-        self.orderings = [ordering(each) for each in columns]
-        self.codes = codes_of(columns)
-
-    @cached_property
-    def ranks(self) -> Array:
-        """Standardised, `[unit, sample]`."""
-        return np.stack([_standardised(_ranks(each)) for each in self.orderings])
-
-
-class _Against:
-    """One reference as it is needed for values, tables and permutations, made once for all units."""
-
-    def __init__(self, column: Array, orders: NDArray[np.int64] | None, seed: int) -> None:
-        self.reference = Reference(column)
-        self.classes = codes_of(column[None])[0] if self.reference.continuous else column
-        self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
-        self.ranks = _standardised(_ranks(self.reference.ordering))
-        self.orders, self.seed = orders, seed
-
-    def judge(self, units: _Units) -> dict[str, Array]:
-        """`[unit]` of everything in `MEASURED`."""
-        tables = contingency(units.codes, self.classes)
-        p, inflation = self._table_p(units.codes, tables)
-        low, high = information_interval(tables, inflation=inflation)
-        # sparse tables widen G beyond its chi-square: what the test does not see the interval must not claim
-        low = np.where(p > SIGNIFICANCE, 0.0, low)
-        if self.reference.continuous:
-            p = np.minimum(1.0, 2 * np.minimum(p, self._spearman_p(units.ranks)))
-        value = self.reference.information(units.orderings)
-        return dict(zip(MEASURED, (value, p, low, high, entropy_of(tables.sum(2))), strict=True))
-
-    def spread(self, found: Mapping[str, Array], tested: NDArray[np.bool_], finite: NDArray[np.bool_]) -> Dependence:
-        """What was found of the tested units, in the place of each; 0 or no test for the others, NaN if not finite."""
-        full = {name: _spread(each, tested, np.nan if name == "p" else 0.0, finite) for name, each in found.items()}
-        delta = smallest_dependence(full["codes_entropy"], np.asarray(self.entropy))
-        flag = np.where(full["low"] > delta, "dependent", np.where(full["high"] < delta, "negligible", "inconclusive"))
-        flag = np.where(finite & ~tested | self.reference.constant & finite, "negligible", flag)
-        return Dependence(**full, delta=delta, flag=flag, reference_entropy=self.entropy)
-
-    def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
-        from scipy.special import chdtrc
-
-        if self.orders is not None:
-            return block_p(codes, self.classes, self.orders)
-        squares, expected = pearson(tables)
-        p: Array = chdtrc(freedom(tables), squares)
-        for unit in np.flatnonzero(expected < SMALLEST_EXPECTED):
-            p[unit] = table_p(tables[unit], self.seed)
-        return p, np.ones(len(p))
-
-    def _spearman_p(self, ranks: Array) -> Array:
-        """p of standardised ranks `[unit, sample]` against the reference's."""
-        from scipy.special import stdtr
-
-        correlation = np.clip(ranks @ self.ranks, -1, 1)
-        if self.orders is not None:
-            drawn = np.abs(ranks @ self.ranks[self.orders].T)
-            larger = np.count_nonzero(drawn >= np.abs(correlation)[:, None] - 1e-12, axis=1)
-            return (1 + larger) / (len(self.orders) + 1)
-        degrees = ranks.shape[1] - 2
-        if degrees < 1:
-            return np.ones(len(ranks))
-        t = np.abs(correlation) * np.sqrt(degrees / np.maximum(1 - correlation**2, 1e-300))
-        p: Array = 2 * stdtr(degrees, -t)
-        return p
-
-
-def _ranks(column: Ordering) -> Array:
-    ends = np.cumsum(column.sizes)
-    return column.restored(np.repeat(ends - (column.sizes - 1) / 2, column.sizes))
-
-
-def _standardised(ranks: Array) -> Array:
-    away = ranks - ranks.mean()
-    length = np.sqrt(away @ away)
-    return away / length if length > 0 else away
-
-
 def table_information(activations: Any, reference: Any, *, dtype: Any = None) -> Array:
     """Plug-in information of each unit's codes with the reference's, `[*member, unit]` nats, for wide layers.
 
@@ -245,4 +161,4 @@ def table_information(activations: Any, reference: Any, *, dtype: Any = None) ->
     if not tested.any():
         return np.where(finite, 0.0, np.nan)
     codes = codes_of(columns[tested])
-    return _spread(binned_information(contingency(codes, classes)), tested, 0.0, finite)
+    return _placed(binned_information(contingency(codes, classes)), tested, 0.0, finite)
