@@ -56,7 +56,7 @@ def specs(file: Path) -> list[Any]:
 
 
 def train_stack(spec: Any) -> float:
-    """Train one stack and nothing else; the seconds that took."""
+    """Train one stack and nothing else; the processor seconds that took."""
     import torch
 
     from harness.case import load_case
@@ -66,24 +66,24 @@ def train_stack(spec: Any) -> float:
 
     torch.set_num_threads(1)
     split = split_of(load_case(spec.case))
-    begun = time.perf_counter()
+    begun = time.process_time()
     cases = [treated(spec, member.levels, split) for member in spec.members]
     stacking = stackability(cases[0], split.train.inputs)
     extra = stacking.filled(len(cases)) - len(cases)
     seeds = [member.seed for member in spec.members]
     for _ in train([*cases, *cases[-1:] * extra], [*seeds, *seeds[-1:] * extra], split, stacking):
         pass
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
-def training_alone(file: Path) -> float:
-    """Wall seconds of training alone, the workers being started already."""
+def training_alone(file: Path) -> tuple[float, float]:
+    """Wall and processor seconds of training alone, the workers being started already."""
     every = specs(file)
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         list(pool.map(train_stack, every[:1] * WORKERS))  # libraries loaded
         begun = time.perf_counter()
-        list(pool.map(train_stack, every))
-        return time.perf_counter() - begun
+        cpu = sum(pool.map(train_stack, every))
+        return time.perf_counter() - begun, cpu
 
 
 def whole(file: Path, folder: Path) -> tuple[float, float, float]:
@@ -108,7 +108,7 @@ def measured(sizes: list[int], epochs: int) -> Iterator[dict[str, Any]]:
             folder = Path(place)
             file = folder / "experiment.yaml"
             file.write_text(experiment(members, epochs))
-            alone = training_alone(file)
+            alone, alone_cpu = training_alone(file)
             seconds, cpu, memory = whole(file, folder)
             again, *_ = whole(file, folder)
         yield {
@@ -116,6 +116,7 @@ def measured(sizes: list[int], epochs: int) -> Iterator[dict[str, Any]]:
             "training_alone": round(alone, 1),
             "run": round(seconds, 1),
             "overhead": round(seconds / alone - 1, 2),
+            "training_cpu": round(alone_cpu, 1),
             "run_cpu": round(cpu, 1),
             "ms_per_member": round(1000 * seconds / members, 1),
             "driver_or_worker_mb": round(memory),
