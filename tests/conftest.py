@@ -1,6 +1,7 @@
 """What all tests share: small data, one thread, and no telemetry."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -10,6 +11,7 @@ import torch
 
 from harness.case import Case, load_case
 from harness.data.rows import Rows, Split
+from harness.tracking import create_store, store_uri
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +27,14 @@ def split() -> Split:
     rows = factors @ torch.randn(4, 100, generator=generator) * 0.5
     rows = rows + 0.1 * torch.randn(260, 100, generator=generator)
     return Split(Rows(rows[:200], factors={"first": factors[:200, 0]}), Rows(rows[200:]), "planted")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated store without runs: creating one takes seconds, so once a session."""
+    root = tmp_path_factory.mktemp("store")
+    create_store(store_uri(None, root))
+    return root / "mlruns" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -165,16 +165,7 @@ def _shared(unit: Any, reference: str) -> float:
 
 def few_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, evenly spread, always the same."""
-    return rows if len(rows) <= most else rows.take(evenly(len(rows), most))
-
-
-def evenly(count: int, most: int) -> Tensor:
-    """At most so many of the numbers below `count`, evenly spread.
-
-    >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
-    ([0, 2, 4], [0, 1])
-    """
-    return torch.linspace(0, count - 1, min(most, count)).long()
+    return rows if len(rows) <= most else rows.take(torch.linspace(0, len(rows) - 1, most).long())
 
 
 def _since(alive: Tensor, steps: list[int]) -> int:

@@ -22,7 +22,6 @@ from harness.measures.pieces import pieces
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5
 FACTOR_NEIGHBOURS = 3
-PIECE = 1 << 17  # numbers at a time: what is made of them stays in cache
 SHRINK = 1 - 1e-10  # strict counts: the k-th neighbour itself is not inside its own radius
 
 
@@ -70,7 +69,7 @@ def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any 
 def _by_pieces(columns: Array, against: "Mapping[str, Reference]") -> dict[str, Array]:
     """Nats of columns that vary `[unit, sample]`, some units at a time."""
     parts: dict[str, list[Array]] = {name: [np.zeros(0)] for name in against}
-    for piece in pieces(columns.shape[::-1], PIECE) if len(columns) else ():
+    for piece in pieces(columns.shape[::-1]) if len(columns) else ():
         units = [ordering(each) for each in columns[piece]]
         for name, reference in against.items():
             parts[name].append(reference.information(units))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.results import MemberRecord
 from harness.results.faults import reached
-from harness.tracking.rows import Metric, run_name, stored_metrics, stored_parameters, stored_tags
+from harness.tracking.rows import Metric, ending, run_name, stored_metrics, stored_parameters, stored_tags
 
 PATIENCE = 60.0  # seconds that another writer is waited for
 RUN = {  # what the client gives a run that it is told nothing else of
@@ -72,10 +72,9 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> 
 
 
 def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
-    status = "FAILED" if record.status == "failed" else "FINISHED"
+    status, end = ending(record)
     artifacts = f"{location.rstrip('/')}/{run}/artifacts"
-    times = (record.logged_at, record.logged_at + 1)
-    return (run, run_name(record), status, *times, artifacts, experiment, *RUN.values())
+    return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
 
 
 def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str) -> None:

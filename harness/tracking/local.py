@@ -22,35 +22,32 @@ def local_store(uri: str) -> Path | None:
 
 def experiment_id(uri: str, name: str) -> str | None:
     """The id of an experiment in a local store, read without loading MLflow."""
-    path = local_store(uri)
-    if path is None or not path.exists():
-        return None
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        row = connection.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
+    found = _column(uri, "SELECT experiment_id FROM experiments WHERE name = ?", name)
+    return found[0] if found else None
 
 
 def stored_views(uri: str, experiment: str) -> list[str]:
     """The views of an experiment that a local store keeps, read without loading MLflow; an older store has none."""
-    path = local_store(uri)
-    if path is None or not path.exists():
-        return []
     query = "SELECT key FROM experiment_tags WHERE experiment_id = ? AND key LIKE ? ORDER BY key DESC"
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return [str(key).rpartition(".")[2] for (key,) in connection.execute(query, (experiment, f"{VIEW_TAG}.%"))]
+    return [key.rpartition(".")[2] for key in _column(uri, query, experiment, f"{VIEW_TAG}.%")]
 
 
 def experiment_names(uri: str) -> list[str]:
     """The experiments of a local store, the newest first, read without loading MLflow."""
-    path = local_store(uri)
-    if path is None or not path.exists():
-        return []
     query = (
         "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
         " ORDER BY creation_time DESC"
     )
+    return _column(uri, query)
+
+
+def _column(uri: str, query: str, *values: str) -> list[str]:
+    """The first column of what a local store answers; nothing where there is no such store."""
+    path = local_store(uri)
+    if path is None or not path.exists():
+        return []
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return [str(row[0]) for row in connection.execute(query)]
+        return [str(first) for first, *_ in connection.execute(query, values)]
 
 
 def move_paths(uri: str) -> int:

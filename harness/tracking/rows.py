@@ -91,6 +91,11 @@ def run_name(record: MemberRecord) -> str:
     return f"{record.variant} s{record.seed}"
 
 
+def ending(record: MemberRecord) -> tuple[str, int]:
+    """The status of a member's finished run, and when it ended."""
+    return "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1
+
+
 def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:
     for name, values in record.history.items():
         if name.startswith("loss/"):

@@ -18,7 +18,7 @@ from harness.results import MemberRecord, slug
 from harness.results.faults import reached
 from harness.tracking.bulk import takes_bulk, write_members
 from harness.tracking.local import local_store
-from harness.tracking.rows import KEY_TAG, run_name, stored_metrics, stored_parameters, stored_tags
+from harness.tracking.rows import KEY_TAG, LONGEST, ending, run_name, stored_metrics, stored_parameters, stored_tags
 from harness.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
@@ -219,9 +219,9 @@ class Tracker:
         seconds: float,
         records: Sequence[MemberRecord],
     ) -> None:
-        self.client.set_tag(run, "mlflow.note.content", note[:5000])
+        self.client.set_tag(run, "mlflow.note.content", note[:LONGEST])
         for name, value in parameters.items():
-            self.client.set_tag(run, name, str(value)[:5000])
+            self.client.set_tag(run, name, str(value)[:LONGEST])
         if seconds:
             stamp = max((record.logged_at for record in records), default=0)
             self.client.log_metric(run, "time/seconds", seconds, timestamp=stamp)
@@ -257,7 +257,7 @@ class Tracker:
         metrics = [Metric(*each) for each in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
         reached("member logged")
-        self.client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1)
+        self.client.set_terminated(run, *ending(record))
         self._runs[experiment][record.key] = Known(run, "FINISHED", record.logged_at)
 
 

@@ -1,12 +1,10 @@
-"""Shared by the fault tests: one migrated store a session, and one run that nobody disturbed."""
+"""Shared by the fault tests: one run that nobody disturbed."""
 
 import signal
 import time
 
 import pytest
 from disturbed import finished, left_behind, prepared
-
-from harness.tracking import create_store, store_uri
 
 LONGEST_TEST = 900  # seconds; the long fuzzing takes minutes
 
@@ -23,13 +21,6 @@ def _no_test_hangs():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    root = tmp_path_factory.mktemp("store")
-    create_store(store_uri(None, root))
-    return root / "mlruns" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,8 @@
-"""One migrated store a session, copied for each test."""
+"""A copy of the migrated store for each test, and a second one to compare with."""
 
 import shutil
 
 import pytest
-
-from harness.tracking import create_store, store_uri
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """Creating a store takes seconds: once a session."""
-    root = tmp_path_factory.mktemp("store")
-    create_store(store_uri(None, root))
-    return root / "mlruns" / "mlflow.db"
 
 
 @pytest.fixture
