@@ -61,8 +61,8 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     Args:
         case: a treated case.
         rows: training inputs, `[sample, *feature]`.
-        plan: nothing will be trained now: the gradient, for which torch loads its compiler, is left out where the
-            model has no buffers that it could find changed.
+        plan: nothing will be trained now: the gradient, for which torch loads sympy (half a second), is left out
+            where the model has no buffers that it could find changed.
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)

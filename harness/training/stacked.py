@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 
 from harness.case import Case
 from harness.remedies.anatomy import build
+from harness.training.gradients import gradient_and_value, gradients_of
 from harness.training.optimisers import Rule, optimiser
 from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site
@@ -52,8 +53,7 @@ class Stacked:
             for name in cases[0].numbers
         }
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
-        member = grad_and_value(self.program.loss, has_aux=True)
-        self._gradients = Traced(vmap(member, in_dims=(0, 0, 0, number_axes, 0)))
+        self._gradients = Traced(vmap(gradient_and_value(self.program.loss), in_dims=(0, 0, 0, number_axes, 0)))
         self._observations: dict[int | None, Traced] = {}
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         rates = [
@@ -119,8 +119,8 @@ class Stacked:
             finally:
                 handle.remove()
 
-        jacobian = torch.func.jacrev(terms_at)(torch.zeros(shape, dtype=batch.dtype, device=batch.device))
-        return {name: value.flatten().norm() for name, value in jacobian.items()}
+        found = gradients_of(terms_at)(torch.zeros(shape, dtype=batch.dtype, device=batch.device))
+        return {name: value.flatten().norm() for name, value in found.items()}
 
     def _raw_shape(
         self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any, module: nn.Module
