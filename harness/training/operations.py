@@ -1,7 +1,12 @@
-"""The operations of a step as a graph: built from the calls that were noted, freed of what changes nothing, run."""
+"""The operations of a step as a graph: built from the calls that were noted, freed of what changes nothing, run.
+
+A graph runs in Python, or compiled by TorchScript, whose interpreter needs a microsecond an operation where Python
+needs three or four.
+"""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,26 +14,70 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from harness.training.compiling import compiled
+from harness.training.nested import restored, same_bits, tensors_of, with_tensors
 from harness.training.simplifying import simplify
 
 if TYPE_CHECKING:
     from harness.training.tracing import Call
+
+Run = Callable[..., tuple[Tensor, ...]]
 
 
 class OperationList:
     """Operations in their order, without Python's part in finding them.
 
     Args:
-        graph: the operations.
+        graph: the operations; it gives a flat tuple of tensors.
+        result: what the function gave when it was noted, nested.
+        inputs: which of the inputs the operations change in place.
+        reached: what else they change in place.
     """
 
-    def __init__(self, graph: GraphModule) -> None:
-        self._run = graph.forward
+    def __init__(self, graph: GraphModule, result: Any, inputs: Sequence[int], reached: Sequence[Tensor]) -> None:
+        self.graph, self._inputs, self._reached = graph, inputs, reached
+        self._run: Run = graph.forward
+        self._nesting = with_tensors(result, repeat(torch.empty(0)))  # its tensors need not be kept
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """The results, nested as the function nested them."""
+        return self._by(self._run, inputs)
+
+    def compared(self, function: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[bool, Any]:
+        """Whether the list does what the function does, bit for bit; and what the function, which has run, gave."""
+        changing = self._changing(inputs)
+        try:
+            with restored(changing):
+                # copies: a result may be a view of what is restored
+                found = [each.clone() for each in (*tensors_of(self(inputs)), *changing)]
+        except Exception:  # the function went another way this time
+            found = []
+        result = function()
+        return same_bits(found, [*tensors_of(result), *changing]), result
+
+    def compile(self, inputs: Sequence[Tensor]) -> Any:
+        """The results; and from now on TorchScript runs the operations, if that gives the same bits."""
+        in_python = self._run
+        try:
+            self._run = self._compiled(inputs)
+        except Exception:  # what TorchScript does not know stays in Python
+            return self(inputs)
+        same, result = self.compared(lambda: self._by(in_python, inputs), inputs)
+        self._run = self._run if same else in_python
+        return result
+
+    def _by(self, run: Run, inputs: Sequence[Tensor]) -> Any:
         with torch.no_grad():
-            return self._run(*inputs)
+            return with_tensors(self._nesting, iter(run(*inputs)))
+
+    def _compiled(self, inputs: Sequence[Tensor]) -> Run:
+        run = compiled(self.graph)
+        with restored(self._changing(inputs)), torch.no_grad():
+            run(*inputs)  # which profiles: the next call is what all later ones are
+        return run
+
+    def _changing(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return [*(inputs[place] for place in self._inputs), *self._reached]
 
 
 def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) -> OperationList | None:
@@ -44,9 +93,11 @@ def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) 
     builder = _Builder(inputs)
     for call in calls:
         builder.add(call)
-    builder.graph.output(map_aggregate(result, builder.node_of))
+    builder.graph.output(tuple(builder.node_of(each) for each in tensors_of(result)))
     simplify(builder.graph, builder.changed)
-    return OperationList(GraphModule(builder.constants, builder.graph))
+    changed = [place for place, each in enumerate(inputs) if _storage(each) in builder.changed]
+    reached = [each for each in builder.constants.buffers() if _storage(each) in builder.changed]
+    return OperationList(GraphModule(builder.constants, builder.graph), result, changed, reached)
 
 
 class _Builder:
@@ -101,7 +152,7 @@ def _written_to(call: "Call") -> list[Tensor]:
     named = zip(call.operation._schema.arguments, call.args, strict=False)
     given = [*named, *((each, call.kwargs.get(each.name)) for each in call.operation._schema.arguments)]
     said = [value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write]
-    return [value for value in (*said, *unsaid) if isinstance(value, Tensor)]
+    return list(tensors_of([said, unsaid]))
 
 
 def _looks_at_numbers(result: Any) -> bool:

@@ -25,6 +25,7 @@ def simplify(graph: Graph, changed: Changed) -> None:
     graph.eliminate_dead_code(_mutates)
     work_in_place(graph, changed)
     for node in graph.nodes:
+        node.meta["operation"] = node.target
         node.target = SHORTER.get(node.target, node.target)
 
 

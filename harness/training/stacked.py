@@ -53,9 +53,11 @@ class Stacked:
             for name in cases[0].numbers
         }
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
-        self._gradients = Traced(vmap(gradient_and_value(self.program.loss), in_dims=(0, 0, 0, number_axes, 0)))
+        self._gradients = vmap(gradient_and_value(self.program.loss), in_dims=(0, 0, 0, number_axes, 0))
+        self._downhill = Traced(self._descend)
         self._observations: dict[int | None, Traced] = {}
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
+        self._evaluate = Traced(self._evaluation)
         rates = [
             rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
         ]
@@ -65,15 +67,12 @@ class Stacked:
 
     def step(self, batch: Tensor) -> tuple[Tensor, State]:
         """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
-        self.program.train()
+        if not self.program.training:
+            self.program.train()
         batch = batch.contiguous()  # an index chooses the strides of what it picks
-        draws = self._draws.take(self._sites_of(batch))
-        state = (self.parameters, self.buffers, batch, self.numbers, draws)
-        gradients, (totals, (terms, buffers)) = self._gradients(batch.shape, *state)
-        self._flatten(gradients)
+        totals, terms = self._downhill(batch.shape, batch, self._draws.take(self._sites_of(batch)))
         self._optimiser.step(self._flat, self._flat_gradients)
-        self.buffers = {name: value.detach() for name, value in buffers.items()}
-        return totals.detach(), {name: value.detach() for name, value in terms.items()}
+        return totals, terms
 
     def totals(self, batch: Tensor) -> Tensor:
         """What the next step would find as totals, `[member]`; nothing is stepped, but draws go on."""
@@ -107,6 +106,16 @@ class Stacked:
         """A member's parameters and buffers under the names of its model."""
         return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}
 
+    def _descend(self, batch: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        """Totals and terms; the flat gradients and the buffers are changed in place."""
+        found = self._gradients(self.parameters, self.buffers, batch, self.numbers, draws)
+        gradients, (totals, (terms, buffers)) = found
+        self._flatten(gradients)
+        for name, value in buffers.items():
+            if value.data_ptr() != self.buffers[name].data_ptr():  # most are changed in place already
+                self.buffers[name].copy_(value.detach())
+        return totals.detach(), {name: value.detach() for name, value in terms.items()}
+
     def _norms(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> dict[str, Tensor]:
         module = self.program.model.get_submodule(self.program.case.bottleneck)
         shape = self._raw_shape(parameters, buffers, batch, numbers, draws, module)
@@ -134,7 +143,10 @@ class Stacked:
         return shapes[0]
 
     def _evaluated(self, batch: Tensor, source: Draws) -> State:
-        draws = source.take(self._sites_of(batch))
+        key = batch.shape, batch.stride(), self.program.training
+        return self._evaluate(key, batch, source.take(self._sites_of(batch)))
+
+    def _evaluation(self, batch: Tensor, draws: Mapping[str, Tensor]) -> State:
         buffers = {name: value.clone() for name, value in self.buffers.items()}
         with torch.no_grad():
             totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
@@ -150,9 +162,9 @@ class Stacked:
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:
             see = vmap(partial(self.program.see, ablated=unit), in_dims=(0, 0, None, 0))
-            self._observations[unit] = Traced(see)
+            self._observations[unit] = Traced(partial(see, self.parameters, self.buffers))
         numbers = draws.take(self._sites_of_looking(rows))
-        return self._observations[unit](rows.shape, self.parameters, self.buffers, rows, numbers)
+        return self._observations[unit](rows.shape, rows, numbers)
 
     def _sites_of_looking(self, rows: Tensor) -> list[Site]:
         key = ("look", rows.shape)

@@ -1,28 +1,31 @@
-"""A program's step written out as one straight list of tensor operations: the same bits in a third of the time.
+"""A program's step written out as one straight list of tensor operations: the same bits in a fraction of the time.
 
 What Python did to find out which operations a step needs (the author's loss, `vmap`, the gradient) is done once and
 kept. Only for programs that keep no state in Python, since such state would be kept as it was.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.training.nested import tensors_of
 from harness.training.operations import OperationList, written_out
+
+COMPILED_AT = 64  # calls: compiling a list takes what some fifty steps save
 
 
 class Traced:
     """A function of nested tensors that is replaced by the list of its operations, once that list has proved itself.
 
     The first call is the function's own; at the second its operations are noted; at the third function and list both
-    run, and the list is kept only if it gave the same numbers bit for bit.
+    run, and the list is kept only if it gave the same numbers bit for bit. A list that is called often is compiled,
+    and has to prove itself again.
 
     Args:
-        function: called with nested tuples and mappings of tensors and plain numbers.
+        function: called with nested tuples and mappings of tensors and plain numbers. Tensors that it reaches otherwise
+            must stay the same tensors, though their numbers may change.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -38,9 +41,12 @@ class Traced:
         operations = self._lists.get(key)
         if operations is None:
             return self.function(*arguments)
+        inputs = list(tensors_of(arguments))
         if calls == 3:
-            return self._compared(key, operations, arguments)
-        return operations(list(tensors_of(arguments)))
+            proved, result = operations.compared(lambda: self.function(*arguments), inputs)
+            self._lists[key] = operations if proved else None
+            return result
+        return operations.compile(inputs) if calls == COMPILED_AT else operations(inputs)
 
     def _noted(self, key: Any, arguments: tuple[Any, ...]) -> Any:
         with Recorder() as recorder:
@@ -48,19 +54,6 @@ class Traced:
         try:
             self._lists[key] = written_out(recorder.calls, list(tensors_of(arguments)), result)
         except Exception:  # what no graph can hold stays a function
-            self._lists[key] = None
-        return result
-
-    def _compared(self, key: Any, operations: OperationList, arguments: tuple[Any, ...]) -> Any:
-        inputs = list(tensors_of(arguments))
-        # what a step may change in place is whole; a slice (a parameter) is not, and its copy would be laid out otherwise
-        copies = [each.clone() if each.is_contiguous() else each for each in inputs]
-        try:
-            found = operations(copies)
-        except Exception:  # the function went another way this time
-            found = ()
-        result = self.function(*arguments)
-        if not same_bits([*tensors_of(found), *copies], [*tensors_of(result), *inputs]):
             self._lists[key] = None
         return result
 
@@ -92,28 +85,3 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.calls.append(Call(func, args, kwargs or {}, result))
         return result
-
-
-def tensors_of(nested: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists and mappings, in their order.
-
-    >>> [float(each) for each in tensors_of((torch.tensor(1.0), {"a": torch.tensor(2.0), "b": 3.0}))]
-    [1.0, 2.0]
-    """
-    if isinstance(nested, Tensor):
-        yield nested
-    elif isinstance(nested, dict):
-        for each in nested.values():
-            yield from tensors_of(each)
-    elif isinstance(nested, tuple | list):
-        for each in nested:
-            yield from tensors_of(each)
-
-
-def same_bits(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
-    """Whether tensors agree bit for bit, NaN being equal to NaN."""
-    return len(found) == len(wanted) and all(
-        torch.equal(torch.nan_to_num(one, nan=0.125), torch.nan_to_num(other, nan=0.125))
-        and torch.equal(one.isnan(), other.isnan())
-        for one, other in zip(found, wanted, strict=True)
-    )

@@ -11,7 +11,7 @@ import torch
 from harness.capture import observe
 from harness.remedies import treat
 from harness.remedies.anatomy import build
-from harness.training import stackability, train
+from harness.training import stackability, tracing, train
 from harness.training.alone import LiveFeed
 from harness.training.randomness import Draws, generator
 
@@ -39,6 +39,12 @@ LEVELS = [
     {"penalty": "kl_sigmoid_of_relu", "batchnorm": "on", "dropout": 0.2, "activation": "leaky_relu"},
     {"learning_rate": 1e-2, "batch_size": 20, "epochs": 1},
 ]
+
+
+@pytest.fixture(autouse=True)
+def compiled_early(monkeypatch):
+    """Every law holds for a step as a function (1, 2), as a list (3), and compiled (from 4 on)."""
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
 
 
 def plain_loop(case, seed, inputs, steps):

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from harness.training import operations as operations_module
+from harness.training import tracing
 from harness.training.tracing import Traced
 
 
@@ -176,7 +178,76 @@ def test_another_shape_has_a_list_of_its_own():
 
 def test_what_changes_nothing_is_gone_and_the_rest_is_done_in_place():
     operations, _ = traced_and_plain(lambda x: torch.relu((x + x.sum()) * torch.ones_like(x) + x.sum()), [rows(4, 4)])
-    names = [node.name for node in operations._run.__self__.graph.nodes if node.op == "call_function"]
+    names = [node.name for node in operations.graph.graph.nodes if node.op == "call_function"]
     assert len([name for name in names if name.startswith("sum")]) == 1
     assert not [name for name in names if name.startswith(("mul", "ones"))]
     assert [name for name in names if name.startswith("relu")] == ["relu__default"]
+
+
+def convolved(x):
+    kernel = torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3)
+    with torch.enable_grad():
+        image = x[None, None].detach().requires_grad_()
+        made = torch.nn.functional.conv2d(image, kernel, padding=1).clone(memory_format=torch.contiguous_format)
+        (slope,) = torch.autograd.grad(torch.relu(made).sum(), image)
+    return made.detach(), slope
+
+
+def sums_of_several(x):
+    together = torch.cat([x, x * 2, x[:1]])
+    return together.sum(), together.double().mean(0), {"half": together.to(torch.float16), "also": 3}
+
+
+def adds_into_what_it_reaches():
+    kept = torch.zeros(6, 6)
+
+    def function(x):
+        kept.add_(x)
+        return kept * 2
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        two_views_of_what_is_overwritten,
+        changes_its_input,
+        ones_and_repeats,
+        integers_stay_integers,
+        into_nan,
+        convolved,
+        sums_of_several,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_the_compiled_list_gives_what_the_function_gives(function, monkeypatch):
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    operations, results = traced_and_plain(function, [rows(6, 6)], calls=7)
+    assert operations._run != operations.graph.forward
+    assert_same_bits(results)
+
+
+def test_what_a_function_reaches_is_changed_once_a_call(monkeypatch):
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    traced, sum_of_all, x = Traced(adds_into_what_it_reaches()), torch.zeros(6, 6), rows(6, 6)
+    for call in range(8):
+        sum_of_all += x + call
+        torch.testing.assert_close(traced("key", x + call), sum_of_all * 2, rtol=0, atol=0)
+    assert traced._lists["key"]._run != traced._lists["key"].graph.forward
+
+
+def test_what_torchscript_does_not_know_stays_in_python(monkeypatch):
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.delattr(torch._C, "_create_function_from_graph")
+    operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
+    assert operations._run == operations.graph.forward
+    assert_same_bits(results)
+
+
+def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(operations_module, "compiled", lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
+    operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
+    assert operations._run == operations.graph.forward
+    assert_same_bits(results)
