@@ -1,6 +1,7 @@
 """Training: a stack of members becomes snapshots."""
 
+from harness.training.batches import batch_bounds
 from harness.training.stackable import Stackability, stackability
-from harness.training.train import Snapshot, batch_bounds, train
+from harness.training.train import Snapshot, train
 
 __all__ = ["Snapshot", "Stackability", "batch_bounds", "stackability", "train"]

@@ -16,12 +16,14 @@ from torch import Tensor
 from harness.case import Case
 from harness.remedies.anatomy import build
 from harness.training.alone import Alone
+from harness.training.batches import batch_bounds
 from harness.training.optimisers import Rule, rule_of
 from harness.training.stacked import Stacked
 
-# members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other
-# sizes, a single matrix goes through another kernel, and the numbers past the last full vector register round otherwise
-FILLED_TO = 8
+# members agree bit for bit whatever the stack only at multiples of this: BatchNorm and convolutions add in another order
+# at other sizes, a single matrix goes through another kernel, and the numbers past the last two full vector registers
+# round otherwise: a batch of an odd number of rows can leave some behind eight members, but not behind sixteen
+FILLED_TO, FILLED_TO_IF_ODD = 8, 16
 # parameters: larger models fill the processor by themselves, and would fill its memory eight times over
 LARGEST_SHARING = 1 << 16
 
@@ -35,24 +37,26 @@ class Stackability:
         fixed: numbers that its loss takes as plain floats only: members that differ in them split.
         reason: why members train alone; empty when they stack.
         shares: False where the model is so large that each member is a stack of its own.
-        normalises: whether the model has buffers, such as the averages of BatchNorm.
+        multiple: of how many members stacks are.
+        single: to how many one member is filled: 2 where all layers are matrix products, else to the multiple.
     """
 
     rule: Rule | None
     fixed: frozenset[str]
     reason: str
     shares: bool = True
-    normalises: bool = True
+    multiple: int = FILLED_TO
+    single: int = FILLED_TO
 
     def filled(self, members: int) -> int:
         """The size to which copies of the last member fill a stack, so that its bits are those of any other.
 
-        >>> Stackability(None, frozenset(), "").filled(5), Stackability(None, frozenset(), "", normalises=False).filled(1)
+        >>> Stackability(None, frozenset(), "").filled(5), Stackability(None, frozenset(), "", single=2).filled(1)
         (8, 2)
         """
         if not self.shares:
             return members
-        return 2 if members == 1 and not self.normalises else members + -members % FILLED_TO
+        return self.single if members == 1 else members + -members % self.multiple
 
 
 def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
@@ -67,8 +71,8 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
     shares = sum(each.numel() for each in model.parameters()) <= LARGEST_SHARING
-    normalises = any(True for _ in model.buffers())
-    stepped = normalises or not plan
+    stepped = not plan or any(True for _ in model.buffers())
+    sizes = _sizes(case, model, len(rows))
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if _remembers(case, rows):
@@ -78,11 +82,19 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset(), stepped)
     if not failure:
-        return Stackability(rule, frozenset(), "", shares, normalises)
+        return Stackability(rule, frozenset(), "", shares, *sizes)
     if not keywords or _failure(case, rule, rows, keywords, stepped):
         return Stackability(None, frozenset(), failure)
     needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped))
-    return Stackability(rule, needed, "", shares, normalises)
+    return Stackability(rule, needed, "", shares, *sizes)
+
+
+def _sizes(case: Case, model: torch.nn.Module, rows: int) -> tuple[int, int]:
+    """The multiple that stacks are filled to, and the size to which one member is."""
+    batches = batch_bounds(rows, int(case.training()["batch_size"]))
+    multiple = FILLED_TO_IF_ODD if any((end - start) % 2 for start, end in batches) else FILLED_TO
+    products = not any(True for _ in model.buffers()) and all(each.dim() <= 2 for each in model.parameters())
+    return multiple, 2 if products else multiple
 
 
 def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:

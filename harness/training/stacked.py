@@ -157,7 +157,8 @@ class Stacked:
         chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
         draws = Draws(self.seeds, purpose, rows.dtype, rows.device)
         with torch.no_grad():
-            return [self._look(part, draws, unit) for part in rows.split(chunk)]
+            # of equal size: a few rows left over would be other kernels' work
+            return [self._look(part, draws, unit) for part in rows.tensor_split(-(-len(rows) // chunk))]
 
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:

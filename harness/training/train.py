@@ -9,8 +9,8 @@ from torch import Tensor
 from harness.case import Case
 from harness.data.rows import Split
 from harness.training.alone import Alone
+from harness.training.batches import batch_bounds, gathered, orders
 from harness.training.program import State
-from harness.training.randomness import generator
 from harness.training.stackable import Stackability, stackability
 from harness.training.stacked import Stacked
 
@@ -67,7 +67,7 @@ def train(
     yield birth
     progress = Progress(birth.diverged)
     for epoch in range(1, numbers["epochs"] + 1):
-        order = _orders(seeds, epoch, len(inputs)).to(device)
+        order = orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
             totals, terms = engine.step(gathered(inputs, order[:, start:end]))
             progress.add(totals, terms, end - start)
@@ -105,29 +105,6 @@ class Progress:
         return means
 
 
-def batch_bounds(rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """First and last row of each batch of an epoch. A last batch of a single row is left out: it has no variance.
-
-    >>> batch_bounds(10, 4)
-    [(0, 4), (4, 8), (8, 10)]
-    >>> batch_bounds(9, 4)
-    [(0, 4), (4, 8)]
-    """
-    bounds = [(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
-    alone = batch_size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1
-    return bounds[:-1] if alone else bounds
-
-
-def gathered(inputs: Tensor, order: Tensor) -> Tensor:
-    """`inputs[order]`, five times as fast: whole rows are copied.
-
-    >>> gathered(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2, 0], [1, 1]])).squeeze()
-    tensor([[3., 1.],
-            [2., 2.]])
-    """
-    return inputs.index_select(0, order.reshape(-1)).view(*order.shape, *inputs.shape[1:])
-
-
 def _engine(cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stacking: Stackability) -> Stacked | Alone:
     if stacking.rule is None:
         return Alone(cases, seeds, inputs)
@@ -135,15 +112,7 @@ def _engine(cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stackin
 
 
 def _birth(engine: Stacked | Alone, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]) -> Snapshot:
-    order = _orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
+    order = orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
     losses = engine.losses(gathered(inputs, order))
     lost = ~torch.isfinite(losses["total"].cpu())
     return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, lost.long() - 1, engine)
-
-
-def _orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
-    """The order of rows of one epoch, `[member, sample]`: a function of the seed and the epoch."""
-    orders = {
-        seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)
-    }
-    return torch.stack([orders[seed] for seed in seeds])

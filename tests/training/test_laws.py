@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import harness
 from harness.capture import observe
 from harness.remedies import treat
 from harness.remedies.anatomy import build
@@ -97,28 +98,46 @@ def test_a_stack_equals_a_plain_loop_of_the_same_seed(forum, split, levels):
 
 
 @pytest.mark.parametrize(
-    "levels", [{}, {"penalty": "kl_sigmoid_bottleneck"}, {"dropout": 0.3}, {"batchnorm": "on"}], ids=str
+    "levels",
+    [
+        {},
+        {"penalty": "kl_sigmoid_bottleneck"},
+        {"dropout": 0.3},
+        {"batchnorm": "on"},
+        {"activation": "elu", "units": 3, "batch_size": 45},
+    ],
+    ids=str,
 )
-def test_a_member_does_not_know_who_shares_its_stack(forum, split, levels):
-    """At multiples of 8, to which every stack of an experiment is filled up."""
-    case = treat(replace(forum, train=TRAIN), levels, split)
-    among_eight = stacked(case, list(range(8)), split, torch.float32).engine.state_of(5)
-    among_sixteen = stacked(case, [*range(20, 30), 5, *range(30, 35)], split, torch.float32).engine.state_of(10)
-    for name, value in among_eight.items():
-        assert torch.equal(value, among_sixteen[name]), name
-
-
-@pytest.mark.parametrize(
-    "levels", [{}, {"penalty": "kl_sigmoid_bottleneck"}, {"dropout": 0.3}, {"batchnorm": "on"}], ids=str
-)
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("members", [1, 3, 8])
 def test_a_stack_that_is_filled_up_has_the_bits_of_any_other(forum, split, levels, members):
     case = treat(replace(forum, train=TRAIN), levels, split)
+    assert_filled_like_any_other(case, split, members)
+
+
+@pytest.mark.parametrize("members", [1, 3, 8])
+def test_a_convolution_too_has_the_bits_of_any_other(split, members):
+    def build():
+        first, last = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Linear(400, 100)
+        shaped, flat = torch.nn.Unflatten(1, (1, 10, 10)), torch.nn.Flatten()
+        return torch.nn.Sequential(shaped, first, torch.nn.ReLU(), flat, last)
+
+    def losses(model, batch):
+        return {"reconstruction": torch.nn.functional.mse_loss(model(batch), batch)}
+
+    case = harness.Case(build, lambda: split.train.inputs, losses, "1", train={**TRAIN, "epochs": 1})
+    assert_filled_like_any_other(case, split, members)
+
+
+def assert_filled_like_any_other(case, split, members):
     size = stackability(case, split.train.inputs).filled(members)
-    few = stacked(case, [5] * size, split, torch.float32).engine.state_of(0)
-    many = stacked(case, [*range(20, 30), 5, *range(30, 35)], split, torch.float32).engine.state_of(10)
-    for name, value in few.items():
-        assert torch.equal(value, many[name]), name
+    real = list(range(members))
+    few = stacked(case, [*real, *real[-1:] * (size - members)], split, torch.float32).engine
+    many = stacked(case, [*range(20, 30), *real, *range(30, 46 - members)], split, torch.float32).engine
+    rows = split.evaluation.inputs[:33]
+    for member in real:
+        for name, value in few.state_of(member).items():
+            assert torch.equal(value, many.state_of(10 + member)[name]), name
+        assert torch.equal(few.observe(rows).code[member], many.observe(rows).code[10 + member])
 
 
 def test_a_large_model_is_a_stack_of_its_own(forum, split):
