@@ -117,7 +117,7 @@ def test_a_stack_that_is_filled_up_has_the_bits_of_any_other(forum, split, level
 @pytest.mark.parametrize("members", [1, 3, 8])
 def test_a_convolution_too_has_the_bits_of_any_other(split, members):
     def build():
-        first, last = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Linear(400, 100)
+        first, last = torch.nn.Conv2d(1, 8, 3, stride=2, padding=1), torch.nn.Linear(200, 100)
         shaped, flat = torch.nn.Unflatten(1, (1, 10, 10)), torch.nn.Flatten()
         return torch.nn.Sequential(shaped, first, torch.nn.ReLU(), flat, last)
 
