@@ -11,7 +11,7 @@ from harness.measures.binning import Tables, contingency, expected_counts, freed
 Array = NDArray[np.float64]
 PERMUTATIONS = 999
 NUMBERS_AT_ONCE = 20_000_000
-EXACT_BITS = 24  # of a float32: two, three or more counts share one number, and its product counts for all of them
+COUNTS_TOGETHER = 3  # counts of one byte share a float32, of two bytes a float64: exact, as are sums of their products
 PRODUCT_ROWS = 256  # of numbers: what comes out stays in cache
 
 
@@ -107,55 +107,58 @@ def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.
     tables = contingency(codes, classes)
     parts = np.array_split(orders, max(1, orders.size * tables.shape[2] // NUMBERS_AT_ONCE))
     # no cell can hold more, whatever the order
-    bits = int(min(tables.sum(2).max(), tables.sum(1).max())).bit_length()
-    shown = _packed(codes, tables.shape[1], bits)
-    squares = np.concatenate([_statistics(shown, classes[part], tables, bits) for part in parts], axis=1)
+    most = int(min(tables.sum(2).max(), tables.sum(1).max()))
+    shown = _packed(codes, tables.shape[1], _count_type(most))
+    squares = np.concatenate([_statistics(shown, classes[part], tables, _count_type(most)) for part in parts], axis=1)
     own = pearson(tables)[0][:, None]
     larger = np.count_nonzero(squares >= own * (1 - 1e-9) - 1e-9, axis=1)
     p = (1 + larger) / (len(orders) + 1)
     return p, np.maximum(1.0, squares.mean(1) / freedom(tables))
 
 
-def _packed(codes: NDArray[np.uint8], width: int, bits: int) -> NDArray[np.float32]:
-    """Which rows show which code, as many (unit, code) to one number as its exact bits hold, `[number, sample]`.
+def _count_type(most: int) -> "np.dtype[Any]":
+    """The smallest kind of number that holds a count."""
+    return np.dtype(np.uint8 if most < 1 << 8 else np.uint16 if most < 1 << 16 else np.uint32)
 
-    >>> _packed(np.array([[0, 1, 1]], np.uint8), 2, 2).tolist()
-    [[1.0, 4.0, 4.0]]
+
+def _packed(codes: NDArray[np.uint8], width: int, kind: "np.dtype[Any]") -> NDArray[Any]:
+    """Which rows show which code, three (unit, code) to one number, `[number, sample]`; one, where counts are long.
+
+    >>> _packed(np.array([[0, 1, 1]], np.uint8), 2, np.dtype(np.uint8)).tolist()
+    [[1.0, 256.0, 256.0]]
     """
-    lanes, (units, rows) = _lanes(bits), codes.shape
-    packed = np.zeros((-(-units * width // lanes), rows), np.float32)
+    lanes, (units, rows) = _lanes(kind), codes.shape
+    packed = np.zeros((-(-units * width // lanes), rows), np.float32 if kind.itemsize == 1 else np.float64)
     for lane in range(lanes):
         unit, code = np.divmod(np.arange(lane, units * width, lanes), width)
-        packed[: len(unit)] += (codes[unit] == code[:, None]) * np.exp2(lane * bits, dtype=np.float32)
+        packed[: len(unit)] += (codes[unit] == code[:, None]) * packed.dtype.type(256.0 ** (lane * kind.itemsize))
     return packed
 
 
-def _lanes(bits: int) -> int:
-    return max(1, EXACT_BITS // bits)
+def _lanes(kind: "np.dtype[Any]") -> int:
+    return COUNTS_TOGETHER if kind.itemsize < 4 else 1
 
 
-def _statistics(shown: NDArray[np.float32], classes: NDArray[Any], tables: Tables, bits: int) -> Array:
+def _statistics(shown: NDArray[Any], classes: NDArray[Any], tables: Tables, kind: "np.dtype[Any]") -> Array:
     """X2 of each unit under each order of the classes `[order, sample]`, `[unit, order]`."""
     units, width, depth = tables.shape
-    targets = _targets(classes, depth)
+    targets = _targets(classes, depth).astype(shown.dtype, copy=False)
     shares = _inverse(tables.sum(1)[0])
-    parts = [_squares(part @ targets, shares, bits) for part in np.array_split(shown, -(-len(shown) // PRODUCT_ROWS))]
+    parts = [_squares(part @ targets, shares, kind) for part in np.array_split(shown, -(-len(shown) // PRODUCT_ROWS))]
     by_code = np.concatenate(parts)[: units * width].reshape(units, width, -1)
     squares: Array = classes.shape[1] * np.einsum("uco,uc->uo", by_code, _inverse(tables.sum(2))) - classes.shape[1]
     return squares
 
 
-def _squares(counts: NDArray[np.float32], shares: Array, bits: int) -> Array:
-    """Squared counts summed over classes with these shares, `[(unit, code), order]`, of packed counts, which it uses up."""
-    lanes = _lanes(bits)
+def _squares(counts: NDArray[Any], shares: Array, kind: "np.dtype[Any]") -> Array:
+    """Squared counts summed over classes with these shares, `[(unit, code), order]`, of packed counts."""
+    lanes = _lanes(kind)
+    whole = counts.astype(np.uint32 if counts.dtype == np.float32 else np.uint64)
+    apart = whole.astype(whole.dtype.newbyteorder("<"), copy=False).view(kind).reshape(*counts.shape, -1)
     found = np.empty((len(counts), lanes, counts.shape[1] // len(shares)))
-    for lane in range(lanes - 1, -1, -1):
-        weight = np.exp2(lane * bits, dtype=np.float32)
-        upper = np.floor(counts / weight)
-        counts -= upper * weight
-        found[:, lane] = (np.square(upper).astype(np.float64).reshape(-1, len(shares)) @ shares).reshape(
-            len(counts), -1
-        )
+    for lane in range(lanes):
+        squares = np.square(apart[..., lane].astype(np.float64))
+        found[:, lane] = (squares.reshape(-1, len(shares)) @ shares).reshape(len(counts), -1)
     return found.reshape(len(counts) * lanes, -1)
 
 

@@ -16,7 +16,7 @@ from harness.measures.binning import (
     information_interval,
     pearson,
 )
-from harness.measures.permuting import random_tables, table_p
+from harness.measures.permuting import block_orders, block_p, random_tables, table_p
 
 
 def test_p_is_pearsons_where_every_cell_expects_five_rows() -> None:
@@ -259,3 +259,22 @@ def test_what_names_no_block_is_refused(blocks: object) -> None:
 def test_a_seed_is_a_whole_number(seed: object) -> None:
     with pytest.raises(HarnessError, match="seed: a whole number from 0 is wanted"):
         dependence(CODE, ROWS % 2, seed=seed)
+
+
+@pytest.mark.parametrize("rows", [300, 3000, 140_000])
+def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int) -> None:
+    """Counts of one, two and more bytes, against scipy's statistic of each permuted table."""
+    generator, count = np.random.default_rng(1), 7
+    codes = (np.arange(rows)[None] * 2 // rows + np.zeros((2, 1))).astype(np.uint8)
+    codes[1] = generator.integers(0, 3, rows)
+    classes = np.where(generator.random(rows) < 0.01, 1 - codes[0], codes[0])
+    orders = block_orders([np.arange(each, rows, 30) for each in range(30)], 0, count)
+    p, _ = block_p(codes, classes, orders)
+    for unit, found in zip(codes, p, strict=True):
+        own, *drawn = (statistic(unit, classes[order]) for order in (np.arange(rows), *orders))
+        assert found == (1 + sum(each >= own * (1 - 1e-9) for each in drawn)) / (count + 1)
+
+
+def statistic(codes: np.ndarray, classes: np.ndarray) -> float:
+    table = stats.contingency.crosstab(codes, classes).count
+    return float(stats.chi2_contingency(table, correction=False).statistic)
