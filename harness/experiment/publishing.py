@@ -37,12 +37,20 @@ class Publisher:
         self._tracker: Any = None
         self._failure: HarnessError | None = None
         self._thread: threading.Thread | None = None
+        self._audits: dict[str, list[dict[str, Any]]] = {}
+        self._prepared = threading.Event()
         self._done: queue.Queue[Sequence[MemberRecord] | None] = queue.Queue()
         self._stopping = False
 
-    def prepare(self) -> None:
-        """Open the store beside the training: creating one takes seconds."""
-        self._thread = threading.Thread(target=self._open, daemon=True)
+    def prepare(self, audit: bool = False) -> None:
+        """Open the store beside the training, and load what draws: seconds each.
+
+        Args:
+            audit: audit the penalties too; only where nothing trains in this process, whose random state an audit uses.
+        """
+        if not audit:
+            self._prepared.set()
+        self._thread = threading.Thread(target=self._open, args=(audit,), daemon=True)
         self._thread.start()
 
     def log(self, records: Sequence[MemberRecord]) -> None:
@@ -59,7 +67,7 @@ class Publisher:
 
     def publish(self, work: Work, seconds: float) -> tuple[list[str], Path | None]:
         """The report, then the store; what went wrong, and where the report is."""
-        manifest = {**work.manifest, "audit": work.manifest.get("audit") or audits(work.experiment)}
+        manifest = {**work.manifest, "audit": self._audited(work)}
         results = Results(manifest, work.records())
         with suppress(HarnessError):  # kept at once: a run that is killed now need not audit again
             write_manifest(work.folder, manifest)
@@ -72,6 +80,12 @@ class Publisher:
         except HarnessError as error:
             notes.append(str(error))
         return notes, report
+
+    def _audited(self, work: Work) -> dict[str, Any]:
+        """What the audit finds: stored, found beside the training, or found now."""
+        if self._thread is not None:
+            self._prepared.wait()
+        return work.manifest.get("audit") or self._audits or audits(work.experiment)
 
     def _reported(self, results: Results) -> tuple[Path | None, list[str]]:
         """Where the report is, or why there is none: a full disk takes no result back."""
@@ -88,7 +102,7 @@ class Publisher:
         with suppress(HarnessError):  # the next run finds its runs by key, whatever they are marked as
             self._tracker.stopped(self.experiment.name)
 
-    def _open(self) -> None:
+    def _open(self, audit: bool = False) -> None:
         from harness.report.drawing import load_libraries
         from harness.tracking import Tracker, store_uri
 
@@ -97,12 +111,17 @@ class Publisher:
             tracker.begin(self.experiment.name)
             self._tracker = tracker
             load_libraries()
+            if audit:
+                self._audits = audits(self.experiment)
+                self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
                     if not self._stopping:
                         tracker.log(self.experiment.name, records[start : start + tracker.at_once])
         except HarnessError as error:
             self._failure = error
+        finally:
+            self._prepared.set()
 
     def _working_tracker(self) -> Any:
         """The tracker, or a new one where the store failed in between: what it holds is asked again."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 MOST_ROWS = 800
-WIDTH, LABELS = 760, 270
+MOST_LABELS = 40  # a text takes as long to draw as a hundred rows
+WIDTH, LABELS, BAR = 860, 340, 60
 
 
 def heat_maps(results: Results, folder: Path) -> list[Path]:
@@ -47,7 +48,7 @@ def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array
         steps = max(steps, list(usable[0].history.get("step", [])), key=len)
         means = _over_seeds([np.array(each.unit_history[measure], dtype=float).T for each in usable])
         rows += list(means)
-        labels += [f"{shortened(name, 40)} u{unit}" for unit in range(len(means))]
+        labels += [f"{shortened(name, 52)} u{unit}" for unit in range(len(means))]
     return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
 
 
@@ -55,7 +56,7 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     """A row a unit, a column a snapshot; empty where nothing was computed."""
     import seaborn
 
-    every = max(1, len(labels) // 60)
+    every = -(-len(labels) // MOST_LABELS)
     bar = {"label": title, "fraction": 0.04, "aspect": 40}
     seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws=bar, yticklabels=False, xticklabels=False)
     axes.set_yticks(np.arange(0, len(labels), every) + 0.5, [safe(label) for label in labels[::every]])
@@ -72,9 +73,9 @@ def _write(rows: Array, labels: Sequence[str], steps: Sequence[float], title: st
     inner = min(max(10 * len(rows), 120), 2400)
     height = inner + 80
     figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=1.5 * POINT)
-    axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + 20) / WIDTH, inner / height))
+    axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + BAR) / WIDTH, inner / height))
     draw_heat(axes, rows, labels, steps, title)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return path
 
 
