@@ -3,8 +3,8 @@
 A worker that dies takes nothing with it: its stack is tried once more, then halved until the guilty member is alone.
 """
 
-import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import IO, Any
 
 from harness.execution.spec import StackMember, StackSpec, spec_line
 from harness.results import MemberRecord
@@ -35,7 +36,7 @@ class Pool:
     on_steps: Callable[[int], None]
     tasks: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]" = field(default_factory=queue.Queue)
-    processes: list["subprocess.Popen[str]"] = field(default_factory=list)
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     stopping: bool = False
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class Pool:
             process.wait()
 
     def _feed(self) -> None:
-        process: subprocess.Popen[str] | None = None
+        process: subprocess.Popen[bytes] | None = None
         while (task := self.tasks.get()) is not None:
             try:
                 process = process if process is not None and process.poll() is None else self._new_process()
@@ -64,32 +65,42 @@ class Pool:
             except BaseException as error:
                 self.answers.put(error)
 
-    def _new_process(self) -> "subprocess.Popen[str]":
+    def _new_process(self) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.execution.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             env=environment,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
         )
         self.processes.append(process)
         return process
 
-    def _ask(self, process: "subprocess.Popen[str]", task: Task) -> "list[MemberRecord] | Task":
+    def _ask(self, process: "subprocess.Popen[bytes]", task: Task) -> "list[MemberRecord] | Task":
         """The records of a stack, or the task itself when the worker died of it."""
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(spec_line(task.spec))
+        process.stdin.write(spec_line(task.spec).encode())
         process.stdin.flush()
-        for line in process.stdout:
-            kind, content = json.loads(line)
+        while (answer := next_answer(process.stdout)) is not None:
+            kind, content = answer
             if kind == "done":
-                return [MemberRecord(**each) for each in content]
+                found: list[MemberRecord] = content
+                return found
             self.on_steps(content)
+        process.kill()
         process.wait()
         return task
+
+
+def next_answer(answers: IO[bytes]) -> tuple[str, Any] | None:
+    """What a worker says next: its kind and content; None when it died, be it in the middle of an answer."""
+    try:
+        answer: tuple[str, Any] = pickle.load(answers)
+        return answer
+    except Exception:  # a pickle that is cut off raises one of many
+        return None
 
 
 def run_stacks(
@@ -124,7 +135,7 @@ def _in_processes(
     pool.start()
     try:
         while open_tasks:
-            answer = _next_answer(pool.answers)
+            answer = _waited_for(pool.answers)
             if isinstance(answer, BaseException):
                 raise answer
             if isinstance(answer, Task):
@@ -141,7 +152,7 @@ def _in_processes(
         pool.stop()
 
 
-def _next_answer(
+def _waited_for(
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]",
 ) -> "list[MemberRecord] | Task | BaseException":
     while True:  # short waits, so that Ctrl-C is heard at once
