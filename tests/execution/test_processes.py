@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution.processes import Pool, Task, after_death, next_answer, run_stacks
+from harness.execution.processes import Pool, Task, after_death, run_stacks
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
 from harness.execution.study import study
+from harness.execution.workers import next_answer, waiting_workers
 
 CASE = """
 import os, torch
@@ -124,6 +125,28 @@ def test_a_dead_stack_is_tried_again_then_halved_then_given_up():
     halves = after_death(again[0])
     assert [len(task.spec.members) for task in halves] == [1, 2]
     assert after_death(halves[0]) == []
+
+
+def test_workers_that_wait_are_taken_first_and_none_is_left(tmp_path):
+    with waiting_workers(2) as waiting:
+        (records,) = run_stacks([spec(tmp_path, "pass")], 1, waiting=waiting)
+        assert [record.status for record in records] == ["ok"] * 4
+        assert [worker.poll() for worker in waiting] == [None, -9]  # the one that was asked is stopped by its pool
+    assert [worker.poll() for worker in waiting] == [-9, -9]
+
+
+def test_a_worker_that_died_while_it_waited_costs_an_attempt_and_no_member(tmp_path):
+    with waiting_workers(1) as waiting:
+        waiting[0].kill()
+        waiting[0].wait()
+        (records,) = run_stacks([spec(tmp_path, "pass")], 1, waiting=waiting)
+    assert [record.status for record in records] == ["ok"] * 4
+
+
+def test_workers_that_wait_are_gone_when_the_driver_gives_up():
+    with pytest.raises(KeyboardInterrupt), waiting_workers(2) as waiting:
+        raise KeyboardInterrupt
+    assert [worker.poll() for worker in waiting] == [-9, -9]
 
 
 def test_a_spec_survives_its_line():
