@@ -1,12 +1,18 @@
 """Records as tables: a row per member, per unit, per snapshot. pandas loads when the first is asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+Array = NDArray[Any]
+Column = Callable[[MemberRecord, int, int], Array]
 
 
 def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
@@ -59,32 +65,39 @@ def unit_history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
 
     A measure that was not computed at a snapshot is NaN there.
     """
-    import numpy as np
     from pandas import DataFrame
 
     measures = dict.fromkeys(name for record in records for name in record.unit_history)
-    parts = [_unit_history(record, measures) for record in records if record.unit_history]
-    if not parts:
+    known = [record for record in records if record.unit_history]
+    if not known:
         return DataFrame(columns=["key", "variant", "seed", "unit", "step", *measures])
-    return DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-
-
-def _unit_history(record: MemberRecord, measures: Mapping[str, None]) -> dict[str, Any]:
-    """Columns, a row a unit and snapshot."""
-    import numpy as np
-
-    snapshots, units = np.shape(next(iter(record.unit_history.values())))[:2]
-    rows = snapshots * units
-    steps = record.history.get("step") or list(range(snapshots))
-    found = {name: np.array(record.unit_history.get(name, ()), dtype=float).ravel() for name in measures}
-    return {
-        "key": np.full(rows, record.key, dtype=object),
-        "variant": np.full(rows, record.variant, dtype=object),
-        "seed": np.full(rows, record.seed),
-        "unit": np.tile(np.arange(units), snapshots),
-        "step": np.repeat(np.array(steps[:snapshots], dtype=float), units),
-        **{name: values if values.size == rows else np.full(rows, np.nan) for name, values in found.items()},
+    columns = {**ABOUT_UNITS, **{name: _measured(name) for name in measures}}
+    # a column after the other, without copying them all: of thousands of members this table is the largest thing
+    found = {
+        name: np.concatenate([column(record, *_size(record)) for record in known]) for name, column in columns.items()
     }
+    return DataFrame(found, copy=False)
+
+
+def _size(record: MemberRecord) -> tuple[int, int]:
+    """Snapshots and units of a member."""
+    snapshots, units = record.unit_history.array(next(iter(record.unit_history))).shape[:2]
+    return snapshots, units
+
+
+def _steps(record: MemberRecord, snapshots: int, units: int) -> Array:
+    steps = record.history.get("step") or list(range(snapshots))
+    return np.repeat(np.array(steps[:snapshots], dtype=float), units)
+
+
+def _measured(name: str) -> Column:
+    """The column of a measure; NaN where a member has it not."""
+
+    def column(record: MemberRecord, snapshots: int, units: int) -> Array:
+        found = record.unit_history.array(name).ravel() if name in record.unit_history else np.empty(0)
+        return found if found.size == snapshots * units else np.full(snapshots * units, np.nan)
+
+    return column
 
 
 def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[str, None]) -> list[Any]:
@@ -114,6 +127,13 @@ def _units(record: MemberRecord) -> Iterator[list[Any]]:
         yield [*about, index, unit["verdict"], " ".join(unit.get("flags", ())), step, *measures]
 
 
+ABOUT_UNITS: dict[str, Column] = {
+    "key": lambda record, snapshots, units: np.full(snapshots * units, record.key, dtype=object),
+    "variant": lambda record, snapshots, units: np.full(snapshots * units, record.variant, dtype=object),
+    "seed": lambda record, snapshots, units: np.full(snapshots * units, record.seed),
+    "unit": lambda record, snapshots, units: np.tile(np.arange(units), snapshots),
+    "step": _steps,
+}
 BEFORE = ("seed", "status", "verdict", "flags", "live_units", "units", "r2")
 AFTER = ("variant", "key", "error")
 MEASURES = (

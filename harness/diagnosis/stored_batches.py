@@ -23,6 +23,20 @@ class Batch:
     bimodal_margin: NDArray[np.float64]
 
 
+def needed(stored: Stored) -> Stored:
+    """What of a diagnosis is judged again: the rest, kept for thousands of members, would fill the memory."""
+    units = [
+        {
+            **{name: unit[name] for name in OF_UNITS if name in unit},
+            "references": {
+                name: {key: each.get(key) for key in OF_REFERENCES} for name, each in unit["references"].items()
+            },
+        }
+        for unit in stored["units"]
+    ]
+    return {**{name: stored[name] for name in OF_LAYERS if name in stored}, "units": units}
+
+
 def batches(stored: list[Stored]) -> list[Batch]:
     """Members of one kind together, in the order in which their kinds come."""
     kinds: dict[tuple[Any, ...], list[Stored]] = defaultdict(list)
@@ -89,3 +103,6 @@ STORED: dict[str, tuple[str, float]] = {
     "high_end": ("high_end", 0.0),
     "reliability_high": ("reliability_bound", np.inf),
 }
+OF_LAYERS = ("activation", "rows", "target", "measures", "links", "output")
+OF_UNITS = {"verdict", "bimodal_margin", "kurtosis", "energy_share", "ablation", *(key for key, _ in STORED.values())}
+OF_REFERENCES = ("p_adjusted", "interval", "entropy", "codes_entropy")

@@ -4,7 +4,7 @@ Works on stored diagnoses, so that a report can print it without training or mea
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.diagnosis.results import Diagnosis
 from harness.diagnosis.rules import layer_verdicts, output_verdict, unit_verdicts
-from harness.diagnosis.stored_batches import Batch, Stored, batches
+from harness.diagnosis.stored_batches import Batch, Stored, batches, needed
 from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
@@ -50,7 +50,7 @@ class Influence:
 
 
 def sweep(
-    diagnoses: Sequence[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
+    diagnoses: Iterable[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
 ) -> list[Influence]:
     """One `Influence` for each threshold of this project's own that decides verdicts or the flags of units.
 
@@ -58,8 +58,8 @@ def sweep(
         diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
         points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold (or its odds).
     """
-    stored = [each.to_dict() if isinstance(each, Diagnosis) else each for each in diagnoses]
-    kept = [each for each in stored if each]
+    stored = (each.to_dict() if isinstance(each, Diagnosis) else dict(each) for each in diagnoses)
+    kept = [needed(each) for each in stored if each]
     judged_alike, units = batches(kept), unit_numbers(kept)
     now = [_judged(batch, thresholds) for batch in judged_alike]
     verdicts = [_influence(name, judged_alike, now, thresholds, points) for name in SWEPT]

@@ -169,14 +169,16 @@ def _penalty_weight(record: MemberRecord) -> float:
 
 
 def _used(judged: Sequence[MemberRecord]) -> Sentence | None:
-    units = [unit for record in judged for unit in record.diagnosis.get("units", ())]
-    known = [
-        unit for unit in units if _number(unit.get("ablation")) is not None and unit.get("verdict") not in CONSTANT
+    known = [  # (what its mean in its place costs, whether it is flagged): the rest of a diagnosis is large
+        (float(unit["ablation"]), "unused" in unit.get("flags", ()))
+        for record in judged
+        for unit in record.diagnosis.get("units", ())
+        if _number(unit.get("ablation")) is not None and unit.get("verdict") not in CONSTANT
     ]
     if not known:
         return None
-    unused = sum("unused" in unit.get("flags", ()) for unit in known)
-    middle = median(float(unit["ablation"]) for unit in known)
+    unused = sum(flagged for _, flagged in known)
+    middle = median(cost for cost, _ in known)
     return Sentence(
         f"Of {len(known)} live units {unused} are not used: one's mean in its place costs {middle:.3f} of R2 (median).",
         {"live_units": len(known), "unused": unused, "median_ablation": middle},

@@ -3,17 +3,14 @@
 A worker that dies takes nothing with it: its stack is tried once more, then halved until the guilty member is alone.
 """
 
-import json
-import os
 import queue
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.execution.spec import StackMember, StackSpec, spec_line
+from harness.execution.workers import Worker, new_worker, next_answer
 from harness.results import MemberRecord
 
 ATTEMPTS = 2
@@ -29,13 +26,14 @@ class Task:
 
 @dataclass
 class Pool:
-    """Worker processes, fed by one thread each."""
+    """Worker processes, fed by one thread each; those of `waiting` were started before, and are taken first."""
 
     workers: int
     on_steps: Callable[[int], None]
     tasks: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]" = field(default_factory=queue.Queue)
-    processes: list["subprocess.Popen[str]"] = field(default_factory=list)
+    processes: list[Worker] = field(default_factory=list)
+    waiting: list[Worker] = field(default_factory=list)
     stopping: bool = False
 
     def start(self) -> None:
@@ -54,7 +52,7 @@ class Pool:
             process.wait()
 
     def _feed(self) -> None:
-        process: subprocess.Popen[str] | None = None
+        process: Worker | None = None
         while (task := self.tasks.get()) is not None:
             try:
                 process = process if process is not None and process.poll() is None else self._new_process()
@@ -64,36 +62,36 @@ class Pool:
             except BaseException as error:
                 self.answers.put(error)
 
-    def _new_process(self) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.execution.worker", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
-        )
+    def _new_process(self) -> Worker:
+        try:
+            process = self.waiting.pop()  # not `if waiting`: another thread may take the last one in between
+        except IndexError:
+            process = new_worker()
         self.processes.append(process)
         return process
 
-    def _ask(self, process: "subprocess.Popen[str]", task: Task) -> "list[MemberRecord] | Task":
+    def _ask(self, process: Worker, task: Task) -> "list[MemberRecord] | Task":
         """The records of a stack, or the task itself when the worker died of it."""
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(spec_line(task.spec))
+        process.stdin.write(spec_line(task.spec).encode())
         process.stdin.flush()
-        for line in process.stdout:
-            kind, content = json.loads(line)
+        while (answer := next_answer(process.stdout)) is not None:
+            kind, content = answer
             if kind == "done":
-                return [MemberRecord(**each) for each in content]
+                found: list[MemberRecord] = content
+                return found
             self.on_steps(content)
+        process.kill()
         process.wait()
         return task
 
 
 def run_stacks(
-    specs: Sequence[StackSpec], workers: int, on_steps: Callable[[int], None] = lambda steps: None
+    specs: Sequence[StackSpec],
+    workers: int,
+    on_steps: Callable[[int], None] = lambda steps: None,
+    waiting: Sequence[Worker] = (),
 ) -> Iterator[list[MemberRecord]]:
     """Train stacks, and yield the records of each as it is done.
 
@@ -101,6 +99,7 @@ def run_stacks(
         specs: the stacks; those whose case is no file run in this process.
         workers: processes; 0 runs everything in this process.
         on_steps: told of member-steps done, from any thread.
+        waiting: workers that were started before, by `waiting_workers`.
     """
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
@@ -110,13 +109,10 @@ def run_stacks(
         for spec in here:
             yield study(spec, on_steps)
     if there:
-        yield from _in_processes(there, min(workers, len(there)), on_steps)
+        yield from _in_processes(there, Pool(min(workers, len(there)), on_steps, waiting=list(waiting)))
 
 
-def _in_processes(
-    specs: Sequence[StackSpec], workers: int, on_steps: Callable[[int], None]
-) -> Iterator[list[MemberRecord]]:
-    pool = Pool(workers, on_steps)
+def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[MemberRecord]]:
     # the largest first, so that no worker is left with a large one at the end
     for spec in sorted(specs, key=lambda spec: -len(spec.members)):
         pool.tasks.put(Task(spec))
@@ -124,7 +120,7 @@ def _in_processes(
     pool.start()
     try:
         while open_tasks:
-            answer = _next_answer(pool.answers)
+            answer = _waited_for(pool.answers)
             if isinstance(answer, BaseException):
                 raise answer
             if isinstance(answer, Task):
@@ -141,7 +137,7 @@ def _in_processes(
         pool.stop()
 
 
-def _next_answer(
+def _waited_for(
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]",
 ) -> "list[MemberRecord] | Task | BaseException":
     while True:  # short waits, so that Ctrl-C is heard at once

@@ -15,6 +15,7 @@ from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.execution.histories import History, few_rows
 from harness.execution.spec import StackMember, StackSpec
+from harness.results.packed import Document, Series
 from harness.results.records import Level, MemberRecord
 from harness.training import Snapshot, Stackability, stackability, train
 
@@ -231,11 +232,11 @@ def _record(
         r2=None if output is None else _number(output.r2),
         pca_r2=[] if output is None else [float(value) for value in output.pca_r2],
         losses={name: float(value[index]) for name, value in losses.items()},
-        history=history.of(index),
-        unit_history=history.units_of(index),
+        history=Series.of(history.of(index)),
+        unit_history=Series.of(history.units_of(index)),
         died_at=history.died_at(index, live),
-        diagnosis=found,
-        examples=_examples(member, batch.first_seed, made, held),
+        diagnosis=Document.of(found),
+        examples=Document.of(_examples(member, batch.first_seed, made, held)),
         seconds=seconds,
         logged_at=int(time.time() * 1000),
     )

@@ -1,16 +1,16 @@
-"""A worker process: reads stacks as lines of JSON on its standard input, answers with lines of JSON.
+"""A worker process: reads stacks as lines of JSON on its standard input, answers with pickles, one after the other.
 
 Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs no main guard. Whatever the author's
 code prints goes to standard error. When the parent is gone, so is the worker.
 """
 
-import json
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from harness.execution.spec import spec_of
 
@@ -25,14 +25,10 @@ def main() -> None:
     from harness.execution.study import study
 
     torch.set_num_threads(1)
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin:
-        _answer(
-            answers,
-            "done",
-            [record.to_dict() for record in study(spec_of(line), lambda n: _answer(answers, "steps", n))],
-        )
+        _answer(answers, "done", study(spec_of(line), lambda steps: _answer(answers, "steps", steps)))
 
 
 def _follow_the_parent(parent: int) -> None:
@@ -42,9 +38,9 @@ def _follow_the_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _answer(answers: TextIO, kind: str, content: Any) -> None:
+def _answer(answers: BinaryIO, kind: str, content: Any) -> None:
     try:
-        answers.write(json.dumps([kind, content]) + "\n")
+        answers.write(pickle.dumps((kind, content)))  # the large fields of a record are packed: they pass as they are
         answers.flush()
     except BrokenPipeError:
         os._exit(0)

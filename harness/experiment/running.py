@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError
 from harness.experiment.work import (
     Work,
+    certain_stacks,
     member_steps,
     missing,
     prepare,
@@ -122,12 +124,16 @@ def conduct(
     started, progress, root = time.perf_counter(), progress or Progress(), root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
-    with _alone(folder, shard):
+    workers = cores() if workers is None else workers
+    with (
+        _alone(folder, shard),
+        _waiting(min(workers, certain_stacks(experiment, folder, fresh, shard))) as waiting,
+    ):
         work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
             return _finished(work, root, time.perf_counter() - started)
         tidy(folder, fresh)
-        outcome = _carry_out(work, workers, tracking_uri, shard, progress, root, started)
+        outcome = _carry_out(work, workers, waiting, tracking_uri, shard, progress, root, started)
     if shard != WHOLE and outcome.report is None and _all_there(work):
         return conduct(experiment, False, workers, tracking_uri, False, WHOLE, progress, root)
     return outcome
@@ -154,7 +160,8 @@ def project(
 
 def _carry_out(
     work: Work,
-    workers: int | None,
+    workers: int,
+    waiting: Sequence[Any],
     tracking_uri: str | None,
     shard: tuple[int, int],
     progress: Progress,
@@ -175,7 +182,7 @@ def _carry_out(
         publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, cores() if workers is None else workers, progress.stepped):
+        for records in run_stacks(specs, workers, progress.stepped, waiting):
             reached("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
@@ -205,6 +212,15 @@ def _all_there(work: Work) -> bool:
 def _finished(work: Work, root: Path, seconds: float) -> Outcome:
     report = report_folder(work.experiment.name, root) / "report.html"
     return Outcome(work.experiment, work.records(), 0, seconds, report, steps_per_epoch(work), tuple(work.notes))
+
+
+def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
+    """Workers that load torch while this process does; none where nothing is certain to be run."""
+    if not count:
+        return nullcontext(())
+    from harness.execution.workers import waiting_workers
+
+    return waiting_workers(count)
 
 
 def cores() -> int:

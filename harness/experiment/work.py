@@ -107,6 +107,16 @@ def prepare(
     return Work(experiment, folder, keys, done, manifest, notes, logged, stamps)
 
 
+def certain_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
+    """How many stacks are to be run whatever `prepare` finds: of a shipped case, on shipped data, without a result.
+
+    A case file may be wrong, and what is there may be all there is: that is known only when the data are read.
+    """
+    if stamp(experiment) is None or (not fresh and any(folder.glob("*.parquet"))):
+        return 0
+    return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
+
+
 def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
     """What is left of each stack: stacks are padded, so that a member does not know who was done before it."""
     from harness.execution.spec import StackMember, StackSpec

@@ -22,7 +22,7 @@ from harness.results.records import MemberRecord
 def content(results: Results, effects: Effects) -> dict[str, Any]:
     """Every value that the templates show, by name."""
     records, manifest = results.records, results.manifest
-    swept = sweep([record.diagnosis for record in records if record.diagnosis])
+    swept = sweep(record.diagnosis for record in records)
     values: dict[str, Any] = {
         "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",
         "question": question(manifest, records),

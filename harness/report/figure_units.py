@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = dict[str, list[tuple[float, float]]]
+Units = list[tuple[str, Mapping[str, Any]]]
 COLUMNS = 2
 PANEL = (184.0, 130.0)
 
 
 def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     """Activation frequency against mutual information, one mark a unit, all seeds, one panel a group."""
-    groups = {name: unit_points(members) for name, members in panels(records).items()}
-    groups = {name: points for name, points in groups.items() if points}
+    seen = {name: units_of(members) for name, members in panels(records).items()}
+    groups = {name: points for name, units in seen.items() if (points := unit_points(units))}
     if not groups:
         return None
     figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
@@ -30,10 +31,11 @@ def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     for each, (name, points) in zip(axes, groups.items(), strict=True):
         draw_units_panel(each, points, name, top)
     name_axes(figure, "share of rows on which the unit fires", "mutual information (nats)")
-    title, alt = _claim(records), _alt(groups)
+    every = [unit for units in seen.values() for _, unit in units]
+    title, alt = _claim(every), _alt(groups)
     verdicts = in_order(verdict for points in groups.values() for verdict in points)
     svg = inline_svg(figure, "units", alt)
-    return Picture("units", title, alt, svg, _table(groups), _note(records), verdicts)
+    return Picture("units", title, alt, svg, _table(groups), _note(every), verdicts)
 
 
 def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "Axes":
@@ -58,31 +60,36 @@ def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "A
     return axes
 
 
-def unit_points(records: Sequence[MemberRecord]) -> Points:
+def units_of(records: Sequence[MemberRecord]) -> Units:
+    """The verdict of the layer, with what is shown of a unit, for every unit: a diagnosis is read once."""
+    return [
+        (outcome_of(record), {name: unit.get(name) for name in SHOWN})
+        for record in records
+        for unit in record.diagnosis.get("units", ())
+    ]
+
+
+def unit_points(units: Units) -> Points:
     """Verdict of the layer -> (activation frequency, mutual information in nats) of each unit that has both."""
     found: Points = {}
-    for record in records:
-        for unit in record.diagnosis.get("units", ()):
-            point = (unit.get("activation_frequency"), unit.get("mutual_information"))
-            if None not in point and np.isfinite(point).all():
-                found.setdefault(outcome_of(record), []).append(point)
+    for outcome, unit in units:
+        point = (unit["activation_frequency"], unit["mutual_information"])
+        if None not in point and np.isfinite(point).all():
+            found.setdefault(outcome, []).append(point)
     return found
 
 
-def _claim(records: Sequence[MemberRecord]) -> str:
-    silent = sum(_is_silent(unit) for record in records for unit in record.diagnosis.get("units", ()))
-    total = sum(len(record.diagnosis.get("units", ())) for record in records)
-    return f"{silent} of {plural(total, 'unit')} never change with the input: they sit at the bottom, at 0 or at 1"
+def _claim(units: Sequence[Mapping[str, Any]]) -> str:
+    silent = sum(_is_silent(unit) for unit in units)
+    return f"{silent} of {plural(len(units), 'unit')} never change with the input: they sit at the bottom, at 0 or at 1"
 
 
 def _is_silent(unit: Mapping[str, Any]) -> bool:
-    return str(unit.get("verdict")) in ("dead", "never_fired", "constant_at_target", "constant_on", "constant_off")
+    return str(unit["verdict"]) in ("dead", "never_fired", "constant_at_target", "constant_on", "constant_off")
 
 
-def _note(records: Sequence[MemberRecord]) -> str:
-    unknown = sum(
-        unit.get("mutual_information") is None for record in records for unit in record.diagnosis.get("units", ())
-    )
+def _note(units: Sequence[Mapping[str, Any]]) -> str:
+    unknown = sum(unit["mutual_information"] is None for unit in units)
     said = f" {plural(unknown, 'unit')} without a value: not drawn." if unknown else ""
     return f"Mutual information with the labels, or the largest over the factors; one mark a unit, every seed.{said}"
 
@@ -114,3 +121,6 @@ def _table(groups: Mapping[str, Points]) -> Table:
 def _medians(points: Sequence[tuple[float, float]]) -> list[str]:
     x, y = np.array(points).T
     return [number(float(np.median(x)), 2), number(float(np.median(y)), 2), number(float(y.max()), 2)]
+
+
+SHOWN = ("verdict", "activation_frequency", "mutual_information")

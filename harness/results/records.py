@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from harness.results.packed import Document, Packed, Series
+
 Level = str | int | float
 
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """One member, judged.
+    """One member, judged. The large fields may be given as plain dicts; they are kept packed, and read like dicts.
 
     Args:
         key: its resume key.
@@ -47,13 +49,19 @@ class MemberRecord:
     r2: float | None = None
     pca_r2: list[float] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
-    history: dict[str, list[float]] = field(default_factory=dict)
-    unit_history: dict[str, list[list[float]]] = field(default_factory=dict)
+    history: Series = field(default_factory=Series)
+    unit_history: Series = field(default_factory=Series)
     died_at: list[int | None] = field(default_factory=list)
-    diagnosis: dict[str, Any] = field(default_factory=dict)
-    examples: dict[str, Any] = field(default_factory=dict)
+    diagnosis: Document = field(default_factory=Document)
+    examples: Document = field(default_factory=Document)
     seconds: float = 0.0
     logged_at: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("history", "unit_history"):
+            object.__setattr__(self, name, Series.of(getattr(self, name)))
+        for name in ("diagnosis", "examples"):
+            object.__setattr__(self, name, Document.of(getattr(self, name)))
 
     @property
     def collapsed(self) -> bool | None:
@@ -62,7 +70,8 @@ class MemberRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value.plain() if isinstance(value, Packed) else value for name, value in found.items()}
 
 
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})

@@ -10,14 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.results.files import checksum, write_json, write_whole
+from harness.results.packed import Document, Series
 from harness.results.records import MemberRecord
 
-JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at", "diagnosis", "examples")
+JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at")
+PACKED_FIELDS: dict[str, type[Document] | type[Series]] = {
+    "diagnosis": Document,
+    "examples": Document,
+    "history": Series,
+    "unit_history": Series,
+}
 PLAIN_FIELDS = (
     *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
     *("seconds", "logged_at"),
@@ -81,37 +87,22 @@ def _parquet(records: Sequence[MemberRecord]) -> bytes:
     columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
     for name in JSON_FIELDS:
         columns[name] = [json.dumps(getattr(record, name)) for record in records]
-    columns["history"] = [_packed(record.history) for record in records]
-    columns["unit_history"] = [_packed(record.unit_history) for record in records]
+    for name in PACKED_FIELDS:
+        columns[name] = [getattr(record, name).content for record in records]
     schema = pa.schema([(name, TYPES.get(name, pa.string())) for name in columns])
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
+    # no dictionaries: every large value is another, and looking for alike ones takes four fifths of the reading
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd", use_dictionary=False)
     return buffer.getvalue()
 
 
-def _packed(series: Mapping[str, Any]) -> bytes:
-    """Names and shapes as one line of JSON, then the numbers: a history has thousands."""
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
-    head = json.dumps({name: values.shape for name, values in arrays.items()}).encode()
-    return head + b"\n" + b"".join(values.tobytes() for values in arrays.values())
-
-
-def _unpacked(content: bytes) -> dict[str, Any]:
-    head, _, body = content.partition(b"\n")
-    numbers, start, series = np.frombuffer(body, dtype=np.float64), 0, {}
-    for name, shape in json.loads(head).items():
-        size = int(np.prod(shape))
-        series[name] = numbers[start : start + size].reshape(shape).tolist()
-        start += size
-    return series
-
-
 def _records(content: bytes, wanted: set[str] | None) -> Iterable[MemberRecord]:
-    for row in pq.read_table(io.BytesIO(content)).to_pylist():
+    """What is small is parsed, what is large stays packed. (`read_table` would load pandas.)"""
+    for row in pq.ParquetFile(pa.BufferReader(content)).read().to_pylist():
         if wanted is None or row["key"] in wanted:
             parsed = {name: json.loads(row[name]) for name in JSON_FIELDS}
-            histories = {name: _unpacked(row[name]) for name in ("history", "unit_history")}
-            yield MemberRecord(**{**row, **parsed, **histories})
+            packed = {name: kind(row[name]) for name, kind in PACKED_FIELDS.items()}
+            yield MemberRecord(**{**row, **parsed, **packed})
 
 
 TYPES = {

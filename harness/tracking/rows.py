@@ -97,15 +97,16 @@ def ending(record: MemberRecord) -> tuple[str, int]:
 
 
 def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:
-    for name, values in record.history.items():
+    for name in record.history:
         if name.startswith("loss/"):
-            yield name, values
+            yield name, record.history[name]
     for name, key in HISTORY_KEYS.items():
         if name in record.history:
             yield key, record.history[name]
     units = min(SHOWN_UNITS, record.units)
-    for measure, snapshots in record.unit_history.items():
+    for measure in record.unit_history:
         if measure.partition("/")[0] in UNIT_MEASURES:
+            snapshots = record.unit_history[measure]
             for unit in range(units):
                 yield f"{measure}/u{unit}", [row[unit] for row in snapshots]
 

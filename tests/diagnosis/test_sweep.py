@@ -135,6 +135,15 @@ def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> N
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 
+def test_diagnoses_that_are_read_one_by_one_are_swept_like_those_in_memory() -> None:
+    from harness.results.packed import Document
+
+    found = stored(*(torch.relu(normal(seed=seed) - 1) for seed in range(3)), labels=labels())
+    packed = (Document.of(each) for each in [*found, {}])
+    assert sweep(packed) == sweep(found)
+    assert {each.members for each in sweep(found)} == {3}
+
+
 def test_nothing_stored_is_no_error() -> None:
     assert {each.share for each in sweep([])} == {0.0}
     assert {each.members for each in sweep([{}])} == {0}

@@ -1,11 +1,17 @@
 """Worker processes: what dies takes nothing with it."""
 
+import io
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from harness.execution.processes import Task, after_death, run_stacks
+from harness.execution.processes import Pool, Task, after_death, run_stacks
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
+from harness.execution.study import study
+from harness.execution.workers import next_answer, waiting_workers
 
 CASE = """
 import os, torch
@@ -65,6 +71,53 @@ def test_what_the_authors_code_prints_does_not_disturb_the_answers(tmp_path):
     assert [record.status for record in records] == ["ok"] * 4
 
 
+def test_what_the_authors_code_writes_to_the_terminal_does_not_disturb_the_answers(tmp_path):
+    records = run([spec(tmp_path, "os.write(1, b'\\x80noise'); os.system('echo noise')")], 1)
+    assert [record.status for record in records] == ["ok"] * 4
+
+
+def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
+    answer = pickle.dumps(("done", study(spec(tmp_path, "pass", (0.0,)))))
+    assert next_answer(io.BytesIO(answer))[0] == "done"
+    for length in range(len(answer)):
+        assert next_answer(io.BytesIO(answer[:length])) is None
+
+
+def test_an_answer_is_made_of_records_and_plain_values(tmp_path):
+    """The driver reads it without torch, and without any class of the author."""
+    named = set()
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module, name):
+            named.add(f"{module}.{name}")
+            return super().find_class(module, name)
+
+    Reader(io.BytesIO(pickle.dumps(study(spec(tmp_path, "pass"))))).load()
+    assert named == {
+        "harness.results.records.MemberRecord",
+        "harness.results.packed.Series",
+        "harness.results.packed.Document",
+    }
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        "",
+        "out(pickle.dumps(('steps', 3))); out(pickle.dumps(('done', ['x' * 9999]))[:5000])",
+        "out(b'no answer at all'); time.sleep(60)",
+    ],
+)
+def test_a_worker_that_dies_in_the_middle_of_an_answer_is_dead_and_its_stack_is_kept(dies):
+    program = f"import pickle, sys, time; out = sys.stdout.buffer.write; {dies}; sys.stdout.flush()"
+    program = program.replace("time.sleep", "sys.stdout.flush(); time.sleep")
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    steps, task = [], Task(StackSpec("forum", None, ()))
+    assert Pool(1, steps.append)._ask(process, task) is task
+    assert process.poll() is not None
+    assert steps == ([3] if "steps" in dies else [])
+
+
 def test_a_dead_stack_is_tried_again_then_halved_then_given_up():
     members = tuple(StackMember(str(i), "v", {}, i) for i in range(3))
     again = after_death(Task(StackSpec("forum", None, members)))
@@ -72,6 +125,28 @@ def test_a_dead_stack_is_tried_again_then_halved_then_given_up():
     halves = after_death(again[0])
     assert [len(task.spec.members) for task in halves] == [1, 2]
     assert after_death(halves[0]) == []
+
+
+def test_workers_that_wait_are_taken_first_and_none_is_left(tmp_path):
+    with waiting_workers(2) as waiting:
+        (records,) = run_stacks([spec(tmp_path, "pass")], 1, waiting=waiting)
+        assert [record.status for record in records] == ["ok"] * 4
+        assert [worker.poll() for worker in waiting] == [None, -9]  # the one that was asked is stopped by its pool
+    assert [worker.poll() for worker in waiting] == [-9, -9]
+
+
+def test_a_worker_that_died_while_it_waited_costs_an_attempt_and_no_member(tmp_path):
+    with waiting_workers(1) as waiting:
+        waiting[0].kill()
+        waiting[0].wait()
+        (records,) = run_stacks([spec(tmp_path, "pass")], 1, waiting=waiting)
+    assert [record.status for record in records] == ["ok"] * 4
+
+
+def test_workers_that_wait_are_gone_when_the_driver_gives_up():
+    with pytest.raises(KeyboardInterrupt), waiting_workers(2) as waiting:
+        raise KeyboardInterrupt
+    assert [worker.poll() for worker in waiting] == [-9, -9]
 
 
 def test_a_spec_survives_its_line():

@@ -1,0 +1,131 @@
+"""The large fields of a record, packed as they lie on disk and unpacked when somebody asks.
+
+Lists and dicts of the same numbers take ten times the memory, and most members are never looked at in detail.
+"""
+
+import json
+import math
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Layout = dict[str, tuple[int, tuple[int, ...]]]
+
+
+class Packed(Mapping[str, Any]):
+    """A mapping that cannot be changed, over one piece of text or bytes; what is asked of it comes as plain containers.
+
+    Equal content is equal, so that NaN equals NaN; else it is compared as the mapping that it is.
+    """
+
+    __slots__ = ("content",)
+    content: Any
+
+    def plain(self) -> dict[str, Any]:
+        """All of it."""
+        raise NotImplementedError
+
+    def items(self) -> ItemsView[str, Any]:
+        return self.plain().items()
+
+    def values(self) -> ValuesView[Any]:
+        return self.plain().values()
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, Packed) and self.content == other.content) or super().__eq__(other)
+
+    def __repr__(self) -> str:
+        return repr(self.plain())
+
+
+class Document(Packed):
+    """A JSON document, kept as its text; the one that was asked last is kept parsed, so that `dict(it)` parses once.
+
+    >>> Document.of({"units": [{"mean": None}]})["units"]
+    [{'mean': None}]
+    """
+
+    __slots__ = ()
+
+    def __init__(self, content: str = "{}") -> None:
+        self.content = content
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Document":
+        """These values, packed."""
+        return values if isinstance(values, cls) else cls(json.dumps(dict(values)))
+
+    def plain(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.content)
+        return found
+
+    def __getitem__(self, name: str) -> Any:
+        return _parsed(self.content)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_parsed(self.content))
+
+    def __len__(self) -> int:
+        return len(_parsed(self.content))
+
+
+class Series(Packed):
+    """Names with arrays of numbers: a line of JSON, name -> shape, then the float64 of one array after the other.
+
+    >>> Series.of({"step": [0, 42], "mean": [[1, 2], [3, 4]]})["mean"]
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+
+    __slots__ = ()
+
+    def __init__(self, content: bytes = b"{}\n") -> None:
+        self.content = content
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Series":
+        """These values, packed; each is rectangular, and None becomes NaN."""
+        if isinstance(values, cls):
+            return values
+        arrays = {name: np.asarray(each, dtype=np.float64) for name, each in values.items()}
+        head = json.dumps({name: each.shape for name, each in arrays.items()}).encode()
+        return cls(head + b"\n" + b"".join(each.tobytes() for each in arrays.values()))
+
+    def array(self, name: str) -> NDArray[np.float64]:
+        """One of them, without a copy."""
+        start, shape = self._layout()[name]
+        found: NDArray[np.float64] = np.frombuffer(self.content, np.float64, math.prod(shape), start).reshape(shape)
+        return found
+
+    def plain(self) -> dict[str, Any]:
+        return {name: self[name] for name in self}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.array(name).tolist()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layout())
+
+    def __len__(self) -> int:
+        return len(self._layout())
+
+    def _layout(self) -> Layout:
+        return _layout(self.content[: self.content.index(b"\n") + 1])
+
+
+@lru_cache(maxsize=1)
+def _parsed(content: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+@lru_cache(maxsize=256)  # the members of an experiment have a few heads between them
+def _layout(head: bytes) -> Layout:
+    """Name -> (first byte, shape)."""
+    start, found = len(head), {}
+    for name, shape in json.loads(head).items():
+        found[name] = (start, tuple(shape))
+        start += 8 * math.prod(shape)
+    return found
