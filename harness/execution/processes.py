@@ -77,11 +77,9 @@ class Pool:
         process.stdin.write(spec_line(task.spec).encode())
         process.stdin.flush()
         while (answer := next_answer(process.stdout)) is not None:
-            kind, content = answer
-            if kind == "done":
-                found: list[MemberRecord] = content
-                return found
-            self.on_steps(content)
+            if isinstance(answer, list):
+                return answer
+            self.on_steps(answer)
         process.kill()
         process.wait()
         return task

@@ -1,16 +1,16 @@
-"""A worker process: reads stacks as lines of JSON on its standard input, answers with pickles, one after the other.
+"""A worker process: reads stacks as lines of JSON, answers with lines of JSON, and records as bytes behind them.
 
-Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs no main guard. Whatever the author's
-code prints goes to standard error. When the parent is gone, so is the worker.
+Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs
+no main guard. Whatever the author's code prints goes to standard error. When the parent is gone, so is the worker.
 """
 
+import json
 import os
-import pickle
 import signal
 import sys
 import threading
 import time
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from harness.execution.spec import spec_of
 
@@ -23,12 +23,14 @@ def main() -> None:
     import torch
 
     from harness.execution.study import study
+    from harness.results import packed
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin:
-        _answer(answers, "done", study(spec_of(line), lambda steps: _answer(answers, "steps", steps)))
+        records = packed(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps})))
+        _answer(answers, {"bytes": len(records)}, records)
 
 
 def _follow_the_parent(parent: int) -> None:
@@ -38,9 +40,9 @@ def _follow_the_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _answer(answers: BinaryIO, kind: str, content: Any) -> None:
+def _answer(answers: BinaryIO, said: dict[str, int], content: bytes = b"") -> None:
     try:
-        answers.write(pickle.dumps((kind, content)))  # the large fields of a record are packed: they pass as they are
+        answers.write(json.dumps(said).encode() + b"\n" + content)
         answers.flush()
     except BrokenPipeError:
         os._exit(0)

@@ -1,12 +1,14 @@
 """Worker processes as the driver sees them: started, waiting, and heard."""
 
+import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO
+
+from harness.results import MemberRecord, unpacked
 
 Worker = subprocess.Popen[bytes]
 
@@ -36,10 +38,16 @@ def waiting_workers(count: int) -> Iterator[list[Worker]]:
             process.wait()
 
 
-def next_answer(answers: IO[bytes]) -> tuple[str, Any] | None:
-    """What a worker says next: its kind and content; None when it died, be it in the middle of an answer."""
+def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
+    """What a worker says next: steps done, or the records of its stack; None when it died, be it in mid-answer.
+
+    An answer is a line of JSON, and after it as many bytes of records as it says.
+    """
     try:
-        answer: tuple[str, Any] = pickle.load(answers)
-        return answer
-    except Exception:  # a pickle that is cut off raises one of many
+        said = json.loads(answers.readline())
+    except ValueError:  # nothing, or a part of a line
         return None
+    if "steps" in said:
+        return int(said["steps"])
+    content = answers.read(said["bytes"])
+    return list(unpacked(content)) if len(content) == said["bytes"] else None

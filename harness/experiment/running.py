@@ -178,7 +178,8 @@ def _carry_out(
     reached("manifest written")
     publisher = Publisher(work.experiment, root, tracking_uri)
     if shard == WHOLE:  # one of several leaves the store to the last
-        publisher.prepare()
+        trains_here = workers == 0 or not isinstance(work.experiment.case_reference, str)
+        publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:

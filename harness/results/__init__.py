@@ -3,7 +3,15 @@
 from harness.results.files import slug, write_json, write_whole
 from harness.results.keys import RESULTS_FORMAT, case_fingerprint, member_key
 from harness.results.records import COLLAPSED, MemberRecord
-from harness.results.store import Results, read_records, read_results, write_manifest, write_stack
+from harness.results.store import (
+    Results,
+    packed,
+    read_records,
+    read_results,
+    unpacked,
+    write_manifest,
+    write_stack,
+)
 
 __all__ = [
     "COLLAPSED",
@@ -12,9 +20,11 @@ __all__ = [
     "Results",
     "case_fingerprint",
     "member_key",
+    "packed",
     "read_records",
     "read_results",
     "slug",
+    "unpacked",
     "write_json",
     "write_manifest",
     "write_stack",

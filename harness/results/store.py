@@ -47,7 +47,7 @@ class Results:
 
 def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
     """Write the records of a stack, atomically; the file is named by its members and its checksum."""
-    content = _parquet(records)
+    content = packed(records)
     stack = checksum("".join(record.key for record in records).encode())
     path = folder / f"{stack}-{checksum(content)}.parquet"
     write_whole(path, content)
@@ -72,7 +72,7 @@ def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[
         if not path.stem.endswith(checksum(content)):
             damaged.append(path.name)
             continue
-        for record in _records(content, wanted):
+        for record in unpacked(content, wanted):
             if record.key not in found or found[record.key].logged_at <= record.logged_at:
                 found[record.key] = record
     return list(found.values()), damaged
@@ -83,7 +83,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / "manifest.json", dict(manifest))
 
 
-def _parquet(records: Sequence[MemberRecord]) -> bytes:
+def packed(records: Sequence[MemberRecord]) -> bytes:
+    """Records as one parquet file."""
     columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
     for name in JSON_FIELDS:
         columns[name] = [json.dumps(getattr(record, name)) for record in records]
@@ -96,8 +97,9 @@ def _parquet(records: Sequence[MemberRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def _records(content: bytes, wanted: set[str] | None) -> Iterable[MemberRecord]:
-    """What is small is parsed, what is large stays packed. (`read_table` would load pandas.)"""
+def unpacked(content: bytes, wanted: set[str] | None = None) -> Iterable[MemberRecord]:
+    """The records of such a file: what is small is parsed, what is large stays packed."""
+    # `read_table` would load pandas
     for row in pq.ParquetFile(pa.BufferReader(content)).read().to_pylist():
         if wanted is None or row["key"] in wanted:
             parsed = {name: json.loads(row[name]) for name in JSON_FIELDS}

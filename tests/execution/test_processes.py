@@ -1,7 +1,6 @@
 """Worker processes: what dies takes nothing with it."""
 
 import io
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ import pytest
 from harness.execution.processes import Pool, Task, after_death, run_stacks
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
 from harness.execution.study import study
+from harness.execution.worker import _answer
 from harness.execution.workers import next_answer, waiting_workers
+from harness.results import packed
 
 CASE = """
 import os, torch
@@ -77,39 +78,24 @@ def test_what_the_authors_code_writes_to_the_terminal_does_not_disturb_the_answe
 
 
 def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
-    answer = pickle.dumps(("done", study(spec(tmp_path, "pass", (0.0,)))))
-    assert next_answer(io.BytesIO(answer))[0] == "done"
-    for length in range(len(answer)):
-        assert next_answer(io.BytesIO(answer[:length])) is None
-
-
-def test_an_answer_is_made_of_records_and_plain_values(tmp_path):
-    """The driver reads it without torch, and without any class of the author."""
-    named = set()
-
-    class Reader(pickle.Unpickler):
-        def find_class(self, module, name):
-            named.add(f"{module}.{name}")
-            return super().find_class(module, name)
-
-    Reader(io.BytesIO(pickle.dumps(study(spec(tmp_path, "pass"))))).load()
-    assert named == {
-        "harness.results.records.MemberRecord",
-        "harness.results.packed.Series",
-        "harness.results.packed.Document",
-    }
+    records, answer = study(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
+    content = packed(records)
+    _answer(answer, {"bytes": len(content)}, content)
+    assert next_answer(io.BytesIO(answer.getvalue())) == records
+    for length in range(len(answer.getvalue())):
+        assert next_answer(io.BytesIO(answer.getvalue()[:length])) is None
 
 
 @pytest.mark.parametrize(
     "dies",
     [
         "",
-        "out(pickle.dumps(('steps', 3))); out(pickle.dumps(('done', ['x' * 9999]))[:5000])",
-        "out(b'no answer at all'); time.sleep(60)",
+        'out(b\'{"steps": 3}\\n{"bytes": 9999}\\n\' + bytes(5000))',
+        "out(b'no answer at all\\n'); time.sleep(60)",
     ],
 )
 def test_a_worker_that_dies_in_the_middle_of_an_answer_is_dead_and_its_stack_is_kept(dies):
-    program = f"import pickle, sys, time; out = sys.stdout.buffer.write; {dies}; sys.stdout.flush()"
+    program = f"import sys, time; out = sys.stdout.buffer.write; {dies}; sys.stdout.flush()"
     program = program.replace("time.sleep", "sys.stdout.flush(); time.sleep")
     process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     steps, task = [], Task(StackSpec("forum", None, ()))
