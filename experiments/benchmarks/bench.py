@@ -26,8 +26,9 @@ WIDTH = 140  # of the notes
 NOTES = (
     "Median, lowest and highest of the repetitions; contenders take turns within each. Only one is measured at a time.",
     "MB: the most memory held; in training the sum over the processes, elsewhere the largest process.",
-    "Training: a model-step is one member, one batch of 64, one step of Adam. Each process of the harness trains its own"
-    " share of the members, in stacks of at most 64; the copies that fill up a stack are not counted.",
+    "Training: a model-step is one member, one batch of 64, one step of Adam. The whole machine: the threads that torch and"
+    " JAX choose; of the harness a process a core, each with its own share of the members in stacks of at most 64 (the"
+    " copies that fill up a stack are not counted).",
     "End to end: training alone right before and right after each run, on as many workers; a run has a driver beside"
     " them; 'the same again' finds it finished. Processor seconds are in the JSON.",
 )
@@ -46,21 +47,14 @@ def measured(quick: bool, sizes: Sequence[int]) -> Iterator[Row]:
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the table alone does not say."""
-    compiled = {
-        row.members: max(
-            each.more["compile_seconds"] for each in rows if _compiled(each) and each.members == row.members
-        )
-        for row in rows
-        if _compiled(row)
-    }
+    compiled: dict[int | None, float] = {}
+    for row in rows:
+        if "compile_seconds" in row.more:
+            compiled[row.members] = max(row.more["compile_seconds"], compiled.get(row.members, 0))
     if not compiled:
         return [*NOTES, "JAX is not installed (the extra 'bench' brings it): its rows are absent."]
     told = ", ".join(f"{seconds:.1f} ({members:,})" for members, seconds in compiled.items())
-    return [*NOTES, f"JAX: compiling, not counted, takes so many seconds (members): {told}."]
-
-
-def _compiled(row: Row) -> bool:
-    return "compile_seconds" in row.more
+    return [*NOTES, f"JAX: compiling, not counted, takes at most so many seconds (members): {told}."]
 
 
 def document(rows: Sequence[Row], quick: bool) -> str:

@@ -21,7 +21,7 @@ HEADS = (
         "",
         "",
         "processes",
-        "the whole machine, as its user would",
+        "the whole machine",
         "",
         "",
         "",
