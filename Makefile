@@ -33,10 +33,7 @@ faults: setup
 
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python experiments/benchmarks/throughput.py
-	$(BIN)/harness run experiments/quickstart.yaml
-	$(BIN)/python experiments/benchmarks/logging_and_start.py
-	$(BIN)/python experiments/benchmarks/end_to_end.py
+	$(BIN)/python experiments/benchmarks/bench.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -1,137 +1,115 @@
 """Wall time of `harness run` against the time that training alone takes, for 100, 1000 and 5000 members.
 
-The experiment is the source case: penalties, biases, activations and betas in a full grid, 30 epochs, a store of its own
-in a folder that is removed afterwards. "Training alone" trains the same members in the same stacks on as many processes,
-and measures, judges, logs and reports nothing.
+    python experiments/benchmarks/end_to_end.py --members 100 1000 --repetitions 3
 
-    python experiments/benchmarks/end_to_end.py --members 100 1000
+The experiment is the source case: penalties, biases, activations and betas in a full grid, 30 epochs, a store of its own
+in a folder that is removed afterwards. Training alone (training_alone.py) trains the same members in the same stacks, and
+is measured right before and right after the run, because the machine's speed drifts. "The same again" asks for the
+finished experiment once more.
 """
 
 import argparse
 import json
-import os
-import resource
-import subprocess
+import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from processes import HARNESS, Ended, cores, ended, largest
+from rows import Row
+
 SEEDS = {100: 5, 1000: 25, 5000: 125}
-WORKERS = 2
+# a run of 5000 takes ten minutes, and training them twice as long again: it evens out moments of the machine by itself
+REPETITIONS = {100: 5, 1000: 3, 5000: 1}
+Name = tuple[str, int, int]  # contender, members, epochs
+ALONE = Path(__file__).with_name("training_alone.py")
 
 
 def experiment(members: int, epochs: int) -> str:
     """A grid of so many members: 20 variants of 5 seeds, or 40 variants of 25 or 125."""
     biases = "[default]" if members == 100 else "[default, zero]"
     return (
-        f"name: end_to_end_{members}\ncase: forum\nfactors:\n  penalty: [as_posted, kl_sigmoid_bottleneck]\n"
+        f"name: members_{members}\ncase: forum\nfactors:\n  penalty: [as_posted, kl_sigmoid_bottleneck]\n"
         f"  bias_init: {biases}\n  activation: [relu, leaky_relu]\n  beta: [0.001, 0.003, 0.01, 0.03, 0.1]\n"
         f"seeds: {SEEDS[members]}\ntrain: {{epochs: {epochs}}}\n"
     )
 
 
-def specs(file: Path) -> list[Any]:
-    """The stacks of an experiment, as workers are told of them."""
-    from harness.execution.spec import StackMember, StackSpec
-    from harness.grid import load_experiment, stacks
-
-    found = load_experiment(file)
-    return [
-        StackSpec(
-            found.case_reference,
-            found.data_reference,
-            tuple(
-                StackMember(f"{m.variant.name}{m.seed}", m.variant.name, dict(m.variant.levels), m.seed)
-                for m in plan.members
-            ),
-            dict(found.train),
-        )
-        for plan in stacks(found)
-    ]
+def written(folder: Path, members: int, epochs: int) -> Path:
+    """The experiment's file in this folder."""
+    file = folder / f"members_{members}.yaml"
+    file.write_text(experiment(members, epochs))
+    return file
 
 
-def train_stack(spec: Any) -> float:
-    """Train one stack and nothing else; the processor seconds that took."""
-    import torch
-
-    from harness.case import load_case
-    from harness.data import split_of
-    from harness.execution.study import treated
-    from harness.training import stackability, train
-
-    torch.set_num_threads(1)
-    split = split_of(load_case(spec.case))
-    begun = time.process_time()
-    cases = [treated(spec, member.levels, split) for member in spec.members]
-    stacking = stackability(cases[0], split.train.inputs)
-    extra = stacking.filled(len(cases)) - len(cases)
-    seeds = [member.seed for member in spec.members]
-    for _ in train([*cases, *cases[-1:] * extra], [*seeds, *seeds[-1:] * extra], split, stacking):
-        pass
-    return time.process_time() - begun
+def run(file: Path) -> Ended:
+    """`harness run` in the file's folder, from nothing or on what is there."""
+    done = ended([*HARNESS, "run", str(file), "--json", "--workers", str(cores())], file.parent)
+    assert json.loads(done.output)["failed"] == 0, done.output
+    return done
 
 
-def training_alone(file: Path) -> tuple[float, float]:
-    """Wall and processor seconds of training alone, the workers being started already."""
-    every = specs(file)
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        list(pool.map(train_stack, every[:1] * WORKERS))  # libraries loaded
-        begun = time.perf_counter()
-        cpu = sum(pool.map(train_stack, every))
-        return time.perf_counter() - begun, cpu
+def training_alone(file: Path) -> dict[str, float]:
+    """Wall seconds, processor seconds and memory of training alone."""
+    return json.loads(ended([sys.executable, str(ALONE), str(file), str(cores())]).output)
 
 
-def whole(file: Path, folder: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and largest process (MB) of one run from nothing, then of a second on what is there."""
-    program = "from harness.cli import main; main()"
-    command = [sys.executable, "-c", program, "run", str(file), "--json", "--workers", str(WORKERS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - begun
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert json.loads(done.stdout)["failed"] == 0, done.stderr
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, cpu, after.ru_maxrss / 1024
+def once(members: int, epochs: int) -> dict[str, Any]:
+    """Training alone, the run, the same again, and training alone once more."""
+    with tempfile.TemporaryDirectory() as place:
+        file = written(Path(place), members, epochs)
+        before = training_alone(file)
+        done, again = run(file), run(file)
+        return {"alone": (before, training_alone(file)), "run": done, "again": again}
 
 
-def measured(sizes: list[int], epochs: int) -> Iterator[dict[str, Any]]:
-    """One row a size."""
+def measured(sizes: Sequence[int], epochs: int = 30, repetitions: int | None = None) -> Iterator[Row]:
+    """Three rows a size."""
     for members in sizes:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            file = folder / "experiment.yaml"
-            file.write_text(experiment(members, epochs))
-            alone, alone_cpu = training_alone(file)
-            seconds, cpu, memory = whole(file, folder)
-            again, *_ = whole(file, folder)
-        yield {
-            "members": members,
-            "training_alone": round(alone, 1),
-            "run": round(seconds, 1),
-            "overhead": round(seconds / alone - 1, 2),
-            "training_cpu": round(alone_cpu, 1),
-            "run_cpu": round(cpu, 1),
-            "ms_per_member": round(1000 * seconds / members, 1),
-            "driver_or_worker_mb": round(memory),
-            "resume": round(again, 2),
-        }
+        found = [once(members, epochs) for _ in range(repetitions or REPETITIONS[members])]
+        alone = [each for one in found for each in one["alone"]]
+        yield _row(
+            ("training alone", members, epochs),
+            cores(),
+            [each["seconds"] for each in alone],
+            max(each["peak_mb"] for each in alone),
+            {"cpu_seconds": [round(each["cpu"], 2) for each in alone]},
+        )
+        overheads = [
+            one["run"].seconds / statistics.mean(each["seconds"] for each in one["alone"]) - 1 for one in found
+        ]
+        more = {"overhead": [round(each, 3) for each in overheads], "ms_a_member": _a_member(found, members)}
+        workers_and_driver = cores() + 1
+        yield _commands(("harness run", members, epochs), [one["run"] for one in found], workers_and_driver, more)
+        yield _commands(("the same again", members, epochs), [one["again"] for one in found], 1, {})
+
+
+def _a_member(found: Sequence[dict[str, Any]], members: int) -> float:
+    return round(1000 * statistics.median(one["run"].seconds for one in found) / members, 1)
+
+
+def _commands(name: Name, done: Sequence[Ended], processes: int, more: dict[str, Any]) -> Row:
+    cpu = {"cpu_seconds": [round(each.cpu, 2) for each in done]}
+    return _row(name, processes, [each.seconds for each in done], largest(done), {**cpu, **more})
+
+
+def _row(name: Name, processes: int, seconds: list[float], peak: float | None, more: dict[str, Any]) -> Row:
+    contender, members, epochs = name
+    subject = f"source, {epochs} epochs"
+    return Row("end to end", subject, contender, "s", tuple(seconds), members, processes, 1, peak, more)
 
 
 def main() -> None:
-    """Measure and print one table."""
+    """Print a line a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, nargs="+", default=[100, 1000], choices=sorted(SEEDS))
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--repetitions", type=int, help=f"by default {REPETITIONS}")
     options = parser.parse_args()
-    for row in measured(options.members, options.epochs):
-        print(json.dumps(row), flush=True)
+    for row in measured(options.members, options.epochs, options.repetitions):
+        print(row, json.dumps(row.more), flush=True)
 
 
 if __name__ == "__main__":
