@@ -18,7 +18,6 @@ def facts(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": cores(),
-        "system": platform.platform(terse=True),
         "python": platform.python_version(),
         **{library: installed(library) for library in LIBRARIES},
         "date": datetime.now(UTC).isoformat(timespec="minutes"),

@@ -72,12 +72,13 @@ def block(row: Row, reference: Row) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three digits or all that stand before the point.
+    """Three digits, or all that stand before the point.
 
     >>> number(12345.6), number(83.52), number(1.713), number(0.0213)
-    ('12,346', '83.5', '1.71', '0.02')
+    ('12,346', '83.5', '1.71', '0.021')
     """
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:,.{digits}f}"
 
 
 def aligned(line: Sequence[str], widths: Sequence[int]) -> str:
