@@ -13,10 +13,14 @@ OUTCOME = "collapsed"
 
 def earlier_records(experiment: "Experiment", root: Path) -> "list[MemberRecord]":
     """The records that this experiment left under `root`, or none."""
-    from harness.results import read_records, slug
+    from harness.results import slug
 
     folder = root / "results" / slug(experiment.name)
-    return read_records(folder)[0] if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    from harness.results import read_records
+
+    return read_records(folder)[0]
 
 
 def deviations(experiment: "Experiment", records: "Sequence[MemberRecord]") -> dict[str, float]:

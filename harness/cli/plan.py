@@ -22,12 +22,20 @@ def plan(
     from harness.grid.plan import plan as plan_of
 
     experiment = load_experiment(file)
+    _one_thread()
     records = earlier_records(experiment, Path("mlruns"))
     found = plan_of(experiment, deviations(experiment, records), rate(records))
     if json:
         typer.echo(json_format.dumps(found.to_dict(), indent=2))
         return
     typer.echo("\n".join(_lines(found)))
+
+
+def _one_thread() -> None:
+    """A plan computes a few rows at a time: on a busy machine several threads wait for each other, for seconds."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _lines(found: "Plan") -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.grid.stacking import StackPlan
+from harness.grid.student import student_quantile
 
 # seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40
 # and alone on a shared machine: right within a factor of two or so, for networks of this size
@@ -118,8 +119,6 @@ def detectable(seeds: int, earlier: Mapping[str, float] | None = None) -> list[D
 
 
 def _effect(deviation: float, seeds: int) -> float | None:
-    from scipy.special import stdtrit
-
     if seeds < 2:
         return None
-    return float((stdtrit(seeds - 1, 0.975) + stdtrit(seeds - 1, 0.8)) * deviation / seeds**0.5)
+    return (student_quantile(0.975, seeds - 1) + student_quantile(0.8, seeds - 1)) * deviation / seeds**0.5

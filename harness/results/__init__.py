@@ -1,17 +1,21 @@
-"""What members left behind: the truth of which MLflow and the report are projections."""
+"""What members left behind: the truth of which MLflow and the report are projections. pyarrow loads with the store."""
 
-from harness.results.files import slug, write_json, write_whole
-from harness.results.keys import RESULTS_FORMAT, case_fingerprint, member_key
-from harness.results.records import COLLAPSED, MemberRecord
-from harness.results.store import (
-    Results,
-    packed,
-    read_records,
-    read_results,
-    unpacked,
-    write_manifest,
-    write_stack,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.results.files import slug, write_json, write_whole
+    from harness.results.keys import RESULTS_FORMAT, case_fingerprint, member_key
+    from harness.results.records import COLLAPSED, MemberRecord
+    from harness.results.store import (
+        Results,
+        packed,
+        read_records,
+        read_results,
+        unpacked,
+        write_manifest,
+        write_stack,
+    )
 
 __all__ = [
     "COLLAPSED",
@@ -30,3 +34,17 @@ __all__ = [
     "write_stack",
     "write_whole",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("slug", "write_json", "write_whole"), "files"),
+    **dict.fromkeys(("RESULTS_FORMAT", "case_fingerprint", "member_key"), "keys"),
+    **dict.fromkeys(("COLLAPSED", "MemberRecord"), "records"),
+    **dict.fromkeys(("Results", "packed", "read_records", "read_results", "unpacked"), "store"),
+    **dict.fromkeys(("write_manifest", "write_stack"), "store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness.results' has no attribute {name!r}")
+    return getattr(import_module(f"harness.results.{_HOMES[name]}"), name)

@@ -67,6 +67,21 @@ def test_help_loads_nothing_heavy(folder):
     assert "LOADED []" in done.stdout
 
 
+def test_a_plan_loads_torch_and_computes_with_one_thread(tmp_path):
+    (tmp_path / "planned.yaml").write_text("name: planned\ncase: forum\nfactors: {penalty: [none]}\nseeds: 2\n")
+    code = (
+        "import sys; sys.argv = ['harness', 'plan', 'planned.yaml']\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('mlflow', 'pandas', 'pyarrow', 'scipy', 'seaborn', 'sklearn')\n"
+        "print('LOADED', [m for m in heavy if m in sys.modules], sys.modules['torch'].get_num_threads())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "LOADED [] 1" in done.stdout, done.stderr
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A tiny experiment, run once."""
@@ -161,7 +176,7 @@ def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflo
     code = (
         "import sys\nfrom harness.experiment import conduct\n"
         "outcome = conduct('short.yaml')\n"
-        "print(outcome.trained, [m for m in ('torch', 'mlflow', 'seaborn') if m in sys.modules])"
+        "print(outcome.trained, [m for m in ('torch', 'mlflow', 'seaborn', 'pandas', 'scipy') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("MLFLOW_TRACKING_URI", None)
