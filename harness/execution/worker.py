@@ -23,13 +23,13 @@ def main() -> None:
     import torch
 
     from harness.execution.study import study
-    from harness.results import packed
+    from harness.results import as_parquet
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin:
-        records = packed(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps})))
+        records = as_parquet(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps})))
         _answer(answers, {"bytes": len(records)}, records)
 
 

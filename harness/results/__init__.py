@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from harness.results.records import COLLAPSED, MemberRecord
     from harness.results.store import (
         Results,
-        packed,
+        as_parquet,
+        from_parquet,
         read_records,
         read_results,
-        unpacked,
         write_manifest,
         write_stack,
     )
@@ -22,13 +22,13 @@ __all__ = [
     "RESULTS_FORMAT",
     "MemberRecord",
     "Results",
+    "as_parquet",
     "case_fingerprint",
+    "from_parquet",
     "member_key",
-    "packed",
     "read_records",
     "read_results",
     "slug",
-    "unpacked",
     "write_json",
     "write_manifest",
     "write_stack",
@@ -39,7 +39,7 @@ _HOMES = {
     **dict.fromkeys(("slug", "write_json", "write_whole"), "files"),
     **dict.fromkeys(("RESULTS_FORMAT", "case_fingerprint", "member_key"), "keys"),
     **dict.fromkeys(("COLLAPSED", "MemberRecord"), "records"),
-    **dict.fromkeys(("Results", "packed", "read_records", "read_results", "unpacked"), "store"),
+    **dict.fromkeys(("Results", "as_parquet", "from_parquet", "read_records", "read_results"), "store"),
     **dict.fromkeys(("write_manifest", "write_stack"), "store"),
 }
 

@@ -47,7 +47,7 @@ class Results:
 
 def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
     """Write the records of a stack, atomically; the file is named by its members and its checksum."""
-    content = packed(records)
+    content = as_parquet(records)
     stack = checksum("".join(record.key for record in records).encode())
     path = folder / f"{stack}-{checksum(content)}.parquet"
     write_whole(path, content)
@@ -72,7 +72,7 @@ def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[
         if not path.stem.endswith(checksum(content)):
             damaged.append(path.name)
             continue
-        for record in unpacked(content, wanted):
+        for record in from_parquet(content, wanted):
             if record.key not in found or found[record.key].logged_at <= record.logged_at:
                 found[record.key] = record
     return list(found.values()), damaged
@@ -83,7 +83,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / "manifest.json", dict(manifest))
 
 
-def packed(records: Sequence[MemberRecord]) -> bytes:
+def as_parquet(records: Sequence[MemberRecord]) -> bytes:
     """Records as one parquet file."""
     columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
     for name in JSON_FIELDS:
@@ -97,7 +97,7 @@ def packed(records: Sequence[MemberRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(content: bytes, wanted: set[str] | None = None) -> Iterable[MemberRecord]:
+def from_parquet(content: bytes, wanted: set[str] | None = None) -> Iterable[MemberRecord]:
     """The records of such a file: what is small is parsed, what is large stays packed."""
     # `read_table` would load pandas
     for row in pq.ParquetFile(pa.BufferReader(content)).read().to_pylist():
