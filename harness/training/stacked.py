@@ -1,6 +1,6 @@
 """Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -229,6 +229,3 @@ def _axis(value: Any) -> int | None:
 
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, Tensor) else value
-
-
-Maker = Callable[..., "Stacked"]
