@@ -14,6 +14,12 @@ from harness.data.rows import Rows, Split
 from harness.tracking import create_store, store_uri
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test's random numbers do not depend on which tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
