@@ -112,7 +112,7 @@ def certain_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tup
 
     A case file may be wrong, and what is there may be all there is: that is known only when the data are read.
     """
-    if stamp(experiment) is None or (not fresh and any(folder.glob("*.parquet"))):
+    if (not fresh and any(folder.glob("*.parquet"))) or stamp(experiment) is None:
         return 0
     return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
 

@@ -108,8 +108,9 @@ def block_p(codes: NDArray[np.uint8], classes: NDArray[Any], orders: NDArray[np.
     parts = np.array_split(orders, max(1, orders.size * tables.shape[2] // NUMBERS_AT_ONCE))
     # no cell can hold more, whatever the order
     most = int(min(tables.sum(2).max(), tables.sum(1).max()))
-    shown = _packed(codes, tables.shape[1], _count_type(most))
-    squares = np.concatenate([_statistics(shown, classes[part], tables, _count_type(most)) for part in parts], axis=1)
+    kind = _count_type(most)
+    shown = _packed(codes, tables.shape[1], kind)
+    squares = np.concatenate([_statistics(shown, classes[part], tables, kind) for part in parts], axis=1)
     own = pearson(tables)[0][:, None]
     larger = np.count_nonzero(squares >= own * (1 - 1e-9) - 1e-9, axis=1)
     p = (1 + larger) / (len(orders) + 1)

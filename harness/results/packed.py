@@ -5,6 +5,7 @@ Lists and dicts of the same numbers take ten times the memory, and most members 
 
 import json
 import math
+from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from functools import lru_cache
 from typing import Any
@@ -24,9 +25,9 @@ class Packed(Mapping[str, Any]):
     __slots__ = ("content",)
     content: Any
 
+    @abstractmethod
     def plain(self) -> dict[str, Any]:
         """All of it."""
-        raise NotImplementedError
 
     def items(self) -> ItemsView[str, Any]:
         return self.plain().items()

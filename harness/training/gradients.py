@@ -17,7 +17,7 @@ from torch._functorch.eager_transforms import (
 )
 from torch.utils._pytree import tree_map_
 
-State = dict[str, Tensor]
+from harness.training.program import State
 
 
 def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[State, tuple[Tensor, Any]]]:
