@@ -9,7 +9,7 @@ from harness.measures.arrays import Array
 from harness.measures.binning import codes_of, contingency, entropy_of, freedom, information_interval, pearson
 from harness.measures.information import Reference
 from harness.measures.ordering import Ordering, ordering
-from harness.measures.permuting import block_p, table_p
+from harness.measures.permuting import BlockOrders, block_p, table_p
 
 SMALLEST_EXPECTED = 5.0
 SIGNIFICANCE = 0.05
@@ -32,7 +32,7 @@ class Units:
 class Against:
     """One reference as it is needed for values, tables and permutations, made once for all units."""
 
-    def __init__(self, column: Array, orders: NDArray[np.int64] | None, seed: int) -> None:
+    def __init__(self, column: Array, orders: BlockOrders | None, seed: int) -> None:
         self.reference = Reference(column)
         self.classes = codes_of(column[None])[0] if self.reference.continuous else column
         self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
@@ -68,9 +68,9 @@ class Against:
 
         correlation = np.clip(ranks @ self.ranks, -1, 1)
         if self.orders is not None:
-            drawn = np.abs(ranks @ self.ranks[self.orders].T)
+            drawn = np.abs(ranks @ self.ranks[self.orders.whole].T)
             larger = np.count_nonzero(drawn >= np.abs(correlation)[:, None] - 1e-12, axis=1)
-            return (1 + larger) / (len(self.orders) + 1)
+            return (1 + larger) / (drawn.shape[1] + 1)
         degrees = ranks.shape[1] - 2
         if degrees < 1:
             return np.ones(len(ranks))

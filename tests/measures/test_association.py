@@ -261,18 +261,50 @@ def test_a_seed_is_a_whole_number(seed: object) -> None:
         dependence(CODE, ROWS % 2, seed=seed)
 
 
-@pytest.mark.parametrize("rows", [300, 3000, 140_000])
-def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int) -> None:
-    """Counts of one, two and more bytes, against scipy's statistic of each permuted table."""
-    generator, count = np.random.default_rng(1), 7
+@pytest.mark.parametrize(("rows", "blocks", "count"), [(300, 30, 7), (3000, 30, 7), (140_000, 30, 7), (2000, 50, 24)])
+def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks: int, count: int) -> None:
+    """Counts of one, two and more bytes, blocks whole and in halves, against scipy's statistic of each permuted table."""
+    generator = np.random.default_rng(1)
     codes = (np.arange(rows)[None] * 2 // rows + np.zeros((2, 1))).astype(np.uint8)
     codes[1] = generator.integers(0, 3, rows)
     classes = np.where(generator.random(rows) < 0.01, 1 - codes[0], codes[0])
-    orders = block_orders([np.arange(each, rows, 30) for each in range(30)], 0, count)
-    p, _ = block_p(codes, classes, orders)
-    for unit, found in zip(codes, p, strict=True):
-        own, *drawn = (statistic(unit, classes[order]) for order in (np.arange(rows), *orders))
+    orders = block_orders([np.arange(each, rows, blocks) for each in range(blocks)], 0, count)
+    p, inflation = block_p(codes, classes, orders)
+    for unit, found, wider in zip(codes, p, inflation, strict=True):
+        own, *drawn = (statistic(unit, classes[order]) for order in (np.arange(rows), *orders.whole))
         assert found == (1 + sum(each >= own * (1 - 1e-9) for each in drawn)) / (count + 1)
+        assert wider == pytest.approx(max(1.0, np.mean(drawn) / (len(np.unique(unit)) - 1)))
+
+
+@pytest.mark.parametrize("blocks", [12, 57])
+def test_orders_keep_blocks_whole_and_the_rows_that_stand_are_none_of_them(blocks: int) -> None:
+    groups = np.array_split(np.random.default_rng(0).permutation(8 * blocks), blocks)
+    orders = block_orders(groups, 0)
+    places = np.concatenate([part.places for part in orders.parts])
+    assert orders.whole.shape == (999, 8 * blocks)
+    assert len({tuple(each) for each in [np.arange(8 * blocks), *orders.whole]}) == 1000
+    names = np.repeat(np.arange(blocks), 8)[np.argsort(np.concatenate(groups))]
+    for order in orders.whole[::50]:
+        laid = names[order[places]]  # block by block
+        assert sorted(order) == sorted(places)
+        assert np.count_nonzero(np.diff(laid)) == blocks - 1
+
+
+@pytest.mark.parametrize("blocks", [12, 57])
+def test_a_true_null_hypothesis_is_rejected_as_often_as_p_says(blocks: int) -> None:
+    """Units and references that are alike within blocks, and independent of one another."""
+    generator, groups = np.random.default_rng(3), np.arange(8 * blocks).reshape(blocks, 8)
+
+    def drawn(columns: int) -> np.ndarray:
+        return generator.normal(size=(columns, blocks)).repeat(8, 1) + generator.normal(size=(columns, 8 * blocks))
+
+    found = [
+        block_p(codes_of(drawn(5), 4), codes_of(drawn(1), 4)[0], block_orders(list(groups), seed))[0]
+        for seed in range(100)
+    ]
+    for level in (0.05, 0.2, 0.5):
+        shares = (np.array(found) <= level).mean(1)
+        assert abs(shares.mean() - level) < 3.5 * shares.std() / len(shares) ** 0.5
 
 
 def statistic(codes: np.ndarray, classes: np.ndarray) -> float:
