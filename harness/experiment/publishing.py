@@ -2,8 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,8 @@ class Publisher:
             self._tracker = tracker
             load_libraries()
             if audit:
-                self._audits = audits(self.experiment)
+                with _one_thread():  # the other cores train
+                    self._audits = audits(self.experiment)
                 self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
@@ -150,6 +151,18 @@ class Publisher:
         except HarnessError as error:
             return [str(error)]
         return []
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:

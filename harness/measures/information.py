@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.measures.arrays import reference_column, unit_columns
+from harness.measures.counting import near
 from harness.measures.neighbours import neighbour_distances
 from harness.measures.ordering import Ordering, digammas, ordering, run_lengths, within
 from harness.measures.pieces import pieces
@@ -114,15 +115,10 @@ def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
     inside = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
     copies = np.stack([_copies(unit, factor) for unit in units])
     found = np.where(copies > neighbours, copies, neighbours)
-    near_unit = np.stack([_near(unit, radius) for unit, radius in zip(units, inside, strict=True)])
-    near_factor = np.stack([_near(factor.ordering, radius) for radius in inside])
+    near_unit = near(units, np.stack([radius[unit.order] for unit, radius in zip(units, inside, strict=True)]))
+    near_factor = near([factor.ordering] * len(units), inside[:, factor.ordering.order])
     values: Array = psi[rows] + psi[found].mean(1) - psi[near_unit].mean(1) - psi[near_factor].mean(1)
     return values
-
-
-def _near(column: Ordering, radius: Array) -> NDArray[np.int64]:
-    """How many values of a column lie within the radius of each, in rising order."""
-    return within(column.scores, column.scores, radius[column.order])
 
 
 def _copies(unit: Ordering, factor: Reference) -> NDArray[np.int64]:

@@ -1,0 +1,48 @@
+"""Counts within a radius against numpy's search."""
+
+import numpy as np
+import pytest
+
+from harness.measures.counting import LOOKED_UP_ROWS, near
+from harness.measures.ordering import ordering
+
+
+def searched(scores: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    above = np.searchsorted(scores, scores + radius, side="right")
+    return above - np.searchsorted(scores, scores - radius, side="left")
+
+
+def column(kind: str, rows: int, generator: np.random.Generator) -> np.ndarray:
+    values = generator.normal(size=rows)
+    if kind == "zeros":
+        return np.maximum(values, 0)
+    return values.round(1) if kind == "ties" else values
+
+
+@pytest.mark.parametrize("rows", [2, 3, 17, 256, 1024, 5000])
+@pytest.mark.parametrize("width", [1e-6, 0.05, 1.0, 20.0])
+def test_counts_are_those_of_a_search(rows: int, width: float) -> None:
+    generator = np.random.default_rng(rows)
+    columns = [ordering(column(kind, rows, generator)) for kind in ("plain", "zeros", "ties", "plain", "ties")]
+    radius = np.abs(generator.normal(size=(5, rows))) * width
+    for each, wide, found in zip(columns, radius, near(columns, radius), strict=True):
+        assert found.tolist() == searched(each.scores, wide).tolist()
+
+
+@pytest.mark.parametrize("kind", ["plain", "zeros", "ties"])
+@pytest.mark.parametrize("rows", [2, 9, 500])
+def test_radii_that_end_on_a_score_count_it_and_hardly_smaller_ones_do_not(kind: str, rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    one = ordering(column(kind, rows, generator))
+    for part in (1.0, 1 - 1e-10):
+        radius = np.abs(one.scores - one.scores[generator.integers(0, rows, rows)]) * part
+        assert near([one], radius[None])[0].tolist() == searched(one.scores, radius).tolist()
+    assert near([one], np.zeros((1, rows)))[0].tolist() == np.repeat(one.sizes, one.sizes).tolist()
+
+
+@pytest.mark.parametrize("rows", [LOOKED_UP_ROWS, LOOKED_UP_ROWS + 1])
+def test_long_columns_are_counted_as_well(rows: int) -> None:
+    generator = np.random.default_rng(0)
+    one = ordering(generator.normal(size=rows))
+    radius = np.abs(one.scores - np.roll(one.scores, 1))
+    assert (near([one], radius[None])[0] == searched(one.scores, radius)).all()
