@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.diagnosis.findings import Finding, plain
@@ -205,7 +205,7 @@ class Diagnosis:
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:
-    return {each.name: _jsonable(getattr(value, each.name)) for each in fields(value)}
+    return {name: _jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
 
 
 def _jsonable(value: Any) -> Any:

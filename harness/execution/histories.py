@@ -1,6 +1,6 @@
 """What is kept of every snapshot: cheap measures on a few fixed held-out rows, information at a few snapshots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,13 +82,14 @@ class History:
                 shared = [[_shared(unit, reference) for unit in each.units] for each in diagnoses]
                 series[-1] = torch.tensor(shared, dtype=torch.float64)
 
-    def of(self, member: int) -> dict[str, list[float]]:
-        """A member's history: name -> one value a snapshot."""
-        return {name: [float(value[member]) for value in values] for name, values in self.series.items()}
-
-    def units_of(self, member: int) -> dict[str, list[list[float]]]:
-        """A member's units: measure -> [snapshot][unit]."""
-        return {name: [value[member].tolist() for value in values] for name, values in self.unit_series.items()}
+    def by_member(self) -> Iterator[tuple[dict[str, list[float]], dict[str, list[list[float]]]]]:
+        """Each member's history, name -> one value a snapshot, and its units', measure -> [snapshot][unit]."""
+        series, units = _by_member(self.series), _by_member(self.unit_series)
+        for member in range(self.members):
+            yield (
+                {name: values[member] for name, values in series.items()},
+                {name: values[member] for name, values in units.items()},
+            )
 
     def live(self, member: int, diagnosis: Any) -> list[bool]:
         """Which units are not constant at the end, by the diagnosis where it has a word on it."""
@@ -151,6 +152,10 @@ class History:
             found = {name: torch.cat([each, unknown[:, INFORMATION_UNITS:]], -1) for name, each in shared.items()}
         best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
+
+
+def _by_member(series: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Any]]:
+    return {name: torch.stack(list(values), dim=1).double().tolist() for name, values in series.items()}
 
 
 def _unless(lost: Tensor, value: Tensor) -> Tensor:

@@ -175,8 +175,8 @@ def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float,
     history.conclude(diagnoses)
     losses = history.final_losses(snapshot, batch.split.evaluation)
     return [
-        _record(batch, i, diagnosis, snapshot, history, losses, seconds, None if made is None else made[i].cpu(), held)
-        for i, diagnosis in enumerate(diagnoses)
+        _record(batch, i, each, snapshot, history, told, losses, seconds, None if made is None else made[i].cpu(), held)
+        for i, (each, told) in enumerate(zip(diagnoses, history.by_member(), strict=True))
     ]
 
 
@@ -209,6 +209,7 @@ def _record(
     diagnosis: Any,
     snapshot: Snapshot,
     history: History,
+    told: tuple[Any, Any],
     losses: dict[str, Tensor],
     seconds: float,
     made: Tensor | None,
@@ -232,8 +233,8 @@ def _record(
         r2=None if output is None else _number(output.r2),
         pca_r2=[] if output is None else [float(value) for value in output.pca_r2],
         losses={name: float(value[index]) for name, value in losses.items()},
-        history=Series.of(history.of(index)),
-        unit_history=Series.of(history.units_of(index)),
+        history=Series.of(told[0]),
+        unit_history=Series.of(told[1]),
         died_at=history.died_at(index, live),
         diagnosis=Document.of(found),
         examples=Document.of(_examples(member, batch.first_seed, made, held)),

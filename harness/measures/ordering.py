@@ -49,7 +49,10 @@ def ordering(values: NDArray[Any]) -> Ordering:
     """
     order = _order(values)
     ordered = values[order]
-    sizes = run_lengths(ordered[1:] != ordered[:-1])
+    steps = ordered[1:] != ordered[:-1]
+    if steps.all():
+        return Ordering(order, np.ones(len(values), np.int64), normal_scores(len(values)))
+    sizes = run_lengths(steps)
     # the middle rank of a run, doubled: the runs before it twice, its own size, and 1
     doubled = 2 * np.cumsum(sizes) - sizes + 1
     return Ordering(order, sizes, np.repeat(_normal_quantiles(len(values))[doubled], sizes))
@@ -70,8 +73,8 @@ def run_lengths(steps: NDArray[np.bool_]) -> Index:
     >>> run_lengths(np.array([False, True, False])).tolist()
     [2, 2]
     """
-    ends = np.concatenate([np.flatnonzero(steps) + 1, [len(steps) + 1]])
-    return np.diff(ends, prepend=0)
+    ends = np.concatenate([[0], np.flatnonzero(steps) + 1, [len(steps) + 1]])
+    return ends[1:] - ends[:-1]
 
 
 @lru_cache(maxsize=8)
