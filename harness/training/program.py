@@ -1,6 +1,7 @@
 """One structure's program: the author's loss, and what its bottleneck shows, as functions of explicit state."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from torch.func import functional_call
 
 from harness.capture import CodeTap, code_of, flat, reconstruction_of
 from harness.case import Case
+from harness.training.convolving import Convolutions
 from harness.training.randomness import RandomFeed
 
 State = dict[str, Tensor]
@@ -43,11 +45,12 @@ class Program(nn.Module):
     Args:
         case: a case, treated or not.
         model: its model, whose own weights are never used once state is given.
+        own_convolutions: compute them as matrix products.
     """
 
-    def __init__(self, case: Case, model: nn.Module) -> None:
+    def __init__(self, case: Case, model: nn.Module, own_convolutions: bool = False) -> None:
         super().__init__()
-        self.case, self.model = case, model
+        self.case, self.model, self.own_convolutions = case, model, own_convolutions
         self.keywords = case.loss_keywords()
         self.activation = "none"
 
@@ -60,11 +63,7 @@ class Program(nn.Module):
     ) -> tuple[Tensor, tuple[State, State]]:
         """The total of one member, with its terms and the buffers as the forward pass left them."""
         state = {f"model.{name}": value for name, value in {**parameters, **buffers}.items()}
-        if draws:
-            with RandomFeed(draws):
-                terms = functional_call(self, state, (batch, numbers))
-        else:
-            terms = functional_call(self, state, (batch, numbers))
+        terms = self._called(self, state, (batch, numbers), draws or None)
         left = {name: state[f"model.{name}"] for name in buffers}
         return self.case.total(terms, numbers), (terms, left)
 
@@ -74,8 +73,15 @@ class Program(nn.Module):
         """What one member's bottleneck does on these rows, in eval mode, with one unit held at its mean or none."""
         looked = _Looked(self, ablated)
         state = {f"program.model.{name}": value for name, value in {**parameters, **buffers}.items()}
-        with RandomFeed(draws):
-            return functional_call(looked, state, (rows,))
+        return self._called(looked, state, (rows,), draws)
+
+    def _called(self, module: nn.Module, state: State, arguments: tuple[Any, ...], draws: Any) -> dict[str, Tensor]:
+        with ExitStack() as modes:
+            if self.own_convolutions:
+                modes.enter_context(Convolutions())
+            if draws is not None:
+                modes.enter_context(RandomFeed(draws))
+            return functional_call(module, state, arguments)
 
     def look(self, rows: Tensor, ablated: int | None = None) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands."""

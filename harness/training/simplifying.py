@@ -83,6 +83,37 @@ def merge_repeats(graph: Graph, changed: Changed) -> None:
                 _replace(graph, node, known)
 
 
+def pick_slices(graph: Graph, changed: Changed) -> None:
+    """Numbers gathered by an index that is the same all along the other axes are slices, which are copied whole."""
+    for node in list(graph.nodes):
+        if node.target is aten.gather.default and not node.kwargs:
+            source, axis, index = node.args
+            line = _line_of(index, axis)
+            if line is not None and _same_but(node, source, axis):
+                with graph.inserting_before(node):
+                    picked = graph.call_function(aten.index_select.default, (source, axis, line))
+                picked.meta = dict(node.meta)
+                node.replace_all_uses_with(picked)
+                graph.erase_node(node)
+
+
+def _line_of(index: Node, axis: int) -> Node | None:
+    """The one-dimensional index that lies behind an expanded one; None where there is none."""
+    shape, stride, _ = index.meta["form"]
+    if any(step and size > 1 for place, (size, step) in enumerate(zip(shape, stride, strict=True)) if place != axis):
+        return None
+    wanted = ((shape[axis],), (stride[axis],), torch.int64)
+    while index.target in VIEWS and index.meta["form"] != wanted:
+        index = index.args[0]  # type: ignore[assignment]
+    return index if index.meta["form"] == wanted else None
+
+
+def _same_but(node: Node, source: Any, axis: int) -> bool:
+    """Whether two tensors are of one shape, but along this axis."""
+    (one, *_), (other, *_) = node.meta["form"], source.meta["form"]
+    return bool(one[:axis] == other[:axis] and one[axis + 1 :] == other[axis + 1 :])
+
+
 def work_in_place(graph: Graph, changed: Changed) -> None:
     """An elementwise operation writes over an input that nobody reads again: less memory passes the cache."""
     order = {node: index for index, node in enumerate(graph.nodes)}
@@ -164,7 +195,7 @@ def _into(operation: Any, name: str) -> Callable[[Graph, Node, int], Node]:
 VIEWS = {aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.unsqueeze.default}
 PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
 
-PASSES = (merge_views, drop_ones, merge_repeats, merge_views)
+PASSES = (merge_views, drop_ones, merge_repeats, merge_views, pick_slices)
 
 # the same operations by a shorter way through Python
 SHORTER: dict[Any, Callable[..., Any]] = {

@@ -17,15 +17,14 @@ from harness.case import Case
 from harness.remedies.anatomy import build
 from harness.training.alone import Alone
 from harness.training.batches import batch_bounds
+from harness.training.convolving import all_products
 from harness.training.optimisers import Rule, rule_of
-from harness.training.stacked import Stacked
+from harness.training.stacked import Stacked, small
 
 # members agree bit for bit whatever the stack only at multiples of this: BatchNorm and convolutions add in another order
 # at other sizes, a single matrix goes through another kernel, and the numbers past the last two full vector registers
 # round otherwise: a batch of an odd number of rows can leave some behind eight members, but not behind sixteen
 FILLED_TO, FILLED_TO_IF_ODD = 8, 16
-# parameters: larger models fill the processor by themselves, and would fill its memory eight times over
-LARGEST_SHARING = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
-    shares = sum(each.numel() for each in model.parameters()) <= LARGEST_SHARING
+    shares = small(model)
     stepped = not plan or any(True for _ in model.buffers())
     sizes = _sizes(case, model, len(rows))
     if rule is None:
@@ -93,7 +92,7 @@ def _sizes(case: Case, model: torch.nn.Module, rows: int) -> tuple[int, int]:
     """The multiple that stacks are filled to, and the size to which one member is."""
     batches = batch_bounds(rows, int(case.training()["batch_size"]))
     multiple = FILLED_TO_IF_ODD if any((end - start) % 2 for start, end in batches) else FILLED_TO
-    products = not any(True for _ in model.buffers()) and all(each.dim() <= 2 for each in model.parameters())
+    products = not any(True for _ in model.buffers()) and all_products(model)
     return multiple, 2 if products else multiple
 
 
