@@ -59,7 +59,9 @@ def stacked(case: Case, members: int, rows: Tensor) -> Ready:
     most = LARGEST_STACK if found.shares else 1
     sizes = ([most] * (members // most) + [members % most] * (members % most > 0))[:STACKS]
     filled = [found.filled(size) for size in sizes]
-    engines = [Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed) for size in filled]
+    engines = [
+        Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed, found.shares) for size in filled
+    ]
     orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]) for size in filled]
     starts = batch_starts(rows)
 

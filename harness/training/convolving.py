@@ -21,14 +21,26 @@ MODULES = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 class Convolutions(TorchFunctionMode):
-    """Takes over convolutions of one and two dimensions; those in groups, or of three, stay torch's own."""
+    """Takes over convolutions of one and two dimensions; those in groups, or of three, stay torch's own.
+
+    `picked` counts the numbers in their windows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picked = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        own = OWN.get(func)
-        made = None if own is None else own(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {})) if made is None else made
+        own, kwargs = OWN.get(func), kwargs or {}
+        made = None if own is None else own(*args, **kwargs)
+        if made is None:
+            return func(*args, **kwargs)
+        inputs, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
+        places = inputs if own is transposed_convolution else made
+        self.picked += weight[0].numel() * places.numel() // places.shape[1 - weight.dim()]
+        return made
 
 
 def all_products(model: nn.Module) -> bool:
@@ -38,7 +50,7 @@ def all_products(model: nn.Module) -> bool:
 
 
 def convolution(
-    inputs: Tensor,
+    input: Tensor,  # as torch calls it
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -50,20 +62,20 @@ def convolution(
     kernel = tuple(weight.shape[2:])
     if groups != 1:
         return None
-    if inputs.dim() == len(kernel) + 1:
-        return _one(convolution(inputs[None], weight, bias, stride, padding, dilation))
+    if input.dim() == len(kernel) + 1:
+        return _one(convolution(input[None], weight, bias, stride, padding, dilation))
     step, spread = _each(stride, kernel), _each(dilation, kernel)
-    inner = _padded(inputs.movedim(0, -1), _paddings(padding, kernel, spread))
+    inner = _padded(input.movedim(0, -1), _paddings(padding, kernel, spread))
     channels, sizes, samples = inner.shape[0], tuple(inner.shape[1:-1]), inner.shape[-1]
     made = tuple((size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(sizes, kernel, step, spread, strict=True))
-    index = windows(channels, sizes, made, kernel, step, spread, inputs.device)
+    index = windows(channels, sizes, made, kernel, step, spread, input.device)
     columns = inner.reshape(-1, samples).index_select(0, index).reshape(channels * prod(kernel), -1)
     products = weight.flatten(1) @ columns
     return _outside(products if bias is None else products + bias[:, None], made, samples)
 
 
 def transposed_convolution(
-    inputs: Tensor,
+    input: Tensor,  # as torch calls it
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -76,13 +88,15 @@ def transposed_convolution(
     kernel = tuple(weight.shape[2:])
     if groups != 1:
         return None
-    if inputs.dim() == len(kernel) + 1:
-        return _one(transposed_convolution(inputs[None], weight, bias, stride, padding, output_padding, 1, dilation))
+    if input.dim() == len(kernel) + 1:
+        return _one(transposed_convolution(input[None], weight, bias, stride, padding, output_padding, 1, dilation))
     step, spread, more = _each(stride, kernel), _each(dilation, kernel), _each(output_padding, kernel)
-    channels, counts, samples = weight.shape[1], tuple(inputs.shape[2:]), inputs.shape[0]
-    sizes = tuple((n - 1) * s + d * (k - 1) + 1 + m for n, s, d, k, m in zip(counts, step, spread, kernel, more, strict=True))
-    columns = weight.flatten(1).T @ inputs.movedim(0, -1).reshape(inputs.shape[1], -1)
-    index = windows(channels, sizes, counts, kernel, step, spread, inputs.device)
+    channels, counts, samples = weight.shape[1], tuple(input.shape[2:]), input.shape[0]
+    sizes = tuple(
+        (n - 1) * s + d * (k - 1) + 1 + m for n, s, d, k, m in zip(counts, step, spread, kernel, more, strict=True)
+    )
+    columns = weight.flatten(1).T @ input.movedim(0, -1).reshape(input.shape[1], -1)
+    index = windows(channels, sizes, counts, kernel, step, spread, input.device)
     canvas = columns.new_zeros(channels * prod(sizes), samples).index_add(0, index, columns.reshape(-1, samples))
     made = _padded(canvas.unflatten(0, (channels, *sizes)), [(-p, -p) for p in _each(padding, kernel)])
     sums = made.reshape(channels, -1)

@@ -6,6 +6,7 @@ The answer depends on the case alone, so a member's numbers do not depend on who
 import random
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,20 @@ from harness.case import Case
 from harness.remedies.anatomy import build
 from harness.training.alone import Alone
 from harness.training.batches import batch_bounds
-from harness.training.convolving import all_products
+from harness.training.convolving import Convolutions, all_products
 from harness.training.optimisers import Rule, rule_of
-from harness.training.stacked import Stacked, small
+from harness.training.stacked import Stacked
 
 # members agree bit for bit whatever the stack only at multiples of this: BatchNorm and convolutions add in another order
 # at other sizes, a single matrix goes through another kernel, and the numbers past the last two full vector registers
 # round otherwise: a batch of an odd number of rows can leave some behind eight members, but not behind sixteen
 FILLED_TO, FILLED_TO_IF_ODD = 8, 16
+# rows of every batch from which a copy behind a member keeps its numbers off the end that no two full registers hold
+FEWEST_ROWS = 15
+# parameters: larger models fill the processor by themselves, and would fill its memory eight times over
+LARGEST_SHARING = 1 << 16
+# numbers in the windows of a batch's convolutions: more leave the cache, and torch's own kernels are faster
+LARGEST_WINDOWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Stackability:
         reason: why members train alone; empty when they stack.
         shares: False where the model is so large that each member is a stack of its own.
         multiple: of how many members stacks are.
-        single: to how many one member is filled: 2 where all layers are matrix products, else to the multiple.
+        single: to how many one member is filled: 2 where all layers are matrix products and no batch is small, else
+            to the multiple.
     """
 
     rule: Rule | None
@@ -69,7 +77,7 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
-    shares = small(model)
+    shares = _shares(case, model, rows)
     stepped = not plan or any(True for _ in model.buffers())
     sizes = _sizes(case, model, len(rows))
     if rule is None:
@@ -88,12 +96,26 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     return Stackability(rule, needed, "", shares, *sizes)
 
 
+def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
+    """Whether several such models are faster together than one by one."""
+    parameters = list(model.parameters())
+    if sum(each.numel() for each in parameters) > LARGEST_SHARING:
+        return False
+    if all(each.dim() <= 2 for each in parameters):
+        return True
+    numbers = {name: float(case.numbers[name]) for name in case.loss_keywords()}
+    with Convolutions() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        case.losses(model.to(rows.dtype), rows[:4], **numbers)
+    return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])
+
+
 def _sizes(case: Case, model: torch.nn.Module, rows: int) -> tuple[int, int]:
     """The multiple that stacks are filled to, and the size to which one member is."""
-    batches = batch_bounds(rows, int(case.training()["batch_size"]))
-    multiple = FILLED_TO_IF_ODD if any((end - start) % 2 for start, end in batches) else FILLED_TO
+    batches = [end - start for start, end in batch_bounds(rows, int(case.training()["batch_size"]))]
+    multiple = FILLED_TO_IF_ODD if any(each % 2 for each in batches) else FILLED_TO
     products = not any(True for _ in model.buffers()) and all_products(model)
-    return multiple, 2 if products else multiple
+    return multiple, 2 if products and min(batches) >= FEWEST_ROWS else multiple
 
 
 def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:

@@ -19,9 +19,6 @@ from harness.training.tracing import Traced
 # numbers of one member's input that are observed at once: small enough for the cache, and the same for every stack
 OBSERVED_AT_ONCE = 1 << 13
 
-# parameters: larger models fill the processor by themselves, and would fill its memory eight times over
-LARGEST_SHARING = 1 << 16
-
 # a member's parameters fill whole vector registers: the few numbers past the last full register go through another
 # instruction, with another rounding, and which numbers those are would depend on who shares the stack
 ALIGNED_TO = 64
@@ -36,10 +33,17 @@ class Stacked:
         rule: the optimiser that they share.
         rows: the training inputs, for their dtype and shape.
         fixed: numbers that the loss can only take as plain floats, the same for all members.
+        shares: whether such members are ever several in a stack: then their convolutions are matrix products.
     """
 
     def __init__(
-        self, cases: Sequence[Case], seeds: Sequence[int], rule: Rule, rows: Tensor, fixed: frozenset[str] = frozenset()
+        self,
+        cases: Sequence[Case],
+        seeds: Sequence[int],
+        rule: Rule,
+        rows: Tensor,
+        fixed: frozenset[str] = frozenset(),
+        shares: bool = True,
     ) -> None:
         self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
         self.parameters: State = {}
@@ -47,7 +51,7 @@ class Stacked:
         models = [
             build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)
         ]
-        self.program = Program(cases[0], models[0], own_convolutions=small(models[0]))
+        self.program = Program(cases[0], models[0], own_convolutions=shares)
         self._stack(models, rule.trained)
         self.numbers = {
             name: float(cases[0].numbers[name])
@@ -224,11 +228,6 @@ def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) ->
     for name, value in program.named_buffers():
         value.data.copy_(kept[name])
     return feed.sites
-
-
-def small(model: nn.Module) -> bool:
-    """Whether several such models are faster together than one by one."""
-    return sum(each.numel() for each in model.parameters()) <= LARGEST_SHARING
 
 
 def _axis(value: Any) -> int | None:

@@ -108,7 +108,7 @@ class Progress:
 def _engine(cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stacking: Stackability) -> Stacked | Alone:
     if stacking.rule is None:
         return Alone(cases, seeds, inputs)
-    return Stacked(cases, seeds, stacking.rule, inputs, stacking.fixed)
+    return Stacked(cases, seeds, stacking.rule, inputs, stacking.fixed, stacking.shares)
 
 
 def _birth(engine: Stacked | Alone, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]) -> Snapshot:
