@@ -11,9 +11,9 @@ from harness.diagnosis.assembling import Judged, assemble
 from harness.diagnosis.checking import yes_or_no
 from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.informing import share
+from harness.diagnosis.layer_rules import layer_verdicts, padded
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
 from harness.diagnosis.output import judge_outputs
-from harness.diagnosis.layer_rules import layer_verdicts, padded
 from harness.diagnosis.relating import comparable_units, relate
 from harness.diagnosis.reliability import reliability_table
 from harness.diagnosis.request import Request, checked
@@ -103,7 +103,9 @@ def judge(request: Request) -> list[Diagnosis]:
     comparable = comparable_units(live, evidence.fired, evidence.rows, evidence.can_be_off, request.thresholds.few_rows)
     relations = relate(request.activations, live, comparable, request.thresholds)
     structure = Structure(
-        padded([each.links for each in relations]), np.array([each.corrected for each in relations]), _dimension(request)
+        padded([each.links for each in relations]),
+        np.array([each.corrected for each in relations]),
+        _dimension(request),
     )
     layers = layer_verdicts(places, evidence, structure, request.thresholds).tolist()
     outputs = _outputs(request, live)

@@ -27,9 +27,7 @@ def layer_verdicts(
     return LAYER_VERDICTS[first_that_holds(list(rules.values()), units.shape[:1])]
 
 
-def _layer_rules(
-    units: Places, rows: int, structure: Structure, thresholds: Thresholds
-) -> dict[LayerVerdict, Holds]:
+def _layer_rules(units: Places, rows: int, structure: Structure, thresholds: Thresholds) -> dict[LayerVerdict, Holds]:
     constant = IS_CONSTANT[units]
     live = (~constant).sum(-1)
     return {

@@ -28,10 +28,12 @@ class Margins:
 
 
 def load_libraries() -> None:
-    """Load what draws, which takes seconds: beside a training, say, instead of after it."""
+    """Load what draws and writes, which takes seconds: beside a training, say, instead of after it."""
     import jinja2  # noqa: F401
-    import matplotlib.figure  # noqa: F401
     import seaborn  # noqa: F401
+    from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
+
+    import harness.report.writing  # noqa: F401
 
 
 RASTER_FROM = 1500

@@ -128,7 +128,8 @@ def heading(title: str) -> str:
 def _write(pixels: Pixels, path: Path) -> Path:
     from matplotlib.image import imsave
 
-    imsave(path, pixels, format="png", dpi=DENSITY, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    unsigned: Any = {"Software": None}
+    imsave(path, pixels, format="png", dpi=DENSITY, metadata=unsigned, pil_kwargs={"compress_level": 3})
     return path
 
 

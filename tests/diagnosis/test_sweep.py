@@ -132,7 +132,11 @@ def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> N
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)
-    again = [verdict for batch in batches([needed(each) for each in found]) for verdict in _judged(batch, Thresholds()).layers]
+    again = [
+        verdict
+        for batch in batches([needed(each) for each in found])
+        for verdict in _judged(batch, Thresholds()).layers
+    ]
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 
