@@ -36,6 +36,7 @@ def load_libraries() -> None:
     import harness.report.writing  # noqa: F401
 
 
+TITLE_HEIGHT = 1.0  # of the axes; where none is given it is worked out from the extent of every text
 RASTER_FROM = 1500
 """Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
 
@@ -121,6 +122,8 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
 
 def plain(axes: "Axes") -> None:
     """Axes with what is needed and no more."""
+    axes.set_title("", y=TITLE_HEIGHT)
+    axes.yaxis.set_label_coords(0, 0.5)  # there is none, and its place would be worked out from the texts
     axes.locator_params(nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=LINE, linewidth=0.6)

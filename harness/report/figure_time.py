@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import RASTER_FROM, Margins, Picture, Table, inline_svg, name_axes, safe, sheet
+from harness.report.drawing import (
+    RASTER_FROM,
+    TITLE_HEIGHT,
+    Margins,
+    Picture,
+    Table,
+    inline_svg,
+    name_axes,
+    safe,
+    sheet,
+)
 from harness.report.grouping import Groups, panels
 from harness.report.palette import LINE, in_order, look, outcome_of
 from harness.report.wording import DASH, number, plural, shortened
@@ -111,7 +121,7 @@ def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, titl
         ]
         _draw_curves(axes, curves, verdict, len(members))
     axes.autoscale_view()
-    axes.set_title(safe(shortened(title, 30)), loc="left", fontsize=11)
+    axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
     return axes
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import POINT, safe
+from harness.report.drawing import POINT, TITLE_HEIGHT, safe
 from harness.report.grouping import in_declared_order, variants
 from harness.report.wording import shortened
 from harness.results import Results
@@ -68,7 +68,7 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
     axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
     axes.set_xlabel("step")
-    axes.set_title(heading(title), loc="left")
+    axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
     return axes
 
 
@@ -116,7 +116,7 @@ class Sheet:
         mesh.set_array(np.ma.masked_invalid(rows))
         mesh.set_clim(np.nanmin(rows), np.nanmax(rows))
         mesh.colorbar.set_label(title)
-        axes.set_title(heading(title), loc="left")
+        axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
         axes.tick_params(axis="y", labelleft=False)
 
 
