@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Array = NDArray[Any]
-Column = Callable[[MemberRecord, int, int], Array]
+Size = tuple[int, int]
+Column = Callable[[Sequence[MemberRecord], Sequence[Size]], Array]
 
 
 def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
@@ -71,31 +72,44 @@ def unit_history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     known = [record for record in records if record.unit_history]
     if not known:
         return DataFrame(columns=["key", "variant", "seed", "unit", "step", *measures])
-    columns = {**ABOUT_UNITS, **{name: _measured(name) for name in measures}}
+    columns, sizes = {**ABOUT_UNITS, **{name: _measured(name) for name in measures}}, [_size(each) for each in known]
     # a column after the other, without copying them all: of thousands of members this table is the largest thing
-    found = {
-        name: np.concatenate([column(record, *_size(record)) for record in known]) for name, column in columns.items()
-    }
-    return DataFrame(found, copy=False)
+    return DataFrame({name: column(known, sizes) for name, column in columns.items()}, copy=False)
 
 
-def _size(record: MemberRecord) -> tuple[int, int]:
+def _size(record: MemberRecord) -> Size:
     """Snapshots and units of a member."""
     snapshots, units = record.unit_history.array(next(iter(record.unit_history))).shape[:2]
     return snapshots, units
 
 
-def _steps(record: MemberRecord, snapshots: int, units: int) -> Array:
-    steps = record.history.get("step") or list(range(snapshots))
-    return np.repeat(np.array(steps[:snapshots], dtype=float), units)
+def _repeated(values: Sequence[Any], sizes: Sequence[Size], kind: type | None = None) -> Array:
+    """What is said of a member, in each of its rows."""
+    return np.repeat(np.array(values, dtype=kind), [snapshots * units for snapshots, units in sizes])
+
+
+def _steps(records: Sequence[MemberRecord], sizes: Sequence[Size]) -> Array:
+    return np.concatenate(
+        [np.repeat(_steps_of(each, snapshots), units) for each, (snapshots, units) in zip(records, sizes, strict=True)]
+    )
+
+
+def _steps_of(record: MemberRecord, snapshots: int) -> Array:
+    steps = record.history.array("step") if "step" in record.history else np.empty(0)
+    return steps[:snapshots] if steps.size else np.arange(snapshots, dtype=float)
 
 
 def _measured(name: str) -> Column:
     """The column of a measure; NaN where a member has it not."""
 
-    def column(record: MemberRecord, snapshots: int, units: int) -> Array:
+    def values(record: MemberRecord, length: int) -> Array:
         found = record.unit_history.array(name).ravel() if name in record.unit_history else np.empty(0)
-        return found if found.size == snapshots * units else np.full(snapshots * units, np.nan)
+        return found if found.size == length else np.full(length, np.nan)
+
+    def column(records: Sequence[MemberRecord], sizes: Sequence[Size]) -> Array:
+        return np.concatenate(
+            [values(each, snapshots * units) for each, (snapshots, units) in zip(records, sizes, strict=True)]
+        )
 
     return column
 
@@ -128,10 +142,10 @@ def _units(record: MemberRecord) -> Iterator[list[Any]]:
 
 
 ABOUT_UNITS: dict[str, Column] = {
-    "key": lambda record, snapshots, units: np.full(snapshots * units, record.key, dtype=object),
-    "variant": lambda record, snapshots, units: np.full(snapshots * units, record.variant, dtype=object),
-    "seed": lambda record, snapshots, units: np.full(snapshots * units, record.seed),
-    "unit": lambda record, snapshots, units: np.tile(np.arange(units), snapshots),
+    "key": lambda records, sizes: _repeated([each.key for each in records], sizes, object),
+    "variant": lambda records, sizes: _repeated([each.variant for each in records], sizes, object),
+    "seed": lambda records, sizes: _repeated([each.seed for each in records], sizes),
+    "unit": lambda records, sizes: np.concatenate([np.tile(np.arange(units), snapshots) for snapshots, units in sizes]),
     "step": _steps,
 }
 BEFORE = ("seed", "status", "verdict", "flags", "live_units", "units", "r2")

@@ -10,10 +10,11 @@ from scipy.special import ndtri
 
 from harness.diagnosis.explaining import explain
 from harness.diagnosis.informing import Shared, dependence_flags
+from harness.diagnosis.layer_rules import groups
 from harness.diagnosis.measuring import Table
 from harness.diagnosis.relating import Relations
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
-from harness.diagnosis.rules import Evidence, constant_units, dominated, groups, heavy
+from harness.diagnosis.rules import Evidence, constant_units, dominated, heavy
 from harness.diagnosis.thresholds import Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, LayerVerdict, OutputVerdict
 from harness.measures.intervals import clopper_pearson, wilson

@@ -11,13 +11,14 @@ from harness.diagnosis.assembling import Judged, assemble
 from harness.diagnosis.checking import yes_or_no
 from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.informing import share
+from harness.diagnosis.layer_rules import layer_verdicts, padded
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
 from harness.diagnosis.output import judge_outputs
 from harness.diagnosis.relating import comparable_units, relate
 from harness.diagnosis.reliability import reliability_table
 from harness.diagnosis.request import Request, checked
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis
-from harness.diagnosis.rules import Evidence, Structure, constant_units, layer_verdicts, unit_verdicts
+from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, Structure, constant_units, unit_places, unit_verdicts
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
 
@@ -96,14 +97,17 @@ def judge(request: Request) -> list[Diagnosis]:
         request.activations, request.references, tested, evidence.finite, constant, request.blocks, request.thresholds
     )
     evidence = _evidence(request, table, shared.smallest_p)
-    units = unit_verdicts(evidence, request.thresholds)
+    places = unit_places(evidence, request.thresholds)
+    units = UNIT_VERDICTS[places]
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])
     comparable = comparable_units(live, evidence.fired, evidence.rows, evidence.can_be_off, request.thresholds.few_rows)
     relations = relate(request.activations, live, comparable, request.thresholds)
     structure = Structure(
-        [each.links for each in relations], np.array([each.corrected for each in relations]), _dimension(request)
+        padded([each.links for each in relations]),
+        np.array([each.corrected for each in relations]),
+        _dimension(request),
     )
-    layers = layer_verdicts(units, evidence, structure, request.thresholds)
+    layers = layer_verdicts(places, evidence, structure, request.thresholds).tolist()
     outputs = _outputs(request, live)
     return assemble(
         Judged(

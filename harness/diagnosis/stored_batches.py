@@ -1,16 +1,39 @@
 """Stored members as the numbers that the rules look at, ready to be judged again under other thresholds."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.diagnosis.layer_rules import padded
 from harness.diagnosis.rules import Evidence, Structure
 
 Stored = Mapping[str, Any]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What of a diagnosis is judged again: the rest, kept for thousands of members, would fill the memory.
+
+    Args:
+        kind: activation, rows, units, target, and dimension of the inputs.
+        verdicts: of the units, as they are.
+        numbers: `[unit, number]`, in the order of `NUMBERS`; NaN where one is not known.
+        references: `[reference, number]`: the place of the unit, then `OF_REFERENCES`; NaN where one is not known.
+        links: as in the diagnosis. rank: the corrected participation ratio. output: what its verdict rests on.
+    """
+
+    kind: tuple[Any, ...]
+    verdicts: tuple[str, ...]
+    numbers: Array
+    references: Array
+    links: Array
+    rank: float
+    output: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -20,66 +43,76 @@ class Batch:
     evidence: Evidence
     structure: Structure
     outputs: list[dict[str, float] | None]
-    bimodal_margin: NDArray[np.float64]
+    bimodal_margin: Array
 
 
-def needed(stored: Stored) -> Stored:
-    """What of a diagnosis is judged again: the rest, kept for thousands of members, would fill the memory."""
-    units = [
-        {
-            **{name: unit[name] for name in OF_UNITS if name in unit},
-            "references": {
-                name: {key: each.get(key) for key in OF_REFERENCES} for name, each in unit["references"].items()
-            },
-        }
-        for unit in stored["units"]
-    ]
-    return {**{name: stored[name] for name in OF_LAYERS if name in stored}, "units": units}
+def needed(stored: Stored) -> Needed:
+    """What is judged again of a diagnosis, from `Diagnosis.to_dict()`."""
+    units, measures = stored["units"], stored["measures"]
+    shared = [(place, each) for place, unit in enumerate(units) for each in unit["references"].values()]
+    rank = measures.get("participation_ratio_corrected")
+    return Needed(
+        kind=(stored["activation"], stored["rows"], len(units), stored.get("target"), measures.get("dimension")),
+        verdicts=tuple(unit["verdict"] for unit in units),
+        numbers=rows_of([[unit.get(name) for name in NUMBERS] for unit in units], len(NUMBERS)),
+        references=rows_of([_reference(place, each) for place, each in shared], 1 + len(OF_REFERENCES)),
+        links=np.array(stored.get("links", ()), dtype=np.float64),
+        rank=np.inf if rank is None else rank,
+        output=_output(stored.get("output")),
+    )
 
 
-def batches(stored: list[Stored]) -> list[Batch]:
+def batches(members: Sequence[Needed]) -> list[Batch]:
     """Members of one kind together, in the order in which their kinds come."""
-    kinds: dict[tuple[Any, ...], list[Stored]] = defaultdict(list)
-    for each in stored:
-        dimension = each["measures"].get("dimension")
-        kinds[(each["activation"], each["rows"], len(each["units"]), each.get("target"), dimension)].append(each)
-    return [_batch(alike) for alike in kinds.values()]
+    kinds: dict[tuple[Any, ...], list[Needed]] = defaultdict(list)
+    for each in members:
+        kinds[each.kind].append(each)
+    return [_batch(kind, alike) for kind, alike in kinds.items()]
 
 
-def _batch(alike: list[Stored]) -> Batch:
-    first = alike[0]
-    verdicts = np.array([[unit["verdict"] for unit in each["units"]] for each in alike])
-    rank = _array([each["measures"].get("participation_ratio_corrected") for each in alike], np.inf)
+def rows_of(rows: Sequence[Any], width: int) -> Array:
+    """`[row, number]` of so many numbers a row, also where there is no row; None becomes NaN.
+
+    >>> rows_of([], 2).shape, rows_of([[1, None]], 2).tolist()
+    ((0, 2), [[1.0, nan]])
+    """
+    return np.array(rows, dtype=np.float64).reshape(len(rows), width)
+
+
+def _batch(kind: tuple[Any, ...], alike: Sequence[Needed]) -> Batch:
+    activation, rows, units, target, dimension = kind
+    verdicts = np.array([each.verdicts for each in alike]).reshape(len(alike), units)
+    numbers = np.array([each.numbers for each in alike])
     evidence = Evidence(
-        activation=first["activation"],
-        rows=first["rows"],
-        target=first.get("target"),
+        activation=activation,
+        rows=rows,
+        target=target,
         testable=~(verdicts == "not_testable").any(-1),
         finite=verdicts != "invalid",
-        p_adjusted=_units(alike, lambda unit: _smallest_p(unit), 1.0),
-        **{
-            name: _units(alike, lambda unit, key=key: unit.get(key), missing) for name, (key, missing) in STORED.items()
-        },
+        p_adjusted=_filled(_smallest_p(alike, units), 1.0),
+        **{name: _filled(numbers[..., NUMBERS.index(key)], missing) for name, (key, missing) in STORED.items()},
     )
-    links = [np.array(each.get("links", ()), dtype=np.float64) for each in alike]
-    dimension = first["measures"].get("dimension")
-    structure = Structure(links, rank, np.inf if dimension is None else dimension)
-    margin = _units(alike, lambda unit: unit.get("bimodal_margin"), np.inf)
-    return Batch(evidence, structure, [_output(each.get("output")) for each in alike], margin)
+    rank = _filled(np.array([each.rank for each in alike]), np.inf)
+    structure = Structure(padded([each.links for each in alike]), rank, np.inf if dimension is None else dimension)
+    margin = _filled(numbers[..., NUMBERS.index("bimodal_margin")], np.inf)
+    return Batch(evidence, structure, [each.output for each in alike], margin)
 
 
-def _units(alike: list[Stored], read: Any, missing: float) -> NDArray[Any]:
-    return _array([[read(unit) for unit in each["units"]] for each in alike], missing)
+def _filled(values: Array, missing: float) -> NDArray[Any]:
+    return np.where(np.isnan(values), missing, values)
 
 
-def _array(values: list[Any], missing: float) -> NDArray[np.float64]:
-    found = np.array(values, dtype=np.float64)
-    return np.where(np.isnan(found), missing, found)
+def _smallest_p(alike: Sequence[Needed], units: int) -> Array:
+    """`[member, unit]`: the smallest adjusted p over the references; NaN where none is known."""
+    found = np.full((len(alike), units), np.nan)
+    for member, each in enumerate(alike):
+        np.fmin.at(found[member], each.references[:, 0].astype(np.int64), each.references[:, P_ADJUSTED])
+    return found
 
 
-def _smallest_p(unit: Stored) -> float | None:
-    known = [each["p_adjusted"] for each in unit["references"].values() if each["p_adjusted"] is not None]
-    return min(known, default=None)
+def _reference(place: int, stored: Stored) -> list[Any]:
+    low, high = stored["interval"]
+    return [place, stored["p_adjusted"], low, high, stored.get("entropy"), stored.get("codes_entropy")]
 
 
 def _output(stored: Stored | None) -> dict[str, float] | None:
@@ -103,6 +136,6 @@ STORED: dict[str, tuple[str, float]] = {
     "high_end": ("high_end", 0.0),
     "reliability_high": ("reliability_bound", np.inf),
 }
-OF_LAYERS = ("activation", "rows", "target", "measures", "links", "output")
-OF_UNITS = {"verdict", "bimodal_margin", "kurtosis", "energy_share", "ablation", *(key for key, _ in STORED.values())}
-OF_REFERENCES = ("p_adjusted", "interval", "entropy", "codes_entropy")
+NUMBERS = (*(key for key, _ in STORED.values()), "bimodal_margin", "kurtosis", "energy_share", "ablation")
+OF_REFERENCES = ("p_adjusted", "low", "high", "entropy", "codes_entropy")
+P_ADJUSTED = 1

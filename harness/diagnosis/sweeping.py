@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.diagnosis.layer_rules import layer_verdicts
 from harness.diagnosis.results import Diagnosis
-from harness.diagnosis.rules import layer_verdicts, output_verdict, unit_verdicts
+from harness.diagnosis.rules import Places, output_verdict, unit_places
 from harness.diagnosis.stored_batches import Batch, Stored, batches, needed
 from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
@@ -82,8 +83,12 @@ def _influence(
 ) -> Influence:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
+    same = name not in OF_OUTPUTS
     moved = [
-        [_judged(_seen_at(batch, name, each), _with(thresholds, name, each)) for batch in members_alike]
+        [
+            _judged(_seen_at(batch, name, each), _with(thresholds, name, each), before.outputs if same else None)
+            for batch, before in zip(members_alike, now, strict=True)
+        ]
         for each in tried
     ]
     tallies = [_changes([each.layers for each in now], [each.layers for each in then]) for then in moved]
@@ -100,7 +105,7 @@ def _influence(
     )
 
 
-def _differ(moved: list[Verdicts], now: Verdicts) -> int:
+def _differ(moved: list[NDArray[Any]], now: NDArray[Any]) -> int:
     """How many differ somewhere from what they are now."""
     return int(np.any([then != now for then in moved], axis=0).sum())
 
@@ -121,10 +126,8 @@ def _with(thresholds: Thresholds, name: str, value: float) -> Thresholds:
 
 
 def _changes(now: list[Verdicts], then: list[Verdicts]) -> Counter[str]:
-    pairs = (
-        (old, new) for before, after in zip(now, then, strict=True) for old, new in zip(before, after, strict=True)
-    )
-    return Counter(f"{old} -> {new}" for old, new in pairs if old != new)
+    moved = [(before[before != after], after[before != after]) for before, after in zip(now, then, strict=True)]
+    return Counter(f"{old} -> {new}" for pair in moved for old, new in zip(*pair, strict=True))
 
 
 def _decade(name: str, value: float, points: int) -> list[float]:
@@ -143,20 +146,29 @@ def _decade(name: str, value: float, points: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts of a batch: of each member's layer and output in words, `[member]`, and of its units."""
+    """The verdicts of a batch.
+
+    Args:
+        layers: `[member]`, of its layer and its output, in words. outputs: `[member]`, what they say of the output.
+        units: `[member, unit]`, as places in the order of precedence.
+    """
 
     layers: Verdicts
-    units: Verdicts
+    outputs: Verdicts
+    units: Places
 
 
-def _judged(batch: Batch, thresholds: Thresholds) -> Judged:
-    units = unit_verdicts(batch.evidence, thresholds)
+def _judged(batch: Batch, thresholds: Thresholds, outputs: Verdicts | None = None) -> Judged:
+    """The batch under these thresholds; few of them say anything of outputs, whose verdicts may be given."""
+    units = unit_places(batch.evidence, thresholds)
     layers = layer_verdicts(units, batch.evidence, batch.structure, thresholds)
-    words = [
-        str(layer) if output is None else f"{layer}, output {output_verdict(output, thresholds)}"
-        for layer, output in zip(layers, batch.outputs, strict=True)
-    ]
-    return Judged(np.array(words, dtype=object), units)
+    said = _said(batch, thresholds) if outputs is None else outputs
+    return Judged(layers + said, said, units)
+
+
+def _said(batch: Batch, thresholds: Thresholds) -> Verdicts:
+    words = ["" if each is None else f", output {output_verdict(each, thresholds)}" for each in batch.outputs]
+    return np.array(words, dtype=object)
 
 
 SHARES = {
@@ -164,6 +176,8 @@ SHARES = {
     *("redundant_share", "dimensional_share", "mean_output_variance", "mean_output_r2", "dead_outputs"),
     *("heavy_energy", "delta_share", "delta_codes"),
 }
+
+OF_OUTPUTS = ("mean_output_variance", "mean_output_r2", "dead_outputs")
 
 SWEPT = (
     "range_epsilons",
@@ -179,7 +193,5 @@ SWEPT = (
     "redundant_share",
     "dimensional_share",
     "dimensional_rows",
-    "mean_output_variance",
-    "mean_output_r2",
-    "dead_outputs",
+    *OF_OUTPUTS,
 )

@@ -8,28 +8,30 @@ from numpy.typing import NDArray
 
 from harness.diagnosis.informing import dependence_flags, negligible_below
 from harness.diagnosis.rules import heavy
+from harness.diagnosis.stored_batches import NUMBERS, OF_REFERENCES, Needed, rows_of
 from harness.diagnosis.thresholds import Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
 
-Stored = Mapping[str, Any]
 Columns = Mapping[str, NDArray[Any]]
 
 
-def unit_numbers(diagnoses: Sequence[Stored]) -> Columns:
+def unit_numbers(members: Sequence[Needed]) -> Columns:
     """Of every unit that is judged and not constant, what its flags rest on; and of every reference of such a unit."""
-    units = [(each["rows"], unit) for each in diagnoses for unit in each["units"] if unit["verdict"] not in LEFT_OUT]
-    shared = [(place, each) for place, (_, unit) in enumerate(units) for each in unit["references"].values()]
-    found = {name: _array([unit.get(name) for _, unit in units]) for name in ("kurtosis", "energy_share", "ablation")}
-    found |= {
-        name: _array([each.get(name) for _, each in shared]) for name in ("entropy", "codes_entropy", "p_adjusted")
-    }
-    bounds = [each["interval"] for _, each in shared]
-    return found | {
-        "rows": _array([rows for rows, _ in units]),
-        "low": _array([low for low, _ in bounds]),
-        "high": _array([high for _, high in bounds]),
-        "unit": np.array([place for place, _ in shared], dtype=np.int64),
-    }
+    kept = np.array([verdict not in LEFT_OUT for each in members for verdict in each.verdicts], dtype=bool)
+    numbers = np.concatenate([rows_of([], len(NUMBERS)), *(each.numbers for each in members)])[kept]
+    found = {name: numbers[:, NUMBERS.index(name)] for name in ("kurtosis", "energy_share", "ablation")}
+    rows = np.array([each.kind[1] for each in members for _ in each.verdicts], dtype=np.float64)
+    return {**found, "rows": rows[kept], **_references(members, kept)}
+
+
+def _references(members: Sequence[Needed], kept: NDArray[np.bool_]) -> Columns:
+    """Of the references of the units that are kept: their numbers, and the place of the unit among those."""
+    numbers = np.concatenate([rows_of([], 1 + len(OF_REFERENCES)), *(each.references for each in members)])
+    first = np.cumsum([0, *(len(each.verdicts) for each in members)])[:-1]
+    owners = numbers[:, 0].astype(np.int64) + np.repeat(first, [len(each.references) for each in members])
+    shown = kept[owners]
+    found = {name: numbers[shown, place] for place, name in enumerate(OF_REFERENCES, start=1)}
+    return {**found, "unit": (np.cumsum(kept) - 1)[owners[shown]]}
 
 
 def units_flagged_otherwise(name: str, units: Columns, now: Thresholds, tried: Sequence[Thresholds]) -> int:
@@ -53,10 +55,6 @@ def _unused(units: Columns, thresholds: Thresholds) -> NDArray[Any]:
 def _dependence(units: Columns, thresholds: Thresholds) -> NDArray[Any]:
     delta = negligible_below(units["codes_entropy"], units["entropy"], thresholds)
     return dependence_flags(units["low"], units["high"], delta, units["p_adjusted"], thresholds.significance)
-
-
-def _array(values: Sequence[Any]) -> NDArray[np.float64]:
-    return np.array(values, dtype=np.float64)
 
 
 LEFT_OUT = {str(each) for each in CONSTANT | UNJUDGED}

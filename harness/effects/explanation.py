@@ -54,13 +54,10 @@ def explain(
         records: the members. audit: level of `penalty` -> what the audit found in it (`Finding.to_dict()`).
     """
     groups: dict[str, list[MemberRecord]] = {}
+    by_variant = len({record.variant for record in records}) <= MOST_VARIANTS
     for record in records:
-        groups.setdefault(_group(record, _by_variant(records)), []).append(record)
+        groups.setdefault(_group(record, by_variant), []).append(record)
     return [_paragraph(name, members, audit or {}) for name, members in groups.items()]
-
-
-def _by_variant(records: Sequence[MemberRecord]) -> bool:
-    return len({record.variant for record in records}) <= MOST_VARIANTS
 
 
 def _group(record: MemberRecord, by_variant: bool) -> str:

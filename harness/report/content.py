@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.diagnosis import sweep
+from harness.diagnosis.sweeping import Influence
 from harness.effects import Effects
 from harness.effects.outcomes import OUTCOMES
 from harness.report import facts
@@ -19,10 +19,13 @@ from harness.results import Results
 from harness.results.records import MemberRecord
 
 
-def content(results: Results, effects: Effects) -> dict[str, Any]:
-    """Every value that the templates show, by name."""
+def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> dict[str, Any]:
+    """Every value that the templates show, by name.
+
+    Args:
+        results, effects: what is reported. swept: how much the verdicts owe to the thresholds.
+    """
     records, manifest = results.records, results.manifest
-    swept = sweep(record.diagnosis for record in records)
     values: dict[str, Any] = {
         "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",
         "question": question(manifest, records),

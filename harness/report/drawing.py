@@ -28,12 +28,15 @@ class Margins:
 
 
 def load_libraries() -> None:
-    """Load what draws, which takes seconds: beside a training, say, instead of after it."""
+    """Load what draws and writes, which takes seconds: beside a training, say, instead of after it."""
     import jinja2  # noqa: F401
-    import matplotlib.figure  # noqa: F401
     import seaborn  # noqa: F401
+    from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
+
+    import harness.report.writing  # noqa: F401
 
 
+TITLE_HEIGHT = 1.0  # of the axes; where none is given it is worked out from the extent of every text
 RASTER_FROM = 1500
 """Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
 
@@ -119,6 +122,8 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
 
 def plain(axes: "Axes") -> None:
     """Axes with what is needed and no more."""
+    axes.set_title("", y=TITLE_HEIGHT)
+    axes.yaxis.set_label_coords(0, 0.5)  # there is none, and its place would be worked out from the texts
     axes.locator_params(nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=LINE, linewidth=0.6)

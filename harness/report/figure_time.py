@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import RASTER_FROM, Margins, Picture, Table, inline_svg, name_axes, safe, sheet
+from harness.report.drawing import (
+    RASTER_FROM,
+    TITLE_HEIGHT,
+    Margins,
+    Picture,
+    Table,
+    inline_svg,
+    name_axes,
+    safe,
+    sheet,
+)
 from harness.report.grouping import Groups, panels
 from harness.report.palette import LINE, in_order, look, outcome_of
 from harness.report.wording import DASH, number, plural, shortened
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+Curves = dict[str, list[Array]]
 COLUMNS = 2
 PANEL = (184.0, 110.0)
 DEATH_ROW = 38
@@ -28,10 +39,10 @@ def live_units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     groups = _with_history(records, "live_units")
     if not groups:
         return None
-    alt = f"Line plots of live units over the epochs, one line a member: {_ends(groups, 'live_units')}."
+    curves = _curves(groups, "live_units")
+    alt = f"Line plots of live units over the epochs, one line a member: {_ends(curves)}."
     svg = _lines(groups, "live_units", "live", alt, "live units")
-    title = _live_claim([record for members in groups.values() for record in members])
-    return Picture("live", title, alt, svg, _line_table(groups, "live_units"), ONE_LINE, _verdicts(groups))
+    return Picture("live", _live_claim(curves), alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
 
 
 def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> Picture | None:
@@ -40,11 +51,12 @@ def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") 
     groups = _with_history(records, name)
     if not groups:
         return loss_picture(records, "total") if term != "total" else None
-    alt = f"Line plots of the loss term {term} over the epochs, one line a member: {_ends(groups, name)}."
+    curves = _curves(groups, name)
+    alt = f"Line plots of the loss term {term} over the epochs, one line a member: {_ends(curves)}."
     short = f"loss-{sum(term.encode())}"
     svg = _lines(groups, name, short, alt, f"{term}, training mean", logarithmic=True)
-    title = f"The {term} loss falls in {_falling(groups, name)} members"
-    return Picture(short, title, alt, svg, _line_table(groups, name), ONE_LINE, _verdicts(groups))
+    title = f"The {term} loss falls in {_falling(curves)} members"
+    return Picture(short, title, alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
 
 
 def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
@@ -103,13 +115,13 @@ def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, titl
     """One line a member over the epochs, in the colour of its verdict at the end, which its last mark shows too."""
     for verdict in in_order(map(outcome_of, members)):
         curves = [
-            np.column_stack([record.history["epoch"], np.array(record.history[measure], dtype=float) + nudge])
+            np.column_stack([record.history.array("epoch"), record.history.array(measure) + nudge])
             for record, nudge in zip(members, _nudges(measure, len(members)), strict=True)
             if outcome_of(record) == verdict
         ]
         _draw_curves(axes, curves, verdict, len(members))
     axes.autoscale_view()
-    axes.set_title(safe(shortened(title, 30)), loc="left", fontsize=11)
+    axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
     return axes
 
 
@@ -157,7 +169,7 @@ def _logarithmic(axes: "Axes", low: float, high: float) -> None:
 
 
 def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, float]:
-    values = np.array([value for members in groups.values() for record in members for value in record.history[measure]])
+    values = np.concatenate(_every(_curves(groups, measure)))
     values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
@@ -170,45 +182,61 @@ def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, flo
 
 
 def _with_history(records: Sequence[MemberRecord], measure: str) -> Groups:
-    return panels([record for record in records if record.history.get(measure) and record.history.get("epoch")])
+    return panels([record for record in records if all(_has(record, name) for name in (measure, "epoch"))])
+
+
+def _has(record: MemberRecord, name: str) -> bool:
+    return name in record.history and record.history.array(name).size > 0
+
+
+def _curves(groups: Groups, measure: str) -> Curves:
+    """The values at each snapshot, of each member of each group."""
+    return {name: [record.history.array(measure) for record in members] for name, members in groups.items()}
+
+
+def _every(curves: Curves) -> list[Array]:
+    return [curve for alike in curves.values() for curve in alike]
 
 
 def _verdicts(groups: Groups) -> list[str]:
     return in_order(outcome_of(record) for members in groups.values() for record in members)
 
 
-def _live_claim(records: Sequence[MemberRecord]) -> str:
-    lower = sum(record.history["live_units"][-1] < record.history["live_units"][0] for record in records)
-    higher = sum(record.history["live_units"][-1] > record.history["live_units"][0] for record in records)
-    return f"Training lost live units in {lower} of {plural(len(records), 'member')}, won some in {higher}"
+def _live_claim(curves: Curves) -> str:
+    every = _every(curves)
+    lower, higher = (sum(bool(sign * each[-1] > sign * each[0]) for each in every) for sign in (-1, 1))
+    return f"Training lost live units in {lower} of {plural(len(every), 'member')}, won some in {higher}"
 
 
-def _falling(groups: Groups, name: str) -> str:
-    series = [record.history[name] for members in groups.values() for record in members]
-    return f"{sum(each[-1] < each[0] for each in series)} of {len(series)}"
+def _falling(curves: Curves) -> str:
+    every = _every(curves)
+    return f"{sum(bool(each[-1] < each[0]) for each in every)} of {len(every)}"
 
 
-def _ends(groups: Groups, measure: str) -> str:
+def _ends(curves: Curves) -> str:
     return "; ".join(
-        f"{name} from {number(_median(members, measure, 0), 2)} to {number(_median(members, measure, -1), 2)} (median)"
-        for name, members in list(groups.items())[:6]
+        f"{name} from {number(_median(alike, 0), 2)} to {number(_median(alike, -1), 2)} (median)"
+        for name, alike in list(curves.items())[:6]
     )
 
 
-def _median(members: Sequence[MemberRecord], measure: str, at: int) -> float:
-    values = np.array([record.history[measure][at] for record in members], dtype=float)
-    values = values[np.isfinite(values)]
+def _median(curves: Sequence[Array], at: int) -> float:
+    values = _known(curves, at)
     return float(np.median(values)) if values.size else float("nan")
 
 
-def _line_table(groups: Groups, measure: str) -> Table:
+def _known(curves: Sequence[Array], at: int) -> Array:
+    """The values at a snapshot that are numbers."""
+    values = np.array([curve[at] for curve in curves])
+    return values[np.isfinite(values)]
+
+
+def _line_table(curves: Curves) -> Table:
     rows = []
-    for name, members in groups.items():
-        last = np.array([record.history[measure][-1] for record in members], dtype=float)
-        last = last[np.isfinite(last)]
+    for name, alike in curves.items():
+        last = _known(alike, -1)
         ends = [number(float(last.min())), number(float(last.max()))] if last.size else [DASH, DASH]
-        middles = [number(_median(members, measure, at)) for at in (0, -1)]
-        rows.append([name, str(len(members)), *middles, *ends])
+        rows.append([name, str(len(alike)), *(number(_median(alike, at)) for at in (0, -1)), *ends])
     header = ["group", "members", "median at first", "median at the end", "least at the end", "most at the end"]
     return Table(header, rows)
 

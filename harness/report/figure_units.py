@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, name_axes, safe, sheet
+from harness.report.drawing import RASTER_FROM, TITLE_HEIGHT, Picture, Table, inline_svg, name_axes, safe, sheet
 from harness.report.grouping import panels
 from harness.report.palette import in_order, look, outcome_of
 from harness.report.wording import number, plural, shortened
@@ -56,7 +56,7 @@ def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "A
         )
     axes.set_xlim(-0.05, 1.05)
     axes.set_ylim(-0.05 * top, top)
-    axes.set_title(safe(shortened(title, 30)), loc="left", fontsize=11)
+    axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
     return axes
 
 

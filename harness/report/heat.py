@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import POINT, safe
+from harness.report.drawing import POINT, TITLE_HEIGHT, safe
 from harness.report.grouping import in_declared_order, variants
 from harness.report.wording import shortened
 from harness.results import Results
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
 MOST_ROWS = 800
 MOST_LABELS = 40  # a text takes as long to draw as a hundred rows
 WIDTH, LABELS, BAR = 860, 340, 60
+DENSITY = 1.5 * POINT
 
 
 def heat_maps(results: Results, folder: Path) -> list[Path]:
@@ -29,10 +31,13 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
     """
     records = in_declared_order(results.records, results.manifest.get("factors") or {})
     found = []
+    sheets: dict[object, Sheet] = {}
     for measure, title in MEASURES.items():
         rows, labels, steps = unit_histories(records, measure)
         if len(rows):
-            found.append(_write(rows, labels, steps, title, folder / f"heat_{measure}.png"))
+            alike = (rows.shape, tuple(labels), tuple(steps))
+            sheet = sheets.setdefault(alike, Sheet(labels, steps))
+            found.append(_write(sheet.pixels(rows, title), folder / f"heat_{measure}.png"))
     return found
 
 
@@ -42,11 +47,11 @@ def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array
     labels: list[str] = []
     steps: list[float] = []
     for name, members in variants(records).items():
-        usable = [each for each in members if each.unit_history.get(measure)]
+        usable = [each for each in members if measure in each.unit_history and len(each.unit_history.array(measure))]
         if not usable or len(rows) >= MOST_ROWS:
             continue
         steps = max(steps, list(usable[0].history.get("step", [])), key=len)
-        means = _over_seeds([np.array(each.unit_history[measure], dtype=float).T for each in usable])
+        means = _over_seeds([each.unit_history.array(measure).T for each in usable])
         rows += list(means)
         labels += [f"{shortened(name, 52)} u{unit}" for unit in range(len(means))]
     return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
@@ -63,19 +68,68 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
     axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
     axes.set_xlabel("step")
-    axes.set_title(f"{title}, mean over seeds", loc="left")
+    axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
     return axes
 
 
-def _write(rows: Array, labels: Sequence[str], steps: Sequence[float], title: str, path: Path) -> Path:
-    from matplotlib.figure import Figure
+class Sheet:
+    """A figure for all pictures that differ in values and title alone: its labels take longer to draw than the rest.
 
-    inner = min(max(10 * len(rows), 120), 2400)
-    height = inner + 80
-    figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=1.5 * POINT)
-    axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + BAR) / WIDTH, inner / height))
-    draw_heat(axes, rows, labels, steps, title)
-    figure.savefig(path, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    Args:
+        labels: of the rows. steps: of the columns.
+    """
+
+    def __init__(self, labels: Sequence[str], steps: Sequence[float]) -> None:
+        self.labels, self.steps = labels, steps
+        self._canvas: Any = None
+        self._edge: Pixels = np.empty(0, dtype=np.uint8)
+
+    def pixels(self, rows: Array, title: str) -> Pixels:
+        """The picture as `[row, column, colour]`; what it holds is drawn over when the next is asked for."""
+        if self._canvas is None:
+            self._draw(rows, title)
+        else:
+            self._redraw(rows, title)
+        self._canvas.draw()
+        pixels = np.asarray(self._canvas.buffer_rgba())
+        edge = pixels[:, : int(LABELS * DENSITY / POINT)]
+        if self._edge.size:
+            edge[:] = self._edge
+        self._edge = edge.copy()
+        return pixels
+
+    def _draw(self, rows: Array, title: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        inner = min(max(10 * len(rows), 120), 2400)
+        height = inner + 80
+        figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=DENSITY)
+        axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + BAR) / WIDTH, inner / height))
+        draw_heat(axes, rows, self.labels, self.steps, title)
+        self._canvas = FigureCanvasAgg(figure)  # not before: seaborn draws what can be drawn
+
+    def _redraw(self, rows: Array, title: str) -> None:
+        """Other values on the same axes; the labels of the rows are taken over as they were drawn."""
+        axes = self._canvas.figure.axes[0]
+        (mesh,) = axes.collections
+        mesh.set_array(np.ma.masked_invalid(rows))
+        mesh.set_clim(np.nanmin(rows), np.nanmax(rows))
+        mesh.colorbar.set_label(title)
+        axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
+        axes.tick_params(axis="y", labelleft=False)
+
+
+def heading(title: str) -> str:
+    """What stands above a picture."""
+    return f"{title}, mean over seeds"
+
+
+def _write(pixels: Pixels, path: Path) -> Path:
+    from matplotlib.image import imsave
+
+    unsigned: Any = {"Software": None}
+    imsave(path, pixels, format="png", dpi=DENSITY, metadata=unsigned, pil_kwargs={"compress_level": 3})
     return path
 
 

@@ -36,7 +36,8 @@ def visible(value: Any) -> Any:
     {'name': 'good�dab'}
     """
     if isinstance(value, str):
-        return CONTROL.sub("�", DIRECTIONS.sub("�", value))
+        plain = value.isascii() and value.isprintable()
+        return value if plain else CONTROL.sub("�", DIRECTIONS.sub("�", value))
     if isinstance(value, dict):
         return {visible(name): visible(each) for name, each in value.items()}
     return [visible(each) for each in value] if isinstance(value, list | tuple) else _fields(value)
@@ -76,12 +77,21 @@ def runs(marks: Sequence[Mark]) -> list[dict[str, str]]:
 
 
 def _fields(value: Any) -> Any:
-    """A dataclass with its texts made visible; anything else as it is."""
-    from dataclasses import fields, is_dataclass, replace
+    """A dataclass with its texts made visible; anything else, and what has nothing to hide, as it is."""
+    from dataclasses import replace
 
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    return replace(value, **{each.name: visible(getattr(value, each.name)) for each in fields(value)})
+    kind: type = type(value)
+    before = {name: getattr(value, name) for name in _names(kind)}
+    seen = {name: visible(each) for name, each in before.items()}
+    return value if seen == before else replace(value, **seen)
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass; none of any other type."""
+    from dataclasses import fields, is_dataclass
+
+    return tuple(each.name for each in fields(kind)) if is_dataclass(kind) else ()
 
 
 @cache

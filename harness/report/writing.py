@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.effects import Effects
 from harness.frames import members_frame, unit_history_frame, units_frame
+from harness.report.collecting import sparing
 from harness.report.content import content, counts
 from harness.report.grouping import in_declared_order
 from harness.report.heat import heat_maps
+from harness.report.reading import swept_and_shown
 from harness.report.rendering import markdown, page
 from harness.results import Results, write_json, write_whole
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@sparing()
 def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     """Write report.html, report.md, report.json, members.csv, units.parquet, and the units' histories as heat maps.
 
@@ -31,8 +34,9 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     ordered = in_declared_order(results.records, results.manifest.get("factors") or {})
-    results = Results(results.manifest, ordered, results.damaged)
-    values = content(results, effects)
+    swept, shown = swept_and_shown(ordered)
+    results = Results(results.manifest, shown, results.damaged)
+    values = content(results, effects, swept)
     write_whole(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_whole(folder / "units.parquet", _parquet(units_frame(results.records)))
     write_whole(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))

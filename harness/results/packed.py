@@ -106,6 +106,9 @@ class Series(Packed):
     def __getitem__(self, name: str) -> Any:
         return self.array(name).tolist()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._layout()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._layout())
 

@@ -52,11 +52,12 @@ def test_a_borderline_flag_moves_with_its_threshold_and_no_verdict_does(
 
 
 def test_a_stored_flag_is_the_one_that_the_sweep_finds_under_the_same_thresholds() -> None:
+    from harness.diagnosis.stored_batches import needed
     from harness.diagnosis.swept_flags import unit_numbers
 
     codes = [0.3 * normal(seed=seed) + normal(seed=seed + 9) for seed in range(3)]
     found = stored(*codes, activation="none", factors={"it": normal(units=1)[:, 0]}, labels=labels())
-    swept = FLAGS["delta_nats"](unit_numbers(found), Thresholds()).tolist()
+    swept = FLAGS["delta_nats"](unit_numbers([needed(each) for each in found]), Thresholds()).tolist()
     assert swept == [
         each["flag"] for member in found for unit in member["units"] for each in unit["references"].values()
     ]
@@ -126,12 +127,16 @@ def test_the_output_is_swept_with_the_layer() -> None:
 
 
 def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
-    from harness.diagnosis.stored_batches import batches
+    from harness.diagnosis.stored_batches import batches, needed
     from harness.diagnosis.sweeping import _judged
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)
-    again = [verdict for batch in batches(found) for verdict in _judged(batch, Thresholds()).layers]
+    again = [
+        verdict
+        for batch in batches([needed(each) for each in found])
+        for verdict in _judged(batch, Thresholds()).layers
+    ]
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 

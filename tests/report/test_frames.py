@@ -94,3 +94,25 @@ def test_a_measure_that_a_member_lacks_is_empty_for_it():
     one = MemberRecord("a", "v", {}, 0, unit_history={"live": [[1.0]], "mean": [[0.5]]})
     other = MemberRecord("b", "v", {}, 1, unit_history={"live": [[1.0]]})
     assert unit_history_frame([one, other])["mean"].isna().tolist() == [False, True]
+
+
+def test_members_of_different_lengths_and_widths_lie_row_by_row_as_their_lists_do():
+    records = [
+        MemberRecord("a", "v", {}, 3, history={"step": [0, 40, 80]}, unit_history={"mean": [[0.1, 0.2], [0.3, 0.4]]}),
+        MemberRecord("b", "w", {}, 4, unit_history={"mean": [[1.0], [2.0], [3.0]], "live": [[1.0], [0.0], [1.0]]}),
+        MemberRecord("c", "w", {}, 5),
+        MemberRecord("d", "w", {}, 6, history={"step": [7]}, unit_history={"live": [[1.0, 0.0, 1.0]]}),
+    ]
+    wanted = []
+    for record in records:
+        steps = record.history.get("step") or [0, 1, 2]
+        lists = dict(record.unit_history)
+        for place, row in enumerate(next(iter(lists.values()), [])):
+            for unit in range(len(row)):
+                known = {name: values[place][unit] for name, values in lists.items()}
+                about = [record.key, record.variant, record.seed, unit, float(steps[place])]
+                wanted.append([*about, known.get("mean"), known.get("live")])
+    frame = unit_history_frame(records)
+    assert list(frame.columns) == ["key", "variant", "seed", "unit", "step", "mean", "live"]
+    assert frame.astype(object).where(frame.notna(), None).values.tolist() == wanted
+    assert [str(frame[name].dtype) for name in ("seed", "unit", "step")] == ["int64", "int64", "float64"]

@@ -1,11 +1,14 @@
 """The units' histories as pictures: means over seeds, one row a unit, and nothing invented where nothing is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made import study, without_diagnosis
 
 from harness.report import heat_maps
-from harness.report.heat import unit_histories
+from harness.report.heat import Sheet, unit_histories
+from harness.results import Results
 from harness.results.records import MemberRecord
 
 
@@ -41,3 +44,37 @@ def test_a_picture_is_written_for_each_measure_that_is_there(tmp_path):
 
 def test_no_picture_is_written_of_members_that_failed(tmp_path):
     assert heat_maps(study(seeds=2, change=without_diagnosis), tmp_path) == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_picture_does_not_know_which_was_drawn_before_it(unknown):
+    random = np.random.default_rng(0)
+    one, other = random.uniform(0, 1, (6, 5)), 3 + 40 * random.uniform(0, 1, (6, 5))
+    other[2] = np.nan if unknown else other[2]
+    labels, steps = [f"penalty=$kl$ a rather long name u{unit}" for unit in range(6)], [0.0, 10.0, 20.0, 500.0, 9000.0]
+    sheet = Sheet(labels, steps)
+    pictures = [sheet.pixels(rows, title).copy() for rows, title in ((one, "share"), (other, "bits"), (one, "share"))]
+    alone = [Sheet(labels, steps).pixels(rows, title) for rows, title in ((one, "share"), (other, "bits"))]
+    assert np.array_equal(pictures[0], alone[0])
+    assert np.array_equal(pictures[1], alone[1])
+    assert np.array_equal(pictures[2], alone[0])
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_measures_of_other_units_get_labels_of_their_own(tmp_path):
+    step = {"step": [0, 9]}
+    both = {"activation_frequency": [[0.1, 0.2], [0.3, 0.4]], "entropy_bits": [[1.0, 2.0], [2.0, 3.0]]}
+    records = [
+        MemberRecord("a", "v", {}, 0, unit_history=both, history=step),
+        MemberRecord("b", "w", {}, 0, unit_history={"entropy_bits": [[0.5], [0.7]]}, history=step),
+    ]
+    assert len(unit_histories(records, "activation_frequency")[1]) == 2
+    assert unit_histories(records, "entropy_bits")[1] == ["v u0", "v u1", "w u0"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    for folder in (together, alone):
+        folder.mkdir()
+    heat_maps(Results({}, records), together)
+    only = [replace(each, unit_history={"entropy_bits": each.unit_history["entropy_bits"]}) for each in records]
+    heat_maps(Results({}, only), alone)
+    assert (together / "heat_entropy_bits.png").read_bytes() == (alone / "heat_entropy_bits.png").read_bytes()
