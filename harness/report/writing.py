@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.effects import Effects
 from harness.frames import members_frame, unit_history_frame, units_frame
-from harness.report.collecting import sparing
 from harness.report.content import content, counts
 from harness.report.grouping import in_declared_order
 from harness.report.heat import heat_maps
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@sparing()
 def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     """Write report.html, report.md, report.json, members.csv, units.parquet, and the units' histories as heat maps.
 
