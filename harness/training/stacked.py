@@ -164,8 +164,10 @@ class Stacked:
         chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
         draws = Draws(self.seeds, purpose, rows.dtype, rows.device)
         with torch.no_grad():
-            # of equal size: a few rows left over would be other kernels' work
-            return [self._look(part, draws, unit) for part in rows.tensor_split(-(-len(rows) // chunk))]
+            parts = [self._look(part, draws, unit) for part in _even_parts(rows, -(-len(rows) // chunk))]
+        if len(rows) % 2:
+            parts[-1] = {name: value if name == "scale" else value[..., :-1, :] for name, value in parts[-1].items()}
+        return parts
 
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:
@@ -211,6 +213,15 @@ class Stacked:
     def _flatten(self, gradients: Mapping[str, Tensor]) -> None:
         pieces = [gradients[name].reshape(len(self.seeds), -1) for name in self.parameters]
         torch.cat(pieces, dim=1, out=self._flat_gradients[:, : sum(piece.shape[1] for piece in pieces)])
+
+
+def _even_parts(rows: Tensor, count: int) -> list[Tensor]:
+    """Parts of about one size, since a few rows left over would be other kernels' work, and of an even number of rows.
+
+    An odd number, the last one twice: else the last numbers of eight members would be rounded alone.
+    """
+    even = torch.cat([rows, rows[-1:]]) if len(rows) % 2 else rows
+    return [pairs.flatten(0, 1) for pairs in even.unflatten(0, (-1, 2)).tensor_split(min(count, len(even) // 2))]
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:

@@ -15,6 +15,7 @@ from harness.remedies.anatomy import build
 from harness.training import stackability, tracing, train
 from harness.training.alone import LiveFeed
 from harness.training.randomness import Draws, generator
+from harness.training.stacked import Stacked
 
 TRAIN = {"epochs": 2, "batch_size": 70, "learning_rate": 2e-3}
 
@@ -126,6 +127,18 @@ def test_a_convolution_too_has_the_bits_of_any_other(split, members):
 
     case = harness.Case(build, lambda: split.train.inputs, losses, "1", train={**TRAIN, "epochs": 1})
     assert_filled_like_any_other(case, split, members)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 33, 51, 79, 199])
+def test_an_odd_number_of_rows_is_observed_with_the_bits_of_any_other_stack(forum, split, rows):
+    case = treat(replace(forum, train=TRAIN), {"penalty": "kl_sigmoid_bottleneck", "units": 3}, split)
+    rule = stackability(case, split.train.inputs).rule
+    eight, more = (Stacked([case] * size, range(size), rule, split.train.inputs) for size in (8, 16))
+    observed = 5 * split.train.inputs[:rows]
+    seen, wanted = eight.observe(observed), more.observe(observed)
+    assert seen.code.shape == (8, rows, 3)
+    assert torch.equal(seen.code, wanted.code[:8])
+    assert torch.equal(seen.reconstruction, wanted.reconstruction[:8])
 
 
 def assert_filled_like_any_other(case, split, members):
