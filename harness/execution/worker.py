@@ -4,7 +4,6 @@ Started as `python -m harness.execution.worker PARENT`, with the parent's proces
 no main guard. Whatever the author's code prints goes to standard error. When the parent is gone, so is the worker.
 """
 
-import gc
 import json
 import os
 import signal
@@ -27,7 +26,6 @@ def main() -> None:
     from harness.results import as_parquet
 
     torch.set_num_threads(1)
-    gc.freeze()  # what is loaded stays: looking through it for garbage would take longer than a snapshot
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin:
