@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
 from harness.measures.binning import binned_information, codes_of, contingency
+from harness.measures.blocks import block_groups, block_orders
 from harness.measures.comparing import MEASURED, Against, Units
-from harness.measures.permuting import block_groups, block_orders
 from harness.measures.pieces import pieces
 
 LEAST_NATS, LEAST_SHARE, LEAST_OF_CODES = 0.01, 0.01, 0.05

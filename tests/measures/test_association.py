@@ -16,7 +16,8 @@ from harness.measures.binning import (
     information_interval,
     pearson,
 )
-from harness.measures.permuting import block_orders, block_p, random_tables, table_p
+from harness.measures.blocks import block_orders
+from harness.measures.permuting import block_p, random_tables, table_p
 
 
 def test_p_is_pearsons_where_every_cell_expects_five_rows() -> None:
