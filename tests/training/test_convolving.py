@@ -77,6 +77,17 @@ def test_one_sample_and_no_bias_are_taken_as_torch_takes_them(own, dimensions):
     torch.testing.assert_close(own(inputs[0], weight), FUNCTIONS[dimensions, transposed](inputs[0], weight))
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_arguments_by_name_are_understood_and_windows_counted(transposed):
+    inputs, weight, _ = factors(2, transposed, 3, torch.float64)
+    function = FUNCTIONS[2, transposed]
+    with Convolutions() as seen:
+        found = function(input=inputs, weight=weight, stride=2)
+    torch.testing.assert_close(found, function(inputs, weight, stride=2))
+    # 4 samples; 4 x 5 windows on 3 channels, or one of 2 channels from each of 9 x 12 places
+    assert seen.picked == 4 * 9 * (2 * 9 * 12 if transposed else 3 * 4 * 5)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
