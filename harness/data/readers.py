@@ -120,7 +120,8 @@ def _parquet(file: Path, name: str | None) -> Any:
 def _columns(frame: Any) -> Any:
     words = [str(column) for column, kind in frame.dtypes.items() if getattr(kind, "kind", "O") not in "fiub"]
     if words:
-        raise HarnessError(f"numbers are wanted, and these columns hold something else: {', '.join(words[:5])}")
+        shown = ", ".join(" ".join(word.split())[:60] for word in words[:5])  # a stray quote makes a name of many lines
+        raise HarnessError(f"numbers are wanted, and these columns hold something else: {shown}")
     return frame.to_numpy()
 
 

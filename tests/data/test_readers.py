@@ -105,6 +105,13 @@ def test_columns_of_words_are_named(tmp_path):
         read_array(tmp_path / "a.csv")
 
 
+def test_a_column_whose_name_has_lines_is_named_in_one(tmp_path):
+    file = tmp_path / "codes.csv"
+    file.write_text('a,"b\nc\n1",d\n1,x,2\n')
+    with pytest.raises(HarnessError, match=r"these columns hold something else: b c 1$"):
+        read_array(file)
+
+
 def test_a_header_that_promises_more_than_the_file_holds_allocates_nothing(tmp_path):
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 100)})
