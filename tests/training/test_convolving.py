@@ -1,5 +1,7 @@
 """Convolutions as matrix products against torch's own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,12 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 import harness
+from harness.capture import observe
+from harness.remedies.anatomy import build
 from harness.training import stackability, tracing
+from harness.training.alone import Alone
 from harness.training.convolving import OWN, Convolutions, all_products, convolution, transposed_convolution
+from harness.training.optimisers import rule_of
 from harness.training.stacked import Stacked
 
 SIZES = {1: (11,), 2: (9, 12)}
@@ -215,3 +221,40 @@ def test_windows_that_leave_the_cache_stay_torchs_and_their_models_alone():
         train = {"epochs": 1, "batch_size": batch_size, "learning_rate": 1e-3}
         case = harness.Case(build, lambda: rows, losses, "0", train=train)
         assert stackability(case, rows).shares is shares
+
+
+@pytest.mark.parametrize(("bottleneck", "activation"), [("0", "elu"), ("3", "elu"), ("5", "none")])
+def test_a_bottleneck_among_convolutions_is_seen_as_in_the_model_itself(bottleneck, activation):
+    """What a convolution does inside, a padding or a view, is no part of the way from the bottleneck to its code."""
+    case, rows = small_case(nn.ELU, 22)
+    case = replace(case, bottleneck=bottleneck)
+    seen = Stacked([case] * 2, range(2), stackability(case, rows).rule, rows).observe(rows[:20])
+    for member in range(2):
+        with torch.no_grad():
+            wanted = observe(build(case, member, rows[:4]).eval(), rows[:20], bottleneck)
+        assert seen.activation == wanted.activation == activation
+        # float32: what is left is the order of additions
+        torch.testing.assert_close(seen.code[member], wanted.code, rtol=1e-4, atol=1e-6)
+
+
+def slopes_of(scalar, model):
+    return torch.autograd.grad(scalar, [model[0].weight, model[7].weight], create_graph=True)
+
+
+def test_a_loss_that_takes_gradients_inside_equals_a_plain_loop():
+    def losses(model, batch):
+        made = model(batch)
+        slopes = torch.cat([each.flatten() for each in slopes_of(made.square().mean(), model)])
+        return {"reconstruction": F.mse_loss(made, batch), "slope": slopes.square().mean()}
+
+    case, rows = small_case(nn.Sigmoid, 22)
+    case, rows = replace(case, losses=losses), rows.double()
+    stack, alone = Stacked([case] * 2, range(2), rule_of(case, case.model()), rows), Alone([case] * 2, [0, 1], rows)
+    for start in range(0, 110, 22):  # as a function, and then as a list
+        batch = rows[start : start + 22].expand(2, 22, 3, 7, 9)
+        for engine in (stack, alone):
+            engine.step(batch)
+    for member in range(2):
+        for name, value in alone.state_of(member).items():
+            # float64 over a few steps: what is left is the order of additions
+            torch.testing.assert_close(stack.state_of(member)[name], value, rtol=1e-6, atol=1e-9)
