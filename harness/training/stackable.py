@@ -77,7 +77,6 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
-    shares = _shares(case, model, rows)
     stepped = not plan or any(True for _ in model.buffers())
     sizes = _sizes(case, model, len(rows))
     if rule is None:
@@ -86,6 +85,7 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
         return Stackability(
             None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator"
         )
+    shares = _shares(case, model, rows)
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset(), stepped)
     if not failure:
@@ -103,11 +103,14 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
         return False
     if all(each.dim() <= 2 for each in parameters):
         return True
-    numbers = {name: float(case.numbers[name]) for name in case.loss_keywords()}
     with Convolutions() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
-        case.losses(model.to(rows.dtype), rows[:4], **numbers)
+        case.losses(model.to(rows.dtype), rows[:4], **_plain_numbers(case))
     return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])
+
+
+def _plain_numbers(case: Case) -> dict[str, float]:
+    return {name: float(case.numbers[name]) for name in case.loss_keywords()}
 
 
 def _sizes(case: Case, model: torch.nn.Module, rows: int) -> tuple[int, int]:
@@ -137,7 +140,7 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], steppe
 def _remembers(case: Case, rows: Tensor) -> bool:
     """Whether two evaluations of the loss leave something behind in Python: a counter, a list, a generator's state."""
     model = build(case, 0, rows[:4]).to(rows.dtype)
-    numbers = {name: float(case.numbers[name]) for name in case.loss_keywords()}
+    numbers = _plain_numbers(case)
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
