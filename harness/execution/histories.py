@@ -15,7 +15,7 @@ from harness.measures import (
     informations,
     is_constant,
     mean,
-    r2,
+    r2_of_parts,
     standard_deviation,
 )
 from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
@@ -61,8 +61,9 @@ class History:
         live = ~is_constant(code, dtype=torch.float32, scale=scale)
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
-        if seen.reconstruction is not None:
-            self._keep("r2", r2(seen.reconstruction[: self.members].cpu(), self.rows.inputs.flatten(1)))
+        if seen.made:
+            made = [part[: self.members].cpu() for part in seen.made]
+            self._keep("r2", r2_of_parts(made, self.rows.inputs.flatten(1)))
         self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed and not snapshot.last)
 
     def _keep_gradients(self, snapshot: Snapshot) -> None:
@@ -170,7 +171,12 @@ def _shared(unit: Any, reference: str) -> float:
 
 def few_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, evenly spread, always the same."""
-    return rows if len(rows) <= most else rows.take(torch.linspace(0, len(rows) - 1, most).long())
+    return rows if len(rows) <= most else rows.take(few_places(len(rows), most))
+
+
+def few_places(rows: int, most: int) -> Tensor:
+    """At most so many of so many places, evenly spread."""
+    return torch.linspace(0, rows - 1, min(rows, most)).long()
 
 
 def _since(alive: Tensor, steps: list[int]) -> int:

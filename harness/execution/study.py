@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.execution.histories import History, few_rows
+from harness.execution.histories import History, few_places, few_rows
 from harness.execution.spec import StackMember, StackSpec
 from harness.results.packed import Document, Series
 from harness.results.records import Level, MemberRecord
@@ -24,19 +24,36 @@ LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies 
 ABLATION_ROWS = 256
 
 
-def study(spec: StackSpec, progress: Callable[[int], None] | None = None) -> list[MemberRecord]:
+class Known:
+    """What is found out once of an experiment's case, for all stacks that one process trains of it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str | None, ...], Any] = {}
+
+    def once(self, find: Callable[[], Any], spec: StackSpec, *of: str) -> Any:
+        """What `find` finds, or found before of the same case and data."""
+        key = (str(spec.case), spec.data, *of)
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
+
+def study(
+    spec: StackSpec, progress: Callable[[int], None] | None = None, known: Known | None = None
+) -> list[MemberRecord]:
     """Train the members of a stack and judge each.
 
     Args:
         spec: who they are.
         progress: told how many member-steps were done since it was last told.
+        known: what earlier stacks of the same experiment found out.
 
     Returns:
         One record a member, in the order of `spec.members`. A remedy that finds no place, or a loss that raises, is
         a failed record with the reason, never an exception.
     """
     records: dict[str, MemberRecord] = {}
-    for batch in _programs(spec, records):
+    for batch in _programs(spec, records, known or Known()):
         try:
             found = _trained(batch, progress or (lambda steps: None))
         except Exception as error:  # the author's code may raise anything, and the other programs go on
@@ -56,10 +73,10 @@ class _Batch:
     first_seed: int
 
 
-def _programs(spec: StackSpec, records: dict[str, MemberRecord]) -> list[_Batch]:
+def _programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) -> list[_Batch]:
     """The members by program; those whose remedies find no place are put into `records` as failed."""
     groups: dict[str, list[tuple[StackMember, Case]]] = {}
-    split = split_of(_case(spec), spec.data)
+    split: Split = known.once(lambda: split_of(_case(spec), spec.data), spec)
     cases: dict[str, Case] = {}
     for member in spec.members:
         levels = json.dumps(dict(member.levels), sort_keys=True)
@@ -69,7 +86,7 @@ def _programs(spec: StackSpec, records: dict[str, MemberRecord]) -> list[_Batch]
             records[member.key] = _failed(member, error)
             continue
         groups.setdefault(_structure(member.levels, case), []).append((member, case))
-    return [batch for group in groups.values() for batch in _split_group(spec, group, split)]
+    return [batch for name, group in groups.items() for batch in _split_group(spec, name, group, split, known)]
 
 
 def treated(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
@@ -96,14 +113,20 @@ def _structure(levels: Mapping[str, Level], case: Case) -> str:
     )
 
 
-def _split_group(spec: StackSpec, group: list[tuple[StackMember, Case]], split: Split) -> list[_Batch]:
+def _split_group(
+    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, known: Known
+) -> list[_Batch]:
     """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
     members, cases = [member for member, _ in group], [case for _, case in group]
-    try:
-        rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-        stacking = stackability(cases[0], rows.train.inputs)
-    except Exception:
-        stacking, rows = Stackability(None, frozenset(), "it could not be tried"), split
+
+    def tried() -> tuple[Stackability, Split]:
+        try:
+            rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
+            return stackability(cases[0], rows.train.inputs), rows
+        except Exception:
+            return Stackability(None, frozenset(), "it could not be tried"), split
+
+    stacking, rows = known.once(tried, spec, structure)
     if stacking.rule is None:
         # a fresh case each: what one member's loss remembers is not the next one's business
         return [_Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed) for m in members]
@@ -153,29 +176,32 @@ def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float,
     held = few_rows(batch.split.evaluation, LARGEST_EVALUATION)
     rows = held.inputs.to(device)
     seen = snapshot.engine.observe(rows)
-    code, made = seen.code[:count].cpu(), seen.reconstruction
-    again = snapshot.engine.observe(rows, "second observation").code[:count].cpu()
+    code = seen.code[:count].cpu()
+    made = torch.cat([part[:count].cpu() for part in seen.made], dim=-2) if seen.made else None
+    again = code
+    if not snapshot.engine.repeats(rows):
+        again = snapshot.engine.observe(rows, "second observation").code[:count].cpu()
     diagnoses = diagnose(
         code,
         activation=seen.activation,
         labels=held.labels,
         factors=held.factors or None,
         inputs=held.inputs.flatten(1),
-        reconstruction=None if made is None else made[:count].cpu(),
+        reconstruction=made,
         target=_target(case),
         repeat=None if torch.equal(code, again) or not bool(code.isfinite().all()) else again,
         members=True,
         dtype=torch.float32,
         scale=None if seen.scale is None else seen.scale[:count].cpu(),
         normalised=seen.raw[:count].cpu(),
-        ablation=_ablation(snapshot, held, made is not None, device, count, code.shape[-1]),
+        ablation=_ablation(snapshot, held, made, device, code.shape[-1]),
         blocks=held.blocks,
         training_inputs=batch.split.train.inputs.flatten(1),
     )
     history.conclude(diagnoses)
     losses = history.final_losses(snapshot, batch.split.evaluation)
     return [
-        _record(batch, i, each, snapshot, history, told, losses, seconds, None if made is None else made[i].cpu(), held)
+        _record(batch, i, each, snapshot, history, told, losses, seconds, None if made is None else made[i], held)
         for i, (each, told) in enumerate(zip(diagnoses, history.by_member(), strict=True))
     ]
 
@@ -185,21 +211,19 @@ def _target(case: Case) -> float | None:
     return case.rho if case.target is not None or "rho" in names else None
 
 
-def _ablation(snapshot: Snapshot, held: Rows, decodes: bool, device: str, count: int, units: int) -> Tensor | None:
+def _ablation(snapshot: Snapshot, held: Rows, made: Tensor | None, device: str, units: int) -> Tensor | None:
     """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes and without a reconstruction."""
     from harness.measures import r2
 
-    if not decodes or units > LARGEST_ABLATION:
+    if made is None or units > LARGEST_ABLATION:
         return None
-    few = few_rows(held, ABLATION_ROWS).inputs
-    rows, truth = few.to(device), few.flatten(1)
-    whole = snapshot.engine.observe(rows).reconstruction
-    assert whole is not None
-    lost = []
+    index = few_places(len(held), ABLATION_ROWS)
+    rows, truth = held.inputs[index].to(device), held.inputs[index].flatten(1)
+    whole, lost = r2(made[:, index], truth), []
     for unit in range(units):
         without = snapshot.engine.ablated(rows, unit)
         assert without is not None
-        lost.append(r2(whole[:count].cpu(), truth) - r2(without[:count].cpu(), truth))
+        lost.append(whole - r2(without[: len(made)].cpu(), truth))
     return torch.stack(lost, dim=-1)
 
 
@@ -280,6 +304,3 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     from harness.training import batch_bounds
 
     return len(batch_bounds(rows, batch_size))
-
-
-Study = Callable[[StackSpec, Callable[[int], None] | None], Sequence[MemberRecord]]

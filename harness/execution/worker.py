@@ -22,14 +22,15 @@ def main() -> None:
     threading.Thread(target=_follow_the_parent, args=(int(sys.argv[1]),), daemon=True).start()
     import torch
 
-    from harness.execution.study import study
-    from harness.results import as_parquet
+    from harness.execution.study import Known, study
+    from harness.results import as_answer
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    known = Known()
     for line in sys.stdin:
-        records = as_parquet(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps})))
+        records = as_answer(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
         _answer(answers, {"bytes": len(records)}, records)
 
 

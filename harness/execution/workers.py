@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from harness.results import MemberRecord, from_parquet
+from harness.results import MemberRecord, of_answer
 
 Worker = subprocess.Popen[bytes]
 
@@ -50,4 +50,4 @@ def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
     if "steps" in said:
         return int(said["steps"])
     content = answers.read(said["bytes"])
-    return list(from_parquet(content)) if len(content) == said["bytes"] else None
+    return list(of_answer(content)) if len(content) == said["bytes"] else None

@@ -9,7 +9,7 @@ from harness.measures.arrays import Array
 from harness.measures.binning import codes_of, contingency, entropy_of, freedom, information_interval, pearson
 from harness.measures.blocks import BlockOrders
 from harness.measures.information import Reference
-from harness.measures.ordering import Ordering, ordering
+from harness.measures.ordering import Ordering, orderings
 from harness.measures.permuting import block_p, table_p
 
 SMALLEST_EXPECTED = 5.0
@@ -21,7 +21,7 @@ class Units:
     """Columns that vary `[unit, sample]`, as every reference wants them."""
 
     def __init__(self, columns: Array) -> None:
-        self.orderings = [ordering(each) for each in columns]
+        self.orderings = orderings(columns)
         self.codes = codes_of(columns)
 
     @cached_property

@@ -32,13 +32,14 @@ def near(columns: Sequence[Ordering], radius: Array) -> Index:
     if radius.shape[1] > LOOKED_UP_ROWS:
         return np.stack([within(each.scores, each.scores, wide) for each, wide in zip(columns, radius, strict=True)])
     centres = np.stack([each.scores for each in columns])
-    above, below = _places(centres + radius, np.less_equal), _places(centres - radius, np.less)
-    for column, most, least, centre, wide in zip(columns, above, below, centres, radius, strict=True):
-        if len(column.sizes) < len(column.order):
-            starts, ends = _runs(column)
-            most[:] = np.where(_tied(column, most) <= centre + wide, ends[most], starts[most])
-            least[:] = np.where(_tied(column, least) < centre - wide, ends[least], starts[least])
-    return above - below
+    highest, lowest = centres + radius, centres - radius
+    above, below = _places(highest, np.less_equal), _places(lowest, np.less)
+    if all(len(each.sizes) == len(each.order) for each in columns):
+        return above - below
+    runs = _runs(columns)
+    return _whole_runs(above, highest, np.less_equal, centres, runs) - _whole_runs(
+        below, lowest, np.less, centres, runs
+    )
 
 
 def _places(values: Array, comes_before: np.ufunc) -> Index:
@@ -52,13 +53,21 @@ def _places(values: Array, comes_before: np.ufunc) -> Index:
     return found
 
 
-def _runs(column: Ordering) -> tuple[Index, Index]:
+def _runs(columns: Sequence[Ordering]) -> tuple[Index, Index]:
     """For each place 0 to rows: where the run of ties that it cuts begins and ends; itself, where it cuts none."""
-    rows, ends = len(column.order), np.cumsum(column.sizes)
-    starts = np.append(np.repeat(ends - column.sizes, column.sizes), rows)
-    after = np.append(np.repeat(ends, column.sizes), rows)
-    return starts, np.where(starts == np.arange(rows + 1), starts, after)
+    rows, sizes = len(columns[0].order), np.concatenate([each.sizes for each in columns])
+    places, ends = np.arange(rows + 1), np.cumsum(sizes)
+    starts, after = (np.full((len(columns), rows + 1), rows) for _ in range(2))
+    before = np.arange(len(columns))[:, None] * rows  # runs are numbered through all columns
+    starts[:, :-1] = np.repeat(ends - sizes, sizes).reshape(-1, rows) - before
+    after[:, :-1] = np.repeat(ends, sizes).reshape(-1, rows) - before
+    return starts, np.where(starts == places, starts, after)
 
 
-def _tied(column: Ordering, places: Index) -> Array:
-    return column.scores[np.minimum(places, len(column.order) - 1)]
+def _whole_runs(
+    places: Index, values: Array, comes_before: np.ufunc, scores: Array, runs: tuple[Index, Index]
+) -> Index:
+    """The places, each moved to the end of the run of ties that it cuts where their score comes before the value."""
+    starts, ends = (np.take_along_axis(each, places, 1) for each in runs)
+    tied = np.take_along_axis(scores, np.minimum(places, scores.shape[1] - 1), 1)
+    return np.where(comes_before(tied, values), ends, starts)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,13 +50,14 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
 
 
 def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:
-    rows = cells.shape[-2]
-    ordered = cells.sort(dim=-2).values
-    starts = torch.ones_like(ordered, dtype=torch.bool)
-    starts[..., 1:, :] = ordered[..., 1:, :] != ordered[..., :-1, :]
-    index = starts.cumsum(dim=-2) - 1
-    counts = torch.zeros_like(ordered).scatter_add_(-2, index, torch.ones_like(ordered))
-    share = counts / rows
-    plain = -torch.special.xlogy(share, share).sum(dim=-2)
-    corrected = (plain + (starts.sum(dim=-2) - 1) / (2 * rows)) / math.log(2)
-    return torch.where(torch.isfinite(cells).all(dim=-2), corrected, torch.full_like(corrected, math.nan))
+    rows, columns = cells.shape[-2], cells.detach().cpu().mT.contiguous()
+    ordered = np.sort(columns.numpy(), axis=-1)  # one line a unit: several times as fast as across lines
+    starts = np.ones(ordered.shape, bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    counts = np.diff(np.flatnonzero(starts), append=starts.size)
+    logs = np.zeros(ordered.shape)
+    logs[starts] = counts * np.log(counts)
+    plain = math.log(rows) - logs.sum(-1) / rows
+    corrected = (plain + (starts.sum(-1) - 1) / (2 * rows)) / math.log(2)
+    finite = torch.isfinite(columns).all(dim=-1)
+    return torch.where(finite, torch.from_numpy(corrected), math.nan).to(cells.device)

@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.measures.arrays import reference_column, unit_columns
 from harness.measures.counting import near
 from harness.measures.neighbours import neighbour_distances
-from harness.measures.ordering import Ordering, digammas, ordering, run_lengths, within
+from harness.measures.ordering import Ordering, digammas, ordering, orderings, run_lengths, within
 from harness.measures.pieces import pieces
 
 Array = NDArray[np.float64]
@@ -71,7 +71,7 @@ def _by_pieces(columns: Array, against: "Mapping[str, Reference]") -> dict[str, 
     """Nats of columns that vary `[unit, sample]`, some units at a time."""
     parts: dict[str, list[Array]] = {name: [np.zeros(0)] for name in against}
     for piece in pieces(columns.shape[::-1]) if len(columns) else ():
-        units = [ordering(each) for each in columns[piece]]
+        units = orderings(columns[piece])
         for name, reference in against.items():
             parts[name].append(reference.information(units))
     return {name: np.concatenate(each) for name, each in parts.items()}

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from harness.measures.ordering import Ordering
+from harness.measures.ordering import NUMBERS_AT_ONCE, Ordering
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Index = NDArray[np.int64]
 SHIFTED_ROWS = 4096  # up to here shifts beat a tree
-NUMBERS_AT_ONCE = 65536  # of one array, so that a line stays in cache
 SHIFTS = 12  # between looks at what is decided
 LEFT_OVER = 4  # rows a unit: so few are compared with all others in the time of a dozen more shifts
 
@@ -45,6 +43,8 @@ def neighbour_distances(units: Sequence[Ordering], factor: Ordering, neighbours:
 
 
 def _by_tree(unit: Ordering, factor: Ordering, neighbours: int) -> Array:
+    from scipy.spatial import cKDTree
+
     # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
     joint = np.stack([unit.scores, factor.restored(factor.scores)[unit.order]], axis=1)
     points = joint

@@ -10,6 +10,7 @@ from scipy.special import digamma, ndtri
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+NUMBERS_AT_ONCE = 65536  # of one array, so that several stay in cache
 GRID = 1 << 21  # steps of a normal score in one standard deviation
 
 
@@ -47,24 +48,33 @@ def ordering(values: NDArray[Any]) -> Ordering:
 
     Source: van der Waerden 1952; ties share the average of their ranks.
     """
-    order = _order(values)
-    ordered = values[order]
-    steps = ordered[1:] != ordered[:-1]
-    if steps.all():
-        return Ordering(order, np.ones(len(values), np.int64), normal_scores(len(values)))
-    sizes = run_lengths(steps)
-    # the middle rank of a run, doubled: the runs before it twice, its own size, and 1
-    doubled = 2 * np.cumsum(sizes) - sizes + 1
-    return Ordering(order, sizes, np.repeat(_normal_quantiles(len(values))[doubled], sizes))
+    return orderings(values[None])[0]
 
 
-def _order(values: NDArray[Any]) -> Index:
-    """Rows by rising value; where one value, the lowest, fills half of the rows only the others are sorted."""
-    lowest = values == values.min()
-    if 2 * np.count_nonzero(lowest) < len(values):
-        return np.argsort(values)
-    others = np.flatnonzero(~lowest)
-    return np.concatenate([np.flatnonzero(lowest), others[np.argsort(values[others])]])
+def orderings(columns: NDArray[Any]) -> list[Ordering]:
+    """The ordering of each column of `[column, sample]`, many at once.
+
+    >>> [each.sizes.tolist() for each in orderings(np.array([[3.0, 1.0, 2.0], [5.0, 0.0, 5.0]]))]
+    [[1, 1, 1], [1, 2]]
+    """
+    step = max(1, NUMBERS_AT_ONCE // columns.shape[1])
+    return [each for start in range(0, len(columns), step) for each in _orderings(columns[start : start + step])]
+
+
+def _orderings(columns: NDArray[Any]) -> list[Ordering]:
+    rows, order = columns.shape[1], np.argsort(columns, axis=1)
+    ordered = np.take_along_axis(columns, order, 1)
+    starts = np.ones(columns.shape, bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    if starts.all():
+        return [Ordering(each, np.ones(rows, np.int64), normal_scores(rows)) for each in order]
+    places = np.flatnonzero(starts)
+    sizes = np.diff(places, append=starts.size)
+    # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
+    doubled = 2 * (places % rows) + sizes + 1
+    scores = np.repeat(_normal_quantiles(rows)[doubled], sizes).reshape(columns.shape)
+    by_column = np.split(sizes, np.cumsum(starts.sum(1))[:-1])
+    return [Ordering(*each) for each in zip(order, by_column, scores, strict=True)]
 
 
 def run_lengths(steps: NDArray[np.bool_]) -> Index:

@@ -1,5 +1,7 @@
 """How much of the data a reconstruction holds, beside what principal components would. `[*member, sample, feature]`."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
@@ -24,8 +26,18 @@ def r2(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> 
     >>> r2(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [2.0]])).item()
     0.5
     """
+    return r2_of_parts([reconstruction], inputs)
+
+
+def r2_of_parts(parts: Sequence[Rows], inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
+    """`r2` of a reconstruction that comes some rows after the others, while each part is still in the cache.
+
+    >>> r2_of_parts([torch.tensor([[1.0]]), torch.tensor([[2.0]])], torch.tensor([[0.0], [2.0]])).item()
+    0.5
+    """
     data = inputs.double()
-    missed = _squares_apart(reconstruction, data.expand(reconstruction.shape))
+    beside = data.split([part.shape[-2] for part in parts], dim=-2)
+    missed = sum(_squares_apart(part, rows.expand(part.shape)) for part, rows in zip(parts, beside, strict=True))
     return 1 - missed / _or_nan(_scatter(data))
 
 

@@ -4,13 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.results.answers import as_answer, of_answer
     from harness.results.files import slug, write_json, write_whole
     from harness.results.keys import RESULTS_FORMAT, case_fingerprint, member_key
     from harness.results.records import COLLAPSED, MemberRecord
     from harness.results.store import (
         Results,
-        as_parquet,
-        from_parquet,
         read_records,
         read_results,
         write_manifest,
@@ -22,10 +21,10 @@ __all__ = [
     "RESULTS_FORMAT",
     "MemberRecord",
     "Results",
-    "as_parquet",
+    "as_answer",
     "case_fingerprint",
-    "from_parquet",
     "member_key",
+    "of_answer",
     "read_records",
     "read_results",
     "slug",
@@ -36,10 +35,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(("as_answer", "of_answer"), "answers"),
     **dict.fromkeys(("slug", "write_json", "write_whole"), "files"),
     **dict.fromkeys(("RESULTS_FORMAT", "case_fingerprint", "member_key"), "keys"),
     **dict.fromkeys(("COLLAPSED", "MemberRecord"), "records"),
-    **dict.fromkeys(("Results", "as_parquet", "from_parquet", "read_records", "read_results"), "store"),
+    **dict.fromkeys(("Results", "read_records", "read_results"), "store"),
     **dict.fromkeys(("write_manifest", "write_stack"), "store"),
 }
 

@@ -59,6 +59,15 @@ class Document(Packed):
         """These values, packed."""
         return values if isinstance(values, cls) else cls(json.dumps(dict(values)))
 
+    @classmethod
+    def of_bytes(cls, content: bytes) -> "Document":
+        """What `to_bytes` gave."""
+        return cls(content.decode())
+
+    def to_bytes(self) -> bytes:
+        """The content as bytes."""
+        return bytes(self.content.encode())
+
     def plain(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.content)
         return found
@@ -93,6 +102,15 @@ class Series(Packed):
         arrays = {name: np.asarray(each, dtype=np.float64) for name, each in values.items()}
         head = json.dumps({name: each.shape for name, each in arrays.items()}).encode()
         return cls(head + b"\n" + b"".join(each.tobytes() for each in arrays.values()))
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> "Series":
+        """What `to_bytes` gave."""
+        return cls(content)
+
+    def to_bytes(self) -> bytes:
+        """The content, which is bytes."""
+        return bytes(self.content)
 
     def array(self, name: str) -> NDArray[np.float64]:
         """One of them, without a copy."""

@@ -74,4 +74,10 @@ class MemberRecord:
         return {name: value.plain() if isinstance(value, Packed) else value for name, value in found.items()}
 
 
+PACKED_FIELDS: dict[str, type[Document] | type[Series]] = {
+    "diagnosis": Document,
+    "examples": Document,
+    "history": Series,
+    "unit_history": Series,
+}
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})

@@ -14,16 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.results.files import checksum, write_json, write_whole
-from harness.results.packed import Document, Series
-from harness.results.records import MemberRecord
+from harness.results.records import PACKED_FIELDS, MemberRecord
 
 JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at")
-PACKED_FIELDS: dict[str, type[Document] | type[Series]] = {
-    "diagnosis": Document,
-    "examples": Document,
-    "history": Series,
-    "unit_history": Series,
-}
 PLAIN_FIELDS = (
     *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
     *("seconds", "logged_at"),

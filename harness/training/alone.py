@@ -51,6 +51,10 @@ class Alone:
             [{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation
         )
 
+    def repeats(self, rows: Tensor) -> bool:
+        """Whether observing these rows once more could only give the same numbers: not known of plain code."""
+        return False
+
     def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
         made = [member.observe(rows, "observation", unit).get("reconstruction") for member in self.members]

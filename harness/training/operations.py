@@ -39,6 +39,11 @@ class OperationList:
         self._run: Run = graph.forward
         self._nesting = with_tensors(result, repeat(torch.empty(0)))  # its tensors need not be kept
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the operations leave every tensor that they reach as it was."""
+        return not self._inputs and not self._reached
+
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """The results, nested as the function nested them."""
         return self._by(self._run, inputs)

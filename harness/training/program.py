@@ -26,7 +26,7 @@ class Seen:
         code: the activation in use, `[member, sample, unit]`.
         preactivation: what entered it, the same shape.
         raw: the module's output before any normalisation, the same shape.
-        reconstruction: `[member, sample, feature]`, or None.
+        made: the reconstruction, `[member, sample, feature]` of some of the rows after the other; empty without one.
         scale: size of the sums that made each unit, `[member, unit]`, or None where the weights are not at hand.
         activation: its name.
     """
@@ -34,9 +34,14 @@ class Seen:
     code: Tensor
     preactivation: Tensor
     raw: Tensor
-    reconstruction: Tensor | None
+    made: tuple[Tensor, ...]
     scale: Tensor | None
     activation: str
+
+    @property
+    def reconstruction(self) -> Tensor | None:
+        """The reconstruction as one tensor, put together each time it is asked for: most of what is seen is this."""
+        return torch.cat(self.made, dim=-2) if self.made else None
 
 
 class Program(nn.Module):

@@ -65,6 +65,9 @@ class Stacked:
         self._observations: dict[int | None, Traced] = {}
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         self._evaluate = Traced(self._evaluation)
+        self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
+        self._sizes = Traced(self._gradient_sizes)
+        self._raw_shapes: dict[torch.Size, torch.Size] = {}
         rates = [
             rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
         ]
@@ -97,6 +100,12 @@ class Stacked:
         parts = self._see(rows, purpose)
         return joined(parts, self.program.activation)
 
+    def repeats(self, rows: Tensor) -> bool:
+        """Whether observing these rows, which were observed, once more could only give the same numbers."""
+        look = self._observations.get(None)
+        parts = self._parts(rows)
+        return look is not None and all(look.is_pure(p.shape) and not self._sites_of_looking(p) for p in parts)
+
     def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
         parts = self._see(rows, "observation", unit, whole=True)
@@ -105,9 +114,8 @@ class Stacked:
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
         self.program.eval()
-        norms = vmap(self._norms, in_dims=(0, 0, 0, {name: _axis(value) for name, value in self.numbers.items()}, 0))
         draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
-        return norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
+        return self._sizes((batch.shape, batch.stride()), batch, draws)
 
     def state_of(self, member: int) -> State:
         """A member's parameters and buffers under the names of its model."""
@@ -123,9 +131,16 @@ class Stacked:
                 self.buffers[name].copy_(value.detach())
         return totals.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def _norms(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> dict[str, Tensor]:
+    def _gradient_sizes(self, batch: Tensor, draws: Mapping[str, Tensor]) -> State:
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        norms: State = self._norms(self.parameters, buffers, batch, self.numbers, draws)
+        return norms
+
+    def _norms_of_one(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> State:
         module = self.program.model.get_submodule(self.program.case.bottleneck)
-        shape = self._raw_shape(parameters, buffers, batch, numbers, draws, module)
+        if batch.shape not in self._raw_shapes:
+            self._raw_shapes[batch.shape] = self._raw_shape(parameters, buffers, batch, numbers, draws, module)
+        shape = self._raw_shapes[batch.shape]
 
         def terms_at(nudge: Tensor) -> State:
             # every call of the module gets the same nudge: its gradient is the sum over the calls
@@ -161,13 +176,16 @@ class Stacked:
 
     def _see(self, rows: Tensor, purpose: str, unit: int | None = None, whole: bool = False) -> list[State]:
         self.program.eval()
-        chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
         draws = Draws(self.seeds, purpose, rows.dtype, rows.device)
         with torch.no_grad():
-            parts = [self._look(part, draws, unit) for part in _even_parts(rows, -(-len(rows) // chunk))]
+            parts = [self._look(part, draws, unit) for part in self._parts(rows, whole)]
         if len(rows) % 2:
             parts[-1] = {name: value if name == "scale" else value[..., :-1, :] for name, value in parts[-1].items()}
         return parts
+
+    def _parts(self, rows: Tensor, whole: bool = False) -> list[Tensor]:
+        chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
+        return _even_parts(rows, -(-len(rows) // chunk))
 
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:
@@ -226,9 +244,10 @@ def _even_parts(rows: Tensor, count: int) -> list[Tensor]:
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
     """Chunks of rows put together again; the scale is their mean."""
-    whole = {name: torch.cat([part[name] for part in parts], dim=-2) for name in parts[0] if name != "scale"}
+    code, before, raw = (torch.cat([part[name] for part in parts], dim=-2) for name in ("code", "preactivation", "raw"))
+    made = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
     scale = torch.stack([part["scale"] for part in parts]).mean(dim=0) if "scale" in parts[0] else None
-    return Seen(whole["code"], whole["preactivation"], whole["raw"], whole.get("reconstruction"), scale, activation)
+    return Seen(code, before, raw, made, scale, activation)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[Site]:
@@ -239,10 +258,6 @@ def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) ->
     for name, value in program.named_buffers():
         value.data.copy_(kept[name])
     return feed.sites
-
-
-def _axis(value: Any) -> int | None:
-    return 0 if isinstance(value, Tensor) else None
 
 
 def _first(value: Any) -> Any:

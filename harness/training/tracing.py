@@ -48,6 +48,11 @@ class Traced:
             return result
         return operations.compile(inputs) if calls == COMPILED_AT else operations(inputs)
 
+    def is_pure(self, key: Any) -> bool:
+        """Whether a list that has proved itself is all there is: the same arguments then give the same numbers."""
+        operations = self._lists.get(key)
+        return self._calls.get(key, 0) > 2 and operations is not None and operations.changes_nothing
+
     def _noted(self, key: Any, arguments: tuple[Any, ...]) -> Any:
         with Recorder() as recorder:
             result = self.function(*arguments)

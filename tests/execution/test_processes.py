@@ -12,7 +12,7 @@ from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
 from harness.execution.study import study
 from harness.execution.worker import _answer
 from harness.execution.workers import next_answer, waiting_workers
-from harness.results import as_parquet
+from harness.results import as_answer
 
 CASE = """
 import os, torch
@@ -79,7 +79,7 @@ def test_what_the_authors_code_writes_to_the_terminal_does_not_disturb_the_answe
 
 def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
     records, answer = study(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
-    content = as_parquet(records)
+    content = as_answer(records)
     _answer(answer, {"bytes": len(content)}, content)
     assert next_answer(io.BytesIO(answer.getvalue())) == records
     for length in range(len(answer.getvalue())):
