@@ -11,11 +11,12 @@ from harness.measures import (
     activation_frequency,
     effective_rank,
     entropy_bits,
+    explained,
     has_off_state,
     informations,
     is_constant,
     mean,
-    r2_of_parts,
+    missed_squares,
     standard_deviation,
 )
 from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
@@ -48,7 +49,7 @@ class History:
 
     def add(self, snapshot: Snapshot) -> None:
         """Measure one snapshot."""
-        seen = snapshot.engine.observe(self.inputs)
+        seen = snapshot.engine.observe(self.inputs, keep=self._missed)
         code = seen.code[: self.members].cpu()
         scale = None if seen.scale is None else seen.scale[: self.members].cpu()
         self._keep("step", torch.full((self.members,), float(snapshot.step)))
@@ -62,9 +63,12 @@ class History:
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
         if seen.made:
-            made = [part[: self.members].cpu() for part in seen.made]
-            self._keep("r2", r2_of_parts(made, self.rows.inputs.flatten(1)))
+            self._keep("r2", explained(sum(seen.made[1:], start=seen.made[0]), self.rows.inputs.flatten(1)))
         self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed and not snapshot.last)
+
+    def _missed(self, made: Tensor, rows: Tensor) -> Tensor:
+        """What is kept of each part of the reconstruction: it is large, and soon out of the cache."""
+        return missed_squares(made, rows.flatten(1))[: self.members].cpu()
 
     def _keep_gradients(self, snapshot: Snapshot) -> None:
         """NaN at the snapshots at which they are not looked at."""

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from harness.measures.rank import effective_rank as effective_rank
     from harness.measures.rank import participation_ratio as participation_ratio
     from harness.measures.reconstruction import constant_features as constant_features
+    from harness.measures.reconstruction import explained as explained
+    from harness.measures.reconstruction import missed_squares as missed_squares
     from harness.measures.reconstruction import pca_r2 as pca_r2
     from harness.measures.reconstruction import r2 as r2
-    from harness.measures.reconstruction import r2_of_parts as r2_of_parts
     from harness.measures.reconstruction import variance_ratio as variance_ratio
 
 
@@ -107,5 +108,7 @@ _HOMES = {
     "mutual_information": "information",
     **dict.fromkeys(("clopper_pearson", "wilson"), "intervals"),
     "correct_participation": "rank",
-    **dict.fromkeys(("constant_features", "pca_r2", "r2", "r2_of_parts", "variance_ratio"), "reconstruction"),
+    **dict.fromkeys(
+        ("constant_features", "explained", "missed_squares", "pca_r2", "r2", "variance_ratio"), "reconstruction"
+    ),
 }

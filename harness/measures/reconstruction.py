@@ -1,7 +1,5 @@
 """How much of the data a reconstruction holds, beside what principal components would. `[*member, sample, feature]`."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
@@ -26,26 +24,25 @@ def r2(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> 
     >>> r2(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [2.0]])).item()
     0.5
     """
-    return r2_of_parts([reconstruction], inputs)
+    return explained(missed_squares(reconstruction, inputs), inputs)
 
 
-def r2_of_parts(parts: Sequence[Rows], inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
-    """`r2` of a reconstruction that comes some rows after the others, while each part is still in the cache.
+def missed_squares(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
+    """Squared differences, summed over rows and features, `[*member]`; float64. Those of parts of the rows add up.
 
-    >>> r2_of_parts([torch.tensor([[1.0]]), torch.tensor([[2.0]])], torch.tensor([[0.0], [2.0]])).item()
-    0.5
+    >>> missed_squares(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])).item()
+    5.0
     """
-    data = inputs.double()
-    beside = data.split([part.shape[-2] for part in parts], dim=-2)
-    missed = sum(_squares_apart(part, rows.expand(part.shape)) for part, rows in zip(parts, beside, strict=True))
-    return 1 - missed / _or_nan(_scatter(data))
+    return (reconstruction.double() - inputs.double()).flatten(-2).square_().sum(dim=-1)
 
 
-def _squares_apart(one: Rows, other: Rows) -> PerMember:
-    """Summed squares of the differences; a member at a time, since the float64 copies of many leave the cache."""
-    if one.dim() > 2:
-        return torch.stack([_squares_apart(*each) for each in zip(one, other, strict=True)])
-    return (one.double() - other).square().sum()
+def explained(missed: PerMember, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
+    """The `r2` of what misses so much of these inputs.
+
+    >>> explained(torch.tensor(0.5), torch.tensor([[0.0], [2.0]])).item()
+    0.75
+    """
+    return 1 - missed / _or_nan(_scatter(inputs.double()))
 
 
 def variance_ratio(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:

@@ -15,7 +15,7 @@ from harness.case import Case, set_seed
 from harness.remedies.anatomy import build
 from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site, generator
-from harness.training.stacked import joined
+from harness.training.stacked import Keep, joined, whole
 
 
 class Alone:
@@ -43,13 +43,19 @@ class Alone:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
 
-    def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
+    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep = whole) -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
+
+        Args:
+            rows: seen at once. purpose: of the random numbers.
+            keep: what is kept of the reconstruction, given that and its rows.
+        """
         parts = [member.observe(rows, purpose) for member in self.members]
         names = set.intersection(*(set(part) for part in parts))
-        return joined(
-            [{name: torch.stack([part[name] for part in parts]) for name in names}], self.members[0].activation
-        )
+        seen = {name: torch.stack([part[name] for part in parts]) for name in names}
+        if "reconstruction" in seen:
+            seen["reconstruction"] = keep(seen["reconstruction"], rows)
+        return joined([seen], self.members[0].activation)
 
     def repeats(self, rows: Tensor) -> bool:
         """Whether observing these rows once more could only give the same numbers: not known of plain code."""

@@ -26,7 +26,8 @@ class Seen:
         code: the activation in use, `[member, sample, unit]`.
         preactivation: what entered it, the same shape.
         raw: the module's output before any normalisation, the same shape.
-        made: the reconstruction, `[member, sample, feature]` of some of the rows after the other; empty without one.
+        made: the reconstruction, `[member, sample, feature]` of some rows after the others, or what was kept of each
+            part; empty without one.
         scale: size of the sums that made each unit, `[member, unit]`, or None where the weights are not at hand.
         activation: its name.
     """
@@ -40,7 +41,7 @@ class Seen:
 
     @property
     def reconstruction(self) -> Tensor | None:
-        """The reconstruction as one tensor, put together each time it is asked for: most of what is seen is this."""
+        """The reconstruction as one tensor, put together each time it is asked for; None without one."""
         return torch.cat(self.made, dim=-2) if self.made else None
 
 

@@ -1,6 +1,6 @@
 """Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,13 @@ OBSERVED_AT_ONCE = 1 << 13
 # a member's parameters fill whole vector registers: the few numbers past the last full register go through another
 # instruction, with another rounding, and which numbers those are would depend on who shares the stack
 ALIGNED_TO = 64
+
+Keep = Callable[[Tensor, Tensor], Tensor]
+
+
+def whole(reconstruction: Tensor, rows: Tensor) -> Tensor:
+    """All of a part of the reconstruction is kept."""
+    return reconstruction
 
 
 class Stacked:
@@ -94,10 +101,14 @@ class Stacked:
         self.program.eval()
         return self._evaluated(batch, Draws(self.seeds, "evaluation", batch.dtype, batch.device))
 
-    def observe(self, rows: Tensor, purpose: str = "observation") -> Seen:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers."""
-        self.program.eval()
-        parts = self._see(rows, purpose)
+    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep = whole) -> Seen:
+        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
+
+        Args:
+            rows: some at a time are seen. purpose: of the random numbers.
+            keep: what is kept of each part of the reconstruction, given that and its rows.
+        """
+        parts = self._see(rows, purpose, keep)
         return joined(parts, self.program.activation)
 
     def repeats(self, rows: Tensor) -> bool:
@@ -108,7 +119,7 @@ class Stacked:
 
     def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
-        parts = self._see(rows, "observation", unit, whole=True)
+        parts = self._see(rows, "observation", whole, unit)
         return joined(parts, self.program.activation).reconstruction
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
@@ -174,19 +185,23 @@ class Stacked:
             totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
         return {**terms, "total": totals}
 
-    def _see(self, rows: Tensor, purpose: str, unit: int | None = None, whole: bool = False) -> list[State]:
+    def _see(self, rows: Tensor, purpose: str, keep: Keep, unit: int | None = None) -> list[State]:
         self.program.eval()
-        draws = Draws(self.seeds, purpose, rows.dtype, rows.device)
-        with torch.no_grad():
-            parts = [self._look(part, draws, unit) for part in self._parts(rows, whole)]
-        if len(rows) % 2:
-            parts[-1] = {name: value if name == "scale" else value[..., :-1, :] for name, value in parts[-1].items()}
-        return parts
+        draws, left, found = Draws(self.seeds, purpose, rows.dtype, rows.device), len(rows), []
+        for part in self._parts(rows, together=unit is not None):
+            seen = self._look(part, draws, unit)
+            if len(part) > left:  # its last row is there twice
+                part = part[:left]
+                seen = {name: value if name == "scale" else value[..., :left, :] for name, value in seen.items()}
+            found.append({n: keep(value, part) if n == "reconstruction" else value for n, value in seen.items()})
+            left -= len(part)
+        return found
 
-    def _parts(self, rows: Tensor, whole: bool = False) -> list[Tensor]:
-        chunk = len(rows) if whole else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
+    def _parts(self, rows: Tensor, together: bool = False) -> list[Tensor]:
+        chunk = len(rows) if together else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
         return _even_parts(rows, -(-len(rows) // chunk))
 
+    @torch.no_grad()
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:
             see = vmap(partial(self.program.see, ablated=unit), in_dims=(0, 0, None, 0))
