@@ -87,7 +87,7 @@ class History:
                 shared = [[_shared(unit, reference) for unit in each.units] for each in diagnoses]
                 series[-1] = torch.tensor(shared, dtype=torch.float64)
 
-    def by_member(self) -> Iterator[tuple[dict[str, list[float]], dict[str, list[list[float]]]]]:
+    def by_member(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
         """Each member's history, name -> one value a snapshot, and its units', measure -> [snapshot][unit]."""
         series, units = _by_member(self.series), _by_member(self.unit_series)
         for member in range(self.members):
@@ -159,8 +159,8 @@ class History:
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
 
 
-def _by_member(series: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Any]]:
-    return {name: torch.stack(list(values), dim=1).double().tolist() for name, values in series.items()}
+def _by_member(series: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack(list(values), dim=1).double() for name, values in series.items()}
 
 
 def _unless(lost: Tensor, value: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ def _whole_runs(
     places: Index, values: Array, comes_before: np.ufunc, scores: Array, runs: tuple[Index, Index]
 ) -> Index:
     """The places, each moved to the end of the run of ties that it cuts where their score comes before the value."""
-    starts, ends = (np.take_along_axis(each, places, 1) for each in runs)
-    tied = np.take_along_axis(scores, np.minimum(places, scores.shape[1] - 1), 1)
-    return np.where(comes_before(tied, values), ends, starts)
+    columns, rows = np.arange(len(scores))[:, None], scores.shape[1]
+    flat = places + columns * (rows + 1)
+    tied = scores.ravel().take(np.minimum(places, rows - 1) + columns * rows)
+    return np.where(comes_before(tied, values), runs[1].ravel().take(flat), runs[0].ravel().take(flat))

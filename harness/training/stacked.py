@@ -73,7 +73,6 @@ class Stacked:
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         self._evaluate = Traced(self._evaluation)
         self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
-        self._sizes = Traced(self._gradient_sizes)
         self._raw_shapes: dict[torch.Size, torch.Size] = {}
         rates = [
             rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
@@ -126,7 +125,7 @@ class Stacked:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
         self.program.eval()
         draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
-        return self._sizes((batch.shape, batch.stride()), batch, draws)
+        return self._norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
 
     def state_of(self, member: int) -> State:
         """A member's parameters and buffers under the names of its model."""
@@ -141,11 +140,6 @@ class Stacked:
             if value.data_ptr() != self.buffers[name].data_ptr():  # most are changed in place already
                 self.buffers[name].copy_(value.detach())
         return totals.detach(), {name: value.detach() for name, value in terms.items()}
-
-    def _gradient_sizes(self, batch: Tensor, draws: Mapping[str, Tensor]) -> State:
-        buffers = {name: value.clone() for name, value in self.buffers.items()}
-        norms: State = self._norms(self.parameters, buffers, batch, self.numbers, draws)
-        return norms
 
     def _norms_of_one(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> State:
         module = self.program.model.get_submodule(self.program.case.bottleneck)
