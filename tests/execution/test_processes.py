@@ -77,6 +77,19 @@ def test_what_the_authors_code_writes_to_the_terminal_does_not_disturb_the_answe
     assert [record.status for record in records] == ["ok"] * 4
 
 
+def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler():
+    """Each takes a second or more, in every worker."""
+    program = (
+        "import sys; from harness.execution.worker import main; from harness.execution.spec import *\n"
+        "from harness.execution.study import study; from harness.results import as_answer\n"
+        "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck'}, 0)\n"
+        "assert as_answer(study(StackSpec('forum', None, (member,), {'epochs': 1})))\n"
+        "print({'pandas', 'pyarrow', 'torch._dynamo', 'scipy.stats', 'scipy.spatial'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
     records, answer = study(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
     content = as_answer(records)

@@ -9,7 +9,7 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Rows
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
+from harness.execution.study import Known, study
 
 
 def rows():
@@ -115,6 +115,21 @@ def test_a_record_does_not_depend_on_how_the_members_were_cut():
     for one, other in zip(alone, whole, strict=False):
         assert one.history == other.history
         assert one.losses == other.losses
+
+
+def test_the_rows_are_read_once_for_all_stacks_of_an_experiment():
+    read = []
+
+    def counted():
+        read.append(1)
+        return rows()
+
+    known, spec = Known(), StackSpec(replace(CASE, data=counted), None, members({}))
+    first, again = (study(spec, None, known)[0] for _ in range(2))
+    assert len(read) == 1
+    assert first.losses == again.losses
+    study(spec)
+    assert len(read) == 2
 
 
 def test_levels_with_training_numbers_split_into_programs_of_their_own():

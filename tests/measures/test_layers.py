@@ -16,6 +16,8 @@ from harness.measures import (
     constant_features,
     correct_participation,
     effective_rank,
+    explained,
+    missed_squares,
     pairwise_correlation,
     participation_ratio,
     pca_r2,
@@ -120,6 +122,15 @@ def test_members_share_their_inputs() -> None:
     assert r2(stack, data)[1].item() == pytest.approx(0)
     assert r2(stack, data)[2].item() < -10
     assert variance_ratio(stack, data).tolist() == pytest.approx([1, 0, 0])
+
+
+def test_what_parts_of_the_rows_miss_adds_up_to_the_same_r2() -> None:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(50, 7, generator=generator)
+    made = inputs + 0.3 * torch.randn(5, 50, 7, generator=generator)
+    missed = missed_squares(made[:, :13], inputs[:13]) + missed_squares(made[:, 13:], inputs[13:])
+    wanted = [r2_score(inputs.double(), each.double(), multioutput="variance_weighted") for each in made]
+    np.testing.assert_allclose(explained(missed, inputs), wanted, rtol=1e-12)
 
 
 def test_data_that_do_not_vary_have_no_r2() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.results import MemberRecord, read_records, write_stack
+from harness.results import MemberRecord, as_answer, of_answer, read_records, write_stack
 from harness.results.packed import Document, Series
 
 HISTORY = {"step": [0.0, 42.0], "loss/total": [math.inf, -math.inf], "late": [1.5], "none": []}
@@ -120,3 +120,13 @@ def test_a_member_on_disk_takes_little_memory_when_it_is_read(tmp_path):
     assert content > 24_000
     assert content < held / 64 < 35_000
     assert repr(found) == repr(written)
+
+
+def test_an_answer_holds_the_records_as_they_are():
+    records = [
+        MemberRecord("a", "v", {"beta": 0.1, "penalty": "none"}, 0, losses={"total": math.inf}, died_at=[None, 42]),
+        MemberRecord("b", "\u00e4\n", {}, 2**40, error='said "no"', r2=0.1 + 0.2, history=HISTORY, unit_history=UNITS),
+        MemberRecord("c", "v", {}, 1, diagnosis=DIAGNOSIS, flags=["single_unit_dominance"]),
+    ]
+    assert list(of_answer(as_answer(records))) == records
+    assert list(of_answer(as_answer([]))) == []

@@ -4,9 +4,11 @@ The reference is a plain PyTorch loop, written here, that knows nothing of stack
 """
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import harness
 from harness.capture import observe
@@ -14,6 +16,7 @@ from harness.remedies import treat
 from harness.remedies.anatomy import build
 from harness.training import stackability, tracing, train
 from harness.training.alone import LiveFeed
+from harness.training.optimisers import rule_of
 from harness.training.randomness import Draws, generator
 from harness.training.stacked import Stacked
 
@@ -139,6 +142,54 @@ def test_an_odd_number_of_rows_is_observed_with_the_bits_of_any_other_stack(foru
     assert seen.code.shape == (8, rows, 3)
     assert torch.equal(seen.code, wanted.code[:8])
     assert torch.equal(seen.reconstruction, wanted.reconstruction[:8])
+
+
+def misses(model, batch):
+    return {"reconstruction": (model(batch) - batch).square().mean()}
+
+
+class Wavering(nn.Module):
+    """What it shows is another thing each time: by a draw, or by a buffer that it changes."""
+
+    def __init__(self, draws):
+        super().__init__()
+        self.draws, self.code, self.back = draws, nn.Linear(100, 4), nn.Linear(4, 100)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, values):
+        code = torch.relu(self.code(values))
+        if self.draws:
+            return self.back(code + torch.randn_like(code))
+        self.seen += 1
+        return self.back(code + self.seen)
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_what_wavers_is_never_taken_to_repeat_itself(draws, split):
+    case = harness.Case(partial(Wavering, draws), lambda: split.train.inputs, misses, "code")
+    stack = Stacked([case] * 8, range(8), rule_of(case, Wavering(draws)), split.train.inputs)
+    for _ in range(5):
+        stack.observe(split.evaluation.inputs[:40])
+        assert not stack.repeats(split.evaluation.inputs[:40])
+
+
+def test_what_repeats_itself_does(forum, split):
+    case, rows = treat(replace(forum, train=TRAIN), {"dropout": 0.2}, split), split.evaluation.inputs[:40]
+    stack = Stacked([case] * 8, range(8), stackability(case, split.train.inputs).rule, split.train.inputs)
+    assert not stack.repeats(rows)
+    seen = [stack.observe(rows) for _ in range(4)]
+    assert stack.repeats(rows)
+    assert torch.equal(stack.observe(rows, "again").code, seen[-1].code)
+
+
+def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(forum, split):
+    rows = split.train.inputs[:199]  # three parts, the last row of which is there twice
+    rule = stackability(forum, split.train.inputs).rule
+    stack = Stacked([forum] * 8, range(8), rule, split.train.inputs)
+    whole = stack.observe(rows).reconstruction
+    kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).made
+    assert len(kept) > 1
+    torch.testing.assert_close(torch.cat(kept, -1), (whole - rows).abs().amax(-1), rtol=0, atol=0)
 
 
 def assert_filled_like_any_other(case, split, members):
