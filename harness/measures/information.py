@@ -113,7 +113,7 @@ def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
     rows = len(factor.column)
     neighbours, psi = min(FACTOR_NEIGHBOURS, rows - 1), digammas(rows)
     inside = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
-    copies = np.stack([_copies(unit, factor) for unit in units])
+    copies = _copies(units, factor)
     found = np.where(copies > neighbours, copies, neighbours)
     near_unit = near(units, np.stack([radius[unit.order] for unit, radius in zip(units, inside, strict=True)]))
     near_factor = near([factor.ordering] * len(units), inside[:, factor.ordering.order])
@@ -121,16 +121,17 @@ def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
     return values
 
 
-def _copies(unit: Ordering, factor: Reference) -> NDArray[np.int64]:
-    """How many rows lie where each row does, itself included."""
-    rows = len(unit.order)
-    if rows in (len(unit.sizes), len(factor.ordering.sizes)):  # no two rows tie on both sides
-        return np.ones(rows, np.int64)
-    cells = unit.groups * rows + factor.groups
-    order = np.argsort(cells)
-    lengths = run_lengths(np.diff(cells[order]) != 0)
-    copies = np.empty_like(order)
-    copies[order] = np.repeat(lengths, lengths)
+def _copies(units: Sequence[Ordering], factor: Reference) -> NDArray[np.int64]:
+    """How many rows lie where each row does, itself included, `[unit, sample]`."""
+    rows = len(factor.column)
+    copies = np.ones((len(units), rows), np.int64)
+    if len(factor.ordering.sizes) < rows:
+        for unit, found in zip(units, copies, strict=True):
+            if len(unit.sizes) < rows:  # else no two rows tie on both sides
+                cells = unit.groups * rows + factor.groups
+                order = np.argsort(cells)
+                lengths = run_lengths(np.diff(cells[order]) != 0)
+                found[order] = np.repeat(lengths, lengths)
     return copies
 
 
