@@ -23,7 +23,7 @@ from rows import Row
 
 SEEDS = {100: 5, 1000: 25, 5000: 125}
 # a run of 5000 takes ten minutes, and training them twice as long again: it evens out moments of the machine by itself
-REPETITIONS = {100: 5, 1000: 3, 5000: 1}
+REPETITIONS = {100: 3, 1000: 2, 5000: 1}
 Name = tuple[str, int, int]  # contender, members, epochs
 ALONE = Path(__file__).with_name("training_alone.py")
 
