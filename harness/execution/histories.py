@@ -175,12 +175,7 @@ def _shared(unit: Any, reference: str) -> float:
 
 def few_rows(rows: Rows, most: int) -> Rows:
     """At most so many rows, evenly spread, always the same."""
-    return rows if len(rows) <= most else rows.take(few_places(len(rows), most))
-
-
-def few_places(rows: int, most: int) -> Tensor:
-    """At most so many of so many places, evenly spread."""
-    return torch.linspace(0, rows - 1, min(rows, most)).long()
+    return rows if len(rows) <= most else rows.take(torch.linspace(0, len(rows) - 1, most).long())
 
 
 def _since(alive: Tensor, steps: list[int]) -> int:

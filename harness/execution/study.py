@@ -13,7 +13,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.execution.histories import History, few_places, few_rows
+from harness.execution.histories import History, few_rows
 from harness.execution.spec import StackMember, StackSpec
 from harness.results.packed import Document, Series
 from harness.results.records import Level, MemberRecord
@@ -194,7 +194,7 @@ def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float,
         dtype=torch.float32,
         scale=None if seen.scale is None else seen.scale[:count].cpu(),
         normalised=seen.raw[:count].cpu(),
-        ablation=_ablation(snapshot, held, made, device, code.shape[-1]),
+        ablation=_ablation(snapshot, held, device, count, code.shape[-1]) if made is not None else None,
         blocks=held.blocks,
         training_inputs=batch.split.train.inputs.flatten(1),
     )
@@ -211,20 +211,21 @@ def _target(case: Case) -> float | None:
     return case.rho if case.target is not None or "rho" in names else None
 
 
-def _ablation(snapshot: Snapshot, held: Rows, made: Tensor | None, device: str, units: int) -> Tensor | None:
-    """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes and without a reconstruction."""
+def _ablation(snapshot: Snapshot, held: Rows, device: str, count: int, units: int) -> Tensor | None:
+    """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes."""
     from harness.measures import r2
 
-    if made is None or units > LARGEST_ABLATION:
+    if units > LARGEST_ABLATION:
         return None
-    index = few_places(len(held), ABLATION_ROWS)
-    rows, truth = held.inputs[index].to(device), held.inputs[index].flatten(1)
-    whole, lost = r2(made[:, index], truth), []
-    for unit in range(units):
-        without = snapshot.engine.ablated(rows, unit)
-        assert without is not None
-        lost.append(whole - r2(without[: len(made)].cpu(), truth))
-    return torch.stack(lost, dim=-1)
+    few = few_rows(held, ABLATION_ROWS).inputs
+
+    def fit(unit: int | None) -> Tensor:
+        made = snapshot.engine.ablated(few.to(device), unit)
+        assert made is not None
+        return r2(made[:count].cpu(), few.flatten(1))
+
+    whole = fit(None)
+    return torch.stack([whole - fit(unit) for unit in range(units)], dim=-1)
 
 
 def _record(

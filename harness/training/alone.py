@@ -61,8 +61,8 @@ class Alone:
         """Whether observing these rows once more could only give the same numbers: not known of plain code."""
         return False
 
-    def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
-        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
+    def ablated(self, rows: Tensor, unit: int | None) -> Tensor | None:
+        """The reconstruction of these rows when a unit, or none, shows its mean, `[member, sample, feature]`."""
         made = [member.observe(rows, "observation", unit).get("reconstruction") for member in self.members]
         return None if any(each is None for each in made) else torch.stack([each for each in made if each is not None])
 

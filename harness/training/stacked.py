@@ -116,9 +116,12 @@ class Stacked:
         parts = self._parts(rows)
         return look is not None and all(look.is_pure(p.shape) and not self._sites_of_looking(p) for p in parts)
 
-    def ablated(self, rows: Tensor, unit: int) -> Tensor | None:
-        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`."""
-        parts = self._see(rows, "observation", whole, unit)
+    def ablated(self, rows: Tensor, unit: int | None) -> Tensor | None:
+        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`.
+
+        None is no unit: what a model draws on its way is the same whichever unit it is, so the two can be compared.
+        """
+        parts = self._see(rows, "observation", whole, unit, together=True)
         return joined(parts, self.program.activation).reconstruction
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
@@ -179,10 +182,12 @@ class Stacked:
             totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
         return {**terms, "total": totals}
 
-    def _see(self, rows: Tensor, purpose: str, keep: Keep, unit: int | None = None) -> list[State]:
+    def _see(
+        self, rows: Tensor, purpose: str, keep: Keep, unit: int | None = None, together: bool = False
+    ) -> list[State]:
         self.program.eval()
         draws, left, found = Draws(self.seeds, purpose, rows.dtype, rows.device), len(rows), []
-        for part in self._parts(rows, together=unit is not None):
+        for part in self._parts(rows, together):
             seen = self._look(part, draws, unit)
             if len(part) > left:  # its last row is there twice
                 part = part[:left]

@@ -42,6 +42,18 @@ class Magnified(nn.Module):
         return self.back(torch.relu(self.normalise(self.code(values))))
 
 
+class Noisy(nn.Module):
+    """Draws when it is only looked at, too, and does not use its first unit."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.back = nn.Linear(100, 3), nn.Linear(3, 100)
+
+    def forward(self, values):
+        code = torch.relu(self.code(values))
+        return self.back(code * torch.tensor([0.0, 1.0, 1.0])) + torch.randn_like(values)
+
+
 class Offset(nn.Module):
     def __init__(self):
         super().__init__()
@@ -106,6 +118,14 @@ def test_the_ablation_of_a_unit_is_the_fit_it_loses():
     lost = [unit["ablation"] for unit in record.diagnosis["units"]]
     assert lost[0] == pytest.approx(0.0, abs=1e-6)
     assert max(lost) > 0.05
+
+
+def test_the_ablation_of_a_unit_is_not_the_noise_of_another_draw():
+    wide = Rows(torch.randn(600, 100, generator=torch.Generator().manual_seed(2)))  # held out: more than a part
+    (record,) = study(StackSpec(replace(CASE, model=Noisy, data=lambda: wide), None, members({})))
+    lost = [unit["ablation"] for unit in record.diagnosis["units"]]
+    assert lost[0] == 0.0
+    assert all(lost[1:])
 
 
 def test_a_record_does_not_depend_on_how_the_members_were_cut():
