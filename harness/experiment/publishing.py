@@ -1,5 +1,6 @@
 """Results made visible: effects, the report, and the MLflow store. Training never waits for any of them to work."""
 
+import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -107,10 +108,11 @@ class Publisher:
         from harness.tracking import Tracker, store_uri
 
         try:
-            tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
-            tracker.begin(self.experiment.name)
-            self._tracker = tracker
-            load_libraries()
+            with _uncollected():
+                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
+                tracker.begin(self.experiment.name)
+                self._tracker = tracker
+                load_libraries()
             if audit:
                 with _one_thread():  # the other cores train
                     self._audits = audits(self.experiment)
@@ -151,6 +153,18 @@ class Publisher:
         except HarnessError as error:
             return [str(error)]
         return []
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Libraries make hundreds of thousands of objects that stay: looking for garbage among them takes a second."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

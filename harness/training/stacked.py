@@ -1,6 +1,6 @@
 """Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site
 from harness.training.tracing import Traced
 
-# numbers of one member's input that are observed at once: small enough for the cache, and the same for every stack
+# numbers of one member's input that are observed at once, at most: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13
 
 # a member's parameters fill whole vector registers: the few numbers past the last full register go through another
@@ -112,9 +112,9 @@ class Stacked:
 
     def repeats(self, rows: Tensor) -> bool:
         """Whether observing these rows, which were observed, once more could only give the same numbers."""
+        part, _ = next(_parts(rows, at_once(rows)))
         look = self._observations.get(None)
-        parts = self._parts(rows)
-        return look is not None and all(look.is_pure(p.shape) and not self._sites_of_looking(p) for p in parts)
+        return look is not None and look.is_pure(part.shape) and not self._sites_of_looking(part)
 
     def ablated(self, rows: Tensor, unit: int | None) -> Tensor | None:
         """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`.
@@ -186,19 +186,14 @@ class Stacked:
         self, rows: Tensor, purpose: str, keep: Keep, unit: int | None = None, together: bool = False
     ) -> list[State]:
         self.program.eval()
-        draws, left, found = Draws(self.seeds, purpose, rows.dtype, rows.device), len(rows), []
-        for part in self._parts(rows, together):
+        draws, found = Draws(self.seeds, purpose, rows.dtype, rows.device), []
+        for part, new in _parts(rows, len(rows) if together else at_once(rows)):
             seen = self._look(part, draws, unit)
-            if len(part) > left:  # its last row is there twice
-                part = part[:left]
-                seen = {name: value if name == "scale" else value[..., :left, :] for name, value in seen.items()}
-            found.append({n: keep(value, part) if n == "reconstruction" else value for n, value in seen.items()})
-            left -= len(part)
+            seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
+            if "reconstruction" in seen:
+                seen["reconstruction"] = keep(seen["reconstruction"], part[new])
+            found.append(seen)
         return found
-
-    def _parts(self, rows: Tensor, together: bool = False) -> list[Tensor]:
-        chunk = len(rows) if together else max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
-        return _even_parts(rows, -(-len(rows) // chunk))
 
     @torch.no_grad()
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
@@ -247,13 +242,28 @@ class Stacked:
         torch.cat(pieces, dim=1, out=self._flat_gradients[:, : sum(piece.shape[1] for piece in pieces)])
 
 
-def _even_parts(rows: Tensor, count: int) -> list[Tensor]:
-    """Parts of about one size, since a few rows left over would be other kernels' work, and of an even number of rows.
+def at_once(rows: Tensor) -> int:
+    """How many rows are seen together: a power of two, so that a few rows and many are seen in parts of one shape.
 
-    An odd number, the last one twice: else the last numbers of eight members would be rounded alone.
+    >>> at_once(torch.zeros(5000, 100))
+    64
     """
-    even = torch.cat([rows, rows[-1:]]) if len(rows) % 2 else rows
-    return [pairs.flatten(0, 1) for pairs in even.unflatten(0, (-1, 2)).tensor_split(min(count, len(even) // 2))]
+    most = max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
+    return 1 << most.bit_length() - 1
+
+
+def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
+    """Parts of one size, and which rows of each are new: a few left over would be other kernels' work.
+
+    Their number is even, if need be by the last row twice: else the last numbers of eight members would be rounded
+    alone.
+    """
+    if len(rows) <= size:
+        yield torch.cat([rows, rows[-1:]]) if len(rows) % 2 else rows, slice(0, len(rows))
+        return
+    for start in range(0, len(rows), size):
+        first = min(start, len(rows) - size)
+        yield rows[first : first + size], slice(start - first, size)
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:

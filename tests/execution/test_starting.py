@@ -1,5 +1,6 @@
 """Workers are started before the data are read where something is certain to be run, and nowhere else."""
 
+import gc
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from filelock import FileLock
 
 from harness.errors import HarnessError
 from harness.execution import workers
-from harness.experiment import conduct, running
+from harness.experiment import conduct, publishing, running
 from harness.grid import load_experiment
 from harness.results import MemberRecord, write_stack
 
@@ -96,3 +97,12 @@ def test_an_experiment_that_another_process_runs_starts_none(tmp_path, started):
     with FileLock(folder / ".lock"), pytest.raises(HarnessError, match="another process"):
         conduct(load_experiment(tmp_path / "early.yaml"), root=tmp_path, workers=2)
     assert not started["all"]
+
+
+def test_garbage_is_collected_again_once_the_libraries_are_there():
+    with publishing._uncollected(), publishing._uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(Stopped), publishing._uncollected():
+        raise Stopped
+    assert gc.isenabled()

@@ -183,7 +183,7 @@ def test_what_repeats_itself_does(forum, split):
 
 
 def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(forum, split):
-    rows = split.train.inputs[:199]  # three parts, the last row of which is there twice
+    rows = split.train.inputs[:199]  # four parts, the last of which begins within the one before
     rule = stackability(forum, split.train.inputs).rule
     stack = Stacked([forum] * 8, range(8), rule, split.train.inputs)
     whole = stack.observe(rows).reconstruction
