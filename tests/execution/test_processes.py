@@ -82,7 +82,7 @@ def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler():
     program = (
         "import sys; from harness.execution.worker import main; from harness.execution.spec import *\n"
         "from harness.execution.study import study; from harness.results import as_answer\n"
-        "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck'}, 0)\n"
+        "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck', 'batchnorm': 'on'}, 0)\n"
         "assert as_answer(study(StackSpec('forum', None, (member,), {'epochs': 1})))\n"
         "print({'pandas', 'pyarrow', 'torch._dynamo', 'scipy.stats', 'scipy.spatial'} & set(sys.modules))"
     )
