@@ -1,4 +1,4 @@
-"""A member's gradient is torch's own, and taking it loads no compiler."""
+"""A member's gradient is torch's own."""
 
 import pytest
 import torch
