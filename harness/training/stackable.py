@@ -81,6 +81,8 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     sizes = _sizes(case, model, len(rows))
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
+    if any(_hooked(each) for each in model.parameters()):
+        return Stackability(None, frozenset(), "its parameters have hooks, and those of a stack would have none")
     if _remembers(case, rows):
         return Stackability(
             None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator"
@@ -94,6 +96,11 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
         return Stackability(None, frozenset(), failure)
     needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped))
     return Stackability(rule, needed, "", shares, *sizes)
+
+
+def _hooked(parameter: Tensor) -> bool:
+    """Whether the author's code changes a gradient on its way to this parameter, or waits for it."""
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:

@@ -297,6 +297,37 @@ def test_what_cannot_be_batched_trains_alone_and_says_so(split):
     assert "cannot be batched" in found.reason
 
 
+class Masked(nn.Module):
+    """A hook keeps its first unit as it was made."""
+
+    def __init__(self, late):
+        super().__init__()
+        self.code, self.back = nn.Linear(100, 4), nn.Linear(4, 100)
+        self.mask = torch.tensor([0.0, 1.0, 1.0, 1.0])[:, None]
+        if late:
+            self.code.weight.register_post_accumulate_grad_hook(self.keep)
+        else:
+            self.code.weight.register_hook(lambda gradient: gradient * self.mask)
+
+    def keep(self, weight):
+        weight.grad *= self.mask
+
+    def forward(self, values):
+        return self.back(torch.relu(self.code(values)))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_hooks_on_parameters_are_kept_by_training_alone(late, split):
+    case = harness.Case(partial(Masked, late), lambda: split.train.inputs, misses, "code", train=TRAIN)
+    stacking = stackability(case, split.train.inputs)
+    assert "hooks" in stacking.reason
+    snapshots = train([case] * 2, [0, 1], split, stacking)
+    first = next(snapshots).engine.state_of(1)["code.weight"]
+    *_, last = snapshots
+    moved = (last.engine.state_of(1)["code.weight"] != first).any(1)
+    assert moved.tolist() == [False, True, True, True]
+
+
 def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
     calls = []
 
