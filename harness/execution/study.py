@@ -31,8 +31,8 @@ class Known:
         self._found: dict[tuple[str | None, ...], Any] = {}
 
     def once(self, find: Callable[[], Any], spec: StackSpec, *of: str) -> Any:
-        """What `find` finds, or found before of the same case and data."""
-        key = (str(spec.case), spec.data, *of)
+        """What `find` finds, or found before of the same case, data and training numbers."""
+        key = (str(spec.case), spec.data, str(spec.train), *of)
         if key not in self._found:
             self._found[key] = find()
         return self._found[key]
@@ -175,9 +175,8 @@ def _judged(batch: _Batch, snapshot: Snapshot, history: History, seconds: float,
     count, case = len(batch.members), batch.cases[0]
     held = few_rows(batch.split.evaluation, LARGEST_EVALUATION)
     rows = held.inputs.to(device)
-    seen = snapshot.engine.observe(rows)
-    code = seen.code[:count].cpu()
-    made = torch.cat([part[:count].cpu() for part in seen.made], dim=-2) if seen.made else None
+    seen = snapshot.engine.observe(rows, keep=lambda made, _: made[:count].cpu())
+    code, made = seen.code[:count].cpu(), seen.reconstruction
     again = code
     if not snapshot.engine.repeats(rows):
         again = snapshot.engine.observe(rows, "second observation").code[:count].cpu()
@@ -218,11 +217,12 @@ def _ablation(snapshot: Snapshot, held: Rows, device: str, count: int, units: in
     if units > LARGEST_ABLATION:
         return None
     few = few_rows(held, ABLATION_ROWS).inputs
+    rows, truth = few.to(device), few.flatten(1)
 
     def fit(unit: int | None) -> Tensor:
-        made = snapshot.engine.ablated(few.to(device), unit)
+        made = snapshot.engine.ablated(rows, unit)
         assert made is not None
-        return r2(made[:count].cpu(), few.flatten(1))
+        return r2(made[:count].cpu(), truth)
 
     whole = fit(None)
     return torch.stack([whole - fit(unit) for unit in range(units)], dim=-1)

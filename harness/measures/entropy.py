@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.measures.basic import activation_named, layer_root_mean_square
+from harness.measures.ordering import run_lengths, run_starts
 from harness.measures.pieces import by_pieces
 from harness.shapes import Activations, PerUnit
 
@@ -52,9 +53,8 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
 def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:
     rows, columns = cells.shape[-2], cells.detach().cpu().mT.contiguous()
     ordered = np.sort(columns.numpy(), axis=-1)  # one line a unit: several times as fast as across lines
-    starts = np.ones(ordered.shape, bool)
-    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    counts = np.diff(np.flatnonzero(starts), append=starts.size)
+    starts = run_starts(ordered)
+    counts = run_lengths(starts)
     logs = np.zeros(ordered.shape)
     logs[starts] = counts * np.log(counts)
     plain = math.log(rows) - logs.sum(-1) / rows

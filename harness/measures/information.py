@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.measures.arrays import reference_column, unit_columns
 from harness.measures.counting import near
 from harness.measures.neighbours import neighbour_distances
-from harness.measures.ordering import Ordering, digammas, ordering, orderings, run_lengths, within
+from harness.measures.ordering import Ordering, digammas, ordering, orderings, run_lengths, run_starts, within
 from harness.measures.pieces import pieces
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ def _copies(units: Sequence[Ordering], factor: Reference) -> NDArray[np.int64]:
             if len(unit.sizes) < rows:  # else no two rows tie on both sides
                 cells = unit.groups * rows + factor.groups
                 order = np.argsort(cells)
-                lengths = run_lengths(np.diff(cells[order]) != 0)
+                lengths = run_lengths(run_starts(cells[order]))
                 found[order] = np.repeat(lengths, lengths)
     return copies
 
@@ -154,7 +154,7 @@ def with_classes(unit: Ordering, labels: Reference) -> float:
     neighbours = np.minimum(CLASS_NEIGHBOURS, sizes - 1)[classes]
     radius = _class_radius(own, classes, neighbours)
     # tied with the k-th neighbour: all ties of its class are neighbours, itself included
-    ties = run_lengths((own[1:] != own[:-1]) | (classes[1:] != classes[:-1]))
+    ties = run_lengths(run_starts(own) | run_starts(classes))
     found = np.where(radius == 0, np.repeat(ties, ties), neighbours)
     psi = digammas(len(unit.order))
     around = psi[within(scores, own, radius * SHRINK)].mean()

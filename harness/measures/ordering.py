@@ -64,27 +64,35 @@ def orderings(columns: NDArray[Any]) -> list[Ordering]:
 def _orderings(columns: NDArray[Any]) -> list[Ordering]:
     rows, order = columns.shape[1], np.argsort(columns, axis=1)
     ordered = np.take_along_axis(columns, order, 1)
-    starts = np.ones(columns.shape, bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = run_starts(ordered)
     if starts.all():
         return [Ordering(each, np.ones(rows, np.int64), normal_scores(rows)) for each in order]
-    places = np.flatnonzero(starts)
-    sizes = np.diff(places, append=starts.size)
+    sizes = run_lengths(starts)
     # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
-    doubled = 2 * (places % rows) + sizes + 1
+    doubled = 2 * (np.flatnonzero(starts) % rows) + sizes + 1
     scores = np.repeat(_normal_quantiles(rows)[doubled], sizes).reshape(columns.shape)
     by_column = np.split(sizes, np.cumsum(starts.sum(1))[:-1])
     return [Ordering(*each) for each in zip(order, by_column, scores, strict=True)]
 
 
-def run_lengths(steps: NDArray[np.bool_]) -> Index:
-    """Lengths of the runs of equal values, from where neighbours differ.
+def run_starts(ordered: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where runs of equal values begin, along the last axis.
 
-    >>> run_lengths(np.array([False, True, False])).tolist()
-    [2, 2]
+    >>> run_starts(np.array([[1, 1, 2], [2, 3, 3]])).tolist()
+    [[True, False, True], [True, True, False]]
     """
-    ends = np.concatenate([[0], np.flatnonzero(steps) + 1, [len(steps) + 1]])
-    return ends[1:] - ends[:-1]
+    starts = np.ones(ordered.shape, bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    return starts
+
+
+def run_lengths(starts: NDArray[np.bool_]) -> Index:
+    """Lengths of the runs that begin there, of all lines one after the other.
+
+    >>> run_lengths(np.array([[True, False, True], [True, True, False]])).tolist()
+    [2, 1, 1, 2]
+    """
+    return np.diff(np.flatnonzero(starts), append=starts.size)
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.measures.constancy import is_constant
+from harness.measures.pieces import PIECE
 from harness.shapes import PerMember
 
 Rows = Num[Tensor, "*member sample feature"]
@@ -33,6 +34,9 @@ def missed_squares(reconstruction: Rows, inputs: Num[Tensor, "*#member sample fe
     >>> missed_squares(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])).item()
     5.0
     """
+    if reconstruction.dim() > 2 and reconstruction.numel() > PIECE:  # a member at a time, in bounded memory
+        beside = inputs.expand(reconstruction.shape)
+        return torch.stack([missed_squares(*each) for each in zip(reconstruction, beside, strict=True)])
     return (reconstruction.double() - inputs.double()).flatten(-2).square_().sum(dim=-1)
 
 

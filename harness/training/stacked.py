@@ -112,7 +112,7 @@ class Stacked:
 
     def repeats(self, rows: Tensor) -> bool:
         """Whether observing these rows, which were observed, once more could only give the same numbers."""
-        part, _ = next(_parts(rows, at_once(rows)))
+        part, _ = next(_parts(rows, _at_once(rows)))
         look = self._observations.get(None)
         return look is not None and look.is_pure(part.shape) and not self._sites_of_looking(part)
 
@@ -187,7 +187,7 @@ class Stacked:
     ) -> list[State]:
         self.program.eval()
         draws, found = Draws(self.seeds, purpose, rows.dtype, rows.device), []
-        for part, new in _parts(rows, len(rows) if together else at_once(rows)):
+        for part, new in _parts(rows, len(rows) if together else _at_once(rows)):
             seen = self._look(part, draws, unit)
             seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
             if "reconstruction" in seen:
@@ -242,10 +242,10 @@ class Stacked:
         torch.cat(pieces, dim=1, out=self._flat_gradients[:, : sum(piece.shape[1] for piece in pieces)])
 
 
-def at_once(rows: Tensor) -> int:
+def _at_once(rows: Tensor) -> int:
     """How many rows are seen together: a power of two, so that a few rows and many are seen in parts of one shape.
 
-    >>> at_once(torch.zeros(5000, 100))
+    >>> _at_once(torch.zeros(5000, 100))
     64
     """
     most = max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))

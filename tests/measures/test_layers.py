@@ -133,6 +133,12 @@ def test_what_parts_of_the_rows_miss_adds_up_to_the_same_r2() -> None:
     np.testing.assert_allclose(explained(missed, inputs), wanted, rtol=1e-12)
 
 
+def test_many_large_reconstructions_miss_what_each_of_them_misses() -> None:
+    made, inputs = normal(3, 1000, 900), normal(1000, 900, seed=1)  # more than is held in float64 at a time
+    wanted = [np.square(each.numpy() - inputs.numpy()).sum() for each in made]
+    np.testing.assert_allclose(missed_squares(made, inputs), wanted, rtol=1e-12)
+
+
 def test_data_that_do_not_vary_have_no_r2() -> None:
     assert r2(normal(5, 2), torch.ones(5, 2)).isnan().item()
 
