@@ -9,7 +9,7 @@ from harness.measures.arrays import Array
 from harness.measures.binning import codes_of, contingency, entropy_of, freedom, information_interval, pearson
 from harness.measures.blocks import BlockOrders
 from harness.measures.information import Reference
-from harness.measures.ordering import Ordering, orderings
+from harness.measures.ordering import orderings
 from harness.measures.permuting import block_p, table_p
 
 SMALLEST_EXPECTED = 5.0
@@ -27,7 +27,7 @@ class Units:
     @cached_property
     def ranks(self) -> Array:
         """Standardised, `[unit, sample]`."""
-        return np.stack([_standardised(_ranks(each)) for each in self.orderings])
+        return np.concatenate([_standardised(each.restored(each.ranks)) for each in self.orderings])
 
 
 class Against:
@@ -37,7 +37,7 @@ class Against:
         self.reference = Reference(column)
         self.classes = codes_of(column[None])[0] if self.reference.continuous else column
         self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
-        self.ranks = _standardised(_ranks(self.reference.ordering))
+        self.ranks = _standardised(self.reference.ordering.restored(self.reference.ordering.ranks))[0]
         self.orders, self.seed = orders, seed
 
     def judge(self, units: Units) -> dict[str, Array]:
@@ -80,12 +80,8 @@ class Against:
         return p
 
 
-def _ranks(column: Ordering) -> Array:
-    ends = np.cumsum(column.sizes)
-    return column.restored(np.repeat(ends - (column.sizes - 1) / 2, column.sizes))
-
-
 def _standardised(ranks: Array) -> Array:
-    away = ranks - ranks.mean()
-    length = np.sqrt(away @ away)
-    return away / length if length > 0 else away
+    """Lines of ranks, each with mean 0 and length 1; of length 0 where all are the same."""
+    away = ranks - ranks.mean(1, keepdims=True)
+    length = np.sqrt((away * away).sum(1, keepdims=True))
+    return np.divide(away, length, out=away, where=length > 0)

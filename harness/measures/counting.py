@@ -5,8 +5,6 @@ So the place of any value among them follows from its probability, and a compari
 rounding.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,28 +16,25 @@ Index = NDArray[np.int64]
 LOOKED_UP_ROWS = 1 << 18  # so far the grid of the scores moves no value past a neighbour of its place
 
 
-def near(columns: Sequence[Ordering], radius: Array) -> Index:
+def near(columns: Ordering, radius: Array) -> Index:
     """How many of a column's scores lie within the radius of each of them, itself included, `[column, sample]`.
 
     Args:
-        columns: of as many rows each.
+        columns: as many as lines of the radius, or one for all lines.
         radius: `[column, sample]`, finite, the rows of each column in its rising order, as in the result.
 
     >>> from harness.measures.ordering import ordering
-    >>> near([ordering(np.array([7.0, 8.0, 8.0]))], np.array([[0.0, 0.0, 9.0]])).tolist()
+    >>> near(ordering(np.array([[7.0, 8.0, 8.0]])), np.array([[0.0, 0.0, 9.0]])).tolist()
     [[1, 2, 3]]
     """
+    centres = np.broadcast_to(columns.scores, radius.shape)
     if radius.shape[1] > LOOKED_UP_ROWS:
-        return np.stack([within(each.scores, each.scores, wide) for each, wide in zip(columns, radius, strict=True)])
-    centres = np.stack([each.scores for each in columns])
+        return np.stack([within(each, each, wide) for each, wide in zip(centres, radius, strict=True)])
     highest, lowest = centres + radius, centres - radius
     above, below = _places(highest, np.less_equal), _places(lowest, np.less)
-    if all(len(each.sizes) == len(each.order) for each in columns):
+    if not columns.tied.any():
         return above - below
-    runs = _runs(columns)
-    return _whole_runs(above, highest, np.less_equal, centres, runs) - _whole_runs(
-        below, lowest, np.less, centres, runs
-    )
+    return _whole_runs(above, highest, np.less_equal, columns) - _whole_runs(below, lowest, np.less, columns)
 
 
 def _places(values: Array, comes_before: np.ufunc) -> Index:
@@ -53,22 +48,10 @@ def _places(values: Array, comes_before: np.ufunc) -> Index:
     return found
 
 
-def _runs(columns: Sequence[Ordering]) -> tuple[Index, Index]:
-    """For each place 0 to rows: where the run of ties that it cuts begins and ends; itself, where it cuts none."""
-    rows, sizes = len(columns[0].order), np.concatenate([each.sizes for each in columns])
-    places, ends = np.arange(rows + 1), np.cumsum(sizes)
-    starts, after = (np.full((len(columns), rows + 1), rows) for _ in range(2))
-    before = np.arange(len(columns))[:, None] * rows  # runs are numbered through all columns
-    starts[:, :-1] = np.repeat(ends - sizes, sizes).reshape(-1, rows) - before
-    after[:, :-1] = np.repeat(ends, sizes).reshape(-1, rows) - before
-    return starts, np.where(starts == places, starts, after)
-
-
-def _whole_runs(
-    places: Index, values: Array, comes_before: np.ufunc, scores: Array, runs: tuple[Index, Index]
-) -> Index:
+def _whole_runs(places: Index, values: Array, comes_before: np.ufunc, columns: Ordering) -> Index:
     """The places, each moved to the end of the run of ties that it cuts where their score comes before the value."""
-    columns, rows = np.arange(len(scores))[:, None], scores.shape[1]
-    flat = places + columns * (rows + 1)
-    tied = scores.ravel().take(np.minimum(places, rows - 1) + columns * rows)
-    return np.where(comes_before(tied, values), runs[1].ravel().take(flat), runs[0].ravel().take(flat))
+    lines, rows = columns.order.shape
+    column, (begins, after) = np.arange(lines)[:, None], columns.cut_runs
+    flat = places + column * (rows + 1)
+    tied = columns.scores.ravel().take(np.minimum(places, rows - 1) + column * rows)
+    return np.where(comes_before(tied, values), after.ravel().take(flat), begins.ravel().take(flat))

@@ -18,7 +18,6 @@ from harness.measures.arrays import reference_column, unit_columns
 from harness.measures.counting import near
 from harness.measures.neighbours import neighbour_distances
 from harness.measures.ordering import Ordering, digammas, ordering, orderings, run_lengths, run_starts, within
-from harness.measures.pieces import pieces
 
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5
@@ -62,19 +61,10 @@ def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any 
     against = {name: Reference(reference_column(each, columns.shape[-1])) for name, each in references.items()}
     varies = finite & ~constant
     found = {name: np.where(finite, 0.0, np.nan) for name in references}
-    for name, values in _by_pieces(columns[varies], against).items():
-        found[name][varies] = values
+    units = orderings(columns[varies])
+    for name, each in against.items():
+        found[name][varies] = each.information(units)
     return {name: torch.from_numpy(values) for name, values in found.items()}
-
-
-def _by_pieces(columns: Array, against: "Mapping[str, Reference]") -> dict[str, Array]:
-    """Nats of columns that vary `[unit, sample]`, some units at a time."""
-    parts: dict[str, list[Array]] = {name: [np.zeros(0)] for name in against}
-    for piece in pieces(columns.shape[::-1]) if len(columns) else ():
-        units = orderings(columns[piece])
-        for name, reference in against.items():
-            parts[name].append(reference.information(units))
-    return {name: np.concatenate(each) for name, each in parts.items()}
 
 
 class Reference:
@@ -86,65 +76,68 @@ class Reference:
 
     def __init__(self, column: NDArray[Any]) -> None:
         self.continuous = column.dtype.kind == "f"
-        self.column = column
-        self.ordering = ordering(column)
-        self.constant = len(self.ordering.sizes) == 1
-        if self.continuous:
-            self.groups = self.ordering.groups
-        else:
-            # a class of one row has no neighbour and is left out
-            self.kept = self.ordering.sizes[column] > 1
-            self.classes = column.astype(np.int16 if len(self.ordering.sizes) < 1 << 15 else np.int64)
+        self.ordering = ordering(column[None])
+        sizes = run_lengths(self.ordering.starts)
+        self.constant = len(sizes) == 1
+        if not self.continuous:
+            self.kept = sizes[column] > 1  # a class of one row has no neighbour and is left out
+            self.classes = column.astype(np.int16 if len(sizes) < 1 << 15 else np.int64)
 
     def information(self, units: Sequence[Ordering]) -> Array:
-        """Nats that each unit shares with it; 0 with a reference that is the same on every row."""
+        """Nats that each unit shares with it, of all parts; 0 with a reference that is the same on every row."""
+        return np.concatenate([np.zeros(0), *(self._with(each) for each in units)])
+
+    def _with(self, units: Ordering) -> Array:
         if self.constant:
-            return np.zeros(len(units))
-        return with_factor(units, self) if self.continuous else np.array([with_classes(each, self) for each in units])
+            return np.zeros(len(units.order))
+        return with_factor(units, self.ordering) if self.continuous else with_classes(units, self)
 
 
-def with_factor(units: Sequence[Ordering], factor: Reference) -> Array:
+def with_factor(units: Ordering, factor: Ordering) -> Array:
     """Gao et al. 2017: Kraskov's first estimator, with ties counted where the k-th neighbour is one; `[unit]`.
 
-    >>> column = np.arange(1000.0)
-    >>> with_factor([ordering(column)], Reference(column)) > 4
+    >>> column = ordering(np.arange(1000.0)[None])
+    >>> with_factor(column, column) > 4
     array([ True])
     """
-    rows = len(factor.column)
+    rows = units.order.shape[1]
     neighbours, psi = min(FACTOR_NEIGHBOURS, rows - 1), digammas(rows)
-    inside = neighbour_distances(units, factor.ordering, neighbours) * SHRINK
-    copies = _copies(units, factor)
-    found = np.where(copies > neighbours, copies, neighbours)
-    near_unit = near(units, np.stack([radius[unit.order] for unit, radius in zip(units, inside, strict=True)]))
-    near_factor = near([factor.ordering] * len(units), inside[:, factor.ordering.order])
+    inside = neighbour_distances(units, factor, neighbours) * SHRINK
+    found = _neighbours_found(units, factor, inside, neighbours)
+    near_unit, near_factor = near(units, units.ordered(inside)), near(factor, factor.ordered(inside))
     values: Array = psi[rows] + psi[found].mean(1) - psi[near_unit].mean(1) - psi[near_factor].mean(1)
     return values
 
 
-def _copies(units: Sequence[Ordering], factor: Reference) -> NDArray[np.int64]:
-    """How many rows lie where each row does, itself included, `[unit, sample]`."""
-    rows = len(factor.column)
-    copies = np.ones((len(units), rows), np.int64)
-    if len(factor.ordering.sizes) < rows:
-        for unit, found in zip(units, copies, strict=True):
-            if len(unit.sizes) < rows:  # else no two rows tie on both sides
-                cells = unit.groups * rows + factor.groups
-                order = np.argsort(cells)
-                lengths = run_lengths(run_starts(cells[order]))
-                found[order] = np.repeat(lengths, lengths)
-    return copies
+def _neighbours_found(units: Ordering, factor: Ordering, inside: Array, neighbours: int) -> NDArray[np.int64]:
+    """k, or where the k-th neighbour is a copy all copies of the row, itself included, `[unit, sample]`."""
+    found = np.full(inside.shape, neighbours)
+    crowded = np.flatnonzero((inside == 0).any(1))
+    if len(crowded):
+        cells = units.groups[crowded] * inside.shape[1] + factor.groups
+        order = np.argsort(cells, axis=1)
+        lengths = run_lengths(run_starts(np.take_along_axis(cells, order, 1)))
+        copies = np.empty_like(cells)
+        np.put_along_axis(copies, order, np.repeat(lengths, lengths).reshape(cells.shape), 1)
+        found[crowded] = np.maximum(copies, neighbours)
+    return found
 
 
-def with_classes(unit: Ordering, labels: Reference) -> float:
-    """Ross 2014, all classes at once: neighbours within the class, then counts among all rows.
+def with_classes(units: Ordering, labels: Reference) -> Array:
+    """Ross 2014, all classes at once: neighbours within the class, then counts among all rows; `[unit]`.
 
     >>> classes = np.arange(1000) % 2
-    >>> round(with_classes(ordering(classes * 1.0), Reference(classes)), 2)
-    0.69
+    >>> with_classes(ordering(classes[None] * 1.0), Reference(classes)).round(2)
+    array([0.69])
     """
-    scores, classes = unit.scores, labels.classes[unit.order]
+    return np.array([_with_classes(*each, labels) for each in zip(units.order, units.scores, strict=True)])
+
+
+def _with_classes(order: NDArray[np.int64], scores: Array, labels: Reference) -> float:
+    """Of one unit: its rows in rising order, and their scores."""
+    classes = labels.classes[order]
     if not labels.kept.all():
-        kept = labels.kept[unit.order]
+        kept = labels.kept[order]
         scores, classes = scores[kept], classes[kept]
     if not len(scores):
         return 0.0
@@ -156,7 +149,7 @@ def with_classes(unit: Ordering, labels: Reference) -> float:
     # tied with the k-th neighbour: all ties of its class are neighbours, itself included
     ties = run_lengths(run_starts(own) | run_starts(classes))
     found = np.where(radius == 0, np.repeat(ties, ties), neighbours)
-    psi = digammas(len(unit.order))
+    psi = digammas(len(order))
     around = psi[within(scores, own, radius * SHRINK)].mean()
     return float(psi[len(own)] + psi[found].mean() - psi[sizes[classes]].mean() - around)
 

@@ -1,12 +1,14 @@
 """Values in order, ties together: what ranks, normal scores and neighbour counts on a line are read from."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, ndtri
+
+from harness.measures.pieces import pieces
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -16,63 +18,97 @@ GRID = 1 << 21  # steps of a normal score in one standard deviation
 
 @dataclass(frozen=True)
 class Ordering:
-    """One column in order.
+    """Columns in order, each by itself.
 
     Args:
-        order: rows by rising value, `[sample]`.
-        sizes: how many rows share each distinct value, `[distinct]`, in rising order.
-        scores: normal scores in that order, `[sample]`; equal values share one, so atoms stay atoms.
+        order: rows by rising value, `[column, sample]`, as are the others.
+        starts: where runs of equal values begin in that order.
+        ranks: from 1, in that order; equal values share the average of theirs.
+        scores: normal scores in that order; equal values share one, so atoms stay atoms.
     """
 
     order: Index
-    sizes: Index
+    starts: NDArray[np.bool_]
+    ranks: Array
     scores: Array
+
+    @cached_property
+    def places(self) -> Index:
+        """Where the numbers that stand in order belong, counted through all columns of all rows."""
+        return self.order + np.arange(len(self.order))[:, None] * self.order.shape[1]
+
+    @cached_property
+    def tied(self) -> NDArray[np.bool_]:
+        """Which columns have a value twice, `[column]`."""
+        return np.logical_not(self.starts.all(1))
+
+    @cached_property
+    def shown(self) -> Array:
+        """Normal scores in the order of the rows."""
+        return self.restored(self.scores)
+
+    @cached_property
+    def standing(self) -> Index:
+        """Where each row stands in rising order, in the order of the rows."""
+        return self.restored(np.broadcast_to(np.arange(self.order.shape[1]), self.order.shape))
+
+    @cached_property
+    def groups(self) -> Index:
+        """The number of each row's distinct value, from 0, in the order of the rows."""
+        return self.restored(self.starts.cumsum(1) - 1)
 
     def restored(self, ordered: NDArray[Any]) -> NDArray[Any]:
         """What is given in rising order, in the order of the rows."""
-        found = np.empty_like(ordered)
-        found[self.order] = ordered
+        found = np.empty(ordered.shape, ordered.dtype)
+        found.ravel()[self.places] = ordered
         return found
 
-    @property
-    def groups(self) -> Index:
-        """The number of each row's distinct value, from 0, in the order of the rows."""
-        return self.restored(np.repeat(np.arange(len(self.sizes)), self.sizes))
+    def ordered(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What is given in the order of the rows, in rising order; one column may be that of many lines."""
+        return values.take(self.order[0], axis=1) if len(self.order) == 1 else values.ravel().take(self.places)
+
+    @cached_property
+    def cut_runs(self) -> tuple[Index, Index]:
+        """For each place 0 to rows: where the run of ties that it cuts begins and ends; itself, where it cuts none."""
+        (columns, rows), sizes = self.order.shape, run_lengths(self.starts)
+        places, ends = np.arange(rows + 1), np.cumsum(sizes)
+        begins, after = (np.full((columns, rows + 1), rows) for _ in range(2))
+        before = np.arange(columns)[:, None] * rows  # runs are numbered through all columns
+        begins[:, :-1] = np.repeat(ends - sizes, sizes).reshape(-1, rows) - before
+        after[:, :-1] = np.repeat(ends, sizes).reshape(-1, rows) - before
+        return begins, np.where(begins == places, begins, after)
 
 
-def ordering(values: NDArray[Any]) -> Ordering:
-    """The ordering of a column, with van der Waerden's normal scores: the quantile of rank / (rows + 1).
+def ordering(columns: NDArray[Any]) -> Ordering:
+    """The ordering of each column of `[column, sample]`, with van der Waerden's scores: the quantile of rank / (rows + 1).
 
-    >>> ordering(np.array([10.0, 30.0, 20.0])).scores.round(3).tolist()
-    [-0.674, 0.0, 0.674]
+    >>> ordering(np.array([[10.0, 30.0, 20.0], [5.0, 0.0, 5.0]])).scores.round(3).tolist()
+    [[-0.674, 0.0, 0.674], [-0.674, 0.319, 0.319]]
 
     Source: van der Waerden 1952; ties share the average of their ranks.
     """
-    return orderings(values[None])[0]
+    rows, order = columns.shape[1], np.argsort(columns, axis=1)
+    starts = run_starts(np.take_along_axis(columns, order, 1))
+    if starts.all():
+        return Ordering(
+            order,
+            starts,
+            np.broadcast_to(np.arange(1.0, rows + 1), order.shape),
+            np.broadcast_to(normal_scores(rows), order.shape),
+        )
+    sizes = run_lengths(starts)
+    # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
+    doubled = np.repeat(2 * (np.flatnonzero(starts) % rows) + sizes + 1, sizes).reshape(order.shape)
+    return Ordering(order, starts, doubled / 2, _normal_quantiles(rows)[doubled])
 
 
 def orderings(columns: NDArray[Any]) -> list[Ordering]:
-    """The ordering of each column of `[column, sample]`, many at once.
+    """The orderings of `[column, sample]`, so many columns in each that its arrays stay in cache.
 
-    >>> [each.sizes.tolist() for each in orderings(np.array([[3.0, 1.0, 2.0], [5.0, 0.0, 5.0]]))]
-    [[1, 1, 1], [1, 2]]
+    >>> [len(each.order) for each in orderings(np.zeros((3, 40000)))]
+    [1, 1, 1]
     """
-    step = max(1, NUMBERS_AT_ONCE // columns.shape[1])
-    return [each for start in range(0, len(columns), step) for each in _orderings(columns[start : start + step])]
-
-
-def _orderings(columns: NDArray[Any]) -> list[Ordering]:
-    rows, order = columns.shape[1], np.argsort(columns, axis=1)
-    ordered = np.take_along_axis(columns, order, 1)
-    starts = run_starts(ordered)
-    if starts.all():
-        return [Ordering(each, np.ones(rows, np.int64), normal_scores(rows)) for each in order]
-    sizes = run_lengths(starts)
-    # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
-    doubled = 2 * (np.flatnonzero(starts) % rows) + sizes + 1
-    scores = np.repeat(_normal_quantiles(rows)[doubled], sizes).reshape(columns.shape)
-    by_column = np.split(sizes, np.cumsum(starts.sum(1))[:-1])
-    return [Ordering(*each) for each in zip(order, by_column, scores, strict=True)]
+    return [ordering(columns[piece]) for piece in pieces(columns.shape[::-1], NUMBERS_AT_ONCE)]
 
 
 def run_starts(ordered: NDArray[Any]) -> NDArray[np.bool_]:
