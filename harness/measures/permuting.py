@@ -103,7 +103,7 @@ def _squares(counts: Sequence[Array], shares: Array) -> Array:
 def _by_order(counts: NDArray[Any]) -> Array:
     """Counts `[code, round, order, class]` as `[round, order, cell]`."""
     rounds, orders = counts.shape[1:3]
-    return np.moveaxis(counts, 0, 2).reshape(rounds, orders, -1).astype(np.float64)
+    return counts.transpose(1, 2, 0, 3).astype(np.float64, order="C").reshape(rounds, orders, -1)
 
 
 def _counts(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from harness.results import MemberRecord
@@ -111,6 +112,7 @@ def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:
                 yield f"{measure}/u{unit}", [row[unit] for row in snapshots]
 
 
+@lru_cache(maxsize=4096)  # every member has the same names
 def metric_key(name: str) -> str:
     """A name in the characters that MLflow takes.
 
