@@ -1,5 +1,7 @@
 """The reconstruction: R2 about the evaluation mean, dead features, and what principal components reach."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,9 +27,9 @@ def judge_outputs(
     components = min(max(live, default=0), MOST_COMPONENTS, inputs.shape[-1], len(inputs))
     levels = _levels(inputs, training, components)
     rows = "evaluation" if training is None else "training"
-    varies = ~is_constant(inputs, dtype=inputs.dtype)
+    data = _Data(inputs.double(), _about_mean(inputs.double()), ~is_constant(inputs, dtype=inputs.dtype))
     return [
-        _judge(each, inputs, varies, levels[:count], rows, dtype, thresholds)
+        _judge(each, data, levels[:count], rows, dtype, thresholds)
         for each, count in zip(reconstruction, live, strict=True)
     ]
 
@@ -38,22 +40,30 @@ def _levels(inputs: Tensor, training: Tensor | None, components: int) -> tuple[f
     return tuple(float(each) for each in pca_r2(inputs if training is None else training, inputs, components))
 
 
+@dataclass(frozen=True)
+class _Data:
+    """What every reconstruction is compared with.
+
+    Args:
+        inputs: `[sample, feature]`, float64. squares: of each row about the mean row, `[sample]`.
+        varies: which features do.
+    """
+
+    inputs: Tensor
+    squares: Tensor
+    varies: Tensor
+
+
 def _judge(
-    made: Tensor,
-    inputs: Tensor,
-    varies: Tensor,
-    levels: tuple[float, ...],
-    rows: str,
-    dtype: torch.dtype,
-    thresholds: Thresholds,
+    made: Tensor, data: _Data, levels: tuple[float, ...], rows: str, dtype: torch.dtype, thresholds: Thresholds
 ) -> OutputDiagnosis:
     finite = bool(torch.isfinite(made).all())
-    numbers: dict[str, float] = {"finite": finite, "testable": len(inputs) > 1 and bool(varies.any())}
+    numbers: dict[str, float] = {"finite": finite, "testable": len(data.inputs) > 1 and bool(data.varies.any())}
     if not numbers["finite"] or not numbers["testable"]:
         return OutputDiagnosis(output_verdict(numbers, thresholds), pca_r2=levels, pca_rows=rows)
-    numbers |= _explained(made.double(), inputs.double())
-    dead = is_constant(made, dtype=dtype) & varies
-    numbers["dead_share"] = int(dead.sum()) / int(varies.sum())
+    numbers |= _explained(made.double(), data)
+    dead = is_constant(made, dtype=dtype) & data.varies
+    numbers["dead_share"] = int(dead.sum()) / int(data.varies.sum())
     return OutputDiagnosis(
         verdict=output_verdict(numbers, thresholds),
         r2=numbers["r2"],
@@ -66,15 +76,18 @@ def _judge(
     )
 
 
-def _explained(made: Tensor, inputs: Tensor) -> dict[str, float]:
+def _explained(made: Tensor, data: _Data) -> dict[str, float]:
     """R2 pooled over features, its 95 % interval over rows (delta method), and the ratio of variances."""
-    error = (made - inputs).square().sum(-1)
-    total = (inputs - inputs.mean(0)).square().sum(-1)
-    unexplained = error.sum() / total.sum()
-    spread = (error - unexplained * total).square().sum().sqrt() / total.sum()
-    variance = (made - made.mean(0)).square().sum() / total.sum()
+    error, total = (made - data.inputs).square().sum(-1), data.squares.sum()
+    unexplained = error.sum() / total
+    spread = (error - unexplained * data.squares).square().sum().sqrt() / total
+    variance = _about_mean(made).sum() / total
     r2, margin = float(1 - unexplained), NORMAL * float(spread)
     return {"r2": r2, "r2_low": r2 - margin, "r2_high": r2 + margin, "variance_ratio": float(variance)}
+
+
+def _about_mean(rows: Tensor) -> Tensor:
+    return (rows - rows.mean(0)).square().sum(-1)
 
 
 NORMAL = float(np.sqrt(2) * torch.special.erfinv(torch.tensor(0.95, dtype=torch.float64)))

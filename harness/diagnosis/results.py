@@ -209,6 +209,8 @@ def _plain_fields(value: Any) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
+    if type(value) in PLAIN:  # nearly all are
+        return plain(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Finding):
@@ -240,3 +242,6 @@ def _unit_from(stored: Mapping[str, Any]) -> UnitDiagnosis:
 
 def _output_from(stored: Mapping[str, Any]) -> OutputDiagnosis:
     return OutputDiagnosis(**{**_typed(stored), "verdict": OutputVerdict(stored["verdict"])})
+
+
+PLAIN = (float, int, bool, type(None))

@@ -48,9 +48,16 @@ class Against:
         # sparse tables widen G beyond its chi-square: what the test does not see the interval must not claim
         low = np.where(p > SIGNIFICANCE, 0.0, low)
         if self.reference.continuous:
-            p = np.minimum(1.0, 2 * np.minimum(p, self._spearman_p(units.ranks)))
+            lower = p > self._least_p  # else there is nothing to find
+            p[lower] = np.minimum(p[lower], self._spearman_p(units.ranks[lower]))
+            p = np.minimum(1.0, 2 * p)
         value = self.reference.information(units.orderings)
         return dict(zip(MEASURED, (value, p, low, high, entropy_of(tables.sum(2))), strict=True))
+
+    @cached_property
+    def _least_p(self) -> float:
+        """The least that permutations can give."""
+        return 0.0 if self.orders is None else 1 / (1 + len(self.orders.whole))
 
     def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
         from scipy.special import chdtrc
@@ -67,7 +74,8 @@ class Against:
         """p of standardised ranks `[unit, sample]` against the reference's."""
         from scipy.special import stdtr
 
-        correlation = np.clip(ranks @ self.ranks, -1, 1)
+        # no product of matrices: its rounding depends on how many units there are
+        correlation = np.clip((ranks * self.ranks).sum(1), -1, 1)
         if self.orders is not None:
             drawn = np.abs(ranks @ self.ranks[self.orders.whole].T)
             larger = np.count_nonzero(drawn >= np.abs(correlation)[:, None] - 1e-12, axis=1)
