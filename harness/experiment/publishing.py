@@ -92,7 +92,8 @@ class Publisher:
         """Where the report is, or why there is none: a full disk takes no result back."""
         folder = report_folder(self.experiment.name, self.root)
         try:
-            return _report(results, _effects(results.records, self.experiment), folder), []
+            with _uncollected():
+                return _report(results, _effects(results.records, self.experiment), folder), []
         except (HarnessError, OSError) as error:
             return None, [f"no report: {error}; free the disk, and `harness run` writes it"]
 
@@ -157,7 +158,7 @@ class Publisher:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Libraries make hundreds of thousands of objects that stay: looking for garbage among them takes a second."""
+    """Libraries make hundreds of thousands of objects that stay: each look for garbage among them takes .3 seconds."""
     collects = gc.isenabled()
     gc.disable()
     try:

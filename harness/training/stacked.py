@@ -199,7 +199,7 @@ class Stacked:
     def _look(self, rows: Tensor, draws: Draws, unit: int | None) -> State:
         if unit not in self._observations:
             see = vmap(partial(self.program.see, ablated=unit), in_dims=(0, 0, None, 0))
-            self._observations[unit] = Traced(partial(see, self.parameters, self.buffers))
+            self._observations[unit] = Traced(partial(see, self.parameters, self.buffers), compiles=False)
         numbers = draws.take(self._sites_of_looking(rows))
         return self._observations[unit](rows.shape, rows, numbers)
 

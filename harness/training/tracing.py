@@ -26,10 +26,11 @@ class Traced:
     Args:
         function: called with nested tuples and mappings of tensors and plain numbers. Tensors that it reaches otherwise
             must stay the same tensors, though their numbers may change.
+        compiles: whether a list is ever compiled: not worth it for what is called a hundred times.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], compiles: bool = True) -> None:
+        self.function, self.compiles = function, compiles
         self._calls: dict[Any, int] = {}
         self._lists: dict[Any, OperationList | None] = {}
 
@@ -46,7 +47,7 @@ class Traced:
             proved, result = operations.compared(lambda: self.function(*arguments), inputs)
             self._lists[key] = operations if proved else None
             return result
-        return operations.compile(inputs) if calls == COMPILED_AT else operations(inputs)
+        return operations.compile(inputs) if self.compiles and calls == COMPILED_AT else operations(inputs)
 
     def is_pure(self, key: Any) -> bool:
         """Whether a list that has proved itself is all there is: the same arguments then give the same numbers."""
