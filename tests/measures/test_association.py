@@ -1,5 +1,7 @@
 """Tests and intervals of dependence against scipy, statsmodels and plain shuffling."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from harness.measures.binning import (
     information_interval,
     pearson,
 )
-from harness.measures.blocks import block_orders
+from harness.measures.blocks import BlockOrders, block_orders
 from harness.measures.permuting import block_p, random_tables, table_p
 
 
@@ -275,6 +277,28 @@ def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks
         own, *drawn = (statistic(unit, classes[order]) for order in (np.arange(rows), *orders.whole))
         assert found == (1 + sum(each >= own * (1 - 1e-9) for each in drawn)) / (count + 1)
         assert wider == pytest.approx(max(1.0, np.mean(drawn) / (len(np.unique(unit)) - 1)))
+
+
+def test_of_a_continuous_factor_in_blocks_both_tests_are_permuted() -> None:
+    """A strong dependence, a weak one that only ranks show, and none; ranks by scipy, one order after the other."""
+    generator, rows = np.random.default_rng(0), 480
+    factor = generator.standard_normal(rows)
+    units = np.stack([factor**2, 0.1 * factor + generator.standard_normal(rows), generator.standard_normal(rows)])
+    blocks = np.arange(rows) // 8
+    orders = block_orders([np.flatnonzero(blocks == each) for each in range(60)], 0)
+    tables, _ = block_p(codes_of(units), codes_of(factor[None])[0], orders)
+    own, *drawn = (
+        abs(stats.spearmanr(np.vstack([units, factor[order]]), axis=1)[0][-1, :-1])
+        for order in everywhere(orders, rows)
+    )
+    ranks = (1 + np.sum(np.array(drawn) >= own - 1e-12, axis=0)) / 1000
+    assert dependence(units.T, factor, blocks).p == pytest.approx(2 * np.minimum(tables, ranks))
+    assert (tables[0], ranks[0] > 0.05, ranks[1] < tables[1]) == (0.001, True, True)
+
+
+def everywhere(orders: BlockOrders, rows: int) -> Iterator[np.ndarray]:
+    yield np.arange(rows)
+    yield from orders.whole
 
 
 @pytest.mark.parametrize("blocks", [12, 57])

@@ -251,3 +251,10 @@ def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
     assert_same_bits(results)
+
+
+def test_what_is_not_to_be_compiled_stays_in_python(monkeypatch):
+    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    traced = Traced(lambda x: x * 2, compiles=False)
+    assert all(torch.equal(traced("key", rows(3) + call), (rows(3) + call) * 2) for call in range(6))
+    assert traced._lists["key"]._run == traced._lists["key"].graph.forward
