@@ -23,6 +23,12 @@ class Rule:
     learning_rate: float | None
     trained: frozenset[str]
 
+    def rate(self, case: Case) -> float:
+        """The learning rate of a member: what the case's training names, else the optimiser's own."""
+        if self.learning_rate is None or "learning_rate" in case.train:
+            return float(case.training()["learning_rate"])
+        return self.learning_rate
+
 
 class Optimiser(Protocol):
     """Changes `parameters` in place, given gradients of the same shape `[member, parameter]`."""
@@ -37,16 +43,29 @@ def rule_of(case: Case, model: nn.Module) -> Rule | None:
         trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
         return Rule("Adam", ADAM, None, trained)
     optimiser = case.optimizer(list(model.parameters()))
-    kind = type(optimiser).__name__
-    if type(optimiser) not in KINDS or len(optimiser.param_groups) != 1:
+    if not _is_plain(optimiser):
         return None
     group = optimiser.param_groups[0]
-    if any(group.get(option) for option in ("amsgrad", "maximize", "differentiable")):
-        return None
     if isinstance(group["lr"], Tensor) or not all(id(each) in names for each in group["params"]):
         return None
+    kind = "AdamW" if group.get("decoupled_weight_decay") else type(optimiser).__name__
     trained = frozenset(names[id(each)] for each in group["params"] if each.requires_grad)
     return Rule(kind, {name: group[name] for name in KINDS[type(optimiser)]}, float(group["lr"]), trained)
+
+
+def _is_plain(optimiser: Any) -> bool:
+    """Whether it does what its class does, in its first step and all later ones, and nothing besides."""
+    if type(optimiser) not in KINDS or len(optimiser.param_groups) != 1:
+        return False
+    # a hook clips gradients, say; a schedule puts another `step` there; a state is that of earlier steps
+    hooks = (optimiser._optimizer_step_pre_hooks, optimiser._optimizer_step_post_hooks)
+    if any(hooks) or optimiser.state or "step" in vars(optimiser):
+        return False
+    group = optimiser.param_groups[0]
+    known = {"params", "lr", *KINDS[type(optimiser)], *SAME_NUMBERS}
+    others = {name: value for name, value in group.items() if name not in known}
+    usual = type(optimiser)([nn.Parameter(torch.zeros(1))], lr=1e-3).param_groups[0]
+    return all(name in usual and value == usual[name] for name, value in others.items())
 
 
 def optimiser(rule: Rule, rates: Tensor) -> Optimiser:
@@ -126,5 +145,8 @@ KINDS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("betas", "eps", "weight_decay"),
     torch.optim.SGD: ("momentum", "dampening", "weight_decay", "nesterov"),
 }
+
+# how torch does it, or what is read beside it
+SAME_NUMBERS = ("foreach", "fused", "capturable", "decoupled_weight_decay")
 
 MAKERS: dict[str, Any] = {"Adam": Adam, "AdamW": adamw, "SGD": SGD}

@@ -74,9 +74,7 @@ class Stacked:
         self._evaluate = Traced(self._evaluation)
         self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
         self._raw_shapes: dict[torch.Size, torch.Size] = {}
-        rates = [
-            rule.learning_rate if rule.learning_rate is not None else case.training()["learning_rate"] for case in cases
-        ]
+        rates = [rule.rate(case) for case in cases]
         self._optimiser = optimiser(rule, torch.tensor(rates, dtype=rows.dtype, device=rows.device))
         self._draws = Draws(seeds, "training", rows.dtype, rows.device)
         self._sites: dict[tuple[Any, ...], list[Site]] = {}

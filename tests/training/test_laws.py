@@ -346,8 +346,9 @@ def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
         lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, dampening=0.5),
         lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=1e-2, betas=(0.8, 0.99)),
         lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.1),
+        lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=0.1, decoupled_weight_decay=True),
     ],
-    ids=["SGD", "nesterov", "dampening", "Adam", "AdamW"],
+    ids=["SGD", "nesterov", "dampening", "Adam", "AdamW", "Adam, decoupled"],
 )
 def test_a_plain_optimiser_is_taken_over_and_equals_torch(forum, split, make):
     case = replace(forum, optimizer=make, train={"epochs": 2, "batch_size": 50})
@@ -362,6 +363,65 @@ def test_a_plain_optimiser_is_taken_over_and_equals_torch(forum, split, make):
             optimiser.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(snapshot.engine.state_of(1)[name], value, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("named", [{}, {"learning_rate": 0.2}], ids=["its own", "the training's"])
+def test_a_rate_that_the_training_names_wins_over_the_optimisers_own_in_a_stack_and_alone(forum, split, named):
+    stacks = replace(
+        forum, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05), train={"epochs": 2, **named}
+    )
+    alone = replace(stacks, optimizer=lambda parameters: scheduled(parameters, torch.optim.SGD, lr=0.05))
+    found = (last(train([case], [0], split)).engine.state_of(0) for case in (stacks, alone))
+    for one, other in zip(*(state.values() for state in found), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def clipping(parameters):
+    made = torch.optim.SGD(parameters, lr=0.5)
+    made.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(parameters, 0.01) and None)
+    return made
+
+
+def scheduled(parameters, kind=torch.optim.Adam, lr=1e-3):
+    made = kind(parameters, lr=lr)
+    torch.optim.lr_scheduler.StepLR(made, 1)
+    return made
+
+
+def warmed_up(parameters):
+    made = torch.optim.Adam(parameters, lr=1e-3)
+    made.state[parameters[0]] = {"step": torch.tensor(5.0)}
+    return made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        clipping,
+        scheduled,
+        warmed_up,
+        lambda parameters: torch.optim.Adam(parameters, lr=1e-3, amsgrad=True),
+        lambda parameters: torch.optim.SGD(parameters, lr=1e-3, maximize=True),
+        lambda parameters: torch.optim.SGD([{"params": parameters, "name": "all"}], lr=1e-3),
+        lambda parameters: torch.optim.Adam(parameters, lr=torch.tensor(1e-3)),
+    ],
+    ids=["hook", "schedule", "state", "amsgrad", "maximize", "a name of its own", "a tensor as rate"],
+)
+def test_an_optimiser_that_does_more_than_its_class_is_not_taken_over(forum, split, make):
+    assert "optimiser" in stackability(replace(forum, optimizer=make, train=TRAIN), split.train.inputs).reason
+
+
+def test_a_clipped_optimiser_clips(forum, split):
+    case = replace(forum, optimizer=clipping, train={"epochs": 1, "batch_size": 50})
+    snapshot, model = last(train([case], [1], split)), build(case, 1, split.train.inputs[:4])
+    optimiser = clipping(list(model.parameters()))
+    for rows in torch.randperm(200, generator=generator(1, "batches 1")).split(50):
+        terms = case.losses(model, split.train.inputs[rows], rho=0.05)
+        optimiser.zero_grad()
+        (terms["reconstruction"] + 0.001 * terms["sparsity"]).backward()
+        optimiser.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(snapshot.engine.state_of(0)[name], value)
 
 
 def test_another_optimiser_trains_alone(forum, split):
