@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.errors import HarnessError, unknown
+from harness.ranges import training_numbers
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "epochs": 30,
@@ -76,9 +78,14 @@ class Case:
             raise HarnessError(
                 f"Case.bottleneck: the dotted name of a module or 'out:0' is wanted, {self.bottleneck!r} was given"
             )
-        for key in self.train:
-            if key not in TRAIN_DEFAULTS:
-                raise HarnessError(f"Case.train: {unknown('training number', key, TRAIN_DEFAULTS)}")
+        for key in ("numbers", "train", "factors"):
+            given = getattr(self, key)
+            if not isinstance(given, Mapping) and not (key == "factors" and given is None):
+                raise HarnessError(f"Case.{key}: {{name: value}} is wanted, {_kind(given)} was given")
+        for name, value in self.numbers.items():
+            if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+                raise HarnessError(f"Case.numbers[{name!r}]: a number is wanted, {_kind(value)} was given")
+        object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
 
     @property
     def rho(self) -> float | None:
