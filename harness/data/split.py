@@ -1,7 +1,7 @@
 """What a case is trained on and what is held out: read once, checked, and the same for every member."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,14 +114,23 @@ def _other_rows(data: str) -> tuple[Rows, Rows | None]:
 
 
 def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
-    train = _as_rows(case.data(), f"case {case.name}: data")
+    train = _as_rows(case.data, f"case {case.name}: data")
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
-    evaluation = None if case.evaluation is None else _as_rows(case.evaluation(), f"case {case.name}: evaluation")
+    evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation")
     return Rows(train.inputs, labels, factors, train.blocks), evaluation
 
 
-def _as_rows(found: Any, where: str) -> Rows:
+def _as_rows(load: Callable[[], Any], where: str) -> Rows:
+    try:
+        return _of_any_kind(load(), where)
+    except HarnessError:
+        raise
+    except Exception as error:  # the author's code may raise anything
+        raise HarnessError(f"{where}: reading it failed with {type(error).__name__}: {error}") from error
+
+
+def _of_any_kind(found: Any, where: str) -> Rows:
     try:
         if isinstance(found, Rows):
             return found

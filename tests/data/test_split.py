@@ -137,3 +137,17 @@ class Empty(Ragged):
 def test_data_sets_that_cannot_be_held_in_memory_are_refused(forum, data, sentence):
     with pytest.raises(HarnessError, match=sentence):
         split_of(given(forum, data))
+
+
+def test_data_that_cannot_be_read_are_an_error_line(forum):
+    class Broken(Dataset):
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            raise OSError("disk")
+
+    with pytest.raises(HarnessError, match="case mine: data: reading it failed with OSError: disk"):
+        split_of(given(forum, Broken()))
+    with pytest.raises(HarnessError, match="case mine: evaluation: reading it failed with OSError: disk"):
+        split_of(given(forum, INPUTS, evaluation=lambda: Broken()))

@@ -53,6 +53,11 @@ WRONG = {
     "a bare tensor": "def losses(model, batch): return model(batch).abs().mean()\n" + PLAIN,
     "a keyword that nobody gives": "def losses(model, batch, rho): return {'reconstruction': model(batch).mean()}\n"
     + PLAIN,
+    "a term of nothing": "def losses(model, batch): return {'reconstruction': model(batch).mean(), 'l1': None}\n"
+    + PLAIN,
+    "a term of one row": "def losses(model, batch): return {'reconstruction': model(batch).mean().reshape(1)}\n"
+    + PLAIN,
+    "data that cannot be read": "def load(): raise OSError('disk')\n" + PLAIN,
     "an output that is not there": PLAIN.replace("'enc')", "'enc', reconstruction='out:7')"),
 }
 
@@ -66,6 +71,24 @@ def test_what_no_member_can_do_is_refused_in_the_words_of_its_plan_and_leaves_no
         conduct(file, workers=0, root=tmp_path)
     assert str(run.value) == str(planned.value)
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a term of nothing", "losses: the term 'l1' must be a scalar tensor, it is None"),
+        ("a term of one row", r"losses: the term 'reconstruction' must be a scalar, its shape is \[1\]; reduce it"),
+        ("data that cannot be read", "case x: data: reading it failed with OSError: disk"),
+    ],
+)
+def test_the_sentence_says_what_is_wanted(tmp_path, name, sentence):
+    with pytest.raises(HarnessError, match=sentence):
+        conduct(experiment(tmp_path, WRONG[name]), workers=0, root=tmp_path)
+
+
+def test_a_loss_that_fails_later_is_an_error_line_of_its_plan(tmp_path):
+    with pytest.raises(HarnessError, match=r"losses\(model, batch\) failed with ValueError: boom"):
+        plan(load_experiment(experiment(tmp_path, LATER + PLAIN)))
 
 
 def test_data_with_a_hole_leave_nothing_either(tmp_path):
