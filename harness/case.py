@@ -2,7 +2,9 @@
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -163,12 +165,42 @@ def _run(path: Path) -> ModuleType:
         raise HarnessError(f"{path}: cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _beside(path.parent.resolve()):
+            spec.loader.exec_module(module)
     except HarnessError as error:
         raise HarnessError(f"{path}: {error}") from error
     except Exception as error:
         raise HarnessError(f"{path}: running it failed with {type(error).__name__}: {error}") from error
     return module
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Modules in the folder are found first, as by `python case.py`, and run anew for each case that is loaded.
+
+    Afterwards the folder stays last on the path: what the case's functions import when called is found, and hides
+    nothing of ours.
+    """
+    before = set(sys.modules)
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+        for name in set(sys.modules) - before:
+            # a package that was there before is nobody's who is loaded now: this one, where a case lies beside it
+            if name.partition(".")[0] not in before and _is_of(folder, name):
+                del sys.modules[name]
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    """Whether a module is the one of that name in the folder, not one of an environment that lies in it too."""
+    place, module = folder.joinpath(*name.split(".")), sys.modules[name]
+    known = {f"{place}.py", str(place / "__init__.py"), str(place)}
+    return not known.isdisjoint([getattr(module, "__file__", None), *getattr(module, "__path__", ())])
 
 
 def _kind(value: object) -> str:
