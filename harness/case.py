@@ -44,7 +44,7 @@ class Case:
             does not name it.
         train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
         target: the penalty's target activation; by default `numbers["rho"]` where there is one.
-        labels: one class per row of `data`, for mutual information.
+        labels: one class per row of `data`, for mutual information; an `evaluation` brings its own, and its factors.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
         optimizer: `(parameters) -> Optimizer`; None means Adam at `learning_rate`.
         name: what it is called in reports; the file's stem where it was loaded from one.

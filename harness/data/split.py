@@ -118,7 +118,20 @@ def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
     evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation")
+    if evaluation is not None:
+        _check_references(case, evaluation)
     return Rows(train.inputs, labels, factors, train.blocks), evaluation
+
+
+def _check_references(case: "Case", evaluation: Rows) -> None:
+    """Nothing, if the held-out rows, which are what is judged, bring the references that the case declares."""
+    missing = ["labels"] if case.labels is not None and evaluation.labels is None else []
+    missing += [f"factor {name!r}" for name in case.factors or {} if name not in evaluation.factors]
+    if missing:
+        raise HarnessError(
+            f"case {case.name}: {', '.join(missing)}: of the rows of `data`, and mutual information is taken on those of "
+            "`evaluation`, which bring none; let `evaluation` return (tensor, labels), or harness.Rows with `factors`"
+        )
 
 
 def _as_rows(load: Callable[[], Any], where: str) -> Rows:
