@@ -2,8 +2,11 @@
 
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.errors import HarnessError, unknown
+from harness.ranges import training_numbers
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "epochs": 30,
@@ -40,7 +44,7 @@ class Case:
             does not name it.
         train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
         target: the penalty's target activation; by default `numbers["rho"]` where there is one.
-        labels: one class per row of `data`, for mutual information.
+        labels: one class per row of `data`, for mutual information; an `evaluation` brings its own, and its factors.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
         optimizer: `(parameters) -> Optimizer`; None means Adam at `learning_rate`.
         name: what it is called in reports; the file's stem where it was loaded from one.
@@ -76,9 +80,14 @@ class Case:
             raise HarnessError(
                 f"Case.bottleneck: the dotted name of a module or 'out:0' is wanted, {self.bottleneck!r} was given"
             )
-        for key in self.train:
-            if key not in TRAIN_DEFAULTS:
-                raise HarnessError(f"Case.train: {unknown('training number', key, TRAIN_DEFAULTS)}")
+        for key in ("numbers", "train", "factors"):
+            given = getattr(self, key)
+            if not isinstance(given, Mapping) and not (key == "factors" and given is None):
+                raise HarnessError(f"Case.{key}: {{name: value}} is wanted, {_kind(given)} was given")
+        for name, value in self.numbers.items():
+            if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+                raise HarnessError(f"Case.numbers[{name!r}]: a number is wanted, {_kind(value)} was given")
+        object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
 
     @property
     def rho(self) -> float | None:
@@ -156,12 +165,42 @@ def _run(path: Path) -> ModuleType:
         raise HarnessError(f"{path}: cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _beside(path.parent.resolve()):
+            spec.loader.exec_module(module)
     except HarnessError as error:
         raise HarnessError(f"{path}: {error}") from error
     except Exception as error:
         raise HarnessError(f"{path}: running it failed with {type(error).__name__}: {error}") from error
     return module
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Modules in the folder are found first, as by `python case.py`, and run anew for each case that is loaded.
+
+    Afterwards the folder stays last on the path: what the case's functions import when called is found, and hides
+    nothing of ours.
+    """
+    before = set(sys.modules)
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+        for name in set(sys.modules) - before:
+            # a package that was there before is nobody's who is loaded now: this one, where a case lies beside it
+            if name.partition(".")[0] not in before and _is_of(folder, name):
+                del sys.modules[name]
+
+
+def _is_of(folder: Path, name: str) -> bool:
+    """Whether a module is the one of that name in the folder, not one of an environment that lies in it too."""
+    place, module = folder.joinpath(*name.split(".")), sys.modules[name]
+    known = {f"{place}.py", str(place / "__init__.py"), str(place)}
+    return not known.isdisjoint([getattr(module, "__file__", None), *getattr(module, "__path__", ())])
 
 
 def _kind(value: object) -> str:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
+
 
 def audit(
     case: Annotated[str, typer.Argument(help="A shipped case, or a .py file with a module-level `case`.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+    json: Json = False,
     during: Annotated[
         bool, typer.Option("--during/--no-during", help="Also weigh the terms after 50 and 300 training steps.")
     ] = True,
@@ -18,6 +20,7 @@ def audit(
     from harness.auditing import audit as judge
     from harness.case import load_case
 
-    found = judge(load_case(case), during, seeds)
+    with prints_aside(json):
+        found = judge(load_case(case), during, seeds)
     typer.echo(json_format.dumps(found.to_dict(), indent=2) if json else str(found))
     raise typer.Exit(1 if found.faults else 0)

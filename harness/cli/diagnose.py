@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def diagnose(
     weights: Annotated[Path | None, typer.Option(help="A case's state dict: judged as it is, not trained.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of a case's training.")] = 0,
     picture: Annotated[Path | None, typer.Option(help="Write a PNG of the units.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """Is this layer collapsed, which unit, and how. Exit code 0: healthy; 1: something was found; 2: bad request."""
     files: dict[str, Any] = {"activation": activation, "labels": labels, "factors": factors, "inputs": inputs}
@@ -44,7 +45,8 @@ def diagnose(
     else:
         for name, value in files.items():
             _refuse(value, f"--{name}", "a case, which brings its own", "a matrix of activations")
-        found, beside = _of_case(target, weights, seed)
+        with prints_aside(json):
+            found, beside = _of_case(target, weights, seed)
     if picture is not None:
         from harness.report.figure_layer import draw_units
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def effects(
     experiment: Annotated[str, typer.Argument(help="An experiment that was run: its YAML file, or its name.")],
     outcome: Annotated[str, typer.Option(help="collapsed, live_fraction, r2 or r2_not_collapsed.")] = "collapsed",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """What each level does to collapse, with intervals over seeds; from stored results."""
     from harness.effects.outcomes import OUTCOMES
@@ -27,7 +28,8 @@ def effects(
 
     if outcome not in OUTCOMES:
         raise HarnessError(f"--outcome: {unknown('outcome', outcome, OUTCOMES)}")
-    found = stored_effects(experiment)
+    with prints_aside(json):
+        found = stored_effects(experiment)
     if json:
         typer.echo(json_format.dumps(found.to_dict(), allow_nan=False))
         return

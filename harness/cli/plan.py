@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
+
 if TYPE_CHECKING:
     from harness.grid.plan import Plan
 
@@ -14,17 +16,18 @@ SHOWN = 24  # lines of a long list
 
 def plan(
     file: Annotated[Path, typer.Argument(help="An experiment: a YAML file.")],
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """What an experiment would run, what it can detect and what it costs. Trains and writes nothing."""
     from harness.cli.earlier import deviations, earlier_records, rate
     from harness.grid.loading import load_experiment
     from harness.grid.plan import plan as plan_of
 
-    experiment = load_experiment(file)
-    _one_thread()
-    records = earlier_records(experiment, Path("mlruns"))
-    found = plan_of(experiment, deviations(experiment, records), rate(records))
+    with prints_aside(json):
+        experiment = load_experiment(file)
+        _one_thread()
+        records = earlier_records(experiment, Path("mlruns"))
+        found = plan_of(experiment, deviations(experiment, records), rate(records))
     if json:
         typer.echo(json_format.dumps(found.to_dict(), indent=2))
         return

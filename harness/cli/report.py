@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
 def report(
     experiments: Annotated[list[str], typer.Argument(help="One experiment that was run, or two: YAML files or names.")],
     tracking_uri: Annotated[str | None, typer.Option(help="Log the page to this MLflow store as well.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """Write the report of an experiment from its stored results, or compare two; nothing is trained."""
     if len(experiments) > 2:
         raise HarnessError(f"report takes one experiment, or two to compare; {len(experiments)} were given")
-    if tracking_uri is not None and len(experiments) == 1:
-        _log(experiments[0], tracking_uri)
-    path = _compare(*experiments) if len(experiments) == 2 else _write(experiments[0])
+    with prints_aside(json):
+        if tracking_uri is not None and len(experiments) == 1:
+            _log(experiments[0], tracking_uri)
+        path = _compare(*experiments) if len(experiments) == 2 else _write(experiments[0])
     typer.echo(json_format.dumps({"experiments": experiments, "report": str(path)}) if json else str(path))
 
 

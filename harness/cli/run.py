@@ -1,6 +1,6 @@
 """`harness run FILE.yaml`: which variant collapses, how often, and what each remedy does."""
 
-import json
+import json as json_format
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.printing import Json, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one a core by default.")] = None,
     shard: Annotated[str, typer.Option(help="`2/8`: only the second of eight parts, for job arrays.")] = "1/1",
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    json: Json = False,
 ) -> None:
     """Train what is missing of an experiment, judge it, log it to MLflow and write the report."""
     if retry not in ("", "failed"):
@@ -34,12 +35,12 @@ def run(
     farewell = f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there."
     try:
         listen(farewell)
-        with Display(quiet=as_json) as display:
+        with prints_aside(json), Display(quiet=json) as display:
             outcome = conduct(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
     except Interrupted as stop:
         leave(stop.number, farewell)
-    if as_json:
-        print(json.dumps(outcome.to_dict()))
+    if json:
+        print(json_format.dumps(outcome.to_dict()))
     else:
         _show(outcome, tracking_uri)
     failed = outcome.to_dict()["failed"]

@@ -1,7 +1,7 @@
 """What a case is trained on and what is held out: read once, checked, and the same for every member."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,14 +114,36 @@ def _other_rows(data: str) -> tuple[Rows, Rows | None]:
 
 
 def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
-    train = _as_rows(case.data(), f"case {case.name}: data")
+    train = _as_rows(case.data, f"case {case.name}: data")
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
-    evaluation = None if case.evaluation is None else _as_rows(case.evaluation(), f"case {case.name}: evaluation")
+    evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation")
+    if evaluation is not None:
+        _check_references(case, evaluation)
     return Rows(train.inputs, labels, factors, train.blocks), evaluation
 
 
-def _as_rows(found: Any, where: str) -> Rows:
+def _check_references(case: "Case", evaluation: Rows) -> None:
+    """Nothing, if the held-out rows, which are what is judged, bring the references that the case declares."""
+    missing = ["labels"] if case.labels is not None and evaluation.labels is None else []
+    missing += [f"factor {name!r}" for name in case.factors or {} if name not in evaluation.factors]
+    if missing:
+        raise HarnessError(
+            f"case {case.name}: {', '.join(missing)}: of the rows of `data`, and mutual information is taken on those of "
+            "`evaluation`, which bring none; let `evaluation` return (tensor, labels), or harness.Rows with `factors`"
+        )
+
+
+def _as_rows(load: Callable[[], Any], where: str) -> Rows:
+    try:
+        return _of_any_kind(load(), where)
+    except HarnessError:
+        raise
+    except Exception as error:  # the author's code may raise anything
+        raise HarnessError(f"{where}: reading it failed with {type(error).__name__}: {error}") from error
+
+
+def _of_any_kind(found: Any, where: str) -> Rows:
     try:
         if isinstance(found, Rows):
             return found

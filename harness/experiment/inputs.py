@@ -9,13 +9,18 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
+from harness.errors import HarnessError
 from harness.grid import Experiment
 from harness.grid.casebook import case_facts, case_file
 from harness.remedies.levels import FACTORS
 from harness.results import RESULTS_FORMAT, case_fingerprint
+
+if TYPE_CHECKING:
+    from harness.case import Case
+    from harness.data.rows import Split
 
 DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
 PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-learn", "pyarrow")
@@ -23,12 +28,18 @@ SHIPPED_SOURCES = ("cases", "data")
 
 
 def fingerprints(experiment: Experiment) -> dict[str, Any]:
-    """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data."""
+    """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data.
+
+    Raises:
+        HarnessError: when the data cannot be used, or no member of a case that is not shipped can be run.
+    """
     from harness.case import load_case
     from harness.data import split_of
 
     case = load_case(experiment.case_reference)
     split = split_of(case, experiment.data_reference)
+    if stamp(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
+        _check_that_it_runs(experiment, case, split)
     return {
         "data": split.fingerprint,
         "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
@@ -40,6 +51,25 @@ def fingerprints(experiment: Experiment) -> dict[str, Any]:
         "blocks": split.evaluation.blocks is not None,
         "bottleneck": case.bottleneck,
     }
+
+
+def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split") -> None:
+    """Nothing, if some member can be run: its model is built and its loss evaluated on a few rows, as for a plan."""
+    from harness.remedies import Refused, treat
+
+    widths = experiment.levels("units") if "units" in experiment.factors else (None,)
+    wrong: HarnessError | None = None
+    for width in widths:
+        try:
+            treat(case, {} if width is None else {"units": width}, split)
+        except Exception as error:
+            if isinstance(error, Refused) or not isinstance(error, HarnessError):  # for its members to tell
+                return
+            wrong = error
+        else:
+            return
+    if wrong is not None:
+        raise wrong
 
 
 def stamp(experiment: Experiment) -> str | None:

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,20 +236,43 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _alone(folder: Path, shard: tuple[int, int]) -> Any:
-    """Only one process at a time runs an experiment, or one shard of it; the second says so.
+@contextmanager
+def _alone(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Only one process at a time runs an experiment, or one shard of it; of a refused one no lock or folder stays.
 
     Raises:
         HarnessError: when another process runs it, or the folder cannot be written.
     """
+    name = ".lock" if shard == WHOLE else f".lock-{shard[0]}-of-{shard[1]}"
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    with _locked(folder / name):
+        try:
+            yield
+        except HarnessError:
+            if made and os.listdir(folder) == [name]:
+                _remove(folder / name, made)
+            raise
+
+
+def _locked(file: Path) -> Any:
     from filelock import FileLock, Timeout
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        name = ".lock" if shard == WHOLE else f".lock-{shard[0]}-of-{shard[1]}"
-        lock = FileLock(folder / name, timeout=0)
-        return lock.acquire()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file, timeout=0).acquire()
     except Timeout as error:
-        raise HarnessError(f"{folder}: another process is running this experiment; wait for it, or stop it") from error
+        raise HarnessError(
+            f"{file.parent}: another process is running this experiment; wait for it, or stop it"
+        ) from error
     except OSError as error:
-        raise HarnessError(f"{folder}: cannot be written ({error.strerror}); run in a folder that can be") from error
+        raise HarnessError(
+            f"{file.parent}: cannot be written ({error.strerror}); run in a folder that can be"
+        ) from error
+
+
+def _remove(lock: Path, folders: Sequence[Path]) -> None:
+    """What was made for a run that is refused; a folder that holds anything else by now stays."""
+    with suppress(OSError):
+        lock.unlink()
+        for folder in folders:
+            folder.rmdir()

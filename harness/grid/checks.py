@@ -1,6 +1,5 @@
 """What must hold between the keys of an experiment; each check names the key that breaks it."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,18 +61,6 @@ def factor_levels(
         if twice:
             raise HarnessError(f"factors.{name}: the level {twice[0]!r} is listed twice")
     return {**found, **_only_zipped(found, zipped, numbers)}
-
-
-def training_numbers(train: Mapping[str, Any]) -> dict[str, Any]:
-    """The training numbers, checked.
-
-    >>> training_numbers({"epochs": 3, "snapshot_every": 0.5})
-    {'epochs': 3, 'snapshot_every': 0.5}
-
-    Raises:
-        HarnessError: for an unknown key or a value outside its range.
-    """
-    return {key: _training_number(key, value) for key, value in train.items()}
 
 
 def plain_level(name: str, value: Any, key: str, numbers: Mapping[str, float]) -> Level:
@@ -258,20 +245,3 @@ def _levels(value: Any, key: str) -> Sequence[Any]:
     if isinstance(value, list | tuple) and not value:
         raise HarnessError(f"{key}: empty; at least one level is wanted")
     return as_list(value)
-
-
-def _training_number(key: str, value: Any) -> Any:
-    if key in ("epochs", "batch_size", "learning_rate"):
-        return plain_level(key, value, f"train.{key}", {})
-    if key == "snapshot_every":
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise HarnessError(f"train.{key}: a number of epochs above 0 is wanted, {value!r} was given")
-        return value
-    if key == "device":
-        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-            raise HarnessError(f"train.{key}: auto, cpu, cuda, cuda:0 or mps is wanted, {value!r} was given")
-        return value
-    raise HarnessError(f"train: {unknown('training number', key[:60], TRAINING)}")
-
-
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device")

@@ -190,6 +190,8 @@ def _scalar(value: str) -> Any:
         return _WORDS[value]
     if _INTEGER.fullmatch(value):
         return int(value)
+    if _BASED.fullmatch(value):
+        return int(value, 0)
     return float(value.replace(".inf", "inf").replace(".nan", "nan")) if _FLOAT.fullmatch(value.lower()) else value
 
 
@@ -197,4 +199,5 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
 }
 _INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
+_BASED = re.compile(r"0x[0-9a-fA-F]{1,300}|0o[0-7]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)(e[-+]?[0-9]+)?|[-+]?\.inf|\.nan")

@@ -6,9 +6,10 @@ from typing import Any
 
 from harness.errors import HarnessError, unknown
 from harness.grid.casebook import CaseFacts, case_facts, case_file
-from harness.grid.checks import check_experiment, factor_levels, training_numbers
+from harness.grid.checks import check_experiment, factor_levels
 from harness.grid.document import read_document
 from harness.grid.experiment import Experiment
+from harness.ranges import training_numbers
 
 REQUIRED = ("name", "case", "factors", "seeds")
 LONGEST_NAME = 200

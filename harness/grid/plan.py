@@ -163,16 +163,21 @@ def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> 
 def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, Stackability]":
     """For each penalty how its members can be batched; tried without the other remedies."""
     from harness.remedies import treat
-    from harness.training import stackability
+    from harness.training import Stackability, stackability
+
+    def tried(site: str) -> Stackability:
+        try:
+            return stackability(
+                treat(subject.case, {"penalty": site}, subject.split), subject.split.train.inputs, plan=True
+            )
+        except HarnessError:
+            raise
+        except Exception:  # the author's code may raise anything; its members train one by one, and may fail
+            return Stackability(None, frozenset(), "it could not be tried")
 
     factors = subject.experiment.factors
     sites = map(str, subject.experiment.levels("penalty")) if "penalty" in factors else ("as_posted",)
-    inputs = subject.split.train.inputs
-    return {
-        site: stackability(treat(subject.case, {"penalty": site}, subject.split), inputs, plan=True)
-        for site in sites
-        if site not in refused
-    }
+    return {site: tried(site) for site in sites if site not in refused}
 
 
 def _alone(stacking: "Stackability | None") -> str | None:
@@ -191,12 +196,11 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
 
 
 def _units_and_terms(subject: _Subject) -> tuple[int, int]:
-    from harness.remedies.anatomy import anatomy, build
+    from harness.remedies.anatomy import anatomy, build, loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
-    numbers = {name: case.numbers[name] for name in case.loss_keywords()}
-    terms = case.losses(build(case, 0, batch), batch, **numbers)
+    terms = loss_terms(case, build(case, 0, batch), batch)
     widest = max((int(each) for each in units), default=anatomy(case, batch).units)
     return widest, len(terms)
 

@@ -4,7 +4,10 @@ Remedies are changes at those places, so a remedy that finds no place for itself
 """
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,18 +106,38 @@ def _scope(case: Case, model: nn.Module, batch: Tensor, seen: Pass) -> str:
     handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
         with torch.enable_grad(), CodeTap(model, case.bottleneck, everywhere=True) as tap:
-            terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
-    except HarnessError:
-        raise
-    except Exception as error:
-        raise HarnessError(f"{case.name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+            loss_terms(case, model, batch)
     finally:
         handle.remove()
-    check_terms(case, terms)
     if calls:
         return "model"
     names = [each.name for each in seen.activations]
     return "loss" if [each.name for each in tap.passes[0].activations][: len(names)] == names else "unknown"
+
+
+def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]:
+    """What `losses` makes of a batch, each term one number.
+
+    Raises:
+        HarnessError: when it fails, or returns anything else.
+    """
+    try:
+        terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"{case.name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+    check_terms(case, terms)
+    for name, value in terms.items():
+        if not isinstance(value, Tensor | Real):
+            kind = "None" if value is None else f"a {type(value).__name__}"
+            raise HarnessError(f"{case.name}: losses: the term {name!r} must be a scalar tensor, it is {kind}")
+        if isinstance(value, Tensor) and value.ndim:
+            raise HarnessError(
+                f"{case.name}: losses: the term {name!r} must be a scalar, its shape is {list(value.shape)}; "
+                "reduce it, as with .mean()"
+            )
+    return terms
 
 
 def check_terms(case: Case, terms: object) -> None:

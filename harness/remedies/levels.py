@@ -1,36 +1,10 @@
 """Every factor that an experiment may name, with its levels. Imports no torch, so that plans are instant."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError, unknown
-
-Level = str | int | float
-
-
-@dataclass(frozen=True)
-class Factor:
-    """What a factor's levels may be.
-
-    Args:
-        default: the level that leaves a case as its author wrote it; None where the case itself decides.
-        choices: the words it knows, or none when it takes numbers.
-        low, high: the closed or half-open range of its numbers (`high` is excluded where `open_above`).
-        whole: whether only whole numbers make sense.
-        stacks: True when members with different levels can share one batched program.
-        words: words allowed beside the numbers.
-    """
-
-    default: Level | None
-    choices: tuple[str, ...] = ()
-    low: float = 0.0
-    high: float = float("inf")
-    open_below: bool = False
-    open_above: bool = False
-    whole: bool = False
-    stacks: bool = False
-    words: tuple[str, ...] = ()
+from harness.ranges import TRAINED, Factor, Level, number_in, range_of
 
 
 def known_factors(numbers: Iterable[str] = ()) -> list[str]:
@@ -70,7 +44,7 @@ def _word(name: str, value: str, factor: Factor) -> Level:
     allowed = factor.choices or factor.words
     if value not in allowed:
         if not factor.choices:
-            raise HarnessError(f"{name}: a number {_range(factor)} is wanted, {value!r} was given")
+            raise HarnessError(f"{name}: a number {range_of(factor)} is wanted, {value!r} was given")
         raise HarnessError(unknown(name, value, allowed))
     return value
 
@@ -78,21 +52,7 @@ def _word(name: str, value: str, factor: Factor) -> Level:
 def _number(name: str, value: Any, factor: Factor) -> Level:
     if factor.choices:
         raise HarnessError(f"{name}: one of {', '.join(factor.choices)} is wanted, {value!r} was given")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise HarnessError(f"{name}: a number {_range(factor)} is wanted, {value!r} was given")
-    below = value <= factor.low if factor.open_below else value < factor.low
-    above = value >= factor.high if factor.open_above else value > factor.high
-    if below or above or value != value or value in (float("inf"), float("-inf")):
-        raise HarnessError(f"{name}: a number {_range(factor)} is wanted, {value!r} was given")
-    if factor.whole and value != int(value):
-        raise HarnessError(f"{name}: a whole number is wanted, {value!r} was given")
-    return int(value) if factor.whole else value
-
-
-def _range(factor: Factor) -> str:
-    if factor.high == float("inf"):
-        return f"{'above' if factor.open_below else 'from'} {factor.low:g}"
-    return f"{'above' if factor.open_below else 'from'} {factor.low:g} to {'below ' if factor.open_above else ''}{factor.high:g}"
+    return number_in(factor, value, name)
 
 
 PENALTY_SITES = (
@@ -122,7 +82,5 @@ FACTORS: dict[str, Factor] = {
     "units": Factor(None, low=1, high=1e6, whole=True),
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
-    "learning_rate": Factor(None, open_below=True, stacks=True),
-    "batch_size": Factor(None, low=1, whole=True),
-    "epochs": Factor(None, low=1, whole=True),
+    **TRAINED,
 }

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.grid.casebook import CASES_FOLDER
 from harness.remedies.levels import FACTORS, Level
+from harness.results.sources import imported_files
 
 RESULTS_FORMAT = 1
 TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every")
@@ -56,11 +58,14 @@ def member_key(
 
 
 def case_fingerprint(path: Path) -> str:
-    """A hash of a case's file, with the shipped cases that it builds on."""
+    """A hash of a case's file, with the shipped cases that it builds on and the modules beside it that it imports."""
     content = path.read_bytes()
     digest = hashlib.sha256(content)
     for name in sorted(set(SHIPPED_IMPORT.findall(content))):
-        digest.update(case_fingerprint(path.parent / f"{name.decode()}.py").encode())
+        digest.update(case_fingerprint(CASES_FOLDER / f"{name.decode()}.py").encode())
+    for file in imported_files(path):
+        digest.update(f"{file.relative_to(path.parent).as_posix()} {len(file.read_bytes())} ".encode())
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -137,3 +137,29 @@ class Empty(Ragged):
 def test_data_sets_that_cannot_be_held_in_memory_are_refused(forum, data, sentence):
     with pytest.raises(HarnessError, match=sentence):
         split_of(given(forum, data))
+
+
+def test_data_that_cannot_be_read_are_an_error_line(forum):
+    class Broken(Dataset):
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            raise OSError("disk")
+
+    with pytest.raises(HarnessError, match="case mine: data: reading it failed with OSError: disk"):
+        split_of(given(forum, Broken()))
+    with pytest.raises(HarnessError, match="case mine: evaluation: reading it failed with OSError: disk"):
+        split_of(given(forum, INPUTS, evaluation=lambda: Broken()))
+
+
+def test_references_of_the_training_rows_are_not_silently_missing_from_others(forum):
+    size = {"size": torch.arange(50.0)}
+    with pytest.raises(HarnessError, match=r"case mine: labels, factor 'size': .* let `evaluation` return"):
+        split_of(given(forum, INPUTS, labels=LABELS, factors=size, evaluation=lambda: INPUTS[:20]))
+    with pytest.raises(HarnessError, match="case mine: factor 'size': "):
+        split_of(given(forum, INPUTS, labels=LABELS, factors=size, evaluation=lambda: (INPUTS[:20], LABELS[:20])))
+    held = Rows(INPUTS[:20], LABELS[:20], {"size": size["size"][:20]})
+    found = split_of(given(forum, INPUTS, labels=LABELS, factors=size, evaluation=lambda: held)).evaluation
+    assert torch.equal(found.labels, LABELS[:20])
+    assert torch.equal(found.factors["size"], size["size"][:20])

@@ -45,6 +45,12 @@ def run(specs, workers):
     return [found[key] for key in sorted(found)]
 
 
+def test_what_a_case_prints_is_no_answer_of_its_worker(tmp_path):
+    printing = """print('{"bytes": 3}'); os.write(1, b'{"steps": 1}\\n'); os.system("echo {}")"""
+    for quiet, loud in zip(run([spec(tmp_path, "pass")], 1), run([spec(tmp_path, printing)], 1), strict=True):
+        assert (quiet.status, quiet.losses) == (loud.status, loud.losses)
+
+
 def test_a_worker_gives_what_this_process_gives(tmp_path):
     one = spec(tmp_path, "pass")
     for here, there in zip(run([one], 0), run([one], 1), strict=True):

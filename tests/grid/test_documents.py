@@ -72,7 +72,8 @@ def test_a_folder_or_nothing_is_not_an_experiment(tmp_path):
         ("1e-3", 0.001), ("1.e3", 1000.0), ("+.5", 0.5), ("12", 12), ("-3", -3), ("off", "off"), ("on", "on"),
         ("yes", "yes"), ("no", "no"), ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
         ("'1'", "1"), ('"on"', "on"), ("1_000", "1_000"), ("2020-01-01", "2020-01-01"), ("12:30", "12:30"),
-        ("-.inf", float("-inf")),
+        ("-.inf", float("-inf")), ("0x10", 16), ("0xfF", 255), ("0o10", 8), ("010", 10), ("0x", "0x"), ("0o8", "0o8"),
+        ("0X10", "0X10"), ("0b1", "0b1"),
     ],
 )  # fmt: skip
 def test_scalars_are_what_yaml_1_2_says(scalar, value):
@@ -108,3 +109,8 @@ def test_any_text_is_read_or_refused_in_one_line(text):
         parse(text, "e.yaml")
     except HarnessError as error:
         assert str(error).startswith("e.yaml") and "\n" not in str(error)  # noqa: PT017, PT018
+
+
+@pytest.mark.parametrize("scalar", ["0x10", "0xfF", "0o10", "010"])
+def test_integers_of_other_bases_are_those_of_another_reader(scalar):
+    assert parse(f"seeds: {scalar}", "e.yaml").content == YAML(typ="safe", pure=True).load(f"seeds: {scalar}")

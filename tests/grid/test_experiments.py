@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.case import TRAIN_DEFAULTS
 from harness.errors import HarnessError
 from harness.grid import Experiment, load_experiment
-from harness.grid.checks import TRAINING
 from harness.grid.document import parse
+from harness.ranges import TRAINING
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BASE = {
@@ -141,6 +141,8 @@ REFUSED = {
     "negative training rate": ({"train": "{learning_rate: -1}"}, "train.learning_rate: .*above 0 is wanted, -1"),
     "no epochs": ({"train": "{epochs: 0}"}, "train.epochs: .*from 1 is wanted, 0"),
     "snapshots never": ({"train": "{snapshot_every: 0}"}, "train.snapshot_every: a number of epochs above 0 is wanted"),
+    "half a snapshot": ({"train": "{snapshot_every: 0.5}"}, "train.snapshot_every: a whole number is wanted, 0.5 was given"),
+    "a snapshot and a half": ({"train": "{snapshot_every: 1.5}"}, "train.snapshot_every: a whole number is wanted, 1.5 was given"),
     "unknown device": ({"train": "{device: gpu}"}, "train.device: auto, cpu, cuda, cuda:0 or mps is wanted, 'gpu'"),
     "train as list": ({"train": "[1]"}, "train: keys and values are wanted"),
     "baseline outside": ({"baseline": "{activation: elu}"}, "baseline.activation: 'elu' is not among the levels of this experiment: relu, leaky_relu"),

@@ -1,0 +1,107 @@
+"""What a number of a request may be, and the sentence for one that it may not. Imports no torch: plans are instant."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from harness.errors import HarnessError, unknown
+
+Level = str | int | float
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What a factor's levels may be.
+
+    Args:
+        default: the level that leaves a case as its author wrote it; None where the case itself decides.
+        choices: the words it knows, or none when it takes numbers.
+        low, high: the closed or half-open range of its numbers (`high` is excluded where `open_above`).
+        whole: whether only whole numbers make sense.
+        stacks: True when members with different levels can share one batched program.
+        words: words allowed beside the numbers.
+    """
+
+    default: Level | None
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = float("inf")
+    open_below: bool = False
+    open_above: bool = False
+    whole: bool = False
+    stacks: bool = False
+    words: tuple[str, ...] = ()
+
+
+def number_in(factor: Factor, value: Any, where: str) -> int | float:
+    """The number, if it lies in the factor's range; `where` stands before the complaint.
+
+    >>> number_in(TRAINED["epochs"], 3.0, "train.epochs")
+    3
+
+    Raises:
+        HarnessError: for what is no number, or one outside the range.
+    """
+    outside = HarnessError(f"{where}: a number {range_of(factor)} is wanted, {value!r} was given")
+    if not _is_number(value):
+        raise outside
+    below = value <= factor.low if factor.open_below else value < factor.low
+    above = value >= factor.high if factor.open_above else value > factor.high
+    if below or above or value != value or value in (float("inf"), float("-inf")):
+        raise outside
+    if factor.whole and value != int(value):
+        raise HarnessError(f"{where}: a whole number is wanted, {value!r} was given")
+    return int(value) if factor.whole else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def range_of(factor: Factor) -> str:
+    """The range in words.
+
+    >>> range_of(Factor(None, high=1.0, open_below=True, open_above=True))
+    'above 0 to below 1'
+    """
+    lower = f"{'above' if factor.open_below else 'from'} {factor.low:g}"
+    return (
+        lower if factor.high == float("inf") else f"{lower} to {'below ' if factor.open_above else ''}{factor.high:g}"
+    )
+
+
+def training_numbers(train: Mapping[str, Any], where: str = "train") -> dict[str, Any]:
+    """The training numbers, of a case or of an experiment, checked.
+
+    >>> training_numbers({"epochs": 3, "batch_size": 64.0})
+    {'epochs': 3, 'batch_size': 64}
+
+    Raises:
+        HarnessError: for an unknown key or a value outside its range.
+    """
+    return {key: _training_number(key, value, where) for key, value in train.items()}
+
+
+def _training_number(key: str, value: Any, where: str) -> Any:
+    if key in TRAINED:
+        number = number_in(TRAINED[key], value, f"{where}.{key}")
+        return number if TRAINED[key].whole else float(number)
+    if key == "snapshot_every":
+        if not _is_number(value) or not 0 < value < float("inf"):
+            raise HarnessError(f"{where}.{key}: a number of epochs above 0 is wanted, {value!r} was given")
+        return number_in(Factor(None, whole=True), value, f"{where}.{key}")
+    if key == "device":
+        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+            raise HarnessError(f"{where}.{key}: auto, cpu, cuda, cuda:0 or mps is wanted, {value!r} was given")
+        return value
+    raise HarnessError(f"{where}: {unknown('training number', str(key)[:60], TRAINING)}")
+
+
+TRAINED: dict[str, Factor] = {
+    "learning_rate": Factor(None, open_below=True, stacks=True),
+    "batch_size": Factor(None, low=1, whole=True),
+    "epochs": Factor(None, low=1, whole=True),
+}
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device")

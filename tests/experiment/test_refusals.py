@@ -1,0 +1,147 @@
+"""A request that no member can carry out is refused before anything is written; any other is run and reported."""
+
+import shutil
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.experiment import conduct
+from harness.grid import load_experiment
+from harness.grid.plan import plan
+
+CASE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import harness
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(12, 4), nn.Linear(4, 12)
+
+    def forward(self, x):
+        return self.dec(F.relu(self.enc(x)))
+
+
+def load():
+    return torch.randn(100, 12, generator=torch.Generator().manual_seed(3))
+
+
+def losses(model, batch):
+    return {"reconstruction": F.mse_loss(model(batch), batch)}
+
+"""
+PLAIN = "case = harness.Case(model=Autoencoder, data=load, losses=losses, bottleneck='enc')\n"
+EXPERIMENT = "name: x\ncase: x.py\nfactors: {factors}\nseeds: 2\ntrain: {{epochs: 1}}\n"
+
+
+def experiment(root, more, factors="{bias_init: [default]}"):
+    (root / "x.py").write_text(CASE + more)
+    (root / "x.yaml").write_text(EXPERIMENT.format(factors=factors))
+    return root / "x.yaml"
+
+
+WRONG = {
+    "a misspelt bottleneck": PLAIN.replace("'enc'", "'encc'"),
+    "a loss that raises": "def losses(model, batch): raise ValueError('boom')\n" + PLAIN,
+    "a factory that raises": "def Autoencoder(): raise RuntimeError('no')\n" + PLAIN,
+    "a model in place of its factory": PLAIN.replace("model=Autoencoder", "model=Autoencoder()"),
+    "no reconstruction": "def losses(model, batch): return {'l1': model(batch).abs().mean()}\n" + PLAIN,
+    "a bare tensor": "def losses(model, batch): return model(batch).abs().mean()\n" + PLAIN,
+    "a keyword that nobody gives": "def losses(model, batch, rho): return {'reconstruction': model(batch).mean()}\n"
+    + PLAIN,
+    "a term of nothing": "def losses(model, batch): return {'reconstruction': model(batch).mean(), 'l1': None}\n"
+    + PLAIN,
+    "a term of one row": "def losses(model, batch): return {'reconstruction': model(batch).mean().reshape(1)}\n"
+    + PLAIN,
+    "data that cannot be read": "def load(): raise OSError('disk')\n" + PLAIN,
+    "an output that is not there": PLAIN.replace("'enc')", "'enc', reconstruction='out:7')"),
+}
+
+
+@pytest.mark.parametrize("more", WRONG.values(), ids=WRONG)
+def test_what_no_member_can_do_is_refused_in_the_words_of_its_plan_and_leaves_nothing(tmp_path, more):
+    file = experiment(tmp_path, more)
+    with pytest.raises(HarnessError) as planned:
+        plan(load_experiment(file))
+    with pytest.raises(HarnessError) as run:
+        conduct(file, workers=0, root=tmp_path)
+    assert str(run.value) == str(planned.value)
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a term of nothing", "losses: the term 'l1' must be a scalar tensor, it is None"),
+        ("a term of one row", r"losses: the term 'reconstruction' must be a scalar, its shape is \[1\]; reduce it"),
+        ("data that cannot be read", "case x: data: reading it failed with OSError: disk"),
+    ],
+)
+def test_the_sentence_says_what_is_wanted(tmp_path, name, sentence):
+    with pytest.raises(HarnessError, match=sentence):
+        conduct(experiment(tmp_path, WRONG[name]), workers=0, root=tmp_path)
+
+
+def test_a_loss_that_fails_later_is_an_error_line_of_its_plan(tmp_path):
+    with pytest.raises(HarnessError, match=r"losses\(model, batch\) failed with ValueError: boom"):
+        plan(load_experiment(experiment(tmp_path, LATER + PLAIN)))
+
+
+def test_data_with_a_hole_leave_nothing_either(tmp_path):
+    file = experiment(tmp_path, PLAIN.replace("data=load", "data=lambda: load() * float('nan')"))
+    with pytest.raises(HarnessError, match="NaN"):
+        conduct(file, workers=0, root=tmp_path)
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
+    kept = tmp_path / "mlruns" / "results" / "x" / "kept.parquet"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    with pytest.raises(HarnessError, match="encc"):
+        conduct(experiment(tmp_path, WRONG["a misspelt bottleneck"]), workers=0, root=tmp_path)
+    assert kept.is_file()
+
+
+LATER = """
+done = 0
+def losses(model, batch):
+    global done
+    done += 1
+    if done > 2:
+        raise ValueError("boom")
+    return {"reconstruction": F.mse_loss(model(batch), batch)}
+"""
+
+
+def test_members_that_fail_and_an_audit_that_does_are_reported(tmp_path, empty_store):
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    outcome = conduct(experiment(tmp_path, LATER + PLAIN), workers=0, root=tmp_path)
+    assert [each.status for each in outcome.records] == ["failed", "failed"]
+    page = outcome.report.read_text()
+    assert "the audit failed: " in page
+    assert "boom" in page
+
+
+def test_where_one_width_can_be_built_the_others_are_failed_members(tmp_path):
+    narrow = """
+class Narrow(Autoencoder):
+    def __init__(self, units):
+        super().__init__()
+        if units == 2:
+            raise RuntimeError("too narrow")
+        self.enc, self.dec = nn.Linear(12, units), nn.Linear(units, 12)
+"""
+    from harness.experiment.inputs import fingerprints
+
+    file = experiment(tmp_path, narrow + PLAIN.replace("Autoencoder", "Narrow"), "{units: [2, 3]}")
+    assert fingerprints(load_experiment(file))["bottleneck"] == "enc"
+    with pytest.raises(HarnessError, match="too narrow"):
+        fingerprints(
+            load_experiment(experiment(tmp_path, narrow + PLAIN.replace("Autoencoder", "Narrow"), "{units: [2]}"))
+        )
