@@ -16,6 +16,7 @@ from harness.capture.activations import (
     activation_name,
     in_place,
 )
+from harness.capture.identity import ByIdentity
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor
 from harness.errors import HarnessError, unknown
 
@@ -93,8 +94,7 @@ class CodeTap(TorchFunctionMode):
         self._open: Pass | None = None
         self._depth = 0
         self._editing = False
-        self._trail: dict[int, Tensor] = {}  # tensors that still are the bottleneck's output
-        self._made: dict[int, Activation] = {}  # which activation made a tensor
+        self._forget()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "CodeTap":
@@ -115,6 +115,7 @@ class CodeTap(TorchFunctionMode):
             handle.remove()
         if self.everywhere and self._open is not None:
             self._end(())
+        self._forget()  # a pass that broke off ends here
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -135,7 +136,7 @@ class CodeTap(TorchFunctionMode):
     def _activate(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         seen = self._pass()
         edit = self.edits.get(len(seen.activations), KEEP)
-        is_code = seen.code is None and id(args[0]) in self._trail
+        is_code = seen.code is None and args[0] in self._trail
         changes = in_place(func, args, kwargs)
         entered = args[0].clone() if changes else args[0]
         entered = edit.before(entered) if edit.before else entered
@@ -150,7 +151,7 @@ class CodeTap(TorchFunctionMode):
             left = args[0].copy_(left)
         met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code)
         seen.activations.append(met)
-        self._made[id(left)] = met
+        self._made[left] = met
         return left
 
     def _found(self, entered: Tensor, code: Tensor, activation: str) -> Tensor:
@@ -162,20 +163,21 @@ class CodeTap(TorchFunctionMode):
     def _settle(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """A parametric layer ends the trail: what enters it is the code, and no activation came before."""
         seen = self._pass()
-        if seen.code is not None or not any(id(each) in self._trail for each in args if isinstance(each, Tensor)):
+        if seen.code is not None or not any(each in self._trail for each in args):
             return args
-        position = next(i for i, each in enumerate(args) if id(each) in self._trail)
+        position = next(i for i, each in enumerate(args) if each in self._trail)
         code = self._found(args[position], args[position], "none")
         return (*args[:position], code, *args[position + 1 :])
 
     def _follow(self, func: Callable[..., Any], source: Any, result: Any) -> None:
         if not isinstance(source, Tensor) or not isinstance(result, Tensor):
             return
-        if id(source) in self._trail:
-            self._trail[id(result)] = result
+        if source in self._trail:
+            self._trail[result] = None
             self._pass().normalised |= func in NORMALISATIONS
-        if id(source) in self._made:
-            self._made[id(result)] = self._made[id(source)]
+        made = self._made.get(source)
+        if made is not None:
+            self._made[result] = made
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         seen = self._open
@@ -183,7 +185,7 @@ class CodeTap(TorchFunctionMode):
         if seen is None or seen.raw is not None or value is None:
             return None
         seen.raw, seen.before_raw = value, len(seen.activations)
-        made = self._made.get(id(value))
+        made = self._made.get(value)
         if made is not None:  # the module ends in an activation of its own
             made.is_code = True
             seen.preactivation, seen.code, seen.activation = made.entered, value, made.name
@@ -193,7 +195,7 @@ class CodeTap(TorchFunctionMode):
             return with_first_tensor(output, seen.code)
         edit = self.edits.get(CODE_SITE)
         if edit is None:
-            self._trail[id(value)] = value
+            self._trail[value] = None
             return None
         return with_first_tensor(output, self._edit_linear_code(value, edit))
 
@@ -224,24 +226,28 @@ class CodeTap(TorchFunctionMode):
 
     def _begin(self) -> None:
         self._open = Pass()
-        self._trail, self._made = {}, {}
+        self._forget()
 
     def _end(self, outputs: tuple[Any, ...]) -> None:
         seen = self._pass()
         seen.outputs = outputs
-        seen.makers = tuple(self._made.get(id(each)) for each in outputs)
+        seen.makers = tuple(self._made.get(each) for each in outputs)
         if self.bottleneck.startswith("out:") and outputs:
             self._read_output(seen)
         elif seen.code is None and seen.raw is not None:
-            last = list(self._trail.values())[-1] if self._trail else seen.raw
-            seen.preactivation = seen.code = last
+            last = self._trail.last()
+            seen.preactivation = seen.code = seen.raw if last is None else last
         self.passes.append(seen)
         self._open = None
-        self._trail, self._made = {}, {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._trail = ByIdentity[None]()  # tensors that still are the bottleneck's output
+        self._made = ByIdentity[Activation]()  # which activation made a tensor
 
     def _read_output(self, seen: Pass) -> None:
         value = output_named(seen.outputs, self.bottleneck)
-        made = self._made.get(id(value))
+        made = self._made.get(value)
         seen.code = seen.raw = seen.preactivation = value
         if made is not None:
             made.is_code = True

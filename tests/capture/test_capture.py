@@ -1,5 +1,8 @@
 """The activation in use is read from models that were not written for it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,6 +93,59 @@ def test_the_code_can_be_replaced_for_the_rest_of_the_model():
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
     assert bool((tap.passes[0].code == 2).all())
     torch.testing.assert_close(code, torch.full((9, 3), 2.0))
+
+
+class Gated(nn.Module):
+    """Its inputs pass a sigmoid gate; nothing follows its bottleneck but a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.encoder, self.decoder = nn.Linear(12, 12), nn.Linear(12, 4), nn.Linear(4, 12)
+
+    def forward(self, rows):
+        rows = rows * torch.sigmoid(self.gate(rows)).view(-1, 1, 12).squeeze(1)
+        # objects come and go between any two lines of a stranger's model, and new tensors take the places of old ones
+        return self.decoder(self.encoder(rows)), [torch.empty(3) for _ in range(5)]
+
+
+class Folded(nn.Module):
+    """A ReLU, folded and unfolded, then a linear layer and a normalisation before the bottleneck."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(12, 12), nn.Linear(12, 12), nn.LayerNorm(12)
+        self.encoder, self.decoder = nn.Linear(12, 4), nn.Linear(4, 12)
+
+    def forward(self, rows):
+        rows = F.relu(self.first(rows)).unflatten(1, (3, 4)).flatten(1)
+        return self.decoder(self.encoder(self.norm(self.second(rows))))
+
+
+@pytest.mark.parametrize("build", [Gated, Folded])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_tensor_that_takes_the_place_of_another_in_memory_is_not_taken_for_it(build, stacked):
+    torch.manual_seed(0)
+    model, rows, found = build(), torch.randn(8, 12), set()
+    for _ in range(40):
+        gc.collect(0)
+        with torch.no_grad(), CodeTap(model, "encoder") as tap:
+            torch.func.vmap(lambda each: model(each)[0])(rows[None]) if stacked else model(rows)
+        found |= {(tap.passes[0].activation, *(each.is_code for each in tap.passes[0].activations))}
+    assert found == {("none", False)}
+
+
+def test_what_a_pass_went_through_is_not_kept_beyond_it():
+    """The input of the bottleneck is seen by no one but the watch; so is what a pass that breaks off left behind."""
+    model, kept = Folded(), []
+    model.second.register_forward_pre_hook(lambda _, args: kept.append(weakref.ref(args[0])))
+    with torch.no_grad(), CodeTap(model, "encoder") as tap:
+        model(torch.randn(8, 12))
+        assert kept[0]() is None
+    tap = CodeTap(model, "encoder")
+    model.second.register_forward_hook(lambda *_: 1 / 0)
+    with torch.no_grad(), pytest.raises(ZeroDivisionError), tap:
+        model(torch.randn(8, 12))
+    assert kept[1]() is None
 
 
 def test_watching_changes_nothing():
