@@ -1,5 +1,6 @@
 """What is known of tensors, by which tensor it is and not by what it holds."""
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -26,6 +27,9 @@ class ByIdentity(Generic[Value]):
     def __setitem__(self, tensor: Tensor, value: Value) -> None:
         self._known[id(tensor)] = tensor, value
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def __contains__(self, tensor: object) -> bool:
         return id(tensor) in self._known
 
@@ -34,6 +38,10 @@ class ByIdentity(Generic[Value]):
         known = self._known.get(id(tensor))
         return None if known is None else known[1]
 
-    def last(self) -> Tensor | None:
-        """The tensor that came last; None in an empty table."""
-        return next(reversed(self._known.values()))[0] if self._known else None
+    def forget(self, tensor: object) -> None:
+        """Nothing is known of this tensor any more, though it may live on."""
+        self._known.pop(id(tensor), None)
+
+    def items(self) -> Iterator[tuple[Tensor, Value]]:
+        """The tensors and what is known of them, the latest first."""
+        return reversed(self._known.values())
