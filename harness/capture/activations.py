@@ -1,4 +1,9 @@
-"""Which torch calls are activations, which keep a value's trail, and which end it."""
+"""Which torch calls are activations, which keep a value's trail, and which end it.
+
+What is zero for negatives fires where z > 0 and is a ReLU here, whatever it does above: ReLU6 too, which torch writes as
+`hardtanh(0, 6)`. A hard tanh that lets negatives through is a tanh. A function that is none of the table, such as
+Hardswish or a clamp at -1, is not taken for another one: the values before it are judged, as a code without activation.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,11 +18,74 @@ def activation_name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
 
     >>> activation_name(torch.clamp, (torch.zeros(1),), {"min": 0})
     'relu'
+    >>> activation_name(F.hardtanh, (torch.zeros(1), 0, 6), {})
+    'relu'
     """
+    if func in (F.hardtanh, F.hardtanh_):
+        return "relu" if (args[1] if len(args) > 1 else kwargs.get("min_val", -1)) == 0 else "tanh"
     if func in CLAMPS:
         low = args[1] if len(args) > 1 else kwargs.get("min")
         return "relu" if isinstance(low, int | float) and low == 0 else None
     return NAMES.get(func)
+
+
+def takes_units(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes some units out of a value, in any order, and all of its samples in theirs.
+
+    Other rows, or rows in another order, are another batch: what is made of them is not what the bottleneck did on this
+    one, row by row.
+
+    >>> value = torch.zeros(5, 4)
+    >>> takes_units(Tensor.__getitem__, (value, (slice(None), None)), {})
+    True
+    >>> takes_units(Tensor.__getitem__, (value, slice(3)), {})
+    False
+    """
+    if func is Tensor.__getitem__:
+        return _spares_the_samples(_index(args[1]), args[0].dim())
+    if func not in PIECES:
+        return False
+    place = PIECES[func]
+    return bool((args[place] if len(args) > place else kwargs.get("dim", 0)) % args[0].dim())
+
+
+def passes_through(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Whether a value is still itself behind a call: normalised, in another shape, but with all units in their order."""
+    if func is not Tensor.__getitem__:
+        return func in PASSED_THROUGH
+    index = _index(args[1])
+    return _spares_the_samples(index, args[0].dim()) and all(
+        each is None or each is Ellipsis or _is_all(each) for each in index
+    )
+
+
+def _index(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _spares_the_samples(index: tuple[Any, ...], axes: int) -> bool:
+    first = index[0] if index else Ellipsis
+    if first is Ellipsis:
+        return sum(each is not None and each is not Ellipsis for each in index) < axes
+    return _is_all(first)
+
+
+def _is_all(index: Any) -> bool:
+    return isinstance(index, slice) and index.start is None and index.stop is None and index.step is None
+
+
+def same_for_all(by: Any, value: Tensor) -> bool:
+    """Whether an operand is the same for every sample of a value, as a number, a parameter or a batch's mean is.
+
+    Told by its shape, since under `vmap` a parameter is a tensor like any other. What another layer made of the batch,
+    as in a residual sum, has samples itself; in a batch of one, what is shaped like it counts as that.
+
+    >>> same_for_all(torch.zeros(4), torch.zeros(5, 4)), same_for_all(torch.zeros(5, 4), torch.zeros(5, 4))
+    (True, False)
+    """
+    if not isinstance(by, Tensor):
+        return isinstance(by, int | float)
+    return by.dim() < value.dim() or (by.dim() == value.dim() and len(by) == 1 < len(value))
 
 
 def in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -51,21 +119,46 @@ NAMES: dict[Callable[..., Any], str] = {
     F.softplus: "softplus",
     **dict.fromkeys((F.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_), "sigmoid"),
     **dict.fromkeys((torch.special.expit, F.hardsigmoid), "sigmoid"),
-    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.hardtanh, F.softsign), "tanh"),
+    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.softsign), "tanh"),
 }
 
 NORMALISATIONS: set[Callable[..., Any]] = {
     *(F.batch_norm, F.layer_norm, F.instance_norm, F.group_norm, F.rms_norm, F.local_response_norm, F.normalize),
 }
 
+RESHAPES: set[Callable[..., Any]] = {
+    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.ravel),
+    *(torch.unflatten, Tensor.unflatten, torch.movedim, Tensor.movedim, torch.swapaxes, Tensor.swapaxes),
+    *(Tensor.flatten, Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.permute, Tensor.transpose, Tensor.t),
+    *(Tensor.view, Tensor.view_as, Tensor.reshape_as, Tensor.ravel, Tensor.expand, Tensor.expand_as),
+    *(Tensor.T.__get__, Tensor.mT.__get__),  # type: ignore[attr-defined]
+}
+
 PASSED_THROUGH: set[Callable[..., Any]] = {
     *NORMALISATIONS,
+    *RESHAPES,
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
-    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.clone),
-    *(torch.unflatten, Tensor.unflatten, torch.movedim, Tensor.movedim, torch.swapaxes, Tensor.swapaxes, Tensor.type),
-    *(Tensor.flatten, Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.permute, Tensor.transpose, Tensor.clone),
-    *(Tensor.view, Tensor.contiguous, Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.t),
-    *(Tensor.T.__get__, Tensor.mT.__get__),  # type: ignore[attr-defined]
+    *(torch.clone, Tensor.clone, Tensor.contiguous, Tensor.type, Tensor.to, Tensor.float, Tensor.double, Tensor.half),
+    *(Tensor.bfloat16, torch.nan_to_num, Tensor.nan_to_num),
+}
+
+# where each takes the axis that it cuts
+PIECES: dict[Callable[..., Any], int] = {
+    **dict.fromkeys((torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.tensor_split), 2),
+    **dict.fromkeys((Tensor.tensor_split,), 2),
+    **dict.fromkeys((torch.narrow, Tensor.narrow, torch.select, Tensor.select, torch.unbind, Tensor.unbind), 1),
+}
+
+JOINS: set[Callable[..., Any]] = {torch.cat, torch.concat, torch.concatenate}
+
+DIVISIONS: set[Callable[..., Any]] = {
+    *(torch.div, Tensor.div, Tensor.div_, torch.true_divide, Tensor.true_divide, Tensor.true_divide_),
+}
+
+SHIFTS: set[Callable[..., Any]] = {
+    *DIVISIONS,
+    *(torch.add, Tensor.add, Tensor.add_, torch.mul, Tensor.mul, Tensor.mul_, torch.multiply, Tensor.multiply),
+    *(torch.sub, Tensor.sub, Tensor.sub_, torch.subtract, Tensor.subtract, torch.rsub, Tensor.__rsub__),
 }
 
 PARAMETRIC: set[Callable[..., Any]] = {

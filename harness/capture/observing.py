@@ -19,7 +19,7 @@ class Observation:
     Args:
         code: the activation in use, `[sample, unit]`.
         preactivation: what enters that activation, after any normalisation, `[sample, unit]`.
-        raw: what the bottleneck's module returned, before any normalisation, `[sample, unit]`.
+        raw: what the bottleneck's module returned of these units, before any normalisation or shift, `[sample, unit]`.
         activation: its name: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh or none.
         reconstruction: the output compared with the batch, in the batch's shape, or None where there is none.
         outputs: all outputs of the model, flattened to a tuple.

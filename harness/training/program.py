@@ -112,7 +112,7 @@ class Program(nn.Module):
         reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction)
         if reconstruction is not None:
             shown["reconstruction"] = flat(reconstruction)
-        if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.normalised:
+        if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.moved:
             shown["scale"] = _scale(module, inputs[0])
         return shown
 

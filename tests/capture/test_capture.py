@@ -1,12 +1,18 @@
 """The activation in use is read from models that were not written for it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.capture import CodeTap, evaluating, observe
+from harness import Case, diagnose
+from harness.capture import CodeTap, Edit, evaluating, observe
+from harness.data import split_of
 from harness.errors import HarnessError
+from harness.training.alone import Alone
 
 
 class Model(nn.Module):
@@ -42,6 +48,26 @@ WAYS = {
     "nothing": (lambda x: x, "none"),
     "normalised": (nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(), nn.ReLU()), "relu"),
     "reshaped": (lambda x: torch.sigmoid(x.view(-1, 3, 1).transpose(1, 2)).squeeze(1), "sigmoid"),
+    "an axis more": (lambda x: F.relu(x[:, None]).squeeze(1), "relu"),
+    "all of it": (lambda x: F.relu(x[:]), "relu"),
+    "view_as": (lambda x: F.relu(x.view_as(x)), "relu"),
+    "expanded": (lambda x: F.relu(x.expand(-1, 3)), "relu"),
+    "without NaN": (lambda x: F.relu(x.nan_to_num()), "relu"),
+    "selected": (lambda x: F.relu(x[:, None].select(1, 0)), "relu"),
+    "units in another order": (lambda x: F.relu(x[:, [2, 0, 1]])[:, [1, 2, 0]], "relu"),
+    "in parts": (lambda x: torch.cat([F.relu(each) for each in x.chunk(3, 1)], 1), "relu"),
+    "shifted": (lambda x: F.relu(x + torch.tensor([0.5, -1.0, 0.0])), "relu"),
+    "shifted from": (lambda x: F.relu(1 - x), "relu"),
+    "shifted in place": (lambda x: F.relu(x.clone().add_(torch.ones(1, 3))), "relu"),
+    "scaled": (lambda x: torch.tanh(torch.tensor([0.5, -1.0, 2.0]) * x / 3), "tanh"),
+    "by the batch": (lambda x: F.relu((x - x.mean(0)) / (x.std(0) + 1)), "relu"),
+    "clamp at a tensor": (lambda x: x.clamp(min=torch.tensor(0.0)), "relu"),
+    "maximum": (lambda x: torch.maximum(x, torch.zeros_like(x)), "relu"),
+    "maximum of zero": (lambda x: torch.max(torch.zeros(3).to(x), x), "relu"),
+    "where": (lambda x: torch.where(x > 0, x, 0.0), "relu"),
+    "where of it": (lambda x: x.where(x >= 0, torch.tensor(0.0)), "relu"),
+    "ReLU6": (nn.ReLU6(), "relu"),
+    "hardtanh": (nn.Hardtanh(), "tanh"),
     "another clamp": (lambda x: x.clamp(min=-1), "none"),
 }
 
@@ -55,10 +81,141 @@ def test_the_activation_in_use_is_found(way):
         seen, wanted = observe(model, rows, "code"), model(rows)[0]
         raw = model.code(F.relu(model.encoder(rows)))
     assert seen.activation == name
-    torch.testing.assert_close(seen.raw, raw) if "relu_" not in way and "place" not in way and way != "clamp_" else None
-    if way != "another clamp":  # what enters the decoder there is a clamp that is no activation of the table
+    if way not in ("relu_", "in place", "clamp_", "units in another order"):
+        torch.testing.assert_close(seen.raw, raw)
+    if way not in (
+        "another clamp",
+        "units in another order",
+    ):  # what enters the decoder there is a clamp that is no activation of the table
         torch.testing.assert_close(seen.code, wanted)
     torch.testing.assert_close(seen.reconstruction, model(rows)[1])
+
+
+def added_in_place(values):
+    values = values.clone()
+    values += values.flip(1)
+    return F.relu(values)
+
+
+def filled(values):
+    room = torch.zeros_like(values)
+    room[:] = 1.0
+    return torch.maximum(values, room)
+
+
+OTHERS = {
+    "a residual sum": lambda x: F.relu(x + x.sin()),
+    "a residual sum in place": added_in_place,
+    "scaled by each sample's own number": lambda x: F.relu(x * x.norm(dim=1, keepdim=True)),
+    "one by it": lambda x: F.relu(1 / (x + 9)),
+    "other rows": lambda x: F.relu(x[torch.arange(8, -1, -1)]),
+    "some rows": lambda x: F.relu(x[:9:1]),
+    "some rows of all": lambda x: F.relu(x[..., :9, :]),
+    "cut by rows": lambda x: torch.cat([F.relu(each) for each in x.chunk(3)]),
+    "Hardswish": nn.Hardswish(),
+    "the larger of two": lambda x: torch.maximum(x, -x),
+    "the larger of it and what was zero": filled,
+    "the largest row": lambda x: x - torch.max(x, 0)[0],
+    "where another is positive": lambda x: torch.where(-x > 0, x, 0.0),
+    "a gate of one half": lambda x: x[:, :1] * torch.sigmoid(x[:, 1:2]) * torch.ones(3),
+}
+
+
+@pytest.mark.parametrize("way", OTHERS)
+def test_what_is_no_activation_of_the_output_is_not_taken_for_one(way):
+    torch.manual_seed(0)
+    model, rows = Model(OTHERS[way]).eval(), torch.randn(9, 6)
+    with torch.no_grad():
+        seen, raw = observe(model, rows, "code"), model.code(F.relu(model.encoder(rows)))
+    assert seen.activation == "none"
+    assert seen.code.shape == raw.shape
+    torch.testing.assert_close(seen.raw, raw)
+
+
+class Halves(nn.Module):
+    """A layer of which one half is read, as a VAE's encoder is."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.layer, self.decoder, self.way = nn.Linear(12, 8), nn.Linear(4, 12), way
+        nn.init.constant_(self.layer.bias[:4], -100.0)
+
+    def forward(self, rows):
+        return self.decoder(self.way(self.layer(rows)))
+
+
+def sampled(values):
+    mean, spread = values.chunk(2, dim=1)
+    return mean + F.softplus(spread) * torch.randn_like(mean)
+
+
+def rectified_mean(values):
+    F.softplus(values.split(4, dim=-1)[1])
+    return F.relu(values[:, :4], inplace=True)
+
+
+PARTS = {
+    "a slice": (lambda x: F.relu(x[:, :4]), "relu", 4),
+    "the first of an axis": (lambda x: F.relu(x.view(-1, 2, 4)[:, 0]), "relu", 4),
+    "normalised": (lambda x: F.dropout(F.relu(F.layer_norm(x, (8,)).narrow(1, 0, 4)), training=False), "relu", 4),
+    "the mean's own activation": (rectified_mean, "relu", 4),
+    "no activation": (lambda x: x[:, :4], "none", 4),
+    "one activation in two": (lambda x: x[:, :4] * torch.sigmoid(x[:, 4:]), "none", 8),
+    "drawn": (sampled, "none", 8),
+}
+
+
+@pytest.mark.parametrize("way", PARTS)
+def test_of_a_layer_read_in_part_the_part_is_judged_that_the_next_layer_reads(way):
+    function, name, units = PARTS[way]
+    torch.manual_seed(0)
+    model, rows = Halves(function).eval(), torch.randn(9, 12)
+    with torch.no_grad():
+        seen, layer = observe(model, rows, "layer"), model.layer(rows)
+        read = function(layer.clone())
+    assert seen.activation == name
+    assert seen.code.shape == (9, units)
+    torch.testing.assert_close(seen.code, read if units == 4 else layer)
+    torch.testing.assert_close(seen.raw, layer[:, :units]) if way != "the mean's own activation" else None
+    stacked = torch.func.vmap(lambda each: observe(model, each, "layer").code, randomness="same")(rows[None])
+    torch.testing.assert_close(stacked[0], seen.code)
+
+
+def test_a_dead_layer_is_found_dead_through_a_slice():
+    case = Case(
+        model=lambda: Halves(lambda values: F.relu(values[:, None, :4]).squeeze(1)),
+        data=lambda: torch.randn(100, 12, generator=torch.Generator().manual_seed(0)),
+        losses=lambda model, batch: {"reconstruction": F.mse_loss(model(batch), batch)},
+        bottleneck="layer",
+    )
+    rows = split_of(case).evaluation.inputs
+    seen = Alone([case], [0], split_of(case).train.inputs).observe(rows)
+    judged = diagnose(seen.code, seen.activation, members=True, scale=seen.scale, normalised=seen.raw)
+    assert judged[0].verdict == "full_collapse"
+
+
+@pytest.mark.parametrize("way", ["F.relu", "where", "where of it", "maximum", "maximum of zero", "clamp at a tensor"])
+def test_what_enters_and_what_takes_the_place_of_an_activation_can_be_changed(way):
+    model, rows = Model(WAYS[way][0]), torch.randn(9, 6)
+    raw = model.code(F.relu(model.encoder(rows)))
+    seen = observe(model, rows, "code", edits={1: Edit(before=torch.neg)})
+    torch.testing.assert_close(seen.code, F.relu(-raw))
+    torch.testing.assert_close(observe(model, rows, "code", edits={1: Edit(activation="elu")}).code, F.elu(raw))
+
+
+@pytest.mark.parametrize("way", ["normalised", "in parts", "an axis more"])
+def test_a_code_can_be_replaced_behind_whatever_it_went_through(way):
+    model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
+    with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
+        made = model(rows)[1]
+    torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
+
+
+def test_the_raw_output_is_laid_out_as_the_code_and_not_normalised():
+    model, rows = Model(lambda x: F.relu(F.layer_norm(x, (3,)).t().contiguous().view(3, 9)).t()), torch.randn(9, 6)
+    with CodeTap(model, "code") as tap:
+        model(rows)
+    torch.testing.assert_close(tap.passes[0].raw, model.code(F.relu(model.encoder(rows))).t())
 
 
 @pytest.mark.parametrize("way", ["F.relu", "in place", "sigmoid", "nothing"])
@@ -92,6 +249,59 @@ def test_the_code_can_be_replaced_for_the_rest_of_the_model():
     torch.testing.assert_close(code, torch.full((9, 3), 2.0))
 
 
+class Gated(nn.Module):
+    """Its inputs pass a sigmoid gate; nothing follows its bottleneck but a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.encoder, self.decoder = nn.Linear(12, 12), nn.Linear(12, 4), nn.Linear(4, 12)
+
+    def forward(self, rows):
+        rows = rows * torch.sigmoid(self.gate(rows)).view(-1, 1, 12).squeeze(1)
+        # objects come and go between any two lines of a stranger's model, and new tensors take the places of old ones
+        return self.decoder(self.encoder(rows)), [torch.empty(3) for _ in range(5)]
+
+
+class Folded(nn.Module):
+    """A ReLU, folded and unfolded, then a linear layer and a normalisation before the bottleneck."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(12, 12), nn.Linear(12, 12), nn.LayerNorm(12)
+        self.encoder, self.decoder = nn.Linear(12, 4), nn.Linear(4, 12)
+
+    def forward(self, rows):
+        rows = F.relu(self.first(rows)).unflatten(1, (3, 4)).flatten(1)
+        return self.decoder(self.encoder(self.norm(self.second(rows))))
+
+
+@pytest.mark.parametrize("build", [Gated, Folded])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_tensor_that_takes_the_place_of_another_in_memory_is_not_taken_for_it(build, stacked):
+    torch.manual_seed(0)
+    model, rows, found = build(), torch.randn(8, 12), set()
+    for _ in range(40):
+        gc.collect(0)
+        with torch.no_grad(), CodeTap(model, "encoder") as tap:
+            torch.func.vmap(lambda each: model(each)[0])(rows[None]) if stacked else model(rows)
+        found |= {(tap.passes[0].activation, *(each.is_code for each in tap.passes[0].activations))}
+    assert found == {("none", False)}
+
+
+def test_what_a_pass_went_through_is_not_kept_beyond_it():
+    """The input of the bottleneck is seen by no one but the watch; so is what a pass that breaks off left behind."""
+    model, kept = Folded(), []
+    model.second.register_forward_pre_hook(lambda _, args: kept.append(weakref.ref(args[0])))
+    with torch.no_grad(), CodeTap(model, "encoder") as tap:
+        model(torch.randn(8, 12))
+        assert kept[0]() is None
+    tap = CodeTap(model, "encoder")
+    model.second.register_forward_hook(lambda *_: 1 / 0)
+    with torch.no_grad(), pytest.raises(ZeroDivisionError), tap:
+        model(torch.randn(8, 12))
+    assert kept[1]() is None
+
+
 def test_watching_changes_nothing():
     model, rows = Model(nn.ReLU(inplace=True)).train(), torch.randn(9, 6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -104,8 +314,9 @@ def test_watching_changes_nothing():
     assert not model.code._forward_hooks
 
 
-def test_it_sees_the_same_under_vmap():
-    model, rows = Model(F.relu), torch.randn(4, 9, 6)
+@pytest.mark.parametrize("way", ["F.relu", "an axis more", "in parts", "shifted", "where", "maximum of zero"])
+def test_it_sees_the_same_under_vmap(way):
+    model, rows = Model(WAYS[way][0]), torch.randn(4, 9, 6)
     codes = torch.func.vmap(lambda each: observe(model, each, "code").code)(rows)
     torch.testing.assert_close(codes, torch.stack([model(each)[0] for each in rows]))
 
