@@ -167,6 +167,16 @@ def denoising(model, batch):
     return {"reconstruction": F.mse_loss(out, batch), "penalty": kl(0.1, code.mean(0))}
 
 
+def mmd(m, c, b):
+    """Maximum mean discrepancy of the code and a normal draw, RBF kernel (Tolstikhin et al. 2018): 0 to 2."""
+    prior = torch.randn_like(c)
+
+    def kernel(first, second):
+        return torch.exp(-torch.cdist(first, second).pow(2) / 8).mean()
+
+    return kernel(c, c) + kernel(prior, prior) - 2 * kernel(c, prior)
+
+
 def own_case(losses, model=sigmoid_model, **more) -> Case:
     return Case(model=model, data=data, losses=losses, bottleneck="enc2", numbers={"beta": 0.01}, **more)
 
@@ -215,6 +225,7 @@ HONEST = {
         lambda m, c, b: kl(0.05, torch.sigmoid(m.saved["raw"]).mean(0)), sigmoid_model
     ),
     "L1 behind batch norm": lambda: case_of(lambda m, c, b: c.mean(), normed_model),
+    "MMD of a linear code": lambda: case_of(mmd, linear_model),
     "KL on every layer": lambda: case_of(
         lambda m, c, b: kl(0.05, c.mean(0)) + kl(0.2, torch.sigmoid(m.hidden).mean(0)), sigmoid_model
     ),
