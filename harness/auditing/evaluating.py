@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import borrowed, same_randomness
+from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
 from harness.capture import CodeTap, code_of
 from harness.case import Case
@@ -81,7 +81,7 @@ class Probe:
         keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
         with (
             same_randomness(0),
-            same_buffers(self.model),
+            same_state(self.model),
             torch.enable_grad(),
             hooked(self.model, self.layers, recorder),
         ):
@@ -92,7 +92,7 @@ class Probe:
         """One forward pass of the model, without its loss."""
         self.evaluations += 1
         recorder = Recorder(self.layers, changes)
-        with same_randomness(0), same_buffers(self.model), hooked(self.model, self.layers, recorder):
+        with same_randomness(0), same_state(self.model), hooked(self.model, self.layers, recorder):
             self.model(batch.clone())
         return recorder.record
 
@@ -156,7 +156,7 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     try:
         with (
             same_randomness(0),
-            same_buffers(model),
+            same_state(model),
             CodeTap(model, case.bottleneck) as tap,
             hooked(model, layers, recorder),
         ):
@@ -168,19 +168,6 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     seen = tap.passes[0]
     code = code_of(seen, case.bottleneck)
     return Code(recorder.site_of.get(id(code)), seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
-
-
-@contextmanager
-def same_buffers(model: nn.Module) -> Iterator[None]:
-    """The running statistics of a model as they were, whatever a forward pass does to them."""
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in kept:
-                if not torch.equal(buffer, value):
-                    buffer.data = value
 
 
 def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:

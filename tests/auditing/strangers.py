@@ -177,6 +177,34 @@ def mmd(m, c, b):
     return kernel(c, c) + kernel(prior, prior) - 2 * kernel(c, prior)
 
 
+class Averaging(Plain):
+    """A running average of each unit's activity, as a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid)
+        self.register_buffer("average", torch.full((4,), 0.5))
+
+
+class AveragingOutside(Plain):
+    """The same in a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid)
+        self.average = torch.full((4,), 0.5)
+
+
+def average_assigned(m, c, b):
+    average = 0.9 * m.average + 0.1 * c.mean(0)
+    m.average = average.detach()
+    return kl(0.05, average)
+
+
+def average_written_into(m, c, b):
+    average = 0.9 * m.average + 0.1 * c.mean(0)
+    m.average.copy_(average.detach())
+    return kl(0.05, average)
+
+
 def own_case(losses, model=sigmoid_model, **more) -> Case:
     return Case(model=model, data=data, losses=losses, bottleneck="enc2", numbers={"beta": 0.01}, **more)
 
@@ -226,6 +254,9 @@ HONEST = {
     ),
     "L1 behind batch norm": lambda: case_of(lambda m, c, b: c.mean(), normed_model),
     "MMD of a linear code": lambda: case_of(mmd, linear_model),
+    "KL of a running average, assigned": lambda: case_of(average_assigned, Averaging),
+    "KL of a running average, written into its buffer": lambda: case_of(average_written_into, Averaging),
+    "KL of a running average in an attribute": lambda: case_of(average_assigned, AveragingOutside),
     "KL on every layer": lambda: case_of(
         lambda m, c, b: kl(0.05, c.mean(0)) + kl(0.2, torch.sigmoid(m.hidden).mean(0)), sigmoid_model
     ),
