@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
-from harness.capture import CodeTap, code_of
+from harness.auditing.requesting import check_terms
+from harness.capture import CodeTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -144,10 +145,7 @@ def _checked(probe: Probe) -> Evaluated:
         raise
     except Exception as error:
         raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
-    if "reconstruction" not in found.terms:
-        raise HarnessError(
-            f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(found.terms)}"
-        )
+    check_terms(name, found.terms)
     return found
 
 
@@ -166,6 +164,10 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     except Exception as error:
         raise HarnessError(f"{case.name}: model(batch) failed with {type(error).__name__}: {error}") from error
     seen = tap.passes[0]
+    try:
+        reconstruction_of(seen.outputs, batch, case.reconstruction)
+    except HarnessError as error:
+        raise HarnessError(f"{case.name}: reconstruction: {error}") from error
     code = code_of(seen, case.bottleneck)
     return Code(recorder.site_of.get(id(code)), seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
 
