@@ -39,6 +39,26 @@ def borrowed(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.
 
 
 @contextmanager
+def same_state(model: nn.Module) -> Iterator[None]:
+    """What a model keeps for itself, running statistics above all, as it was: whatever the loss or a pass makes of it.
+
+    Buffers come back with their values, whether they were written into or other tensors put in their place, and so do
+    plain attributes: what one evaluation leaves behind must not reach the next.
+    """
+    modules = [(module, _shallow(module)) for module in model.modules()]
+    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for module, attributes in modules:
+            _put_back(module, attributes)
+        with torch.no_grad():
+            for buffer, value in kept:
+                if not torch.equal(buffer, value):
+                    buffer.data = value
+
+
+@contextmanager
 def same_randomness(seed: int | None = None) -> Iterator[None]:
     """All global random states as they are, given back afterwards; with `seed`, a fixed one meanwhile."""
     states = (torch.get_rng_state(), random.getstate(), _numpy_state())

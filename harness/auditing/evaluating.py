@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import borrowed, same_randomness
+from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
-from harness.capture import CodeTap, code_of
+from harness.auditing.requesting import check_terms
+from harness.capture import CodeTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -81,7 +82,7 @@ class Probe:
         keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
         with (
             same_randomness(0),
-            same_buffers(self.model),
+            same_state(self.model),
             torch.enable_grad(),
             hooked(self.model, self.layers, recorder),
         ):
@@ -92,7 +93,7 @@ class Probe:
         """One forward pass of the model, without its loss."""
         self.evaluations += 1
         recorder = Recorder(self.layers, changes)
-        with same_randomness(0), same_buffers(self.model), hooked(self.model, self.layers, recorder):
+        with same_randomness(0), same_state(self.model), hooked(self.model, self.layers, recorder):
             self.model(batch.clone())
         return recorder.record
 
@@ -144,10 +145,7 @@ def _checked(probe: Probe) -> Evaluated:
         raise
     except Exception as error:
         raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
-    if "reconstruction" not in found.terms:
-        raise HarnessError(
-            f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(found.terms)}"
-        )
+    check_terms(name, found.terms)
     return found
 
 
@@ -156,7 +154,7 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     try:
         with (
             same_randomness(0),
-            same_buffers(model),
+            same_state(model),
             CodeTap(model, case.bottleneck) as tap,
             hooked(model, layers, recorder),
         ):
@@ -166,21 +164,12 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     except Exception as error:
         raise HarnessError(f"{case.name}: model(batch) failed with {type(error).__name__}: {error}") from error
     seen = tap.passes[0]
+    try:
+        reconstruction_of(seen.outputs, batch, case.reconstruction)
+    except HarnessError as error:
+        raise HarnessError(f"{case.name}: reconstruction: {error}") from error
     code = code_of(seen, case.bottleneck)
     return Code(recorder.site_of.get(id(code)), seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
-
-
-@contextmanager
-def same_buffers(model: nn.Module) -> Iterator[None]:
-    """The running statistics of a model as they were, whatever a forward pass does to them."""
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in kept:
-                if not torch.equal(buffer, value):
-                    buffer.data = value
 
 
 def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:

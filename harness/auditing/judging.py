@@ -12,6 +12,7 @@ from harness.auditing.depending import Subject, Undecided, subject
 from harness.auditing.evaluating import Probe, probing
 from harness.auditing.recording import Operation
 from harness.auditing.reporting import home
+from harness.auditing.requesting import check_target, optimizer_of
 from harness.auditing.results import Audit, ordered
 from harness.auditing.rules_birth import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_graph import batch_size, edits_in_place, inert, inertness, outside_domain
@@ -93,8 +94,10 @@ def audit(
     """
     started = time.monotonic()
     with same_randomness():
+        check_target(case)
         rows = split_of(case).train.inputs if rows is None else rows
         models = _models(case, rows, seeds)
+        optimizer_of(case, models[0])  # before a rule could take its failure for a probe's
         bench = Bench(bounds)
         terms, evaluations = _first_model(case, models[0], rows, bench)
         _other_models(case, models[1:], rows, bench)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.auditing.borrowing import fixed
+from harness.auditing.borrowing import fixed, same_randomness, same_state
 from harness.auditing.bounds import Bounds
 from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import Probe, put_leaves
-from harness.auditing.recording import Operation, Site
+from harness.auditing.recording import Operation, Recorder, Site, hooked
 from harness.auditing.reporting import finding, home, place_of
 from harness.auditing.spreading import activation_of, spread
 from harness.diagnosis.findings import Finding
@@ -194,17 +194,16 @@ def _repeated(subject: Subject, site: Site, rows: Tensor, times: int) -> float:
 
 
 def edits_in_place(probe: Probe) -> list[Finding]:
-    """Evaluating the loss changed activations of the model, parameters, buffers, or the data."""
-    rows = probe.batch.clone()
-    own = _buffers_of_the_model(probe)
-    parameters, buffers = list(probe.model.named_parameters()), list(probe.model.named_buffers())
-    before = fixed([each for _, each in (*parameters, *buffers)])
+    """Evaluating the loss changed activations of the model, parameters, or the data.
+
+    Buffers are the model's own: running statistics are kept there, by a layer or by the loss.
+    """
+    rows, parameters = probe.batch.clone(), list(probe.model.named_parameters())
+    before = fixed([each for _, each in parameters])
     edited = _evaluated_on(probe, rows)
-    kept = zip((*parameters, *buffers), before, strict=True)
-    edited += [name for (name, now), then in kept if name not in own and not torch.equal(now, then)]
-    with torch.no_grad():
-        for (_, now), then in zip((*parameters, *buffers), before, strict=True):
-            now.data = then
+    edited += [name for (name, now), then in zip(parameters, before, strict=True) if not torch.equal(now, then)]
+    for (_, now), then in zip(parameters, before, strict=True):
+        now.data = then
     if not torch.equal(rows, probe.batch):
         edited.append("the batch")
     if not edited:
@@ -222,12 +221,9 @@ def edits_in_place(probe: Probe) -> list[Finding]:
 
 
 def _evaluated_on(probe: Probe, rows: Tensor) -> list[str]:
-    from harness.auditing.borrowing import same_randomness
-    from harness.auditing.recording import Recorder, hooked
-
     recorder = Recorder(probe.layers)
     keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
-    with same_randomness(0), hooked(probe.model, probe.layers, recorder):
+    with same_randomness(0), same_state(probe.model), hooked(probe.model, probe.layers, recorder):
         probe.case.losses(probe.model, rows, **keywords)
     touched = [
         recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version
@@ -235,16 +231,4 @@ def _evaluated_on(probe: Probe, rows: Tensor) -> list[str]:
     return [f"an activation of the model (from {site.layer})" for site in touched[:1] if site is not None]
 
 
-def _buffers_of_the_model(probe: Probe) -> set[str]:
-    """Buffers that a forward pass in training mode, or any normalisation, changes by itself."""
-    before = {name: each.detach().clone() for name, each in probe.model.named_buffers()}
-    with torch.no_grad():
-        probe.model(probe.batch.clone())
-    changed = {name for name, each in probe.model.named_buffers() if not torch.equal(each, before[name])}
-    for name, each in probe.model.named_buffers():
-        each.data = before[name]
-    return changed | {name for name in before if name.rsplit(".", 1)[-1] in STATISTICS}
-
-
-STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")

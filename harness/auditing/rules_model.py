@@ -9,6 +9,7 @@ from harness.auditing.depending import Subject, Undecided
 from harness.auditing.evaluating import Probe, put
 from harness.auditing.recording import Change, Site
 from harness.auditing.reporting import finding
+from harness.auditing.requesting import optimizer_of
 from harness.auditing.spreading import RANGES, spread
 from harness.capture import CodeTap, evaluating, reconstruction_of
 from harness.case import Case
@@ -17,9 +18,10 @@ from harness.diagnosis.findings import Finding
 
 def optimizer(case: Case, model: nn.Module) -> list[Finding]:
     """Parameters that the case's optimizer misses, or that do not belong to the model."""
-    if case.optimizer is None:
+    made = optimizer_of(case, model)
+    if made is None:
         return []
-    held = [each for group in case.optimizer(list(model.parameters())).param_groups for each in group["params"]]
+    held = [each for group in made.param_groups for each in group["params"]]
     names = {id(each): name for name, each in model.named_parameters()}
     missed = [
         name for name, each in model.named_parameters() if each.requires_grad and id(each) not in {*map(id, held)}

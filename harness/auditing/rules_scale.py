@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.auditing.borrowing import borrowed, same_randomness
 from harness.auditing.bounds import Bounds
 from harness.auditing.reporting import finding
+from harness.auditing.requesting import optimizer_of
 from harness.capture import submodule
 from harness.case import Case
 from harness.diagnosis.findings import Finding
@@ -77,9 +78,7 @@ def _rows(rows: Tensor, size: int, draw: torch.Generator) -> Tensor:
 
 def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [each for each in model.parameters() if each.requires_grad]
-    if case.optimizer is not None:
-        return case.optimizer(list(model.parameters()))
-    return torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
+    return optimizer_of(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
 
 
 def _terms(case: Case, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:

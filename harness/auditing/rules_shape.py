@@ -132,7 +132,11 @@ def _pushed(subject: Subject, layer: str, share: float, scale: float) -> bool | 
 
 
 def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
-    """It falls without bound as activity grows or shrinks: shown by following it."""
+    """It falls without bound as activity grows or shrinks: shown by following it.
+
+    It falls from each value to the next, from the first to the last, by more than rounding, and the falls do not die
+    out. A bounded term that is met where its own arithmetic breaks down (distances of 1e12) falls in part of the run.
+    """
     site = _site(subject)
     if site is None:
         return []
@@ -142,10 +146,12 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
         run = _finite_run(values)
         if len(run) < 4:
             continue
+        if not all(before > after and subject.differs(before, after) for before, after in pairwise(run)):
+            continue
         drops = [a - b for a, b in pairwise(run)]
         size = max(abs(run[0]), abs(run[-1]), 1e-12)
         # a bounded term levels off; a logarithm loses as much in each stretch, a line ever more
-        if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] > 0 and drops[-2] >= 0.7 * drops[-3] > 0:
+        if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] and drops[-2] >= 0.7 * drops[-3]:
             shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
             return [
                 finding(

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from harness.diagnosis.pairs import shared_pairs
 from harness.diagnosis.sketching import relate_large
-from harness.diagnosis.structure import correlation_needed, joins, order_needed, ranks_of
+from harness.diagnosis.structure import (
+    correlation_needed,
+    joins,
+    order_needed,
+    ranks_of,
+    rows_by_chance,
+    standing_correlation,
+)
 from harness.diagnosis.thresholds import Thresholds
 from harness.measures.correlation import pairwise_correlation
 from harness.measures.pieces import PIECE
@@ -79,7 +86,10 @@ def _small(
     values = values / torch.where(largest > 0, largest, 1.0)
     correlation = pairwise_correlation(values).numpy()
     ranks = ranks_of(torch.where(torch.from_numpy(live)[..., None], activations.mT, 0.0))
-    copies = _copies(ranks, correlation, comparable, thresholds)
+    units, rows = ranks.shape[-2:]
+    by_chance = rows_by_chance(rows, units * (units - 1) // 2)
+    alike = standing_correlation(values, correlation, LINK_FLOOR, by_chance)
+    copies = _copies(ranks, alike, comparable, thresholds)
     shared = np.full(len(live), -1)
     if values.shape[-1] <= thresholds.pair_units:
         pairs = shared_pairs(
@@ -87,9 +97,12 @@ def _small(
         )
         shared = pairs.sum((-2, -1))
     used = effective_rank(values)
-    rows = values.shape[-2]
+    links = [
+        joins(np.abs(alike[m][np.ix_(each, each)]), _floor(rows, int(each.sum()), thresholds))
+        for m, each in enumerate(comparable)
+    ]
     return [
-        _relations(correlation[m], live[m], comparable[m], copies[m], float(used[m]), int(shared[m]), rows, thresholds)
+        _relations(correlation[m], live[m], links[m], copies[m], float(used[m]), int(shared[m]), rows)
         for m in range(len(live))
     ]
 
@@ -97,18 +110,16 @@ def _small(
 def _relations(
     correlation: NDArray[np.float64],
     live: NDArray[np.bool_],
-    comparable: NDArray[np.bool_],
+    links: NDArray[np.float64],
     copies: dict[int, int],
     effective_rank: float,
     shared: int,
     rows: int,
-    thresholds: Thresholds,
 ) -> Relations:
-    kept = np.abs(correlation[np.ix_(comparable, comparable)])
     count = int(live.sum())
     participation = count**2 / float(np.square(correlation).sum()) if count else 0.0
     return Relations(
-        links=joins(kept, _floor(rows, len(kept), thresholds)),
+        links=links,
         copies=copies,
         participation=participation,
         corrected=_corrected(participation, rows),

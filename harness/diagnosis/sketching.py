@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.structure import correlation_needed, order_needed, ranks_of
+from harness.diagnosis.structure import correlation_needed, order_needed, ranks_of, rows_by_chance, standing
 from harness.diagnosis.thresholds import Thresholds
 from harness.measures.pieces import pieces
 
@@ -116,7 +116,8 @@ def _exact(activations: Tensor, units: Tensor, partners: Tensor, compared: Tenso
     left, right = activations[:, units].T, activations[:, partners].T
     if ranks:
         left, right = ranks_of(left), ranks_of(right)
-    return (directed(left, compared[units]).double() * directed(right, compared[partners]).double()).sum(-1).abs()
+    few = 0 if ranks else rows_by_chance(len(activations), len(compared) * (len(compared) - 1) // 2)
+    return standing(directed(left, compared[units]).double(), directed(right, compared[partners]).double(), few)
 
 
 def _participation(activations: Tensor, live: NDArray[np.bool_], thresholds: Thresholds) -> float:

@@ -1,5 +1,7 @@
 """When two units are one, and how groups of them form."""
 
+from math import comb
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,11 @@ from torch import Tensor
 from harness.diagnosis.thresholds import THRESHOLDS
 
 COINCIDENCE = 0.01
+STANDS = 0.9
+"""|correlation| that a copy keeps without the rows that could agree by chance. Where they hold less than nine tenths of
+the units' variation, .99 with them is .9 without them at least: |z - w|^2 = 2 (1 - r) for lines z and w of length 1."""
+MOST_LEFT_OUT = 3
+"""A unit that fires on five rows keeps two."""
 
 
 def ranks_of(values: Tensor) -> Tensor:
@@ -38,6 +45,57 @@ def correlation_needed(rows: int, pairs: int, threshold: float = THRESHOLDS.dupl
         return 1.0
     quantile = -stdtrit(rows - 2, COINCIDENCE / max(pairs, 1) / 2)
     return max(threshold, float(quantile / np.sqrt(quantile**2 + rows - 2)))
+
+
+def rows_by_chance(rows: int, pairs: int) -> int:
+    """How many rows may carry the correlation of some pair of independent units: a matter of their tails.
+
+    The largest values of two units lie on the same row in one of `rows` pairs, the `k` largest on the same rows in one
+    of `rows` over `k`; as many as are likelier than 1 % in a layer, 3 at the most.
+
+    >>> rows_by_chance(1000, 6), rows_by_chance(1000, 44_850), rows_by_chance(20, 6)
+    (0, 2, 2)
+    """
+    return next((k for k in range(MOST_LEFT_OUT) if pairs <= COINCIDENCE * comb(rows, k + 1)), MOST_LEFT_OUT)
+
+
+def standing(left: Tensor, right: Tensor, few: int) -> Tensor:
+    """|correlation| of lines `[pair, sample]` of mean 0 and length 1; where `few` rows carry it, that of the others.
+
+    >>> line = torch.tensor([[9.0, 1.0, -2.0, -3.0, -5.0]], dtype=torch.float64) / 120**0.5
+    >>> [round(float(standing(line, each, 1)), 2) for each in (-line, line[:, [0, 3, 1, 4, 2]])]
+    [1.0, 0.01]
+    """
+    product = left * right
+    whole = product.sum(-1).abs()
+    if few == 0 or left.shape[-1] <= few + 1:
+        return whole
+    kept = torch.ones_like(product).scatter_(-1, product.abs().topk(few, -1).indices, 0.0)
+    others = [
+        (line - (line * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)) * kept for line in (left, right)
+    ]
+    lengths = others[0].norm(dim=-1) * others[1].norm(dim=-1)
+    rest = (others[0] * others[1]).sum(-1).abs() / lengths.clamp_min(torch.finfo(product.dtype).tiny)
+    return torch.where(rest >= STANDS, whole, torch.minimum(whole, rest))
+
+
+def standing_correlation(
+    values: Tensor, correlation: NDArray[np.float64], floor: float, few: int
+) -> NDArray[np.float64]:
+    """`correlation` `[member, unit, unit]` of `values` `[member, sample, unit]`, as it stands without `few` rows.
+
+    Only from `floor` up, and only between units whose largest values weigh enough to carry it.
+    """
+    lines = (values - values.mean(-2, keepdim=True)).mT
+    lines = lines / lines.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(lines.dtype).tiny)
+    heavy = (few * lines.square().amax(-1) > STANDS).numpy()
+    found = correlation.copy()
+    for member, unit in zip(*np.nonzero(heavy), strict=True):
+        strong = heavy[member, :unit] & (np.abs(correlation[member, unit, :unit]) >= floor)
+        others = np.flatnonzero(strong)
+        kept = standing(lines[member, others], lines[member, unit], few).numpy()
+        found[member, unit, others] = found[member, others, unit] = kept
+    return found
 
 
 def order_needed(rows: int, pairs: int) -> bool:

@@ -6,13 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measures.arrays import Array
-from harness.measures.binning import codes_of, contingency, entropy_of, freedom, information_interval, pearson
+from harness.measures.binning import (
+    SMALLEST_EXPECTED,
+    codes_of,
+    contingency,
+    entropy_of,
+    freedom,
+    information_interval,
+    pearson,
+)
 from harness.measures.blocks import BlockOrders
 from harness.measures.information import Reference
 from harness.measures.ordering import orderings
 from harness.measures.permuting import block_p, table_p
 
-SMALLEST_EXPECTED = 5.0
 SIGNIFICANCE = 0.05
 MEASURED = ("value", "p", "low", "high", "codes_entropy")
 

@@ -20,7 +20,8 @@ def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS
     """Tables that permuting one side of `[code, class]` at random gives, `[table, code, class]`.
 
     Cell by cell from the hypergeometric distribution: the same distribution as shuffled rows, at a cost that does not
-    grow with their number. A table depends on its own margins and the seed only.
+    grow with their number. Where there are more cells than rows, the rows are shuffled. A table depends on its own
+    margins and the seed only.
 
     >>> random_tables(np.array([[3, 0], [0, 2]]), 0, 4).sum(1).tolist()
     [[3, 2], [3, 2], [3, 2], [3, 2]]
@@ -29,6 +30,8 @@ def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS
     """
     generator = np.random.default_rng(seed)
     columns, rows = table.sum(0), table.sum(1)
+    if table.size > rows.sum():
+        return _shuffled_tables(rows, columns, generator, count)
     drawn = np.zeros((count, *table.shape), np.int64)
     left = np.broadcast_to(columns, (count, len(columns))).copy()
     for row in range(len(rows) - 1):
@@ -42,6 +45,18 @@ def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS
         left -= drawn[:, row]
     drawn[:, -1] = left
     return drawn
+
+
+def _shuffled_tables(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], generator: np.random.Generator, count: int
+) -> Tables:
+    """Tables of these margins from rows of data that are shuffled, `[table, code, class]`."""
+    cells = len(rows) * len(columns)
+    classes = np.broadcast_to(np.arange(len(columns)).repeat(columns), (count, int(rows.sum())))
+    places = generator.permuted(classes, axis=1)
+    places += np.arange(len(rows)).repeat(rows) * len(columns)
+    places += np.arange(count)[:, None] * cells
+    return np.bincount(places.ravel(), minlength=count * cells).reshape(count, len(rows), len(columns))
 
 
 def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> float:

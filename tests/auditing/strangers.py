@@ -167,6 +167,44 @@ def denoising(model, batch):
     return {"reconstruction": F.mse_loss(out, batch), "penalty": kl(0.1, code.mean(0))}
 
 
+def mmd(m, c, b):
+    """Maximum mean discrepancy of the code and a normal draw, RBF kernel (Tolstikhin et al. 2018): 0 to 2."""
+    prior = torch.randn_like(c)
+
+    def kernel(first, second):
+        return torch.exp(-torch.cdist(first, second).pow(2) / 8).mean()
+
+    return kernel(c, c) + kernel(prior, prior) - 2 * kernel(c, prior)
+
+
+class Averaging(Plain):
+    """A running average of each unit's activity, as a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid)
+        self.register_buffer("average", torch.full((4,), 0.5))
+
+
+class AveragingOutside(Plain):
+    """The same in a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid)
+        self.average = torch.full((4,), 0.5)
+
+
+def average_assigned(m, c, b):
+    average = 0.9 * m.average + 0.1 * c.mean(0)
+    m.average = average.detach()
+    return kl(0.05, average)
+
+
+def average_written_into(m, c, b):
+    average = 0.9 * m.average + 0.1 * c.mean(0)
+    m.average.copy_(average.detach())
+    return kl(0.05, average)
+
+
 def own_case(losses, model=sigmoid_model, **more) -> Case:
     return Case(model=model, data=data, losses=losses, bottleneck="enc2", numbers={"beta": 0.01}, **more)
 
@@ -215,6 +253,10 @@ HONEST = {
         lambda m, c, b: kl(0.05, torch.sigmoid(m.saved["raw"]).mean(0)), sigmoid_model
     ),
     "L1 behind batch norm": lambda: case_of(lambda m, c, b: c.mean(), normed_model),
+    "MMD of a linear code": lambda: case_of(mmd, linear_model),
+    "KL of a running average, assigned": lambda: case_of(average_assigned, Averaging),
+    "KL of a running average, written into its buffer": lambda: case_of(average_written_into, Averaging),
+    "KL of a running average in an attribute": lambda: case_of(average_assigned, AveragingOutside),
     "KL on every layer": lambda: case_of(
         lambda m, c, b: kl(0.05, c.mean(0)) + kl(0.2, torch.sigmoid(m.hidden).mean(0)), sigmoid_model
     ),

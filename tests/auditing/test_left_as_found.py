@@ -129,6 +129,37 @@ def test_a_loss_without_a_reconstruction_is_a_bad_request():
         audit(own_case(lambda model, batch: {"penalty": model(batch)[0].mean()}))
 
 
+def row_by_row(model, batch):
+    return {"reconstruction": (model(batch)[1] - batch).pow(2).mean(1)}
+
+
+def fails(parameters):
+    raise ValueError("no learning rate")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: own_case(row_by_row),
+            r"case: losses: 'reconstruction' has the shape \[64\]; a single number is wanted",
+        ),
+        (
+            lambda: case_of(None, optimizer=lambda p: None),
+            r"case: optimizer\(parameters\) returned None; a torch.optim",
+        ),
+        (lambda: case_of(None, optimizer=fails), "failed with ValueError: no learning rate"),
+        (lambda: case_of(None, reconstruction="recon"), "case: reconstruction: 'recon': 'out:0' for the first output"),
+        (lambda: case_of(None, reconstruction="out:7"), "case: reconstruction: 'out:7': the model has 2 outputs"),
+        (lambda: case_of(None, target=".05"), "case: target: a number or None is wanted, '.05' was given"),
+        (lambda: case_of(None, target=float("nan")), "case: target: a number or None is wanted, nan was given"),
+    ],
+)
+def test_what_could_never_be_trained_is_a_bad_request(make, sentence):
+    with pytest.raises(HarnessError, match=sentence):
+        audit(make(), during_training=False, seeds=1)
+
+
 def test_a_model_that_fails_is_a_bad_request():
     class Broken(Plain):
         def forward(self, x):

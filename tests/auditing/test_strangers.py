@@ -22,6 +22,12 @@ def test_an_honest_penalty_has_no_fault(name):
     assert found.faults == (), str(found)
 
 
+@pytest.mark.parametrize("name", [name for name in HONEST if "running average" in name])
+def test_what_a_loss_keeps_from_one_evaluation_does_not_reach_the_next(name):
+    found = audit(HONEST[name](), during_training=False, seeds=1)
+    assert found.risks == (), str(found)
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found_and_no_other_fault(name):
     make, wanted = PLANTED[name]

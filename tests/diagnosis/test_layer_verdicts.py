@@ -1,5 +1,7 @@
 """Verdicts and flags of a layer: each fires on its planted fault and is silent on a healthy code."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,35 @@ def test_copies_below_the_threshold_of_firing_are_copies() -> None:
     found = diagnose(below[:, :1].expand(ROWS, 4), "sigmoid")
     assert {unit.verdict for unit in found.units} == {"subthreshold"}
     assert found.verdict == "redundant"
+
+
+def heavy_tailed(kind: str, rows: int, units: int, seed: int) -> Tensor:
+    """Independent units that fire rarely, a few rows with most of what they sum up to."""
+    draw = torch.Generator().manual_seed(seed)
+    normal = torch.randn(rows, units, generator=draw)
+    if kind == "cubed":
+        return torch.relu(normal - 1.8) ** 3
+    return torch.exp(1.5 * normal) * (torch.rand(rows, units, generator=draw) < 0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "units"), [("cubed", 300, 1000), ("cubed", 300, 1100), ("lognormal", 500, 1000)]
+)
+def test_one_row_on_which_two_independent_units_are_large_makes_no_copies(kind: str, rows: int, units: int) -> None:
+    for seed in range(2):
+        found = diagnose(heavy_tailed(kind, rows, units, seed), activation="relu")
+        assert "duplicates" not in found.flags
+
+
+@pytest.mark.parametrize("units", [40, 1100])
+@pytest.mark.parametrize("copy", [lambda x: 3 * x, lambda x: -x, lambda x: x * (1 + 0.05 * torch.rand_like(x))])
+def test_heavy_tailed_copies_are_copies(copy: Callable[[Tensor], Tensor], units: int) -> None:
+    torch.manual_seed(0)
+    values = heavy_tailed("cubed", 1000, units, 0)
+    values[:, 20:30] = copy(values[:, :10])
+    flags = [unit.flags for unit in diagnose(values, activation="none").units]
+    found = {unit: each[0] for unit, each in enumerate(flags) if "duplicate" in " ".join(each)}
+    assert found == {20 + unit: f"duplicate_of={unit}" for unit in range(10)}
 
 
 def test_a_handful_of_rows_makes_no_copies_by_chance() -> None:

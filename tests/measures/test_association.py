@@ -21,6 +21,8 @@ from harness.measures.binning import (
 from harness.measures.blocks import BlockOrders, block_orders
 from harness.measures.permuting import block_p, random_tables, table_p
 
+OCTILES = np.arange(1, 8) / 8
+
 
 def test_p_is_pearsons_where_every_cell_expects_five_rows() -> None:
     unit, label, _ = mixture(3, 0.2)(np.random.default_rng(0), 900)
@@ -69,17 +71,18 @@ def test_an_atom_in_the_middle_splits_no_bin() -> None:
     assert sorted(np.bincount(codes)) == [120] * 5 + [400]
 
 
-def test_sampled_tables_are_distributed_as_shuffled_rows() -> None:
-    table = np.array([[7, 1, 0], [2, 5, 6], [1, 0, 3]])
+@pytest.mark.parametrize("counts", [[[7, 1, 0], [2, 5, 6], [1, 0, 3]], [[2, 0, 1], [1, 1, 0], [0, 1, 1]]])
+def test_sampled_tables_are_distributed_as_shuffled_rows(counts: list[list[int]]) -> None:
+    table = np.array(counts)
     drawn = random_tables(table, 0, 20_000)
     assert (drawn.sum(2) == table.sum(1)).all()
     assert (drawn.sum(1) == table.sum(0)).all()
     exact = stats.random_table(table.sum(1), table.sum(0))
-    cells, counts = np.unique(drawn.reshape(-1, 9), axis=0, return_counts=True)
+    cells, found = np.unique(drawn.reshape(-1, 9), axis=0, return_counts=True)
     chance = exact.pmf(cells.reshape(-1, 3, 3))
     common = chance > 2e-3
     error = np.sqrt(chance[common] * (1 - chance[common]) / 20_000)
-    assert (np.abs(counts[common] / 20_000 - chance[common]) < 5 * error).all()
+    assert (np.abs(found[common] / 20_000 - chance[common]) < 5 * error).all()
 
 
 def test_p_of_a_sparse_table_is_fishers_to_within_its_own_noise() -> None:
@@ -125,6 +128,45 @@ def test_the_interval_covers_the_information_of_the_codes() -> None:
     tables = np.random.default_rng(0).multinomial(500, shares.ravel(), size=1000).reshape(-1, 3, 3)
     low, high = information_interval(tables)
     assert 0.93 < np.mean((low <= exact) & (exact <= high)) < 0.985
+
+
+def levels_of_classes(classes: int, share: float) -> tuple[np.ndarray, float]:
+    """A level for each class, and the exact information of the class with the octiles of level + noise, nats."""
+    level = share**0.5 * stats.norm.ppf((np.arange(classes) + 0.5) / classes)
+    edges = np.quantile(level[:, None] + (1 - share) ** 0.5 * stats.norm.ppf(np.arange(0.5, 400) / 400), OCTILES)
+    below = stats.norm.cdf((edges - level[:, None]) / (1 - share) ** 0.5)
+    codes = np.diff(below, axis=1, prepend=0, append=1)
+    return level, float(stats.entropy(codes.mean(0)) - stats.entropy(codes, axis=1).mean())
+
+
+@pytest.mark.parametrize("classes", [10, 100, 300, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.6])
+def test_the_upper_bound_holds_however_few_rows_a_class_has(classes: int, share: float) -> None:
+    generator = np.random.default_rng(0)
+    level, exact = levels_of_classes(classes, share)
+    for rows in (500, 2048):
+        label = generator.integers(0, classes, rows)
+        units = level[label] + (1 - share) ** 0.5 * generator.standard_normal((100, rows))
+        high = information_interval(contingency(codes_of(units), label))[1]
+        assert np.mean(high >= exact) >= 0.95, rows
+
+
+def test_a_dependence_with_two_rows_a_class_is_not_called_negligible() -> None:
+    generator = np.random.default_rng(0)
+    for classes, rows, share in ((1000, 2048, 0.6), (300, 700, 0.5)):
+        level, _ = levels_of_classes(classes, share)
+        label = generator.integers(0, classes, rows)
+        units = level[label, None] + (1 - share) ** 0.5 * generator.standard_normal((rows, 4))
+        found = dependence(units, label)
+        assert (found.p == 0.001).all()
+        assert (found.flag != "negligible").all()
+
+
+def test_empty_cells_of_a_dense_table_change_nothing() -> None:
+    table = np.array([[[60, 0, 40], [0, 50, 50]]])
+    assert pearson(table)[1][0] >= 5
+    statistic, high = 400 * binned_information(table)[0], information_interval(table)[1][0]
+    assert stats.ncx2.cdf(statistic, 2, 400 * high) == pytest.approx(0.025)
 
 
 def test_dependence_has_three_values() -> None:

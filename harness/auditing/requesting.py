@@ -1,0 +1,59 @@
+"""What must hold of a case before anything is asked about it: what could never be trained is refused in one sentence."""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.case import Case
+from harness.errors import HarnessError
+
+
+def check_target(case: Case) -> None:
+    """Refuse a target that is no number.
+
+    Raises:
+        HarnessError: for it.
+    """
+    target = case.target
+    number = isinstance(target, Real) and not isinstance(target, bool)
+    if target is not None and not (number and math.isfinite(target)):
+        raise HarnessError(f"{case.name}: target: a number or None is wanted, {target!r} was given")
+
+
+def check_terms(name: str, terms: Mapping[str, Any]) -> None:
+    """Refuse terms of a loss that name no reconstruction, or that are not one number each.
+
+    Raises:
+        HarnessError: for them.
+    """
+    if "reconstruction" not in terms:
+        raise HarnessError(f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(terms)}")
+    for term, value in terms.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise HarnessError(
+                f"{name}: losses: {term!r} has the shape {list(value.shape)}; a single number is wanted, such as its mean"
+            )
+
+
+def optimizer_of(case: Case, model: nn.Module) -> Optimizer | None:
+    """The case's own optimizer over the model's parameters; None where it leaves that to the harness.
+
+    Raises:
+        HarnessError: when it fails, or makes something else.
+    """
+    if case.optimizer is None:
+        return None
+    try:
+        made = case.optimizer(list(model.parameters()))
+    except Exception as error:
+        raise HarnessError(f"{case.name}: optimizer(parameters) failed with {type(error).__name__}: {error}") from error
+    if not isinstance(made, Optimizer):
+        raise HarnessError(
+            f"{case.name}: optimizer(parameters) returned {made!r}; a torch.optim.Optimizer is wanted,"
+            " such as `optimizer=lambda parameters: Adam(parameters)`"
+        )
+    return made
