@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.case import Case, set_seed
+from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
+from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
 from harness.remedies.table import REMEDIES, Refused, case_number
 from harness.remedies.treated import Recipe, Treated
@@ -86,47 +87,6 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
         penalty = sum(value for name, value in norms.items() if name != "reconstruction")
         ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
     return float(sum(ratios) / len(ratios))
-
-
-def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, float]:
-    """The norm of each loss term's gradient at the output of the bottleneck's module, over all of its calls.
-
-    Args:
-        batch: `[sample, *feature]`.
-
-    Returns:
-        term -> norm, 0 for a term without a gradient there. In the units of the loss per unit of the output.
-    """
-    outputs: list[Tensor] = []
-    module = dict(model.named_modules())[case.bottleneck] if not case.bottleneck.startswith("out:") else None
-    handle = module.register_forward_hook(_keep_leaf(outputs)) if module is not None else None
-    with torch.random.fork_rng():
-        set_seed(0)
-        terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
-    if handle is not None:
-        handle.remove()
-    return {name: _norm(term, outputs) for name, term in terms.items()}
-
-
-def _keep_leaf(outputs: list[Tensor]) -> Callable[..., Tensor | None]:
-    def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            outputs.append(output)
-            return output.clone()  # an in-place activation behind it must not disturb the leaf
-        return None
-
-    return hook
-
-
-def _norm(term: Any, outputs: list[Tensor]) -> float:
-    if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
-        return 0.0
-    found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return (
-        float(sum(each.pow(2).sum() for each in found if each is not None) ** 0.5)
-        if any(each is not None for each in found)
-        else 0.0
-    )
 
 
 def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:

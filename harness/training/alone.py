@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from harness.capture import evaluating
 from harness.case import Case, set_seed
 from harness.remedies.anatomy import build
+from harness.remedies.gradients import gradient_norms
+from harness.training.nested import restored
 from harness.training.program import Program, Seen, State
 from harness.training.randomness import Draws, RandomFeed, Site, generator
 from harness.training.stacked import Keep, joined, whole
@@ -115,7 +117,7 @@ class Member:
     def losses(self, batch: Tensor) -> State:
         """The loss terms in eval mode, and `total`."""
         kept = {name: value.clone() for name, value in self.model.named_buffers()}
-        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, "evaluation"):
+        with torch.no_grad(), self._looked_at("evaluation"):
             terms = self.program(batch, self.numbers)
         for name, value in self.model.named_buffers():
             value.data.copy_(kept[name])
@@ -123,16 +125,20 @@ class Member:
 
     def observe(self, rows: Tensor, purpose: str, ablated: int | None = None) -> dict[str, Tensor]:
         """What the bottleneck does on these rows, with one unit held at its mean or none."""
-        with torch.no_grad(), evaluating(self.model), _seeded(self.seed, purpose):
+        with torch.no_grad(), self._looked_at(purpose):
             return self.program.look(rows, ablated)
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
-        from harness.remedies.treating import gradient_norms
-
-        with evaluating(self.model), _seeded(self.seed, "evaluation"):
+        with self._looked_at("evaluation"):
             norms = gradient_norms(self.case, self.model, batch, self.numbers)
         return {name: torch.tensor(value, dtype=batch.dtype) for name, value in norms.items()}
+
+    @contextmanager
+    def _looked_at(self, purpose: str) -> Iterator[None]:
+        """Eval mode, seeded; a model that sets its own parameters as it runs has them back afterwards."""
+        with restored(list(self.model.parameters())), evaluating(self.model), _seeded(self.seed, purpose):
+            yield
 
 
 class LiveFeed(RandomFeed):

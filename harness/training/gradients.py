@@ -40,18 +40,21 @@ def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[
     return both
 
 
-def gradients_of(function: Callable[[Tensor], State]) -> Callable[[Tensor], State]:
-    """The gradient of every scalar that a function gives, by its name.
+def gradients_of(function: Callable[[Any], tuple[State, list[Tensor]]]) -> Callable[[Any], dict[str, list[Tensor]]]:
+    """The gradient of every scalar at tensors that are met on the way to it, by its name.
 
-    >>> gradients_of(lambda x: {"a": 2 * x, "b": torch.tensor(1.0)})(torch.tensor(3.0))
-    {'a': tensor(2.), 'b': tensor(0.)}
+    Args:
+        function: tensors, nested -> (scalars by name, the tensors at which they are differentiated).
+
+    >>> gradients_of(lambda x: ({"a": 2 * x, "b": torch.tensor(1.0)}, [x]))(torch.tensor(3.0))
+    {'a': [tensor(2.)], 'b': [tensor(0.)]}
     """
 
-    def every(point: Tensor) -> State:
+    def every(point: Any) -> dict[str, list[Tensor]]:
         with grad_increment_nesting() as level, torch.enable_grad():
             (point,) = _differentiable((point,), level)
-            found = {name: _gradients(scalar, [point])[0] for name, scalar in function(point).items()}
-            return _given_back(found, level)
+            scalars, met = function(point)
+            return _given_back({name: _gradients(scalar, met) for name, scalar in scalars.items()}, level)
 
     return every
 
@@ -69,7 +72,7 @@ def _given_back(results: Any, level: int) -> Any:
 
 def _gradients(scalar: Tensor, points: list[Tensor]) -> list[Tensor]:
     """Zeros where the scalar does not depend on a point."""
-    if not scalar.requires_grad:
+    if not scalar.requires_grad or not points:
         return [torch.zeros_like(point) for point in points]
     # with a graph of its own, or the backward pass would run without the gradients that a loss takes inside
     found = torch.autograd.grad(scalar, points, create_graph=True, allow_unused=True)

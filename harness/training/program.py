@@ -1,6 +1,6 @@
 """One structure's program: the author's loss, and what its bottleneck shows, as functions of explicit state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +59,7 @@ class Program(nn.Module):
         self.case, self.model, self.own_convolutions = case, model, own_convolutions
         self.keywords = case.loss_keywords()
         self.activation = "none"
+        self._names = first_names(model)
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
         terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
@@ -68,7 +69,7 @@ class Program(nn.Module):
         self, parameters: State, buffers: State, batch: Tensor, numbers: Mapping[str, Any], draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, tuple[State, State]]:
         """The total of one member, with its terms and the buffers as the forward pass left them."""
-        state = {f"model.{name}": value for name, value in {**parameters, **buffers}.items()}
+        state = self._state("model", {**parameters, **buffers})
         terms = self._called(self, state, (batch, numbers), draws or None)
         left = {name: state[f"model.{name}"] for name in buffers}
         return self.case.total(terms, numbers), (terms, left)
@@ -78,7 +79,7 @@ class Program(nn.Module):
     ) -> dict[str, Tensor]:
         """What one member's bottleneck does on these rows, in eval mode, with one unit held at its mean or none."""
         looked = _Looked(self, ablated)
-        state = {f"program.model.{name}": value for name, value in {**parameters, **buffers}.items()}
+        state = self._state("program.model", {**parameters, **buffers})
         return self._called(looked, state, (rows,), draws)
 
     def _called(self, module: nn.Module, state: State, arguments: tuple[Any, ...], draws: Any) -> dict[str, Tensor]:
@@ -87,16 +88,17 @@ class Program(nn.Module):
                 modes.enter_context(Convolutions())
             if draws is not None:
                 modes.enter_context(RandomFeed(draws))
-            return functional_call(module, state, arguments)
+            return functional_call(module, state, arguments, tie_weights=False)
+
+    def _state(self, prefix: str, given: State) -> State:
+        return {f"{prefix}.{name}": given[first] for name, first in self._names.items()}
 
     def look(self, rows: Tensor, ablated: int | None = None) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands."""
         replace = None if ablated is None else partial(at_its_mean, unit=ablated)
         inputs: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
-        handle = (
-            module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if module is not None else None
-        )
+        handle = None if module is None else module.register_forward_pre_hook(_keep_first(inputs), with_kwargs=True)
         with CodeTap(self.model, self.case.bottleneck, replace=replace) as tap:
             self.model(rows)
         if handle is not None:
@@ -126,6 +128,32 @@ class _Looked(nn.Module):
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
         return self.program.look(rows, self.ablated)
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every place in which a module holds a tensor -> the first name of that tensor, under which its state is given.
+
+    A module of several names is one place: `functional_call`, which ties by name, would fill it twice and put back
+    what it had filled in.
+
+    >>> layer = nn.Linear(2, 2, bias=False)
+    >>> other = nn.Linear(2, 2, bias=False)
+    >>> other.weight = layer.weight
+    >>> first_names(nn.Sequential(layer, layer, other))
+    {'0.weight': '0.weight', '2.weight': '0.weight'}
+    """
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for prefix, module in model.named_modules():
+        for held in (module.named_parameters, module.named_buffers):
+            for name, value in held(prefix, recurse=False, remove_duplicate=False):
+                names[name] = first.setdefault(id(value), name)
+    return names
+
+
+def _keep_first(inputs: list[Any]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    """A hook that keeps a call's first argument, by whatever name it came."""
+    return lambda _, args, named: inputs.extend([*args, *named.values()][:1])
 
 
 def at_its_mean(code: Tensor, unit: int) -> Tensor:

@@ -83,10 +83,9 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if any(_hooked(each) for each in model.parameters()):
         return Stackability(None, frozenset(), "its parameters have hooks, and those of a stack would have none")
-    if _remembers(case, rows):
-        return Stackability(
-            None, frozenset(), "its loss keeps state in Python, or draws from Python's or NumPy's generator"
-        )
+    left_behind = _left_behind(case, rows)
+    if left_behind:
+        return Stackability(None, frozenset(), left_behind)
     shares = _shares(case, model, rows)
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset(), stepped)
@@ -136,7 +135,7 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], steppe
         expected = Alone([case, case], [0, 1], rows).totals(batch)
         try:
             stack = Stacked([case, case], [0, 1], rule, rows, fixed)
-            found = stack.step(batch)[0] if stepped else stack.totals(batch)
+            found = _asked_everything(stack, batch, stepped)
         except Exception as error:
             return f"it cannot be batched: {type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
     if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -144,10 +143,21 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], steppe
     return "batched, its loss differs from the loss of one model"
 
 
-def _remembers(case: Case, rows: Tensor) -> bool:
-    """Whether two evaluations of the loss leave something behind in Python: a counter, a list, a generator's state."""
+def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:
+    """The totals of a step, or of what comes before it, once the stack has done all that will be asked of it."""
+    totals = stack.step(batch)[0] if stepped else stack.totals(batch)
+    stack.losses(batch)
+    stack.ablated(batch[0], 0)  # which observes, too
+    if stepped:
+        stack.gradients(batch)
+    return totals
+
+
+def _left_behind(case: Case, rows: Tensor) -> str:
+    """What two evaluations of the loss leave behind where a stack would not look for it; empty for nothing."""
     model = build(case, 0, rows[:4]).to(rows.dtype)
     numbers = _plain_numbers(case)
+    versions = [(each, each._version) for each in model.parameters()]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,7 +167,9 @@ def _remembers(case: Case, rows: Tensor) -> bool:
         after = _state(case, model)
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
-    return before != after
+    if any(each._version != version for each, version in versions):
+        return "its loss, or its model as it runs, changes parameters in place"
+    return "its loss keeps state in Python, or draws from Python's or NumPy's generator" if before != after else ""
 
 
 def _state(case: Case, model: torch.nn.Module) -> str:

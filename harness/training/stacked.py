@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from harness.case import Case
 from harness.remedies.anatomy import build
+from harness.remedies.gradients import bottleneck_outputs
 from harness.training.gradients import gradient_and_value, gradients_of
 from harness.training.optimisers import Rule, optimiser
 from harness.training.program import Program, Seen, State
@@ -73,7 +74,6 @@ class Stacked:
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         self._evaluate = Traced(self._evaluation)
         self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
-        self._raw_shapes: dict[torch.Size, torch.Size] = {}
         rates = [rule.rate(case) for case in cases]
         self._optimiser = optimiser(rule, torch.tensor(rates, dtype=rows.dtype, device=rows.device))
         self._draws = Draws(seeds, "training", rows.dtype, rows.device)
@@ -143,32 +143,13 @@ class Stacked:
         return totals.detach(), {name: value.detach() for name, value in terms.items()}
 
     def _norms_of_one(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> State:
-        module = self.program.model.get_submodule(self.program.case.bottleneck)
-        if batch.shape not in self._raw_shapes:
-            self._raw_shapes[batch.shape] = self._raw_shape(parameters, buffers, batch, numbers, draws, module)
-        shape = self._raw_shapes[batch.shape]
+        def terms_and_outputs(point: tuple[State, Tensor]) -> tuple[State, list[Tensor]]:
+            given, nudge = point
+            with bottleneck_outputs(self.program.model, self.program.case.bottleneck, nudge) as outputs:
+                return self.program.loss(given, buffers, batch, numbers, draws)[1][0], outputs
 
-        def terms_at(nudge: Tensor) -> State:
-            # every call of the module gets the same nudge: its gradient is the sum over the calls
-            handle = module.register_forward_hook(lambda _, args, output: output + nudge)
-            try:
-                return self.program.loss(parameters, buffers, batch, numbers, draws)[1][0]
-            finally:
-                handle.remove()
-
-        found = gradients_of(terms_at)(torch.zeros(shape, dtype=batch.dtype, device=batch.device))
-        return {name: value.flatten().norm() for name, value in found.items()}
-
-    def _raw_shape(
-        self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any, module: nn.Module
-    ) -> Any:
-        shapes: list[Any] = []
-        handle = module.register_forward_hook(lambda _, args, output: shapes.append(output.shape))
-        try:
-            self.program.loss(parameters, buffers, batch, numbers, draws)
-        finally:
-            handle.remove()
-        return shapes[0]
+        found = gradients_of(terms_and_outputs)((parameters, batch.new_zeros(())))
+        return {name: torch.cat([batch.new_zeros(1), *map(torch.flatten, at)]).norm() for name, at in found.items()}
 
     def _evaluated(self, batch: Tensor, source: Draws) -> State:
         key = batch.shape, batch.stride(), self.program.training

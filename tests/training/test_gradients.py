@@ -42,7 +42,18 @@ def test_gradients_of_several_terms_are_the_jacobian():
         return {"size": x.pow(2).sum(), "first": x[0].exp(), "none": torch.ones(())}
 
     points = numbers(3, 5)
-    torch.testing.assert_close(vmap(gradients_of(terms))(points), vmap(jacrev(terms))(points), rtol=0, atol=0)
+    found = {name: at for name, (at,) in vmap(gradients_of(lambda x: (terms(x), [x])))(points).items()}
+    torch.testing.assert_close(found, vmap(jacrev(terms))(points), rtol=0, atol=0)
+
+
+def test_gradients_at_what_is_met_on_the_way_are_those_of_the_way_from_there():
+    def bent(x):
+        met = torch.tanh(x)
+        return {"size": met.pow(2).sum() + met.detach().sum()}, [met]
+
+    points = numbers(3, 5)
+    (found,) = vmap(gradients_of(bent))(points)["size"]
+    torch.testing.assert_close(found, 2 * torch.tanh(points))
 
 
 def test_a_loss_that_is_no_scalar_is_refused():
