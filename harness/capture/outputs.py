@@ -1,6 +1,7 @@
 """A model's outputs, whatever it returns, and which of them is what."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -56,9 +57,15 @@ def output_named(outputs: tuple[Any, ...], which: str) -> Tensor:
     index = which.removeprefix("out:")
     if not which.startswith("out:") or not index.isdigit():
         raise HarnessError(f"{which!r}: 'out:0' for the first output, 'out:1' for the second, ... is wanted")
-    if int(index) >= len(outputs) or not isinstance(outputs[int(index)], Tensor):
+    if int(index) >= len(outputs):
         raise HarnessError(f"{which!r}: the model has {len(outputs)} outputs; the last is 'out:{len(outputs) - 1}'")
-    return outputs[int(index)]
+    found = outputs[int(index)]
+    if not isinstance(found, Tensor):
+        raise HarnessError(
+            f"{which!r}: this output of the model is a {type(found).__name__}, and a tensor is wanted; let the model "
+            "give its tensors side by side, as in `return code, reconstruction`"
+        )
+    return found
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -67,8 +74,18 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def with_first_tensor(output: Any, value: Tensor) -> Any:
-    """The output with another first tensor."""
-    if isinstance(output, tuple):
-        position = next(i for i, each in enumerate(output) if isinstance(each, Tensor))
-        return (*output[:position], value, *output[position + 1 :])
-    return value
+    """The output with another first tensor, and else as it was.
+
+    >>> import torch
+    >>> with_first_tensor({"name": "enc", "code": torch.zeros(1)}, torch.ones(1))
+    {'name': 'enc', 'code': tensor([1.])}
+    """
+    place = next(index for index, each in enumerate(outputs_of(output)) if isinstance(each, Tensor))
+    if isinstance(output, Mapping):
+        return type(output)({**output, list(output)[place]: value})  # type: ignore[call-arg]
+    if hasattr(output, "__dataclass_fields__"):
+        return replace(output, **{list(output.__dataclass_fields__)[place]: value})
+    if not isinstance(output, tuple | list):
+        return value
+    items = [*output[:place], value, *output[place + 1 :]]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

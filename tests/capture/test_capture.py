@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -334,3 +336,55 @@ def test_a_bottleneck_that_is_not_there_is_named(bottleneck, message):
     model.unused = nn.Linear(2, 2)
     with pytest.raises(HarnessError, match=message):
         observe(model, torch.randn(9, 6), bottleneck)
+
+
+class Named(NamedTuple):
+    name: str
+    code: torch.Tensor
+
+
+@dataclass
+class Held:
+    name: str
+    code: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("hand_on", "read"),
+    [
+        (lambda code: ("enc", code), lambda given: given[1]),
+        (lambda code: ["enc", code], lambda given: given[1]),
+        (lambda code: {"name": "enc", "code": code}, lambda given: given["code"]),
+        (lambda code: Named("enc", code), lambda given: given.code),
+        (lambda code: Held("enc", code), lambda given: given.code),
+    ],
+    ids=["tuple", "list", "dict", "named tuple", "dataclass"],
+)
+def test_a_module_that_hands_on_more_than_its_code_is_given_it_back_whole(hand_on, read):
+    class Layer(nn.Linear):
+        def forward(self, rows):
+            return hand_on(F.relu(super().forward(rows)))
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.code, self.decoder = Layer(6, 3), nn.Linear(3, 6)
+
+        def forward(self, rows):
+            return self.decoder(read(self.code(rows)))
+
+    model, rows = Whole(), torch.randn(9, 6)
+    with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
+        made = model(rows)
+    torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
+    torch.testing.assert_close(observe(model, rows, "code").code, read(model.code(rows)))
+
+
+def test_an_output_that_is_no_tensor_is_named_as_what_it_is():
+    class Nested(Model):
+        def forward(self, rows):
+            code, made = super().forward(rows)
+            return made, (code, made)
+
+    with pytest.raises(HarnessError, match="'out:1': this output of the model is a tuple, and a tensor is wanted"):
+        observe(Nested(F.relu), torch.randn(9, 6), "out:1")
