@@ -14,7 +14,9 @@ import os, time, torch
 from torch import nn
 import harness
 
-pauses = [12]  # for the first steps alone: the audit at the end calls the loss hundreds of times
+# not at the first call, which only looks whether the case runs, and for the first steps alone: the audit at the end
+# calls the loss hundreds of times
+calls_left = [13]
 
 def build():
     return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
@@ -23,8 +25,8 @@ def data():
     return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 
 def losses(model, batch, scale=1.0):
-    if pauses[0] > 0:
-        pauses[0] -= 1
+    calls_left[0] -= 1
+    if 0 <= calls_left[0] < 12:
         time.sleep(float(os.environ.get("PAUSE", "0")))
     return {"reconstruction": scale * ((model(batch) - batch) ** 2).mean()}
 
