@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness.capture import activation_name, outputs_of
 from harness.capture.activations import NORMALISATIONS, PASSED_THROUGH
+from harness.capture.outputs import first_tensor, with_first_tensor
 
 Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the site) -> values
 
@@ -153,7 +154,7 @@ class Recorder(TorchFunctionMode):
     def leave_layer(self, name: str, args: tuple[Any, ...], output: Any) -> Any:
         """The layer's output, with what shall stand in its place."""
         self._inside -= 1
-        value = _first(output)
+        value = first_tensor(output)
         if self._inside or value is None:
             return None
         index = self._seen.get(name, 0)
@@ -163,9 +164,9 @@ class Recorder(TorchFunctionMode):
             put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
         put = self._put(Site(name), put)
         self._inside -= 1
-        self.record.calls.append(Call(name, index, _first(args), value, put))
+        self.record.calls.append(Call(name, index, first_tensor(args), value, put))
         self._remember(put, Site(name))
-        return None if put is value else _with_first(output, put)
+        return None if put is value else with_first_tensor(output, put)
 
     def _put(self, site: Site, value: Tensor) -> Tensor:
         change = self.changes.get(site)
@@ -248,19 +249,6 @@ def _operation(name: str, site: Site) -> Operation:
         if frame is None
         else Operation(name, site, frame.f_code.co_filename, frame.f_lineno)
     )
-
-
-def _first(output: Any) -> Tensor | None:
-    return next((each for each in outputs_of(output) if isinstance(each, Tensor)), None)
-
-
-def _with_first(output: Any, value: Tensor) -> Any:
-    if isinstance(output, Tensor):
-        return value
-    if isinstance(output, tuple | list):
-        position = next(i for i, each in enumerate(output) if isinstance(each, Tensor))
-        return type(output)([*output[:position], value, *output[position + 1 :]])
-    return output
 
 
 TRANSPARENT = {
