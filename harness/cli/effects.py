@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
+from harness.cli.printing import Json, console, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -69,13 +69,11 @@ def _known(folder: Path) -> str:
 
 
 def _show(found: "Effects", outcome: str) -> None:
-    from rich.console import Console
-
     from harness.effects import answer
 
-    console = Console()
+    terminal = console()
     for line in answer(found):
-        console.print(line, markup=False, highlight=False)
+        terminal.print(line, markup=False)
     for title, rows in (
         ("Effects", found.effects),
         ("Interactions", found.interactions),
@@ -83,21 +81,21 @@ def _show(found: "Effects", outcome: str) -> None:
     ):
         chosen = [each for each in rows if each.outcome == outcome]
         if chosen:
-            console.print(_table(f"{title} on {outcome}", chosen))
+            terminal.print(_table(f"{title} on {outcome}", chosen))
     for sentence in found.design.sentences:
-        console.print(sentence, markup=False, highlight=False)
+        terminal.print(sentence, markup=False)
 
 
 def _table(title: str, rows: "Sequence[Effect]") -> "Table":
+    """Narrow enough for 80 columns: only the names of an effect may fold."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in ("factor", "level", "against"):
-        table.add_column(name, overflow="fold")
-    for name in ("estimate", "95 % interval", "p", "adjusted", "seeds", "blocks (differ)"):
-        table.add_column(name, justify="right")
-    table.add_column("confirmed")
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("effect")
+    for name, width in (("estimate", 8), ("95 % interval", 16), ("adjusted p", 10), ("seeds", 5), ("confirmed", 9)):
+        table.add_column(name, justify="left" if name == "confirmed" else "right", min_width=width)
     for each in rows:
         table.add_row(*map(Text, _cells(each)))
     return table
@@ -106,10 +104,10 @@ def _table(title: str, rows: "Sequence[Effect]") -> "Table":
 def _cells(effect: "Effect") -> list[str]:
     bounds = f"{effect.low:+.3f} to {effect.high:+.3f}" if math.isfinite(effect.low) else effect.interval or effect.note
     return [
-        *(effect.factor, str(effect.level), str(effect.baseline)),
+        f"{effect.factor} {effect.level} (against {effect.baseline})",
         f"{effect.estimate:+.3f}" if effect.estimable else "-",
         bounds,
-        *(f"{value:.3g}" if math.isfinite(value) else "-" for value in (effect.p, effect.p_adjusted)),
-        *(str(effect.seeds), f"{effect.blocks} ({effect.discordant})"),
+        f"{effect.p_adjusted:.2g}" if math.isfinite(effect.p_adjusted) else "-",
+        str(effect.seeds),
         "yes" if effect.confirmed else "",
     ]

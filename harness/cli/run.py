@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
+from harness.cli.printing import Json, console, prints_aside
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -55,17 +55,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
-    from rich.console import Console
-
     from harness.cli.tables import verdict_table
 
-    # a file or a pipe has no width of its own, and rich would fold the table at 80
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    console.print(verdict_table(outcome.records))
+    terminal = console()
+    terminal.print(verdict_table(outcome.records))
     for note in outcome.notes:
-        console.print(f"Note: {note}", style="yellow", markup=False)
+        terminal.print(f"Note: {note}", style="yellow", markup=False)
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"
-    console.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s", highlight=False)
+    terminal.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s")
     if outcome.report is not None:
         option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")

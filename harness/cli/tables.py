@@ -1,11 +1,11 @@
 """Tables for the terminal."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.grouping import tally
 from harness.results import COLLAPSED, MemberRecord
 
 LONGEST = 24  # variants: beyond that the levels of each factor are summed up instead
@@ -35,10 +35,9 @@ def _cells(members: Sequence[MemberRecord]) -> tuple[str, str, str, str]:
     collapsed = sum(record.verdict in COLLAPSED for record in members)
     live = [record.live_units for record in members if record.status == "ok"]
     fits = [record.r2 for record in members if record.r2 is not None]
-    verdicts = Counter(record.verdict if record.status == "ok" else record.status for record in members)
     return (
         f"{collapsed} of {len(members)}",
         f"{sum(live) / len(live):.1f}" if live else "-",
         f"{sum(fits) / len(fits):.2f}" if fits else "-",
-        ", ".join(f"{count} {name}" for name, count in verdicts.most_common()),
+        tally(members),
     )

@@ -54,9 +54,17 @@ def _how_common(effects: Effects) -> str:
         return f"How often: not estimable, no member has a verdict{lost}."
     text = f"How often: {collapsed} of {judged} judged members collapsed{lost}"
     if base is None or not base.judged:
-        return f"{text}; the baseline itself was not judged."
+        return f"{text}; the baseline itself was not judged.{_of_no_use(effects)}"
     share = f"{base.collapsed} of {base.judged} seeds, 95 % interval {base.low:.2f} to {base.high:.2f}"
-    return f"{text}; of the baseline ({base.variant}) {share}."
+    return f"{text}; of the baseline ({base.variant}) {share}.{_of_no_use(effects)}"
+
+
+def _of_no_use(effects: Effects) -> str:
+    """A code that is not collapsed, and of which the decoder makes nothing: as bad, and counted nowhere else."""
+    living = [each for cell in effects.cells for each in cell.outcomes if each["category"] == "not collapsed"]
+    idle = sum(bool(each["output_fault"]) for each in living)
+    where = f"in {idle} of the {len(living)} that did not collapse"
+    return f" Of no use: {where} the reconstruction is no better than the mean of the rows." if idle else ""
 
 
 def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -> str:

@@ -23,7 +23,8 @@ class Cell:
         members: that were tried. counts: how many of each category, so that nothing is dropped.
         worst_low, worst_high: the share if all members without a verdict had not collapsed, or had.
         live_fraction, r2: mean over judged seeds; r2 by the geometric mean of the errors. With t intervals.
-        outcomes: every seed: seed, category, verdict, live_units, r2.
+        outcomes: every seed: seed, category, verdict, live_units, r2, and `output_fault` where the reconstruction is
+            no better than the mean.
     """
 
     variant: str
@@ -102,6 +103,7 @@ def _one(table: MemberTable, row: int, column: int) -> dict[str, Any]:
         "seed": table.seeds[column],
         "category": str(table.categories[row, column]),
         "verdict": "" if record is None else record.verdict,
+        "output_fault": "" if record is None else record.output_fault,
         "live_units": record.live_units if judged and record is not None else None,
         "units": record.units if judged and record is not None else None,
         "r2": record.r2 if judged and record is not None else None,

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +117,17 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
 
     buffer = io.StringIO()
     settings: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}
-    with rc_context(settings):
+    with rc_context(settings), any_script():
         figure.savefig(buffer, format="svg", dpi=2 * POINT, metadata=NO_METADATA)
     return _for_the_page(buffer.getvalue(), name, alt)
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Names in any script: the page has its own fonts, and where a picture has none for it, nobody need be warned."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
 
 
 def plain(axes: "Axes") -> None:

@@ -1,9 +1,11 @@
 """What collapse looks like: how often each unit fires against how much it says, and the same over the training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.report.drawing import RASTER_FROM, TITLE_HEIGHT, Picture, Table, inline_svg, name_axes, safe, sheet
 from harness.report.grouping import panels
@@ -13,6 +15,7 @@ from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Points = dict[str, list[tuple[float, float]]]
 Units = list[tuple[str, Mapping[str, Any]]]
@@ -20,25 +23,65 @@ COLUMNS = 2
 PANEL = (184.0, 130.0)
 
 
+@dataclass(frozen=True)
+class Axis:
+    """What is drawn along an axis: a measure of a unit, its name on the axis, in the table, and in a sentence."""
+
+    measure: str
+    name: str
+    short: str
+    phrase: str
+
+
 def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
-    """Activation frequency against mutual information, one mark a unit, all seeds, one panel a group."""
+    """How a unit fires (or is used) against what it says, one mark a unit, all seeds, one panel a group."""
     seen = {name: units_of(members) for name, members in panels(records).items()}
-    groups = {name: points for name, units in seen.items() if (points := unit_points(units))}
-    if not groups:
-        return None
-    figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
-    top = max(y for points in groups.values() for each in points.values() for _, y in each) * 1.08 or 1.0
-    for each, (name, points) in zip(axes, groups.items(), strict=True):
-        draw_units_panel(each, points, name, top)
-    name_axes(figure, "share of rows on which the unit fires", "mutual information (nats)")
     every = [unit for units in seen.values() for _, unit in units]
-    title, alt = _claim(every), _alt(groups)
+    axes = axes_for(every)
+    if axes is None:
+        return None
+    groups = {name: points for name, units in seen.items() if (points := unit_points(units, axes))}
     verdicts = in_order(verdict for points in groups.values() for verdict in points)
-    svg = inline_svg(figure, "units", alt)
-    return Picture("units", title, alt, svg, _table(groups), _note(every), verdicts)
+    title, alt = _claim(every, axes), _alt(groups, axes)
+    svg = inline_svg(_drawn(groups, axes), "units", alt)
+    return Picture("units", title, alt, svg, _table(groups, axes), _note(every, axes), verdicts)
 
 
-def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "Axes":
+def axes_for(units: Sequence[Mapping[str, Any]]) -> tuple[Axis, Axis] | None:
+    """The first pair of measures that any unit has both of.
+
+    An activation without an off state has no frequency, and rows without labels and factors leave no information.
+    """
+    for across in ACROSS:
+        for upward in UPWARD:
+            if any(_point(unit, (across, upward)) for unit in units):
+                return across, upward
+    return None
+
+
+def _drawn(groups: Mapping[str, Points], shown: tuple[Axis, Axis]) -> "Figure":
+    every = np.array([each for points in groups.values() for found in points.values() for each in found])
+    across = (0.0, 1.0) if shown[0] is FREQUENCY else _extremes(every[:, 0])
+    upward = _extremes(every[:, 1])
+    figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
+    for each, (name, points) in zip(axes, groups.items(), strict=True):
+        draw_units_panel(each, points, name)
+        each.set_xlim(*_with_room(*across))
+        each.set_ylim(*_with_room(*upward))
+    name_axes(figure, shown[0].name, shown[1].name)
+    return figure
+
+
+def _extremes(values: NDArray[np.float64]) -> tuple[float, float]:
+    """From 0, or from below where estimates are, to the largest value."""
+    return min(0.0, float(values.min())), float(values.max()) if values.max() > 0 else 1.0
+
+
+def _with_room(low: float, high: float) -> tuple[float, float]:
+    return low - 0.05 * (high - low), high + 0.08 * (high - low)
+
+
+def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
     """One mark a unit; its colour and shape are those of the verdict of its layer."""
     count = sum(map(len, points.values()))
     for verdict in in_order(points):
@@ -54,8 +97,6 @@ def draw_units_panel(axes: "Axes", points: Points, title: str, top: float) -> "A
             linewidths=0.8,
             rasterized=count > RASTER_FROM // 2,
         )
-    axes.set_xlim(-0.05, 1.05)
-    axes.set_ylim(-0.05 * top, top)
     axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
     return axes
 
@@ -69,47 +110,53 @@ def units_of(records: Sequence[MemberRecord]) -> Units:
     ]
 
 
-def unit_points(units: Units) -> Points:
-    """Verdict of the layer -> (activation frequency, mutual information in nats) of each unit that has both."""
+def unit_points(units: Units, axes: tuple[Axis, Axis]) -> Points:
+    """Verdict of the layer -> the two measures of each unit that has both."""
     found: Points = {}
     for outcome, unit in units:
-        point = (unit["activation_frequency"], unit["mutual_information"])
-        if None not in point and np.isfinite(point).all():
+        if point := _point(unit, axes):
             found.setdefault(outcome, []).append(point)
     return found
 
 
-def _claim(units: Sequence[Mapping[str, Any]]) -> str:
+def _point(unit: Mapping[str, Any], axes: tuple[Axis, Axis]) -> tuple[float, float] | None:
+    x, y = (unit[axis.measure] for axis in axes)
+    return (float(x), float(y)) if None not in (x, y) and np.isfinite((x, y)).all() else None
+
+
+def _claim(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
     silent = sum(_is_silent(unit) for unit in units)
-    return f"{silent} of {plural(len(units), 'unit')} never change with the input: they sit at the bottom, at 0 or at 1"
+    where = "at 0 or at 1" if axes[0] is FREQUENCY else "at 0"
+    return f"{silent} of {plural(len(units), 'unit')} never change with the input: they sit at the bottom, {where}"
 
 
 def _is_silent(unit: Mapping[str, Any]) -> bool:
     return str(unit["verdict"]) in ("dead", "never_fired", "constant_at_target", "constant_on", "constant_off")
 
 
-def _note(units: Sequence[Mapping[str, Any]]) -> str:
-    unknown = sum(unit["mutual_information"] is None for unit in units)
+def _note(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
+    unknown = sum(_point(unit, axes) is None for unit in units)
     said = f" {plural(unknown, 'unit')} without a value: not drawn." if unknown else ""
-    return f"Mutual information with the labels, or the largest over the factors; one mark a unit, every seed.{said}"
+    return f"{axes[1].phrase}; one mark a unit, every seed.{said}"
 
 
-def _alt(groups: Mapping[str, Points]) -> str:
+def _alt(groups: Mapping[str, Points], axes: tuple[Axis, Axis]) -> str:
     total = sum(len(each) for points in groups.values() for each in points.values())
-    said = "; ".join(f"{name}: {_extent(points)}" for name, points in list(groups.items())[:4])
+    said = "; ".join(f"{name}: {_extent(points, axes[1])}" for name, points in list(groups.items())[:4])
     return (
-        f"Scatter plot of {plural(total, 'unit')} in {plural(len(groups), 'panel')}: share of rows on which a unit "
-        f"fires, against its mutual information. {said}."
+        f"Scatter plot of {plural(total, 'unit')} in {plural(len(groups), 'panel')}: {axes[0].name}, "
+        f"against its {axes[1].name}. {said}."
     )
 
 
-def _extent(points: Points) -> str:
+def _extent(points: Points, axis: Axis) -> str:
     y = [value for each in points.values() for _, value in each]
-    return f"median mutual information {number(float(np.median(y)), 2)} nats, largest {number(max(y), 2)}"
+    return f"median {axis.name} {number(float(np.median(y)), 2)}, largest {number(max(y), 2)}"
 
 
-def _table(groups: Mapping[str, Points]) -> Table:
-    header = ["group", "verdict", "units", "median share of rows", "median nats", "largest nats"]
+def _table(groups: Mapping[str, Points], axes: tuple[Axis, Axis]) -> Table:
+    x, y = (axis.short for axis in axes)
+    header = ["group", "verdict", "units", f"median {x}", f"median {y}", f"largest {y}"]
     rows = [
         [name, verdict, str(len(points[verdict])), *_medians(points[verdict])]
         for name, points in groups.items()
@@ -123,4 +170,15 @@ def _medians(points: Sequence[tuple[float, float]]) -> list[str]:
     return [number(float(np.median(x)), 2), number(float(np.median(y)), 2), number(float(y.max()), 2)]
 
 
-SHOWN = ("verdict", "activation_frequency", "mutual_information")
+FREQUENCY = Axis("activation_frequency", "share of rows on which the unit fires", "share of rows", "")
+ACROSS = (FREQUENCY, Axis("ablation", "R2 that is lost without the unit", "R2 lost", ""))
+UPWARD = (
+    Axis(
+        "mutual_information",
+        "mutual information (nats)",
+        "nats",
+        "Mutual information with the labels, or the largest over the factors",
+    ),
+    Axis("entropy_bits", "entropy (bits)", "bits", "Entropy of a unit's values at the resolution of its kind"),
+)
+SHOWN = ("verdict", *(axis.measure for axis in (*ACROSS, *UPWARD)))

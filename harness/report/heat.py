@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import POINT, TITLE_HEIGHT, safe
+from harness.report.drawing import POINT, TITLE_HEIGHT, any_script, safe
 from harness.report.grouping import in_declared_order, variants
 from harness.report.wording import shortened
 from harness.results import Results
@@ -34,10 +34,12 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
     sheets: dict[object, Sheet] = {}
     for measure, title in MEASURES.items():
         rows, labels, steps = unit_histories(records, measure)
-        if len(rows):
+        path = folder / f"heat_{measure}.png"
+        path.unlink(missing_ok=True)  # of an earlier report, which may have had what this one lacks
+        if np.isfinite(rows).any():  # an activation without an off state has no frequency
             alike = (rows.shape, tuple(labels), tuple(steps))
             sheet = sheets.setdefault(alike, Sheet(labels, steps))
-            found.append(_write(sheet.pixels(rows, title), folder / f"heat_{measure}.png"))
+            found.append(_write(sheet.pixels(rows, title), path))
     return found
 
 
@@ -90,7 +92,8 @@ class Sheet:
             self._draw(rows, title)
         else:
             self._redraw(rows, title)
-        self._canvas.draw()
+        with any_script():
+            self._canvas.draw()
         pixels = np.asarray(self._canvas.buffer_rgba())
         edge = pixels[:, : int(LABELS * DENSITY / POINT)]
         if self._edge.size:

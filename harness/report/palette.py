@@ -32,8 +32,18 @@ def look(verdict: str) -> Look:
 
 
 def outcome_of(record: MemberRecord) -> str:
-    """What a member counts as: its verdict, or "diverged" or "failed" where it has none to count."""
-    return record.verdict or "not_testable" if record.status == "ok" else record.status
+    """What a member is shown as: its verdict, or "diverged" or "failed" where it has none to count.
+
+    Units that all vary are no health where the reconstruction is no better than the mean: then that is shown.
+
+    >>> outcome_of(MemberRecord("k", "v", {}, 0, verdict="healthy", flags=["mean_output"]))
+    'mean_output'
+    """
+    if record.status != "ok":
+        return record.status
+    return (
+        record.output_fault if record.verdict == "healthy" and record.output_fault else record.verdict or "not_testable"
+    )
 
 
 def in_order(verdicts: Iterable[str]) -> list[str]:
@@ -55,6 +65,9 @@ LOOKS: dict[str, Look] = {
     "partial_collapse": Look("#3d8fd1", "D", "◆", "some units are constant"),
     "redundant": Look("#8f6fc9", "s", "■", "units are copies of each other"),
     "dimensional_collapse": Look("#c565a8", "P", "✚", "fewer dimensions than units"),
+    "invalid_output": Look("#1b8ea6", "2", "!", "every unit varies, the output is not finite"),
+    "mean_output": Look("#1b8ea6", "*", "★", "every unit varies, the output does not: it is the mean"),
+    "worse_than_mean": Look("#1b8ea6", "<", "◀", "every unit varies, the output is worse than the mean"),
     "healthy": Look("#1a9a6c", "o", "●", "every unit varies, each its own way"),
     "not_testable": Look("#85898f", "d", "◇", "could not be judged"),
     "invalid": Look("#85898f", "1", "!", "not finite"),

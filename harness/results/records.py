@@ -68,6 +68,11 @@ class MemberRecord:
         """Whether the bottleneck collapsed; None where the member has no verdict to count."""
         return self.verdict in COLLAPSED if self.status == "ok" else None
 
+    @property
+    def output_fault(self) -> str:
+        """The flag of a reconstruction that is no better than the mean of the rows; "" where it is, or there is none."""
+        return next((flag for flag in self.flags if flag in NO_BETTER_THAN_MEAN), "")
+
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -81,3 +86,4 @@ PACKED_FIELDS: dict[str, type[Document] | type[Series]] = {
     "unit_history": Series,
 }
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
+NO_BETTER_THAN_MEAN = frozenset({"mean_output", "worse_than_mean", "invalid_output"})

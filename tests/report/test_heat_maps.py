@@ -7,6 +7,7 @@ import pytest
 from made import study, without_diagnosis
 
 from harness.report import heat_maps
+from harness.report.drawing import inline_svg, sheet
 from harness.report.heat import Sheet, unit_histories
 from harness.results import Results
 from harness.results.records import MemberRecord
@@ -78,3 +79,21 @@ def test_measures_of_other_units_get_labels_of_their_own(tmp_path):
     only = [replace(each, unit_history={"entropy_bits": each.unit_history["entropy_bits"]}) for each in records]
     heat_maps(Results({}, only), alone)
     assert (together / "heat_entropy_bits.png").read_bytes() == (alone / "heat_entropy_bits.png").read_bytes()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_measure_that_no_unit_has_makes_no_picture_and_leaves_none_of_an_earlier_report(tmp_path):
+    nothing = {"activation_frequency": [[float("nan")] * 2] * 3}
+    record = MemberRecord("a", "v", {}, 0, unit_history=nothing, history={"step": [0, 9, 18]})
+    (tmp_path / "heat_activation_frequency.png").write_bytes(b"of an activation that had an off state")
+    assert heat_maps(Results({}, [record]), tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_a_script_that_no_font_has_are_drawn_without_a_warning():
+    names = ["活性=中 u0", "活性=大 u0"]
+    assert Sheet(names, [0.0]).pixels(np.array([[0.1], [0.9]]), "share").any()
+    figure, (axes,) = sheet((100, 100))
+    axes.set_title(names[0])
+    assert names[0] in inline_svg(figure, "one", "")
