@@ -14,33 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 Sizes = tuple[int, ...]
 MODULES = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-
-
-class Convolutions(TorchFunctionMode):
-    """Takes over convolutions of one and two dimensions; those in groups, or of three, stay torch's own.
-
-    `picked` counts the numbers in their windows.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.picked = 0
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        own, kwargs = OWN.get(func), kwargs or {}
-        made = None if own is None else own(*args, **kwargs)
-        if made is None:
-            return func(*args, **kwargs)
-        inputs, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
-        places = inputs if own is transposed_convolution else made
-        self.picked += weight[0].numel() * places.numel() // places.shape[1 - weight.dim()]
-        return made
 
 
 def all_products(model: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from harness.capture import CodeTap, code_of, flat, reconstruction_of
 from harness.case import Case
-from harness.training.convolving import Convolutions
+from harness.training.kernels import Kernels
 from harness.training.randomness import RandomFeed
 
 State = dict[str, Tensor]
@@ -51,12 +51,12 @@ class Program(nn.Module):
     Args:
         case: a case, treated or not.
         model: its model, whose own weights are never used once state is given.
-        own_convolutions: compute them as matrix products.
+        own_kernels: compute convolutions and BatchNorms as `Kernels` does.
     """
 
-    def __init__(self, case: Case, model: nn.Module, own_convolutions: bool = False) -> None:
+    def __init__(self, case: Case, model: nn.Module, own_kernels: bool = False) -> None:
         super().__init__()
-        self.case, self.model, self.own_convolutions = case, model, own_convolutions
+        self.case, self.model, self.own_kernels = case, model, own_kernels
         self.keywords = case.loss_keywords()
         self.activation = "none"
         self._names = first_names(model)
@@ -84,8 +84,8 @@ class Program(nn.Module):
 
     def _called(self, module: nn.Module, state: State, arguments: tuple[Any, ...], draws: Any) -> dict[str, Tensor]:
         with ExitStack() as modes:
-            if self.own_convolutions:
-                modes.enter_context(Convolutions())
+            if self.own_kernels:
+                modes.enter_context(Kernels())
             if draws is not None:
                 modes.enter_context(RandomFeed(draws))
             return functional_call(module, state, arguments, tie_weights=False)

@@ -18,7 +18,8 @@ from harness.case import Case
 from harness.remedies.anatomy import build
 from harness.training.alone import Alone
 from harness.training.batches import batch_bounds
-from harness.training.convolving import Convolutions, all_products
+from harness.training.convolving import all_products
+from harness.training.kernels import Kernels
 from harness.training.optimisers import Rule, rule_of
 from harness.training.stacked import Stacked
 
@@ -109,7 +110,7 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
         return False
     if all(each.dim() <= 2 for each in parameters):
         return True
-    with Convolutions() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
+    with Kernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
         case.losses(model.to(rows.dtype), rows[:4], **_plain_numbers(case))
     return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])

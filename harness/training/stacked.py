@@ -41,7 +41,7 @@ class Stacked:
         rule: the optimiser that they share.
         rows: the training inputs, for their dtype and shape.
         fixed: numbers that the loss can only take as plain floats, the same for all members.
-        shares: whether such members are ever several in a stack: then their convolutions are matrix products.
+        shares: whether such members are ever several in a stack: then it computes as `Kernels` does.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Stacked:
         models = [
             build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)
         ]
-        self.program = Program(cases[0], models[0], own_convolutions=shares)
+        self.program = Program(cases[0], models[0], own_kernels=shares)
         self._stack(models, rule.trained)
         self.numbers = {
             name: float(cases[0].numbers[name])

@@ -13,7 +13,8 @@ from harness.capture import observe
 from harness.remedies.anatomy import build
 from harness.training import stackability, tracing
 from harness.training.alone import Alone
-from harness.training.convolving import OWN, Convolutions, all_products, convolution, transposed_convolution
+from harness.training.convolving import OWN, all_products, convolution, transposed_convolution
+from harness.training.kernels import Kernels
 from harness.training.optimisers import rule_of
 from harness.training.stacked import Stacked
 
@@ -87,7 +88,7 @@ def test_one_sample_and_no_bias_are_taken_as_torch_takes_them(own, dimensions):
 def test_arguments_by_name_are_understood_and_windows_counted(transposed):
     inputs, weight, _ = factors(2, transposed, 3, torch.float64)
     function = FUNCTIONS[2, transposed]
-    with Convolutions() as seen:
+    with Kernels() as seen:
         found = function(input=inputs, weight=weight, stride=2)
     torch.testing.assert_close(found, function(inputs, weight, stride=2))
     # 4 samples; 4 x 5 windows on 3 channels, or one of 2 channels from each of 9 x 12 places
@@ -114,7 +115,7 @@ def test_layers_under_vmap_are_torchs_layers_one_by_one(layer):
     def squares(state):
         return functional_call(layer.double(), state, (rows,)).square().mean()
 
-    with Convolutions():
+    with Kernels():
         found = vmap(grad(squares))({**parameters, **buffers})
     for member, each in enumerate(layers):
         wanted = torch.autograd.grad(each(rows).square().mean(), list(each.parameters()))

@@ -108,6 +108,7 @@ def test_a_stack_equals_a_plain_loop_of_the_same_seed(forum, split, levels):
         {"penalty": "kl_sigmoid_bottleneck"},
         {"dropout": 0.3},
         {"batchnorm": "on"},
+        {"batchnorm": "on", "units": 3, "batch_size": 45},
         {"activation": "elu", "units": 3, "batch_size": 45},
     ],
     ids=str,
@@ -130,6 +131,31 @@ def test_a_convolution_too_has_the_bits_of_any_other(split, members):
 
     case = harness.Case(build, lambda: split.train.inputs, losses, "1", train={**TRAIN, "epochs": 1})
     assert_filled_like_any_other(case, split, members)
+
+
+@pytest.mark.parametrize("units", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("normalise", ["module", "function"])
+def test_a_batch_norm_of_few_units_has_the_bits_of_any_other(split, units, normalise):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.code, self.norm = torch.nn.Linear(100, units), torch.nn.BatchNorm1d(units)
+            self.back = torch.nn.Linear(units, 100)
+
+        def forward(self, rows):
+            code, norm = self.code(rows), self.norm
+            if normalise == "module":
+                return self.back(norm(code).relu())
+            own = torch.nn.functional.batch_norm(
+                input=code, running_mean=norm.running_mean, running_var=norm.running_var, training=self.training
+            )
+            return self.back(own.relu())
+
+    def losses(model, batch):
+        return {"reconstruction": torch.nn.functional.mse_loss(model(batch), batch)}
+
+    case = harness.Case(Net, lambda: split.train.inputs, losses, "code", train={**TRAIN, "epochs": 1})
+    assert_filled_like_any_other(case, split, 3)
 
 
 @pytest.mark.parametrize("rows", [1, 15, 33, 51, 79, 199])

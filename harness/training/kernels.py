@@ -1,0 +1,34 @@
+"""What a stack computes in its own way, so that a member's bits do not depend on who shares the stack."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+from harness.training.convolving import OWN, transposed_convolution
+from harness.training.normalising import batch_normalisation, is_of_rows
+
+
+class Kernels(TorchFunctionMode):
+    """Takes over convolutions of one and two dimensions (those in groups stay torch's own) and BatchNorm of rows.
+
+    `picked` counts the numbers in the windows of the convolutions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picked = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        own, kwargs = OWN.get(func), kwargs or {}
+        if is_of_rows(func, args, kwargs):
+            return batch_normalisation(func, args, kwargs)
+        made = None if own is None else own(*args, **kwargs)
+        if made is None:
+            return func(*args, **kwargs)
+        inputs, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
+        places = inputs if own is transposed_convolution else made
+        self.picked += weight[0].numel() * places.numel() // places.shape[1 - weight.dim()]
+        return made
