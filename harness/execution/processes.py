@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from harness.execution.spec import StackMember, StackSpec, spec_line
 from harness.execution.workers import Worker, new_worker, next_answer
+from harness.grid.stacking import dealt
 from harness.results import MemberRecord
 
 ATTEMPTS = 2
@@ -107,12 +109,26 @@ def run_stacks(
         for spec in here:
             yield study(spec, on_steps)
     if there:
-        yield from _in_processes(there, Pool(min(workers, len(there)), on_steps, waiting=list(waiting)))
+        shares = shared_out(there, workers)
+        yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, waiting=list(waiting)))
+
+
+def shared_out(specs: Sequence[StackSpec], workers: int) -> list[StackSpec]:
+    """The stacks, the largest first and the last of them cut, so that no worker is left with a large one at the end."""
+    ordered = sorted(specs, key=lambda spec: -len(spec.members))
+    pieces = dealt([len(spec.members) for spec in ordered], workers)
+    cut = [piece for spec, sizes in zip(ordered, pieces, strict=True) for piece in _cut(spec, sizes)]
+    return sorted(cut, key=lambda spec: -len(spec.members))
+
+
+def _cut(spec: StackSpec, sizes: Sequence[int]) -> Iterator[StackSpec]:
+    members = iter(spec.members)
+    for size in sizes:
+        yield replace(spec, members=tuple(islice(members, size)))
 
 
 def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[MemberRecord]]:
-    # the largest first, so that no worker is left with a large one at the end
-    for spec in sorted(specs, key=lambda spec: -len(spec.members)):
+    for spec in specs:
         pool.tasks.put(Task(spec))
     open_tasks = len(specs)
     pool.start()

@@ -127,7 +127,7 @@ def conduct(
     workers = cores() if workers is None else workers
     with (
         _alone(folder, shard),
-        _waiting(min(workers, certain_stacks(experiment, folder, fresh, shard))) as waiting,
+        _waiting(workers and min(workers, certain_stacks(experiment, folder, fresh, shard, workers))) as waiting,
     ):
         work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():

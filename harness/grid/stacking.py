@@ -44,15 +44,36 @@ def stacks(experiment: "Experiment", case: object = None) -> list[StackPlan]:
     return plans
 
 
-def chunk_sizes(members: int) -> list[int]:
-    """Sizes of nearly equal stacks, multiples of 8 but for the last.
+def chunk_sizes(members: int, most: int = LARGEST) -> list[int]:
+    """Sizes of nearly equal stacks of at most `most` members, multiples of 8 but for the last.
 
     >>> chunk_sizes(160), chunk_sizes(10)
     ([56, 56, 48], [10])
     """
-    pieces = -(-members // LARGEST)
-    length = -(-members // (pieces * MULTIPLE)) * MULTIPLE
+    pieces = -(-members // most)
+    length = _multiple(-(-members // pieces))
     return [min(length, members - start) for start in range(0, members, length)]
+
+
+def dealt(sizes: Sequence[int], workers: int) -> list[list[int]]:
+    """Each stack's pieces: the last rounds are cut so that every worker has its share, instead of one a whole stack.
+
+    Args:
+        sizes: members of the stacks that are left, the largest first.
+        workers: how many take stacks, one at a time.
+
+    >>> dealt([48], 2), dealt([64, 64, 64], 2), dealt([64, 64, 8], 2)
+    ([[24, 24]], [[32, 32], [32, 32], [32, 32]], [[64], [64], [8]])
+    """
+    whole = workers * max(0, len(sizes) // workers - 1)
+    members = sum(sizes[whole:])
+    rounds = -(-members // (workers * LARGEST))
+    share = _multiple(-(-members // (workers * max(1, rounds))))
+    return [[size] if place < whole else chunk_sizes(size, share) for place, size in enumerate(sizes)]
+
+
+def _multiple(members: int) -> int:
+    return -(-members // MULTIPLE) * MULTIPLE
 
 
 def _cut(members: Sequence[Member], why: str) -> list[StackPlan]:

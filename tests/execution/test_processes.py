@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution.processes import Pool, Task, after_death, run_stacks
+from harness.execution.processes import Pool, Task, after_death, run_stacks, shared_out
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
 from harness.execution.study import study
 from harness.execution.worker import _answer
@@ -49,6 +49,16 @@ def test_what_a_case_prints_is_no_answer_of_its_worker(tmp_path):
     printing = """print('{"bytes": 3}'); os.write(1, b'{"steps": 1}\\n'); os.system("echo {}")"""
     for quiet, loud in zip(run([spec(tmp_path, "pass")], 1), run([spec(tmp_path, printing)], 1), strict=True):
         assert (quiet.status, quiet.losses) == (loud.status, loud.losses)
+
+
+def test_a_stack_is_shared_by_the_workers_and_its_members_do_not_know(tmp_path):
+    one = spec(tmp_path, "pass", poisons=[0.0] * 12)
+    path = Path(str(one.case))
+    path.write_text(path.read_text().replace("nn.Linear(4, 2),", "nn.Linear(4, 2), nn.BatchNorm1d(2),"))
+    assert [len(each.members) for each in shared_out([one], 2)] == [8, 4]
+    for here, there in zip(run([one], 0), run([one], 2), strict=True):
+        assert here.status == there.status == "ok"
+        assert (repr(here.history), here.losses, here.diagnosis) == (repr(there.history), there.losses, there.diagnosis)
 
 
 def test_a_worker_gives_what_this_process_gives(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.grid import Experiment, stacks
-from harness.grid.stacking import LARGEST, MULTIPLE, chunk_sizes
+from harness.grid.stacking import LARGEST, MULTIPLE, chunk_sizes, dealt
 
 
 def experiment(seeds=10, **factors):
@@ -67,3 +67,29 @@ def test_a_hundred_thousand_members_are_cut_in_seconds(levels, seeds):
     made = experiment(seeds, rho=numbers[:20], beta=numbers, batchnorm=["off", "on"])
     assert sum(len(each.members) for each in stacks(made)) == 20 * levels * 2 * seeds
     assert time.perf_counter() - start < 5
+
+
+def slowest(sizes, workers):
+    """Members of the worker that has most to do, where each takes the next stack when it is done with one."""
+    loads = [0] * workers
+    for size in sorted(sizes, reverse=True):
+        loads[loads.index(min(loads))] += size
+    return max(loads)
+
+
+@given(st.lists(st.integers(1, LARGEST), max_size=40), st.integers(1, 20))
+def test_no_worker_waits_for_a_stack_that_could_have_been_shared(sizes, workers):
+    sizes = sorted(sizes, reverse=True)
+    found = dealt(sizes, workers)
+    pieces = [size for parts in found for size in parts]
+    assert [sum(parts) for parts in found] == sizes
+    assert all(size <= LARGEST for size in pieces)
+    assert all(size % MULTIPLE == 0 for parts in found for size in parts[:-1])
+    assert slowest(pieces, workers) <= slowest(sizes, workers)
+
+
+def test_one_stack_is_shared_by_two_workers_and_full_rounds_are_left_whole():
+    assert slowest([size for parts in dealt([64], 2) for size in parts], 2) == 32
+    assert dealt([64] * 16, 2) == [[64]] * 16
+    assert slowest([size for parts in dealt([64] * 17, 2) for size in parts], 2) == 64 * 17 / 2
+    assert dealt([8] * 16, 2) == [[8]] * 16
