@@ -38,7 +38,7 @@ def _entropy(values: Tensor, step: Tensor) -> Table:
     surprise = -torch.log(torch.where(share > 0, share, 1.0))
     entropy = (share * surprise).sum(-1)
     error = ((share * surprise.square()).sum(-1) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
-    corrected = entropy + ((held > 0).sum(-1) - 1) / (2 * rows)
+    corrected = entropy + ((held > 0).sum(-1).double() - 1) / (2 * rows)
     return {"entropy_bits": (corrected / BITS).numpy(), "entropy_error": (error / BITS).numpy()}
 
 

@@ -140,13 +140,21 @@ def _copies(
     pairs = units * (units - 1) // 2
     alike = np.abs(correlation) >= correlation_needed(rows, pairs, thresholds.duplicate_correlation) - ROUNDING
     if order_needed(rows, pairs):
-        alike |= pairwise_correlation(ranks.mT).abs().numpy() >= thresholds.duplicate_correlation
+        alike |= np.abs(_rank_correlation(ranks, thresholds)) >= thresholds.duplicate_correlation
     alike &= comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((units, units), dtype=bool), 1)
     first = alike.argmax(-2)
     return [
         {int(unit): int(first[member, unit]) for unit in np.flatnonzero(alike[member].any(-2))}
         for member in range(len(alike))
     ]
+
+
+def _rank_correlation(ranks: Tensor, thresholds: Thresholds) -> NDArray[np.float64]:
+    """`[member, unit, unit]`; where all but a few rows are tied, as it stands without these."""
+    units, rows = ranks.shape[-2:]
+    found = pairwise_correlation(ranks.mT).numpy()
+    by_chance = rows_by_chance(rows, units * (units - 1) // 2)
+    return standing_correlation(ranks.mT.double(), found, thresholds.duplicate_correlation, by_chance)
 
 
 def _corrected(participation: float, rows: int) -> float:

@@ -116,7 +116,7 @@ def _exact(activations: Tensor, units: Tensor, partners: Tensor, compared: Tenso
     left, right = activations[:, units].T, activations[:, partners].T
     if ranks:
         left, right = ranks_of(left), ranks_of(right)
-    few = 0 if ranks else rows_by_chance(len(activations), len(compared) * (len(compared) - 1) // 2)
+    few = rows_by_chance(len(activations), len(compared) * (len(compared) - 1) // 2)
     return standing(directed(left, compared[units]).double(), directed(right, compared[partners]).double(), few)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.data.rows import Rows, Split
+from harness.diagnosis.measuring import scale_of
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -59,7 +60,8 @@ class History:
         self._keep_gradients(snapshot)
         lost = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[lost] = 0.0  # what is no number is measured as nothing, and marked below
-        live = ~is_constant(code, dtype=torch.float32, scale=scale)
+        live = ~is_constant(code, dtype=torch.float32, scale=scale_of(seen.activation, scale))
+        live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=torch.float32)  # as the diagnosis has it
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
         if seen.made:

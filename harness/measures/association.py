@@ -53,7 +53,8 @@ def dependence(activations: Any, reference: Any, blocks: Any = None, seed: int =
         activations: `[*member, sample, unit]`, tensor or array.
         reference: `[sample]`; integers are classes, floats a continuous factor: the kind of number decides.
         blocks: `[sample]`, for rows that are not exchangeable (windows of one series, patches of one photograph):
-            the name of each row's block. Blocks are permuted whole, and the interval is widened by what they cost.
+            the name of each row's block. Blocks are permuted whole, also those of unequal length, and the interval is
+            widened by what they cost.
         seed: of the permutations. A unit's p depends on its own values and this only.
         dtype: the precision the model computed in, where the values come as another; see `is_constant`.
 

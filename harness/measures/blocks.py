@@ -1,4 +1,4 @@
-"""Rows that come in blocks: which they are, and the orders in which whole blocks may be laid instead."""
+"""Rows that come in blocks: which they are, and the orders in which blocks may show one another's rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Part:
 
     Args:
         places: their rows, block by block, `[row]`.
-        orders: rows that may lie at these places, `[round, order, row]`; the very first is as they stand.
+        orders: rows that are shown at these places, `[round, order, row]`; the very first is as they stand.
     """
 
     places: Index
@@ -80,7 +80,11 @@ class BlockOrders:
 
 
 def block_orders(groups: Sequence[Index], seed: int, count: int = PERMUTATIONS) -> BlockOrders:
-    """Orders of the rows: whole blocks in a random order, laid along the blocks as they stand.
+    """Orders of the rows: each block shows the rows of another one, and every block is shown once.
+
+    Where the other has more rows its first are shown, where it has fewer it begins again: a row is left out or comes
+    twice. Laid end to end instead, one short block would cut those after it in two, and pieces that are alike would
+    count as evidence: independent variables were found dependent in .16 to .5 of the draws where .05 is meant.
 
     From 40 blocks on two random halves of them are permuted by themselves, because tables of halves add up: 5 orders of
     each make 25 of all, and 40 such rounds the 999 and the rows as they stand. The test is as exact as with 999 drawn
@@ -102,7 +106,12 @@ def block_orders(groups: Sequence[Index], seed: int, count: int = PERMUTATIONS) 
 
 def _part(groups: Sequence[Index], shape: tuple[int, int], generator: np.random.Generator) -> Part:
     places = np.concatenate(groups)
-    mixed = [
-        np.concatenate([groups[index] for index in generator.permutation(len(groups))]) for _ in range(1, prod(shape))
-    ]
-    return Part(places, np.stack([places, *mixed]).reshape(*shape, -1))
+    sizes = np.array([len(group) for group in groups])
+    starts = np.cumsum(sizes) - sizes
+    along = np.arange(len(places)) - np.repeat(starts, sizes)
+    orders = np.empty((prod(shape), len(places)), np.int64)
+    orders[0] = places
+    for order in orders[1:]:
+        source = np.repeat(generator.permutation(len(groups)), sizes)
+        order[:] = places[starts[source] + along % sizes[source]]
+    return Part(places, orders.reshape(*shape, -1))

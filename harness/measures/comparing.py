@@ -84,7 +84,7 @@ class Against:
         # no product of matrices: its rounding depends on how many units there are
         correlation = np.clip((ranks * self.ranks).sum(1), -1, 1)
         if self.orders is not None:
-            drawn = np.abs(ranks @ self.ranks[self.orders.whole].T)
+            drawn = np.abs(ranks @ _standardised(self.ranks[self.orders.whole]).T)
             larger = np.count_nonzero(drawn >= np.abs(correlation)[:, None] - 1e-12, axis=1)
             return (1 + larger) / (drawn.shape[1] + 1)
         degrees = ranks.shape[1] - 2

@@ -95,30 +95,30 @@ def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequ
     """X2 of each unit under each order of the classes, `[unit, order]`."""
     shape = tables.shape[1:]
     # no cell can hold more, whatever the order
-    kind = _count_type(int(min(tables.sum(2).max(), tables.sum(1).max())))
+    kind = _count_type(int(tables.sum(2).max()))
     counts = [_counts(codes, classes, part, shape, kind) for part in parts]
-    shares = _inverse(tables.sum(2))[:, :, None] * _inverse(tables.sum(1))[:, None]
-    found = [_squares([_by_order(each[unit]) for each in counts], share.ravel()) for unit, share in enumerate(shares)]
+    shares = _inverse(tables.sum(2))
+    found = [_squares([_by_order(each[unit]) for each in counts], share) for unit, share in enumerate(shares)]
     return codes.shape[1] * (np.stack(found) - 1)
 
 
 def _squares(counts: Sequence[Array], shares: Array) -> Array:
-    """Squared counts of a unit's tables with these shares, summed over cells, `[order]`, the rows as they stand left out.
+    """Squared counts of a unit's tables, each over its code's and its class's total, summed, `[order]`.
+
+    The rows as they stand are left out. Codes have the same totals in every order, classes only where blocks are equal.
 
     Args:
-        counts: of each part under each of its orders, `[round, order, cell]`; a whole table is their sum.
+        counts: of each part under each of its orders, `[round, order, class, code]`; a whole table is their sum.
+        shares: 1 / how many rows show each code, `[code]`.
     """
-    squares = np.square(counts[0]) @ shares
-    if len(counts) == 2:
-        other = np.square(counts[1]) @ shares
-        squares = squares[:, :, None] + other[:, None] + 2 * (counts[0] * shares) @ counts[1].swapaxes(1, 2)
-    return squares.ravel()[1:]
+    whole = counts[0] if len(counts) == 1 else counts[0][:, :, None] + counts[1][:, None]
+    squares, totals = np.square(whole) @ shares, whole.sum(-1)
+    return np.divide(squares, totals, out=np.zeros(squares.shape), where=totals > 0).sum(-1).ravel()[1:]
 
 
 def _by_order(counts: NDArray[Any]) -> Array:
-    """Counts `[code, round, order, class]` as `[round, order, cell]`."""
-    rounds, orders = counts.shape[1:3]
-    return counts.transpose(1, 2, 0, 3).astype(np.float64, order="C").reshape(rounds, orders, -1)
+    """Counts `[code, round, order, class]` as `[round, order, class, code]`."""
+    return counts.transpose(1, 2, 3, 0).astype(np.float64, order="C")
 
 
 def _counts(

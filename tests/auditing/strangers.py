@@ -22,11 +22,11 @@ def images() -> Tensor:
 class Plain(nn.Module):
     """12-16-4-16-12; the code's activation is chosen; returns code and reconstruction."""
 
-    def __init__(self, activation=torch.relu, norm: bool = False, skip: bool = False) -> None:
+    def __init__(self, activation=torch.relu, norm: bool = False, skip: bool = False, units: int = 4) -> None:
         super().__init__()
-        self.enc1, self.enc2 = nn.Linear(12, 16), nn.Linear(16, 4)
-        self.bn = nn.BatchNorm1d(4, affine=False) if norm else nn.Identity()
-        self.dec1, self.dec2 = nn.Linear(4, 16), nn.Linear(16, 12)
+        self.enc1, self.enc2 = nn.Linear(12, 16), nn.Linear(16, units)
+        self.bn = nn.BatchNorm1d(units, affine=False) if norm else nn.Identity()
+        self.dec1, self.dec2 = nn.Linear(units, 16), nn.Linear(16, 12)
         self.activation, self.skip = activation, skip
         for layer in (self.enc1, self.enc2, self.dec1, self.dec2):
             nn.init.zeros_(layer.bias)
@@ -383,6 +383,10 @@ PLANTED = {
     ),
     "sigmoid of ReLU": (
         lambda: case_of(lambda m, c, b: kl(0.05, sig(c).mean(0))),
+        {"unreachable_target", "collapse_optimum", "pushes_active_units_down"},
+    ),
+    "sigmoid of ReLU, one unit": (
+        lambda: case_of(lambda m, c, b: kl(0.05, sig(c).mean(0)), lambda: Plain(units=1)),
         {"unreachable_target", "collapse_optimum", "pushes_active_units_down"},
     ),
     "target above a sigmoid": (

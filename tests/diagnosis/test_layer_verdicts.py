@@ -105,6 +105,17 @@ def test_one_row_on_which_two_independent_units_are_large_makes_no_copies(kind: 
         assert "duplicates" not in found.flags
 
 
+@pytest.mark.parametrize(("rows", "units"), [(50, 16), (200, 1100)])
+def test_units_at_their_ceiling_but_for_the_same_one_row_are_no_copies(rows: int, units: int) -> None:
+    """A clipped unit that leaves its ceiling on one row only is in the order of every unit that does so on that row."""
+    values = torch.full((rows, units), 6.0)
+    draw = generator()
+    values[torch.randint(0, rows, (units,), generator=draw), torch.arange(units)] = 6 * torch.rand(
+        units, generator=draw
+    )
+    assert not any("duplicate" in flag for unit in diagnose(values).units for flag in unit.flags)
+
+
 @pytest.mark.parametrize("units", [40, 1100])
 @pytest.mark.parametrize("copy", [lambda x: 3 * x, lambda x: -x, lambda x: x * (1 + 0.05 * torch.rand_like(x))])
 def test_heavy_tailed_copies_are_copies(copy: Callable[[Tensor], Tensor], units: int) -> None:

@@ -65,7 +65,7 @@ def test_entropy_is_that_of_the_rounded_values() -> None:
     _, counts = np.unique(np.floor(code[:, 0].double().numpy() * 64 + 0.5), return_counts=True)
     truth = stats.entropy(counts, base=2) + (len(counts) - 1) / (2 * 20000) / math.log(2)
     unit = diagnose(code, "sigmoid").units[0]
-    assert unit.entropy_bits == pytest.approx(truth)
+    assert unit.entropy_bits == pytest.approx(truth, rel=1e-12)
     assert unit.resolution == 1 / 64
 
 

@@ -93,6 +93,27 @@ def test_a_unit_is_judged_before_its_normalisation_too():
     assert record.live_units == 2
 
 
+class Saturated(nn.Module):
+    """A sigmoid that is pinned at 0, one pinned at 1, one that is free; no linear layer tells the size of its sums."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.out = nn.Sequential(nn.Linear(6, 3)), nn.Linear(3, 6)
+        nn.init.normal_(self.code[0].weight, std=0.1)
+        self.code[0].bias.data = torch.tensor([-20.0, 20.0, 0.0])
+
+    def forward(self, values):
+        return self.out(torch.sigmoid(self.code(values)))
+
+
+def test_a_unit_that_its_diagnosis_calls_constant_is_so_from_the_snapshot_on_at_which_it_became_that():
+    for model, dead in ((Saturated, [0, 0, None]), (Magnified, [0, None, None])):
+        (record,) = study(StackSpec(replace(CASE, model=model), None, members({})))
+        assert record.died_at == dead
+        assert set(record.history["live_units"]) == {dead.count(None)}
+        assert record.live_units == dead.count(None)
+
+
 def test_a_member_that_diverges_is_a_row_with_its_step_and_the_others_are_as_without_it():
     calm = study(StackSpec(CASE, None, members({}, {}, {})))
     mixed = study(StackSpec(CASE, None, members({}, {"weight": 1e39}, {})))

@@ -313,8 +313,17 @@ def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks
     codes = (np.arange(rows)[None] * 2 // rows + np.zeros((2, 1))).astype(np.uint8)
     codes[1] = generator.integers(0, 3, rows)
     classes = np.where(generator.random(rows) < 0.01, 1 - codes[0], codes[0])
-    orders = block_orders([np.arange(each, rows, blocks) for each in range(blocks)], 0, count)
-    p, inflation = block_p(codes, classes, orders)
+    lengths = np.cumsum(1 + np.arange(blocks - 1) % 3 * (rows // blocks // 4))
+    for groups in ([np.arange(each, rows, blocks) for each in range(blocks)], np.split(np.arange(rows), lengths)):
+        orders = block_orders(groups, 0, count)
+        p, inflation = block_p(codes, classes, orders)
+        compare_one_by_one(codes, classes, orders, p, inflation)
+
+
+def compare_one_by_one(
+    codes: np.ndarray, classes: np.ndarray, orders: BlockOrders, p: np.ndarray, inflation: np.ndarray
+) -> None:
+    rows, count = len(classes), len(orders.whole)
     for unit, found, wider in zip(codes, p, inflation, strict=True):
         own, *drawn = (statistic(unit, classes[order]) for order in (np.arange(rows), *orders.whole))
         assert found == (1 + sum(each >= own * (1 - 1e-9) for each in drawn)) / (count + 1)
@@ -372,6 +381,38 @@ def test_a_true_null_hypothesis_is_rejected_as_often_as_p_says(blocks: int) -> N
     for level in (0.05, 0.2, 0.5):
         shares = (np.array(found) <= level).mean(1)
         assert abs(shares.mean() - level) < 3.5 * shares.std() / len(shares) ** 0.5
+
+
+UNEQUAL = {
+    "one short": np.array([*[20] * 19, 10]),
+    "alike": np.arange(15, 26).repeat(2),
+    "of any length": np.random.default_rng(0).integers(1, 41, 50),
+}
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("sizes", UNEQUAL.values(), ids=UNEQUAL.keys())
+def test_blocks_of_unequal_length_find_nothing_that_is_not_there(sizes: np.ndarray, continuous: bool) -> None:
+    """A reference that is the same on all rows of a block, and units that nearly are, drawn for each block anew."""
+    generator, blocks = np.random.default_rng(5), np.arange(len(sizes)).repeat(sizes)
+    found = []
+    for seed in range(25):
+        units = generator.normal(size=(len(sizes), 20)).repeat(sizes, 0)
+        units += 0.3 * generator.normal(size=units.shape)
+        drawn = generator.normal(size=len(sizes)) if continuous else generator.integers(0, 3, len(sizes))
+        found.append(np.mean(dependence(units, drawn.repeat(sizes), blocks, seed).p <= 0.05))
+    # laid end to end such blocks are cut, and .13 to .4 of these are rejected
+    assert np.mean(found) < 0.05 + 3 * np.std(found) / 5
+
+
+def test_a_block_shows_the_rows_of_one_other_from_its_first_on_and_again() -> None:
+    groups = np.split(np.random.default_rng(0).permutation(60), [5, 6, 20, 33])
+    orders = block_orders(groups, 0, 200)
+    for order in orders.whole:
+        shown = [next(each for each in groups if each[0] == order[group[0]]) for group in groups]
+        assert sorted(each[0] for each in shown) == sorted(each[0] for each in groups)
+        for group, other in zip(groups, shown, strict=True):
+            assert (order[group] == np.resize(other, len(group))).all()
 
 
 def statistic(codes: np.ndarray, classes: np.ndarray) -> float:
