@@ -32,10 +32,10 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
+from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
-from harness.remedies.anatomy import build
 
 Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
 ROWS = 64  # rows of a probe's batch

@@ -185,14 +185,15 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
         seen.activation,
         labels=held.labels,
         factors=held.factors or None,
-        inputs=held.inputs.flatten(1),
+        inputs=held.quantities,
         reconstruction=seen.reconstruction,
         target=case.rho,
         members=True,
+        dtype=engine.precision,
         scale=seen.scale,
         normalised=seen.raw,
         blocks=held.blocks,
-        training_inputs=split.train.inputs.flatten(1),
+        training_inputs=split.train.quantities,
     )[0]
 
 
