@@ -199,7 +199,9 @@ def _on_parameters(subject: Subject) -> bool:
     """A weight decay, an orthogonality of weights: it reads no activation at all."""
     if subject.layers:
         return False
-    other = subject.probe.evaluate(batch=unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(subject.term)
+    other = subject.probe.evaluate(batch=unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
+        subject.term
+    )
     return not subject.differs(other, subject.base)
 
 

@@ -48,7 +48,9 @@ def comparable(made: Tensor, batch: Tensor) -> bool:
 def why_no_r2(outputs: tuple[Any, ...], batch: Tensor, which: str | None) -> str:
     """Why no output is compared with the batch, in a sentence; empty where one is."""
     if not batch.is_floating_point():
-        return "the model takes the rows as whole numbers (tokens), which are no quantities that an output could come near"
+        return (
+            "the model takes the rows as whole numbers (tokens), which are no quantities that an output could come near"
+        )
     made = reconstruction_of(outputs, batch, which)
     if made is None:
         return "no output of the model is shaped like the batch; name it in Case.reconstruction"

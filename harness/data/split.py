@@ -69,9 +69,7 @@ def hold_out(rows: Rows) -> tuple[Rows, Rows]:
     return rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0])
 
 
-def check_rows(
-    rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.dtype = torch.float32
-) -> Rows:
+def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.dtype = torch.float32) -> Rows:
     """The rows with inputs of this kind, if they can be trained on.
 
     Raises:
@@ -94,7 +92,9 @@ def check_rows(
 
 def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
     if not dtype.is_floating_point and given.is_floating_point():
-        raise HarnessError(f"{where}: integers are wanted, as the model takes the training rows; {given.dtype} was given")
+        raise HarnessError(
+            f"{where}: integers are wanted, as the model takes the training rows; {given.dtype} was given"
+        )
     inputs = given.to(dtype)
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:

@@ -67,9 +67,7 @@ class Treated(nn.Module):
         self.rate: Any = recipe.numbers.get("dropout", 0.0)
         self.inserted = nn.ModuleDict()
         if recipe.normalised is not None:
-            self.inserted["batchnorm"] = nn.BatchNorm1d(
-                places.channels, affine=False, dtype=own_precision(model)
-            )
+            self.inserted["batchnorm"] = nn.BatchNorm1d(places.channels, affine=False, dtype=own_precision(model))
 
     def forward(self, *batch: Any, **keywords: Any) -> Any:
         with self.tap():
