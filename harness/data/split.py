@@ -86,7 +86,9 @@ def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.d
         raise HarnessError(f"{where}: {len(inputs)} rows are too few, at least {least} are wanted")
     inputs = _as_numbers(inputs, dtype, where)
     if bool((inputs == inputs[:1]).all()):
-        raise HarnessError(f"{where}: all {len(inputs)} rows are equal: there is nothing to learn")
+        rounded = bool((rows.inputs != rows.inputs[:1]).any())
+        kind = f" in {_name(dtype)}, the model's precision" if rounded else ""
+        raise HarnessError(f"{where}: all {len(inputs)} rows are equal{kind}: there is nothing to learn")
     return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks)
 
 
@@ -99,12 +101,16 @@ def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:
         finite = bool(given[bad[0]].isfinite().all())
-        advice = f"too large for {str(dtype).removeprefix('torch.')}, the model's precision: scale them"
+        advice = f"too large for {_name(dtype)}, the model's precision: scale them"
         raise HarnessError(
             f"{where}: NaN or infinite values in {len(bad)} rows (the first is row {bad[0]}): "
             f"{advice if finite else 'clean them'}"
         )
     return inputs
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def fingerprint(*parts: Rows) -> str:

@@ -17,7 +17,8 @@ TRAIN = {"epochs": 2, "batch_size": 64}
 
 
 def rows():
-    return torch.rand(400, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    inputs = torch.rand(400, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    return Rows(inputs, factors={"first": inputs[:, 0]})
 
 
 class Planted(nn.Module):
@@ -65,6 +66,8 @@ def test_a_unit_is_constant_if_the_precision_of_its_model_cannot_tell(dtype, sha
     assert (first == "constant_on") == constant
     assert second == "never_fired"
     assert others == ["alive", "alive"]
+    shared = found.diagnosis["units"][0]["references"]["first"]["mutual_information"]
+    assert (shared == 0) if constant else (shared > 1)
     # on the way as at the end, though on fewer rows
     assert [row[:2] for row in found.unit_history["live"]] == [[not constant, False]] * 3
     assert found.live_units == 3 - constant
