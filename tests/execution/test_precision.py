@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.case import Case
+from harness.data import split_of
 from harness.data.rows import Rows
 from harness.execution.spec import StackMember, StackSpec
 from harness.execution.study import study
+from harness.remedies import treat
 
 TRAIN = {"epochs": 2, "batch_size": 64}
 
@@ -85,6 +87,18 @@ def test_remedies_act_in_the_precision_of_the_model(dtype, levels):
     close = 2e-3 if dtype == torch.float64 else 0.05
     assert found.losses["reconstruction"] == pytest.approx(single.losses["reconstruction"], rel=close)
     assert found.r2 == pytest.approx(single.r2, abs=close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_is_inserted_into_a_model_goes_with_it_by_itself(dtype):
+    case = Case(partial(Planted, dtype, 0.5, 0.1), rows, losses, "code")
+    treated, batch = treat(case, {"batchnorm": "on"}), split_of(case).train.inputs
+    torch.manual_seed(0)
+    made = treated.model()(batch)
+    torch.manual_seed(0)
+    plain = case.model()
+    code = F.batch_norm(plain.code(batch), None, None, training=True)
+    torch.testing.assert_close(made, plain.back(torch.relu(code)))
 
 
 def tokens():
