@@ -35,11 +35,13 @@ class Case:
     Args:
         model: `() -> nn.Module`, or with the keywords `features`, `units` (input and bottleneck width). The harness
             seeds torch before it calls it.
-        data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once.
+        data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once, and
+            given to the model in its own precision, integers as integers where it takes them as such alone.
         losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty.
         bottleneck: dotted name of the module whose activation in use is judged, or `"out:0"` for the first output.
         evaluation: the same as `data` for held-out rows; None takes a fixed fifth of the rows, the same for all seeds.
-        reconstruction: which output is the reconstruction (`"out:1"`); None means the one shaped like the batch.
+        reconstruction: which output is the reconstruction (`"out:1"`); None means the one shaped like the batch. Of
+            tokens, and of an output of another size than a row, there is no R2.
         numbers: keywords that `losses` names; each may be a factor. `beta` multiplies the penalties of a loss that
             does not name it.
         train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.

@@ -69,7 +69,7 @@ class Subject:
 
     def differs(self, first: float, second: float) -> bool:
         """Whether two values differ by more than rounding and the term's own noise."""
-        tolerance = 1e-9 if self.probe.dtype == torch.float64 else 1e-4
+        tolerance = ROUNDING.get(self.probe.dtype, 0.05)
         if math.isnan(first) or math.isnan(second):
             return math.isnan(first) != math.isnan(second)
         return abs(first - second) > 10 * self.noise and changed(first, second, tolerance=tolerance)
@@ -209,3 +209,7 @@ def _sum(values: Tensor) -> Tensor:
 
 def _some(gradient: Tensor | None) -> bool:
     return gradient is not None and bool((gradient != 0).any())
+
+
+# by how much, of itself, two evaluations of one term may differ; 16-bit floats: 0.05
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}

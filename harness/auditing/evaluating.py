@@ -15,6 +15,7 @@ from harness.auditing.requesting import check_terms
 from harness.capture import CodeTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.precision import in_precision, own_precision
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,20 @@ class Probe:
 
 @contextmanager
 def probing(case: Case, model: nn.Module, batch: Tensor) -> Iterator[Probe]:
-    """The model in training mode and float64 where it can be, ready to be evaluated.
+    """The model in training mode and float64 where it can be, else float32 or its own precision, ready to be evaluated.
 
     Raises:
         HarnessError: when the model or the loss cannot be evaluated, or the bottleneck is never reached.
     """
-    dtype = torch.float64 if _runs(case, model, batch, torch.float64) else torch.float32
+    wide = (torch.float64, torch.float32)
+    dtype = next((each for each in wide if _runs(case, model, batch, each)), own_precision(model))
+    batch = in_precision(batch, dtype)
     with borrowed(model, dtype):
         model.train()
         for parameter in model.parameters():
             parameter.grad = None
         layers = layers_of(model)
-        probe = Probe(case, model, batch.to(dtype), dtype, layers, _code(case, model, batch.to(dtype), layers))
+        probe = Probe(case, model, batch, dtype, layers, _code(case, model, batch, layers))
         record = _checked(probe).record
         probe.natural = {(call.name, call.index): call.before.detach() for call in record.calls}
         yield probe
@@ -131,8 +134,8 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
     with borrowed(model, dtype), same_randomness(0):
         model.train()
         try:
-            case.losses(model, batch.to(dtype), **keywords)
-        except Exception:  # whatever it is, the same call in float32 will tell it to the user
+            case.losses(model, in_precision(batch, dtype), **keywords)
+        except Exception:  # whatever it is, the same call in the model's own precision will tell it to the user
             return False
     return True
 
@@ -181,6 +184,15 @@ def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 
     if not (math.isfinite(first) and math.isfinite(second)):
         return repr(first) != repr(second)
     return abs(first - second) > tolerance * max(abs(first), abs(second), scale, 1e-12)
+
+
+def unlike(batch: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """Another batch that the model takes: quantities moved as told; of tokens other rows, since no other are known.
+
+    >>> unlike(torch.tensor([[5], [6], [7], [8]]), lambda rows: rows * 2).T
+    tensor([[6, 5, 5, 6]])
+    """
+    return move(batch) if batch.is_floating_point() else batch[torch.arange(len(batch)) // 2].roll(1, 0)
 
 
 def put(values: Tensor) -> Change:

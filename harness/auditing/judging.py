@@ -32,10 +32,10 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
+from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
-from harness.remedies.anatomy import build
 
 Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
 ROWS = 64  # rows of a probe's batch
@@ -136,7 +136,8 @@ def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tu
             bench.leave(
                 "float64",
                 None,
-                "the case cannot be evaluated in float64; probes ran in float32, small effects are not seen",
+                f"the case cannot be evaluated in float64; probes ran in {str(probe.dtype).removeprefix('torch.')}, small"
+                " effects are not seen",
             )
         terms = ["reconstruction", *probe.penalties()]
         operations = probe.evaluate(lines=True).record.operations

@@ -12,6 +12,7 @@ from harness.auditing.reporting import finding
 from harness.capture import CodeTap, evaluating
 from harness.case import Case
 from harness.diagnosis.findings import Finding
+from harness.precision import in_precision, widened
 
 FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
@@ -46,7 +47,7 @@ def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[st
     handles = [m.register_forward_hook(lambda _, __, o, n=name: outputs.update({n: o})) for m, name in layers.items()]
     try:
         with borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
-            model(rows.double().clone())
+            model(in_precision(rows, torch.float64).clone())
     except Exception:  # float64 is not for every model
         return {}
     finally:
@@ -133,7 +134,9 @@ def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, flo
 
 def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
     """Inputs whose mean is so large against their spread that units are dead for it; centring removes it."""
-    flat = rows.reshape(len(rows), -1)
+    if not rows.is_floating_point():
+        return []  # tokens have no mean
+    flat = rows.reshape(len(rows), -1).to(widened(rows.dtype))
     ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
     if ratio <= bounds.offset:
         return []

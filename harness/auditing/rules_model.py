@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from harness.auditing.borrowing import same_randomness
 from harness.auditing.bounds import Bounds
 from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import Probe, put
+from harness.auditing.evaluating import Probe, put, unlike
 from harness.auditing.recording import Change, Site
 from harness.auditing.reporting import finding
 from harness.auditing.requesting import optimizer_of
@@ -65,6 +65,8 @@ def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
         probe.model(probe.batch.clone())
     seen = tap.passes[0]
     output = reconstruction_of(seen.outputs, probe.batch, probe.case.reconstruction)
+    if not rows.is_floating_point():
+        return []  # tokens have no range that an output could reach
     index = next((i for i, each in enumerate(seen.outputs) if each is output), None)
     maker = None if index is None else seen.makers[index]
     if output is None or maker is None or maker.name not in RANGES:
@@ -132,7 +134,7 @@ def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
     held[code.site] = put(code.values)
     size = float((first - first.mean(0)).norm()) or float(first.norm()) or 1.0
     kept = _output(probe, probe.batch, held)
-    other = _output(probe, probe.batch.flip(0) * 0.5 + probe.batch.roll(1, 0), held)
+    other = _output(probe, unlike(probe.batch, lambda rows: rows.flip(0) * 0.5 + rows.roll(1, 0)), held)
     moved = _output(probe, probe.batch, {code.site: put(spread(code.values, code.activation, 2.0, 51))})
     assert kept is not None
     assert other is not None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.auditing.bounds import Bounds
 from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import Evaluated
+from harness.auditing.evaluating import Evaluated, unlike
 from harness.auditing.pointing import set_point
 from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, home, place_of
@@ -199,7 +199,9 @@ def _on_parameters(subject: Subject) -> bool:
     """A weight decay, an orthogonality of weights: it reads no activation at all."""
     if subject.layers:
         return False
-    other = subject.probe.evaluate(batch=subject.probe.batch.flip(0) * 2 + 1).value(subject.term)
+    other = subject.probe.evaluate(batch=unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
+        subject.term
+    )
     return not subject.differs(other, subject.base)
 
 
@@ -226,7 +228,8 @@ def _compares_with_the_data(subject: Subject) -> bool:
         return False
     moved: Callable[[Tensor], Evaluated] = lambda rows: subject.probe.evaluate(hold=True, batch=rows)  # noqa: E731
     return subject.differs(
-        moved(subject.probe.batch.flip(0) * 2).value(subject.term), moved(subject.probe.batch).value(subject.term)
+        moved(unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2)).value(subject.term),
+        moved(subject.probe.batch).value(subject.term),
     )
 
 

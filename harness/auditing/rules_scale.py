@@ -16,6 +16,7 @@ from harness.auditing.requesting import optimizer_of
 from harness.capture import submodule
 from harness.case import Case
 from harness.diagnosis.findings import Finding
+from harness.precision import widened
 
 PROBES = (0, 50, 300)
 BATCHES = 3
@@ -129,7 +130,9 @@ def _norm(term: object, outputs: list[Tensor]) -> float:
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
     gradients = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return math.sqrt(sum(float(each.detach().pow(2).sum()) for each in gradients if each is not None))
+    return math.sqrt(
+        sum(float(each.detach().to(widened(each.dtype)).pow(2).sum()) for each in gradients if each is not None)
+    )
 
 
 def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Finding]:

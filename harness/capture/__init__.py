@@ -6,7 +6,7 @@ A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu
 
 from harness.capture.activations import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
 from harness.capture.observing import Observation, code_of, evaluating, observe
-from harness.capture.outputs import flat, outputs_of, reconstruction_of
+from harness.capture.outputs import comparable, flat, outputs_of, reconstruction_of, why_no_r2
 from harness.capture.tap import CODE_SITE, OUTPUT_SITE, Activation, CodeTap, Edit, Pass, submodule
 
 __all__ = [
@@ -22,10 +22,12 @@ __all__ = [
     "Pass",
     "activation_name",
     "code_of",
+    "comparable",
     "evaluating",
     "flat",
     "observe",
     "outputs_of",
     "reconstruction_of",
     "submodule",
+    "why_no_r2",
 ]

@@ -27,14 +27,41 @@ def reconstruction_of(outputs: tuple[Any, ...], batch: Tensor, which: str | None
     """
     if which is not None:
         return output_named(outputs, which)
-    alike = [each for each in outputs if isinstance(each, Tensor) and each.shape == batch.shape]
+    found = [each for each in outputs if isinstance(each, Tensor) and comparable(each, batch)]
     # a flattened copy of the batch counts when nothing has its very shape
-    alike = alike or [
-        each
-        for each in outputs
-        if isinstance(each, Tensor) and each.numel() == batch.numel() and len(each) == len(batch)
-    ]
-    return alike[-1] if alike else None
+    found = [each for each in found if each.shape == batch.shape] or found
+    return found[-1] if found else None
+
+
+def comparable(made: Tensor, batch: Tensor) -> bool:
+    """Whether an R2 of an output about the batch exists: both are quantities, as many a row.
+
+    >>> import torch
+    >>> rows, tokens = torch.zeros(5, 2, 3), torch.zeros(5, 4).long()
+    >>> comparable(torch.zeros(5, 6), rows), comparable(torch.zeros(5, 4), rows), comparable(torch.zeros(5, 4), tokens)
+    (True, False, False)
+    """
+    same_size = made.dim() > 0 and made.numel() == batch.numel() and len(made) == len(batch)
+    return same_size and made.is_floating_point() and batch.is_floating_point()
+
+
+def why_no_r2(outputs: tuple[Any, ...], batch: Tensor, which: str | None) -> str:
+    """Why no output is compared with the batch, in a sentence; empty where one is."""
+    if not batch.is_floating_point():
+        return (
+            "the model takes the rows as whole numbers (tokens), which are no quantities that an output could come near"
+        )
+    made = reconstruction_of(outputs, batch, which)
+    if made is None:
+        return "no output of the model is shaped like the batch; name it in Case.reconstruction"
+    if comparable(made, batch):
+        return ""
+    return f"the output {which!r} of a row is {_kind(made)}, and the row itself {_kind(batch)}"
+
+
+def _kind(values: Tensor) -> str:
+    size = f"{values[0].numel()} numbers" if values.dim() else "one number for the whole batch"
+    return size if values.is_floating_point() else f"{size} of {values.dtype}"
 
 
 def outputs_of(output: Any) -> tuple[Any, ...]:

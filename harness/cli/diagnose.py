@@ -153,7 +153,15 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     from harness.auditing import audit
 
     found = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
-    return found, {"case": case.name, "seed": seed, "audit": audit(case)}
+    beside = {"case": case.name, "seed": seed, "audit": audit(case)}
+    return found, {**beside, "no_r2": _no_r2(case)} if found.output is None else beside
+
+
+def _no_r2(case: Any) -> str:
+    from harness.data import split_of
+    from harness.remedies.anatomy import anatomy
+
+    return anatomy(case, split_of(case).train.inputs[:4]).no_r2
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":
@@ -185,14 +193,15 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
         seen.activation,
         labels=held.labels,
         factors=held.factors or None,
-        inputs=held.inputs.flatten(1),
+        inputs=held.quantities,
         reconstruction=seen.reconstruction,
         target=case.rho,
         members=True,
+        dtype=engine.precision,
         scale=seen.scale,
         normalised=seen.raw,
         blocks=held.blocks,
-        training_inputs=split.train.inputs.flatten(1),
+        training_inputs=split.train.quantities,
     )[0]
 
 
@@ -227,6 +236,8 @@ def _show(found: "Diagnosis", beside: dict[str, Any], as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(unit_bars(found))
     console.print(str(found), markup=False, soft_wrap=True)
+    if "no_r2" in beside:
+        console.print(f"\nR2 is not available: {beside['no_r2']}", markup=False, soft_wrap=True)
     if "audit" in beside:
         console.print("\naudit of its penalties", style="bold")
         console.print(str(beside["audit"]), markup=False, soft_wrap=True)

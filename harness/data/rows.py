@@ -11,7 +11,7 @@ class Rows:
     """Data in memory.
 
     Args:
-        inputs: `[sample, *feature]`, float32.
+        inputs: `[sample, *feature]`, in the model's own precision, or int64 where it takes tokens.
         labels: `[sample]` int64 classes, or None.
         factors: name -> `[sample]`; integers are classes, floats a continuous factor.
         blocks: `[sample]` int64, or None when rows are exchangeable: rows of one block (windows of one series,
@@ -25,6 +25,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def quantities(self) -> Tensor | None:
+        """The inputs as `[sample, feature]` that can be reconstructed; None for tokens, which name things."""
+        return self.inputs.flatten(1) if self.inputs.is_floating_point() else None
 
     def take(self, index: Tensor) -> "Rows":
         """The rows at `index`, with everything that belongs to them."""

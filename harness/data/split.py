@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from harness.building import numbers_for
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
-from harness.data.tensors import of_dataset, tensor
+from harness.data.tensors import exact_tensor, of_dataset, tensor
 from harness.errors import HarnessError, unknown
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ HELD_OUT = 5  # one row, or block of rows, in so many
 
 
 def split_of(case: "Case", data: str | None = None) -> Split:
-    """The case's rows in memory, or those of a data set or file in their place.
+    """The case's rows in memory, in the numbers that its model takes, or those of a data set or file in their place.
 
     Where the case has no `evaluation`, a fixed fifth of the rows is held out, whole blocks of them where rows have
     blocks; it depends on the number of rows alone.
@@ -38,10 +39,11 @@ def split_of(case: "Case", data: str | None = None) -> Split:
     """
     where = f"data {data}" if data is not None else f"case {case.name}: data"
     train, evaluation = _other_rows(data) if data is not None else _own_rows(case)
-    train = check_rows(train, where)
+    dtype = numbers_for(case, train.inputs)
+    train = check_rows(train, where, dtype=dtype)
     if evaluation is None:
         train, evaluation = hold_out(train)
-    checked = check_rows(evaluation, where.replace(": data", ": evaluation"), MINIMUM_HELD_OUT)
+    checked = check_rows(evaluation, where.replace(": data", ": evaluation"), MINIMUM_HELD_OUT, dtype)
     if checked.inputs.shape[1:] != train.inputs.shape[1:]:
         shapes = f"{list(train.inputs.shape[1:])} in training, {list(checked.inputs.shape[1:])} in evaluation"
         raise HarnessError(f"{where}: rows differ in shape: {shapes}")
@@ -67,8 +69,8 @@ def hold_out(rows: Rows) -> tuple[Rows, Rows]:
     return rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0])
 
 
-def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS) -> Rows:
-    """The rows with float32 inputs, if they can be trained on.
+def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.dtype = torch.float32) -> Rows:
+    """The rows with inputs of this kind, if they can be trained on.
 
     Raises:
         HarnessError: for NaN or infinity, a wrong rank, too few rows, constant data, references of another length.
@@ -82,15 +84,33 @@ def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS) -> Rows:
         )
     if len(inputs) < least:
         raise HarnessError(f"{where}: {len(inputs)} rows are too few, at least {least} are wanted")
-    inputs = inputs.float()
+    inputs = _as_numbers(inputs, dtype, where)
+    if bool((inputs == inputs[:1]).all()):
+        rounded = bool((rows.inputs != rows.inputs[:1]).any())
+        kind = f" in {_name(dtype)}, the model's precision" if rounded else ""
+        raise HarnessError(f"{where}: all {len(inputs)} rows are equal{kind}: there is nothing to learn")
+    return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks)
+
+
+def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
+    if not dtype.is_floating_point and given.is_floating_point():
+        raise HarnessError(
+            f"{where}: integers are wanted, as the model takes the training rows; {given.dtype} was given"
+        )
+    inputs = given.to(dtype)
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:
+        finite = bool(given[bad[0]].isfinite().all())
+        advice = f"too large for {_name(dtype)}, the model's precision: scale them"
         raise HarnessError(
-            f"{where}: NaN or infinite values in {len(bad)} rows (the first is row {bad[0]}): clean them"
+            f"{where}: NaN or infinite values in {len(bad)} rows (the first is row {bad[0]}): "
+            f"{advice if finite else 'clean them'}"
         )
-    if bool((inputs == inputs[:1]).all()):
-        raise HarnessError(f"{where}: all {len(inputs)} rows are equal: there is nothing to learn")
-    return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks)
+    return inputs
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def fingerprint(*parts: Rows) -> str:
@@ -101,7 +121,9 @@ def fingerprint(*parts: Rows) -> str:
         for name, values in named.items():
             if values is not None:
                 digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-                digest.update(values.contiguous().numpy().tobytes())
+                # NumPy knows no bfloat16, only its bits
+                bits = values.view(torch.int16) if values.dtype == torch.bfloat16 else values
+                digest.update(bits.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -150,8 +172,8 @@ def _of_any_kind(found: Any, where: str) -> Rows:
         if isinstance(found, Dataset):
             return Rows(*of_dataset(found))
         if isinstance(found, tuple) and len(found) == 2:
-            return Rows(tensor(found[0]), None if found[1] is None else tensor(found[1]))
-        return Rows(tensor(found))
+            return Rows(exact_tensor(found[0]), None if found[1] is None else tensor(found[1]))
+        return Rows(exact_tensor(found))
     except HarnessError as error:
         raise HarnessError(
             f"{where}: a tensor, (tensor, labels), a torch Dataset or Rows is wanted: {error}"

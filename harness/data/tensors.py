@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 
 
 def tensor(values: Any) -> Tensor:
-    """The values as a plain dense tensor on the CPU: float64 becomes float32, other kinds keep theirs.
+    """References as a plain dense tensor on the CPU: float64 becomes float32, other kinds keep theirs.
 
     >>> tensor(np.array([[1.0, 2.0]])).dtype
     torch.float32
@@ -24,7 +24,7 @@ def tensor(values: Any) -> Tensor:
 
 
 def exact_tensor(values: Any) -> Tensor:
-    """The same with float64 kept: an activation matrix is judged at the precision that it was written in.
+    """The same with float64 kept: rows wait for their model's precision, a matrix is judged at that it was written in.
 
     Raises:
         HarnessError: for objects, words, dates or ragged lists.
@@ -53,11 +53,11 @@ def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
     if not isinstance(items[0], tuple | list):
         return _stack(items), None
     labelled = len(items[0]) > 1
-    return _stack([item[0] for item in items]), _stack([item[1] for item in items]) if labelled else None
+    return _stack([item[0] for item in items]), tensor(_stack([item[1] for item in items])) if labelled else None
 
 
 def _stack(items: list[Any]) -> Tensor:
-    rows = [tensor(item) for item in items]
+    rows = [exact_tensor(item) for item in items]
     shapes = {tuple(row.shape) for row in rows}
     if len(shapes) > 1:
         raise HarnessError(f"the items of the torch Dataset differ in shape: {sorted(shapes)[:3]}")

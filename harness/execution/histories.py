@@ -60,8 +60,9 @@ class History:
         self._keep_gradients(snapshot)
         lost = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[lost] = 0.0  # what is no number is measured as nothing, and marked below
-        live = ~is_constant(code, dtype=torch.float32, scale=scale_of(seen.activation, scale))
-        live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=torch.float32)  # as the diagnosis has it
+        precision = snapshot.engine.precision
+        live = ~is_constant(code, dtype=precision, scale=scale_of(seen.activation, scale))
+        live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=precision)  # as the diagnosis has it
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
         if seen.made:

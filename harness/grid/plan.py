@@ -105,7 +105,8 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
     reasons = [_alone(stacking.get(site)) for site in sites]
     training = Training(subject.case.training(), len(subject.split.train))
     steps = costs.member_steps(training, cut)
-    rows = costs.metric_rows(training, cut, *_units_and_terms(subject))
+    units, terms, no_r2 = _looked_at(subject)
+    rows = costs.metric_rows(training, cut, units, terms)
     members = len(experiment.members())
     return Plan(
         experiment=experiment.name,
@@ -130,7 +131,7 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
             costs.minutes(steps, [len(each.members) for each in cut], [why is not None for why in reasons], rate), 2
         ),
         detectable=costs.detectable(len(experiment.seeds), earlier),
-        notes=[*_split_numbers(experiment, stacking), *_notes(experiment, rate)],
+        notes=[*_split_numbers(experiment, stacking), *no_r2, *_notes(experiment, rate)],
     )
 
 
@@ -195,14 +196,17 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
     ]
 
 
-def _units_and_terms(subject: _Subject) -> tuple[int, int]:
-    from harness.remedies.anatomy import anatomy, build, loss_terms
+def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
+    """How many units and loss terms there are at most, and why there is no R2, where there is none."""
+    from harness.building import build
+    from harness.remedies.anatomy import anatomy, loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
     terms = loss_terms(case, build(case, 0, batch), batch)
-    widest = max((int(each) for each in units), default=anatomy(case, batch).units)
-    return widest, len(terms)
+    places = anatomy(case, batch)
+    widest = max((int(each) for each in units), default=places.units)
+    return widest, len(terms), [f"R2 is not available: {places.no_r2}"] if places.no_r2 else []
 
 
 def _matched(subject: _Subject) -> dict[str, float]:

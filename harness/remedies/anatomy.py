@@ -3,7 +3,6 @@
 Remedies are changes at those places, so a remedy that finds no place for itself can say why.
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule
-from harness.case import Case, set_seed
+from harness.building import build
+from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule, why_no_r2
+from harness.case import Case
 from harness.errors import HarnessError
 
 
@@ -34,6 +34,7 @@ class Anatomy:
         scope: where the forward pass is found in a loss: "model" when the loss calls the model as a whole, "loss" when
             it calls the parts itself in the same order, "unknown" otherwise.
         hidden: positions of the encoder's activations before the bottleneck's.
+        no_r2: why no output is compared with the rows; empty where one is.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Anatomy:
     by_module: bool
     scope: str
     hidden: tuple[int, ...]
+    no_r2: str
 
 
 def anatomy(case: Case, batch: Tensor) -> Anatomy:
@@ -60,33 +62,6 @@ def anatomy(case: Case, batch: Tensor) -> Anatomy:
         seen = _forward(case, model, batch)
         scope = _scope(case, model, batch, seen)
     return _places(case, model, seen, batch, scope)
-
-
-def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
-    """The case's model with the initial weights of `seed`; torch's global random state stays as it was.
-
-    Raises:
-        HarnessError: when the factory fails or returns no module.
-    """
-    with torch.random.fork_rng():
-        set_seed(seed)
-        try:
-            model = case.model(**model_keywords(case, batch))
-        except HarnessError:
-            raise
-        except Exception as error:
-            raise HarnessError(
-                f"{case.name}: building the model failed with {type(error).__name__}: {error}"
-            ) from error
-    if not isinstance(model, nn.Module):
-        raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
-    return model
-
-
-def model_keywords(case: Case, batch: Tensor) -> dict[str, int]:
-    """What the model factory is told: the input's width, where it asks for `features`."""
-    parameters = inspect.signature(case.model).parameters
-    return {"features": int(batch[0].numel())} if "features" in parameters else {}
 
 
 def _forward(case: Case, model: nn.Module, batch: Tensor) -> Pass:
@@ -176,6 +151,7 @@ def _places(case: Case, model: nn.Module, seen: Pass, batch: Tensor, scope: str)
         by_module=not case.bottleneck.startswith("out:"),
         scope=scope,
         hidden=tuple(range(end)),
+        no_r2=why_no_r2(seen.outputs, batch, case.reconstruction),
     )
     return replace(places, output=None) if places.output == code and code is not None else places
 

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from harness.capture import submodule
 from harness.capture.outputs import output_named, outputs_of
 from harness.case import Case, set_seed
+from harness.precision import precision_for, widened
 from harness.remedies.treated import Treated
 
 
@@ -23,7 +24,7 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
     Returns:
         term -> norm, 0 for a term without a gradient there. In the units of the loss per unit of the output.
     """
-    nudge = batch.new_zeros((), requires_grad=True)
+    nudge = torch.zeros((), dtype=precision_for(model, batch), device=batch.device, requires_grad=True)
     with torch.random.fork_rng(), bottleneck_outputs(model, case.bottleneck, nudge) as outputs:
         set_seed(0)
         terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
@@ -74,4 +75,4 @@ def _norm(term: Any, outputs: list[Tensor]) -> float:
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
     found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return float(sum(each.pow(2).sum() for each in found if each is not None) ** 0.5)
+    return float(sum(each.to(widened(each.dtype)).pow(2).sum() for each in found if each is not None) ** 0.5)

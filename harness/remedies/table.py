@@ -82,9 +82,7 @@ def output_activation(level: Level, case: Case, places: Anatomy, recipe: Recipe)
     if level == "default":
         return recipe
     if places.reconstruction is None:
-        raise Refused(
-            "output_activation: no output of the model is shaped like the batch; name it in Case.reconstruction"
-        )
+        raise Refused(f"output_activation: {places.no_r2}")
     present = "linear" if places.output is None else places.names[places.output]
     if level == present:
         return recipe

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from harness.capture import CODE_SITE, OUTPUT_SITE, CodeTap, Edit, Pass
 from harness.penalties import keep_largest
+from harness.precision import own_precision
 
 Penalty = Callable[[Pass, Mapping[str, Any]], Tensor]
 
@@ -66,7 +67,7 @@ class Treated(nn.Module):
         self.rate: Any = recipe.numbers.get("dropout", 0.0)
         self.inserted = nn.ModuleDict()
         if recipe.normalised is not None:
-            self.inserted["batchnorm"] = nn.BatchNorm1d(places.channels, affine=False)
+            self.inserted["batchnorm"] = nn.BatchNorm1d(places.channels, affine=False, dtype=own_precision(model))
 
     def forward(self, *batch: Any, **keywords: Any) -> Any:
         with self.tap():

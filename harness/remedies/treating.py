@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
-from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
+from harness.remedies.anatomy import Anatomy, anatomy, check_terms
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
 from harness.remedies.table import REMEDIES, Refused, case_number
@@ -39,7 +40,11 @@ def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -
     case = _with_units(case, levels)
     places = anatomy(case, split.train.inputs[:4])
     recipe = recipe_of(case, levels, places)
-    return _centred(_apply(case, recipe, places), split) if recipe.centred else _apply(case, recipe, places)
+    if not recipe.centred:
+        return _apply(case, recipe, places)
+    if split.train.quantities is None:
+        raise Refused("inputs: the model takes the rows as whole numbers (tokens), and those have no mean")
+    return _centred(_apply(case, recipe, places), split)
 
 
 def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:

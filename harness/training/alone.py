@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.building import build
 from harness.capture import evaluating
 from harness.case import Case, set_seed
-from harness.remedies.anatomy import build
+from harness.precision import precision_for, widened
 from harness.remedies.gradients import gradient_norms
 from harness.training.nested import restored
 from harness.training.program import Program, Seen, State
@@ -26,11 +27,16 @@ class Alone:
     Args:
         cases: one treated case a member.
         seeds: one seed a member.
-        rows: the training inputs, for their dtype and shape.
+        rows: the training inputs, for their dtype and shape; of integers, the model's own precision holds.
     """
 
     def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
         self.members = [Member(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
+
+    @property
+    def precision(self) -> torch.dtype:
+        """In what the members compute."""
+        return self.members[0].precision
 
     def step(self, batch: Tensor) -> tuple[Tensor, State]:
         """One optimiser step of each member on its rows of `[member, sample, *feature]`."""
@@ -82,10 +88,12 @@ class Member:
 
     def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
         self.case, self.seed, self.steps = case, seed, 0
-        self.model = build(case, seed, rows[:4]).to(rows.device, rows.dtype)
+        model = build(case, seed, rows[:4])
+        self.precision = precision_for(model, rows)
+        self.model = model.to(rows.device, self.precision)
         self.program = Program(case, self.model)
         self.numbers = {name: float(value) for name, value in case.numbers.items()}
-        self._draws = Draws([seed], "training", rows.dtype, rows.device)
+        self._draws = Draws([seed], "training", self.precision, rows.device)
 
     @property
     def activation(self) -> str:
@@ -132,7 +140,7 @@ class Member:
         """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
         with self._looked_at("evaluation"):
             norms = gradient_norms(self.case, self.model, batch, self.numbers)
-        return {name: torch.tensor(value, dtype=batch.dtype) for name, value in norms.items()}
+        return {name: torch.tensor(value, dtype=widened(self.precision)) for name, value in norms.items()}
 
     @contextmanager
     def _looked_at(self, purpose: str) -> Iterator[None]:

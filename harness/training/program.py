@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.capture import CodeTap, code_of, flat, reconstruction_of
+from harness.capture import CodeTap, code_of, comparable, flat, reconstruction_of
 from harness.case import Case
+from harness.precision import own_precision, widened
 from harness.training.kernels import Kernels
 from harness.training.randomness import RandomFeed
 
@@ -27,7 +28,7 @@ class Seen:
         preactivation: what entered it, the same shape.
         raw: the module's output before any normalisation, the same shape.
         made: the reconstruction, `[member, sample, feature]` of some rows after the others, or what was kept of each
-            part; empty without one.
+            part; empty without one that can be compared with the rows.
         scale: size of the sums that made each unit, `[member, unit]`, or None where the weights are not at hand.
         activation: its name.
     """
@@ -60,10 +61,13 @@ class Program(nn.Module):
         self.keywords = case.loss_keywords()
         self.activation = "none"
         self._names = first_names(model)
+        self._terms_in = widened(own_precision(model))
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
         terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
-        return {name: torch.as_tensor(value, dtype=batch.dtype, device=batch.device) for name, value in terms.items()}
+        return {
+            name: torch.as_tensor(value, dtype=self._terms_in, device=batch.device) for name, value in terms.items()
+        }
 
     def loss(
         self, parameters: State, buffers: State, batch: Tensor, numbers: Mapping[str, Any], draws: Mapping[str, Tensor]
@@ -112,7 +116,7 @@ class Program(nn.Module):
             "raw": flat(code if seen.raw is None else seen.raw),
         }
         reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction)
-        if reconstruction is not None:
+        if reconstruction is not None and comparable(reconstruction, rows):
             shown["reconstruction"] = flat(reconstruction)
         if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.moved:
             shown["scale"] = _scale(module, inputs[0])

@@ -99,7 +99,9 @@ class RandomFeed(TorchFunctionMode):
         self._count[kind, shape] += 1
         self.sites.append(site)
         if self.draws is None:
-            return DISTRIBUTIONS[kind](shape, dtype=None if like is None else like.dtype)
+            return DISTRIBUTIONS[kind](
+                shape, dtype=like.dtype if like is not None and like.is_floating_point() else None
+            )
         numbers = self.draws[site.purpose]
         return numbers if like is None or not like.is_floating_point() else numbers.to(like.dtype)
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.building import build
 from harness.case import Case
-from harness.remedies.anatomy import build
+from harness.precision import SIXTEEN_BITS, precision_for
 from harness.training.alone import Alone
 from harness.training.batches import batch_bounds
 from harness.training.convolving import all_products
@@ -82,6 +83,8 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     sizes = _sizes(case, model, len(rows))
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
+    if precision_for(model, rows) in SIXTEEN_BITS:
+        return Stackability(None, frozenset(), "its 16-bit floats would be rounded at other places in a stack")
     if any(_hooked(each) for each in model.parameters()):
         return Stackability(None, frozenset(), "its parameters have hooks, and those of a stack would have none")
     left_behind = _left_behind(case, rows)
@@ -112,7 +115,7 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
         return True
     with Kernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
-        case.losses(model.to(rows.dtype), rows[:4], **_plain_numbers(case))
+        case.losses(model.to(precision_for(model, rows)), rows[:4], **_plain_numbers(case))
     return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])
 
 
@@ -156,7 +159,8 @@ def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:
 
 def _left_behind(case: Case, rows: Tensor) -> str:
     """What two evaluations of the loss leave behind where a stack would not look for it; empty for nothing."""
-    model = build(case, 0, rows[:4]).to(rows.dtype)
+    model = build(case, 0, rows[:4])
+    model = model.to(precision_for(model, rows))
     numbers = _plain_numbers(case)
     versions = [(each, each._version) for each in model.parameters()]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state

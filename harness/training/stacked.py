@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from harness.building import build
 from harness.case import Case
-from harness.remedies.anatomy import build
+from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.gradients import gradient_and_value, gradients_of
 from harness.training.optimisers import Rule, optimiser
@@ -39,7 +40,7 @@ class Stacked:
         cases: one treated case a member, all of one structure.
         seeds: one seed a member.
         rule: the optimiser that they share.
-        rows: the training inputs, for their dtype and shape.
+        rows: the training inputs, for their dtype and shape; of integers, the model's own precision holds.
         fixed: numbers that the loss can only take as plain floats, the same for all members.
         shares: whether such members are ever several in a stack: then it computes as `Kernels` does.
     """
@@ -56,15 +57,15 @@ class Stacked:
         self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
         self.parameters: State = {}
         self.buffers: State = {}
-        models = [
-            build(case, seed, rows[:4]).to(rows.device, rows.dtype) for case, seed in zip(cases, seeds, strict=True)
-        ]
+        models = [build(case, seed, rows[:4]) for case, seed in zip(cases, seeds, strict=True)]
+        self.precision = precision_for(models[0], rows)
+        models = [model.to(rows.device, self.precision) for model in models]
         self.program = Program(cases[0], models[0], own_kernels=shares)
         self._stack(models, rule.trained)
         self.numbers = {
             name: float(cases[0].numbers[name])
             if name in fixed
-            else torch.tensor([float(case.numbers[name]) for case in cases], dtype=rows.dtype, device=rows.device)
+            else torch.tensor([float(case.numbers[name]) for case in cases], dtype=self.precision, device=rows.device)
             for name in cases[0].numbers
         }
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
@@ -75,8 +76,8 @@ class Stacked:
         self._evaluate = Traced(self._evaluation)
         self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
         rates = [rule.rate(case) for case in cases]
-        self._optimiser = optimiser(rule, torch.tensor(rates, dtype=rows.dtype, device=rows.device))
-        self._draws = Draws(seeds, "training", rows.dtype, rows.device)
+        self._optimiser = optimiser(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
+        self._draws = self._fresh_draws("training")
         self._sites: dict[tuple[Any, ...], list[Site]] = {}
 
     def step(self, batch: Tensor) -> tuple[Tensor, State]:
@@ -96,7 +97,7 @@ class Stacked:
     def losses(self, batch: Tensor) -> State:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`; nothing is changed."""
         self.program.eval()
-        return self._evaluated(batch, Draws(self.seeds, "evaluation", batch.dtype, batch.device))
+        return self._evaluated(batch, self._fresh_draws("evaluation"))
 
     def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep = whole) -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
@@ -125,7 +126,7 @@ class Stacked:
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
         self.program.eval()
-        draws = Draws(self.seeds, "evaluation", batch.dtype, batch.device).take(self._sites_of(batch))
+        draws = self._fresh_draws("evaluation").take(self._sites_of(batch))
         return self._norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
 
     def state_of(self, member: int) -> State:
@@ -148,8 +149,12 @@ class Stacked:
             with bottleneck_outputs(self.program.model, self.program.case.bottleneck, nudge) as outputs:
                 return self.program.loss(given, buffers, batch, numbers, draws)[1][0], outputs
 
-        found = gradients_of(terms_and_outputs)((parameters, batch.new_zeros(())))
-        return {name: torch.cat([batch.new_zeros(1), *map(torch.flatten, at)]).norm() for name, at in found.items()}
+        zero = torch.zeros(1, dtype=self.precision, device=batch.device)
+        found = gradients_of(terms_and_outputs)((parameters, zero[0]))
+        return {name: torch.cat([zero, *map(torch.flatten, at)]).norm() for name, at in found.items()}
+
+    def _fresh_draws(self, purpose: str) -> Draws:
+        return Draws(self.seeds, purpose, self.precision, self.rows.device)
 
     def _evaluated(self, batch: Tensor, source: Draws) -> State:
         key = batch.shape, batch.stride(), self.program.training
@@ -165,7 +170,7 @@ class Stacked:
         self, rows: Tensor, purpose: str, keep: Keep, unit: int | None = None, together: bool = False
     ) -> list[State]:
         self.program.eval()
-        draws, found = Draws(self.seeds, purpose, rows.dtype, rows.device), []
+        draws, found = self._fresh_draws(purpose), []
         for part, new in _parts(rows, len(rows) if together else _at_once(rows)):
             seen = self._look(part, draws, unit)
             seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
@@ -201,7 +206,7 @@ class Stacked:
         named = [dict(model.named_parameters()) for model in models]
         shapes = {name: value.shape for name, value in named[0].items() if name in trained}
         sizes = [shape.numel() for shape in shapes.values()]
-        padding = torch.zeros(-sum(sizes) % ALIGNED_TO, dtype=self.rows.dtype, device=self.rows.device)
+        padding = torch.zeros(-sum(sizes) % ALIGNED_TO, dtype=self.precision, device=self.rows.device)
         rows = [torch.cat([*(each[name].detach().reshape(-1) for name in shapes), padding]) for each in named]
         self._flat = torch.stack(rows)
         self._flat_gradients = torch.zeros_like(self._flat)

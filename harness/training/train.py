@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Split
+from harness.precision import in_precision
 from harness.training.alone import Alone
 from harness.training.batches import batch_bounds, gathered, orders
 from harness.training.program import State
@@ -43,7 +44,7 @@ def train(
     split: Split,
     stacking: Stackability | None = None,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[Snapshot]:
     """Train one member per (case, seed); all cases share one structure and one set of training numbers.
 
@@ -54,11 +55,14 @@ def train(
         seeds: one a member.
         split: what is trained on.
         stacking: how the case trains, where it is known already.
+        device: where.
+        dtype: another precision for rows of floats and the models; None trains in that of the rows, the model's own.
 
     Yields:
         A snapshot before the first step, every `snapshot_every` epochs, and at the end.
     """
-    inputs = split.train.inputs.to(device, dtype)
+    inputs = split.train.inputs.to(device)
+    inputs = inputs if dtype is None else in_precision(inputs, dtype)
     stacking = stacking or stackability(cases[0], inputs)
     engine = _engine(cases, seeds, inputs, stacking)
     numbers = cases[0].training()

@@ -1,0 +1,81 @@
+"""A case's model, built with a seed, and the kind of numbers in which it takes the case's rows."""
+
+import inspect
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from harness.capture import evaluating
+from harness.case import Case, set_seed
+from harness.errors import HarnessError
+from harness.precision import SIXTEEN_BITS, precisions
+
+
+def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
+    """The case's model with the initial weights of `seed`; torch's global random state stays as it was.
+
+    Raises:
+        HarnessError: when the factory fails or returns no module.
+    """
+    with torch.random.fork_rng():
+        set_seed(seed)
+        try:
+            model = case.model(**model_keywords(case, batch))
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise HarnessError(
+                f"{case.name}: building the model failed with {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
+    return model
+
+
+def model_keywords(case: Case, batch: Tensor) -> dict[str, int]:
+    """What the model factory is told: the input's width, where it asks for `features`."""
+    parameters = inspect.signature(case.model).parameters
+    return {"features": int(batch[0].numel())} if "features" in parameters else {}
+
+
+def numbers_for(case: Case, inputs: Tensor) -> torch.dtype:
+    """The kind of numbers in which a case's model takes these rows, `[sample, *feature]`.
+
+    Its own precision, for floats and for integers that it takes as floats (pixels). int64 for integers that it refuses
+    as floats and takes as they are (tokens), or that a 16-bit float would round. Tried on two rows, with the loss. Where
+    parameters differ in precision, the first that the model takes rows in.
+    """
+    few = inputs[:2]
+    if few.is_complex() or not few.numel():
+        return torch.float32  # no rows, which is for the check of rows to say
+    try:
+        model = build(case, 0, few)
+    except Exception:  # whatever is wrong with it is told where it is used
+        return torch.float32
+    known = precisions(model)
+    whole = not few.is_floating_point()
+    if len(known) == 1 and not whole:
+        return known[0]
+    taken = next((each for each in known if _takes(case, model, few.to(each))), None)
+    if whole and (taken is None or _rounds(inputs, taken)) and _takes(case, model, few.long()):
+        return torch.int64
+    return taken or known[0]
+
+
+def _takes(case: Case, model: nn.Module, rows: Tensor) -> bool:
+    numbers = {name: case.numbers[name] for name in case.loss_keywords()}
+    with torch.random.fork_rng(), evaluating(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model(rows)
+            case.losses(model, rows, **numbers)
+        except IndexError:  # a token past the end of its table: that is looked up, so the kind is right
+            return not rows.is_floating_point()
+        except Exception:  # the author's code may raise anything
+            return False
+    return True
+
+
+def _rounds(inputs: Tensor, dtype: torch.dtype) -> bool:
+    return dtype in SIXTEEN_BITS and bool((inputs.to(dtype).double() != inputs.double()).any())
