@@ -196,7 +196,8 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
 
 
 def _units_and_terms(subject: _Subject) -> tuple[int, int]:
-    from harness.remedies.anatomy import anatomy, build, loss_terms
+    from harness.remedies.anatomy import anatomy, build
+    from harness.remedies.terms import loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()

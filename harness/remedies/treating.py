@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
-from harness.remedies.anatomy import Anatomy, anatomy, build, check_terms
+from harness.remedies.anatomy import Anatomy, anatomy, build
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
 from harness.remedies.table import REMEDIES, Refused, case_number
+from harness.remedies.terms import check_terms
 from harness.remedies.treated import Recipe, Treated
 
 

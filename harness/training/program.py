@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from harness.capture import CodeTap, code_of, flat, reconstruction_of
 from harness.case import Case
+from harness.remedies.terms import check_terms
 from harness.training.convolving import Convolutions
 from harness.training.randomness import RandomFeed
 
@@ -62,7 +63,8 @@ class Program(nn.Module):
         self._names = first_names(model)
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
-        terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        found = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        terms = check_terms(self.case, found)
         return {name: torch.as_tensor(value, dtype=batch.dtype, device=batch.device) for name, value in terms.items()}
 
     def loss(
