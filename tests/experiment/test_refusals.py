@@ -136,6 +136,26 @@ def test_data_with_a_hole_leave_nothing_either(tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("cut_off.pt", b"PK\x03\x04 and no more", "cannot be read as .pt"),
+        ("words.csv", b"name,size\nann,1\nbob,2\n", "these columns hold something else: name; leave them out"),
+        ("empty.csv", b"", "the file is empty"),
+    ],
+)
+def test_a_data_file_that_cannot_be_used_leaves_nothing_either(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    file = experiment(tmp_path, PLAIN)
+    file.write_text(f"{file.read_text()}data: {name}\n")
+    with pytest.raises(HarnessError, match=f"{name}: {sentence}") as planned:
+        plan(load_experiment(file))
+    with pytest.raises(HarnessError) as run:
+        conduct(file, workers=0, root=tmp_path)
+    assert str(run.value) == str(planned.value)
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
     kept = tmp_path / "mlruns" / "results" / "x" / "kept.parquet"
     kept.parent.mkdir(parents=True)
