@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
-from harness.auditing.requesting import check_terms
 from harness.capture import CodeTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
 from harness.precision import in_precision, own_precision
+from harness.remedies.terms import check_terms
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Probe:
             hooked(self.model, self.layers, recorder),
         ):
             terms = self.case.losses(self.model, rows, **keywords)
-        return Evaluated(dict(terms), recorder.record)
+        return Evaluated(dict(check_terms(self.case, terms)), recorder.record)
 
     def forward(self, batch: Tensor, changes: Mapping[Site, Change] | None = None) -> Record:
         """One forward pass of the model, without its loss."""
@@ -143,13 +143,11 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
 def _checked(probe: Probe) -> Evaluated:
     name = probe.case.name
     try:
-        found = probe.evaluate()
+        return probe.evaluate()
     except HarnessError:
         raise
     except Exception as error:
         raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
-    check_terms(name, found.terms)
-    return found
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:

@@ -1,11 +1,9 @@
 """What must hold of a case before anything is asked about it: what could never be trained is refused in one sentence."""
 
 import math
-from collections.abc import Mapping
 from numbers import Real
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from harness.case import Case
@@ -22,21 +20,6 @@ def check_target(case: Case) -> None:
     number = isinstance(target, Real) and not isinstance(target, bool)
     if target is not None and not (number and math.isfinite(target)):
         raise HarnessError(f"{case.name}: target: a number or None is wanted, {target!r} was given")
-
-
-def check_terms(name: str, terms: Mapping[str, Any]) -> None:
-    """Refuse terms of a loss that name no reconstruction, or that are not one number each.
-
-    Raises:
-        HarnessError: for them.
-    """
-    if "reconstruction" not in terms:
-        raise HarnessError(f"{name}: losses must name one of its terms 'reconstruction'; it returned {list(terms)}")
-    for term, value in terms.items():
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise HarnessError(
-                f"{name}: losses: {term!r} has the shape {list(value.shape)}; a single number is wanted, such as its mean"
-            )
 
 
 def optimizer_of(case: Case, model: nn.Module) -> Optimizer | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.printing import Json, prints_aside
-from harness.errors import HarnessError
+from harness.errors import HarnessError, unknown
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
@@ -106,27 +106,18 @@ def _factors(given: list[str] | None) -> dict[str, Any] | None:
 
 
 def _named(file: str) -> dict[str, Any]:
-    from harness.data import read_array
+    from harness.data.readers import array_names, read_array
 
     kind = Path(file).suffix.lower()
     if kind == ".npz":
-        import zipfile
-
-        names = [entry.removesuffix(".npy") for entry in zipfile.ZipFile(_existing(file)).namelist()]
-        return {name: read_array(f"{file}:{name}") for name in names}
+        return {name: read_array(f"{file}:{name}") for name in array_names(file)}
     if kind not in (".csv", ".parquet"):
         raise HarnessError(f"--factors: {file} has no names; write NAME={file}, or give an .npz, .csv or .parquet")
-    names, columns = _column_names(_existing(file)), read_array(file)
+    columns, names = read_array(file), _column_names(Path(file))
     if columns.ndim != 2 or len(names) < columns.shape[1]:
         raise HarnessError(f"--factors: {file}: a name for each column is wanted in its first line")
     # a column saved with its index has no name of its own: the reader leaves it out, as here
     return {name: _as_classes(columns[:, i]) for i, name in enumerate(names[-columns.shape[1] :])}
-
-
-def _existing(file: str) -> Path:
-    if not Path(file).is_file():
-        raise HarnessError(f"{file}: no such file")
-    return Path(file)
 
 
 def _column_names(file: Path) -> list[str]:
@@ -149,6 +140,9 @@ def _as_classes(column: Any) -> Any:
 def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, dict[str, Any]]":
     from harness.case import load_case
 
+    suffix = Path(target).suffix
+    if suffix not in ("", ".py"):
+        raise HarnessError(f"{target}: {unknown('kind of file', suffix, (*MATRICES, '.py'))}")
     case = load_case(target)
     from harness.auditing import audit
 
@@ -220,7 +214,7 @@ def _load(model: Any, weights: Path) -> None:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300]
+        reason = " ".join(str(error).split()).partition(". ")[0][:300] or type(error).__name__
         raise HarnessError(f"{weights}: no state dict of this case's model: {reason}") from error
 
 

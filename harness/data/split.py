@@ -13,7 +13,7 @@ from harness.building import numbers_for
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
-from harness.data.tensors import exact_tensor, of_dataset, tensor
+from harness.data.tensors import exact_tensor, labels_beside, of_dataset, tensor
 from harness.errors import HarnessError, unknown
 
 if TYPE_CHECKING:
@@ -140,19 +140,21 @@ def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
     evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation")
+    own = Rows(train.inputs, labels, factors, train.blocks)
     if evaluation is not None:
-        _check_references(case, evaluation)
-    return Rows(train.inputs, labels, factors, train.blocks), evaluation
+        _check_references(own, evaluation, f"case {case.name}")
+    return own, evaluation
 
 
-def _check_references(case: "Case", evaluation: Rows) -> None:
-    """Nothing, if the held-out rows, which are what is judged, bring the references that the case declares."""
-    missing = ["labels"] if case.labels is not None and evaluation.labels is None else []
-    missing += [f"factor {name!r}" for name in case.factors or {} if name not in evaluation.factors]
+def _check_references(own: Rows, evaluation: Rows, where: str) -> None:
+    """Nothing, if the held-out rows, which are what is judged, bring the references that the case's own rows have."""
+    missing = ["labels"] if own.labels is not None and evaluation.labels is None else []
+    missing += [f"factor {name!r}" for name in own.factors if name not in evaluation.factors]
     if missing:
         raise HarnessError(
-            f"case {case.name}: {', '.join(missing)}: of the rows of `data`, and mutual information is taken on those of "
-            "`evaluation`, which bring none; let `evaluation` return (tensor, labels), or harness.Rows with `factors`"
+            f"{where}: {', '.join(missing)}: of the rows of `data`, and mutual information is taken on those of "
+            "`evaluation`, which bring none; let `evaluation` return (tensor, labels), or harness.Rows with `factors`, "
+            "or let `data` return the inputs alone"
         )
 
 
@@ -172,7 +174,8 @@ def _of_any_kind(found: Any, where: str) -> Rows:
         if isinstance(found, Dataset):
             return Rows(*of_dataset(found))
         if isinstance(found, tuple) and len(found) == 2:
-            return Rows(exact_tensor(found[0]), None if found[1] is None else tensor(found[1]))
+            inputs = exact_tensor(found[0])
+            return Rows(inputs, labels_beside(inputs, found[1]))
         return Rows(exact_tensor(found))
     except HarnessError as error:
         raise HarnessError(

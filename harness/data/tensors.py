@@ -43,7 +43,8 @@ def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
     """All items of a torch `Dataset` in memory: inputs, and labels where an item is `(input, label)`.
 
     Raises:
-        HarnessError: for an iterable data set without a length, no items, or items of unequal shape.
+        HarnessError: for an iterable data set without a length, no items, items of unequal shape, or targets that
+            differ from their inputs.
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise HarnessError("a torch Dataset with a length is wanted, as its rows are read into memory once")
@@ -52,8 +53,33 @@ def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
         raise HarnessError("the torch Dataset has no items")
     if not isinstance(items[0], tuple | list):
         return _stack(items), None
-    labelled = len(items[0]) > 1
-    return _stack([item[0] for item in items]), tensor(_stack([item[1] for item in items])) if labelled else None
+    inputs, seconds = _stack([item[0] for item in items]), [item[1] for item in items if len(item) > 1]
+    return inputs, labels_beside(inputs, None if all(each is None for each in seconds) else _stack(seconds))
+
+
+def labels_beside(inputs: Tensor, second: Any) -> Tensor | None:
+    """The labels that come with inputs; none where that is the inputs again, as an autoencoder's targets are.
+
+    >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> labels_beside(rows, rows.clone()), labels_beside(rows, [0, 1])
+    (None, tensor([0, 1]))
+
+    Raises:
+        HarnessError: for targets that differ from the inputs, which no loss would be given.
+    """
+    if second is None:
+        return None
+    found = tensor(second)
+    if found.shape != inputs.shape:
+        return found
+    if torch.allclose(found.float(), inputs.float(), rtol=0, atol=0, equal_nan=True):
+        return None
+    if inputs[:1].numel() > 1:
+        raise HarnessError(
+            "what comes second has the shape of the inputs and differs from them, as a target does, and `losses` is "
+            "given the inputs alone; return these, and let `losses` make of them what it compares with (noise, a shift)"
+        )
+    return found
 
 
 def _stack(items: list[Any]) -> Tensor:

@@ -1,7 +1,8 @@
 """A worker process: reads stacks as lines of JSON, answers with lines of JSON, and records as bytes behind them.
 
 Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs
-no main guard. Whatever the author's code prints goes to standard error. When the parent is gone, so is the worker.
+no main guard. Whatever the author's code prints goes to standard error, and what it asks for is refused. When the parent
+is gone, so is the worker.
 """
 
 import json
@@ -12,6 +13,7 @@ import threading
 import time
 from typing import BinaryIO
 
+from harness.execution.questions import own_input
 from harness.execution.spec import spec_of
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # before torch loads: a parent that is killed in these seconds would be missed, and the stack trained to its end
     threading.Thread(target=_follow_the_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    stacks = own_input()
     import torch
 
     from harness.execution.study import Known, study
@@ -29,7 +32,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     known = Known()
-    for line in sys.stdin:
+    for line in stacks:
         records = as_answer(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
         _answer(answers, {"bytes": len(records)}, records)
 

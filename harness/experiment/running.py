@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
+from harness.execution.questions import no_questions
 from harness.experiment.work import (
     Work,
     certain_stacks,
@@ -125,7 +126,9 @@ def conduct(
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
+    here = not workers or not isinstance(experiment.case_reference, str)
     with (
+        nullcontext() if here else no_questions(),
         _alone(folder, shard),
         _waiting(workers and min(workers, certain_stacks(experiment, folder, fresh, shard, workers))) as waiting,
     ):

@@ -199,7 +199,8 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     """How many units and loss terms there are at most, and why there is no R2, where there is none."""
     from harness.building import build
-    from harness.remedies.anatomy import anatomy, loss_terms
+    from harness.remedies.anatomy import anatomy
+    from harness.remedies.terms import loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()

@@ -3,10 +3,7 @@
 Remedies are changes at those places, so a remedy that finds no place for itself can say why.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +12,7 @@ from harness.building import build
 from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule, why_no_r2
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.remedies.terms import loss_terms
 
 
 @dataclass(frozen=True)
@@ -88,47 +86,6 @@ def _scope(case: Case, model: nn.Module, batch: Tensor, seen: Pass) -> str:
         return "model"
     names = [each.name for each in seen.activations]
     return "loss" if [each.name for each in tap.passes[0].activations][: len(names)] == names else "unknown"
-
-
-def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]:
-    """What `losses` makes of a batch, each term one number.
-
-    Raises:
-        HarnessError: when it fails, or returns anything else.
-    """
-    try:
-        terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
-    except HarnessError:
-        raise
-    except Exception as error:
-        raise HarnessError(f"{case.name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
-    check_terms(case, terms)
-    for name, value in terms.items():
-        if not isinstance(value, Tensor | Real):
-            kind = "None" if value is None else f"a {type(value).__name__}"
-            raise HarnessError(f"{case.name}: losses: the term {name!r} must be a scalar tensor, it is {kind}")
-        if isinstance(value, Tensor) and value.ndim:
-            raise HarnessError(
-                f"{case.name}: losses: the term {name!r} must be a scalar, its shape is {list(value.shape)}; "
-                "reduce it, as with .mean()"
-            )
-    return terms
-
-
-def check_terms(case: Case, terms: object) -> None:
-    """Whether `losses` returned named terms, the reconstruction among them.
-
-    Raises:
-        HarnessError: when it did not.
-    """
-    if not hasattr(terms, "items"):
-        raise HarnessError(
-            f"{case.name}: losses must return a mapping with a 'reconstruction' term, it returned a {type(terms).__name__}"
-        )
-    if "reconstruction" not in terms:  # type: ignore[operator]
-        raise HarnessError(
-            f"{case.name}: losses must name one of its terms 'reconstruction'; it returned {', '.join(terms) or 'none'}"  # type: ignore[arg-type]
-        )
 
 
 def _places(case: Case, model: nn.Module, seen: Pass, batch: Tensor, scope: str) -> Anatomy:

@@ -12,10 +12,11 @@ from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
-from harness.remedies.anatomy import Anatomy, anatomy, check_terms
+from harness.remedies.anatomy import Anatomy, anatomy
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
 from harness.remedies.table import REMEDIES, Refused, case_number
+from harness.remedies.terms import check_terms
 from harness.remedies.treated import Recipe, Treated
 
 

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from harness.capture import CodeTap, code_of, comparable, flat, reconstruction_of
 from harness.case import Case
 from harness.precision import own_precision, widened
+from harness.remedies.terms import check_terms
 from harness.training.kernels import Kernels
 from harness.training.randomness import RandomFeed
 
@@ -64,7 +65,8 @@ class Program(nn.Module):
         self._terms_in = widened(own_precision(model))
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
-        terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        found = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        terms = check_terms(self.case, found)
         return {
             name: torch.as_tensor(value, dtype=self._terms_in, device=batch.device) for name, value in terms.items()
         }

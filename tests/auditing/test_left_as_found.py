@@ -142,7 +142,7 @@ def fails(parameters):
     [
         (
             lambda: own_case(row_by_row),
-            r"case: losses: 'reconstruction' has the shape \[64\]; a single number is wanted",
+            r"case: losses: the term 'reconstruction' must be a scalar, its shape is \[64\]; reduce it",
         ),
         (
             lambda: case_of(None, optimizer=lambda p: None),

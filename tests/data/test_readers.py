@@ -95,7 +95,7 @@ def test_no_pickle_is_ever_loaded(tmp_path):
 
 def test_a_tensor_file_without_tensors_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "a.pt")
-    with pytest.raises(HarnessError, match="a tensor, or a dict of tensors, is wanted, list was found"):
+    with pytest.raises(HarnessError, match="a tensor, or a dict of tensors, is wanted, a list was found"):
         read_array(tmp_path / "a.pt")
 
 
@@ -108,7 +108,7 @@ def test_columns_of_words_are_named(tmp_path):
 def test_a_column_whose_name_has_lines_is_named_in_one(tmp_path):
     file = tmp_path / "codes.csv"
     file.write_text('a,"b\nc\n1",d\n1,x,2\n')
-    with pytest.raises(HarnessError, match=r"these columns hold something else: b c 1$"):
+    with pytest.raises(HarnessError, match=r"these columns hold something else: b c 1; leave them out$"):
         read_array(file)
 
 
@@ -131,6 +131,68 @@ def test_a_missing_file_and_an_unknown_kind_are_told_apart(tmp_path):
         read_array(tmp_path / "nowhere.npy")
     with pytest.raises(HarnessError, match=r"no kind of file is called '.cvs'; did you mean '.csv'"):
         read_array(tmp_path / "a.cvs")
+
+
+class Own:
+    """What a user pickles: a class of his own."""
+
+
+FILES = {
+    "cut_off.pt": r"cannot be read as .pt \(RuntimeError: .*central directory\): cut off.*torch.save\(tensor, path\) writes",
+    "words.pt": r"cannot be read as .pt \(.*\): cut off, or of another kind\?",
+    "state.pt": r"holds a model's weights \(weight, bias\), and rows are wanted",
+    "checkpoint.pt": "a dict of other things was found: epoch, model$",
+    "own.pt": "holds Python objects",
+    "pickled.pt": "holds Python objects",
+    "scripted.pt": "holds Python objects",
+    "nothing.pt": "holds no array$",
+    "nothing.npz": "holds no array$",
+    "cut_off.npz": r"cannot be read as .npz \(BadZipFile",
+    "ragged.csv": "Expected 2 fields in line 3, saw 3",
+    "blank.csv": "holds no rows of numbers$",
+    "header.csv": "holds no rows of numbers$",
+    "no_rows.parquet": "holds no rows of numbers$",
+    "folder.pt": "a folder, not a file$",
+    **{f"empty.{kind}": "the file is empty$" for kind in ("npy", "npz", "pt", "csv", "parquet")},
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_files(tmp_path_factory):
+    folder, linear = tmp_path_factory.mktemp("wrong"), torch.nn.Linear(2, 3)
+    for name in FILES:
+        (folder / name).touch() if name.startswith("empty") else None
+    for kind in ("pt", "npz"):
+        whole = _bytes_of(folder, kind)
+        (folder / f"cut_off.{kind}").write_bytes(whole[: len(whole) // 2])
+    (folder / "words.pt").write_text("epoch 1\n")
+    torch.save(linear.state_dict(), folder / "state.pt")
+    torch.save({"epoch": 3, "model": linear.state_dict()}, folder / "checkpoint.pt")
+    torch.save(Own(), folder / "own.pt")
+    (folder / "pickled.pt").write_bytes(pickle.dumps(np.ones(3), protocol=4))
+    torch.jit.script(linear).save(folder / "scripted.pt")
+    torch.save({}, folder / "nothing.pt")
+    np.savez(folder / "nothing.npz")
+    (folder / "ragged.csv").write_text("1,2\n1\n1,2,3\n")
+    (folder / "blank.csv").write_text("\n\n")
+    (folder / "header.csv").write_text("a,b\n")
+    pd.DataFrame({"a": []}).to_parquet(folder / "no_rows.parquet")
+    (folder / "folder.pt").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_used_is_told_in_one_sentence_and_no_warning(wrong_files, name, recwarn):
+    with pytest.raises(HarnessError, match=FILES[name]) as told:
+        read_array(wrong_files / name)
+    assert not recwarn.list
+    assert str(told.value).startswith(f"{wrong_files / name}: ")
+    assert str(told.value).count(name) == 1
+    assert "\n" not in str(told.value)
+
+
+def test_a_weight_that_is_named_is_read(wrong_files):
+    assert read_array(f"{wrong_files}/state.pt:weight").shape == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])

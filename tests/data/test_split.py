@@ -163,3 +163,55 @@ def test_references_of_the_training_rows_are_not_silently_missing_from_others(fo
     found = split_of(given(forum, INPUTS, labels=LABELS, factors=size, evaluation=lambda: held)).evaluation
     assert torch.equal(found.labels, LABELS[:20])
     assert torch.equal(found.factors["size"], size["size"][:20])
+
+
+@pytest.mark.parametrize("data", [(INPUTS, LABELS), TensorDataset(INPUTS, LABELS), Rows(INPUTS, LABELS)])
+def test_labels_that_only_data_returns_are_not_silently_missing_from_others(forum, data):
+    with pytest.raises(HarnessError, match=r"case mine: labels: .* let `evaluation` return .* the inputs alone"):
+        split_of(given(forum, data, evaluation=lambda: INPUTS[:20]))
+    found = split_of(given(forum, data, evaluation=lambda: (INPUTS[:20], LABELS[:20]))).evaluation
+    assert torch.equal(found.labels, LABELS[:20])
+
+
+def test_factors_that_only_data_returns_are_not_either(forum):
+    rows = Rows(INPUTS, factors={"size": torch.arange(50.0)})
+    with pytest.raises(HarnessError, match=r"case mine: factor 'size': .* let `evaluation` return"):
+        split_of(given(forum, rows, evaluation=lambda: INPUTS[:20]))
+
+
+class Pairs(Dataset):
+    """Items of two parts, as the data sets of most autoencoders have them."""
+
+    def __init__(self, second):
+        self.second = second
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        return INPUTS[index], self.second(index)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Pairs(lambda index: INPUTS[index]), Pairs(lambda index: None), TensorDataset(INPUTS, INPUTS), (INPUTS, INPUTS)],
+    ids=["input again", "nothing", "tensors", "tuple"],
+)
+def test_a_target_that_is_the_input_again_is_no_label(forum, data):
+    expected, found = split_of(given(forum, INPUTS)), split_of(given(forum, data))
+    assert torch.equal(expected.train.inputs, found.train.inputs)
+    assert found.train.labels is None
+    assert expected.fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("data", [Pairs(lambda index: INPUTS[index] + 1), (INPUTS, INPUTS + 1)], ids=["items", "tuple"])
+def test_a_target_that_is_another_value_is_refused_not_dropped(forum, data):
+    with pytest.raises(HarnessError, match=r"case mine: data: .* differs from them, as a target does"):
+        split_of(given(forum, data))
+
+
+def test_one_number_a_row_may_have_a_label_of_one_number(forum):
+    rows = Pairs(lambda index: LABELS[index : index + 1])
+    column = TensorDataset(INPUTS[:, :1], LABELS[:, None])
+    assert split_of(given(forum, rows)).train.labels.unique().tolist() == [0, 1, 2, 3]
+    assert split_of(given(forum, column)).train.labels.unique().tolist() == [0, 1, 2, 3]

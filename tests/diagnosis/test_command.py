@@ -127,6 +127,10 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
         (["layer.npy", "--weights", "state.pt"], "--weights: goes with a case"),
         (["forum", "--activation", "relu"], "--activation: goes with a matrix"),
         (["layer.npz"], "holds 2 arrays"),
+        (["layer.txt"], "layer.txt: no kind of file is called '.txt'.* Known: .npy, .npz, .*, .py"),
+        (["layer.npz:codes", "--factors", "noise.npz"], "noise.npz: cannot be read as .npz"),
+        (["layer.npz:codes", "--factors", "noise.parquet"], "noise.parquet: cannot be read as .parquet"),
+        (["layer.npz:codes", "--factors", "nowhere.npz"], "nowhere.npz: no such file"),
     ],
 )
 def test_a_wrong_request_is_refused(
@@ -134,6 +138,8 @@ def test_a_wrong_request_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save(tmp_path, "layer.npz", CODE)
+    for name in ("noise.npz", "noise.parquet"):
+        (tmp_path / name).write_bytes(bytes(range(200)))
     with pytest.raises(HarnessError, match=message):
         run(*arguments)
 
@@ -186,6 +192,11 @@ def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> Non
     (tmp_path / "small.py").write_text(CASE)
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(HarnessError, match="no state dict of this case's model"):
+        run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(HarnessError, match="no state dict of this case's model: EOFError"):
+        run(tmp_path / "small.py", "--weights", tmp_path / "empty.pt")
+    with pytest.raises(HarnessError, match=r"model: .*Missing key\(s\) in state_dict: \"enc.weight\""):
         run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "pickle.pt")
     with pytest.raises(HarnessError, match="no state dict of this case's model"):

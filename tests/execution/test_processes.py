@@ -11,7 +11,7 @@ from harness.execution.processes import Pool, Task, after_death, run_stacks, sha
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
 from harness.execution.study import study
 from harness.execution.worker import _answer
-from harness.execution.workers import next_answer, waiting_workers
+from harness.execution.workers import new_worker, next_answer, waiting_workers
 from harness.results import as_answer
 
 CASE = """
@@ -91,6 +91,18 @@ def test_what_the_authors_code_prints_does_not_disturb_the_answers(tmp_path):
 def test_what_the_authors_code_writes_to_the_terminal_does_not_disturb_the_answers(tmp_path):
     records = run([spec(tmp_path, "os.write(1, b'\\x80noise'); os.system('echo noise')")], 1)
     assert [record.status for record in records] == ["ok"] * 4
+
+
+def test_a_case_that_asks_is_answered_by_a_sentence_and_takes_no_other_stack(tmp_path):
+    """What would be read are the stacks to come, and then the worker would wait for ever."""
+    told = ""
+    for number, fault in enumerate(("input('which? ')", "import sys; sys.stdin.readline()", "breakpoint()", "pass")):
+        (tmp_path / str(number)).mkdir()
+        told += spec_line(spec(tmp_path / str(number), fault, (0.0,)))
+    answers = io.BytesIO(new_worker().communicate(told.encode(), timeout=300)[0])
+    found = [record for said in iter(lambda: next_answer(answers), None) if isinstance(said, list) for record in said]
+    assert [record.status for record in found] == ["failed", "failed", "failed", "ok"]
+    assert all("the case reads standard input" in record.error for record in found[:3])
 
 
 def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler():

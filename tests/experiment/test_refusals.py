@@ -1,13 +1,20 @@
 """A request that no member can carry out is refused before anything is written; any other is run and reported."""
 
+import io
 import shutil
+import sys
+from dataclasses import replace
 
 import pytest
 
+from harness.auditing import audit
+from harness.case import load_case
+from harness.data import split_of
 from harness.errors import HarnessError
 from harness.experiment import conduct
 from harness.grid import load_experiment
 from harness.grid.plan import plan
+from harness.training import train
 
 CASE = """
 import torch
@@ -57,6 +64,7 @@ WRONG = {
     + PLAIN,
     "a term of one row": "def losses(model, batch): return {'reconstruction': model(batch).mean().reshape(1)}\n"
     + PLAIN,
+    "a term of text": "def losses(model, batch): return {'reconstruction': model(batch).mean(), 'l1': '0'}\n" + PLAIN,
     "data that cannot be read": "def load(): raise OSError('disk')\n" + PLAIN,
     "an output that is not there": PLAIN.replace("'enc')", "'enc', reconstruction='out:7')"),
 }
@@ -73,10 +81,42 @@ def test_what_no_member_can_do_is_refused_in_the_words_of_its_plan_and_leaves_no
     assert not (tmp_path / "mlruns").exists()
 
 
+OF_THE_LOSS = (
+    "a loss that raises",
+    "no reconstruction",
+    "a bare tensor",
+    "a term of nothing",
+    "a term of one row",
+    "a term of text",
+)
+
+
+@pytest.mark.parametrize("name", OF_THE_LOSS)
+def test_the_audit_refuses_a_loss_in_the_words_of_the_plan(tmp_path, name):
+    file = experiment(tmp_path, WRONG[name])
+    with pytest.raises(HarnessError) as planned:
+        plan(load_experiment(file))
+    with pytest.raises(HarnessError) as audited:
+        audit(load_case(tmp_path / "x.py"), during_training=False, seeds=1)
+    assert str(audited.value) in str(planned.value)
+
+
+@pytest.mark.parametrize("nothing", ["0.0", "0", "torch.tensor(0.0)"])
+def test_a_penalty_that_is_switched_off_may_be_any_zero(tmp_path, nothing):
+    losses = f"{{'reconstruction': F.mse_loss(model(batch), batch), 'kl': {nothing}}}"
+    experiment(tmp_path, f"def losses(model, batch): return {losses}\n" + PLAIN)
+    case = load_case(tmp_path / "x.py")
+    found = audit(case, during_training=False, seeds=1)
+    assert [(each.rule, each.term) for each in found.findings] == [("no_gradient", "kl")]
+    last = list(train([replace(case, train={"epochs": 1})], [0], split_of(case)))[-1]
+    assert last.losses["kl"].tolist() == [0.0]
+    assert last.losses["total"].tolist() == last.losses["reconstruction"].tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("a term of nothing", "losses: the term 'l1' must be a scalar tensor, it is None"),
+        ("a term of nothing", "losses: the term 'l1' must be a scalar tensor or a number, it is None"),
         ("a term of one row", r"losses: the term 'reconstruction' must be a scalar, its shape is \[1\]; reduce it"),
         ("data that cannot be read", "case x: data: reading it failed with OSError: disk"),
     ],
@@ -98,6 +138,41 @@ def test_data_with_a_hole_leave_nothing_either(tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_a_case_that_asks_is_refused_where_workers_would_train_it(tmp_path, monkeypatch, empty_store):
+    typed = io.StringIO("12\n" * 99)
+    monkeypatch.setattr("sys.stdin", typed)
+    file = experiment(tmp_path, "width = int(input())\n" + PLAIN)
+    with pytest.raises(HarnessError, match=r"x.py: the case reads standard input .* --workers 0"):
+        conduct(file, workers=1, root=tmp_path)
+    assert not (tmp_path / "mlruns").exists()
+    assert sys.stdin is typed
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    outcome = conduct(file, workers=0, root=tmp_path)
+    assert [each.status for each in outcome.records] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("cut_off.pt", b"PK\x03\x04 and no more", "cannot be read as .pt"),
+        ("words.csv", b"name,size\nann,1\n", "these columns hold something else: name; leave them out"),
+        ("empty.csv", b"", "the file is empty"),
+    ],
+    ids=["cut off", "words", "empty"],
+)
+def test_a_data_file_that_cannot_be_used_leaves_nothing_either(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    file = experiment(tmp_path, PLAIN)
+    file.write_text(f"{file.read_text()}data: {name}\n")
+    with pytest.raises(HarnessError, match=f"{name}: .*{sentence}") as planned:
+        plan(load_experiment(file))
+    with pytest.raises(HarnessError) as run:
+        conduct(file, workers=0, root=tmp_path)
+    assert str(run.value) == str(planned.value)
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
     kept = tmp_path / "mlruns" / "results" / "x" / "kept.parquet"
     kept.parent.mkdir(parents=True)
@@ -105,6 +180,16 @@ def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
     with pytest.raises(HarnessError, match="encc"):
         conduct(experiment(tmp_path, WRONG["a misspelt bottleneck"]), workers=0, root=tmp_path)
     assert kept.is_file()
+
+
+def test_a_term_that_is_gone_later_is_named_in_the_record(tmp_path, empty_store):
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    gone = LATER.replace("""raise ValueError("boom")""", """return {"reconstruction": None}""").replace("> 2", "> 6")
+    outcome = conduct(experiment(tmp_path, gone + PLAIN), workers=0, root=tmp_path)
+    assert {each.error for each in outcome.records} == {
+        "x: losses: the term 'reconstruction' must be a scalar tensor or a number, it is None"
+    }
 
 
 LATER = """

@@ -1,0 +1,161 @@
+"""The way of the bottleneck's output through a forward pass: which tensors still are it, and what activations made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from harness.capture.activations import (
+    DIVISIONS,
+    JOINS,
+    NORMALISATIONS,
+    PASSED_THROUGH,
+    PIECES,
+    RESHAPES,
+    SHIFTS,
+    passes_through,
+    same_for_all,
+    takes_units,
+)
+from harness.capture.identity import ByIdentity
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What became of the bottleneck's output so far.
+
+    Args:
+        raw: the numbers that the module returned, laid out as they now are.
+        whole: whether all units are there, each once.
+        moved: whether it was normalised, shifted, scaled or taken apart, so that a unit is no longer the module's sum.
+    """
+
+    raw: Tensor
+    whole: bool = True
+    moved: bool = False
+
+
+@dataclass
+class Activation:
+    """One activation met in a forward pass: its name, where it stands, and whether it is the bottleneck's.
+
+    `part` is set where it was given a part of the bottleneck's units.
+    """
+
+    name: str
+    position: int
+    entered: Tensor
+    left: Tensor
+    is_code: bool = False
+    part: Followed | None = None
+
+
+@dataclass
+class Pass:
+    """What one forward pass of the model did: its activations in order, and the code that was found."""
+
+    activations: list[Activation] = field(default_factory=list)
+    raw: Tensor | None = None
+    preactivation: Tensor | None = None
+    code: Tensor | None = None
+    activation: str = "none"
+    normalised: bool = False
+    moved: bool = False
+    before_raw: int | None = None
+    outputs: tuple[Any, ...] = ()
+    makers: tuple[Activation | None, ...] = ()
+
+
+class Trail:
+    """What is known, within one pass, of the tensors that came of the bottleneck's output or of an activation.
+
+    Args:
+        seen: the pass; once its code is found, the bottleneck's output is followed no further.
+
+    Attributes:
+        followed: tensors that still are the bottleneck's output.
+        made: which activation made a tensor.
+    """
+
+    def __init__(self, seen: Pass) -> None:
+        self.seen = seen
+        self.followed = ByIdentity[Followed]()
+        self.made = ByIdentity[Activation]()
+
+    def last(self) -> tuple[Tensor, Followed] | None:
+        """The last tensor that was followed and has all units; None where there is none."""
+        return next(((value, followed) for value, followed in self.followed.items() if followed.whole), None)
+
+    def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Know of what a call made that it still is the bottleneck's output, or what an activation made."""
+        if func in SHIFTS:
+            if self._following():
+                self._follow_shift(func, args, result)
+            self.made.forget(result)
+        elif func in JOINS:
+            self._follow_join(func, args, kwargs, result)
+        elif func in PASSED_THROUGH or func in PIECES or func is Tensor.__getitem__:
+            source = args[0]
+            if source in self.followed and self._following():
+                self._follow_output(func, args, kwargs, result)
+            made = self.made.get(source)
+            if made is not None and passes_through(func, args) and result.numel() == source.numel():
+                self.made[result] = made
+
+    def _following(self) -> bool:
+        return len(self.followed) > 0 and self.seen.code is None
+
+    def _follow_output(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        source, so_far = args[0], self.followed.get(args[0])
+        same = passes_through(func, args)
+        if so_far is None or not (same or takes_units(func, args, kwargs)):
+            return
+        self.seen.normalised |= func in NORMALISATIONS
+        raw = _laid_out(func, so_far.raw, args, kwargs, result)
+        for each, numbers in zip(_tensors(result), _tensors(raw), strict=False):
+            if same or (each.dim() and len(each) == len(source)):
+                whole = so_far.whole and each.numel() == source.numel()
+                moved = so_far.moved or func in NORMALISATIONS or not whole or not same
+                self.followed[each] = Followed(numbers, whole, moved)
+
+    def _follow_shift(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> None:
+        """By something that is the same for all samples; a sum with what another layer made is another value."""
+        operands: list[tuple[Any, ...]] = [args[:2]] if func in DIVISIONS else [args[:2], args[1::-1]]
+        for value, by in operands if len(args) > 1 else ():
+            so_far = self.followed.get(value)
+            if so_far is not None and same_for_all(by, value) and result.shape == value.shape:
+                self.followed[result] = replace(so_far, moved=True)
+                return
+        self.followed.forget(result)  # what was changed in place
+
+    def _follow_join(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> None:
+        """Parts that each had the same activation, side by side again."""
+        made = [self.made.get(each) for each in args[0]]
+        parts = [met for met, each in zip(made, args[0], strict=True) if met and met.part and met.left is each]
+        if len(parts) < len(made) or len({met.name for met in parts}) > 1 or len(result) != len(args[0][0]):
+            return
+        entered, raw = (
+            func(values, *args[1:], **kwargs)
+            for values in ([met.entered for met in parts], [met.part.raw for met in parts if met.part])
+        )
+        part = Followed(raw, whole=False, moved=True)
+        self.made[result] = Activation(parts[0].name, parts[0].position, entered, result, part=part)
+
+
+def _tensors(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def _laid_out(func: Callable[..., Any], raw: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    """What the call does to the layout of a value, done to the numbers that the module returned."""
+    if func in PASSED_THROUGH and func not in RESHAPES:
+        return raw
+    return result if raw is args[0] else ON_ANY_STRIDES.get(func, func)(raw, *args[1:], **kwargs)
+
+
+ON_ANY_STRIDES: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
