@@ -6,6 +6,7 @@ what has been done already: with BatchNorm, a member's last bits depend on the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,17 @@ def dealt(sizes: Sequence[int], workers: int) -> list[list[int]]:
     members = sum(sizes[whole:])
     rounds = -(-members // (workers * LARGEST))
     share = _multiple(-(-members // (workers * max(1, rounds))))
-    return [[size] if place < whole else chunk_sizes(size, share) for place, size in enumerate(sizes)]
+    found = [[size] if place < whole else chunk_sizes(size, share) for place, size in enumerate(sizes)]
+    shorter = _longest([size for pieces in found for size in pieces], workers) < _longest(sizes, workers)
+    return found if shorter else [[size] for size in sizes]
+
+
+def _longest(sizes: Sequence[int], workers: int) -> int:
+    """Members of the worker that gets most, where each takes the largest stack that is left when it is free."""
+    loads = [0] * workers
+    for size in sorted(sizes, reverse=True):
+        heapreplace(loads, loads[0] + size)
+    return max(loads)
 
 
 def _multiple(members: int) -> int:
