@@ -92,6 +92,7 @@ def run_stacks(
     workers: int,
     on_steps: Callable[[int], None] = lambda steps: None,
     waiting: Sequence[Worker] = (),
+    steps: int = 0,
 ) -> Iterator[list[MemberRecord]]:
     """Train stacks, and yield the records of each as it is done.
 
@@ -100,6 +101,7 @@ def run_stacks(
         workers: processes; 0 runs everything in this process.
         on_steps: told of member-steps done, from any thread.
         waiting: workers that were started before, by `waiting_workers`.
+        steps: of a member, about: stacks with enough of them are shared out where workers would have none.
     """
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
@@ -109,14 +111,14 @@ def run_stacks(
         for spec in here:
             yield study(spec, on_steps)
     if there:
-        shares = shared_out(there, workers)
+        shares = shared_out(there, workers, steps)
         yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, waiting=list(waiting)))
 
 
-def shared_out(specs: Sequence[StackSpec], workers: int) -> list[StackSpec]:
+def shared_out(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:
     """The stacks, the largest first and the last of them cut, so that no worker is left with a large one at the end."""
     ordered = sorted(specs, key=lambda spec: -len(spec.members))
-    pieces = dealt([len(spec.members) for spec in ordered], workers)
+    pieces = dealt([len(spec.members) for spec in ordered], workers, steps)
     cut = [piece for spec, sizes in zip(ordered, pieces, strict=True) for piece in _cut(spec, sizes)]
     return sorted(cut, key=lambda spec: -len(spec.members))
 

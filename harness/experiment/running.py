@@ -130,7 +130,7 @@ def conduct(
     with (
         nullcontext() if here else no_questions(),
         _alone(folder, shard),
-        _waiting(workers and min(workers, certain_stacks(experiment, folder, fresh, shard, workers))) as waiting,
+        _waiting(min(workers, certain_stacks(experiment, folder, fresh, shard))) as waiting,
     ):
         work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
@@ -186,7 +186,7 @@ def _carry_out(
         publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
     progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, workers, progress.stepped, waiting):
+        for records in run_stacks(specs, workers, progress.stepped, waiting, steps // max(1, total)):
             reached("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from harness.experiment.inputs import fingerprints, manifest_of, stamp, training_of
 from harness.grid import Experiment, stacks
 from harness.grid.casebook import case_facts, case_file
-from harness.grid.stacking import dealt
 from harness.results import RESULTS_FORMAT, MemberRecord, Results, member_key, read_results, slug
 
 if TYPE_CHECKING:
@@ -108,15 +107,14 @@ def prepare(
     return Work(experiment, folder, keys, done, manifest, notes, logged, stamps)
 
 
-def certain_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int], workers: int) -> int:
-    """How many stacks so many workers are given whatever `prepare` finds: of a shipped case and data, with no result.
+def certain_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
+    """How many stacks are to be run whatever `prepare` finds: of a shipped case, on shipped data, without a result.
 
     A case file may be wrong, and what is there may be all there is: that is known only when the data are read.
     """
     if (not fresh and any(folder.glob("*.parquet"))) or stamp(experiment) is None:
         return 0
-    sizes = sorted((len(plan.members) for plan in stacks(experiment)[shard[0] - 1 :: shard[1]]), reverse=True)
-    return sum(map(len, dealt(sizes, workers)))
+    return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
 
 
 def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LARGEST = 64  # members: beyond it the optimiser's state leaves the processor's cache
 MULTIPLE = 8  # stacks with BatchNorm agree bit for bit at sizes that are multiples of it
+WORTH_A_START = 50_000  # member-steps: as long as a worker takes to load its libraries and to try a structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +57,21 @@ def chunk_sizes(members: int, most: int = LARGEST) -> list[int]:
     return [min(length, members - start) for start in range(0, members, length)]
 
 
-def dealt(sizes: Sequence[int], workers: int) -> list[list[int]]:
+def dealt(sizes: Sequence[int], workers: int, steps: int) -> list[list[int]]:
     """Each stack's pieces: the last rounds are cut so that every worker has its share, instead of one a whole stack.
 
     Args:
         sizes: members of the stacks that are left, the largest first.
         workers: how many take stacks, one at a time.
+        steps: of a member; a piece with few of them is trained sooner than another worker has started.
 
-    >>> dealt([48], 2), dealt([64, 64, 64], 2), dealt([64, 64, 8], 2)
-    ([[24, 24]], [[32, 32], [32, 32], [32, 32]], [[64], [64], [8]])
+    >>> dealt([48], 2, 10_000), dealt([64, 64, 64], 2, 10_000), dealt([48], 2, 100)
+    ([[24, 24]], [[32, 32], [32, 32], [32, 32]], [[48]])
     """
     whole = workers * max(0, len(sizes) // workers - 1)
     members = sum(sizes[whole:])
     rounds = -(-members // (workers * LARGEST))
-    share = _multiple(-(-members // (workers * max(1, rounds))))
+    share = min(LARGEST, _multiple(max(-(-members // (workers * max(1, rounds))), WORTH_A_START // max(1, steps))))
     found = [[size] if place < whole else chunk_sizes(size, share) for place, size in enumerate(sizes)]
     shorter = _longest([size for pieces in found for size in pieces], workers) < _longest(sizes, workers)
     return found if shorter else [[size] for size in sizes]

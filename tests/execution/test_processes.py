@@ -40,8 +40,8 @@ def spec(tmp_path: Path, fault: str, poisons=(0.0, 0.0, 0.0, 0.0)) -> StackSpec:
     return StackSpec(str(path), None, members)
 
 
-def run(specs, workers):
-    found = {record.key: record for records in run_stacks(specs, workers) for record in records}
+def run(specs, workers, steps=0):
+    found = {record.key: record for records in run_stacks(specs, workers, steps=steps) for record in records}
     return [found[key] for key in sorted(found)]
 
 
@@ -55,8 +55,9 @@ def test_a_stack_is_shared_by_the_workers_and_its_members_do_not_know(tmp_path):
     one = spec(tmp_path, "pass", poisons=[0.0] * 12)
     path = Path(str(one.case))
     path.write_text(path.read_text().replace("nn.Linear(4, 2),", "nn.Linear(4, 2), nn.BatchNorm1d(2),"))
-    assert [len(each.members) for each in shared_out([one], 2)] == [8, 4]
-    for here, there in zip(run([one], 0), run([one], 2), strict=True):
+    long = 10_000
+    assert [len(each.members) for each in shared_out([one], 2, long)] == [8, 4]
+    for here, there in zip(run([one], 0), run([one], 2, long), strict=True):
         assert here.status == there.status == "ok"
         assert (repr(here.history), here.losses, here.diagnosis) == (repr(there.history), there.losses, there.diagnosis)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.grid import Experiment, stacks
-from harness.grid.stacking import LARGEST, MULTIPLE, chunk_sizes, dealt
+from harness.grid.stacking import LARGEST, MULTIPLE, WORTH_A_START, chunk_sizes, dealt
 
 
 def experiment(seeds=10, **factors):
@@ -77,10 +77,10 @@ def slowest(sizes, workers):
     return max(loads)
 
 
-@given(st.lists(st.integers(1, LARGEST), max_size=40), st.integers(1, 20))
-def test_no_worker_waits_for_a_stack_that_could_have_been_shared(sizes, workers):
+@given(st.lists(st.integers(1, LARGEST), max_size=40), st.integers(1, 20), st.sampled_from([0, 1260, 100_000]))
+def test_what_is_shared_is_done_sooner(sizes, workers, steps):
     sizes = sorted(sizes, reverse=True)
-    found = dealt(sizes, workers)
+    found = dealt(sizes, workers, steps)
     pieces = [size for parts in found for size in parts]
     assert [sum(parts) for parts in found] == sizes
     assert all(size <= LARGEST for size in pieces)
@@ -89,7 +89,14 @@ def test_no_worker_waits_for_a_stack_that_could_have_been_shared(sizes, workers)
 
 
 def test_one_stack_is_shared_by_two_workers_and_full_rounds_are_left_whole():
-    assert slowest([size for parts in dealt([64], 2) for size in parts], 2) == 32
-    assert dealt([64] * 16, 2) == [[64]] * 16
-    assert slowest([size for parts in dealt([64] * 17, 2) for size in parts], 2) == 64 * 17 / 2
-    assert dealt([8] * 16, 2) == [[8]] * 16
+    long = 10_000
+    assert slowest([size for parts in dealt([64], 2, long) for size in parts], 2) == 32
+    assert dealt([64] * 16, 2, long) == [[64]] * 16
+    assert slowest([size for parts in dealt([64] * 17, 2, long) for size in parts], 2) == 64 * 17 / 2
+    assert dealt([8] * 16, 2, long) == [[8]] * 16
+
+
+def test_what_is_trained_sooner_than_a_worker_has_started_is_not_shared():
+    assert dealt([64], 16, WORTH_A_START // 64) == [[64]]
+    assert dealt([64], 16, WORTH_A_START // 16) == [[16] * 4]
+    assert dealt([64], 16, WORTH_A_START) == [[8] * 8]
