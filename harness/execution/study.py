@@ -77,7 +77,7 @@ def _carried_out(batch: "_Batch", spec: StackSpec, known: Known, progress: Calla
             progress(-sum(told))
             return [record for part in parts for record in _carried_out(part, spec, known, progress)]
         return [_failed(each, error) for each in batch.members]
-    return [replace(record, alone=batch.stacking.reason or None) for record in found]
+    return [replace(record, alone=batch.alone) for record in found]
 
 
 def _parts(batch: "_Batch", spec: StackSpec, known: Known, error: Exception) -> list["_Batch"]:
@@ -94,11 +94,9 @@ def _parts(batch: "_Batch", spec: StackSpec, known: Known, error: Exception) -> 
             replace(batch, members=batch.members[part], cases=batch.cases[part])
             for part in (slice(middle), slice(middle, None))
         ]
-    stacking, split = Stackability(None, frozenset(), not_batched(error)), _split(spec, known)
-    return [
-        replace(batch, members=[each], cases=[treated(spec, each.levels, split)], stacking=stacking)
-        for each in batch.members
-    ]
+    why, split = not_batched(error), _split(spec, known)
+    alone = replace(batch, stacking=Stackability(None, frozenset(), why), alone=why)
+    return [replace(alone, members=[each], cases=[treated(spec, each.levels, split)]) for each in batch.members]
 
 
 def _is_of_memory(error: Exception) -> bool:
@@ -111,13 +109,14 @@ def _split(spec: StackSpec, known: Known) -> Split:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Members that are one program."""
+    """Members that are one program; `alone` says why they train as plain loops where they stacked when tried."""
 
     members: list[StackMember]
     cases: list[Case]
     split: Split
     stacking: Stackability
     first_seed: int
+    alone: str | None = None
 
 
 def _programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) -> list[_Batch]:

@@ -232,10 +232,10 @@ def cores() -> int:
 
 
 def _trained_alone(records: Iterable[MemberRecord]) -> list[str]:
-    """How many members were no part of a stack, and why.
+    """How many members trained alone where the plan says otherwise, and why.
 
-    >>> _trained_alone([MemberRecord("k0", "v", {}, 0, alone="its parameters have hooks"), MemberRecord("k1", "v", {}, 1)])
-    ['1 members trained one by one: its parameters have hooks']
+    >>> _trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
+    ['1 members trained one by one: it cannot be batched']
     """
     reasons = _counts(record.alone for record in records if record.alone)
     return [f"{members} members trained one by one: {reason}" for reason, members in reasons.items()]

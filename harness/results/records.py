@@ -33,7 +33,7 @@ class MemberRecord:
         examples: a few held-out rows ("inputs", "reconstruction", "shape"), for the first seed of a variant.
         seconds: training time of its stack, divided by its members.
         logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
-        alone: why it trained alone, in the words of the plan; None where it was part of a stack.
+        alone: why it trained alone where it could be batched when that was tried; None where it trained as planned.
     """
 
     key: str
