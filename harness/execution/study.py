@@ -18,6 +18,7 @@ from harness.execution.spec import StackMember, StackSpec
 from harness.results.packed import Document, Series
 from harness.results.records import Level, MemberRecord
 from harness.training import Snapshot, Stackability, stackability, train
+from harness.training.stackable import is_of_batching, not_batched
 
 LARGEST_ABLATION = 32  # units: each costs a forward pass
 LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies down to .0036 can be told from never
@@ -53,30 +54,75 @@ def study(
         a failed record with the reason, never an exception.
     """
     records: dict[str, MemberRecord] = {}
-    for batch in _programs(spec, records, known or Known()):
-        try:
-            found = _trained(batch, progress or (lambda steps: None))
-        except Exception as error:  # the author's code may raise anything, and the other programs go on
-            found = [_failed(each, error) for each in batch.members]
+    known = known or Known()
+    for batch in _programs(spec, records, known):
+        found = _carried_out(batch, spec, known, progress or (lambda steps: None))
         records |= {record.key: record for record in found}
     return [records[member.key] for member in spec.members]
 
 
+def _carried_out(batch: "_Batch", spec: StackSpec, known: Known, progress: Callable[[int], None]) -> list[MemberRecord]:
+    """The records of a program, and of its parts where it fails as a whole."""
+    told: list[int] = []
+
+    def tell(steps: int) -> None:
+        told.append(steps)
+        progress(steps)
+
+    try:
+        found = _trained(batch, tell)
+    except Exception as error:  # the author's code may raise anything, and the other programs go on
+        parts = _parts(batch, spec, known, error)
+        if parts:
+            progress(-sum(told))
+            return [record for part in parts for record in _carried_out(part, spec, known, progress)]
+        return [_failed(each, error) for each in batch.members]
+    return [replace(record, alone=batch.alone) for record in found]
+
+
+def _parts(batch: "_Batch", spec: StackSpec, known: Known, error: Exception) -> list["_Batch"]:
+    """What a stack that failed is tried as: halves, a member of its own alone; nothing where that would fail as well.
+
+    In halves a member has the same numbers, so that they never depend on the one that fails (a diverged one whose loss
+    raises, as `binary_cross_entropy` does). What `vmap` refuses it refuses for all.
+    """
+    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_memory(error):
+        return []
+    if len(batch.members) > 1 and not is_of_batching(error):
+        middle = len(batch.members) // 2
+        return [
+            replace(batch, members=batch.members[part], cases=batch.cases[part])
+            for part in (slice(middle), slice(middle, None))
+        ]
+    why, split = not_batched(error), _split(spec, known)
+    alone = replace(batch, stacking=Stackability(None, frozenset(), why), alone=why)
+    return [replace(alone, members=[each], cases=[treated(spec, each.levels, split)]) for each in batch.members]
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _split(spec: StackSpec, known: Known) -> Split:
+    return known.once(lambda: split_of(_case(spec), spec.data), spec)
+
+
 @dataclass(frozen=True)
 class _Batch:
-    """Members that are one program."""
+    """Members that are one program; `alone` says why they train as plain loops where they stacked when tried."""
 
     members: list[StackMember]
     cases: list[Case]
     split: Split
     stacking: Stackability
     first_seed: int
+    alone: str | None = None
 
 
 def _programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) -> list[_Batch]:
     """The members by program; those whose remedies find no place are put into `records` as failed."""
     groups: dict[str, list[tuple[StackMember, Case]]] = {}
-    split: Split = known.once(lambda: split_of(_case(spec), spec.data), spec)
+    split = _split(spec, known)
     cases: dict[str, Case] = {}
     for member in spec.members:
         levels = json.dumps(dict(member.levels), sort_keys=True)

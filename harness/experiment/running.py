@@ -203,9 +203,8 @@ def _carry_out(
         publisher.interrupted()
         raise
     seconds = time.perf_counter() - started
-    return Outcome(
-        work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), (*work.notes, *notes)
-    )
+    told = (*work.notes, *notes, *_trained_alone(work.records()))
+    return Outcome(work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), told)
 
 
 def _all_there(work: Work) -> bool:
@@ -230,6 +229,16 @@ def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _trained_alone(records: Iterable[MemberRecord]) -> list[str]:
+    """How many members trained alone where the plan says otherwise, and why.
+
+    >>> _trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
+    ['1 members trained one by one: it cannot be batched']
+    """
+    reasons = _counts(record.alone for record in records if record.alone)
+    return [f"{members} members trained one by one: {reason}" for reason, members in reasons.items()]
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

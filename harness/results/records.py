@@ -33,6 +33,7 @@ class MemberRecord:
         examples: a few held-out rows ("inputs", "reconstruction", "shape"), for the first seed of a variant.
         seconds: training time of its stack, divided by its members.
         logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
+        alone: why it trained alone where it could be batched when that was tried; None where it trained as planned.
     """
 
     key: str
@@ -56,6 +57,7 @@ class MemberRecord:
     examples: Document = field(default_factory=Document)
     seconds: float = 0.0
     logged_at: int = 0
+    alone: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("history", "unit_history"):

@@ -21,6 +21,7 @@ PLAIN_FIELDS = (
     *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
     *("seconds", "logged_at"),
 )
+RARE_FIELDS = ("alone",)  # a column only where a member has it, so that an earlier version reads the others
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 def as_parquet(records: Sequence[MemberRecord]) -> bytes:
     """Records as one parquet file."""
     columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
+    for name in RARE_FIELDS:
+        if any(getattr(record, name) is not None for record in records):
+            columns[name] = [getattr(record, name) for record in records]
     for name in JSON_FIELDS:
         columns[name] = [json.dumps(getattr(record, name)) for record in records]
     for name in PACKED_FIELDS:

@@ -32,6 +32,7 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
         "flags": " ".join(record.flags),
         **({"not_finite": " ".join(infinite)} if infinite else {}),
         **({"error": record.error} if record.error else {}),
+        **({"alone": record.alone} if record.alone else {}),
         **({"diverged_step": str(record.diverged_step)} if record.diverged_step is not None else {}),
     }
 

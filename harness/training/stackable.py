@@ -141,10 +141,25 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], steppe
             stack = Stacked([case, case], [0, 1], rule, rows, fixed)
             found = _asked_everything(stack, batch, stepped)
         except Exception as error:
-            return f"it cannot be batched: {type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+            return not_batched(error)
     if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
         return ""
     return "batched, its loss differs from the loss of one model"
+
+
+def not_batched(error: Exception) -> str:
+    """Why a member trains alone whose stack raised this.
+
+    >>> not_batched(ValueError("no rows\\nat all")), not_batched(KeyError())
+    ('it cannot be batched: ValueError: no rows', 'it cannot be batched: KeyError')
+    """
+    said = str(error).strip().splitlines()[:1]
+    return ": ".join(["it cannot be batched", type(error).__name__, *(line[:160] for line in said)])
+
+
+def is_of_batching(error: Exception) -> bool:
+    """Whether it is `vmap` itself that refused, whatever the members' numbers are."""
+    return any(word in str(error) for word in ("vmap", "Batching rule", "functorch"))
 
 
 def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:

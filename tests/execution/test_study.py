@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from harness.case import Case
 from harness.data.rows import Rows
+from harness.errors import HarnessError
 from harness.execution.spec import StackMember, StackSpec
 from harness.execution.study import Known, study
 
@@ -176,3 +178,97 @@ def test_the_rows_are_read_once_for_all_stacks_of_an_experiment():
 def test_levels_with_training_numbers_split_into_programs_of_their_own():
     records = study(StackSpec(CASE, None, members({"epochs": 1}, {"epochs": 2}, {"batch_size": 32})))
     assert [record.history["step"][-1] for record in records] == [6.0, 12.0, 12.0]
+
+
+def only_on_many_rows(model, batch, weight):
+    """A trial on a few rows does not meet what `vmap` refuses."""
+    made = model(batch)
+    if len(batch) > 8 and float(made.sum()) != float(made.sum()):
+        raise ValueError("not a number")
+    return {"reconstruction": ((made - batch) ** 2).mean() * weight}
+
+
+def always_asking(model, batch, weight):
+    made = model(batch)
+    float(made.sum())
+    return {"reconstruction": ((made - batch) ** 2).mean() * weight}
+
+
+def test_a_stack_that_fails_after_its_trial_is_trained_member_by_member_and_says_so():
+    told = []
+    levels = members({}, {"weight": 2.0}, {})
+    found = study(StackSpec(replace(CASE, losses=only_on_many_rows), None, levels), told.append)
+    expected = study(StackSpec(replace(CASE, losses=always_asking), None, levels))
+    for here, there in zip(found, expected, strict=True):
+        assert here.status == "ok"
+        assert "it cannot be batched: RuntimeError: vmap: " in here.alone
+        assert there.alone is None  # as its plan says
+        assert repr(here.history) == repr(there.history)
+        assert here.losses == there.losses
+    assert sum(told) == 3 * found[0].history["step"][-1]
+
+
+def between_nought_and_one(model, batch, weight):
+    made = torch.sigmoid(model(batch))
+    return {"reconstruction": F.binary_cross_entropy(made, torch.sigmoid(batch)) * weight}
+
+
+SUDDEN = replace(CASE, losses=between_nought_and_one, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+
+
+@pytest.mark.parametrize("place", [0, 3, 4])
+def test_a_member_whose_loss_raises_once_it_diverged_leaves_the_others_bit_for_bit_as_without_it(place):
+    kept = [{"weight": float(value)} for value in (1, 2, 3, 4)]
+    lost = [*kept[:place], {"weight": 1e38}, *kept[place:]]
+    seeds = [0, 1, 2, 3]
+    seeds.insert(place, 9)
+    alone = study(StackSpec(SUDDEN, None, tuple(StackMember(f"k{i}", "v", each, i) for i, each in enumerate(kept))))
+    found = study(
+        StackSpec(SUDDEN, None, tuple(StackMember(f"k{i}", "v", each, i) for i, each in zip(seeds, lost, strict=True)))
+    )
+    guilty = found.pop(place)
+    assert (guilty.status, guilty.alone) == ("failed", None)
+    assert "between 0 and 1" in guilty.error
+    for here, there in zip(found, alone, strict=True):
+        assert here.status == there.status == "ok"
+        assert here.alone is None
+        assert repr(here.history) == repr(there.history)
+        assert here.losses == there.losses
+
+
+class Counted(Dead):
+    """Knows how often it was built."""
+
+    built = 0
+
+    def __init__(self):
+        super().__init__()
+        Counted.built += 1
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), HarnessError("mine")]
+)
+def test_what_would_fail_again_is_not_tried_again(error):
+    def failing(model, batch, weight):
+        if len(batch) > 8:
+            raise error
+        return losses(model, batch, weight)
+
+    trained = []
+    for case in (CASE, replace(CASE, losses=failing)):
+        Counted.built = 0
+        found = study(StackSpec(replace(case, model=Counted), None, members({}, {}, {})))
+        trained.append(Counted.built)
+    assert [record.status for record in found] == ["failed"] * 3
+    assert trained[1] == trained[0]
+
+
+def test_an_interruption_is_no_failure():
+    def interrupted(model, batch, weight):
+        if len(batch) > 8:
+            raise KeyboardInterrupt
+        return losses(model, batch, weight)
+
+    with pytest.raises(KeyboardInterrupt):
+        study(StackSpec(replace(CASE, losses=interrupted), None, members({}, {})))

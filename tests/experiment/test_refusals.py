@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sqlite3
 import sys
 from dataclasses import replace
 
@@ -180,6 +181,24 @@ def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
     with pytest.raises(HarnessError, match="encc"):
         conduct(experiment(tmp_path, WRONG["a misspelt bottleneck"]), workers=0, root=tmp_path)
     assert kept.is_file()
+
+
+def test_a_loss_that_cannot_be_batched_after_all_is_a_note_of_its_run(tmp_path, empty_store):
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    asks = "def losses(model, batch):\n    made = model(batch)\n    len(batch) > 8 and print(float(made.sum()))\n"
+    asks += "    return {'reconstruction': F.mse_loss(made, batch)}\n"
+    outcome = conduct(experiment(tmp_path, asks + PLAIN), workers=0, root=tmp_path)
+    assert [each.status for each in outcome.records] == ["ok", "ok"]
+    (note,) = outcome.notes
+    assert note.startswith("2 members trained one by one: it cannot be batched: RuntimeError: vmap: ")
+    (tag,) = {row[0] for row in tags(tmp_path, "alone")}
+    assert note.endswith(tag)
+
+
+def tags(root, name):
+    with sqlite3.connect(root / "mlruns" / "mlflow.db") as store:
+        return store.execute("SELECT value FROM tags WHERE key = ?", [name]).fetchall()
 
 
 def test_a_term_that_is_gone_later_is_named_in_the_record(tmp_path, empty_store):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,6 +105,13 @@ def test_what_is_written_now_is_what_an_earlier_version_reads(tmp_path):
     assert {name: table.schema.field(name).type for name in table.column_names} == {
         name: TYPES.get(name, pa.string()) for name in {**PLAIN, **JSON, **SERIES}
     }
+
+
+def test_why_a_member_trained_alone_is_a_column_where_one_did(tmp_path):
+    first, second = records()
+    write_stack(tmp_path, [replace(first, alone="its optimiser is none that a stack can take over"), second])
+    found = {record.key: record.alone for record in read_records(tmp_path)[0]}
+    assert found == {"k0": "its optimiser is none that a stack can take over", "k1": None}
 
 
 def test_a_byte_that_changed_anywhere_is_noticed(tmp_path):
