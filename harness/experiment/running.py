@@ -235,10 +235,10 @@ def _trained_alone(records: Iterable[MemberRecord]) -> list[str]:
     """How many members trained alone where the plan says otherwise, and why.
 
     >>> _trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
-    ['1 members trained one by one: it cannot be batched']
+    ['1 member trained one by one: it cannot be batched']
     """
     reasons = _counts(record.alone for record in records if record.alone)
-    return [f"{members} members trained one by one: {reason}" for reason, members in reasons.items()]
+    return [f"{members} member{'s' * (members > 1)} trained one by one: {reason}" for reason, members in reasons.items()]
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
