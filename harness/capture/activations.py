@@ -155,9 +155,12 @@ DIVISIONS: set[Callable[..., Any]] = {
     *(torch.div, Tensor.div, Tensor.div_, torch.true_divide, Tensor.true_divide, Tensor.true_divide_),
 }
 
+PRODUCTS: set[Callable[..., Any]] = {torch.mul, Tensor.mul, torch.multiply, Tensor.multiply}
+
 SHIFTS: set[Callable[..., Any]] = {
     *DIVISIONS,
-    *(torch.add, Tensor.add, Tensor.add_, torch.mul, Tensor.mul, Tensor.mul_, torch.multiply, Tensor.multiply),
+    *PRODUCTS,
+    *(torch.add, Tensor.add, Tensor.add_, Tensor.mul_),
     *(torch.sub, Tensor.sub, Tensor.sub_, torch.subtract, Tensor.subtract, torch.rsub, Tensor.__rsub__),
 }
 

@@ -98,6 +98,9 @@ class CodeTap(TorchFunctionMode):
         written = self._rectifiers.read(func, args, kwargs) if name is None else None
         if written is not None:
             name, (func, args, kwargs) = "relu", written
+        gate = self._trail.gate(func, args) if name is None else None
+        if gate is not None:
+            name, args = "silu", (gate[0], self._undone(gate[1]))
         if name is not None and args and isinstance(args[0], Tensor):
             return self._activate(name, func, args, kwargs)
         if func in PARAMETRIC:
@@ -116,20 +119,31 @@ class CodeTap(TorchFunctionMode):
         changes = in_place(func, args, kwargs)
         entered = args[0].clone() if changes else args[0]
         entered = edit.before(entered) if edit.before else entered
-        if edit.activation is not None:
-            left = ACTIVATIONS[edit.activation](entered)
-        else:
-            left = func(entered, *args[1:], **{**kwargs, **({"inplace": False} if "inplace" in kwargs else {})})
+        unchanged = {**kwargs, **({"inplace": False} if "inplace" in kwargs else {})}
+        own = ACTIVATIONS[edit.activation] if edit.activation else lambda values: func(values, *args[1:], **unchanged)
+        left = own(entered)
         left = edit.after(left) if edit.after else left
         if is_code:
             left = self._found(entered, left, edit.activation or name, followed)
         if changes:
             left = args[0].copy_(left)
             self._trail.followed.forget(left)
-        met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, followed)
+        met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, followed, own)
         seen.activations.append(met)
         self._trail.made[left] = met
         return left
+
+    def _undone(self, chain: list[Activation]) -> Tensor:
+        """The factor of a gate: if what leads to it was taken for the code, that is undone, as the product is."""
+        if not any(met.is_code for met in chain):
+            return chain[0].left
+        seen, factor = self._pass(), chain[-1].entered
+        seen.code, seen.preactivation, seen.activation = None, None, "none"
+        for met in reversed(chain):
+            met.is_code = False
+            assert met.again is not None
+            factor = met.again(factor)
+        return factor
 
     def _found(self, entered: Tensor, code: Tensor, activation: str, followed: Followed | None = None) -> Tensor:
         seen = self._pass()

@@ -12,6 +12,7 @@ from harness.capture.activations import (
     NORMALISATIONS,
     PASSED_THROUGH,
     PIECES,
+    PRODUCTS,
     RESHAPES,
     SHIFTS,
     passes_through,
@@ -40,7 +41,7 @@ class Followed:
 class Activation:
     """One activation met in a forward pass: its name, where it stands, and whether it is the bottleneck's.
 
-    `part` is set where it was given a part of the bottleneck's units.
+    `part` is set where it was given a part of the bottleneck's units; `again` makes of what entered what left.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Activation:
     left: Tensor
     is_code: bool = False
     part: Followed | None = None
+    again: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -102,6 +104,26 @@ class Trail:
             made = self.made.get(source)
             if made is not None and passes_through(func, args) and result.numel() == source.numel():
                 self.made[result] = made
+
+    def gate(self, func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Tensor, list[Activation]] | None:
+        """A value that a call multiplies by an activation of its own, and the activations that lead there, last first."""
+        if func not in PRODUCTS or len(args) != 2:
+            return None
+        for value, factor in (args, args[::-1]):
+            chain = self._chain(factor)
+            if chain and chain[0].name in GATES and self._are_one(chain[-1].entered, value):
+                return value, chain
+        return None
+
+    def _chain(self, value: Any) -> list[Activation]:
+        """The activation that made a value, and the one that made what entered it, and so on."""
+        met = self.made.get(value)
+        return [met, *self._chain(met.entered)] if met is not None and met.left is value else []
+
+    def _are_one(self, entered: Tensor, value: Any) -> bool:
+        """Whether these are the same numbers, or both of the bottleneck's whole output, scaled perhaps."""
+        one, other = self.followed.get(entered), self.followed.get(value)
+        return entered is value or (one is not None and other is not None and one.raw is other.raw)
 
     def _following(self) -> bool:
         return len(self.followed) > 0 and self.seen.code is None
@@ -158,4 +180,5 @@ def _laid_out(func: Callable[..., Any], raw: Tensor, args: tuple[Any, ...], kwar
     return result if raw is args[0] else ON_ANY_STRIDES.get(func, func)(raw, *args[1:], **kwargs)
 
 
+GATES = ("sigmoid", "tanh")  # between 0 and 1, or -1 and 1: what is multiplied by one is let through in part
 ON_ANY_STRIDES: dict[Any, Any] = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}

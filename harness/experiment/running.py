@@ -238,7 +238,9 @@ def _trained_alone(records: Iterable[MemberRecord]) -> list[str]:
     ['1 member trained one by one: it cannot be batched']
     """
     reasons = _counts(record.alone for record in records if record.alone)
-    return [f"{members} member{'s' * (members > 1)} trained one by one: {reason}" for reason, members in reasons.items()]
+    return [
+        f"{members} member{'s' * (members > 1)} trained one by one: {reason}" for reason, members in reasons.items()
+    ]
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from harness.capture import CodeTap, Edit, evaluating, observe
 from harness.data import split_of
 from harness.errors import HarnessError
 from harness.training.alone import Alone
+from harness.training.program import at_its_mean
 
 
 class Model(nn.Module):
@@ -68,6 +69,17 @@ WAYS = {
     "maximum of zero": (lambda x: torch.max(torch.zeros(3).to(x), x), "relu"),
     "where": (lambda x: torch.where(x > 0, x, 0.0), "relu"),
     "where of it": (lambda x: x.where(x >= 0, torch.tensor(0.0)), "relu"),
+    "where not": (lambda x: torch.where(x <= 0, torch.zeros_like(x), x), "relu"),
+    "where to a product": (lambda x: torch.where(x > 0, x, 0 * x), "relu"),
+    "times where": (lambda x: x * (x > 0), "relu"),
+    "times where as floats": (lambda x: (x > 0).to(x.dtype).mul(x), "relu"),
+    "times where above": (lambda x: x * (x > 0.3).float(), "relu"),
+    "times where above what is learned": (lambda x: x * (x > torch.tensor([0.1, 0.2, 0.3])).type_as(x), "relu"),
+    "filled where below": (lambda x: x.masked_fill(x < 0, 0.0), "relu"),
+    "times its sigmoid": (lambda x: x * torch.sigmoid(x), "silu"),
+    "its sigmoid times it, scaled": (lambda x: torch.sigmoid(1.702 * x).mul(x), "silu"),
+    "Mish by hand": (lambda x: x * torch.tanh(F.softplus(x)), "silu"),
+    "normalised, times its sigmoid": (lambda x: (lambda n: n * n.sigmoid())((x - x.mean(0)) / 2), "silu"),
     "ReLU6": (nn.ReLU6(), "relu"),
     "hardtanh": (nn.Hardtanh(), "tanh"),
     "another clamp": (lambda x: x.clamp(min=-1), "none"),
@@ -119,6 +131,11 @@ OTHERS = {
     "the larger of it and what was zero": filled,
     "the largest row": lambda x: x - torch.max(x, 0)[0],
     "where another is positive": lambda x: torch.where(-x > 0, x, 0.0),
+    "times where another is": lambda x: x * (x.flip(1) > 0),
+    "times where it is not": lambda x: x * (x < 0),
+    "times where above a number below zero": lambda x: x * (x > -0.1),
+    "filled where above": lambda x: x.masked_fill(x > 0, 0.0),
+    "filled where below with another": lambda x: x.masked_fill(x < 0, 1.0),
     "a gate of one half": lambda x: x[:, :1] * torch.sigmoid(x[:, 1:2]) * torch.ones(3),
 }
 
@@ -196,7 +213,13 @@ def test_a_dead_layer_is_found_dead_through_a_slice():
     assert judged[0].verdict == "full_collapse"
 
 
-@pytest.mark.parametrize("way", ["F.relu", "where", "where of it", "maximum", "maximum of zero", "clamp at a tensor"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("F.relu", "where", "where of it", "where not", "maximum", "maximum of zero", "clamp at a tensor"),
+        *("times where", "times where as floats", "filled where below"),
+    ],
+)
 def test_what_enters_and_what_takes_the_place_of_an_activation_can_be_changed(way):
     model, rows = Model(WAYS[way][0]), torch.randn(9, 6)
     raw = model.code(F.relu(model.encoder(rows)))
@@ -211,6 +234,28 @@ def test_a_code_can_be_replaced_behind_whatever_it_went_through(way):
     with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
         made = model(rows)[1]
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
+
+
+@pytest.mark.parametrize(("way", "whole"), [("times its sigmoid", F.silu), ("Mish by hand", F.mish)])
+def test_a_gate_is_replaced_as_a_whole_and_not_its_factor(way, whole):
+    model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
+    code = whole(model.code(F.relu(model.encoder(rows))))
+    with CodeTap(model, "code", replace=lambda each: at_its_mean(each, 1)) as tap:
+        made = model(rows)[1]
+    torch.testing.assert_close(made, model.decoder(at_its_mean(code, 1)))
+    assert [each.is_code for each in tap.passes[0].activations] == [False] * (len(tap.passes[0].activations) - 1) + [
+        True
+    ]
+
+
+def test_what_takes_the_place_of_a_gate_takes_that_of_the_product():
+    model, rows = Model(WAYS["times its sigmoid"][0]), torch.randn(9, 6)
+    raw = model.code(F.relu(model.encoder(rows)))
+    torch.testing.assert_close(observe(model, rows, "code", edits={2: Edit(activation="relu")}).code, F.relu(raw))
+    ends = nn.Sequential(model.code, Own())
+    torch.testing.assert_close(
+        observe(nn.Sequential(model.encoder, ends), rows, "1").preactivation, model.code(model.encoder(rows))
+    )
 
 
 def test_the_raw_output_is_laid_out_as_the_code_and_not_normalised():
@@ -249,6 +294,13 @@ def test_the_code_can_be_replaced_for_the_rest_of_the_model():
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
     assert bool((tap.passes[0].code == 2).all())
     torch.testing.assert_close(code, torch.full((9, 3), 2.0))
+
+
+class Own(nn.Module):
+    """A SiLU of one's own."""
+
+    def forward(self, values):
+        return values * values.sigmoid()
 
 
 class Gated(nn.Module):
@@ -316,7 +368,9 @@ def test_watching_changes_nothing():
     assert not model.code._forward_hooks
 
 
-@pytest.mark.parametrize("way", ["F.relu", "an axis more", "in parts", "shifted", "where", "maximum of zero"])
+@pytest.mark.parametrize(
+    "way", ["F.relu", "an axis more", "in parts", "shifted", "where", "maximum of zero", "times where"]
+)
 def test_it_sees_the_same_under_vmap(way):
     model, rows = Model(WAYS[way][0]), torch.randn(4, 9, 6)
     codes = torch.func.vmap(lambda each: observe(model, each, "code").code)(rows)
