@@ -149,6 +149,10 @@ PIECES: dict[Callable[..., Any], int] = {
     **dict.fromkeys((torch.narrow, Tensor.narrow, torch.select, Tensor.select, torch.unbind, Tensor.unbind), 1),
 }
 
+# a choice of each sample's own units, and what puts such a choice back in its place
+CHOICES: set[Callable[..., Any]] = {torch.topk, Tensor.topk, torch.gather, Tensor.gather}
+SCATTERS: set[Callable[..., Any]] = {torch.scatter, Tensor.scatter, Tensor.scatter_}
+
 JOINS: set[Callable[..., Any]] = {torch.cat, torch.concat, torch.concatenate}
 
 DIVISIONS: set[Callable[..., Any]] = {

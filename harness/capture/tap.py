@@ -1,14 +1,14 @@
 """The watch over a forward pass: it finds the bottleneck's activation in use, and edits activations on the way."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from harness.capture.activations import ACTIVATIONS, PARAMETRIC, activation_name, in_place
+from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name, in_place
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor
 from harness.capture.rectifying import Rectifiers
 from harness.capture.trail import Activation, Followed, Pass, Trail
@@ -105,11 +105,22 @@ class CodeTap(TorchFunctionMode):
             return self._activate(name, func, args, kwargs)
         if func in PARAMETRIC:
             return func(*self._settle(args), **kwargs)
+        among_zeros = func in SCATTERS and self._rectifiers.is_zero(args[0])
         result = func(*args, **kwargs)
         self._rectifiers.note(func, args, kwargs, result)
+        if among_zeros:
+            return self._put_back(args, kwargs, result)
         if args:
             self._trail.follow(func, args, kwargs, result)
         return result
+
+    def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Tensor:
+        """Chosen units among zeros: the code, if they were chosen from the bottleneck's output and had an activation."""
+        made, origin = self._trail.put_back(args, kwargs, result) or (None, None)
+        if made is None or origin is None:
+            return result
+        self._pass().activations[made.position].is_code = True
+        return self._found(made.entered, result, made.name, replace(origin, moved=True))
 
     def _activate(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         seen = self._pass()

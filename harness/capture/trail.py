@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.capture.activations import (
+    CHOICES,
     DIVISIONS,
     JOINS,
     NORMALISATIONS,
@@ -84,6 +85,7 @@ class Trail:
         self.seen = seen
         self.followed = ByIdentity[Followed]()
         self.made = ByIdentity[Activation]()
+        self._chosen = ByIdentity[Tensor]()  # what the units of each sample were chosen from
 
     def last(self) -> tuple[Tensor, Followed] | None:
         """The last tensor that was followed and has all units; None where there is none."""
@@ -97,6 +99,8 @@ class Trail:
             self.made.forget(result)
         elif func in JOINS:
             self._follow_join(func, args, kwargs, result)
+        elif func in CHOICES:
+            self._follow_choice(func, args, kwargs, result)
         elif func in PASSED_THROUGH or func in PIECES or func is Tensor.__getitem__:
             source = args[0]
             if source in self.followed and self._following():
@@ -104,6 +108,26 @@ class Trail:
             made = self.made.get(source)
             if made is not None and passes_through(func, args) and result.numel() == source.numel():
                 self.made[result] = made
+
+    def put_back(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> tuple[Activation, Followed | None] | None:
+        """Units that were chosen for each sample, back in their places among zeros, where that is an activation's output.
+
+        With the bottleneck's output that they were chosen from, if it was that. Without an activation between, the
+        result still is the bottleneck's output, but for the units that were not chosen.
+        """
+        source = args[3] if len(args) > 3 else kwargs.get("src")
+        met = self.made.get(source)
+        origin = self.followed.get(self._chosen.get(source if met is None else met.entered))
+        if met is None:
+            if origin is not None and origin.whole and self._following():
+                self.followed[result] = replace(origin, moved=True)
+            return None
+        dim, index = (*args[1:3], *(kwargs[name] for name in ("dim", "index") if name in kwargs))[:2]
+        entered = result.new_zeros(result.shape).scatter(dim, index, met.entered)
+        self.made[result] = there = replace(met, entered=entered, left=result)
+        return there, origin if origin is not None and origin.whole and self._following() else None
 
     def gate(self, func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Tensor, list[Activation]] | None:
         """A value that a call multiplies by an activation of its own, and the activations that lead there, last first."""
@@ -143,6 +167,19 @@ class Trail:
                 moved = so_far.moved or func in NORMALISATIONS or not whole or not same
                 self.followed[each] = Followed(numbers, whole, moved)
 
+    def _follow_choice(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        values = result if isinstance(result, Tensor) else result[0]
+        self._chosen[values] = args[0]
+        made = self.made.get(args[0])
+        if made is not None:
+            named = [kwargs[name] for name in ("dim", "index") if name in kwargs]
+            dim, index = (
+                (*args[1:], *named)[:2] if isinstance(result, Tensor) else (_axis_of_topk(args, kwargs), result[1])
+            )
+            self.made[values] = replace(made, entered=made.entered.gather(dim, index), left=values)
+
     def _follow_shift(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> None:
         """By something that is the same for all samples; a sum with what another layer made is another value."""
         operands: list[tuple[Any, ...]] = [args[:2]] if func in DIVISIONS else [args[:2], args[1::-1]]
@@ -167,6 +204,10 @@ class Trail:
         )
         part = Followed(raw, whole=False, moved=True)
         self.made[result] = Activation(parts[0].name, parts[0].position, entered, result, part=part)
+
+
+def _axis_of_topk(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    return int(args[2] if len(args) > 2 else kwargs.get("dim", -1))
 
 
 def _tensors(result: Any) -> tuple[Tensor, ...]:

@@ -31,6 +31,13 @@ class Model(nn.Module):
         return code, self.decoder(code)
 
 
+def two_largest(values, activation=F.relu, in_place=False):
+    """A top-k code, as sparse autoencoders have it."""
+    chosen, places = values.topk(2, dim=-1)
+    zeros = torch.zeros_like(values)
+    return (zeros.scatter_ if in_place else zeros.scatter)(-1, places, activation(chosen))
+
+
 WAYS = {
     "F.relu": (F.relu, "relu"),
     "torch.relu": (torch.relu, "relu"),
@@ -80,6 +87,9 @@ WAYS = {
     "its sigmoid times it, scaled": (lambda x: torch.sigmoid(1.702 * x).mul(x), "silu"),
     "Mish by hand": (lambda x: x * torch.tanh(F.softplus(x)), "silu"),
     "normalised, times its sigmoid": (lambda x: (lambda n: n * n.sigmoid())((x - x.mean(0)) / 2), "silu"),
+    "the two largest": (two_largest, "relu"),
+    "the two largest, in place": (lambda x: two_largest(x, torch.sigmoid, in_place=True), "sigmoid"),
+    "the two largest as they are": (lambda x: two_largest(x, lambda chosen: chosen), "none"),
     "ReLU6": (nn.ReLU6(), "relu"),
     "hardtanh": (nn.Hardtanh(), "tanh"),
     "another clamp": (lambda x: x.clamp(min=-1), "none"),
@@ -228,7 +238,7 @@ def test_what_enters_and_what_takes_the_place_of_an_activation_can_be_changed(wa
     torch.testing.assert_close(observe(model, rows, "code", edits={1: Edit(activation="elu")}).code, F.elu(raw))
 
 
-@pytest.mark.parametrize("way", ["normalised", "in parts", "an axis more"])
+@pytest.mark.parametrize("way", ["normalised", "in parts", "an axis more", "the two largest"])
 def test_a_code_can_be_replaced_behind_whatever_it_went_through(way):
     model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
     with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
@@ -280,6 +290,31 @@ def test_a_module_that_ends_in_its_activation_is_judged_by_it():
     assert seen.activation == "relu"
     torch.testing.assert_close(seen.preactivation, model[0][0](rows))
     assert observe(model, rows, "0.1").activation == "relu"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_a_top_k_code_a_unit_that_is_never_chosen_is_dead(first):
+    class TopK(nn.Module):
+        def forward(self, values):
+            if not first:
+                return two_largest(values)
+            fires = F.relu(values)
+            places = fires.topk(2).indices
+            return torch.zeros_like(fires).scatter(1, places, torch.gather(fires, 1, places))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), TopK(), nn.Linear(5, 6))
+    with torch.no_grad():
+        model[0].bias[:] = torch.tensor([5.0, 5.0, 5.0, 0.0, 5.0])
+        model[0].weight[3] *= 1e-3  # fires on some rows, and is never among the two largest
+    rows = torch.randn(400, 6)
+    with torch.no_grad():
+        assert (model[0](rows)[:, 3] > 0).any()
+        seen = observe(model, rows, "1")
+    assert seen.activation == "relu"
+    judged = diagnose(seen.code, seen.activation)
+    assert [unit.index for unit in judged.units if unit.verdict == "dead"] == [3]
+    torch.testing.assert_close(seen.preactivation > 0, seen.code > 0)
 
 
 def test_a_convolution_gives_one_unit_a_number():
@@ -369,7 +404,8 @@ def test_watching_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "way", ["F.relu", "an axis more", "in parts", "shifted", "where", "maximum of zero", "times where"]
+    "way",
+    ["F.relu", "an axis more", "in parts", "shifted", "where", "maximum of zero", "times where", "the two largest"],
 )
 def test_it_sees_the_same_under_vmap(way):
     model, rows = Model(WAYS[way][0]), torch.randn(4, 9, 6)
