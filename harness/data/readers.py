@@ -83,8 +83,8 @@ def _npy(file: Path, name: str | None) -> Any:
 
 
 def _npz(file: Path, name: str | None) -> Any:
+    chosen = _only(dict.fromkeys(_names(file)), name, file)
     with np.load(file, allow_pickle=False) as arrays:
-        chosen = _only(dict.fromkeys(_names(file)), name, file)
         try:
             return arrays[chosen]
         except ValueError as error:
