@@ -18,8 +18,8 @@ from processes import peak_mb
 
 from harness.case import load_case
 from harness.data import split_of
+from harness.execution.programs import treated
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import treated
 from harness.grid import load_experiment, stacks
 from harness.training import stackability, train
 

@@ -25,7 +25,8 @@ def main() -> None:
     stacks = own_input()
     import torch
 
-    from harness.execution.study import Known, study
+    from harness.execution.programs import Known
+    from harness.execution.study import study
     from harness.results import as_answer
 
     torch.set_num_threads(1)

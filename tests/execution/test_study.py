@@ -10,8 +10,9 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Rows
 from harness.errors import HarnessError
+from harness.execution.programs import Known
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import Known, study
+from harness.execution.study import study
 
 
 def rows():

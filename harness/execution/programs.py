@@ -1,0 +1,140 @@
+"""Which members of a stack are one program, and what a program that fails is tried as."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from harness.case import Case, load_case
+from harness.data import split_of
+from harness.data.rows import Split
+from harness.errors import HarnessError
+from harness.execution.recording import failed
+from harness.execution.spec import StackMember, StackSpec
+from harness.results.records import Level, MemberRecord
+from harness.training import Stackability, stackability
+from harness.training.stackable import is_of_batching, not_batched
+
+
+class Known:
+    """What is found out once of an experiment's case, for all stacks that one process trains of it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str | None, ...], Any] = {}
+
+    def once(self, find: Callable[[], Any], spec: StackSpec, *of: str) -> Any:
+        """What `find` finds, or found before of the same case, data and training numbers."""
+        key = (str(spec.case), spec.data, str(spec.train), *of)
+        if key not in self._found:
+            self._found[key] = find()
+        return self._found[key]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Members that are one program; `alone` says why they train as plain loops where they stacked when tried."""
+
+    members: list[StackMember]
+    cases: list[Case]
+    split: Split
+    stacking: Stackability
+    first_seed: int
+    alone: str | None = None
+
+
+def programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) -> list[Batch]:
+    """The members of a stack by program; those whose remedies find no place are put into `records` as failed."""
+    groups: dict[str, list[tuple[StackMember, Case]]] = {}
+    split = rows_of(spec, known)
+    cases: dict[str, Case] = {}
+    for member in spec.members:
+        levels = json.dumps(dict(member.levels), sort_keys=True)
+        try:
+            case = cases[levels] = cases.get(levels) or treated(spec, member.levels, split)
+        except Exception as error:
+            records[member.key] = failed(member, error)
+            continue
+        groups.setdefault(_structure(member.levels, case), []).append((member, case))
+    return [batch for name, group in groups.items() for batch in _split_group(spec, name, group, split, known)]
+
+
+def treated(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
+    """The case under these levels, with the experiment's training numbers."""
+    from harness.remedies import matched_beta, treat
+
+    case = _case(spec)
+    case = replace(case, train={**case.train, **spec.train})
+    if levels.get("beta") == "matched":
+        levels = {**levels, "beta": matched_beta(case, levels, split)}
+    return treat(case, levels, split)
+
+
+def _case(spec: StackSpec) -> Case:
+    return load_case(spec.case) if isinstance(spec.case, str) else spec.case
+
+
+def _structure(levels: Mapping[str, Level], case: Case) -> str:
+    from harness.remedies.levels import is_number
+
+    numbers = set(case.numbers) | {"learning_rate", "bias_init"}
+    return json.dumps(
+        {name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)}
+    )
+
+
+def _split_group(
+    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, known: Known
+) -> list[Batch]:
+    """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
+    members, cases = [member for member, _ in group], [case for _, case in group]
+
+    def tried() -> tuple[Stackability, Split]:
+        try:
+            rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
+            return stackability(cases[0], rows.train.inputs), rows
+        except Exception:
+            return Stackability(None, frozenset(), "it could not be tried"), split
+
+    stacking, rows = known.once(tried, spec, structure)
+    if stacking.rule is None:
+        # a fresh case each: what one member's loss remembers is not the next one's business
+        return [Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed) for m in members]
+    parts: dict[tuple[float, ...], list[int]] = {}
+    for index, case in enumerate(cases):
+        apart = () if stacking.shares else (float(index),)
+        numbers = tuple(float(case.numbers[name]) for name in sorted(stacking.fixed))
+        parts.setdefault((*apart, *numbers), []).append(index)
+    return [
+        Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed)
+        for part in parts.values()
+    ]
+
+
+def parts(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list[Batch]:
+    """What a stack that failed is tried as: halves, a member of its own alone; nothing where that would fail as well.
+
+    In halves a member has the same numbers, so that they never depend on the one that fails (a diverged one whose loss
+    raises, as `binary_cross_entropy` does). What `vmap` refuses it refuses for all.
+    """
+    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_memory(error):
+        return []
+    if len(batch.members) > 1 and not is_of_batching(error):
+        middle = len(batch.members) // 2
+        return [
+            replace(batch, members=batch.members[part], cases=batch.cases[part])
+            for part in (slice(middle), slice(middle, None))
+        ]
+    why, split = not_batched(error), rows_of(spec, known)
+    alone = replace(batch, stacking=Stackability(None, frozenset(), why), alone=why)
+    return [replace(alone, members=[each], cases=[treated(spec, each.levels, split)]) for each in batch.members]
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def rows_of(spec: StackSpec, known: Known) -> Split:
+    """The rows of the stack's experiment, read once."""
+    return known.once(lambda: split_of(_case(spec), spec.data), spec)
