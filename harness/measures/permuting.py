@@ -97,28 +97,50 @@ def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequ
     # no cell can hold more, whatever the order
     kind = _count_type(int(tables.sum(2).max()))
     counts = [_counts(codes, classes, part, shape, kind) for part in parts]
+    totals = [each[0].sum(0, dtype=np.int64) for each in counts]  # of the classes, the same for every unit
+    fixed = all(bool((each == each[0, 0]).all()) for each in totals)
     shares = _inverse(tables.sum(2))
-    found = [_squares([_by_order(each[unit]) for each in counts], share) for unit, share in enumerate(shares)]
-    return codes.shape[1] * (np.stack(found) - 1)
+    if fixed:
+        cells = shares[:, :, None] * _inverse(tables.sum(1))[:, None]
+        found = [_squares([_cells(each[unit]) for each in counts], share.ravel()) for unit, share in enumerate(cells)]
+    else:
+        whole = _inverse(_together(totals))
+        found = [
+            (_squared([each[unit] for each in counts], share) * whole).sum(-1) for unit, share in enumerate(shares)
+        ]
+    return codes.shape[1] * (np.stack(found).reshape(len(found), -1)[:, 1:] - 1)
 
 
 def _squares(counts: Sequence[Array], shares: Array) -> Array:
-    """Squared counts of a unit's tables, each over its code's and its class's total, summed, `[order]`.
-
-    The rows as they stand are left out. Codes have the same totals in every order, classes only where blocks are equal.
+    """Squared counts of a unit's tables with these shares, summed over cells, `[round, order, ...]`.
 
     Args:
-        counts: of each part under each of its orders, `[round, order, class, code]`; a whole table is their sum.
-        shares: 1 / how many rows show each code, `[code]`.
+        counts: of each part under each of its orders, `[round, order, cell]`; a whole table is their sum.
     """
-    whole = counts[0] if len(counts) == 1 else counts[0][:, :, None] + counts[1][:, None]
-    squares, totals = np.square(whole) @ shares, whole.sum(-1)
-    return np.divide(squares, totals, out=np.zeros(squares.shape), where=totals > 0).sum(-1).ravel()[1:]
+    squares = np.square(counts[0]) @ shares
+    if len(counts) == 2:
+        other = np.square(counts[1]) @ shares
+        squares = squares[:, :, None] + other[:, None] + 2 * (counts[0] * shares) @ counts[1].swapaxes(1, 2)
+    return squares
 
 
-def _by_order(counts: NDArray[Any]) -> Array:
-    """Counts `[code, round, order, class]` as `[round, order, class, code]`."""
-    return counts.transpose(1, 2, 3, 0).astype(np.float64, order="C")
+def _cells(counts: NDArray[Any]) -> Array:
+    """Counts `[code, round, order, class]` as `[round, order, cell]`."""
+    rounds, orders = counts.shape[1:3]
+    return counts.transpose(1, 2, 0, 3).astype(np.float64, order="C").reshape(rounds, orders, -1)
+
+
+def _squared(counts: Sequence[NDArray[Any]], shares: Array) -> Array:
+    """Squared counts `[code, round, order, class]` with these shares, summed over codes, `[round, order, order, class]`."""
+    roots = np.sqrt(shares)[:, None, None, None]
+    both = _together([each * roots for each in counts])
+    return np.square(both, out=both).sum(0)
+
+
+def _together(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Counts `[*, round, order, class]` of the parts, in whole tables `[*, round, order, order, class]`."""
+    first = counts[0][..., None, :]
+    return first + counts[1][..., None, :, :] if len(counts) == 2 else first
 
 
 def _counts(
