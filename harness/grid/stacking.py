@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LARGEST = 64  # members: beyond it the optimiser's state leaves the processor's cache
 MULTIPLE = 8  # stacks with BatchNorm agree bit for bit at sizes that are multiples of it
-WORTH_A_START = 50_000  # member-steps: as long as a worker takes to load its libraries and to try a structure
+WORTH_A_START = 100_000  # member-steps: several times what a worker takes to load its libraries and try a structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ def dealt(sizes: Sequence[int], workers: int, steps: int) -> list[list[int]]:
     members = sum(sizes[whole:])
     rounds = -(-members // (workers * LARGEST))
     share = min(LARGEST, _multiple(max(-(-members // (workers * max(1, rounds))), WORTH_A_START // max(1, steps))))
-    found = [[size] if place < whole else chunk_sizes(size, share) for place, size in enumerate(sizes)]
+    found = [
+        chunk_sizes(size, share) if place >= whole and size * steps >= 2 * WORTH_A_START else [size]
+        for place, size in enumerate(sizes)
+    ]
     shorter = _longest([size for pieces in found for size in pieces], workers) < _longest(sizes, workers)
     return found if shorter else [[size] for size in sizes]
 

@@ -55,7 +55,7 @@ def test_a_stack_is_shared_by_the_workers_and_its_members_do_not_know(tmp_path):
     one = spec(tmp_path, "pass", poisons=[0.0] * 12)
     path = Path(str(one.case))
     path.write_text(path.read_text().replace("nn.Linear(4, 2),", "nn.Linear(4, 2), nn.BatchNorm1d(2),"))
-    long = 10_000
+    long = 100_000
     assert [len(each.members) for each in shared_out([one], 2, long)] == [8, 4]
     for here, there in zip(run([one], 0), run([one], 2, long), strict=True):
         assert here.status == there.status == "ok"
