@@ -16,7 +16,7 @@ from harness.auditing.requesting import optimizer_of
 from harness.capture import submodule
 from harness.case import Case
 from harness.diagnosis.findings import Finding
-from harness.precision import widened
+from harness.remedies.gradients import gradient_norm
 
 PROBES = (0, 50, 300)
 BATCHES = 3
@@ -102,9 +102,9 @@ def _measure(case: Case, model: nn.Module, batch: Tensor, found: dict[str, Weigh
     finally:
         handle.remove()
     weight = 1.0 if case.weighs_itself else float(case.numbers.get("beta", 1.0))
-    reference = _norm(terms["reconstruction"], outputs)
+    reference = gradient_norm(terms["reconstruction"], outputs)
     for name, each in found.items():
-        own = weight * _norm(terms[name], outputs)
+        own = weight * gradient_norm(terms[name], outputs)
         if reference > 0 and math.isfinite(own):
             each.ratios.setdefault(step, []).append(abs(own) / reference)
 
@@ -124,15 +124,6 @@ def _listen(case: Case, model: nn.Module, outputs: list[Tensor]) -> torch.utils.
 
     module = model if which.startswith("out:") else submodule(model, which)
     return module.register_forward_hook(hook, prepend=True)
-
-
-def _norm(term: object, outputs: list[Tensor]) -> float:
-    if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
-        return 0.0
-    gradients = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return math.sqrt(
-        sum(float(each.detach().to(widened(each.dtype)).pow(2).sum()) for each in gradients if each is not None)
-    )
 
 
 def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Finding]:

@@ -116,9 +116,10 @@ class CodeTap(TorchFunctionMode):
 
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Tensor:
         """Chosen units among zeros: the code, if they were chosen from the bottleneck's output and had an activation."""
-        made, origin = self._trail.put_back(args, kwargs, result) or (None, None)
-        if made is None or origin is None:
+        found = self._trail.put_back(args, kwargs, result)
+        if found is None:
             return result
+        made, origin = found
         self._pass().activations[made.position].is_code = True
         return self._found(made.entered, result, made.name, replace(origin, moved=True))
 

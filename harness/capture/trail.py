@@ -111,23 +111,24 @@ class Trail:
 
     def put_back(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
-    ) -> tuple[Activation, Followed | None] | None:
-        """Units that were chosen for each sample, back in their places among zeros, where that is an activation's output.
+    ) -> tuple[Activation, Followed] | None:
+        """Units that were chosen for each sample, back in their places among zeros.
 
-        With the bottleneck's output that they were chosen from, if it was that. Without an activation between, the
-        result still is the bottleneck's output, but for the units that were not chosen.
+        Where they had an activation and were chosen from the bottleneck's output, that activation and that output.
+        Without an activation between, the result still is the bottleneck's output, but for the units not chosen.
         """
         source = args[3] if len(args) > 3 else kwargs.get("src")
         met = self.made.get(source)
         origin = self.followed.get(self._chosen.get(source if met is None else met.entered))
-        if met is None:
-            if origin is not None and origin.whole and self._following():
-                self.followed[result] = replace(origin, moved=True)
-            return None
-        dim, index = (*args[1:3], *(kwargs[name] for name in ("dim", "index") if name in kwargs))[:2]
-        entered = result.new_zeros(result.shape).scatter(dim, index, met.entered)
-        self.made[result] = there = replace(met, entered=entered, left=result)
-        return there, origin if origin is not None and origin.whole and self._following() else None
+        if origin is not None and not (origin.whole and self._following()):
+            origin = None
+        if met is not None:
+            axis, index = _axis_and_index(args, kwargs)
+            entered = result.new_zeros(result.shape).scatter(axis, index, met.entered)
+            met = self.made[result] = replace(met, entered=entered, left=result)
+        elif origin is not None:
+            self.followed[result] = replace(origin, moved=True)
+        return None if met is None or origin is None else (met, origin)
 
     def gate(self, func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Tensor, list[Activation]] | None:
         """A value that a call multiplies by an activation of its own, and the activations that lead there, last first."""
@@ -174,11 +175,9 @@ class Trail:
         self._chosen[values] = args[0]
         made = self.made.get(args[0])
         if made is not None:
-            named = [kwargs[name] for name in ("dim", "index") if name in kwargs]
-            dim, index = (
-                (*args[1:], *named)[:2] if isinstance(result, Tensor) else (_axis_of_topk(args, kwargs), result[1])
-            )
-            self.made[values] = replace(made, entered=made.entered.gather(dim, index), left=values)
+            chosen = isinstance(result, Tensor)
+            axis, index = _axis_and_index(args, kwargs) if chosen else (_axis_of_topk(args, kwargs), result[1])
+            self.made[values] = replace(made, entered=made.entered.gather(axis, index), left=values)
 
     def _follow_shift(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> None:
         """By something that is the same for all samples; a sum with what another layer made is another value."""
@@ -204,6 +203,12 @@ class Trail:
         )
         part = Followed(raw, whole=False, moved=True)
         self.made[result] = Activation(parts[0].name, parts[0].position, entered, result, part=part)
+
+
+def _axis_and_index(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, Tensor]:
+    """Of a gather or scatter, whose second and third arguments they are, or keywords."""
+    axis, index = (*args[1:3], *(kwargs[name] for name in ("dim", "index") if name in kwargs))
+    return axis, index
 
 
 def _axis_of_topk(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

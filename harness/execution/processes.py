@@ -5,12 +5,11 @@ A worker that dies takes nothing with it: its stack is tried once more, then hal
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from harness.execution.spec import StackMember, StackSpec, spec_line
+from harness.execution.spec import StackMember, StackSpec, failed_record, spec_line
 from harness.execution.workers import Worker, new_worker, next_answer
 from harness.grid.stacking import dealt
 from harness.results import MemberRecord
@@ -177,12 +176,6 @@ def after_death(task: Task) -> list[Task]:
 
 def lost(member: StackMember) -> MemberRecord:
     """The record of a member whose worker died each time."""
-    return MemberRecord(
-        key=member.key,
-        variant=member.variant,
-        levels=dict(member.levels),
-        seed=member.seed,
-        status="failed",
-        error="its worker process died each time it was tried: out of memory, or killed from outside",
-        logged_at=int(time.time() * 1000),
+    return failed_record(
+        member, "its worker process died each time it was tried: out of memory, or killed from outside"
     )

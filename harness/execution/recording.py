@@ -11,7 +11,7 @@ from harness.case import Case
 from harness.data.rows import Rows
 from harness.errors import HarnessError
 from harness.execution.histories import History, few_rows
-from harness.execution.spec import StackMember
+from harness.execution.spec import StackMember, failed_record
 from harness.results.packed import Document, Series
 from harness.results.records import MemberRecord
 from harness.training import Snapshot
@@ -143,13 +143,6 @@ def _examples(member: StackMember, first_seed: int, made: Tensor | None, held: R
 
 
 def failed(member: StackMember, error: Exception) -> MemberRecord:
+    """The record of a member whose remedies, model or loss raised this."""
     kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-    return MemberRecord(
-        key=member.key,
-        variant=member.variant,
-        levels=dict(member.levels),
-        seed=member.seed,
-        status="failed",
-        error=f"{kind}{error}"[:1000],
-        logged_at=int(time.time() * 1000),
-    )
+    return failed_record(member, f"{kind}{error}"[:1000])

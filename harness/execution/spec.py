@@ -1,11 +1,12 @@
 """What a worker is told of a stack: plain values, read and written without torch."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
-from harness.results.records import Level
+from harness.results.records import Level, MemberRecord
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -53,3 +54,16 @@ def spec_of(line: str) -> StackSpec:
     """
     content = json.loads(line)
     return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
+
+
+def failed_record(member: StackMember, error: str) -> MemberRecord:
+    """The record of a member that could not be run, with the reason."""
+    return MemberRecord(
+        key=member.key,
+        variant=member.variant,
+        levels=dict(member.levels),
+        seed=member.seed,
+        status="failed",
+        error=error,
+        logged_at=int(time.time() * 1000),
+    )

@@ -28,7 +28,7 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
     with torch.random.fork_rng(), bottleneck_outputs(model, case.bottleneck, nudge) as outputs:
         set_seed(0)
         terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
-    return {name: _norm(term, outputs) for name, term in terms.items()}
+    return {name: gradient_norm(term, outputs) for name, term in terms.items()}
 
 
 @contextmanager
@@ -71,7 +71,8 @@ def _differs_smoothly(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _norm(term: Any, outputs: list[Tensor]) -> float:
+def gradient_norm(term: Any, outputs: list[Tensor]) -> float:
+    """The norm of a loss term's gradient at these places together; 0 where it has none."""
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
     found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
