@@ -7,6 +7,7 @@ import sys
 import typer
 
 from harness.cli.stopping import at_once
+from harness.collecting import collect_no_more, collect_seldom
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 def main() -> None:
     """Run a command. A wrong request is one sentence on standard error and exit code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    collect_seldom()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
         signal.signal(number, at_once)
     _register()
@@ -33,6 +35,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    finally:
+        collect_no_more()
 
 
 def _register() -> None:

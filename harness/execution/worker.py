@@ -13,6 +13,7 @@ import threading
 import time
 from typing import BinaryIO
 
+from harness.collecting import collect_seldom
 from harness.execution.questions import own_input
 from harness.execution.spec import spec_of
 
@@ -23,6 +24,7 @@ def main() -> None:
     # before torch loads: a parent that is killed in these seconds would be missed, and the stack trained to its end
     threading.Thread(target=_follow_the_parent, args=(int(sys.argv[1]),), daemon=True).start()
     stacks = own_input()
+    collect_seldom()
     import torch
 
     from harness.execution.programs import Known

@@ -1,6 +1,5 @@
 """Results made visible: effects, the report, and the MLflow store. Training never waits for any of them to work."""
 
-import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.collecting import uncollected
 from harness.errors import HarnessError
 from harness.experiment.work import Work, report_folder, state_of, store_name
 from harness.grid import Experiment
@@ -92,7 +92,7 @@ class Publisher:
         """Where the report is, or why there is none: a full disk takes no result back."""
         folder = report_folder(self.experiment.name, self.root)
         try:
-            with _uncollected():
+            with uncollected():
                 return _report(results, _effects(results.records, self.experiment), folder), []
         except (HarnessError, OSError) as error:
             return None, [f"no report: {error}; free the disk, and `harness run` writes it"]
@@ -109,7 +109,7 @@ class Publisher:
         from harness.tracking import Tracker, store_uri
 
         try:
-            with _uncollected():
+            with uncollected():
                 tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
                 tracker.begin(self.experiment.name)
                 self._tracker = tracker
@@ -154,18 +154,6 @@ class Publisher:
         except HarnessError as error:
             return [str(error)]
         return []
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Libraries make hundreds of thousands of objects that stay: each look for garbage among them takes .3 seconds."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 @contextmanager

@@ -55,6 +55,17 @@ def test_help_names_every_verb(folder):
         assert verb in done.stdout
 
 
+def test_what_a_command_loaded_is_not_searched_for_garbage_before_it_ends():
+    code = (
+        "import atexit, gc, sys; sys.argv = ['harness', '--help']\n"
+        "atexit.register(lambda: print(len(gc.get_objects()) < gc.get_freeze_count()))\n"
+        "from harness.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_help_loads_nothing_heavy(folder):
     code = (
         "import sys; sys.argv = ['harness', '--help']\n"

@@ -7,9 +7,10 @@ import sys
 import pytest
 from filelock import FileLock
 
+from harness.collecting import uncollected
 from harness.errors import HarnessError
 from harness.execution import workers
-from harness.experiment import conduct, publishing, running
+from harness.experiment import conduct, running
 from harness.grid import load_experiment
 from harness.results import MemberRecord, write_stack
 
@@ -100,9 +101,9 @@ def test_an_experiment_that_another_process_runs_starts_none(tmp_path, started):
 
 
 def test_garbage_is_collected_again_once_the_libraries_are_there():
-    with publishing._uncollected(), publishing._uncollected():
+    with uncollected(), uncollected():
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(Stopped), publishing._uncollected():
+    with pytest.raises(Stopped), uncollected():
         raise Stopped
     assert gc.isenabled()
