@@ -10,10 +10,9 @@ from harness.measures.binning import Codes, Tables, contingency, expected_counts
 from harness.measures.blocks import PERMUTATIONS, BlockOrders, Part
 
 Array = NDArray[np.float64]
-NUMBERS_AT_ONCE = 20_000_000
+NUMBERS_AT_ONCE = 1 << 19  # of what is multiplied
 UNITS_AT_ONCE = 256
 COUNTS_TOGETHER = 3  # counts of one byte share a float32, of two bytes a float64: exact, as are sums of their products
-PRODUCT_ROWS = 256  # of numbers: what comes out stays in cache
 
 
 def random_tables(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> Tables:
@@ -93,80 +92,71 @@ def block_p(codes: Codes, classes: NDArray[Any], orders: BlockOrders) -> tuple[A
 
 def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequence[Part]) -> Array:
     """X2 of each unit under each order of the classes, `[unit, order]`."""
-    shape = tables.shape[1:]
-    # no cell can hold more, whatever the order
-    kind = _count_type(int(tables.sum(2).max()))
-    counts = [_counts(codes, classes, part, shape, kind) for part in parts]
-    totals = [each[0].sum(0, dtype=np.int64) for each in counts]  # of the classes, the same for every unit
-    fixed = all(bool((each == each[0, 0]).all()) for each in totals)
-    shares = _inverse(tables.sum(2))
-    if fixed:
-        cells = shares[:, :, None] * _inverse(tables.sum(1))[:, None]
-        found = [_squares([_cells(each[unit]) for each in counts], share.ravel()) for unit, share in enumerate(cells)]
-    else:
-        whole = _inverse(_together(totals))
-        found = [
-            (_squared([each[unit] for each in counts], share) * whole).sum(-1) for unit, share in enumerate(shares)
-        ]
-    return codes.shape[1] * (np.stack(found).reshape(len(found), -1)[:, 1:] - 1)
+    sizes, depth = tables.sum(2), tables.shape[2]
+    frequency = np.argsort(sizes, axis=1)
+    codes = np.take_along_axis(np.argsort(frequency, axis=1).astype(np.uint8), codes, axis=1)  # the commonest is last
+    roots = np.sqrt(_inverse(np.take_along_axis(sizes, frequency, axis=1)))[:, :, None, None]
+    totals, counts = zip(*(_counts(codes, classes, part, depth) for part in parts), strict=True)
+    whole = _inverse(_together(totals)).reshape(-1, depth)
+    found = [
+        np.einsum("oc,oc->o", _squared([each[unit].astype(float) for each in counts], root).reshape(-1, depth), whole)
+        for unit, root in enumerate(roots)
+    ]
+    return codes.shape[1] * (np.stack(found)[:, 1:] - 1)
 
 
-def _squares(counts: Sequence[Array], shares: Array) -> Array:
-    """Squared counts of a unit's tables with these shares, summed over cells, `[round, order, ...]`.
-
-    Args:
-        counts: of each part under each of its orders, `[round, order, cell]`; a whole table is their sum.
-    """
-    squares = np.square(counts[0]) @ shares
-    if len(counts) == 2:
-        other = np.square(counts[1]) @ shares
-        squares = squares[:, :, None] + other[:, None] + 2 * (counts[0] * shares) @ counts[1].swapaxes(1, 2)
-    return squares
-
-
-def _cells(counts: NDArray[Any]) -> Array:
-    """Counts `[code, round, order, class]` as `[round, order, cell]`."""
-    rounds, orders = counts.shape[1:3]
-    return counts.transpose(1, 2, 0, 3).astype(np.float64, order="C").reshape(rounds, orders, -1)
-
-
-def _squared(counts: Sequence[NDArray[Any]], shares: Array) -> Array:
-    """Squared counts `[code, round, order, class]` with these shares, summed over codes, `[round, order, order, class]`."""
-    roots = np.sqrt(shares)[:, None, None, None]
-    both = _together([each * roots for each in counts])
+def _squared(counts: Sequence[Array], roots: Array) -> Array:
+    """Squared counts `[code, order, round x class]`, those of the parts added up first, summed over codes."""
+    for each in counts:
+        each *= roots
+    both = _together(counts)
     return np.square(both, out=both).sum(0)
 
 
 def _together(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Counts `[*, round, order, class]` of the parts, in whole tables `[*, round, order, order, class]`."""
-    first = counts[0][..., None, :]
-    return first + counts[1][..., None, :, :] if len(counts) == 2 else first
+    """Counts `[*, order, round x class]` of the parts, in whole tables `[*, order, order, round x class]`."""
+    return counts[0][..., :, None, :] + counts[1][..., None, :, :] if len(counts) == 2 else counts[0]
 
 
-def _counts(
-    codes: Codes, classes: NDArray[Any], part: Part, shape: Sequence[int], kind: "np.dtype[Any]"
-) -> NDArray[Any]:
-    """A part's share of each table, `[unit, code, round, order, class]`."""
-    packed, (width, depth) = _packed(codes[:, part.places], shape[0], kind), shape
-    orders = part.orders.reshape(-1, len(part.places))
-    found = np.empty((len(packed), _lanes(kind), len(orders), depth), kind)
-    step = max(1, NUMBERS_AT_ONCE // (len(part.places) * depth))
-    for start in range(0, len(orders), step):
-        some = slice(start, start + step)
-        targets = _targets(classes[orders[some]], depth).astype(packed.dtype, copy=False)
-        for first in range(0, len(packed), PRODUCT_ROWS):
-            rows = slice(first, first + PRODUCT_ROWS)
-            found[rows, :, some] = _apart(packed[rows] @ targets, kind, depth)
-    return found.reshape(-1, len(orders), depth)[: len(codes) * width].reshape(
-        len(codes), width, *part.orders.shape[:2], depth
-    )
+def _counts(codes: Codes, classes: NDArray[Any], part: Part, depth: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A part's rows of each class, `[order, round x class]`, and its share of each table, `[unit, code, ...]`.
+
+    The commonest code, which is the last, is what the others leave of the rows.
+    """
+    orders = part.orders.swapaxes(0, 1)
+    shape = (orders.shape[0], orders.shape[1] * depth)
+    shown = classes[orders.reshape(-1, len(part.places))]
+    totals = _rows_of_classes(shown, depth).reshape(shape).astype(_count_type(codes.shape[1]))
+    others = _products(codes[:, part.places], shown, depth).reshape(len(codes), -1, *shape)
+    last = totals - others.sum(1, dtype=totals.dtype)
+    return totals, np.concatenate([others, last[:, None]], axis=1, dtype=totals.dtype)
 
 
-def _apart(packed: NDArray[Any], kind: "np.dtype[Any]", depth: int) -> NDArray[Any]:
-    """Packed counts `[number, order x class]` as `[number, lane, order, class]`."""
-    whole = packed.astype(np.uint32 if packed.dtype == np.float32 else np.uint64)
-    apart = whole.astype(whole.dtype.newbyteorder("<"), copy=False).view(kind).reshape(*packed.shape, -1)
-    return np.moveaxis(apart[..., : _lanes(kind)], -1, 1).reshape(len(packed), _lanes(kind), -1, depth)
+def _rows_of_classes(shown: NDArray[Any], depth: int) -> NDArray[Any]:
+    """How many rows show each class, of `[order, sample]`, in one line."""
+    places = (shown + np.arange(len(shown))[:, None] * depth).ravel()
+    return np.bincount(places, minlength=len(shown) * depth)
+
+
+def _products(codes: Codes, shown: NDArray[Any], depth: int) -> NDArray[Any]:
+    """How many rows show each code but the last and each class, `[unit x code, order x class]`."""
+    width, rows = int(codes.max()), codes.shape[1]
+    kind = _count_type(max((int(np.count_nonzero(codes == code, axis=1).max()) for code in range(width)), default=0))
+    packed = _packed(codes, width, kind)
+    found = np.empty((len(packed), _lanes(kind), len(shown) * depth), kind)
+    step = max(1, NUMBERS_AT_ONCE // (rows * depth))
+    for start in range(0, len(shown), step):
+        targets = _targets(shown[start : start + step], depth).astype(packed.dtype, copy=False)
+        _unpack(packed @ targets, found[:, :, start * depth : start * depth + targets.shape[1]])
+    return found.reshape(-1, found.shape[2])[: len(codes) * width]
+
+
+def _unpack(packed: NDArray[Any], into: NDArray[Any]) -> None:
+    """Packed counts `[number, column]` into `[number, lane, column]`."""
+    kind = np.uint32 if packed.dtype == np.float32 else np.uint64
+    whole: NDArray[np.uint32 | np.uint64] = packed.astype(kind)
+    for lane in range(into.shape[1]):
+        into[:, lane] = whole >> (8 * into.itemsize * lane)  # what stands above is cut off
 
 
 def _count_type(most: int) -> "np.dtype[Any]":
