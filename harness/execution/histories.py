@@ -1,4 +1,6 @@
-"""What is kept of every snapshot: cheap measures on a few fixed held-out rows, information at a few snapshots."""
+"""What is kept of every snapshot: cheap measures on a few fixed held-out rows; at a few snapshots, information, R2 and
+gradients.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from harness.data.rows import Rows, Split
 from harness.diagnosis.measuring import scale_of
+from harness.grid.costs import SHOWN_SNAPSHOTS
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -20,7 +23,7 @@ from harness.measures import (
     missed_squares,
     standard_deviation,
 )
-from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
+from harness.results.spacing import log_spaced
 from harness.training import Snapshot, batch_bounds
 
 MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
@@ -50,7 +53,8 @@ class History:
 
     def add(self, snapshot: Snapshot) -> None:
         """Measure one snapshot."""
-        seen = snapshot.engine.observe(self.inputs, keep=self._missed)
+        closely = snapshot.epoch in self.informed
+        seen = snapshot.engine.observe(self.inputs, keep=self._missed if closely or snapshot.last else None)
         code = seen.code[: self.members].cpu()
         scale = None if seen.scale is None else seen.scale[: self.members].cpu()
         self._keep("step", torch.full((self.members,), float(snapshot.step)))
@@ -65,21 +69,29 @@ class History:
         live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=precision)  # as the diagnosis has it
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(lost, effective_rank(code)))
-        if seen.made:
-            self._keep("r2", explained(sum(seen.made[1:], start=seen.made[0]), self.rows.inputs.flatten(1)))
-        self._keep_units(code, live, lost, seen.activation, snapshot.epoch in self.informed and not snapshot.last)
+        self._keep_r2(seen.made)
+        self._keep_units(code, live, lost, seen.activation, closely and not snapshot.last)
 
     def _missed(self, made: Tensor, rows: Tensor) -> Tensor:
         """What is kept of each part of the reconstruction: it is large, and soon out of the cache."""
         return missed_squares(made, rows.flatten(1))[: self.members].cpu()
 
+    def _keep_r2(self, missed: Sequence[Tensor]) -> None:
+        if missed:
+            self._keep("r2", explained(sum(missed[1:], start=missed[0]), self.rows.inputs.flatten(1)))
+        else:
+            self._keep_nothing("r2")
+
     def _keep_gradients(self, snapshot: Snapshot) -> None:
-        """NaN at the snapshots at which they are not looked at."""
         if snapshot.epoch in self.informed:
             for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
                 self._keep(f"gradient/{name}", value)
-            return
-        for name in [name for name in self.series if name.startswith("gradient/")]:
+        else:
+            self._keep_nothing("gradient/")
+
+    def _keep_nothing(self, kind: str) -> None:
+        """NaN at the snapshots at which it is not looked at."""
+        for name in [name for name in self.series if name.startswith(kind)]:
             self._keep(name, torch.full((self.members,), torch.nan))
 
     def conclude(self, diagnoses: Sequence[Any]) -> None:

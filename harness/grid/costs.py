@@ -13,7 +13,8 @@ PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 1.0e-3, 0.16e-3, 2.2e-3
 STARTING = 10.0  # seconds of a run before the first step and after the last: libraries, store, report
 PER_MEMBER = 0.2  # seconds: the verdict with its references, and the tracker's rows
 CORES = 2
-SHOWN_UNITS, SHOWN_SNAPSHOTS = 8, 8  # of which a tracker gets rows
+SHOWN_UNITS = 8  # of which a tracker gets rows
+SHOWN_SNAPSHOTS = 6  # of which a tracker gets rows; at them mutual information, R2 and gradients are measured
 ROW_BYTES, MEMBER_BYTES = 220, 24_000  # of the store per metric row; of the results per member
 STATED_DEVIATIONS = (0.1, 0.2, 0.3)
 
@@ -92,7 +93,7 @@ def _seconds(steps: int, size: int, alone: bool) -> float:
 
 
 def metric_rows(training: Training, plans: Sequence[StackPlan], units: int, terms: int) -> int:
-    """About how many rows a tracker gets: curves of up to 8 units and of every loss term at up to 8 snapshots."""
+    """About how many rows a tracker gets: curves of up to 8 units and of every loss term at up to 6 snapshots."""
     curves = 3 * min(units, SHOWN_UNITS) + terms + 1 + 3  # three measures a unit; terms and total; R2, live units, rank
     each = (training.snapshots(member.variant.levels) for plan in plans for member in plan.members)
     return sum(curves * min(snapshots, SHOWN_SNAPSHOTS) for snapshots in each)

@@ -25,7 +25,7 @@ class MemberRecord:
         pca_r2: R2 of principal components, 1 to the number of live units: the level to compare with.
         losses: term -> final loss on the held-out rows, with "total".
         history: name -> one value a snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
-            "gradient/<term>".
+            "gradient/<term>"; R2 and gradients are NaN at snapshots that are not looked at closely.
         unit_history: measure -> [snapshot][unit].
         died_at: per unit: None = alive at the end, 0 = dead at birth, else the step of the first snapshot since which
             it never varied.

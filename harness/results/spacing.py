@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-SHOWN_SNAPSHOTS = 6  # of which mutual information and gradients are measured, and which MLflow's curves show
-
 
 def log_spaced(epochs: Sequence[int], count: int) -> set[int]:
     """At most `count` of the epochs, the first and the last among them, denser at the beginning.

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from harness.grid.costs import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results import MemberRecord
-from harness.results.spacing import SHOWN_SNAPSHOTS, log_spaced
+from harness.results.spacing import log_spaced
 from harness.views import KIND_TAG
 
 ROWS_PER_MEMBER = 200
-SHOWN_UNITS = 8
 KEY_TAG = "harness.key"
 LOG_SCALED = ("rho", "beta", "learning_rate")
 MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 5000  # what MLflow takes at a time, and characters it does not cut

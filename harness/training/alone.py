@@ -51,17 +51,17 @@ class Alone:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
 
-    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep = whole) -> Seen:
+    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole) -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
 
         Args:
             rows: seen at once. purpose: of the random numbers.
-            keep: what is kept of the reconstruction, given that and its rows.
+            keep: what is kept of the reconstruction, given that and its rows; None where it is not wanted.
         """
         parts = [member.observe(rows, purpose) for member in self.members]
-        names = set.intersection(*(set(part) for part in parts))
+        names = set.intersection(*(set(part) for part in parts)) - ({"reconstruction"} if keep is None else set())
         seen = {name: torch.stack([part[name] for part in parts]) for name in names}
-        if "reconstruction" in seen:
+        if keep is not None and "reconstruction" in seen:
             seen["reconstruction"] = keep(seen["reconstruction"], rows)
         return joined([seen], self.members[0].activation)
 

@@ -81,10 +81,16 @@ class Program(nn.Module):
         return self.case.total(terms, numbers), (terms, left)
 
     def see(
-        self, parameters: State, buffers: State, rows: Tensor, draws: Mapping[str, Tensor], ablated: int | None = None
+        self,
+        parameters: State,
+        buffers: State,
+        rows: Tensor,
+        draws: Mapping[str, Tensor],
+        ablated: int | None = None,
+        made: bool = True,
     ) -> dict[str, Tensor]:
         """What one member's bottleneck does on these rows, in eval mode, with one unit held at its mean or none."""
-        looked = _Looked(self, ablated)
+        looked = _Looked(self, ablated, made)
         state = self._state("program.model", {**parameters, **buffers})
         return self._called(looked, state, (rows,), draws)
 
@@ -99,8 +105,8 @@ class Program(nn.Module):
     def _state(self, prefix: str, given: State) -> State:
         return {f"{prefix}.{name}": given[first] for name, first in self._names.items()}
 
-    def look(self, rows: Tensor, ablated: int | None = None) -> dict[str, Tensor]:
-        """The named tensors of one forward pass of the model as it stands."""
+    def look(self, rows: Tensor, ablated: int | None = None, made: bool = True) -> dict[str, Tensor]:
+        """The named tensors of one forward pass of the model as it stands, with what it made of the rows or without."""
         replace = None if ablated is None else partial(at_its_mean, unit=ablated)
         inputs: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
@@ -117,7 +123,7 @@ class Program(nn.Module):
             "preactivation": flat(code if seen.preactivation is None else seen.preactivation),
             "raw": flat(code if seen.raw is None else seen.raw),
         }
-        reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction)
+        reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction) if made else None
         if reconstruction is not None and comparable(reconstruction, rows):
             shown["reconstruction"] = flat(reconstruction)
         if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.moved:
@@ -128,12 +134,12 @@ class Program(nn.Module):
 class _Looked(nn.Module):
     """Makes `Program.look` the forward pass of a module, for `functional_call`."""
 
-    def __init__(self, program: Program, ablated: int | None) -> None:
+    def __init__(self, program: Program, ablated: int | None, made: bool) -> None:
         super().__init__()
-        self.program, self.ablated = program, ablated
+        self.program, self.ablated, self.made = program, ablated, made
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.program.look(rows, self.ablated)
+        return self.program.look(rows, self.ablated, self.made)
 
 
 def first_names(model: nn.Module) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A stack, trained and judged: what its records say."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -75,6 +76,16 @@ CASE = Case(Dead, rows, losses, "code", numbers={"weight": 1.0}, train={"epochs"
 
 def members(*levels):
     return tuple(StackMember(f"k{i}", f"v{i}", each, i) for i, each in enumerate(levels))
+
+
+def test_a_reconstruction_is_looked_at_in_a_few_snapshots_and_the_last():
+    spec = StackSpec(CASE, None, members({}, {}))
+    short, *_ = study(spec)
+    long, *_ = study(replace(spec, train={"epochs": 12}))
+    looked = {epoch for epoch, value in enumerate(long.history["r2"]) if not math.isnan(value)}
+    assert looked == {0, 1, 2, 3, 6, 12}
+    assert long.history["r2"][:4] == short.history["r2"][:4]
+    assert not any(math.isnan(value) for value in short.history["r2"])
 
 
 def test_a_unit_that_is_dead_at_birth_is_said_to_be():

@@ -15,7 +15,7 @@ from harness.capture import observe
 from harness.remedies import treat
 from harness.remedies.anatomy import build
 from harness.training import stackability, tracing, train
-from harness.training.alone import LiveFeed
+from harness.training.alone import Alone, LiveFeed
 from harness.training.optimisers import rule_of
 from harness.training.randomness import Draws, generator
 from harness.training.stacked import Stacked
@@ -216,6 +216,20 @@ def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(f
     kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).made
     assert len(kept) > 1
     torch.testing.assert_close(torch.cat(kept, -1), (whole - rows).abs().amax(-1), rtol=0, atol=0)
+
+
+def test_what_a_model_makes_of_rows_is_not_worked_out_where_it_is_not_wanted(forum, split):
+    rows = split.train.inputs[:64]
+    stack = Stacked([forum] * 8, range(8), stackability(forum, split.train.inputs).rule, split.train.inputs)
+    whole, products = stack.observe(rows), []
+    for _ in range(4):  # the list of operations has proved itself by then
+        with tracing.Recorder() as recorder:
+            few = stack.observe(rows, keep=None)
+        products.append(sum("bmm" in str(call.operation) for call in recorder.calls))
+    assert (products[0], products[-1]) == (7, 4)  # three layers before the code, three behind it, the size of its sums
+    assert torch.equal(few.code, whole.code)
+    assert torch.equal(few.raw, whole.raw)
+    assert few.made == Alone([forum], [0], split.train.inputs).observe(rows, keep=None).made == ()
 
 
 def assert_filled_like_any_other(case, split, members):
