@@ -1,19 +1,20 @@
-"""How many rows lie within a radius on a line of normal scores: looked up in the normal distribution, not searched for.
+"""How many rows lie within a radius on a line of normal scores: looked up, not searched for.
 
 The scores of a column without ties are quantiles of the normal distribution, the same for every column of so many rows.
-So the place of any value among them follows from its probability, and a comparison with the scores there corrects the
-rounding.
+So the line is cut once into cells that hold one of them at most: a value's cell tells its place among them, and a
+comparison with the scores there the rest.
 """
 
+from functools import lru_cache
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from harness.measures.ordering import Ordering, normal_scores, within
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-LOOKED_UP_ROWS = 1 << 18  # so far the grid of the scores moves no value past a neighbour of its place
+LOOKED_UP_ROWS = 1 << 18  # so far the cells, some seven a row, take 15 MB
 
 
 def near(columns: Ordering, radius: Array) -> Index:
@@ -39,13 +40,26 @@ def near(columns: Ordering, radius: Array) -> Index:
 
 def _places(values: Array, comes_before: np.ufunc) -> Index:
     """How many scores of a column without ties come before each value, `[column, sample]`."""
-    rows = values.shape[1]
-    scores = np.concatenate([[-np.inf], normal_scores(rows), [np.inf]])
-    probability = torch.special.ndtr(torch.from_numpy(values)).numpy()
-    found = np.minimum((probability * (rows + 1)).astype(np.int64), rows)
+    starts, scores, lowest, cells = _cells(values.shape[1])
+    cell = (np.clip(values, lowest, -lowest) - lowest) * cells
+    found = starts.take(cell.astype(np.int64))
     found += comes_before(scores.take(found + 1), values)
     found -= ~comes_before(scores.take(found), values)
     return found
+
+
+@lru_cache(maxsize=2)
+def _cells(rows: int) -> tuple[Index, Array, float, float]:
+    """How many scores lie before each of many equal cells, none of which holds two.
+
+    Beside it the scores between what is less and what is more than all, where the first cell begins, and cells a unit.
+    """
+    scores = normal_scores(rows)
+    width = np.diff(scores).min(initial=1.0) / 2
+    lowest = float(scores[0] - width)
+    count = int(np.ceil(-2 * lowest / width)) + 2
+    starts = np.searchsorted(scores, lowest + width * np.arange(count))
+    return starts, np.concatenate([[-np.inf], scores, [np.inf]]), lowest, float(1 / width)
 
 
 def _whole_runs(places: Index, values: Array, comes_before: np.ufunc, columns: Ordering) -> Index:
