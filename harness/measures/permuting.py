@@ -96,19 +96,17 @@ def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequ
     frequency = np.argsort(sizes, axis=1)
     codes = np.take_along_axis(np.argsort(frequency, axis=1).astype(np.uint8), codes, axis=1)  # the commonest is last
     roots = np.sqrt(_inverse(np.take_along_axis(sizes, frequency, axis=1)))[:, :, None, None]
-    totals, counts = zip(*(_counts(codes, classes, part, depth) for part in parts), strict=True)
+    totals, counts = zip(*(_counts(codes, classes, part, tables.shape[1:]) for part in parts), strict=True)
     whole = _inverse(_together(totals)).reshape(-1, depth)
     found = [
-        np.einsum("oc,oc->o", _squared([each[unit].astype(float) for each in counts], root).reshape(-1, depth), whole)
+        np.einsum("oc,oc->o", _squared([each[unit] * root for each in counts]).reshape(-1, depth), whole)
         for unit, root in enumerate(roots)
     ]
     return codes.shape[1] * (np.stack(found)[:, 1:] - 1)
 
 
-def _squared(counts: Sequence[Array], roots: Array) -> Array:
+def _squared(counts: Sequence[Array]) -> Array:
     """Squared counts `[code, order, round x class]`, those of the parts added up first, summed over codes."""
-    for each in counts:
-        each *= roots
     both = _together(counts)
     return np.square(both, out=both).sum(0)
 
@@ -118,16 +116,19 @@ def _together(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return counts[0][..., :, None, :] + counts[1][..., None, :, :] if len(counts) == 2 else counts[0]
 
 
-def _counts(codes: Codes, classes: NDArray[Any], part: Part, depth: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _counts(codes: Codes, classes: NDArray[Any], part: Part, form: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """A part's rows of each class, `[order, round x class]`, and its share of each table, `[unit, code, ...]`.
 
     The commonest code, which is the last, is what the others leave of the rows.
+
+    Args:
+        form: of a table, codes and classes.
     """
-    orders = part.orders.swapaxes(0, 1)
+    orders, (width, depth) = part.orders.swapaxes(0, 1), form
     shape = (orders.shape[0], orders.shape[1] * depth)
     shown = classes[orders.reshape(-1, len(part.places))]
     totals = _rows_of_classes(shown, depth).reshape(shape).astype(_count_type(codes.shape[1]))
-    others = _products(codes[:, part.places], shown, depth).reshape(len(codes), -1, *shape)
+    others = _products(codes[:, part.places], shown, width - 1, depth).reshape(len(codes), width - 1, *shape)
     last = totals - others.sum(1, dtype=totals.dtype)
     return totals, np.concatenate([others, last[:, None]], axis=1, dtype=totals.dtype)
 
@@ -138,13 +139,12 @@ def _rows_of_classes(shown: NDArray[Any], depth: int) -> NDArray[Any]:
     return np.bincount(places, minlength=len(shown) * depth)
 
 
-def _products(codes: Codes, shown: NDArray[Any], depth: int) -> NDArray[Any]:
-    """How many rows show each code but the last and each class, `[unit x code, order x class]`."""
-    width, rows = int(codes.max()), codes.shape[1]
+def _products(codes: Codes, shown: NDArray[Any], width: int, depth: int) -> NDArray[Any]:
+    """How many rows show each of the first codes and each class, `[unit x code, order x class]`."""
     kind = _count_type(max((int(np.count_nonzero(codes == code, axis=1).max()) for code in range(width)), default=0))
     packed = _packed(codes, width, kind)
     found = np.empty((len(packed), _lanes(kind), len(shown) * depth), kind)
-    step = max(1, NUMBERS_AT_ONCE // (rows * depth))
+    step = max(1, NUMBERS_AT_ONCE // (codes.shape[1] * depth))
     for start in range(0, len(shown), step):
         targets = _targets(shown[start : start + step], depth).astype(packed.dtype, copy=False)
         _unpack(packed @ targets, found[:, :, start * depth : start * depth + targets.shape[1]])

@@ -322,6 +322,14 @@ def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks
         compare_one_by_one(codes, classes, orders, p, inflation)
 
 
+def test_a_half_of_the_blocks_may_lack_a_unit_s_commonest_code() -> None:
+    orders = block_orders([np.arange(each, 500, 50) for each in range(50)], 0, 24)
+    codes = np.random.default_rng(0).integers(0, 2, (1, 500)).astype(np.uint8)
+    codes[:, orders.parts[1].places] = 2
+    classes = np.arange(500) % 3
+    compare_one_by_one(codes, classes, orders, *block_p(codes, classes, orders))
+
+
 def compare_one_by_one(
     codes: np.ndarray, classes: np.ndarray, orders: BlockOrders, p: np.ndarray, inflation: np.ndarray
 ) -> None:
