@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.data.rows import Rows, Split
 from harness.diagnosis.measuring import scale_of
-from harness.grid.costs import SHOWN_SNAPSHOTS
+from harness.grid.costs import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -27,7 +27,6 @@ from harness.results.spacing import log_spaced
 from harness.training import Snapshot, batch_bounds
 
 MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
-INFORMATION_UNITS = 8
 FINAL_BATCHES = 16
 
 
@@ -61,7 +60,7 @@ class History:
         self._keep("epoch", torch.full((self.members,), float(snapshot.epoch)))
         for name, value in snapshot.losses.items():
             self._keep(f"loss/{name}", value)
-        self._keep_gradients(snapshot)
+        self._keep_gradients(snapshot, closely)
         lost = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[lost] = 0.0  # what is no number is measured as nothing, and marked below
         precision = snapshot.engine.precision
@@ -82,8 +81,8 @@ class History:
         else:
             self._keep_nothing("r2")
 
-    def _keep_gradients(self, snapshot: Snapshot) -> None:
-        if snapshot.epoch in self.informed:
+    def _keep_gradients(self, snapshot: Snapshot, closely: bool) -> None:
+        if closely:
             for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
                 self._keep(f"gradient/{name}", value)
         else:
@@ -168,8 +167,8 @@ class History:
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
         found = dict.fromkeys(references, unknown)
         if informed:
-            shared = informations(code[..., :INFORMATION_UNITS], references)
-            found = {name: torch.cat([each, unknown[:, INFORMATION_UNITS:]], -1) for name, each in shared.items()}
+            shared = informations(code[..., :SHOWN_UNITS], references)
+            found = {name: torch.cat([each, unknown[:, SHOWN_UNITS:]], -1) for name, each in shared.items()}
         best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
         return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
 
@@ -183,7 +182,7 @@ def _unless(lost: Tensor, value: Tensor) -> Tensor:
 
 
 def _shared(unit: Any, reference: str) -> float:
-    if unit.index >= INFORMATION_UNITS or (reference and reference not in unit.references):  # a lost unit has none
+    if unit.index >= SHOWN_UNITS or (reference and reference not in unit.references):  # a lost unit has none
         return torch.nan
     return float(unit.references[reference].mutual_information if reference else unit.mutual_information)
 

@@ -13,8 +13,8 @@ PER_STEP, PER_MEMBER_STEP, ALONE_STEP = 1.0e-3, 0.16e-3, 2.2e-3
 STARTING = 10.0  # seconds of a run before the first step and after the last: libraries, store, report
 PER_MEMBER = 0.2  # seconds: the verdict with its references, and the tracker's rows
 CORES = 2
-SHOWN_UNITS = 8  # of which a tracker gets rows
-SHOWN_SNAPSHOTS = 6  # of which a tracker gets rows; at them mutual information, R2 and gradients are measured
+# of which a tracker gets rows: of so many units mutual information is measured, and at so many snapshots R2 and gradients
+SHOWN_UNITS, SHOWN_SNAPSHOTS = 8, 6
 ROW_BYTES, MEMBER_BYTES = 220, 24_000  # of the store per metric row; of the results per member
 STATED_DEVIATIONS = (0.1, 0.2, 0.3)
 
