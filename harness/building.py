@@ -13,7 +13,7 @@ from harness.precision import SIXTEEN_BITS, precisions
 
 
 def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
-    """The case's model with the initial weights of `seed`; torch's global random state stays as it was.
+    """The case's model with the initial weights of `seed`, where the batch is; torch's global random state stays as it was.
 
     Raises:
         HarnessError: when the factory fails or returns no module.
@@ -30,7 +30,7 @@ def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
             ) from error
     if not isinstance(model, nn.Module):
         raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
-    return model
+    return model.to(batch.device)
 
 
 def model_keywords(case: Case, batch: Tensor) -> dict[str, int]:
@@ -57,13 +57,14 @@ def numbers_for(case: Case, inputs: Tensor) -> torch.dtype:
     whole = not few.is_floating_point()
     if len(known) == 1 and not whole:
         return known[0]
-    taken = next((each for each in known if _takes(case, model, few.to(each))), None)
-    if whole and (taken is None or _rounds(inputs, taken)) and _takes(case, model, few.long()):
+    taken = next((each for each in known if takes(case, model, few.to(each))), None)
+    if whole and (taken is None or _rounds(inputs, taken)) and takes(case, model, few.long()):
         return torch.int64
     return taken or known[0]
 
 
-def _takes(case: Case, model: nn.Module, rows: Tensor) -> bool:
+def takes(case: Case, model: nn.Module, rows: Tensor) -> bool:
+    """Whether the model and the case's loss run on these rows."""
     numbers = {name: case.numbers[name] for name in case.loss_keywords()}
     with torch.random.fork_rng(), evaluating(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -170,7 +170,7 @@ def _as_rows(load: Callable[[], Any], where: str) -> Rows:
 def _of_any_kind(found: Any, where: str) -> Rows:
     try:
         if isinstance(found, Rows):
-            return found
+            return _in_memory(found)
         if isinstance(found, Dataset):
             return Rows(*of_dataset(found))
         if isinstance(found, tuple) and len(found) == 2:
@@ -181,6 +181,12 @@ def _of_any_kind(found: Any, where: str) -> Rows:
         raise HarnessError(
             f"{where}: a tensor, (tensor, labels), a torch Dataset or Rows is wanted: {error}"
         ) from error
+
+
+def _in_memory(rows: Rows) -> Rows:
+    """The same on the processor."""
+    labels, blocks = (None if each is None else exact_tensor(each) for each in (rows.labels, rows.blocks))
+    return Rows(exact_tensor(rows.inputs), labels, {n: exact_tensor(each) for n, each in rows.factors.items()}, blocks)
 
 
 def _labels(rows: Rows, where: str) -> Tensor | None:

@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.execution.recording import failed
 from harness.execution.spec import StackMember, StackSpec
 from harness.results.records import Level, MemberRecord
-from harness.training import Stackability, stackability
+from harness.training import Stackability, device_of, stackability
 from harness.training.stackable import is_of_batching, not_batched
 
 
@@ -34,13 +34,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Batch:
-    """Members that are one program; `alone` says why they train as plain loops where they stacked when tried."""
+    """Members that are one program, on one device; `alone` says why they train as plain loops where they stacked when
+    tried.
+    """
 
     members: list[StackMember]
     cases: list[Case]
     split: Split
     stacking: Stackability
     first_seed: int
+    device: str
     alone: str | None = None
 
 
@@ -90,24 +93,25 @@ def _split_group(
     """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
     members, cases = [member for member, _ in group], [case for _, case in group]
 
-    def tried() -> tuple[Stackability, Split]:
+    def tried() -> tuple[Stackability, Split, str]:
+        device = device_of(cases[0], split.train.inputs)
         try:
             rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-            return stackability(cases[0], rows.train.inputs), rows
+            return stackability(cases[0], rows.train.inputs.to(device)), rows, device
         except Exception:
-            return Stackability(None, frozenset(), "it could not be tried"), split
+            return Stackability(None, frozenset(), "it could not be tried"), split, device
 
-    stacking, rows = known.once(tried, spec, structure)
+    stacking, rows, device = known.once(tried, spec, structure)
     if stacking.rule is None:
         # a fresh case each: what one member's loss remembers is not the next one's business
-        return [Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed) for m in members]
+        return [Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed, device) for m in members]
     parts: dict[tuple[float, ...], list[int]] = {}
     for index, case in enumerate(cases):
         apart = () if stacking.shares else (float(index),)
         numbers = tuple(float(case.numbers[name]) for name in sorted(stacking.fixed))
         parts.setdefault((*apart, *numbers), []).append(index)
     return [
-        Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed)
+        Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed, device)
         for part in parts.values()
     ]
 
@@ -118,7 +122,7 @@ def parts(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list
     In halves a member has the same numbers, so that they never depend on the one that fails (a diverged one whose loss
     raises, as `binary_cross_entropy` does). What `vmap` refuses it refuses for all.
     """
-    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_memory(error):
+    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_the_machine(error):
         return []
     if len(batch.members) > 1 and not is_of_batching(error):
         middle = len(batch.members) // 2
@@ -131,8 +135,10 @@ def parts(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list
     return [replace(alone, members=[each], cases=[treated(spec, each.levels, split)]) for each in batch.members]
 
 
-def _is_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether memory is used up, or a GPU lost to this process: what is tried next would fail as well."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    return known or "allocate memory" in str(error)
 
 
 def rows_of(spec: StackSpec, known: Known) -> Split:

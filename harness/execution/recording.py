@@ -24,12 +24,12 @@ LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies 
 ABLATION_ROWS = 256
 
 
-def judged(batch: "Batch", snapshot: Snapshot, history: History, seconds: float, device: str) -> list[MemberRecord]:
+def judged(batch: "Batch", snapshot: Snapshot, history: History, seconds: float) -> list[MemberRecord]:
     from harness.diagnosis import diagnose
 
     count, case = len(batch.members), batch.cases[0]
     held = few_rows(batch.split.evaluation, LARGEST_EVALUATION)
-    rows = held.inputs.to(device)
+    rows = held.inputs.to(batch.device)
     seen = snapshot.engine.observe(rows, keep=lambda made, _: made[:count].cpu())
     code, made = seen.code[:count].cpu(), seen.reconstruction
     again = code
@@ -48,7 +48,7 @@ def judged(batch: "Batch", snapshot: Snapshot, history: History, seconds: float,
         dtype=snapshot.engine.precision,
         scale=None if seen.scale is None else seen.scale[:count].cpu(),
         normalised=seen.raw[:count].cpu(),
-        ablation=_ablation(snapshot, held, device, count, code.shape[-1]) if made is not None else None,
+        ablation=_ablation(snapshot, held, batch.device, count, code.shape[-1]) if made is not None else None,
         blocks=held.blocks,
         training_inputs=batch.split.train.quantities,
     )

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
 from harness.execution.histories import History
 from harness.execution.programs import Batch, Known, parts, programs
 from harness.execution.recording import failed, judged
@@ -61,23 +59,18 @@ def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord
     padding = _padding(batch)
     seeds = [member.seed for member in members]
     numbers = cases[0].training()
-    device = _device(numbers["device"])
-    history = History(len(members), batch.split, numbers, device)
+    history = History(len(members), batch.split, numbers, batch.device)
     cases, seeds = [*cases, *[cases[-1]] * padding], [*seeds, *[seeds[-1]] * padding]
     snapshot: Snapshot | None = None
-    for snapshot in train(cases, seeds, batch.split, batch.stacking, device):
+    for snapshot in train(cases, seeds, batch.split, batch.stacking, batch.device):
         history.add(snapshot)
         progress((snapshot.step - done) * len(members))
         done = snapshot.step
     assert snapshot is not None
-    return judged(batch, snapshot, history, (time.perf_counter() - started) / len(members), device)
+    return judged(batch, snapshot, history, (time.perf_counter() - started) / len(members))
 
 
 def _padding(batch: Batch) -> int:
     """How many copies of the last member fill the stack to a size at which nobody's roundings depend on it."""
     count = len(batch.members)
     return 0 if batch.stacking.rule is None else batch.stacking.filled(count) - count
-
-
-def _device(name: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

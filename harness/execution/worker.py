@@ -30,6 +30,7 @@ def main() -> None:
     from harness.execution.programs import Known
     from harness.execution.study import study
     from harness.results import as_answer
+    from harness.training import gpu_is_lost
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
@@ -38,6 +39,8 @@ def main() -> None:
     for line in stacks:
         records = as_answer(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
         _answer(answers, {"bytes": len(records)}, records)
+        if gpu_is_lost():
+            os._exit(1)  # the next stack has a new process
 
 
 def _follow_the_parent(parent: int) -> None:

@@ -13,6 +13,7 @@ from harness.execution.questions import no_questions
 from harness.experiment.work import (
     Work,
     certain_stacks,
+    check_device,
     member_steps,
     missing,
     prepare,
@@ -135,6 +136,7 @@ def conduct(
         work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
             return _finished(work, root, time.perf_counter() - started)
+        check_device(experiment)
         tidy(folder, fresh)
         outcome = _carry_out(work, workers, waiting, tracking_uri, shard, progress, root, started)
     if shard != WHOLE and outcome.report is None and _all_there(work):

@@ -180,6 +180,19 @@ def steps_per_epoch(work: Work) -> int:
     return -(-rows // size) - (1 if left == 1 and rows > size > 1 else 0)
 
 
+def check_device(experiment: Experiment) -> None:
+    """Look whether the device that the experiment names is here.
+
+    Raises:
+        HarnessError: where it is not.
+    """
+    name = training_of(experiment)["device"]
+    if name not in ("auto", "cpu"):  # these need no torch to be known
+        from harness.training import check_device as look
+
+        look(name)
+
+
 def tidy(folder: Path, fresh: bool) -> None:
     """Remove what a killed process left half written and, to start over, the results themselves."""
     for pattern in (".*.new", *(("*.parquet",) if fresh else ())):

@@ -1,7 +1,17 @@
 """Training: a stack of members becomes snapshots."""
 
 from harness.training.batches import batch_bounds
+from harness.training.devices import check_device, device_of, gpu_is_lost
 from harness.training.stackable import Stackability, stackability
 from harness.training.train import Snapshot, train
 
-__all__ = ["Snapshot", "Stackability", "batch_bounds", "stackability", "train"]
+__all__ = [
+    "Snapshot",
+    "Stackability",
+    "batch_bounds",
+    "check_device",
+    "device_of",
+    "gpu_is_lost",
+    "stackability",
+    "train",
+]

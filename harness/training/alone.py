@@ -90,7 +90,7 @@ class Member:
         self.case, self.seed, self.steps = case, seed, 0
         model = build(case, seed, rows[:4])
         self.precision = precision_for(model, rows)
-        self.model = model.to(rows.device, self.precision)
+        self.model = model.to(self.precision)
         self.program = Program(case, self.model)
         self.numbers = {name: float(value) for name, value in case.numbers.items()}
         self._draws = Draws([seed], "training", self.precision, rows.device)

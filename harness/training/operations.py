@@ -16,6 +16,7 @@ from torch.fx.node import map_aggregate
 
 from harness.training.compiling import compiled
 from harness.training.nested import restored, same_bits, tensors_of, with_tensors
+from harness.training.replaying import replayed
 from harness.training.simplifying import simplify
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class OperationList:
             return with_tensors(self._nesting, iter(run(*inputs)))
 
     def _compiled(self, inputs: Sequence[Tensor]) -> Run:
+        if inputs[0].is_cuda:
+            if self._inputs:
+                raise RuntimeError("a CUDA graph works on copies of its inputs")
+            return replayed(self.graph, inputs)
         run = compiled(self.graph)
         with restored(self._changing(inputs)), torch.no_grad():
             run(*inputs)  # which profiles: the next call is what all later ones are
@@ -95,7 +100,7 @@ def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) 
     """
     if any(_looks_at_numbers(call.result) for call in calls):
         return None
-    builder = _Builder(inputs)
+    builder = _Builder(inputs, {_storage(each) for call in calls for each in _written_to(call)})
     for call in calls:
         builder.add(call)
     builder.graph.output(tuple(builder.node_of(each) for each in tensors_of(result)))
@@ -106,28 +111,40 @@ def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) 
 
 
 class _Builder:
-    """Calls become nodes; a tensor that is no input and no result is a constant."""
+    """Calls become nodes; a tensor that is no input and no result is a constant, and so is what constants alone make."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
-        self.graph, self.constants, self.changed = Graph(), torch.nn.Module(), set[int]()
+    def __init__(self, inputs: Sequence[Tensor], changed: set[int]) -> None:
+        self.graph, self.constants, self.changed = Graph(), torch.nn.Module(), changed
         self._nodes: dict[int, Node] = {}
         self._kept: list[Tensor] = []
+        self._fixed: set[int] = set()
         for index, each in enumerate(inputs):
             self._note(self.graph.placeholder(f"input_{index}"), each)
 
     def add(self, call: "Call") -> None:
         """One call, with its results."""
+        if self._is_fixed(call):
+            self._fixed |= {id(each) for each in tensors_of(call.result)}
+            return
         args, kwargs = map_aggregate((call.args, call.kwargs), self.node_of)
         node = self.graph.call_function(call.operation, args, kwargs)
-        written = _written_to(call)
-        node.meta["writes"] = bool(written)
-        self.changed |= {_storage(each) for each in written}
+        node.meta["writes"] = bool(_written_to(call))
         if isinstance(call.result, Tensor):
             self._note(node, call.result)
         elif isinstance(call.result, tuple | list):
             for index, each in enumerate(call.result):
                 if isinstance(each, Tensor):
                     self._note(self.graph.call_function(operator.getitem, (node, index)), each)
+
+    def _is_fixed(self, call: "Call") -> bool:
+        """Whether it makes the same numbers at every step: it begins with numbers in the author's code, and goes on so."""
+        given = list(tensors_of((call.args, call.kwargs)))
+        if any(_storage(each) in self.changed for each in (*given, *tensors_of(call.result))):
+            return False
+        if call.operation is torch.ops.aten.lift_fresh.default:  # what `torch.tensor` ends with
+            return True
+        random = torch.Tag.nondeterministic_seeded in call.operation.tags
+        return all(id(each) in self._fixed for each in given) and not random
 
     def node_of(self, value: Any) -> Any:
         """The node of a tensor; anything else as it is."""

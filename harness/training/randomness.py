@@ -99,9 +99,8 @@ class RandomFeed(TorchFunctionMode):
         self._count[kind, shape] += 1
         self.sites.append(site)
         if self.draws is None:
-            return DISTRIBUTIONS[kind](
-                shape, dtype=like.dtype if like is not None and like.is_floating_point() else None
-            )
+            floats = like.dtype if like is not None and like.is_floating_point() else None
+            return DISTRIBUTIONS[kind](shape, dtype=floats, device=None if like is None else like.device)
         numbers = self.draws[site.purpose]
         return numbers if like is None or not like.is_floating_point() else numbers.to(like.dtype)
 
@@ -130,7 +129,8 @@ def _shape(size: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _cast(numbers: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
-    return numbers.to(dtype=kwargs["dtype"]) if kwargs.get("dtype") else numbers
+    wanted = {name: kwargs[name] for name in ("dtype", "device") if kwargs.get(name)}
+    return numbers.to(**wanted) if wanted else numbers
 
 
 def _rand(feed: RandomFeed, *size: Any, **kwargs: Any) -> Tensor:

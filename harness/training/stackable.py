@@ -28,10 +28,12 @@ from harness.training.stacked import Stacked
 # at other sizes, a single matrix goes through another kernel, and the numbers past the last two full vector registers
 # round otherwise: a batch of an odd number of rows can leave some behind eight members, but not behind sixteen
 FILLED_TO, FILLED_TO_IF_ODD = 8, 16
+# and on a GPU, where fewer matrices are multiplied by another kernel; more cost nothing there
+FILLED_TO_ON_A_GPU = 64
 # rows of every batch from which a copy behind a member keeps its numbers off the end that no two full registers hold
 FEWEST_ROWS = 15
-# parameters: larger models fill the processor by themselves, and would fill its memory eight times over
-LARGEST_SHARING = 1 << 16
+# parameters: larger models fill the processor by themselves, and would fill its memory eight times over; or a GPU
+LARGEST_SHARING, LARGEST_SHARING_ON_A_GPU = 1 << 16, 1 << 20
 # numbers in the windows of a batch's convolutions: more leave the cache, and torch's own kernels are faster
 LARGEST_WINDOWS = 1 << 20
 
@@ -73,14 +75,14 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
 
     Args:
         case: a treated case.
-        rows: training inputs, `[sample, *feature]`.
+        rows: training inputs, `[sample, *feature]`, on the device on which it will train.
         plan: nothing will be trained now: the gradient, for which torch loads sympy (half a second), is left out
             where the model has no buffers that it could find changed.
     """
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
     stepped = not plan or any(True for _ in model.buffers())
-    sizes = _sizes(case, model, len(rows))
+    sizes = _sizes(case, model, rows)
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if precision_for(model, rows) in SIXTEEN_BITS:
@@ -109,7 +111,7 @@ def _hooked(parameter: Tensor) -> bool:
 def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
     """Whether several such models are faster together than one by one."""
     parameters = list(model.parameters())
-    if sum(each.numel() for each in parameters) > LARGEST_SHARING:
+    if sum(each.numel() for each in parameters) > (LARGEST_SHARING_ON_A_GPU if rows.is_cuda else LARGEST_SHARING):
         return False
     if all(each.dim() <= 2 for each in parameters):
         return True
@@ -123,9 +125,11 @@ def _plain_numbers(case: Case) -> dict[str, float]:
     return {name: float(case.numbers[name]) for name in case.loss_keywords()}
 
 
-def _sizes(case: Case, model: torch.nn.Module, rows: int) -> tuple[int, int]:
+def _sizes(case: Case, model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
     """The multiple that stacks are filled to, and the size to which one member is."""
-    batches = [end - start for start, end in batch_bounds(rows, int(case.training()["batch_size"]))]
+    if rows.is_cuda:
+        return FILLED_TO_ON_A_GPU, FILLED_TO_ON_A_GPU
+    batches = [end - start for start, end in batch_bounds(len(rows), int(case.training()["batch_size"]))]
     multiple = FILLED_TO_IF_ODD if any(each % 2 for each in batches) else FILLED_TO
     products = not any(True for _ in model.buffers()) and all_products(model)
     return multiple, 2 if products and min(batches) >= FEWEST_ROWS else multiple

@@ -59,7 +59,7 @@ class Stacked:
         self.buffers: State = {}
         models = [build(case, seed, rows[:4]) for case, seed in zip(cases, seeds, strict=True)]
         self.precision = precision_for(models[0], rows)
-        models = [model.to(rows.device, self.precision) for model in models]
+        models = [model.to(self.precision) for model in models]
         self.program = Program(cases[0], models[0], own_kernels=shares)
         self._stack(models, rule.trained)
         self.numbers = {

@@ -69,7 +69,7 @@ def train(
     batches = batch_bounds(len(inputs), numbers["batch_size"])
     birth = _birth(engine, inputs, seeds, batches[0])
     yield birth
-    progress = Progress(birth.diverged)
+    progress = Progress(birth.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
         order = orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
@@ -77,7 +77,7 @@ def train(
             progress.add(totals, terms, end - start)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
             last = epoch == numbers["epochs"]
-            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.clone(), engine)
+            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine)
 
 
 class Progress:
@@ -85,17 +85,17 @@ class Progress:
 
     def __init__(self, diverged: Tensor) -> None:
         self.steps, self.rows = 0, 0
-        self.diverged = diverged.clone()
+        self.diverged = diverged
         self._sums: State = {}
 
     def add(self, totals: Tensor, terms: State, rows: int) -> None:
         """Count one step."""
         self.steps += 1
         self.rows += rows
-        # a sum of finite numbers that is finite has no NaN in it: one look, not one per member
-        if not bool(torch.isfinite(totals.sum())):
-            lost = ~torch.isfinite(totals.cpu()) & (self.diverged < 0)
-            self.diverged[lost] = self.steps
+        # a sum of finite numbers that is finite has no NaN in it: one look, not one per member; a GPU is not waited for
+        if totals.is_cuda or not bool(torch.isfinite(totals.sum())):
+            lost = ~torch.isfinite(totals) & (self.diverged < 0)
+            self.diverged = torch.where(lost, self.steps, self.diverged)
         for name, value in {**terms, "total": totals}.items():
             if name in self._sums:
                 self._sums[name].add_(value, alpha=rows)

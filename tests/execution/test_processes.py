@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,24 @@ def test_a_member_that_kills_its_worker_is_found_and_the_rest_is_kept(tmp_path):
     records = run([spec(tmp_path, fault, (0.0, 0.0, 1.0, 0.0))], 1)
     assert [record.status for record in records] == ["ok", "ok", "failed", "ok"]
     assert "worker process died" in records[2].error
+
+
+def test_a_worker_that_has_lost_its_gpu_takes_no_other_stack(tmp_path):
+    broken = "CUDA error: device-side assert triggered"
+    fault = f"""
+    def lost():
+        raise torch.AcceleratorError("{broken}")
+    if os.path.basename(__file__) == "bad.py":
+        torch.cuda.is_initialized, torch.cuda.synchronize = lambda: True, lost
+    if torch.cuda.is_initialized():
+        lost()
+"""
+    good = spec(tmp_path, fault)
+    bad = replace(good, case=str(tmp_path / "bad.py"), members=tuple(replace(m, key="b" + m.key) for m in good.members))
+    (tmp_path / "bad.py").write_text((tmp_path / "own.py").read_text())
+    found = run([bad, good], 1)
+    assert [(record.key[0], record.status) for record in found] == [("b", "failed")] * 4 + [("k", "ok")] * 4
+    assert broken in found[0].error
 
 
 def test_what_the_authors_code_prints_does_not_disturb_the_answers(tmp_path):

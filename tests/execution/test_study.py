@@ -259,7 +259,13 @@ class Counted(Dead):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), HarnessError("mine")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        HarnessError("mine"),
+    ],
 )
 def test_what_would_fail_again_is_not_tried_again(error):
     def failing(model, batch, weight):

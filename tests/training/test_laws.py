@@ -1,13 +1,11 @@
-"""The laws of training: stacked equals alone, and a member does not know who shares its stack.
-
-The reference is a plain PyTorch loop, written here, that knows nothing of stacks.
-"""
+"""The laws of training: stacked equals alone, and a member does not know who shares its stack."""
 
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from loops import TRAIN, last, plain_loop
 from torch import nn
 
 import harness
@@ -15,12 +13,9 @@ from harness.capture import observe
 from harness.remedies import treat
 from harness.remedies.anatomy import build
 from harness.training import stackability, tracing, train
-from harness.training.alone import Alone, LiveFeed
+from harness.training.alone import Alone
 from harness.training.optimisers import rule_of
-from harness.training.randomness import Draws, generator
 from harness.training.stacked import Stacked
-
-TRAIN = {"epochs": 2, "batch_size": 70, "learning_rate": 2e-3}
 
 # every remedy of the table, alone and in company
 LEVELS = [
@@ -50,36 +45,6 @@ LEVELS = [
 def compiled_early(monkeypatch):
     """Every law holds for a step as a function (1, 2), as a list (3), and compiled (from 4 on)."""
     monkeypatch.setattr(tracing, "COMPILED_AT", 4)
-
-
-def plain_loop(case, seed, inputs, steps):
-    """One model, torch's own Adam, and the member's documented sources of randomness."""
-    model = build(case, seed, inputs[:4]).to(inputs.dtype)
-    numbers = case.training()
-    optimiser = torch.optim.Adam(model.parameters(), lr=numbers["learning_rate"])
-    draws = Draws([seed], "training", inputs.dtype, inputs.device)
-    totals, done = [], 0
-    for epoch in range(1, numbers["epochs"] + 1):
-        order = torch.randperm(len(inputs), generator=generator(seed, f"batches {epoch}"))
-        for rows in order.split(numbers["batch_size"]):
-            if done == steps:
-                return model, totals
-            with LiveFeed(draws):
-                terms = case.losses(model, inputs[rows], **{k: case.numbers[k] for k in case.loss_keywords()})
-            penalties = [value for name, value in terms.items() if name != "reconstruction"]
-            total = terms["reconstruction"] + (case.numbers["beta"] * sum(penalties) if penalties else 0)
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
-            totals.append(float(total))
-            done += 1
-    return model, totals
-
-
-def last(snapshots):
-    for snapshot in snapshots:
-        final = snapshot
-    return final
 
 
 def stacked(case, seeds, split, dtype=torch.float64):
