@@ -76,9 +76,22 @@ def into_nan(x):
     return torch.log(x - 3).sigmoid(), torch.sqrt(x - 3)
 
 
+def numbers_of_its_own(x):
+    target, steps = torch.tensor([0.05] * 6).double(), torch.arange(6).float()
+    return (target * torch.log(target / 0.5)).sum() * x, (1 - steps) @ x, torch.ones(6), target
+
+
+def numbers_of_its_own_that_change(x):
+    canvas, count = torch.zeros(6, 6), torch.full((2,), 3.0)
+    canvas[0] = x[0]
+    return canvas * 2, count.add_(1) * x[0, 0]
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        numbers_of_its_own,
+        numbers_of_its_own_that_change,
         two_views_of_what_is_overwritten,
         overlapping_operands,
         changes_its_input,
@@ -184,6 +197,15 @@ def test_what_changes_nothing_is_gone_and_the_rest_is_done_in_place():
     assert [name for name in names if name.startswith("relu")] == ["relu__default"]
 
 
+def test_what_comes_of_numbers_in_the_code_alone_is_kept_but_never_what_is_drawn():
+    operations, _ = traced_and_plain(numbers_of_its_own, [rows(6, 6)])
+    names = [node.name.split("_")[0] for node in operations.graph.graph.nodes if node.op == "call_function"]
+    assert "mul" in names
+    assert not {"log", "div", "sum", "rsub", "sub", "arange", "ones", "to"} & set(names)
+    drawn = Traced(lambda x: x * torch.rand(3))
+    assert len({float(drawn("key", torch.ones(3)).sum()) for _ in range(6)}) == 6
+
+
 def convolved(x):
     kernel = torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3)
     with torch.enable_grad():
@@ -211,6 +233,8 @@ def adds_into_what_it_reaches():
 @pytest.mark.parametrize(
     "function",
     [
+        numbers_of_its_own,
+        numbers_of_its_own_that_change,
         two_views_of_what_is_overwritten,
         changes_its_input,
         ones_and_repeats,
