@@ -77,7 +77,7 @@ class OperationList:
             return with_tensors(self._nesting, iter(run(*inputs)))
 
     def _compiled(self, inputs: Sequence[Tensor]) -> Run:
-        if inputs[0].is_cuda:
+        if any(each.is_cuda for each in inputs):
             if self._inputs:
                 raise RuntimeError("a CUDA graph works on copies of its inputs")
             return replayed(self.graph, inputs)

@@ -32,7 +32,7 @@ FILLED_TO, FILLED_TO_IF_ODD = 8, 16
 FILLED_TO_ON_A_GPU = 64
 # rows of every batch from which a copy behind a member keeps its numbers off the end that no two full registers hold
 FEWEST_ROWS = 15
-# parameters: larger models fill the processor by themselves, and would fill its memory eight times over; or a GPU
+# parameters: larger models fill a core, or a GPU, by themselves, and several of them would fill the memory
 LARGEST_SHARING, LARGEST_SHARING_ON_A_GPU = 1 << 16, 1 << 20
 # numbers in the windows of a batch's convolutions: more leave the cache, and torch's own kernels are faster
 LARGEST_WINDOWS = 1 << 20
