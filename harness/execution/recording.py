@@ -67,20 +67,23 @@ def _target(case: Case) -> float | None:
 
 def _ablation(snapshot: Snapshot, held: Rows, device: str, count: int, units: int) -> Tensor | None:
     """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes."""
-    from harness.measures import r2
+    from harness.measures import explained, missed_squares
 
     if units > LARGEST_ABLATION:
         return None
     few = few_rows(held, ABLATION_ROWS).inputs
     rows, truth = few.to(device), few.flatten(1)
 
-    def fit(unit: int | None) -> Tensor:
-        made = snapshot.engine.ablated(rows, unit)
-        assert made is not None
-        return r2(made[:count].cpu(), truth)
+    def look(numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        seen = snapshot.engine.observe(
+            rows, keep=lambda made, part: missed_squares(made, part.flatten(1)), held=numbers
+        )
+        return explained(sum(seen.made[1:], start=seen.made[0])[:count].cpu(), truth), seen.code
 
-    whole = fit(None)
-    return torch.stack([whole - fit(unit) for unit in range(units)], dim=-1)
+    whole, code = look()
+    means = code.double().mean(dim=-2).to(code)
+    one = torch.eye(units, dtype=torch.bool, device=means.device)
+    return torch.stack([whole - look(means.where(one[unit], torch.nan))[0] for unit in range(units)], dim=-1)
 
 
 def _record(

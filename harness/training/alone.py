@@ -51,14 +51,18 @@ class Alone:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
 
-    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole) -> Seen:
+    def observe(
+        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
+    ) -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
 
         Args:
             rows: seen at once. purpose: of the random numbers.
             keep: what is kept of the reconstruction, given that and its rows; None where it is not wanted.
+            held: numbers at which units are held, `[member, unit]`, NaN for those that are not; None where none is.
         """
-        parts = [member.observe(rows, purpose) for member in self.members]
+        fixed = [None] * len(self.members) if held is None else held
+        parts = [member.observe(rows, purpose, each) for member, each in zip(self.members, fixed, strict=True)]
         names = set.intersection(*(set(part) for part in parts)) - ({"reconstruction"} if keep is None else set())
         seen = {name: torch.stack([part[name] for part in parts]) for name in names}
         if keep is not None and "reconstruction" in seen:
@@ -68,11 +72,6 @@ class Alone:
     def repeats(self, rows: Tensor) -> bool:
         """Whether observing these rows once more could only give the same numbers: not known of plain code."""
         return False
-
-    def ablated(self, rows: Tensor, unit: int | None) -> Tensor | None:
-        """The reconstruction of these rows when a unit, or none, shows its mean, `[member, sample, feature]`."""
-        made = [member.observe(rows, "observation", unit).get("reconstruction") for member in self.members]
-        return None if any(each is None for each in made) else torch.stack([each for each in made if each is not None])
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
@@ -131,10 +130,10 @@ class Member:
             value.data.copy_(kept[name])
         return {**terms, "total": self.case.total(terms, self.numbers)}
 
-    def observe(self, rows: Tensor, purpose: str, ablated: int | None = None) -> dict[str, Tensor]:
-        """What the bottleneck does on these rows, with one unit held at its mean or none."""
+    def observe(self, rows: Tensor, purpose: str, held: Tensor | None = None) -> dict[str, Tensor]:
+        """What the bottleneck does on these rows, with units held or none."""
         with torch.no_grad(), self._looked_at(purpose):
-            return self.program.look(rows, ablated)
+            return self.program.look(rows, held)
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""

@@ -86,11 +86,11 @@ class Program(nn.Module):
         buffers: State,
         rows: Tensor,
         draws: Mapping[str, Tensor],
-        ablated: int | None = None,
+        held: Tensor | None = None,
         made: bool = True,
     ) -> dict[str, Tensor]:
-        """What one member's bottleneck does on these rows, in eval mode, with one unit held at its mean or none."""
-        looked = _Looked(self, ablated, made)
+        """What one member's bottleneck does on these rows, in eval mode, with units held or none."""
+        looked = _Looked(self, held, made)
         state = self._state("program.model", {**parameters, **buffers})
         return self._called(looked, state, (rows,), draws)
 
@@ -105,9 +105,9 @@ class Program(nn.Module):
     def _state(self, prefix: str, given: State) -> State:
         return {f"{prefix}.{name}": given[first] for name, first in self._names.items()}
 
-    def look(self, rows: Tensor, ablated: int | None = None, made: bool = True) -> dict[str, Tensor]:
+    def look(self, rows: Tensor, held: Tensor | None = None, made: bool = True) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands, with what it made of the rows or without."""
-        replace = None if ablated is None else partial(at_its_mean, unit=ablated)
+        replace = None if held is None else partial(held_at, numbers=held)
         inputs: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = None if module is None else module.register_forward_pre_hook(_keep_first(inputs), with_kwargs=True)
@@ -134,12 +134,12 @@ class Program(nn.Module):
 class _Looked(nn.Module):
     """Makes `Program.look` the forward pass of a module, for `functional_call`."""
 
-    def __init__(self, program: Program, ablated: int | None, made: bool) -> None:
+    def __init__(self, program: Program, held: Tensor | None, made: bool) -> None:
         super().__init__()
-        self.program, self.ablated, self.made = program, ablated, made
+        self.program, self.held, self.made = program, held, made
 
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.program.look(rows, self.ablated, self.made)
+        return self.program.look(rows, self.held, self.made)
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
@@ -168,16 +168,14 @@ def _keep_first(inputs: list[Any]) -> Callable[[nn.Module, tuple[Any, ...], dict
     return lambda _, args, named: inputs.extend([*args, *named.values()][:1])
 
 
-def at_its_mean(code: Tensor, unit: int) -> Tensor:
-    """The code with one unit, counted over `[sample, unit]`, held at its mean over the samples.
+def held_at(code: Tensor, numbers: Tensor) -> Tensor:
+    """The code with its units held at these numbers, `[unit]`; one whose number is NaN is left as it is.
 
-    >>> at_its_mean(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 0)
+    >>> held_at(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2.0, torch.nan]))
     tensor([[2., 2.],
             [2., 4.]])
     """
-    rows = flat(code)
-    held = torch.arange(rows.shape[1], device=code.device) == unit
-    return torch.where(held, rows.mean(dim=0), rows).reshape(code.shape)
+    return torch.where(numbers.isnan(), flat(code), numbers).reshape(code.shape)
 
 
 def _scale(module: nn.Linear, inputs: Tensor) -> Tensor:

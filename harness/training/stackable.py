@@ -170,7 +170,8 @@ def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:
     """The totals of a step, or of what comes before it, once the stack has done all that will be asked of it."""
     totals = stack.step(batch)[0] if stepped else stack.totals(batch)
     stack.losses(batch)
-    stack.ablated(batch[0], 0)  # which observes, too
+    seen = stack.observe(batch[0])
+    stack.observe(batch[0], held=seen.code[:, 0])
     if stepped:
         stack.gradients(batch)
     return totals

@@ -71,7 +71,7 @@ class Stacked:
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
         self._gradients = vmap(gradient_and_value(self.program.loss), in_dims=(0, 0, 0, number_axes, 0))
         self._downhill = Traced(self._descend)
-        self._observations: dict[tuple[int | None, bool], Traced] = {}
+        self._observations: dict[tuple[bool, bool], Traced] = {}
         self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
         self._evaluate = Traced(self._evaluation)
         self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
@@ -99,30 +99,32 @@ class Stacked:
         self.program.eval()
         return self._evaluated(batch, self._fresh_draws("evaluation"))
 
-    def observe(self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole) -> Seen:
+    def observe(
+        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
+    ) -> Seen:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
 
         Args:
             rows: some at a time are seen. purpose: of the random numbers.
             keep: what is kept of each part of the reconstruction, given that and its rows; None where it is not wanted,
                 which saves the operations that make it.
+            held: numbers at which units are held, `[member, unit]`, NaN for those that are not; None where none is.
         """
-        parts = self._see(rows, purpose, keep)
-        return joined(parts, self.program.activation)
+        self.program.eval()
+        draws, found = self._fresh_draws(purpose), []
+        for part, new in _parts(rows, _at_once(rows)):
+            seen = self._look(part, draws, held, keep is not None)
+            seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
+            if keep is not None and "reconstruction" in seen:
+                seen["reconstruction"] = keep(seen["reconstruction"], part[new])
+            found.append(seen)
+        return joined(found, self.program.activation)
 
     def repeats(self, rows: Tensor) -> bool:
         """Whether observing these rows, which were observed, once more could only give the same numbers."""
         part, _ = next(_parts(rows, _at_once(rows)))
-        look = self._observations.get((None, True))
+        look = self._observations.get((False, True))
         return look is not None and look.is_pure(part.shape) and not self._sites_of_looking(part)
-
-    def ablated(self, rows: Tensor, unit: int | None) -> Tensor | None:
-        """The reconstruction of these rows when a unit shows its mean over them, `[member, sample, feature]`.
-
-        None is no unit: what a model draws on its way is the same whichever unit it is, so the two can be compared.
-        """
-        parts = self._see(rows, "observation", whole, unit, together=True)
-        return joined(parts, self.program.activation).reconstruction
 
     def gradients(self, batch: Tensor) -> dict[str, Tensor]:
         """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
@@ -167,26 +169,14 @@ class Stacked:
             totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
         return {**terms, "total": totals}
 
-    def _see(
-        self, rows: Tensor, purpose: str, keep: Keep | None, unit: int | None = None, together: bool = False
-    ) -> list[State]:
-        self.program.eval()
-        draws, found = self._fresh_draws(purpose), []
-        for part, new in _parts(rows, len(rows) if together else _at_once(rows)):
-            seen = self._look(part, draws, unit, keep is not None)
-            seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
-            if keep is not None and "reconstruction" in seen:
-                seen["reconstruction"] = keep(seen["reconstruction"], part[new])
-            found.append(seen)
-        return found
-
     @torch.no_grad()
-    def _look(self, rows: Tensor, draws: Draws, unit: int | None, made: bool) -> State:
-        if (unit, made) not in self._observations:
-            see = vmap(partial(self.program.see, ablated=unit, made=made), in_dims=(0, 0, None, 0))
-            self._observations[unit, made] = Traced(partial(see, self.parameters, self.buffers), compiles=False)
+    def _look(self, rows: Tensor, draws: Draws, held: Tensor | None, made: bool) -> State:
+        key, others = (held is not None, made), () if held is None else (held,)
+        if key not in self._observations:
+            see = vmap(partial(self.program.see, made=made), in_dims=(0, 0, None, 0, *(0 for _ in others)))
+            self._observations[key] = Traced(partial(see, self.parameters, self.buffers), compiles=False)
         numbers = draws.take(self._sites_of_looking(rows))
-        return self._observations[unit, made](rows.shape, rows, numbers)
+        return self._observations[key](rows.shape, rows, numbers, *others)
 
     def _sites_of_looking(self, rows: Tensor) -> list[Site]:
         key = ("look", rows.shape)

@@ -15,7 +15,7 @@ from harness.capture import CodeTap, Edit, evaluating, observe
 from harness.data import split_of
 from harness.errors import HarnessError
 from harness.training.alone import Alone
-from harness.training.program import at_its_mean
+from harness.training.program import held_at
 
 
 class Model(nn.Module):
@@ -250,9 +250,10 @@ def test_a_code_can_be_replaced_behind_whatever_it_went_through(way):
 def test_a_gate_is_replaced_as_a_whole_and_not_its_factor(way, whole):
     model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
     code = whole(model.code(F.relu(model.encoder(rows))))
-    with CodeTap(model, "code", replace=lambda each: at_its_mean(each, 1)) as tap:
+    numbers = torch.tensor([torch.nan, 0.3, torch.nan])
+    with CodeTap(model, "code", replace=lambda each: held_at(each, numbers)) as tap:
         made = model(rows)[1]
-    torch.testing.assert_close(made, model.decoder(at_its_mean(code, 1)))
+    torch.testing.assert_close(made, model.decoder(held_at(code, numbers)))
     assert [each.is_code for each in tap.passes[0].activations] == [False] * (len(tap.passes[0].activations) - 1) + [
         True
     ]

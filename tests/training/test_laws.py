@@ -15,6 +15,7 @@ from harness.remedies.anatomy import build
 from harness.training import stackability, tracing, train
 from harness.training.alone import Alone
 from harness.training.optimisers import rule_of
+from harness.training.randomness import generator
 from harness.training.stacked import Stacked
 
 # every remedy of the table, alone and in company
@@ -181,6 +182,33 @@ def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(f
     kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).made
     assert len(kept) > 1
     torch.testing.assert_close(torch.cat(kept, -1), (whole - rows).abs().amax(-1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [Stacked, Alone])
+def test_units_that_are_held_are_held_for_every_row_and_the_others_are_as_they_were(split, kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.code, self.back = nn.Linear(100, 3), nn.Linear(3, 100)
+
+        def forward(self, rows):
+            return self.back(self.code(rows).relu())
+
+    def losses(model, batch):
+        return {"reconstruction": nn.functional.mse_loss(model(batch), batch)}
+
+    case, rows = harness.Case(Net, lambda: split.train.inputs, losses, "code", train=TRAIN), split.train.inputs[:150]
+    rule = () if kind is Alone else (stackability(case, rows).rule,)
+    engine = kind([case] * 8, range(8), *rule, rows)
+    held = torch.tensor([[torch.nan, float(member), -0.5] for member in range(8)])
+    for _ in range(4):  # as a function, noted, compared, as a list
+        seen = engine.observe(rows, held=held)
+    for member in range(8):
+        model = build(case, member, rows)
+        code = model.code(rows).relu()
+        code[:, 1], code[:, 2] = member, -0.5
+        torch.testing.assert_close(seen.code[member], code)
+        torch.testing.assert_close(seen.reconstruction[member], model.back(code))
 
 
 def test_what_a_model_makes_of_rows_is_not_worked_out_where_it_is_not_wanted(forum, split):
