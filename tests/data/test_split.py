@@ -28,6 +28,16 @@ def test_every_form_of_the_same_rows_gives_the_same_split(forum, data):
     assert expected.fingerprint == found.fingerprint
 
 
+def test_rows_that_carry_a_gradient_or_are_arrays_are_the_same_rows(forum):
+    factor, labels = torch.arange(50.0), LABELS.numpy()
+    plain = split_of(given(forum, Rows(INPUTS, LABELS, {"f": factor}, LABELS)))
+    carried = Rows(INPUTS.clone().requires_grad_(), labels, {"f": factor.clone().requires_grad_()}, labels)
+    found = split_of(given(forum, carried))
+    assert found.fingerprint == plain.fingerprint
+    assert not found.train.inputs.requires_grad
+    assert not found.train.factors["f"].requires_grad
+
+
 @pytest.mark.parametrize("data", [(INPUTS, LABELS), TensorDataset(INPUTS, LABELS), (INPUTS, LABELS.double())])
 def test_labels_follow_their_rows(forum, data):
     split = split_of(given(forum, data))
