@@ -9,7 +9,7 @@ from harness.execution.programs import Batch, Known, parts, programs
 from harness.execution.recording import failed, judged
 from harness.execution.spec import StackSpec
 from harness.results.records import MemberRecord
-from harness.training import Snapshot, train
+from harness.training import Snapshot, gpu_name, train
 
 
 def study(
@@ -50,7 +50,7 @@ def _carried_out(batch: Batch, spec: StackSpec, known: Known, progress: Callable
             progress(-sum(told))
             return [record for part in smaller for record in _carried_out(part, spec, known, progress)]
         return [failed(each, error) for each in batch.members]
-    return [replace(record, alone=batch.alone) for record in found]
+    return [replace(record, alone=batch.alone, gpu=gpu_name(batch.device)) for record in found]
 
 
 def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord]:

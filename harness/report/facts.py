@@ -1,6 +1,7 @@
 """Method, limits and reproducibility: what the numbers rest on, and how to get them again."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,7 @@ def reproducibility(manifest: Mapping[str, Any], records: Sequence[MemberRecord]
         ("data", _data(manifest, inputs)),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
         ("machine", manifest.get("machine")),
+        ("trained on", _devices(records)),
         ("results format", manifest.get("format")),
     ]
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
@@ -95,6 +97,14 @@ def _influence(found: Any) -> str:
 def _changes(found: Any) -> str:
     most = sorted(found.changes.items(), key=lambda each: -each[1])[:1]
     return f" (most: {most[0][0].replace('_', ' ')}, {most[0][1]})" if most else ""
+
+
+def _devices(records: Sequence[MemberRecord]) -> str:
+    """Nothing where all members trained on a processor, as is usual."""
+    if not any(record.gpu for record in records):
+        return ""
+    counts = Counter(record.gpu or "a processor" for record in records if record.status != "failed")
+    return ", ".join(f"{name} ({plural(count, 'member')})" for name, count in counts.items())
 
 
 def _case(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:

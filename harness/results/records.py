@@ -34,6 +34,7 @@ class MemberRecord:
         seconds: training time of its stack, divided by its members.
         logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
         alone: why it trained alone where it could be batched when that was tried; None where it trained as planned.
+        gpu: the GPU on which it trained; None for a processor, whose last digits are others.
     """
 
     key: str
@@ -58,6 +59,7 @@ class MemberRecord:
     seconds: float = 0.0
     logged_at: int = 0
     alone: str | None = None
+    gpu: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("history", "unit_history"):

@@ -21,7 +21,7 @@ PLAIN_FIELDS = (
     *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
     *("seconds", "logged_at"),
 )
-RARE_FIELDS = ("alone",)  # a column only where a member has it, so that an earlier version reads the others
+RARE_FIELDS = ("alone", "gpu")  # a column only where a member has it, so that an earlier version reads the others
 
 
 @dataclass(frozen=True)

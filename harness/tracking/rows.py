@@ -33,6 +33,7 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
         **({"not_finite": " ".join(infinite)} if infinite else {}),
         **({"error": record.error} if record.error else {}),
         **({"alone": record.alone} if record.alone else {}),
+        **({"gpu": record.gpu} if record.gpu else {}),
         **({"diverged_step": str(record.diverged_step)} if record.diverged_step is not None else {}),
     }
 

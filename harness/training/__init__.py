@@ -1,7 +1,7 @@
 """Training: a stack of members becomes snapshots."""
 
 from harness.training.batches import batch_bounds
-from harness.training.devices import check_device, device_of, gpu_is_lost
+from harness.training.devices import check_device, device_of, gpu_is_lost, gpu_name
 from harness.training.stackable import Stackability, stackability
 from harness.training.train import Snapshot, train
 
@@ -12,6 +12,7 @@ __all__ = [
     "check_device",
     "device_of",
     "gpu_is_lost",
+    "gpu_name",
     "stackability",
     "train",
 ]

@@ -36,6 +36,15 @@ def check_device(name: str) -> None:
         raise HarnessError(f"train.device: {name} is wanted, and torch finds none here; auto takes what there is")
 
 
+def gpu_name(device: str) -> str | None:
+    """What the GPU is called; None for the processor.
+
+    >>> gpu_name("cpu"), gpu_name("mps")
+    (None, 'mps')
+    """
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None if device == "cpu" else device
+
+
 def gpu_is_lost() -> bool:
     """Whether an error on the GPU has ended all work of this process there, as an index out of bounds does."""
     try:

@@ -19,7 +19,9 @@ from harness.diagnosis.findings import Finding
 from harness.effects import compare
 from harness.errors import HarnessError
 from harness.report import picture, write_comparison, write_diagnosis_report, write_report
+from harness.report.facts import reproducibility
 from harness.report.writing import guard
+from harness.results import MemberRecord
 
 
 class Page(HTMLParser):
@@ -167,3 +169,10 @@ def test_a_picture_is_a_picture_file_or_refused(tmp_path):
     assert picture(found, tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(HarnessError, match=r"a picture ends in one of"):
         picture(found, tmp_path / "units.docx")
+
+
+def test_the_gpus_are_told_where_a_member_trained_on_one():
+    on_one = [MemberRecord(f"k{seed}", "v", {}, seed, gpu="NVIDIA H100") for seed in range(2)]
+    beside = [MemberRecord("k2", "v", {}, 2), MemberRecord("k3", "v", {}, 3, status="failed")]
+    assert dict(reproducibility({}, on_one + beside))["trained on"] == "NVIDIA H100 (2 members), a processor (1 member)"
+    assert "trained on" not in dict(reproducibility({}, beside))

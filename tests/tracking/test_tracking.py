@@ -74,6 +74,13 @@ def test_a_run_that_was_doubled_by_its_server_is_single_again_and_the_finished_o
     assert rows(root, whole) == [("active",)]
 
 
+def test_a_gpu_is_a_tag_where_one_trained(root):
+    project(root, [record(0), record(1, gpu="NVIDIA H100")])
+    found = rows(root, "SELECT runs.name, tags.value FROM tags JOIN runs USING (run_uuid) WHERE tags.key = 'gpu'")
+    assert [value for _, value in found] == ["NVIDIA H100"]
+    assert found[0][0].endswith("s1")
+
+
 def test_what_is_no_number_is_a_nan_and_a_tag_never_a_huge_number(root):
     project(
         root,

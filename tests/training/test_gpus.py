@@ -144,6 +144,7 @@ def test_the_records_of_a_gpu_say_what_those_of_a_processor_do(levels):
     )
     for one, two in zip(gpu, cpu, strict=True):
         assert (one.status, one.verdict, one.live_units) == (two.status, two.verdict, two.live_units), one.error
+        assert (one.gpu, two.gpu) == (torch.cuda.get_device_name(), None)
         assert one.losses == pytest.approx(two.losses, rel=0.1)  # float32: a ReLU that flips is enough
         assert set(one.history) == set(two.history)
 
