@@ -1,5 +1,7 @@
 """How much of the data a reconstruction holds, beside what principal components would. `[*member, sample, feature]`."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
@@ -100,12 +102,19 @@ def pca_r2(
     """
     if components < 1:
         raise HarnessError(f"components: {components} was asked for; at least 1 is wanted")
-    train, evaluation = train_inputs.double(), evaluation_inputs.double()
+    train, evaluation = _of_size_one(train_inputs.double(), evaluation_inputs.double())
     centre = train.mean(dim=0)
     away = evaluation - centre
     explained = (away @ _axes(train - centre)[:, :components]).square().sum(dim=0).cumsum(dim=0)
     found = 1 - (away.square().sum() - explained) / _or_nan(_scatter(evaluation))
     return torch.cat([found, found[-1:].expand(components - len(found))])
+
+
+def _of_size_one(*values: Tensor) -> tuple[Tensor, ...]:
+    """Several tensors over one power of two, so that no square of theirs is infinite and no digit is another."""
+    largest = max((float(each.abs().max()) for each in values if each.numel()), default=0.0)
+    exponent = min(max(math.frexp(largest)[1], -1000), 1000) if math.isfinite(largest) else 0
+    return tuple(each * 2.0**-exponent for each in values)
 
 
 def _axes(away: Float[Tensor, "sample feature"]) -> Float[Tensor, "feature component"]:

@@ -162,3 +162,12 @@ def test_principal_components_are_scikit_learns() -> None:
     )
     with pytest.raises(HarnessError, match="at least 1"):
         pca_r2(train, evaluation, 0)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 2.0**1000])
+@pytest.mark.parametrize("rows", [40, 4])
+def test_principal_components_do_not_depend_on_the_unit_of_the_data_however_large(scale, rows):
+    generator = torch.Generator().manual_seed(3)
+    train, evaluation = (torch.randn(rows, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(pca_r2(train * scale, evaluation * scale, 6), pca_r2(train, evaluation, 6))
+    assert pca_r2(train, evaluation, 6).isfinite().all()
