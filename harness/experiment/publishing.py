@@ -42,6 +42,7 @@ class Publisher:
         self._prepared = threading.Event()
         self._done: queue.Queue[Sequence[MemberRecord] | None] = queue.Queue()
         self._stopping = False
+        self._logging = threading.Lock()
 
     def prepare(self, audit: bool = False) -> None:
         """Open the store beside the training, and load what draws: seconds each.
@@ -99,9 +100,8 @@ class Publisher:
 
     def _stop(self) -> None:
         self._done.put(None)
-        if self._thread is not None:
-            self._thread.join()
-        with suppress(HarnessError):  # the next run finds its runs by key, whatever they are marked as
+        # the next run finds its runs by key, whatever they are marked as; an audit, which may be long, is not waited for
+        with self._logging, suppress(HarnessError):
             self._tracker.stopped(self.experiment.name)
 
     def _open(self, audit: bool = False) -> None:
@@ -120,8 +120,9 @@ class Publisher:
                 self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
-                    if not self._stopping:
-                        tracker.log(self.experiment.name, records[start : start + tracker.at_once])
+                    with self._logging:
+                        if not self._stopping:
+                            tracker.log(self.experiment.name, records[start : start + tracker.at_once])
         except HarnessError as error:
             self._failure = error
         finally:
