@@ -52,17 +52,17 @@ def plain(case: Case, members: int, rows: Tensor) -> Ready:
     return Ready(work, torch.get_num_threads())
 
 
-def stacked(case: Case, members: int, rows: Tensor) -> Ready:
-    """Stacks of at most 64, filled up as in an experiment (the copies are not counted), one after the other."""
+def stacked(case: Case, members: int, rows: Tensor, largest: int = LARGEST_STACK) -> Ready:
+    """Stacks of at most so many, filled up as in an experiment (the copies are not counted), one after the other."""
     found = stackability(case, rows)
     assert found.rule is not None, found.reason
-    most = LARGEST_STACK if found.shares else 1
+    most = largest if found.shares else 1
     sizes = ([most] * (members // most) + [members % most] * (members % most > 0))[:STACKS]
     filled = [found.filled(size) for size in sizes]
     engines = [
         Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed, found.shares) for size in filled
     ]
-    orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]) for size in filled]
+    orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]).to(rows.device) for size in filled]
     starts = batch_starts(rows)
 
     def work(steps: int) -> int:

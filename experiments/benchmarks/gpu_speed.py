@@ -15,21 +15,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 
 os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 
 import torch
-from contenders import batch_starts, plain, stacked
+from contenders import plain, stacked
 from machine import facts
-from ready import BATCH, EPOCH, Ready
+from ready import EPOCH, Ready
 from rows import Row
+from training_worker import measured as worked
 from workloads import SOURCE, WORKLOADS
-
-from harness.training import stackability
-from harness.training.batches import gathered
-from harness.training.stacked import Stacked
 
 SIZES = (1, 64, 256, 1024, 4096)
 COMPARED = (64, 1024)  # with JAX: it takes a while to be ready
@@ -39,41 +36,31 @@ STACKING = [name for name in WORKLOADS if "structures" not in name]
 def on_the_gpu(workload: str, members: int) -> Ready:
     """One stack of all members."""
     found = WORKLOADS[workload]()
-    case, rows = found.cases[0], found.rows.cuda()
-    how = stackability(case, rows)
-    assert how.rule is not None, how.reason
-    size = how.filled(members)
-    engine = Stacked([case] * size, range(size), how.rule, rows, how.fixed, how.shares)
-    orders = torch.stack([torch.randperm(len(rows)) for _ in range(size)]).cuda()
-    starts = batch_starts(rows)
-
-    def work(steps: int) -> int:
-        for start in islice(starts, steps):
-            engine.step(gathered(rows, orders[:, start : start + BATCH]))
-        torch.cuda.synchronize()
-        return steps * members
-
-    return Ready(work, 1, steps=EPOCH)
+    return waited_for(stacked(found.cases[0], members, found.rows.cuda(), largest=members))
 
 
 def alone(workload: str, device: str) -> Ready:
     """One model in a plain loop."""
     found = WORKLOADS[workload]()
-    ready = plain(found.cases[0], 1, found.rows.to(device))
+    return waited_for(plain(found.cases[0], 1, found.rows.to(device)))
+
+
+def waited_for(ready: Ready) -> Ready:
+    """The same, an epoch at a time, and done when the GPU is."""
 
     def work(steps: int) -> float:
         done = ready.work(steps)
         torch.cuda.synchronize()
         return done
 
-    return replace(ready, work=work)
+    return replace(ready, work=work, steps=EPOCH)
 
 
 def in_jax(members: int) -> Ready:
     """The source network there; JAX takes the GPU by itself."""
     from jax_contender import vmapped
 
-    return replace(vmapped(members), steps=EPOCH)
+    return vmapped(members)
 
 
 def heats() -> Iterator[tuple[str, int, dict[str, Callable[[], Ready]]]]:
@@ -98,10 +85,8 @@ def contenders(workload: str, members: int) -> Iterator[tuple[str, Callable[[], 
 
 def rate(ready: Ready, seconds: float) -> float:
     """Model-steps per second."""
-    begun, done = time.perf_counter(), 0.0
-    while not done or time.perf_counter() - begun < seconds:
-        done += ready.work(ready.steps)
-    return done / (time.perf_counter() - begun)
+    begun = time.perf_counter()
+    return worked(ready, seconds)["done"] / (time.perf_counter() - begun)
 
 
 def measured(quick: bool) -> Iterator[Row]:

@@ -42,7 +42,9 @@ def gpu_name(device: str) -> str | None:
     >>> gpu_name("cpu"), gpu_name("mps")
     (None, 'mps')
     """
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None if device == "cpu" else device
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return None if device == "cpu" else device
 
 
 def gpu_is_lost() -> bool:

@@ -77,9 +77,7 @@ class OperationList:
             return with_tensors(self._nesting, iter(run(*inputs)))
 
     def _compiled(self, inputs: Sequence[Tensor]) -> Run:
-        if any(each.is_cuda for each in inputs):
-            if self._inputs:
-                raise RuntimeError("a CUDA graph works on copies of its inputs")
+        if any(each.is_cuda for each in inputs) and not self._inputs:  # a CUDA graph works on copies of them
             return replayed(self.graph, inputs)
         run = compiled(self.graph)
         with restored(self._changing(inputs)), torch.no_grad():
@@ -100,9 +98,10 @@ def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) 
     """
     if any(_looks_at_numbers(call.result) for call in calls):
         return None
-    builder = _Builder(inputs, {_storage(each) for call in calls for each in _written_to(call)})
-    for call in calls:
-        builder.add(call)
+    written = [_written_to(call) for call in calls]
+    builder = _Builder(inputs, {_storage(each) for found in written for each in found})
+    for call, found in zip(calls, written, strict=True):
+        builder.add(call, writes=bool(found))
     builder.graph.output(tuple(builder.node_of(each) for each in tensors_of(result)))
     simplify(builder.graph, builder.changed)
     changed = [place for place, each in enumerate(inputs) if _storage(each) in builder.changed]
@@ -121,14 +120,14 @@ class _Builder:
         for index, each in enumerate(inputs):
             self._note(self.graph.placeholder(f"input_{index}"), each)
 
-    def add(self, call: "Call") -> None:
+    def add(self, call: "Call", writes: bool) -> None:
         """One call, with its results."""
         if self._is_fixed(call):
             self._fixed |= {id(each) for each in tensors_of(call.result)}
             return
         args, kwargs = map_aggregate((call.args, call.kwargs), self.node_of)
         node = self.graph.call_function(call.operation, args, kwargs)
-        node.meta["writes"] = bool(_written_to(call))
+        node.meta["writes"] = writes
         if isinstance(call.result, Tensor):
             self._note(node, call.result)
         elif isinstance(call.result, tuple | list):
