@@ -62,7 +62,7 @@ class Publisher:
     def interrupted(self) -> None:
         """Mark the experiment as stopped, if the store is open; a store that does not answer is not waited for."""
         self._stopping = True
-        if self._tracker is not None and self._failure is None:
+        if self._failure is None:
             closing = threading.Thread(target=self._stop, daemon=True)
             closing.start()
             closing.join(PATIENCE)
@@ -102,7 +102,8 @@ class Publisher:
         self._done.put(None)
         # the next run finds its runs by key, whatever they are marked as; an audit, which may be long, is not waited for
         with self._logging, suppress(HarnessError):
-            self._tracker.stopped(self.experiment.name)
+            if self._tracker is not None:
+                self._tracker.stopped(self.experiment.name)
 
     def _open(self, audit: bool = False) -> None:
         from harness.report.drawing import load_libraries
@@ -111,8 +112,11 @@ class Publisher:
         try:
             with uncollected():
                 tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
-                tracker.begin(self.experiment.name)
-                self._tracker = tracker
+                with self._logging:  # an interrupt comes before, and nothing is begun, or after, and is marked
+                    if self._stopping:
+                        return
+                    self._tracker = tracker
+                    tracker.begin(self.experiment.name)
                 load_libraries()
             if audit:
                 with _one_thread():  # the other cores train
