@@ -8,10 +8,20 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from harness.case import Case, load_case
 from harness.data.rows import Rows, Split
 from harness.tracking import create_store, store_uri
+
+# the same examples everywhere, and no clock that decides: neither for an example nor for how fast they are made
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 EXPERIMENT = """
 name: tiny
@@ -38,7 +39,7 @@ def harness(*arguments, folder, **environment):
     variables.pop("MLFLOW_TRACKING_URI", None)
     code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_what_a_command_loaded_is_not_searched_for_garbage_before_it_ends():
         "from harness.cli import main\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout.splitlines()[-1] == "True"
 
 
@@ -74,7 +75,9 @@ def test_help_loads_nothing_heavy(folder):
         "except SystemExit: pass\n"
         "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'seaborn', 'scipy', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=LONGEST
+    )
     assert "LOADED []" in done.stdout
 
 
@@ -89,7 +92,9 @@ def test_a_plan_loads_torch_and_computes_with_one_thread(tmp_path):
         "print('LOADED', [m for m in heavy if m in sys.modules], sys.modules['torch'].get_num_threads())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
+    )
     assert "LOADED [] 1" in done.stdout, done.stderr
 
 
@@ -191,5 +196,7 @@ def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflo
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
+    )
     assert done.stdout.strip() == "0 []", done.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 WORDS = """
 import torch
@@ -69,7 +70,7 @@ def harness(*arguments, folder):
     variables.pop("MLFLOW_TRACKING_URI", None)
     code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
 
 
 @pytest.fixture(scope="module")

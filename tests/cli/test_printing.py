@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 CASE = """
 import torch
@@ -43,7 +44,7 @@ def test_one_document_and_nothing_else_is_on_standard_output(folder, words):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
     command = [sys.executable, "-c", code, *words.split(), "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST)
     document = json.loads(done.stdout)
     assert "HELLO" in done.stderr
     assert "in loss" in done.stderr

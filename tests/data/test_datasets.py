@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
+from waiting import LONGEST
 
 from harness.data import DATASETS, load
 from harness.data.photographs import patch_factors
@@ -108,7 +109,7 @@ def test_every_data_set_has_finite_rows_and_one_reference_value_a_row():
 
 def test_the_table_of_data_sets_is_read_without_torch_and_without_scikit_learn():
     code = "import sys, harness.data.datasets as d; d.DATASETS; sys.exit(bool({'torch', 'sklearn'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=LONGEST).returncode == 0
 
 
 def test_an_unknown_data_set_is_answered_with_the_nearest_one():

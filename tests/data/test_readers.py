@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import read_array
@@ -196,7 +196,7 @@ def test_a_weight_that_is_named_is_read(wrong_files):
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path, kind, data):
     whole = bytearray((tmp_path / "w").read_bytes() if (tmp_path / "w").exists() else _bytes_of(tmp_path, kind))
@@ -211,7 +211,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(tmp_path, kind, data
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pt", "csv", "parquet"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(noise=st.binary(max_size=400))
 def test_noise_is_refused_or_read_as_numbers(tmp_path, kind, noise):
     (tmp_path / f"n.{kind}").write_bytes(noise)

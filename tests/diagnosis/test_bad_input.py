@@ -114,7 +114,7 @@ MATRICES = arrays.arrays(
 NAMES = some.sampled_from(["relu", "leaky_relu", "softplus", "sigmoid", "tanh", "none"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(MATRICES, NAMES)
 def test_no_matrix_of_small_numbers_crashes(matrix: np.ndarray, activation: str) -> None:
     found = diagnose(matrix, activation, repeat=matrix[::-1])
@@ -122,7 +122,7 @@ def test_no_matrix_of_small_numbers_crashes(matrix: np.ndarray, activation: str)
     str(found)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(arrays.arrays(np.float64, some.tuples(some.integers(1, 9), some.integers(1, 3)), elements=some.floats()), NAMES)
 def test_no_matrix_of_any_floats_crashes(matrix: np.ndarray, activation: str) -> None:
     found = diagnose(matrix, activation)

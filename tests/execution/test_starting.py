@@ -28,7 +28,7 @@ def started(monkeypatch):
     found = {"all": [], "alive": 0}
 
     def new_worker():
-        found["all"].append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        found["all"].append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]))
         return found["all"][-1]
 
     def prepare(*arguments):

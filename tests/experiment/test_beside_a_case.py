@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import LONGEST
 
 from harness.case import load_case
 from harness.results import case_fingerprint
@@ -136,7 +137,7 @@ def test_a_module_that_changed_is_trained_again(folder):
         # the current folder is not on the path of an installed program
         code = "import sys; sys.path.pop(0); sys.argv[0] = 'harness'; from harness.cli import main; main()"
         command = [sys.executable, "-c", code, "run", "x.yaml", "--json", "--workers", "1"]
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
         found = json.loads(done.stdout)
         return found["trained"], found["done"]
 

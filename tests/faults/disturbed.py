@@ -1,4 +1,4 @@
-"""A tiny experiment, run in a process of its own, and what it left behind without what the clock decides."""
+"""A tiny experiment, run in a process of its own or in this one, and what it left behind without what the clock decides."""
 
 import csv
 import json
@@ -9,14 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import LONGEST
+
+from harness.experiment import conduct
+
 OWN = """
 import os, time, torch
+from pathlib import Path
 from torch import nn
 import harness
 
-# not at the first call, which only looks whether the case runs, and for the first steps alone: the audit at the end
-# calls the loss hundreds of times
-calls_left = [13]
+calls = [0]  # the first only looks whether the case runs
 
 def build():
     return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
@@ -24,10 +27,17 @@ def build():
 def data():
     return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 
+def wait():
+    hold = Path(os.environ["HOLD"])
+    if len(list(Path("mlruns/results").rglob("*.parquet"))) >= int(os.environ["STACKS"]):
+        (hold / "reached").touch()
+        while not (hold / "open").exists():
+            time.sleep(0.02)
+
 def losses(model, batch, scale=1.0):
-    calls_left[0] -= 1
-    if 0 <= calls_left[0] < 12:
-        time.sleep(float(os.environ.get("PAUSE", "0")))
+    calls[0] += 1
+    if "HOLD" in os.environ and calls[0] > 1:
+        wait()
     return {"reconstruction": scale * ((model(batch) - batch) ** 2).mean()}
 
 case = harness.Case(build, data, losses, "2", numbers={"scale": 1.0})
@@ -40,7 +50,6 @@ seeds: 2
 train: {epochs: 2, batch_size: 16}
 """
 MEMBERS = 4
-LONGEST = 180  # seconds that any process of a test may take
 # without what depends on the clock, the machine or the folder, and on which attempt it was
 COMPARED = {
     "runs": "SELECT name, status FROM runs WHERE lifecycle_stage = 'active'",
@@ -63,14 +72,36 @@ def prepared(folder: Path, experiment: str = EXPERIMENT, store: Path | None = No
     return folder
 
 
+class Hold:
+    """A run that waits in the middle of training until it is let go.
+
+    Args:
+        folder: of the experiment.
+        stacks: so many are on disk before it waits.
+    """
+
+    def __init__(self, folder: Path, stacks: int = 0) -> None:
+        self.place = folder / "hold"
+        self.place.mkdir()
+        self.environment = {"HOLD": str(self.place), "STACKS": str(stacks)}
+
+    def reached(self) -> bool:
+        """Whether it waits."""
+        return (self.place / "reached").exists()
+
+    def let_go(self) -> None:
+        """Let it train on."""
+        (self.place / "open").touch()
+
+
 def command(
-    folder: Path, *arguments: str, wrapper: tuple[str, ...] = (), **environment: str
+    folder: Path, *arguments: str, wrapper: tuple[str, ...] = (), before: str = "", **environment: str
 ) -> "subprocess.Popen[str]":
-    """`harness run disturbed.yaml --json` in the folder, begun; PAUSE="2.0" makes its first steps so long."""
+    """`harness run disturbed.yaml --json` in the folder, begun; `before` is Python that it runs first."""
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     variables.pop("MLFLOW_TRACKING_URI", None)
     words = ("harness", "run", "disturbed.yaml", "--json", "--workers", "0", *arguments)
-    code = f"import sys; sys.argv = {list(words)}; from harness.cli import main; main()"
+    code = f"{before}\nimport sys; sys.argv = {list(words)}; from harness.cli import main; main()"
     return subprocess.Popen(
         [*wrapper, sys.executable, "-c", code],
         cwd=folder,
@@ -81,25 +112,30 @@ def command(
     )
 
 
-def told(process: "subprocess.Popen[str]", seconds: float = LONGEST) -> tuple[str, str]:
-    """What a process printed until it ended by itself; one that does not end in time is killed, and fails the test."""
+def told(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """What a process printed until it ended by itself; one that hangs is killed, and fails the test."""
     try:
-        return process.communicate(timeout=seconds)
+        return process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired as late:
         process.kill()
-        raise AssertionError(f"not done after {seconds:.0f} s: {process.communicate()}") from late
+        raise AssertionError(f"not done after {LONGEST:.0f} s: {process.communicate()}") from late
 
 
 def finished(folder: Path, *arguments: str, **environment: str) -> dict:
-    """The document of a run to its end."""
+    """The document of a run to its end, in a process of its own."""
     out, error = told(command(folder, *arguments, **environment))
     assert out, error
     return json.loads(out)
 
 
+def continued(folder: Path) -> dict:
+    """The document of a run to its end, in this process, which has loaded everything already."""
+    return conduct(folder / "disturbed.yaml", workers=0, root=folder).to_dict()
+
+
 def rows_of(store: Path, query: str) -> list[tuple]:
     """What a query finds in a store."""
-    with sqlite3.connect(store) as connection:
+    with sqlite3.connect(store, timeout=LONGEST) as connection:
         return connection.execute(query).fetchall()
 
 

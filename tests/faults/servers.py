@@ -7,14 +7,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-READY = 120  # seconds
+from waiting import LONGEST, until
+
 OWN = ("host", "connection", "content-length", "transfer-encoding")  # of each connection, not of the request
 
 
@@ -41,15 +41,12 @@ class Server:
             self.process = subprocess.Popen(
                 words, cwd=self.folder, env=surroundings, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + READY
-        while not self.answers():
-            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-            time.sleep(0.2)
+        until(self.answers, self.process)
 
     def answers(self) -> bool:
         """Whether it is up."""
         try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=2).status == 200
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=LONGEST).status == 200
         except OSError:
             return False
 
@@ -61,7 +58,7 @@ class Server:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.send(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(LONGEST)
 
 
 @contextmanager
@@ -128,7 +125,7 @@ def passed_on(method: str, address: str, headers: dict[str, str], body: bytes) -
     kept = {name: value for name, value in headers.items() if name.lower() not in OWN}
     request = urllib.request.Request(address, data=body or None, headers=kept, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=LONGEST) as answer:
             return answer.status, answer.read(), answer.headers.get("Content-Type", "")
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers.get("Content-Type", "")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disturbed import LONGEST, MEMBERS, assert_same, command, finished, left_behind, prepared, told
+from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared, told
+from waiting import LONGEST
 
 from harness.errors import HarnessError
 from harness.results import read_records
@@ -93,16 +94,16 @@ def small_disk(place: Path, size: str):
     """A disk in memory; skips where nobody may mount one."""
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    if subprocess.run(words, capture_output=True, timeout=10).returncode:
+    if subprocess.run(words, capture_output=True, timeout=LONGEST).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
         yield place
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True, timeout=10)
+        subprocess.run(["umount", "-l", str(place)], check=True, timeout=LONGEST)
 
 
 def remounted(place: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True, timeout=10)
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True, timeout=LONGEST)
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from disturbed import LONGEST, MEMBERS, assert_same, command, finished, left_behind, prepared, rows_of, told
+from disturbed import MEMBERS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
+from waiting import LONGEST, until
 
 from harness.experiment import conduct
 from harness.results import MemberRecord, read_records, write_stack
@@ -34,7 +35,7 @@ def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_st
     wrapper = ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
     if (
         shutil.which("unshare")
-        and subprocess.run(["unshare", "-n", "true"], capture_output=True, timeout=10).returncode == 0
+        and subprocess.run(["unshare", "-n", "true"], capture_output=True, timeout=LONGEST).returncode == 0
     ):
         wrapper = ("unshare", "-n", *wrapper)  # no network at all, not even to this machine
     folder = prepared(tmp_path, store=empty_store)
@@ -60,13 +61,14 @@ def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, e
 @pytest.mark.slow
 def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
-    first = command(folder, PAUSE="1.0")
-    while not list(folder.glob("mlruns/results/*/manifest.json")):
-        assert first.poll() is None
+    hold = Hold(folder)
+    first = command(folder, **hold.environment)
+    until(hold.reached, first)
     second = command(folder)
-    _, error = told(second, 60)
+    _, error = told(second)
     assert second.returncode == 2
     assert "another process is running this experiment" in error
+    hold.let_go()
     out, _ = told(first)
     assert json.loads(out)["done"] == MEMBERS
     assert_same(left_behind(folder), undisturbed)
@@ -134,7 +136,7 @@ def work():
 {guard}
     process = multiprocessing.get_context("{method}").Process(target=work)
     process.start()
-    process.join(150)
+    process.join({patience})
     sys.exit(process.exitcode)
 """
 
@@ -146,7 +148,8 @@ def test_a_run_within_a_process_that_was_forked_or_spawned_is_like_any(
     tmp_path, empty_store, undisturbed, method, workers
 ):
     folder = prepared(tmp_path, store=empty_store)
-    text = STARTED.format(method=method, workers=workers, guard='if __name__ == "__main__":')
+    guard = 'if __name__ == "__main__":'
+    text = STARTED.format(method=method, workers=workers, guard=guard, patience=0.9 * LONGEST)
     assert script(folder, text) == ["ok"] * MEMBERS
     assert_same(left_behind(folder), undisturbed)
 

@@ -45,7 +45,7 @@ documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(documents)
 def test_an_experiment_file_of_any_values_is_loaded_or_refused_in_one_line(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp() / "documents"
@@ -59,7 +59,7 @@ def test_an_experiment_file_of_any_values_is_loaded_or_refused_in_one_line(tmp_p
     assert [path.name for path in folder.iterdir()] == ["e.yaml"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_arguments_of_diagnose_are_judged_or_refused_in_one_line(data):
     with warnings.catch_warnings():

@@ -1,27 +1,34 @@
 """A real MLflow server that fails in the middle of a run: training goes on, and everything is logged exactly once.
 
-Injected: the server killed and begun again, stopped for 30 s, and behind a proxy that answers some calls with 500 or
-429, before or after passing them on. Counted: records while it was away, every row of its store, every artifact.
+Injected: the server killed and begun again, stopped until the run is over, and behind a proxy that answers some calls
+with 500 or 429, before or after passing them on. Counted: every row of its store, every artifact.
 """
 
 import json
 import signal
-import time
 
 import pytest
-from disturbed import MEMBERS, assert_same, command, left_behind, prepared, told
+from disturbed import MEMBERS, Hold, assert_same, command, left_behind, prepared, rows_of, told
 from servers import Server, flaky
+from waiting import until
 
 from harness.experiment import project
 
 pytestmark = pytest.mark.slow
-PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # the tries are the default
+# a busy server is not one that is gone; the tries are the default
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "300", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 FAULTS = {  # of every 7 calls: nothing done and 500, done and 500, nothing done and 429, done and 429
     "500 before": {3: (500, False)},
     "500 after": {3: (500, True)},
     "429 before": {3: (429, False)},
     "all of them": {2: (500, True), 3: (429, False), 5: (500, False), 6: (429, True)},
 }
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    for name, value in PATIENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -40,14 +47,12 @@ def folder(tmp_path):
 
 
 def begun(folder, server, **environment):
-    """A run whose first stack is on disk; the second is being trained."""
-    process = command(folder, "--tracking-uri", server.uri, **PATIENT, **environment)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("mlruns/results/*/*.parquet")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
+    """A run whose first stack is on disk and whose store is open; it is held within the second stack."""
+    hold = Hold(folder, stacks=1)
+    process = command(folder, "--tracking-uri", server.uri, **hold.environment, **environment)
+    until(hold.reached, process)
+    until(lambda: "RUNNING" in str(rows_of(server.store, "SELECT status FROM runs")), process)
+    return process, hold
 
 
 def level(folder, uri):
@@ -60,8 +65,9 @@ def level(folder, uri):
 
 
 def test_a_server_that_is_killed_and_begun_again_has_everything_once(folder, server, undisturbed):
-    process = begun(folder, server, PAUSE="1.0")
+    process, hold = begun(folder, server)
     server.kill()
+    hold.let_go()
     out, error = told(process)
     outcome = json.loads(out)
     assert outcome["done"] == MEMBERS, error
@@ -74,28 +80,27 @@ def test_a_server_that_is_killed_and_begun_again_has_everything_once(folder, ser
 
 
 def test_a_server_that_is_begun_again_before_the_end_is_logged_to_by_the_same_run(folder, server, undisturbed):
-    process = begun(folder, server, PAUSE="3.0")
+    process, hold = begun(folder, server)
     server.kill()
     server.start()
+    hold.let_go()
     out, error = told(process)
     assert json.loads(out)["done"] == MEMBERS, error
     assert json.loads(out)["notes"] == []
     assert_same(left_behind(folder, server.store), undisturbed)
 
 
-def test_a_server_that_is_stopped_for_half_a_minute_holds_no_training_up(folder, server, undisturbed):
-    process = begun(folder, server, PAUSE="0.5")
+def test_a_server_that_is_stopped_holds_no_run_up_and_what_it_does_later_is_not_doubled(folder, server, undisturbed):
+    """Its answers are given up after 2 s each, and it hears of the calls all the same when it goes on."""
+    process, hold = begun(folder, server, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
     server.send(signal.SIGSTOP)
-    stopped = time.monotonic()
-    while len(list(folder.glob("mlruns/results/*/*.parquet"))) < 2 and time.monotonic() < stopped + 30:
-        time.sleep(0.1)
-    trained = time.monotonic() - stopped
-    time.sleep(max(0.0, stopped + 30 - time.monotonic()))
-    server.send(signal.SIGCONT)
+    hold.let_go()
     out, error = told(process)
-    assert trained < 30
     assert json.loads(out)["done"] == MEMBERS, error
-    assert level(folder, server.uri) == 1
+    assert any("harness sync" in note for note in json.loads(out)["notes"])
+    server.send(signal.SIGCONT)
+    level(folder, server.uri)
+    level(folder, server.uri)
     assert_same(left_behind(folder, server.store), undisturbed)
 
 
@@ -103,8 +108,7 @@ def test_a_server_that_is_stopped_for_half_a_minute_holds_no_training_up(folder,
 def test_a_server_behind_a_flaky_proxy_has_everything_once(
     folder, server, undisturbed, monkeypatch, record_property, name
 ):
-    for variable, value in {**PATIENT, "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"}.items():
-        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     with flaky(server.uri, FAULTS[name], period=7) as (uri, made_up):
         out, error = told(command(folder, "--tracking-uri", uri))
         assert json.loads(out)["done"] == MEMBERS, error

@@ -1,14 +1,15 @@
-"""The YAML door: YAML 1.2 comes through, everything else is one sentence with file and line, in under a second."""
+"""The YAML door: YAML 1.2 comes through, everything else is one sentence with file and line, at once."""
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from waiting import processor_seconds
 
 from harness.errors import HarnessError
+from harness.grid import document
 from harness.grid.document import parse, read_document
 
 HOSTILE = {
@@ -33,24 +34,34 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(scope="module")
+def honest():
+    """Processor seconds for 64 KB of an honest file: four times those for 16 KB."""
+    text = "".join(f"key_{line}: [relu, 0.05, 1e-3, off]\n" for line in range(500))
+    assert 15_000 < len(text) < 17_000
+    return 4 * processor_seconds(lambda: parse(text, "e.yaml"), tries=3)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_is_one_sentence_with_its_line_in_under_a_second(name):
+def test_hostile_text_is_one_sentence_with_its_line_and_costs_little_more_than_honest_text(name, honest):
     text, sentence = HOSTILE[name]
-    start = time.perf_counter()
-    with pytest.raises(HarnessError, match=sentence) as caught:
-        parse(text, "e.yaml")
-    assert time.perf_counter() - start < 1
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("e.yaml")
+
+    def refused():
+        with pytest.raises(HarnessError, match=sentence) as caught:
+            parse(text, "e.yaml")
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith("e.yaml")
+
+    # the largest takes as long as honest text of its size; five times that is what no quadratic reading comes near
+    assert processor_seconds(refused, 5 * honest) < 5 * honest
 
 
-def test_a_megabyte_of_noise_is_refused_before_it_is_parsed(tmp_path):
+def test_a_megabyte_of_noise_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     noise = random.Random(0).randbytes(1_000_000)
     (tmp_path / "e.yaml").write_bytes(noise)
-    start = time.perf_counter()
+    monkeypatch.setattr(document, "parse", lambda *arguments: pytest.fail("it was parsed"))
     with pytest.raises(HarnessError, match=r"e.yaml: larger than 64 KB"):
         read_document(tmp_path / "e.yaml")
-    assert time.perf_counter() - start < 0.1
 
 
 def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path):
@@ -87,7 +98,7 @@ plain = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(
         st.text("abcxyz_", min_size=1, max_size=6), st.one_of(plain, st.lists(plain, max_size=4)), min_size=1
@@ -102,7 +113,7 @@ def test_whatever_a_yaml_writer_writes_is_read_back(content):
     assert parse(stream.getvalue(), "e.yaml").content == YAML(typ="safe", pure=True).load(stream.getvalue())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text("ab1:- \n\t#[]{},&*!|>%@'\"\\?~\x00\u2028é", max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text):
     try:

@@ -3,13 +3,13 @@
 import json
 import math
 import statistics
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from scipy import stats
 from statsmodels.stats.power import TTestPower
+from waiting import processor_seconds
 
 from harness.cli.earlier import deviations, rate
 from harness.cli.plan import plan as print_plan
@@ -105,9 +105,8 @@ def test_five_thousand_members_are_planned_in_seconds():
     numbers = [place / 100 for place in range(1, 26)]
     made = forum_with(50, rho=numbers, penalty=["none", "kl_sigmoid_of_relu"], batchnorm=["off", "on"])
     plan(forum_with(rho=[0.05]))  # torch's own start is not the plan's
-    start = time.perf_counter()
     assert plan(made).members == 5000
-    assert time.perf_counter() - start < 2
+    assert processor_seconds(lambda: plan(made), 2.0) < 2.0  # 0.1 to 0.3 s
 
 
 def record(name, levels, seed, verdict, seconds=2.0):

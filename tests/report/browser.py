@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60.0
+from waiting import LONGEST
+
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
@@ -84,7 +85,7 @@ class Browser:
 
     def _until(self, wanted: int | str) -> dict[str, Any]:
         """Read on until the answer to a request, or an event of a name; what comes in between is kept."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LONGEST
         while time.monotonic() < deadline:
             message = self._read(deadline)
             if message.get("id") == wanted:
@@ -94,7 +95,7 @@ class Browser:
                 self.seen.append(message)
                 if message["method"] == wanted:
                     return message
-        raise TimeoutError(f"the browser did not say {wanted} within {PATIENCE:.0f} s")
+        raise TimeoutError(f"the browser did not say {wanted} within {LONGEST:.0f} s")
 
     def _read(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -126,4 +127,4 @@ def chromium() -> Iterator[Browser]:
             for mine in (commands, events):
                 os.close(mine)
             process.terminate()
-            process.wait(timeout=PATIENCE)
+            process.wait(timeout=LONGEST)

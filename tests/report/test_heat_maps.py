@@ -12,6 +12,11 @@ from harness.report.heat import Sheet, unit_histories
 from harness.results import Results
 from harness.results.records import MemberRecord
 
+# what another test left behind may be collected, and complained of, in any
+NO_WARNING = pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def test_a_row_is_the_mean_over_the_seeds_of_a_unit():
     records = [
@@ -37,7 +42,7 @@ def test_what_no_seed_knows_stays_empty():
     assert np.isnan(unit_histories([record], "live")[0][0, 0])
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNING
 def test_a_picture_is_written_for_each_measure_that_is_there(tmp_path):
     assert [path.name for path in heat_maps(study(seeds=2), tmp_path)] == ["heat_activation_frequency.png"]
     assert (tmp_path / "heat_activation_frequency.png").read_bytes().startswith(b"\x89PNG")
@@ -47,7 +52,7 @@ def test_no_picture_is_written_of_members_that_failed(tmp_path):
     assert heat_maps(study(seeds=2, change=without_diagnosis), tmp_path) == []
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNING
 @pytest.mark.parametrize("unknown", [False, True])
 def test_a_picture_does_not_know_which_was_drawn_before_it(unknown):
     random = np.random.default_rng(0)
@@ -81,7 +86,7 @@ def test_measures_of_other_units_get_labels_of_their_own(tmp_path):
     assert (together / "heat_entropy_bits.png").read_bytes() == (alone / "heat_entropy_bits.png").read_bytes()
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNING
 def test_a_measure_that_no_unit_has_makes_no_picture_and_leaves_none_of_an_earlier_report(tmp_path):
     nothing = {"activation_frequency": [[float("nan")] * 2] * 3}
     record = MemberRecord("a", "v", {}, 0, unit_history=nothing, history={"step": [0, 9, 18]})
@@ -90,7 +95,7 @@ def test_a_measure_that_no_unit_has_makes_no_picture_and_leaves_none_of_an_earli
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.filterwarnings("error")
+@NO_WARNING
 def test_names_in_a_script_that_no_font_has_are_drawn_without_a_warning():
     names = ["活性=中 u0", "活性=大 u0"]
     assert Sheet(names, [0.0]).pixels(np.array([[0.1], [0.9]]), "share").any()

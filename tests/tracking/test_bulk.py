@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import threading
 
 import pytest
 from stored_members import record, rows
@@ -110,13 +111,19 @@ def test_a_member_that_is_given_twice_is_one_run(root):
     assert rows(root, "SELECT count(*) FROM runs") == [(2,)]
 
 
-def test_another_writer_is_waited_for(root):
-    import threading
-
+def test_another_writer_is_waited_for(root, monkeypatch):
+    """It is done half a second after the store was opened for writing; what is written then is there, however late."""
     tracker = Tracker(store_uri(None, root), root)
     tracker.begin("trial")
     other = sqlite3.connect(root / "mlruns" / "mlflow.db", check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    threading.Timer(0.5, other.rollback).start()
-    tracker.log("trial", [record(0)])
+    connect = sqlite3.connect
+
+    def connected(path, timeout):
+        threading.Timer(0.5, other.rollback).start()
+        return connect(path, timeout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.tracking.bulk.sqlite3.connect", connected)
+        tracker.log("trial", [record(0)])
     assert rows(root, "SELECT count(*) FROM runs") == [(2,)]
