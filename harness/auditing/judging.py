@@ -36,6 +36,7 @@ from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
 ROWS = 64  # rows of a probe's batch
@@ -62,7 +63,9 @@ class Bench:
 
     def leave(self, rule: str, term: str | None, reason: str) -> None:
         """Record that a rule could not be decided."""
-        self.undecided.append(Finding(rule, "undecided", reason.splitlines()[0][:300] if reason else "", term=term))
+        self.undecided.append(
+            Finding(rule, Severity.UNDECIDED, reason.splitlines()[0][:300] if reason else "", term=term)
+        )
 
     @property
     def rules(self) -> set[tuple[str | None, str]]:

@@ -16,6 +16,7 @@ from harness.auditing.requesting import optimizer_of
 from harness.capture import submodule
 from harness.case import Case
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 from harness.remedies.gradients import gradient_norm
 
 PROBES = (0, 50, 300)
@@ -138,7 +139,7 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
     )
     evidence = f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's"
     if birth > bounds.dominates_birth or (len(seen) > 1 and least > bounds.dominates_always):
-        severity = "fault" if birth > bounds.dominates_fault else "risk"
+        severity = Severity.FAULT if birth > bounds.dominates_fault else Severity.RISK
         return [
             finding(
                 "dominates",
@@ -151,7 +152,7 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
             )
         ]
     if len(seen) > 1 and most < bounds.negligible_risk:
-        severity = "fault" if most < bounds.negligible_fault else "risk"
+        severity = Severity.FAULT if most < bounds.negligible_fault else Severity.RISK
         return [
             finding(
                 "negligible",
