@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from harness.auditing.rules_place import (
     wrong_axis,
     wrong_layer,
 )
-from harness.auditing.rules_scale import Weights, judged, weigh
+from harness.auditing.rules_scale import Weights, weigh
 from harness.auditing.rules_shape import (
     collapse_optimum,
     escape,
@@ -32,6 +33,7 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
+from harness.auditing.rules_weight import weight
 from harness.building import build
 from harness.case import Case
 from harness.data import split_of
@@ -229,7 +231,8 @@ def _scale_rules(
                 f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so",
             )
         if any(any(each) for each in weights.ratios.values()):
-            bench.ask("dominates", term, lambda term=term, weights=weights: judged(case, term, weights, bench.bounds))  # type: ignore[misc]
+            ask = partial(weight, case, models, rows, term, weights, bench.bounds)
+            bench.ask("dominates", term, ask)
         elif weights.ratios:
             bench.leave(
                 "negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer"

@@ -22,6 +22,7 @@ class Finding:
         term: the loss term it concerns, or None.
         line: the line of source it concerns, or None.
         numbers: the evidence as numbers, by name.
+        change: the remedy as new values in `Case.numbers`, by keyword, where it is one.
 
     >>> print(Finding("dead_units", "risk", "2 of 4 never fire", "they carry nothing", "zero the bias", (1, 3)))
     risk dead_units (units 1, 3): 2 of 4 never fire
@@ -38,6 +39,7 @@ class Finding:
     term: str | None = None
     line: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    change: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "severity", severity_of(self.severity))
@@ -58,6 +60,7 @@ class Finding:
             "term": self.term,
             "line": self.line,
             "numbers": {name: plain(value) for name, value in self.numbers.items()},
+            "change": {name: plain(value) for name, value in self.change.items()},
         }
 
     @classmethod
