@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from harness.diagnosis.severity import Severity
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -44,29 +46,29 @@ class Bounds:
 
 BOUNDS = Bounds()
 
-SEVERITY: dict[str, str] = {
-    "no_gradient": "fault",
-    "zero_gradient": "fault",
-    "misses_bottleneck": "fault",
-    "wrong_layer": "fault",
-    "wrong_axis": "fault",
-    "not_the_code_in_use": "fault",
-    "unreachable_target": "fault",
-    "collapse_optimum": "risk",
-    "pushes_active_units_down": "risk",
-    "unbounded": "fault",
-    "escape": "risk",
-    "outside_domain": "fault",
-    "dominates": "risk",
-    "negligible": "risk",
-    "depends_on_batch_size": "risk",
-    "edits_in_place": "fault",
-    "optimizer_misses_parameters": "fault",
-    "optimizer_extra_parameters": "risk",
-    "output_range": "fault",
-    "symmetric_init": "fault",
-    "dead_at_birth": "risk",
-    "input_offset": "risk",
-    "bypass": "fault",
-    "index_addressing": "risk",
+SEVERITY: dict[str, Severity] = {
+    "no_gradient": Severity.FAULT,
+    "zero_gradient": Severity.FAULT,
+    "misses_bottleneck": Severity.FAULT,
+    "wrong_layer": Severity.FAULT,
+    "wrong_axis": Severity.FAULT,
+    "not_the_code_in_use": Severity.FAULT,
+    "unreachable_target": Severity.FAULT,
+    "collapse_optimum": Severity.RISK,
+    "pushes_active_units_down": Severity.RISK,
+    "unbounded": Severity.FAULT,
+    "escape": Severity.RISK,
+    "outside_domain": Severity.FAULT,
+    "dominates": Severity.RISK,
+    "negligible": Severity.RISK,
+    "depends_on_batch_size": Severity.RISK,
+    "edits_in_place": Severity.FAULT,
+    "optimizer_misses_parameters": Severity.FAULT,
+    "optimizer_extra_parameters": Severity.RISK,
+    "output_range": Severity.FAULT,
+    "symmetric_init": Severity.FAULT,
+    "dead_at_birth": Severity.RISK,
+    "input_offset": Severity.RISK,
+    "bypass": Severity.FAULT,
+    "index_addressing": Severity.RISK,
 }

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from harness.auditing.rules_place import (
     wrong_axis,
     wrong_layer,
 )
-from harness.auditing.rules_scale import Weights, judged, weigh
+from harness.auditing.rules_scale import Weights, weigh
 from harness.auditing.rules_shape import (
     collapse_optimum,
     escape,
@@ -32,10 +33,12 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
+from harness.auditing.rules_weight import weight
 from harness.building import build
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
 ROWS = 64  # rows of a probe's batch
@@ -62,7 +65,9 @@ class Bench:
 
     def leave(self, rule: str, term: str | None, reason: str) -> None:
         """Record that a rule could not be decided."""
-        self.undecided.append(Finding(rule, "undecided", reason.splitlines()[0][:300] if reason else "", term=term))
+        self.undecided.append(
+            Finding(rule, Severity.UNDECIDED, reason.splitlines()[0][:300] if reason else "", term=term)
+        )
 
     @property
     def rules(self) -> set[tuple[str | None, str]]:
@@ -226,7 +231,8 @@ def _scale_rules(
                 f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so",
             )
         if any(any(each) for each in weights.ratios.values()):
-            bench.ask("dominates", term, lambda term=term, weights=weights: judged(case, term, weights, bench.bounds))  # type: ignore[misc]
+            ask = partial(weight, case, models, rows, term, weights, bench.bounds)
+            bench.ask("dominates", term, ask)
         elif weights.ratios:
             bench.leave(
                 "negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer"

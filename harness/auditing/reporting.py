@@ -11,6 +11,7 @@ from harness.auditing.bounds import SEVERITY
 from harness.auditing.recording import Operation, Site
 from harness.case import Case
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def finding(
     meaning: str,
     remedy: str,
     numbers: Mapping[str, float] | None = None,
-    severity: str | None = None,
+    severity: Severity | None = None,
     place: Place | None = None,
     units: tuple[int, ...] = (),
 ) -> Finding:

@@ -7,8 +7,7 @@ from typing import Any
 
 from harness.auditing.bounds import BOUNDS, Bounds
 from harness.diagnosis.findings import Finding
-
-ORDER = ("fault", "risk", "note")
+from harness.diagnosis.severity import Severity, gravity
 
 
 @dataclass(frozen=True)
@@ -42,24 +41,24 @@ class Audit:
     @property
     def faults(self) -> tuple[Finding, ...]:
         """The findings that say: this does not do what its author thinks."""
-        return self._of("fault")
+        return self._of(Severity.FAULT)
 
     @property
     def risks(self) -> tuple[Finding, ...]:
         """The findings that may hurt, depending on the data and the numbers."""
-        return self._of("risk")
+        return self._of(Severity.RISK)
 
     @property
     def notes(self) -> tuple[Finding, ...]:
         """What is worth knowing."""
-        return self._of("note")
+        return self._of(Severity.NOTE)
 
     @property
     def rules(self) -> tuple[str, ...]:
         """The names of the rules that fired, each once."""
         return tuple(dict.fromkeys(str(each.rule) for each in self.findings))
 
-    def _of(self, severity: str) -> tuple[Finding, ...]:
+    def _of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(each for each in self.findings if each.severity == severity)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,22 +95,16 @@ class Audit:
 
     def headline(self) -> str:
         """The audit in one line."""
-        counted = [
-            (len(self.faults), "fault"),
-            (len(self.risks), "risk"),
-            (len(self.notes), "note"),
-            (len(self.undecided), "undecided"),
-        ]
-        said = ", ".join(
-            f"{count} {name}{'s' if count != 1 and name != 'undecided' else ''}" for count, name in counted
-        )
+        counts = [(len(self._of(severity)), severity) for severity in (Severity.FAULT, Severity.RISK, Severity.NOTE)]
+        said = ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for count, severity in counts)
+        said += f", {len(self.undecided)} {Severity.UNDECIDED}"
         where = f" ({self.source})" if self.source else ""
         return f"{self.case}{where}: {said}; terms {', '.join(self.terms)}; {self.seeds} seeds, {self.seconds:.1f} s"
 
     def __str__(self) -> str:
         lines = [self.headline(), *("\n" + str(each) for each in self.findings)]
         if self.undecided:
-            lines.append("\nundecided")
+            lines.append(f"\n{Severity.UNDECIDED}")
             lines += [
                 f"    {each.rule}{f' in {each.term}' if each.term else ''}: {each.evidence}" for each in self.undecided
             ]
@@ -122,7 +115,7 @@ class Audit:
             (each.severity, each.rule, each.term or "", each.evidence, each.meaning, each.remedy)
             for each in self.findings
         ]
-        cells += [("undecided", each.rule, each.term or "", each.evidence, "", "") for each in self.undecided]
+        cells += [(Severity.UNDECIDED, each.rule, each.term or "", each.evidence, "", "") for each in self.undecided]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
         head = "".join(f"<th>{each}</th>" for each in ("severity", "rule", "term", "evidence", "meaning", "remedy"))
         return f"<div><p><b>{escape(self.headline())}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -131,7 +124,7 @@ class Audit:
 def ordered(findings: list[Finding]) -> tuple[Finding, ...]:
     """Faults first, then risks, then notes; within each in the order found.
 
-    >>> [each.severity for each in ordered([Finding("a", "note"), Finding("b", "fault")])]
+    >>> [str(finding.severity) for finding in ordered([Finding("a", "note"), Finding("b", "fault")])]
     ['fault', 'note']
     """
-    return tuple(sorted(findings, key=lambda each: ORDER.index(each.severity)))
+    return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))

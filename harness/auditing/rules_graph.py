@@ -14,6 +14,7 @@ from harness.auditing.recording import Operation, Recorder, Site, hooked
 from harness.auditing.reporting import finding, home, place_of
 from harness.auditing.spreading import activation_of, spread
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 CUTS = (
     "item",
@@ -145,7 +146,7 @@ def _gradient_outside(subject: Subject) -> list[Finding]:
             f"the gradient of {subject.term} is NaN or infinite for a unit that is zero on every row, though its value is a number",
             "once a unit is dead, its NaN gradient reaches the weights",
             "add a small constant under the square root, or use torch.linalg.vector_norm, whose gradient at 0 is 0",
-            severity="risk",
+            severity=Severity.RISK,
         )
     ]
 

@@ -14,6 +14,7 @@ from harness.auditing.spreading import RANGES, spread
 from harness.capture import CodeTap, evaluating, reconstruction_of
 from harness.case import Case
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 
 def optimizer(case: Case, model: nn.Module) -> list[Finding]:
@@ -86,7 +87,7 @@ def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
             "these entries can never be reconstructed, and their gradient pushes the output into its flat end",
             "a linear output (drop the last activation), or data scaled into its range",
             {"share": share, "low": float(rows.min()), "high": float(rows.max())},
-            severity=None if share > bounds.output_share else "risk",
+            severity=None if share > bounds.output_share else Severity.RISK,
         )
     ]
 

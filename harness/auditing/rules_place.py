@@ -15,6 +15,7 @@ from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, home, place_of
 from harness.auditing.spreading import RANGES, activation_of, spread
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 INJECTIVE = ("sigmoid", "tanh", "leaky_relu", "elu", "softplus")
 
@@ -86,7 +87,7 @@ def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: B
             if same
             else "the penalised values and the code in use are two different things: one can be at its target while the other is dead",
             f"penalise {code.site} itself",
-            severity="risk" if same else None,
+            severity=Severity.RISK if same else None,
             place=place_of(operations, before),
         )
     ]

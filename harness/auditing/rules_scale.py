@@ -1,80 +1,135 @@
 """The weight of a penalty beside the reconstruction: gradient norms at the bottleneck, at birth and while it trains."""
 
 import math
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.auditing.borrowing import borrowed, same_randomness
-from harness.auditing.bounds import Bounds
-from harness.auditing.reporting import finding
+from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.requesting import optimizer_of
 from harness.capture import submodule
 from harness.case import Case
-from harness.diagnosis.findings import Finding
 from harness.remedies.gradients import gradient_norm
 
 PROBES = (0, 50, 300)
 BATCHES = 3
 MOST_WORK = 5e10  # additions and multiplications a seed: seconds; counted, so that a busy machine decides nothing
 PASSES = 30  # over every parameter in an optimiser's step, about
+Scales = Mapping[str, float]  # term -> what it is multiplied by, beside the case's own numbers
 
 
 @dataclass
 class Weights:
-    """Ratios of gradient norms, penalty to reconstruction, by probe: one value a batch and seed."""
+    """Ratios of gradient norms, penalty to reconstruction, by probe: one value a batch and seed.
+
+    Args:
+        ratios: probe -> its values.
+        stopped: why the training ended before the last probe, or "".
+        cost: the share of `MOST_WORK` that the training of a seed took; 0 where nothing was trained.
+    """
 
     ratios: dict[int, list[float]] = field(default_factory=dict)
     stopped: str = ""
+    cost: float = 0.0
 
     def at(self, probe: int) -> float:
         """The median at a probe; NaN where neither term has a gradient there."""
         return median(self.ratios[probe]) if self.ratios.get(probe) else math.nan
 
+    def medians(self) -> dict[int, float]:
+        """Probe -> median ratio."""
+        return {probe: self.at(probe) for probe in self.ratios}
 
-def weigh(case: Case, models: list[nn.Module], rows: Tensor, terms: list[str], train: bool) -> dict[str, Weights]:
+
+def harness_keyword(case: Case) -> str | None:
+    """The keyword by which the harness multiplies the penalties; None where the loss weighs itself."""
+    return None if case.weighs_itself else "beta"
+
+
+def weigh(
+    case: Case,
+    models: list[nn.Module],
+    rows: Tensor,
+    terms: list[str],
+    train: bool,
+    scales: Scales | None = None,
+) -> dict[str, Weights]:
     """The ratios of every penalty at birth and, with `train`, after some steps of a plain loop; models stay as found."""
-    found = {term: Weights() for term in terms}
+    weights = {term: Weights() for term in terms}
     for seed, model in enumerate(models):
         with borrowed(model), same_randomness(seed):
-            model.train()
-            _follow(case, model, rows, found, PROBES if train else PROBES[:1], seed)
-    return found
+            loop = Loop(case, model, rows, seed, scales or {})
+            for step in loop.reach(PROBES if train else PROBES[:1]):
+                for _ in range(BATCHES):
+                    _measure(loop, weights, step)
+            for each in weights.values():
+                each.stopped = loop.stopped or each.stopped
+                each.cost = max(each.cost, loop.work / MOST_WORK)
+    return weights
 
 
-def _follow(
-    case: Case, model: nn.Module, rows: Tensor, found: dict[str, Weights], probes: tuple[int, ...], seed: int
-) -> None:
-    size = min(int(case.training()["batch_size"]), len(rows))
-    draw, last = torch.Generator().manual_seed(seed), max(probes)
-    optimiser = _optimiser(case, model) if last else None  # making one loads torch's compiler, two seconds
-    for step in range(max(probes) + 1):
-        if step in probes:
-            for _ in range(BATCHES):
-                _measure(case, model, _rows(rows, size, draw), found, step)
-        if step >= last or optimiser is None:
-            break
-        with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
-            _step(case, model, optimiser, _rows(rows, size, draw))
-        if isinstance(work, FlopCounterMode):
-            last = min(last, _affordable(model, work))
-    if step < max(probes):
-        for each in found.values():
-            each.stopped = f"training was stopped after {step} steps: more would take this model minutes"
+@contextmanager
+def trained(case: Case, model: nn.Module, rows: Tensor, steps: int) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The first model as `weigh` has it after so many steps, and a batch; it is given back untouched."""
+    with borrowed(model), same_randomness(0):
+        loop = Loop(case, model, rows, 0, {})
+        for step in loop.reach(tuple(probe for probe in PROBES if probe <= steps)):
+            batches = [loop.batch() for _ in range(BATCHES)]
+            if step == steps:
+                yield model, batches[0]
+                return
+        raise AssertionError(f"no probe is after {steps} steps")
 
 
-def _affordable(model: nn.Module, work: FlopCounterMode) -> int:
-    """How many training steps are within bounds, from what the first one did: a property of the case alone."""
-    a_step = work.get_total_flops() + PASSES * sum(each.numel() for each in model.parameters())
-    return max(1, int(MOST_WORK / max(1, a_step)))
+class Loop:
+    """A plain training loop of one borrowed model, which stops at probes and where it would take too much work."""
 
+    def __init__(self, case: Case, model: nn.Module, rows: Tensor, seed: int, scales: Scales) -> None:
+        self.case, self.model, self.rows, self.scales = case, model, rows, scales
+        self.stopped, self.work = "", 0.0
+        self._size = min(int(case.training()["batch_size"]), len(rows))
+        self._draw = torch.Generator().manual_seed(seed)
 
-def _rows(rows: Tensor, size: int, draw: torch.Generator) -> Tensor:
-    return rows[torch.randint(len(rows), (size,), generator=draw)]
+    def batch(self) -> Tensor:
+        """The next rows of the loop's own draw."""
+        return self.rows[torch.randint(len(self.rows), (self._size,), generator=self._draw)]
+
+    def reach(self, probes: tuple[int, ...]) -> Iterator[int]:
+        """Train from one probe to the next; yield the number of steps at each that is affordable."""
+        self.model.train()
+        last = max(probes)
+        optimiser = _optimiser(self.case, self.model) if last else None  # making one loads torch's compiler, seconds
+        for step in range(max(probes) + 1):
+            if step in probes:
+                yield step
+            if step >= last or optimiser is None:
+                break
+            with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
+                self._step(optimiser)
+            if isinstance(work, FlopCounterMode):
+                a_step = max(1, work.get_total_flops() + PASSES * sum(each.numel() for each in self.model.parameters()))
+                last = min(last, max(1, int(MOST_WORK / a_step)))  # from the first step: a property of the case alone
+                self.work = float(a_step * last)
+        if step < max(probes):
+            self.stopped = f"training was stopped after {step} steps: more would take this model minutes"
+
+    def terms(self, batch: Tensor) -> dict[str, Any]:
+        """The loss terms of a batch, each times its scale."""
+        keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
+        terms = self.case.losses(self.model, batch.clone(), **keywords)
+        return {name: term * self.scales[name] if name in self.scales else term for name, term in terms.items()}
+
+    def _step(self, optimiser: torch.optim.Optimizer) -> None:
+        total = self.case.total(self.terms(self.batch()), self.case.numbers)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
 
 
 def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
@@ -82,31 +137,29 @@ def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer_of(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
 
 
-def _terms(case: Case, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
-    return dict(case.losses(model, batch.clone(), **keywords))
-
-
-def _step(case: Case, model: nn.Module, optimiser: torch.optim.Optimizer, batch: Tensor) -> None:
-    total = case.total(_terms(case, model, batch), case.numbers)
-    optimiser.zero_grad()
-    total.backward()
-    optimiser.step()
-
-
-def _measure(case: Case, model: nn.Module, batch: Tensor, found: dict[str, Weights], step: int) -> None:
-    outputs: list[Tensor] = []
-    handle = _listen(case, model, outputs)
-    try:
-        terms = _terms(case, model, batch)
-    finally:
-        handle.remove()
-    weight = 1.0 if case.weighs_itself else float(case.numbers.get("beta", 1.0))
+def _measure(loop: Loop, weights: Mapping[str, Weights], step: int) -> None:
+    case = loop.case
+    with same_state(loop.model):  # a counter that the loss keeps for its warm-up counts steps, not looks
+        terms, outputs = watched_terms(case, loop.model, loop.batch(), loop.terms)
+    keyword = harness_keyword(case)
+    weight = 1.0 if keyword is None else float(case.numbers.get(keyword, 1.0))
     reference = gradient_norm(terms["reconstruction"], outputs)
-    for name, each in found.items():
+    for name, each in weights.items():
         own = weight * gradient_norm(terms[name], outputs)
         if reference > 0 and math.isfinite(own):
             each.ratios.setdefault(step, []).append(abs(own) / reference)
+
+
+def watched_terms(
+    case: Case, model: nn.Module, batch: Tensor, terms: Callable[[Tensor], dict[str, Any]]
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """The loss terms of a batch, and what the bottleneck returned meanwhile: places at which to differentiate."""
+    outputs: list[Tensor] = []
+    handle = _listen(case, model, outputs)
+    try:
+        return terms(batch), outputs
+    finally:
+        handle.remove()
 
 
 def _listen(case: Case, model: nn.Module, outputs: list[Tensor]) -> torch.utils.hooks.RemovableHandle:
@@ -124,52 +177,3 @@ def _listen(case: Case, model: nn.Module, outputs: list[Tensor]) -> torch.utils.
 
     module = model if which.startswith("out:") else submodule(model, which)
     return module.register_forward_hook(hook, prepend=True)
-
-
-def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Finding]:
-    """`dominates` or `negligible`, with the ratio at every probe."""
-    seen = {probe: weights.at(probe) for probe in weights.ratios}
-    if not seen or all(math.isnan(each) for each in seen.values()):
-        return []
-    birth, least, most = seen.get(0, math.nan), min(seen.values()), max(seen.values())
-    numbers = {f"ratio_at_{probe}": value for probe, value in seen.items()}
-    shown = ", ".join(
-        f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in seen.items()
-    )
-    evidence = f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's"
-    if birth > bounds.dominates_birth or (len(seen) > 1 and least > bounds.dominates_always):
-        severity = "fault" if birth > bounds.dominates_fault else "risk"
-        return [
-            finding(
-                "dominates",
-                term,
-                evidence,
-                "the reconstruction is hardly heard there",
-                f"lower beta: {_beta(case, birth)}",
-                numbers,
-                severity,
-            )
-        ]
-    if len(seen) > 1 and most < bounds.negligible_risk:
-        severity = "fault" if most < bounds.negligible_fault else "risk"
-        return [
-            finding(
-                "negligible",
-                term,
-                evidence,
-                "it decides next to nothing",
-                f"raise beta: {_beta(case, birth)}",
-                numbers,
-                severity,
-            )
-        ]
-    return []
-
-
-def _beta(case: Case, ratio: float) -> str:
-    beta = float(case.numbers.get("beta", 1.0))
-    return (
-        f"{beta / ratio:.3g} matches the two norms at birth"
-        if ratio > 0 and math.isfinite(ratio)
-        else "it has no effect here"
-    )

@@ -14,6 +14,7 @@ from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, place_of
 from harness.auditing.spreading import RANGES, levels, spread
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 
 
 def unreachable_target(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
@@ -72,7 +73,7 @@ def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Boun
             else "it shrinks the code, which is what such a penalty is for: the reconstruction has to hold against it",
             "penalise values that can reach the target while they vary" if point else "keep beta small enough",
             {f"value_{each.start}": each.value for each in found},
-            severity="risk" if point else "note",
+            severity=Severity.RISK if point else Severity.NOTE,
             place=place_of(operations, [site]),
         )
     ]
@@ -108,7 +109,7 @@ def pushes_active_units_down(subject: Subject, operations: list[Operation], boun
             "it silences what fires and never wakes what does not"
             + ("; its target does not matter" if point else ", as a penalty without a target does"),
             "penalise a mean that can lie on both sides of its target" if point else "keep beta small enough",
-            severity="risk" if point else "note",
+            severity=Severity.RISK if point else Severity.NOTE,
             place=place_of(operations, [site]),
         )
     ]

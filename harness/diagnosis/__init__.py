@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from harness.diagnosis.findings import Finding
     from harness.diagnosis.judging import diagnose
     from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
+    from harness.diagnosis.severity import Severity
     from harness.diagnosis.sweeping import sweep
     from harness.diagnosis.thresholds import THRESHOLDS, Thresholds, threshold_table
     from harness.diagnosis.verdicts import COLLAPSED, CONSTANT, LayerVerdict, OutputVerdict, UnitVerdict
@@ -24,6 +25,7 @@ __all__ = [
     "OutputDiagnosis",
     "OutputVerdict",
     "Reference",
+    "Severity",
     "Thresholds",
     "UnitDiagnosis",
     "UnitVerdict",
@@ -52,6 +54,7 @@ _HOMES = {
     "OutputDiagnosis": "results",
     "OutputVerdict": "verdicts",
     "Reference": "results",
+    "Severity": "severity",
     "THRESHOLDS": "thresholds",
     "Thresholds": "thresholds",
     "UnitDiagnosis": "results",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.results import OutputDiagnosis, UnitDiagnosis
+from harness.diagnosis.severity import gravity
 from harness.diagnosis.texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 
@@ -24,7 +25,7 @@ def explain(
     findings += [each for kind in UnitVerdict if (each := _units(kind, units, rows)) is not None]
     findings += [each for flag in UNIT_FLAGS if (each := _flagged(flag, units)) is not None]
     findings += [] if output is None else _output(output)
-    return tuple(sorted(findings, key=lambda each: SEVERITY.index(each.severity)))
+    return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
 
 
 def _layer(rule: str, units: Units, measures: dict[str, float], rows: int) -> Finding:
@@ -135,9 +136,6 @@ def _ablation(units: Units) -> str:
 
 def _always(units: Units) -> str:
     return f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)"
-
-
-SEVERITY = ("fault", "warning", "note")
 
 
 LAYER_EVIDENCE: dict[str, Callable[[dict[str, float]], str]] = {

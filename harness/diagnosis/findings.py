@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SEVERITIES = ("note", "warning", "fault")
+from harness.diagnosis.severity import Severity, severity_of
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,7 @@ class Finding:
 
     Args:
         rule: the rule's name, a plain string such as `"unreachable_target"`.
-        severity: `"note"` (worth knowing), `"warning"` (likely to mislead) or `"fault"` (the layer or penalty does not
-            do its work).
+        severity: a `Severity`; a stored word that names none is kept as it is.
         evidence: the observation, with its numbers.
         meaning: what follows from it.
         remedy: what to do about it.
@@ -23,15 +22,16 @@ class Finding:
         term: the loss term it concerns, or None.
         line: the line of source it concerns, or None.
         numbers: the evidence as numbers, by name.
+        change: the remedy as new values in `Case.numbers`, by keyword, where it is one.
 
-    >>> print(Finding("dead_units", "warning", "2 of 4 never fire", "they carry nothing", "zero the bias", (1, 3)))
-    warning dead_units (units 1, 3): 2 of 4 never fire
+    >>> print(Finding("dead_units", "risk", "2 of 4 never fire", "they carry nothing", "zero the bias", (1, 3)))
+    risk dead_units (units 1, 3): 2 of 4 never fire
         they carry nothing
         do: zero the bias
     """
 
     rule: str
-    severity: str = "note"
+    severity: str = Severity.NOTE
     evidence: str = ""
     meaning: str = ""
     remedy: str = ""
@@ -39,6 +39,10 @@ class Finding:
     term: str | None = None
     line: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    change: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "severity", severity_of(self.severity))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; numbers that are not finite become None.
@@ -48,7 +52,7 @@ class Finding:
         """
         return {
             "rule": str(self.rule),
-            "severity": self.severity,
+            "severity": str(self.severity),
             "evidence": self.evidence,
             "meaning": self.meaning,
             "remedy": self.remedy,
@@ -56,6 +60,7 @@ class Finding:
             "term": self.term,
             "line": self.line,
             "numbers": {name: plain(value) for name, value in self.numbers.items()},
+            "change": {name: plain(value) for name, value in self.change.items()},
         }
 
     @classmethod

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from harness.diagnosis.severity import Severity, gravity, severity_of
 from harness.effects.outcomes import is_judged
 from harness.measures.intervals import wilson
 from harness.results.records import COLLAPSED, Level, MemberRecord
 
 MOST_VARIANTS = 12  # beyond so many the variants are told by the level of their first factor
+MOST_FINDINGS = 2  # of the audit, told with their evidence
+GRAVE = (Severity.FAULT, Severity.RISK)
 Numbers = dict[str, float]
 
 
@@ -79,17 +82,26 @@ def _paragraph(
 
 
 def _audited(members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sentence]:
-    """What the audit says of the group's penalty: its gravest findings, with their evidence."""
+    """Faults and risks that the audit found in the group's penalty: the gravest with their evidence, the rest by name."""
     level = str(members[0].levels.get("penalty", "as_posted"))
-    found = [each for each in audit.get(level, ()) if each.get("severity") in ("fault", "warning")]
-    found.sort(key=lambda each: each.get("severity") != "fault")
-    return [
+    findings = [each for each in audit.get(level, ()) if severity_of(each.get("severity")) in GRAVE]
+    findings.sort(key=lambda finding: gravity(finding.get("severity")))
+    sentences = [
         Sentence(
-            f"The audit of the penalty finds {_rule(each)}: {_stop(each.get('evidence') or each['rule'])}",
-            {key: float(value) for key, value in (each.get("numbers") or {}).items() if value is not None},
+            f"The audit of the penalty finds {_named(finding)}: {_stop(finding.get('evidence') or finding['rule'])}",
+            {key: float(value) for key, value in (finding.get("numbers") or {}).items() if value is not None},
         )
-        for each in found[:2]
+        for finding in findings[:MOST_FINDINGS]
     ]
+    rest = list(dict.fromkeys(_named(finding) for finding in findings[MOST_FINDINGS:]))
+    if rest:
+        sentences.append(Sentence(f"It also finds {'; '.join(rest)}.", {"findings": float(len(findings))}))
+    return sentences
+
+
+def _named(finding: Mapping[str, Any]) -> str:
+    risk = severity_of(finding.get("severity")) == Severity.RISK
+    return f"a risk, {_rule(finding)}" if risk else _rule(finding)
 
 
 def _born_dead(judged: Sequence[MemberRecord]) -> Sentence | None:

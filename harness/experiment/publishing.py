@@ -178,7 +178,7 @@ def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
     from harness.auditing import audit_levels
     from harness.case import load_case
     from harness.data import split_of
-    from harness.diagnosis.findings import Finding
+    from harness.diagnosis import Finding, Severity
 
     levels = experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",)
     try:
@@ -186,7 +186,8 @@ def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
         found = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
     except Exception as error:  # the author's code may raise anything, and the members' results stand all the same
         kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-        return {"undecided": [Finding("undecided", "note", f"the audit failed: {kind}{error}").to_dict()]}
+        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {kind}{error}")
+        return {"undecided": [failure.to_dict()]}
     return {level: [finding.to_dict() for finding in audit.findings] for level, audit in found.items()}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.diagnosis.severity import severity_of
 from harness.diagnosis.sweeping import Influence
 from harness.effects import Effects
 from harness.effects.outcomes import OUTCOMES
@@ -36,7 +37,7 @@ def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> d
         "failures": failures(records),
         "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
         "strips": strips(records),
-        "audit": {level: list(found) for level, found in (manifest.get("audit") or {}).items()},
+        "audit": {level: audited(findings) for level, findings in (manifest.get("audit") or {}).items()},
         "explanation": explanations(records, manifest),
         "method": facts.METHOD,
         "thresholds": facts.threshold_rows(swept),
@@ -48,6 +49,15 @@ def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> d
         **pictures(records, effects),
     }
     return {**values, "contents": [(anchor, name) for anchor, name in SECTIONS if anchor != "audit" or values["audit"]]}
+
+
+def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stored findings with the severities of today; a word that names none stands as it was stored.
+
+    >>> audited([{"rule": "dominates", "severity": "warning"}])
+    [{'rule': 'dominates', 'severity': 'risk'}]
+    """
+    return [{**finding, "severity": str(severity_of(finding.get("severity")))} for finding in findings]
 
 
 def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any]:

@@ -105,6 +105,37 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     json.dumps(paragraph.to_dict(), allow_nan=False)
 
 
+def audited_paragraph(declared, *findings):
+    small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
+    return explain(planted(small, lambda levels, seed: {}), {"as_posted": findings})[0]
+
+
+def test_a_risk_that_the_audit_found_is_explained_with_its_evidence(declared):
+    risk = {"rule": "dominates", "severity": "risk", "evidence": "40 times the norm", "numbers": {"ratio_at_0": 40.0}}
+    sentence = audited_paragraph(declared, risk).sentences[0]
+    assert sentence.text == "The audit of the penalty finds a risk, dominates: 40 times the norm."
+    assert sentence.numbers == {"ratio_at_0": 40.0}
+    stored_before = audited_paragraph(declared, {**risk, "severity": "warning"})
+    assert stored_before.sentences[0] == sentence
+
+
+@pytest.mark.parametrize("severity", ["note", "undecided", "catastrophe", None])
+def test_what_is_no_fault_and_no_risk_is_not_called_a_reason(declared, severity):
+    assert "audit" not in audited_paragraph(declared, {"rule": "unused", "severity": severity}).text
+
+
+def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(declared):
+    risks = [{"rule": rule, "severity": "risk", "evidence": "e"} for rule in ("escape", "dominates", "dominates")]
+    faults = [{"rule": rule, "severity": "fault", "evidence": "e"} for rule in ("wrong_layer", "wrong_axis")]
+    sentences = audited_paragraph(declared, risks[0], faults[0], *risks[1:], faults[1]).sentences
+    assert [sentence.text for sentence in sentences[:3]] == [
+        "The audit of the penalty finds wrong layer: e.",
+        "The audit of the penalty finds wrong axis: e.",
+        "It also finds a risk, escape; a risk, dominates.",
+    ]
+    assert sentences[2].numbers == {"findings": 5.0}
+
+
 @pytest.mark.parametrize(
     ("reconstruction", "penalty", "said"),
     [(1.0, 0.0, "it moved nothing there"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],

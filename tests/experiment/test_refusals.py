@@ -232,6 +232,24 @@ def test_members_that_fail_and_an_audit_that_does_are_reported(tmp_path, empty_s
     assert "boom" in page
 
 
+HEAVY = """
+def losses(model, batch, l1=1.0):
+    code = F.relu(model.enc(batch))
+    return {"reconstruction": F.mse_loss(model(batch), batch), "l1": l1 * code.abs().mean()}
+
+"""
+
+
+@pytest.mark.parametrize(("weight", "found"), [(40.0, True), (0.02, False)])
+def test_a_risk_that_the_audit_of_a_run_finds_stands_under_why(tmp_path, empty_store, weight, found):
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    case = HEAVY + PLAIN.replace("'enc')", f"'enc', numbers={{'l1': {weight}}})")
+    outcome = conduct(experiment(tmp_path, case), workers=0, root=tmp_path)
+    why = outcome.report.read_text().split('id="explanation">Why')[1].split("</section>")[0]
+    assert ("The audit of the penalty finds a risk, dominates:" in why) is found
+
+
 def test_where_one_width_can_be_built_the_others_are_failed_members(tmp_path):
     narrow = """
 class Narrow(Autoencoder):

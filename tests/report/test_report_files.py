@@ -16,6 +16,7 @@ from made import effects_of, study, without_diagnosis
 from harness.auditing import Audit
 from harness.diagnosis import diagnose
 from harness.diagnosis.findings import Finding
+from harness.diagnosis.severity import Severity
 from harness.effects import compare
 from harness.errors import HarnessError
 from harness.report import picture, write_comparison, write_diagnosis_report, write_report
@@ -147,6 +148,33 @@ def test_experiments_of_which_nothing_ran_have_a_report(tmp_path):
     text = write_report(results, effects_of(results), tmp_path).read_text()
     assert "out of memory" in text
     assert "not estimable, no member has a verdict" in text
+
+
+def why(folder: Path) -> str:
+    """The section "Why" of the page and of the Markdown."""
+    html, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    return html.split('id="explanation">Why')[1].split("</section>")[0] + markdown.split("## Why")[1].split("## ")[0]
+
+
+def test_a_risk_of_the_audit_stands_under_why_and_a_note_does_not(tmp_path):
+    risk = Finding("dominates", Severity.RISK, "40 times the norm", numbers={"ratio_at_0": 40.0}).to_dict()
+    note = Finding("collapse_optimum", Severity.NOTE, "it shrinks the code").to_dict()
+    for name, findings in (("risk", [note, risk]), ("note", [note])):
+        results = study(seeds=2, audit={"as_posted": findings, "none": []})
+        write_report(results, effects_of(results), tmp_path / name)
+    assert why(tmp_path / "risk").count("The audit of the penalty finds a risk, dominates: 40 times the norm.") == 4
+    assert "it shrinks the code" not in why(tmp_path / "risk")
+    assert "audit of the penalty" not in why(tmp_path / "note")
+    assert "it shrinks the code" in (tmp_path / "note" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("severity", ["warning", "catastrophe", "<b>", None])
+def test_a_stored_severity_that_is_not_known_today_does_not_stop_a_report(tmp_path, severity):
+    stored = {**Finding("dominates", Severity.RISK, "40 times the norm").to_dict(), "severity": severity}
+    results = study(seeds=2, audit={"as_posted": [stored], "none": []})
+    text = write_report(results, effects_of(results), tmp_path).read_text()
+    assert "40 times the norm" in text
+    assert ("finds a risk, dominates" in why(tmp_path)) is (severity == "warning")
 
 
 def test_a_comparison_shows_both_experiments_and_their_difference(comparison):
