@@ -50,7 +50,9 @@ def phrase(effect: Effect) -> str:
         bounds = f"({effect.interval})"
     points = " points" if unit == 100 else ""
     sure = f"adjusted p {_p(effect.p_adjusted)}, {effect.seeds} seeds"
-    return f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{_doubt(effect, unit, form)}"
+    return (
+        f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{_doubt(effect, unit, form)}"
+    )
 
 
 def is_one_at_a_time(effects: Effects) -> bool:
@@ -116,7 +118,9 @@ def _fits_alone(effects: Effects, base: Cell) -> str:
     sure.sort(key=lambda pair: -pair[0])
     confirmed = [f"{each.factor} {each.level} {mean:.2f}" for mean, each in sure]
     others = "no other change is confirmed" if confirmed else "no change is confirmed"
-    return f"What else: R2 of the reconstruction, {_mean_r2(base):.2f} at the baseline: {'; '.join([*confirmed, others])}."
+    return (
+        f"What else: R2 of the reconstruction, {_mean_r2(base):.2f} at the baseline: {'; '.join([*confirmed, others])}."
+    )
 
 
 def _mean_r2(cell: Cell) -> float:
@@ -160,7 +164,9 @@ def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -
 
 
 def _nothing_confirmed(seeds: int) -> str:
-    return f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
+    return (
+        f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
+    )
 
 
 def _others(found: Sequence[Effect], confirmed: Sequence[Effect], effects: Effects) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.effects.outcomes import category
-from harness.measures.intervals import wilson
 from harness.grid.cells import changes
+from harness.measures.intervals import wilson
 from harness.report.grouping import by_level, nearest_first, tally, variants
 from harness.report.palette import look, outcome_of
 from harness.report.wording import DASH, bounds, number, share
