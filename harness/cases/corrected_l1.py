@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import harness
-from harness.cases.forum import data, evaluation
+from harness.cases.sibling_count import data, evaluation
 from harness.penalties import l1
 
 

@@ -3,7 +3,8 @@
 "Only one output neuron is activated, always the same." Nothing is repaired here. Known faults, each a toggle of the
 experiments: the penalty walks `children()` without the activations and stops at index 3, which is `dec1`; it averages
 over units (dim 1), so there is one term per sample; sigmoid of values that the network passes through a ReLU; a ReLU
-on the output; biases that are not zero. The post's rows have 100 features and are not given: natural patches here.
+on the output; biases that are not zero. The post's rows have 100 features and are not given, and its learning rate is
+not either: natural patches with their luminance and 0.01 here, where the posted symptom appears in a quarter of the seeds.
 
 Source: discuss.pytorch.org, "Kullback Leibler (KL) divergence make just one output neuron activated", 2020.
 """
@@ -74,13 +75,13 @@ def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
 
 
 def data() -> Rows:
-    """Natural patches of one photograph, each without its own mean."""
-    return load("patches_contrast")[0]
+    """Natural patches of one photograph, luminance kept: 0 (black) to 1 (white)."""
+    return load("patches")[0]
 
 
 def evaluation() -> Rows | None:
     """Patches of another photograph."""
-    return load("patches_contrast")[1]
+    return load("patches")[1]
 
 
 case = harness.Case(
@@ -91,5 +92,5 @@ case = harness.Case(
     bottleneck="enc3",
     reconstruction="out:1",
     numbers={"rho": 0.05, "beta": 0.001},
-    train={"epochs": 30, "batch_size": 64, "learning_rate": 0.001},
+    train={"epochs": 30, "batch_size": 64, "learning_rate": 0.01},
 )

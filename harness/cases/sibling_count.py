@@ -1,6 +1,7 @@
 """The same author's first try: a 0/1 count of the active units, ending in `.item()`.
 
-`.item()` leaves a plain number without a graph: the penalty is printed and trains nothing.
+`.item()` leaves a plain number without a graph: the penalty is printed and trains nothing. The rows are patches without
+their own mean, half of them below 0, where the posted ReLU on the output is a fault of its own.
 
 Source: discuss.pytorch.org, thread 82368.
 """
@@ -11,7 +12,8 @@ import torch.nn as nn
 from torch import Tensor
 
 import harness
-from harness.cases.forum import SparseAutoencoder, criterion, data, evaluation
+from harness.cases.forum import SparseAutoencoder, criterion
+from harness.data import Rows, load
 
 
 def sparse_loss(code: Tensor) -> float:
@@ -24,6 +26,16 @@ def losses(model: nn.Module, batch: Tensor) -> dict[str, Any]:
     """Mean squared error, and the count."""
     code, outputs = model(batch)
     return {"reconstruction": criterion(outputs, batch), "sparsity": sparse_loss(code)}
+
+
+def data() -> Rows:
+    """Natural patches of one photograph, each without its own mean."""
+    return load("patches_contrast")[0]
+
+
+def evaluation() -> Rows | None:
+    """Patches of another photograph."""
+    return load("patches_contrast")[1]
 
 
 case = harness.Case(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import harness
-from harness.cases.forum import SparseAutoencoder, criterion, data, evaluation
+from harness.cases.forum import SparseAutoencoder, criterion
+from harness.cases.sibling_count import data, evaluation
 
 
 def sparse_loss(model: SparseAutoencoder, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
 
     terminal = console()
-    terminal.print(verdict_table(outcome.records))
+    terminal.print(verdict_table(outcome.records, outcome.experiment.baseline))
     for note in outcome.notes:
         terminal.print(f"Note: {note}", style="yellow", markup=False)
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"

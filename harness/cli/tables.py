@@ -1,33 +1,30 @@
 """Tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.grouping import tally
+from harness.grid.cells import changes
+from harness.report.grouping import nearest_first, tally
 from harness.results import COLLAPSED, MemberRecord
+from harness.results.records import Level
 
-LONGEST = 24  # variants: beyond that the levels of each factor are summed up instead
 
-
-def verdict_table(records: Sequence[MemberRecord]) -> Table:
-    """Which variants collapse, in how many of how many seeds; by level where the variants are many."""
-    groups: dict[str, list[MemberRecord]] = {}
-    for record in records:
-        groups.setdefault(record.variant, []).append(record)
-    if len(groups) > LONGEST:
-        groups = {}
-        for record in records:
-            for name, level in record.levels.items():
-                groups.setdefault(f"{name}={level}", []).append(record)
-    table = Table(title="Collapsed members", title_justify="left", header_style="bold")
-    table.add_column("variant" if len(groups) <= LONGEST else "level", overflow="fold")
+def verdict_table(records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None) -> Table:
+    """Which variants collapse, in how many of how many seeds: the baseline first, then what is nearest to it."""
+    groups = nearest_first(records, baseline or {})
+    table = Table(title="Collapsed members", title_justify="left", caption_justify="left", header_style="bold")
+    more = len({record.variant for record in records}) - len(groups)
+    if more:
+        table.caption = f"and {more} more variants, in the report"
+    table.add_column("variant", overflow="fold")
     for column in ("collapsed", "live units", "R2"):
         table.add_column(column, justify="right")
     table.add_column("verdicts")
     for name, members in groups.items():
-        table.add_row(Text(name), *_cells(members))
+        as_it_is = baseline and not changes(members[0].levels, baseline)
+        table.add_row(Text(f"{name} (baseline)" if as_it_is else name), *_cells(members))
     return table
 
 

@@ -1,7 +1,7 @@
 """Statistics across members: what a level does, over seeds, with intervals; nothing here trains or draws."""
 
 from harness.effects.analysis import SCOPE, Effects, analyse
-from harness.effects.answer import answer, phrase
+from harness.effects.answer import answer, is_one_at_a_time, phrase
 from harness.effects.cells import Cell
 from harness.effects.comparison import Comparison, compare
 from harness.effects.effect import CONFIRMING_SEEDS, Effect
@@ -20,6 +20,7 @@ __all__ = [
     "answer",
     "compare",
     "explain",
+    "is_one_at_a_time",
     "phrase",
     "stored_experiment",
     "stored_members",

@@ -5,16 +5,27 @@ the interval that is left.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.effects.analysis import Effects
+from harness.effects.cells import Cell
 from harness.effects.effect import CONFIRMING_SEEDS, Effect
+from harness.grid.cells import changes
 
 SHOWN = 4
+NO_RECONSTRUCTION = "What else: no reconstruction was judged, so whether a live code is of use is not known."
 
 
 def answer(effects: Effects) -> list[str]:
-    """Five lines: how common collapse is, what reduces it, what worsens it or was not shown, what else, the scope."""
+    """Five lines: how common collapse is, what reduces it, what worsens it or was not shown, what else, the scope.
+
+    Where each variant is the baseline with something changed, and nothing is averaged, each is named against the
+    baseline itself.
+    """
+    base = _baseline_cell(effects)
+    if base is not None and base.judged and is_one_at_a_time(effects):
+        return [_baseline_alone(effects, base), *_changes_alone(effects, base), effects.scope]
     found = sorted((each for each in effects.of("collapsed") if each.estimable), key=lambda each: each.estimate)
     confirmed = [each for each in found if each.confirmed]
     return [
@@ -39,17 +50,89 @@ def phrase(effect: Effect) -> str:
         bounds = f"({effect.interval})"
     points = " points" if unit == 100 else ""
     sure = f"adjusted p {_p(effect.p_adjusted)}, {effect.seeds} seeds"
-    lost = effect.diverged + effect.failed + effect.unjudged
-    worst = f"{_signed(effect.worst_low * unit, form)} to {_signed(effect.worst_high * unit, form)}"
-    doubt = f", with {lost} members lost: {worst} at worst" if lost and math.isfinite(effect.worst_low) else ""
-    return f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{doubt}"
+    return (
+        f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{_doubt(effect, unit, form)}"
+    )
+
+
+def is_one_at_a_time(effects: Effects) -> bool:
+    """Whether every level stands in one variant beside the baseline, so that no effect is an average over variants."""
+    return len(effects.cells) > 1 and all(effect.pairs <= 1 for effect in effects.of("collapsed"))
+
+
+def _baseline_cell(effects: Effects) -> Cell | None:
+    return next((cell for cell in effects.cells if not changes(cell.levels, effects.baseline)), None)
+
+
+def _baseline_alone(effects: Effects, base: Cell) -> str:
+    others = len(effects.cells) - 1
+    rest = "the other variant is" if others == 1 else f"each of the other {others} variants is"
+    return (
+        f"How often: {base.collapsed} of {base.judged} seeds of the baseline ({base.variant}) collapsed, 95 % interval "
+        f"{base.low:.2f} to {base.high:.2f}; {rest} the baseline but for the change that is named"
+        f"{_lost(effects)}.{_of_no_use(effects)}"
+    )
+
+
+def _changes_alone(effects: Effects, base: Cell) -> list[str]:
+    """What reduces collapse, what worsens it or was not shown, and the R2, of each variant against the baseline."""
+    tested = {(each.factor, each.level): each for each in effects.of("collapsed") if each.estimable}
+    pairs = [(cell, _single(base, cell, tested)) for cell in effects.cells if cell is not base]
+    pairs.sort(key=lambda pair: pair[1].estimate if pair[1] else 0.0)
+    fewer = [_alone(base, cell, each) for cell, each in pairs if each and each.confirmed and each.estimate < 0]
+    more = [_alone(base, cell, each) for cell, each in pairs if each and each.confirmed and each.estimate > 0]
+    unsure = [_alone(base, cell, each) for cell, each in pairs if each and not each.confirmed]
+    untested = [_alone(base, cell, None) for cell, each in pairs if each is None]
+    nothing = _nothing_confirmed(effects.design.seeds)
+    parts = [f"Worsens it: {'; '.join(more) or nothing}"]
+    parts += [f"not shown either way (95 % intervals in points): {'; '.join(unsure)}"] if unsure else []
+    parts += [f"not tested: {'; '.join(untested)}"] if untested else []
+    reduced = "; ".join(fewer) or (nothing if base.collapsed else "the baseline collapsed in no seed")
+    return [f"Reduces collapse: {reduced}.", f"{'; '.join(parts)}.", _fits_alone(effects, base)]
+
+
+def _single(base: Cell, cell: Cell, tested: Mapping[tuple[str, Any], Effect]) -> Effect | None:
+    """The effect of the one level in which a variant leaves the baseline; None where it changes more, or was lost."""
+    changed = list(changes(cell.levels, base.levels).items())
+    return tested.get(changed[0]) if len(changed) == 1 else None
+
+
+def _alone(base: Cell, cell: Cell, effect: Effect | None) -> str:
+    """One change: how many seeds collapsed without it and with it, and how sure that is."""
+    name = ", ".join(f"{factor} {level}" for factor, level in changes(cell.levels, base.levels).items())
+    counts = f"{name}: {base.collapsed} of {base.judged} -> {cell.collapsed} of {cell.judged}"
+    if effect is None:
+        return counts
+    if effect.confirmed:
+        return f"{counts} (adjusted p {_p(effect.p_adjusted)}{_doubt(effect, 100, _form(100 * effect.estimate))})"
+    return f"{counts} ({_interval(effect)})"
+
+
+def _fits_alone(effects: Effects, base: Cell) -> str:
+    """The R2 without and with each change: a live code is not yet a good one."""
+    fits = {(each.factor, each.level): each for each in effects.of("r2") if each.estimable}
+    pairs = [(cell, _single(base, cell, fits)) for cell in effects.cells if cell is not base]
+    if not fits:
+        return NO_RECONSTRUCTION
+    sure = [(_mean_r2(cell), each) for cell, each in pairs if each and each.confirmed]
+    sure.sort(key=lambda pair: -pair[0])
+    confirmed = [f"{each.factor} {each.level} {mean:.2f}" for mean, each in sure]
+    others = "no other change is confirmed" if confirmed else "no change is confirmed"
+    return (
+        f"What else: R2 of the reconstruction, {_mean_r2(base):.2f} at the baseline: {'; '.join([*confirmed, others])}."
+    )
+
+
+def _mean_r2(cell: Cell) -> float:
+    known = [each["r2"] for each in cell.outcomes if each["r2"] is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _how_common(effects: Effects) -> str:
     judged = sum(cell.judged for cell in effects.cells)
     collapsed = sum(cell.collapsed for cell in effects.cells)
     lost = _lost(effects)
-    base = next((cell for cell in effects.cells if cell.levels == dict(effects.baseline)), None)
+    base = _baseline_cell(effects)
     if not judged:
         return f"How often: not estimable, no member has a verdict{lost}."
     text = f"How often: {collapsed} of {judged} judged members collapsed{lost}"
@@ -70,16 +153,20 @@ def _of_no_use(effects: Effects) -> str:
 def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -> str:
     helps = [each for each in confirmed if each.estimate < 0]
     if helps:
-        return f"Reduces collapse (share collapsed, averaged over the other factors): {_listed(helps)}."
+        averaged = ", averaged over the other factors" if any(each.pairs > 1 for each in found) else ""
+        return f"Reduces collapse (share collapsed{averaged}): {_listed(helps)}."
     if not found:
         return "Reduces collapse: nothing can be said, no level has a matched baseline with verdicts."
-    best = found[0]
-    limit = (
-        f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
-    )
+    best, limit = found[0], _nothing_confirmed(seeds)
     if best.estimate >= 0:
         return f"Reduces collapse: no level did in these seeds ({limit})."
     return f"Reduces collapse: {limit}; the largest reduction seen is {phrase(best)}."
+
+
+def _nothing_confirmed(seeds: int) -> str:
+    return (
+        f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
+    )
 
 
 def _others(found: Sequence[Effect], confirmed: Sequence[Effect], effects: Effects) -> str:
@@ -107,7 +194,7 @@ def _what_else(effects: Effects) -> str:
     if confirmed:
         return f"What else: {_live(effects)}R2 of the reconstruction: {_listed(confirmed)}."
     if not fits:
-        return "What else: no reconstruction was judged, so whether a live code is of use is not known."
+        return NO_RECONSTRUCTION
     largest = max(fits, key=lambda each: abs(each.estimate))
     return f"What else: {_live(effects)}R2 of the reconstruction: no confirmed change; the largest seen is {phrase(largest)}."
 
@@ -134,10 +221,22 @@ def _listed(effects: Sequence[Effect]) -> str:
 
 
 def _brief(effect: Effect) -> str:
+    return f"{_named(effect)} {_interval(effect)}"
+
+
+def _interval(effect: Effect) -> str:
+    """The 95 % interval of a share, in points."""
     if not math.isfinite(effect.low):
-        return f"{_named(effect)} {effect.interval}"
+        return effect.interval
     form = _form(100 * max(abs(effect.low), abs(effect.high)))
-    return f"{_named(effect)} {_signed(100 * effect.low, form)} to {_signed(100 * effect.high, form)}"
+    return f"{_signed(100 * effect.low, form)} to {_signed(100 * effect.high, form)}"
+
+
+def _doubt(effect: Effect, unit: float, form: str) -> str:
+    """The effect at worst, where members of it left no verdict."""
+    lost = effect.diverged + effect.failed + effect.unjudged
+    worst = f"{_signed(effect.worst_low * unit, form)} to {_signed(effect.worst_high * unit, form)}"
+    return f", with {lost} members lost: {worst} at worst" if lost and math.isfinite(effect.worst_low) else ""
 
 
 def _form(points: float) -> str:

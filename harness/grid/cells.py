@@ -86,6 +86,15 @@ def matches(cell: Mapping[str, Level], partial: PartialCell) -> bool:
     return all(cell[name] in as_list(value) for name, value in partial.items())
 
 
+def changes(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> Cell:
+    """The levels that leave the baseline; a factor that the baseline does not name counts as unchanged.
+
+    >>> changes({"activation": "relu", "batchnorm": "on"}, {"activation": "relu", "batchnorm": "off"})
+    {'batchnorm': 'on'}
+    """
+    return {name: level for name, level in levels.items() if level != baseline.get(name, level)}
+
+
 def as_list(value: Level | Sequence[Level]) -> Sequence[Level]:
     """One level as a list of one."""
     return value if isinstance(value, list | tuple) else (value,)

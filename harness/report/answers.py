@@ -40,10 +40,17 @@ def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:
     """What was asked, in a sentence."""
-    factors = manifest.get("factors") or (manifest.get("experiment") or {}).get("factors") or {}
-    asked = "; ".join(f"{name} ({', '.join(map(str, levels))})" for name, levels in factors.items())
+    declared = manifest.get("factors") or (manifest.get("experiment") or {}).get("factors") or {}
+    levels = {name: _levels(name, declared[name], records) for name in declared}
+    varied = "; ".join(f"{name} ({', '.join(each)})" for name, each in levels.items() if len(each) > 1)
     variants, seeds = len({each.variant for each in records}), len({each.seed for each in records})
     return (
         f"Which of {variants} variants collapse in how many of {seeds} seeds, and what does each remedy do? "
-        f"{len(records)} members were trained{f'; varied: {asked}' if asked else ''}."
+        f"{len(records)} members were trained{f'; varied: {varied}' if varied else ''}."
     )
+
+
+def _levels(name: str, declared: Sequence[Any], records: Sequence[MemberRecord]) -> list[str]:
+    """The declared levels of a factor, then those that only the members have."""
+    trained = (record.levels[name] for record in records if name in record.levels)
+    return list(dict.fromkeys(map(str, [*declared, *trained])))

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.diagnosis.severity import severity_of
 from harness.diagnosis.sweeping import Influence
-from harness.effects import Effects
+from harness.effects import Effects, is_one_at_a_time
 from harness.effects.outcomes import OUTCOMES
 from harness.report import facts
 from harness.report.answers import answer_lines, explanations, question
@@ -15,7 +15,7 @@ from harness.report.figure_effects import forest
 from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
 from harness.report.palette import in_order, outcome_of
-from harness.report.summary import level_rows, variant_rows
+from harness.report.summary import first_rows, level_rows, variant_rows
 from harness.results import Results
 from harness.results.records import MemberRecord
 
@@ -32,8 +32,9 @@ def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> d
         "question": question(manifest, records),
         "answer": answer_lines(effects),
         "verdicts": in_order(map(outcome_of, records)),
-        "levels": level_rows(records),
-        "variants": variant_rows(records),
+        "first": first_rows(records, effects.baseline),
+        "levels": {} if is_one_at_a_time(effects) else level_rows(records),
+        "variants": variant_rows(records, effects.baseline),
         "failures": failures(records),
         "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
         "strips": strips(records),

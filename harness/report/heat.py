@@ -29,7 +29,7 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
 
     Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all.
     """
-    records = in_declared_order(results.records, results.manifest.get("factors") or {})
+    records = in_declared_order(results.records, results.manifest)
     found = []
     sheets: dict[object, Sheet] = {}
     for measure, title in MEASURES.items():

@@ -1,16 +1,17 @@
 """The verdict table: what became of the members, by the levels of each factor and by variant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.effects.outcomes import category
+from harness.grid.cells import changes
 from harness.measures.intervals import wilson
-from harness.report.grouping import by_level, tally, variants
+from harness.report.grouping import by_level, nearest_first, tally, variants
 from harness.report.palette import look, outcome_of
 from harness.report.wording import DASH, bounds, number, share
-from harness.results.records import MemberRecord
+from harness.results.records import Level, MemberRecord
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,25 @@ class Row:
     marks: Sequence[Mark]
 
 
+def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[Row]:
+    """The first table: the baseline, then the variants by how much they change of it."""
+    groups = nearest_first(records, baseline)
+    return [row_of(_name(name, members, baseline), members) for name, members in groups.items()]
+
+
 def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[Row]]:
-    """Factor -> one row a level."""
+    """Factor -> one row a level, over the variants that every level of the factor has."""
     return {
         factor: [row_of(level, members) for level, members in groups.items()]
         for factor, groups in by_level(records).items()
     }
 
 
-def variant_rows(records: Sequence[MemberRecord]) -> list[Row]:
+def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[Row]:
     """One row a variant: the largest share collapsed first, then the fewest live units, then in their order."""
     groups = variants(records)
-    return [row_of(name, groups[name]) for name in sorted(groups, key=lambda name: _gravity(groups[name]))]
+    order = sorted(groups, key=lambda name: _gravity(groups[name]))
+    return [row_of(_name(name, groups[name], baseline), groups[name]) for name in order]
 
 
 def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
@@ -76,6 +84,10 @@ def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
         verdicts=tally(members),
         marks=[Mark(look(outcome_of(each)).glyph, outcome_of(each), each.seed) for each in ordered],
     )
+
+
+def _name(variant: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> str:
+    return variant if not baseline or changes(members[0].levels, baseline) else f"{variant} (baseline)"
 
 
 def _gravity(members: Sequence[MemberRecord]) -> tuple[float, float]:

@@ -31,7 +31,7 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
         The path of report.html: one file, at most 2 MB for 1000 members, without scripts, that loads nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ordered = in_declared_order(results.records, results.manifest.get("factors") or {})
+    ordered = in_declared_order(results.records, results.manifest)
     swept, shown = swept_and_shown(ordered)
     results = Results(results.manifest, shown, results.damaged)
     values = content(results, effects, swept)

@@ -1,20 +1,16 @@
 """The four threads, as posted, and their corrected forms."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.auditing import audit
 from harness.case import load_case
+from harness.data import load
 
-# a ReLU on the output and data below 0: a fault of the posted networks themselves
+# the siblings' data reach below 0, where the ReLU on the output is a fault of the posted networks themselves
 POSTED = {
-    "forum": {
-        "misses_bottleneck",
-        "wrong_layer",
-        "wrong_axis",
-        "depends_on_batch_size",
-        "index_addressing",
-        "output_range",
-    },
+    "forum": {"misses_bottleneck", "wrong_layer", "wrong_axis", "depends_on_batch_size", "index_addressing"},
     "sibling_count": {"no_gradient", "output_range"},
     "sibling_overwrite": {"zero_gradient", "output_range"},
     "sibling_threshold": {"no_gradient", "output_range"},
@@ -31,6 +27,15 @@ def test_a_thread_as_posted_gives_its_findings_and_no_wrong_fault(audits, name):
     found = audits[name]
     assert POSTED[name] <= set(found.rules), str(found)
     assert {each.rule for each in found.faults} <= POSTED[name], str(found)
+
+
+def test_the_posted_output_is_a_fault_on_data_below_0_and_the_offset_of_the_inputs_a_risk_on_data_above(audits):
+    train, held_out = load("patches_contrast")
+    centred = replace(load_case("forum"), data=lambda: train, evaluation=lambda: held_out)
+    found = audit(centred, during_training=False)
+    assert {each.rule for each in found.faults} - POSTED["forum"] == {"output_range"}
+    assert "input_offset" not in found.rules
+    assert {"input_offset", "dead_at_birth"} <= set(audits["forum"].rules)
 
 
 @pytest.mark.parametrize("name", ["corrected", "corrected_l1", "corrected_20", "convolutional"])

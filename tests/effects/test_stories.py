@@ -42,6 +42,71 @@ def test_the_answer_names_what_works_by_how_much_and_how_sure(declared):
     assert lines[4].startswith("Scope: other initialisations and batch orders on this data set")
 
 
+@pytest.fixture
+def star() -> Experiment:
+    """A baseline and three changes of it, one at a time, sixteen seeds."""
+    return Experiment(
+        name="star",
+        case="forum",
+        factors={"penalty": ("as_posted",), "activation": ("relu",), "dropout": (0.0,)},
+        include=({"penalty": "none"}, {"activation": "leaky_relu"}, {"dropout": 0.2}),
+        seeds=tuple(range(16)),
+    )
+
+
+def one_changed(levels, seed):
+    """Half of the seeds collapse as posted, none with leaky_relu, all with dropout, one fewer without a penalty."""
+    share = {"leaky_relu": 0, "relu": 16 if levels["dropout"] else 7 if levels["penalty"] == "none" else 8}
+    return {**collapsed(seed < share[levels["activation"]]), "r2": 0.9 if levels["activation"] != "relu" else 0.25}
+
+
+def test_one_change_at_a_time_is_told_against_the_baseline_and_not_as_an_average(star):
+    lines = answer(analyse(planted(star, one_changed), star))
+    assert len(lines) == 5
+    assert lines[0].startswith(
+        "How often: 8 of 16 seeds of the baseline (as_posted relu) collapsed, 95 % interval 0.28 to"
+    )
+    # exact McNemar of 8 discordant pairs, all one way: 2 / 2^8; two of three tests have it, so 1.5 times as much
+    assert lines[1] == "Reduces collapse: activation leaky_relu: 8 of 16 -> 0 of 16 (adjusted p .012)."
+    assert lines[2].startswith("Worsens it: dropout 0.2: 8 of 16 -> 16 of 16 (adjusted p .012); not shown either way")
+    assert "penalty none: 8 of 16 -> 7 of 16" in lines[2]
+    assert "R2 of the reconstruction, 0.25 at the baseline" in lines[3]
+    assert "averaged" not in " ".join(lines)
+    assert "31 of 64" not in " ".join(lines)  # a total over variants that differ says nothing of any
+
+
+def test_a_factorial_is_told_as_an_average_over_the_other_factors(declared):
+    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared))
+    assert lines[1].startswith("Reduces collapse (share collapsed, averaged over the other factors): activation")
+
+
+def test_a_variant_of_several_changes_is_counted_and_said_not_to_be_tested(star):
+    both = star.model_copy(update={"include": ({"penalty": "none"}, {"activation": "leaky_relu", "dropout": 0.2})})
+    lines = answer(analyse(planted(both, one_changed), both))
+    assert lines[1] == "Reduces collapse: nothing is confirmed."
+    assert lines[2].endswith("not tested: activation leaky_relu, dropout 0.2: 8 of 16 -> 0 of 16.")
+
+
+def test_a_baseline_that_does_not_collapse_and_few_seeds_are_said_to_confirm_nothing(star):
+    healthy = answer(analyse(planted(star, lambda levels, seed: {}), star))
+    assert healthy[1] == "Reduces collapse: the baseline collapsed in no seed."
+    few = star.model_copy(update={"seeds": (0, 1, 2)})
+    lines = answer(analyse(planted(few, one_changed), few))
+    assert lines[1] == "Reduces collapse: fewer than 8 seeds confirm nothing."
+    assert "activation leaky_relu: 3 of 3 -> 0 of 3" in lines[2]
+
+
+def test_lost_members_of_a_single_change_are_told_with_the_worst_case(star):
+    def lossy(levels, seed):
+        lost = levels["activation"] == "leaky_relu" and seed == 15
+        return {"status": "diverged", "verdict": "", "r2": None} if lost else one_changed(levels, seed)
+
+    lines = answer(analyse(planted(star, lossy), star))
+    assert "(beside them 1 diverged)" in lines[0]
+    assert "activation leaky_relu: 8 of 16 -> 0 of 15" in lines[1]
+    assert "with 1 members lost: -50 to -44 at worst" in lines[1]
+
+
 def test_what_worsens_collapse_is_said_to_worsen_it(declared):
     lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared))
     assert lines[2].startswith("Worsens it: dropout 0.2 (against 0.0) +100 points")

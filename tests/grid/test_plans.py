@@ -64,9 +64,9 @@ def test_members_alone_take_longer_and_a_measured_rate_wins():
 
 def test_the_plan_of_the_forum_counts_what_the_file_says():
     found = plan(load_experiment(EXPERIMENTS / "forum.yaml"))
-    assert (len(found.variants), found.members, found.steps_per_epoch) == (212, 2120, 42)
-    assert found.member_steps == 2120 * 30 * 42
-    assert sum(each.members for each in found.stacks) == 2120
+    assert (len(found.variants), found.members, found.steps_per_epoch) == (212, 3392, 42)
+    assert found.member_steps == 3392 * 30 * 42
+    assert sum(each.members for each in found.stacks) == 3392
     assert not found.not_applicable
     assert not any(each.alone for each in found.stacks)
     assert len(found.matched_beta) == 16
@@ -134,9 +134,9 @@ def test_json_is_one_document_and_text_is_for_reading(capsys, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     print_plan(EXPERIMENTS / "quickstart.yaml", json=True)
     document = json.loads(capsys.readouterr().out)
-    assert (document["members"], len(document["variants"]), document["seeds"]) == (128, 16, 8)
+    assert (document["members"], len(document["variants"]), document["seeds"]) == (352, 11, 32)
     print_plan(EXPERIMENTS / "quickstart.yaml")
-    assert "16 variants x 8 seeds = 128 members" in capsys.readouterr().out
+    assert "11 variants x 32 seeds = 352 members" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from made import effects_of, member, study
+from made import FACTORS, effects_of, member, study
 
 from harness.cli.tables import verdict_table
 from harness.effects import answer
+from harness.report.answers import question
 from harness.report.figure_units import axes_for, units_picture
+from harness.report.grouping import in_declared_order
 from harness.report.palette import LOOKS, in_order, outcome_of
-from harness.report.summary import row_of
+from harness.report.summary import first_rows, level_rows, row_of, variant_rows
 
 LEVELS = {"penalty": "none", "batchnorm": "on"}
 
@@ -46,6 +48,67 @@ def test_the_answer_counts_codes_of_which_nothing_is_made():
     assert "Of no use" not in answer(effects_of(healthy))[0]
     expected = "Of no use: in 12 of the 32 that did not collapse the reconstruction is no better than the mean"
     assert expected in answer(effects_of(idle))[0]
+
+
+BASELINE = {"penalty": "as_posted", "batchnorm": "off"}
+STAR = [BASELINE, {**BASELINE, "penalty": "none"}, {**BASELINE, "batchnorm": "on"}]
+
+
+def test_tables_begin_with_the_baseline_and_go_on_with_what_changes_least_of_it():
+    records = study(FACTORS, seeds=2).records  # in which the baseline's penalty comes second
+    names = ["as_posted (baseline)", "none", "as_posted bn=on", "none bn=on"]
+    assert [row.name for row in first_rows(records, BASELINE)] == names
+    assert [str(cell) for cell in verdict_table(records, BASELINE).columns[0].cells] == names
+    assert sum(row.name.endswith("(baseline)") for row in variant_rows(records, BASELINE)) == 1
+    assert [str(cell) for cell in verdict_table(records).columns[0].cells] == list(
+        dict.fromkeys(r.variant for r in records)
+    )
+
+
+def test_of_many_variants_those_are_shown_first_that_change_one_factor():
+    wide = {"penalty": ["none", "as_posted"], "rho": [0.1, 0.2, 0.3, 0.4], "beta": [1, 2, 3, 4]}
+    records = study(wide, seeds=1).records
+    rows = first_rows(records, {"penalty": "as_posted", "rho": 0.2, "beta": 3})
+    assert len(rows) == 1 + 1 + 3 + 3
+    assert rows[0].name.endswith("(baseline)")
+    assert (
+        verdict_table(records, {"penalty": "as_posted", "rho": 0.2, "beta": 3}).caption
+        == "and 24 more variants, in the report"
+    )
+    assert len(first_rows(records, {})) == 24
+
+
+def test_the_table_of_a_factor_counts_matched_variants_alone():
+    full, star = study(FACTORS, seeds=3).records, [member(levels, seed) for levels in STAR for seed in range(3)]
+    assert {factor: [row.members for row in rows] for factor, rows in level_rows(full).items()} == {
+        "penalty": [6, 6],
+        "batchnorm": [6, 6],
+    }
+    # pooled, "as_posted" would hold the six members of two variants, of which one has BatchNorm
+    assert {factor: [(row.name, row.members) for row in rows] for factor, rows in level_rows(star).items()} == {
+        "penalty": [("as_posted", 3), ("none", 3)],
+        "batchnorm": [("off", 3), ("on", 3)],
+    }
+    apart = [member(levels, 0) for levels in (BASELINE, {"penalty": "none", "batchnorm": "on"})]
+    assert level_rows(apart) == {}
+
+
+def test_members_come_in_the_order_of_the_experiment_and_included_cells_in_theirs():
+    manifest = {
+        "factors": {"penalty": ["as_posted"], "batchnorm": ["off"]},
+        "experiment": {"include": [{"penalty": ["none", "l1"]}, {"batchnorm": "on"}]},
+    }
+    records = [member(levels, seed) for seed in range(2) for levels in reversed(STAR)]
+    found = in_declared_order(records, manifest)
+    assert [(record.levels, record.seed) for record in found] == [
+        (levels, seed) for levels in STAR for seed in range(2)
+    ]
+
+
+def test_the_question_names_the_levels_that_were_trained_and_no_factor_that_was_not_varied():
+    manifest = {"factors": {"penalty": ["as_posted"], "batchnorm": ["off"], "dropout": [0.0]}}
+    text = question(manifest, [member({**levels, "dropout": 0.0}, 0) for levels in STAR])
+    assert text.endswith("3 members were trained; varied: penalty (as_posted, none); batchnorm (off, on).")
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,24 @@ def test_markdown_answers_first_and_stays_small(written):
     assert "<" not in text.replace("&lt;", "").replace("< .001", "")
 
 
+def test_the_first_table_stands_before_the_answer_with_the_baseline_first(written):
+    text = (written / "report.html").read_text()
+    table = text[text.index('<table class="brief">') :]
+    assert text.index('<table class="brief">') < text.index('<dl class="answer">') < text.index("<nav")
+    assert re.search(r"<tbody>\s*<tr><th[^>]*>none \(baseline\)</th><td>\d of 8</td>", table)
+    assert table[: table.index("</table>")].count("<tr>") == 1 + 4
+
+
+def test_one_change_at_a_time_has_no_tables_by_factor(tmp_path):
+    full, both = study(seeds=8), {"penalty": "as_posted", "batchnorm": "on"}
+    star = replace(full, records=[record for record in full.records if record.levels != both])
+    pages = [
+        write_report(each, effects_of(each), tmp_path / str(len(each.records))).read_text() for each in (full, star)
+    ]
+    assert ["By penalty" in page for page in pages] == [True, False]
+    assert all("By variant" in page for page in pages)
+
+
 def test_no_cell_starts_a_formula(tmp_path):
     names = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"]
     results = study({"penalty": ["none", *names]}, seeds=2)
