@@ -22,10 +22,11 @@ def report(
     if len(experiments) > 2:
         raise HarnessError(f"report takes one experiment, or two to compare; {len(experiments)} were given")
     with prints_aside(json):
-        if tracking_uri is not None and len(experiments) == 1:
-            _log(experiments[0], tracking_uri)
+        logs = tracking_uri is not None and len(experiments) == 1
+        level = _is_logged(experiments[0], tracking_uri) if logs else True
         path = _compare(*experiments) if len(experiments) == 2 else _write(experiments[0])
     typer.echo(json_format.dumps({"experiments": experiments, "report": str(path)}) if json else str(path))
+    raise typer.Exit(0 if level else 3)
 
 
 def _write(experiment: str) -> Path:
@@ -82,11 +83,15 @@ def _known(folder: Path) -> str:
     return f". There are: {', '.join(names)}" if names else ""
 
 
-def _log(experiment: str, tracking_uri: str) -> None:
-    """Everything again, into a store: the experiment file is needed for that."""
+def _is_logged(experiment: str, tracking_uri: str | None) -> bool:
+    """Log everything again into a store, and say what could not be done."""
     from harness.effects import stored_experiment
-    from harness.experiment import project
+    from harness.experiment import synchronize
 
     asked = Path(experiment) if experiment.endswith((".yaml", ".yml")) else stored_experiment(stored(experiment))
-    for note in project(asked, tracking_uri):
-        typer.echo(note, err=True)
+    publication = synchronize(asked, tracking_uri)
+    for note in publication.notes:
+        typer.echo(f"Note: {note}", err=True)
+    for problem in publication.problems:
+        typer.echo(f"Error: {problem}", err=True)
+    return not publication.problems

@@ -44,7 +44,7 @@ def run(
     else:
         _show(outcome, tracking_uri)
     failed = outcome.to_dict()["failed"]
-    raise typer.Exit(3 if failed else 0)
+    raise typer.Exit(3 if failed or outcome.missing else 0)
 
 
 def _shard(text: str) -> tuple[int, int]:

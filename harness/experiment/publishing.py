@@ -2,8 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,27 @@ from harness.experiment.work import Work, report_folder, state_of, store_name
 from harness.grid import Experiment
 from harness.results import COLLAPSED, MemberRecord, Results, write_json, write_manifest, write_whole
 from harness.results.faults import reached
+from harness.results.origin import origin_of
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
+LAST_QUESTION = 10.0  # seconds that a store gets which failed, to say what it has
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What became visible of an experiment.
+
+    Args:
+        report: where the report is; None where it could not be written.
+        logged: how many of the members the store showed when it was asked.
+        problems: what could not be done.
+        notes: what the user should know beside.
+    """
+
+    report: Path | None
+    logged: int
+    problems: list[str]
+    notes: list[str]
 
 
 class Publisher:
@@ -24,17 +44,14 @@ class Publisher:
         experiment: whose results they are.
         root: the folder that holds `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
-        says: told, in a sentence, of what could not be done.
+
+    Raises:
+        HarnessError: when the folder cannot be written.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        root: Path,
-        tracking_uri: str | None,
-        says: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.experiment, self.root, self.tracking_uri, self.says = experiment, root, tracking_uri, says
+    def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None) -> None:
+        self.experiment, self.root, self.tracking_uri = experiment, root, tracking_uri
+        self._origin = origin_of(root)
         self._tracker: Any = None
         self._failure: HarnessError | None = None
         self._thread: threading.Thread | None = None
@@ -67,21 +84,23 @@ class Publisher:
             closing.start()
             closing.join(PATIENCE)
 
-    def publish(self, work: Work, seconds: float) -> tuple[list[str], Path | None]:
-        """The report, then the store; what went wrong, and where the report is."""
+    def publish(self, work: Work, seconds: float) -> Publication:
+        """Write the report, then the store."""
         manifest = {**work.manifest, "audit": self._audited(work)}
         results = Results(manifest, work.records())
         with suppress(HarnessError):  # kept at once: a run that is killed now need not audit again
             write_manifest(work.folder, manifest)
-        report, notes = self._reported(results)
+        report, problems = self._reported(results)
         reached("report written")
-        notes += self._log(results, report, seconds)
-        logged = {} if notes else {"logged": state_of(work.keys.values(), store_name(self.tracking_uri))}
+        logged, failures = self._log(results, report, seconds)
+        problems += failures
+        everything = not problems and len(results.records) == len(work.keys)
+        state = {"logged": state_of(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
         try:
-            write_manifest(work.folder, {**manifest, **logged})
+            write_manifest(work.folder, {**manifest, **state})
         except HarnessError as error:
-            notes.append(str(error))
-        return notes, report
+            problems.append(str(error))
+        return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
 
     def _audited(self, work: Work) -> dict[str, Any]:
         """What the audit finds: stored, found beside the training, or found now."""
@@ -140,15 +159,18 @@ class Publisher:
             return self._tracker
         return Tracker(store_uri(self.tracking_uri, self.root), self.root)
 
-    def _log(self, results: Results, report: Path | None, seconds: float) -> list[str]:
+    def _log(self, results: Results, report: Path | None, seconds: float) -> tuple[int, list[str]]:
+        """How many members the store shows, and what went wrong."""
         if self._thread is None:
             self.prepare()
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else sorted(each for each in report.parent.iterdir() if each.is_file())
+        files = [] if report is None else sorted(each for each in report.parent.iterdir() if _is_ours(each))
+        tracker = None
         try:
-            self._working_tracker().project(
+            tracker = self._working_tracker()
+            tracker.project(
                 self.experiment.name,
                 results.records,
                 note="" if report is None else _note(report.parent),
@@ -156,9 +178,28 @@ class Publisher:
                 parameters=_facts(results),
                 seconds=seconds,
             )
+            return tracker.confirmed(self.experiment.name, results.records), []
         except HarnessError as error:
-            return [str(error)]
-        return []
+            return self._confirmed(tracker, results.records), [str(error)]
+
+    def _confirmed(self, tracker: Any, records: Sequence[MemberRecord]) -> int:
+        """What a store that failed shows all the same; one that does not answer soon shows nothing."""
+        counts: list[int] = []
+
+        def ask() -> None:
+            with suppress(HarnessError):
+                counts.append(tracker.confirmed(self.experiment.name, records))
+
+        if tracker is not None:
+            asking = threading.Thread(target=ask, daemon=True)
+            asking.start()
+            asking.join(LAST_QUESTION)
+        return counts[0] if counts else 0
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of the report's folder is part of it, and not one that is being written."""
+    return path.is_file() and not path.name.startswith(".")
 
 
 @contextmanager

@@ -2,75 +2,41 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.execution.questions import no_questions
+from harness.experiment.locks import WHOLE, publishing, running
+from harness.experiment.outcome import Outcome, trained_alone, without_results
 from harness.experiment.work import (
     Work,
     certain_stacks,
     check_device,
+    is_described,
     member_steps,
     missing,
     prepare,
+    refreshed,
     report_folder,
     results_folder,
+    start_over,
     steps_per_epoch,
     store_name,
     tidy,
+    without_result,
 )
 from harness.grid import Experiment, load_experiment
-from harness.results import MemberRecord, read_records, write_manifest, write_stack
+from harness.results import MemberRecord, read_manifest, write_manifest, write_stack
 from harness.results.faults import reached
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-WHOLE = (1, 1)  # the only shard
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of an experiment came to.
-
-    Args:
-        experiment: what was asked.
-        records: its members, in their order.
-        trained: how many of them were trained now.
-        seconds: wall time.
-        report: where the report is; None when nothing could be reported.
-        steps_per_epoch: optimiser steps of one epoch.
-        notes: what the user should know: a changed file, a damaged result, a store that was not reached.
-    """
-
-    experiment: Experiment
-    records: list[MemberRecord]
-    trained: int
-    seconds: float
-    report: Path | None
-    steps_per_epoch: int
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document that `harness run --json` prints."""
-        failed = sum(record.status == "failed" for record in self.records)
-        return {
-            "experiment": self.experiment.name,
-            "members": len(self.records),
-            "done": len(self.records) - failed,
-            "failed": failed,
-            "steps_per_epoch": self.steps_per_epoch,
-            "seconds": round(self.seconds, 3),
-            "report": None if self.report is None else str(self.report),
-            "trained": self.trained,
-            "diverged": sum(record.status == "diverged" for record in self.records),
-            "verdicts": _counts(record.verdict or record.status for record in self.records),
-            "notes": list(self.notes),
-        }
+    from harness.experiment.publishing import Publication, Publisher
 
 
 @dataclass
@@ -127,21 +93,21 @@ def conduct(
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
     here = not workers or not isinstance(experiment.case_reference, str)
     with (
         nullcontext() if here else no_questions(),
-        _alone(folder, shard),
+        running(folder, shard),
         _waiting(min(workers, certain_stacks(experiment, folder, fresh, shard))) as waiting,
     ):
         work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
-        if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
-            return _finished(work, root, time.perf_counter() - started)
+        if _is_published(work, call):
+            return _finished(work, call)
         check_device(experiment)
-        tidy(folder, fresh)
-        outcome = _carry_out(work, workers, waiting, tracking_uri, shard, progress, root, started)
-    if shard != WHOLE and outcome.report is None and _all_there(work):
-        return conduct(experiment, False, workers, tracking_uri, False, WHOLE, progress, root)
-    return outcome
+        tidy((folder, report_folder(experiment.name, root)))
+        if fresh:
+            start_over(work, shard)
+        return _carry_out(work, call, waiting)
 
 
 def project(
@@ -152,71 +118,147 @@ def project(
     Raises:
         HarnessError: when there are no results.
     """
+    return synchronize(experiment, tracking_uri, root).problems
+
+
+def synchronize(
+    experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
+) -> "Publication":
+    """Report and store, made again from the results.
+
+    Raises:
+        HarnessError: when there are no results, or the experiment is being run.
+    """
     from harness.experiment.publishing import Publisher
 
     root = root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
-    work = prepare(experiment, folder, store=store_name(tracking_uri))
-    if not work.done:
+    if not folder.is_dir():
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-    return Publisher(experiment, root, tracking_uri).publish(work, 0.0)[0]
+    with running(folder), publishing(folder):
+        work = prepare(experiment, folder, store=store_name(tracking_uri))
+        if not work.done:
+            raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
+        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
 
 
-def _carry_out(
-    work: Work,
-    workers: int,
-    waiting: Sequence[Any],
-    tracking_uri: str | None,
-    shard: tuple[int, int],
-    progress: Progress,
-    root: Path,
-    started: float,
-) -> Outcome:
+@dataclass(frozen=True)
+class Call:
+    """What a run was asked, beside its experiment.
+
+    Args:
+        workers, tracking_uri, shard, progress, root: as `conduct` has them.
+        again: whether members that are there are trained again.
+        started: when it began.
+    """
+
+    workers: int
+    tracking_uri: str | None
+    shard: tuple[int, int]
+    again: bool
+    progress: Progress
+    root: Path
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.perf_counter() - self.started
+
+
+def _carry_out(work: Work, call: Call, waiting: Sequence[Any]) -> Outcome:
     from harness.execution.processes import run_stacks
     from harness.experiment.publishing import Publisher
 
-    specs = missing(work, shard)
+    specs = missing(work, call.shard)
+    asked = {member.key for spec in specs for member in spec.members}
     total = sum(len(spec.members) for spec in specs)
     steps = member_steps(work, specs)
-    write_manifest(work.folder, work.manifest)
+    with publishing(work.folder):
+        if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
+            write_manifest(work.folder, work.manifest)
     reached("manifest written")
-    publisher = Publisher(work.experiment, root, tracking_uri)
-    if shard == WHOLE:  # one of several leaves the store to the last
-        trains_here = workers == 0 or not isinstance(work.experiment.case_reference, str)
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    if call.shard == WHOLE:  # one of several leaves the store to the last
+        trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
-    progress.started(len(work.keys), len(work.keys) - total, steps)
+    call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, workers, progress.stepped, waiting, steps // max(1, total)):
+        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
             reached("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
             reached("stack written")
             work.done.update({record.key: record for record in records})
-            if shard == WHOLE:
+            if call.shard == WHOLE:
                 publisher.log(records)
-            progress.finished(records)
-        notes: list[str] = []
-        report: Path | None = None
-        if shard == WHOLE:
-            notes, report = publisher.publish(work, time.perf_counter() - started)
+            call.progress.finished(records)
+        lacking = _lacking(work, set(work.keys.values()) if call.shard == WHOLE else asked)
+        return _published(work, call, publisher, total, lacking)
     except BaseException:
         publisher.interrupted()
         raise
-    seconds = time.perf_counter() - started
-    told = (*work.notes, *notes, *_trained_alone(work.records()))
-    return Outcome(work.experiment, work.records(), total, seconds, report, steps_per_epoch(work), told)
 
 
-def _all_there(work: Work) -> bool:
-    """Whether the other shards are done as well."""
-    return {record.key for record in read_records(work.folder, work.keys.values())[0]} >= set(work.keys.values())
+def _lacking(work: Work, asked: set[str]) -> list[str]:
+    """Names of the members without a result on disk, whatever the workers said; what is in memory is written again."""
+    keys = without_result(work, asked)
+    if again := [work.done[key] for key in keys if key in work.done]:
+        write_stack(work.folder, again)
+        keys = without_result(work, asked)
+    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(keys)]
 
 
-def _finished(work: Work, root: Path, seconds: float) -> Outcome:
-    report = report_folder(work.experiment.name, root) / "report.html"
-    return Outcome(work.experiment, work.records(), 0, seconds, report, steps_per_epoch(work), tuple(work.notes))
+def _published(work: Work, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]) -> Outcome:
+    """The outcome, with report and store where no other shard has members to train."""
+    if call.shard == WHOLE:
+        with publishing(work.folder):
+            publication = publisher.publish(work, call.seconds)
+        return _outcome(work, call, trained, lacking, publication)
+    with publishing(work.folder):  # whoever is the last to come here sees the members of all
+        work = refreshed(work, store_name(call.tracking_uri))
+        if not all(key in work.done for key in work.keys.values()):
+            return _outcome(work, call, trained, lacking)
+        if not call.again and _is_published(work, call):
+            return replace(_finished(work, call), trained=trained)
+        return _outcome(work, call, trained, lacking, publisher.publish(work, call.seconds))
+
+
+def _outcome(
+    work: Work, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
+) -> Outcome:
+    told = [] if publication is None else [*publication.notes, *publication.problems]
+    notes = [*work.notes, *told, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
+    return Outcome(
+        work.experiment,
+        work.records(),
+        trained,
+        call.seconds,
+        None if publication is None else publication.report,
+        steps_per_epoch(work),
+        tuple(notes),
+        0 if publication is None else publication.logged,
+        tuple(lacking),
+    )
+
+
+def _is_published(work: Work, call: Call) -> bool:
+    """Whether nothing is left to do: every member is there, and so are the report and the store that has them all."""
+    if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
+        return False
+    from harness.tracking import local_store, store_uri
+
+    store = local_store(store_uri(call.tracking_uri, call.root))
+    return store is None or store.exists()
+
+
+def _finished(work: Work, call: Call) -> Outcome:
+    report = report_folder(work.experiment.name, call.root) / "report.html"
+    records = work.records()
+    notes, logged = tuple(work.notes), len(records)
+    return Outcome(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
 
 
 def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
@@ -231,64 +273,3 @@ def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _trained_alone(records: Iterable[MemberRecord]) -> list[str]:
-    """How many members trained alone where the plan says otherwise, and why.
-
-    >>> _trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
-    ['1 member trained one by one: it cannot be batched']
-    """
-    reasons = _counts(record.alone for record in records if record.alone)
-    return [
-        f"{members} member{'s' * (members > 1)} trained one by one: {reason}" for reason, members in reasons.items()
-    ]
-
-
-def _counts(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-@contextmanager
-def _alone(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Only one process at a time runs an experiment, or one shard of it; of a refused one no lock or folder stays.
-
-    Raises:
-        HarnessError: when another process runs it, or the folder cannot be written.
-    """
-    name = ".lock" if shard == WHOLE else f".lock-{shard[0]}-of-{shard[1]}"
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    with _locked(folder / name):
-        try:
-            yield
-        except HarnessError:
-            if made and os.listdir(folder) == [name]:
-                _remove(folder / name, made)
-            raise
-
-
-def _locked(file: Path) -> Any:
-    from filelock import FileLock, Timeout
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(file, timeout=0).acquire()
-    except Timeout as error:
-        raise HarnessError(
-            f"{file.parent}: another process is running this experiment; wait for it, or stop it"
-        ) from error
-    except OSError as error:
-        raise HarnessError(
-            f"{file.parent}: cannot be written ({error.strerror}); run in a folder that can be"
-        ) from error
-
-
-def _remove(lock: Path, folders: Sequence[Path]) -> None:
-    """What was made for a run that is refused; a folder that holds anything else by now stays."""
-    with suppress(OSError):
-        lock.unlink()
-        for folder in folders:
-            folder.rmdir()

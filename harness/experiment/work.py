@@ -1,16 +1,27 @@
 """What an experiment asks, and what of it is there already."""
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.experiment.inputs import fingerprints, manifest_of, stamp, training_of
+from harness.experiment.locks import WHOLE
 from harness.grid import Experiment, stacks
 from harness.grid.casebook import case_facts, case_file
-from harness.results import RESULTS_FORMAT, MemberRecord, Results, member_key, read_results, slug
+from harness.results import (
+    RESULTS_FORMAT,
+    MemberRecord,
+    Results,
+    member_key,
+    read_results,
+    remove_abandoned,
+    slug,
+    stored_keys,
+)
 
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
@@ -193,11 +204,45 @@ def check_device(experiment: Experiment) -> None:
         look(name)
 
 
-def tidy(folder: Path, fresh: bool) -> None:
-    """Remove what a killed process left half written and, to start over, the results themselves."""
-    for pattern in (".*.new", *(("*.parquet",) if fresh else ())):
-        for path in folder.glob(pattern):
+def tidy(folders: Sequence[Path]) -> None:
+    """Remove what killed processes left half written."""
+    for folder in folders:
+        remove_abandoned(folder)
+
+
+def start_over(work: Work, shard: tuple[int, int]) -> None:
+    """Remove results: all that lie in the folder, or those of one shard alone."""
+    if shard == WHOLE:
+        for path in work.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
+        return
+    own = {member.key for spec in missing(work, shard) for member in spec.members}
+    for path, keys in stored_keys(work.folder).items():
+        if keys <= own:
+            path.unlink(missing_ok=True)
+
+
+def refreshed(work: Work, store: str) -> Work:
+    """The work with what other processes have done of it since."""
+    stored = read_results(work.folder)
+    keys = set(work.keys.values())
+    done = {**work.done, **{record.key: record for record in stored.records if record.key in keys}}
+    logged = stored.manifest.get("logged") == state_of(keys, store)
+    shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
+    audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
+    return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged)
+
+
+def is_described(work: Work, manifest: Mapping[str, Any]) -> bool:
+    """Whether a stored manifest asks the same of the same case and data."""
+    ours = json.loads(json.dumps(work.manifest, default=str))
+    return all(manifest.get(name) == ours[name] for name in ("format", "experiment", "text", "inputs", "stamp"))
+
+
+def without_result(work: Work, keys: Set[str]) -> list[str]:
+    """The keys, of these, that have no result on disk."""
+    on_disk = {key for stored in stored_keys(work.folder).values() for key in stored}
+    return [key for key in dict.fromkeys(work.keys.values()) if key in keys and key not in on_disk]
 
 
 def state_of(keys: Iterable[str], store: str) -> str:

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from harness.results.records import COLLAPSED, MemberRecord
     from harness.results.store import (
         Results,
+        read_manifest,
         read_records,
         read_results,
+        stored_keys,
         write_manifest,
         write_stack,
     )
+    from harness.results.temporary import remove_abandoned
 
 __all__ = [
     "COLLAPSED",
@@ -25,9 +28,12 @@ __all__ = [
     "case_fingerprint",
     "member_key",
     "of_answer",
+    "read_manifest",
     "read_records",
     "read_results",
+    "remove_abandoned",
     "slug",
+    "stored_keys",
     "write_json",
     "write_manifest",
     "write_stack",
@@ -40,7 +46,8 @@ _HOMES = {
     **dict.fromkeys(("RESULTS_FORMAT", "case_fingerprint", "member_key"), "keys"),
     **dict.fromkeys(("COLLAPSED", "MemberRecord"), "records"),
     **dict.fromkeys(("Results", "read_records", "read_results"), "store"),
-    **dict.fromkeys(("write_manifest", "write_stack"), "store"),
+    **dict.fromkeys(("read_manifest", "stored_keys", "write_manifest", "write_stack"), "store"),
+    "remove_abandoned": "temporary",
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.results.temporary import temporary_path
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -18,7 +19,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         HarnessError: when the disk is full or the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:

@@ -5,7 +5,7 @@ A file that is damaged counts as not there, and is said; its members are trained
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,15 @@ def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
 
 def read_results(folder: Path) -> Results:
     """All that lies in a results folder. Of two records with one key the later one counts."""
-    manifest_file = folder / "manifest.json"
-    manifest = json.loads(manifest_file.read_text(encoding="utf-8")) if manifest_file.is_file() else {}
     records, damaged = read_records(folder)
-    return Results(manifest, records, tuple(damaged))
+    return Results(read_manifest(folder), records, tuple(damaged))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote, or nothing."""
+    file = folder / "manifest.json"
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return manifest
 
 
 def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[MemberRecord], list[str]]:
@@ -61,15 +66,33 @@ def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[
     found: dict[str, MemberRecord] = {}
     damaged = []
     wanted = None if keys is None else set(keys)
-    for path in sorted(folder.glob("*.parquet")):
-        content = path.read_bytes()
-        if not path.stem.endswith(checksum(content)):
+    for path, content in _contents(folder):
+        if content is None:
             damaged.append(path.name)
             continue
         for record in from_parquet(content, wanted):
             if record.key not in found or found[record.key].logged_at <= record.logged_at:
                 found[record.key] = record
     return list(found.values()), damaged
+
+
+def stored_keys(folder: Path) -> dict[Path, set[str]]:
+    """The keys of the records in each file of the folder, read without the records; damaged files are left out."""
+    return {path: _keys(content) for path, content in _contents(folder) if content is not None}
+
+
+def _contents(folder: Path) -> Iterator[tuple[Path, bytes | None]]:
+    """The files of the folder in order, each with its content, or None where it is damaged."""
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # another process starts over
+            continue
+        yield path, content if path.stem.endswith(checksum(content)) else None
+
+
+def _keys(content: bytes) -> set[str]:
+    return set(pq.ParquetFile(pa.BufferReader(content)).read(columns=["key"]).column("key").to_pylist())
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

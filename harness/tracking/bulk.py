@@ -13,7 +13,17 @@ from pathlib import Path
 
 from harness.results import MemberRecord
 from harness.results.faults import reached
-from harness.tracking.rows import Metric, ending, run_name, stored_metrics, stored_parameters, stored_tags
+from harness.tracking.inventory import StoredRun
+from harness.tracking.rows import (
+    KEY_TAG,
+    ORIGIN_TAG,
+    Metric,
+    ending,
+    run_name,
+    stored_metrics,
+    stored_parameters,
+    stored_tags,
+)
 
 PATIENCE = 60.0  # seconds that another writer is waited for
 RUN = {  # what the client gives a run that it is told nothing else of
@@ -32,6 +42,14 @@ COLUMNS = {
     "metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
     "latest_metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
 }
+KEYED_RUNS = f"""
+SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
+    EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
+    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid)
+FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
+LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
+"""
 Row = tuple[object, ...]
 
 
@@ -44,13 +62,32 @@ def takes_bulk(path: Path) -> bool:
         )
 
 
-def write_members(path: Path, experiment: str, parent: str, records: Sequence[MemberRecord]) -> dict[str, str]:
+def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) -> list[StoredRun]:
+    """The runs of an experiment that carry a key, the oldest first.
+
+    Args:
+        path: of the store's file.
+        experiment: its id.
+        keys: look for these alone.
+    """
+    chosen = "" if keys is None else f" AND keys.value IN ({', '.join('?' * len(keys))})"
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+        rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
+        return [
+            StoredRun(run, key, origin, status, start, bool(filled)) for run, key, origin, status, start, filled in rows
+        ]
+
+
+def write_members(
+    path: Path, experiment: str, parent: str, origin: str, records: Sequence[MemberRecord]
+) -> dict[str, str]:
     """A finished run for each member, all of them or none; key -> run id.
 
     Args:
         path: of the store's file.
         experiment: its id.
         parent: the id of the run above them.
+        origin: of all of them.
         records: members that the store does not have.
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
@@ -60,7 +97,7 @@ def write_members(path: Path, experiment: str, parent: str, records: Sequence[Me
         _insert(connection, "runs", [_run(each, runs[each.key], int(experiment), location) for each in records])
         reached("member begun")
         for record in records:
-            _describe(connection, record, runs[record.key], parent)
+            _describe(connection, record, runs[record.key], parent, origin)
         reached("member logged")
     return runs
 
@@ -77,8 +114,8 @@ def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
     return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
 
 
-def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str) -> None:
-    tags = stored_tags(record, parent) | {"mlflow.runName": run_name(record)}
+def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str, origin: str) -> None:
+    tags = stored_tags(record, parent, origin) | {"mlflow.runName": run_name(record)}
     metrics = stored_metrics(record)
     _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
     _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record)])

@@ -12,6 +12,7 @@ from harness.views import KIND_TAG
 
 ROWS_PER_MEMBER = 200
 KEY_TAG = "harness.key"
+ORIGIN_TAG = "harness.origin"
 LOG_SCALED = ("rho", "beta", "learning_rate")
 MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 5000  # what MLflow takes at a time, and characters it does not cut
 Metric = tuple[str, float, int, int]
@@ -83,9 +84,9 @@ def stored_parameters(record: MemberRecord) -> list[tuple[str, str]]:
     return [(name, str(value)[:LONGEST]) for name, value in member_parameters(record).items()][:MOST_PARAMETERS]
 
 
-def stored_tags(record: MemberRecord, parent: str) -> dict[str, str]:
-    """`member_tags` as MLflow keeps them, with what makes the run a child of its parent."""
-    tags = {**member_tags(record), "mlflow.parentRunId": parent}
+def stored_tags(record: MemberRecord, parent: str, origin: str) -> dict[str, str]:
+    """`member_tags` as MLflow keeps them, with the run's origin and what makes it a child of its parent."""
+    tags = {**member_tags(record), ORIGIN_TAG: origin, "mlflow.parentRunId": parent}
     return {name: value[:LONGEST] for name, value in tags.items()}
 
 

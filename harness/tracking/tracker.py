@@ -6,31 +6,30 @@ Everything is found by tag and logged with stored timestamps, so that logging th
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from harness.errors import HarnessError
-from harness.results import MemberRecord, slug
+from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import reached
-from harness.tracking.bulk import takes_bulk, write_members
+from harness.results.origin import origin_of
+from harness.results.temporary import temporary_path
+from harness.tracking.bulk import stored_runs, takes_bulk, write_members
+from harness.tracking.connection import quiet, reaching, store_lock
+from harness.tracking.inventory import Inventory, StoredRun
 from harness.tracking.local import local_store
-from harness.tracking.rows import KEY_TAG, LONGEST, ending, run_name, stored_metrics, stored_parameters, stored_tags
+from harness.tracking.rows import (
+    KEY_TAG,
+    LONGEST,
+    ORIGIN_TAG,
+    ending,
+    run_name,
+    stored_metrics,
+    stored_parameters,
+    stored_tags,
+)
 from harness.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
-SETTINGS = {  # seconds: a server that is not there must not hold anything up for minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may be one JSON document
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-}
 
 
 def create_store(uri: str) -> None:
@@ -41,34 +40,32 @@ def create_store(uri: str) -> None:
     path = local_store(uri)
     if path is None or path.exists():
         return
-    _quiet()
+    quiet()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(".mlflow.lock")):
+    with store_lock(uri):
         if path.exists():
             return
-        beside = path.with_name(f".{path.name}.new")
-        for left in path.parent.glob(f"{beside.name}*"):
-            left.unlink()
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        remove_abandoned(path.parent, path.name)
+        beside = temporary_path(path)
+        try:
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
-        store.engine.dispose()
-        reached("store migrated")
-        os.replace(beside, path)
+            store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
+            store.engine.dispose()
+            reached("store migrated")
+            os.replace(beside, path)
+        finally:
+            for remains in path.parent.iterdir():
+                if remains.name.startswith(beside.name):
+                    remains.unlink(missing_ok=True)
         reached("store created")
-
-
-@dataclass(frozen=True)
-class Known:
-    """A run that the store has: its id, its status, and the stored time it began with."""
-
-    run: str
-    status: str
-    start: int
 
 
 class Tracker:
     """Writes experiments into one store. Only the driver process has one.
+
+    Runs that carry the origin of its folder are its own, to be completed and replaced. All others stay as they are,
+    and a member that another origin has finished is not logged again: equal keys are equal results.
 
     Args:
         uri: of the store.
@@ -79,8 +76,9 @@ class Tracker:
     """
 
     def __init__(self, uri: str, root: Path) -> None:
-        _quiet()
-        with _reaching(uri):
+        quiet()
+        self.origin = origin_of(root).name
+        with reaching(uri):
             create_store(uri)
             from mlflow import MlflowClient
 
@@ -88,7 +86,8 @@ class Tracker:
             path = local_store(uri)
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
-        self._runs: dict[str, dict[str, Known]] = {}  # experiment id -> key -> what is there
+        self._experiments: dict[str, str] = {}  # name -> id
+        self._inventories: dict[str, Inventory] = {}  # experiment id -> what a server had when it was asked
 
     @property
     def at_once(self) -> int:
@@ -115,99 +114,116 @@ class Tracker:
             seconds: wall time, a metric under `time/`.
 
         Raises:
-            HarnessError: when the store cannot be reached or written.
+            HarnessError: when the store cannot be reached or written, or does not show what was logged.
         """
-        with _reaching(self.uri), self._lock():
+        with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            if local_store(self.uri) is None:
-                self._runs.pop(experiment, None)  # a server may have done more than it said
-            known = self._known(experiment)
-            parent = self._parent(experiment, name, known.get(f"parent:{name}"), records)
-            self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
-            for view, state in views(records).items():
-                self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
+            self._inventories.pop(experiment, None)  # a server may have done more than it said
+            parent = self._parent(experiment, name, records)
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
             reached("members logged")
+            self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
+            for view, state in views(records).items():
+                self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
             self.client.set_terminated(parent, "FINISHED")
-            if local_store(self.uri) is None:
-                self._runs.pop(experiment)
-                self._known(experiment)  # without what a server has doubled since
+            self._verify(experiment, name, records)
         return experiment
 
     def begin(self, name: str) -> str:
         """The experiment's id, with its parent run RUNNING."""
-        with _reaching(self.uri), self._lock():
+        with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            self._parent(experiment, name, self._known(experiment).get(f"parent:{name}"), ())
+            self._parent(experiment, name, ())
             reached("parent begun")
         return experiment
 
     def log(self, name: str, records: Sequence[MemberRecord]) -> None:
         """Log members of a begun experiment; those that are there already are left alone."""
-        with _reaching(self.uri), self._lock():
+        with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            parent = self._known(experiment)[f"parent:{name}"].run
+            parent = self._inventory(experiment, [_parent_key(name)]).own[_parent_key(name)].run
             self._log_members(experiment, parent, records)
+
+    def confirmed(self, name: str, records: Sequence[MemberRecord]) -> int:
+        """How many of the members the store shows, wholly logged, by this folder or by another.
+
+        Raises:
+            HarnessError: when it cannot be asked.
+        """
+        with reaching(self.uri), store_lock(self.uri):
+            inventory = self._inventory(self._experiment(name))
+            return sum(inventory.has(record.key) for record in records)
 
     def stopped(self, name: str) -> None:
         """Mark the experiment's parent run KILLED: it was interrupted, and can be resumed."""
-        with _reaching(self.uri), self._lock():
-            experiment = self._experiment(name)
-            known = self._known(experiment).get(f"parent:{name}")
-            if known is not None:
-                self.client.set_terminated(known.run, "KILLED")
-
-    def _lock(self) -> Any:
-        path = local_store(self.uri)
-        return FileLock(path.with_name(".mlflow.lock"), timeout=600) if path is not None else _unlocked()
+        with reaching(self.uri), store_lock(self.uri):
+            parent = self._inventory(self._experiment(name), [_parent_key(name)]).own.get(_parent_key(name))
+            if parent is not None:
+                self.client.set_terminated(parent.run, "KILLED")
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
+        if name not in self._experiments:
+            found = self.client.get_experiment_by_name(name)
+            if found is not None and found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+            number = found.experiment_id if found is not None else self._new_experiment(name)
+            self._experiments[name] = _identified(number)
+        return self._experiments[name]
+
+    def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
         place = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
-        return str(self.client.create_experiment(name, artifact_location=place))
+        try:
+            return str(self.client.create_experiment(name, artifact_location=place))
+        except Exception:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return str(found.experiment_id)  # another folder was faster
 
-    def _known(self, experiment: str) -> "dict[str, Known]":
-        """key -> every run that is there already; asked of the store once."""
-        if experiment in self._runs:
-            return self._runs[experiment]
-        known = self._runs[experiment] = {}
+    def _inventory(self, experiment: str, keys: Sequence[str] | None = None) -> Inventory:
+        """What the store has, of `keys` at least: a server is asked once, since it takes long to answer."""
+        if self._file is not None:
+            return self._single(Inventory(self.origin, stored_runs(self._file, experiment, keys)))
+        if experiment not in self._inventories or local_store(self.uri) is not None:
+            self._inventories[experiment] = self._single(Inventory(self.origin, self._search(experiment)))
+        return self._inventories[experiment]
+
+    def _search(self, experiment: str) -> Iterator[StoredRun]:
         token: str | None = None
         while True:
             page = self.client.search_runs([experiment], max_results=1000, page_token=token)
             for run in page:
-                if KEY_TAG in run.data.tags:
-                    found = Known(run.info.run_id, run.info.status, run.info.start_time)
-                    known[run.data.tags[KEY_TAG]] = self._single(known.get(run.data.tags[KEY_TAG]), found)
+                info, tags = run.info, run.data.tags
+                if KEY_TAG in tags:
+                    origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled)
             token = page.token
             if not token:
-                return known
+                return
 
-    def _single(self, one: "Known | None", other: "Known") -> "Known":
-        """The one of two runs with the same key that stays: a server can do what it was asked and say that it did not."""
-        if one is None:
-            return other
-        kept, doubled = (other, one) if other.status == "FINISHED" else (one, other)
-        self._remove(doubled.run)
-        return kept
+    def _single(self, inventory: Inventory) -> Inventory:
+        """Without own runs that are there twice: a server can do what it was asked and say that it did not."""
+        while inventory.doubled:
+            self._remove(inventory.doubled.pop())
+        return inventory
 
-    def _remove(self, run: str) -> None:
-        self.client.set_terminated(run, "KILLED")
-        self.client.delete_run(run)
+    def _remove(self, run: StoredRun) -> None:
+        """Delete an own run, and no other."""
+        assert run.origin == self.origin
+        self.client.set_terminated(run.run, "KILLED")
+        self.client.delete_run(run.run)
 
-    def _parent(self, experiment: str, name: str, known: "Known | None", records: Sequence[MemberRecord]) -> str:
-        if known is not None:
-            self.client.update_run(known.run, status="RUNNING")
-            return known.run
-        tags = {KEY_TAG: f"parent:{name}", KIND_TAG: "experiment", "variant": "(experiment)"}
+    def _parent(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> str:
+        inventory, key = self._inventory(experiment, [_parent_key(name)]), _parent_key(name)
+        if key in inventory.own:
+            self.client.update_run(inventory.own[key].run, status="RUNNING")
+            return inventory.own[key].run
+        tags = {KEY_TAG: key, ORIGIN_TAG: self.origin, KIND_TAG: "experiment", "variant": "(experiment)"}
         start = min((record.logged_at for record in records), default=int(time.time() * 1000))
-        run = str(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
-        self._runs[experiment][f"parent:{name}"] = Known(run, "RUNNING", start)
+        run = _identified(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
+        inventory.add(StoredRun(run, key, self.origin, "RUNNING", start, filled=False))
         return run
 
     def _log_parent(
@@ -229,61 +245,60 @@ class Tracker:
             self.client.log_artifact(run, str(path))
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
-        known = self._known(experiment)
-        for record in records:
+        members = {record.key: record for record in records}
+        inventory = self._inventory(experiment, list(members))
+        for key, own in [(key, inventory.own[key]) for key in members if key in inventory.own]:
             # of an earlier attempt: a failed one that was tried again, or one before `--fresh`
-            if record.key in known and known[record.key].start != record.logged_at:
-                self._remove(known.pop(record.key).run)
-        new = list({record.key: record for record in records if record.key not in known}.values())
+            if own.start != members[key].logged_at:
+                self._remove(inventory.own.pop(key))
+                inventory.elsewhere.discard(key)  # what replaces it is logged, whoever has it as well
+        missing = [record for key, record in members.items() if not inventory.has(key)]
+        new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
-            runs = write_members(self._file, experiment, parent, new)
-            known.update({each.key: Known(runs[each.key], "FINISHED", each.logged_at) for each in new})
-        for record in records:
-            if record.key not in known or known[record.key].status not in ("FINISHED", "FAILED"):
-                self._log_member(experiment, parent, record)
+            write_members(self._file, experiment, parent, self.origin, new)
+            missing = [record for record in missing if record.key in inventory.own]
+        for record in missing:
+            self._log_member(experiment, parent, record, inventory)
 
-    def _log_member(self, experiment: str, parent: str, record: MemberRecord) -> None:
+    def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
         """By the client, step by step: into a server, or where an earlier process left a run half logged."""
         from mlflow.entities import Metric, Param
 
-        known = self._runs[experiment].get(record.key)
-        if known is None:
-            tags, name, start = stored_tags(record, parent), run_name(record), record.logged_at
+        if record.key in inventory.own:
+            run = inventory.own[record.key].run
+        else:
+            tags, name, start = stored_tags(record, parent, self.origin), run_name(record), record.logged_at
             made = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
-            known = self._runs[experiment][record.key] = Known(str(made.info.run_id), "RUNNING", record.logged_at)
-        run = known.run
+            run = _identified(made.info.run_id)
+            inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         reached("member begun")
         parameters = [Param(*each) for each in stored_parameters(record)]
         metrics = [Metric(*each) for each in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
         reached("member logged")
         self.client.set_terminated(run, *ending(record))
-        self._runs[experiment][record.key] = Known(run, "FINISHED", record.logged_at)
+        logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
+        inventory.own[record.key] = logged
+
+    def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
+        """Ask for what was logged: an answer that looks like success may be nobody's, as of a page to log in."""
+        self._inventories.pop(experiment, None)
+        inventory = self._inventory(experiment)
+        keys = {record.key for record in records}
+        shown = sum(map(inventory.has, keys))
+        parent = inventory.own.get(_parent_key(name))
+        if shown < len(keys):
+            raise RuntimeError(f"it shows {shown} of {len(keys)} members after all of them were logged")
+        if parent is None or parent.status != "FINISHED":
+            raise RuntimeError("it does not show the experiment's parent run as finished after it was logged")
 
 
-def _quiet() -> None:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import logging
-
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+def _parent_key(name: str) -> str:
+    return f"parent:{name}"
 
 
-@contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Errors of the store as one clear sentence."""
-    try:
-        yield
-    except HarnessError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise HarnessError(
-            f"MLflow store {uri}: {reason}; the results are safe under mlruns/results, `harness sync` logs them later"
-        ) from error
-
-
-@contextmanager
-def _unlocked() -> Iterator[None]:
-    yield
+def _identified(answer: str) -> str:
+    """The id that a store answered with; MLflow's client takes an empty answer for success."""
+    if not answer:
+        raise RuntimeError("expected an id, got an empty answer; is it an MLflow server?")
+    return str(answer)

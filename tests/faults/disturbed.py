@@ -58,7 +58,8 @@ COMPARED = {
     "metrics": "SELECT r.name, m.key, m.step, m.value, m.is_nan FROM metrics m JOIN runs r USING (run_uuid)"
     " WHERE m.key NOT LIKE 'time/%' AND lifecycle_stage = 'active'",
     "tags": "SELECT r.name, t.key, t.value FROM tags t JOIN runs r USING (run_uuid)"
-    " WHERE t.key NOT LIKE 'mlflow.%' AND t.key != 'git_commit' AND lifecycle_stage = 'active'",
+    " WHERE t.key NOT LIKE 'mlflow.%' AND t.key NOT IN ('git_commit', 'harness.origin')"
+    " AND lifecycle_stage = 'active'",
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 from stored_members import record, rows
 
 from harness.errors import HarnessError
+from harness.results.origin import origin_of
 from harness.tracking import Tracker, store_uri
 from harness.tracking.bulk import COLUMNS, takes_bulk
 
@@ -50,7 +51,11 @@ def _named(value, names):
 
 
 def _moved(tables, root):
-    return {name: [repr(row).replace(str(root), "") for row in found] for name, found in tables.items()}
+    """Without what tells one folder from another: its path and its origin."""
+    origin = origin_of(root).name
+    return {
+        name: [repr(row).replace(str(root), "").replace(origin, "") for row in found] for name, found in tables.items()
+    }
 
 
 def test_the_store_is_the_one_that_the_client_writes(root, other_root, monkeypatch):
@@ -59,6 +64,7 @@ def test_the_store_is_the_one_that_the_client_writes(root, other_root, monkeypat
         tables["experiments"] = [row[:2] for row in tables["experiments"]]
     assert len(bulk["runs"]) == len(MEMBERS) + 1
     assert len(bulk["metrics"]) > 40
+    assert len([row for row in bulk["tags"] if row[:2] == ("harness.origin", origin_of(root).name)]) == len(MEMBERS) + 1
     assert _moved(bulk, root) == _moved(client, other_root)
 
 

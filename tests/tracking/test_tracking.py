@@ -44,7 +44,7 @@ def test_logging_again_adds_nothing(root):
 def test_a_run_that_was_cut_off_is_completed_and_not_doubled(root):
     tracker = Tracker(store_uri(None, root), root)
     experiment = tracker.begin("trial")
-    tags = {**member_tags(record(0))}
+    tags = {**member_tags(record(0)), "harness.origin": tracker.origin}
     tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=tags, run_name="half")
     project(root, [record(0)])
     assert rows(root, "SELECT count(*) FROM runs") == [(2,)]
@@ -64,8 +64,10 @@ def test_a_run_that_was_doubled_by_its_server_is_single_again_and_the_finished_o
     tracker = Tracker(store_uri(None, root), root)
     experiment = tracker.begin("trial")
     for finished in order:
-        run = tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=member_tags(record(0)))
+        tags = {**member_tags(record(0)), "harness.origin": tracker.origin}
+        run = tracker.client.create_run(experiment, start_time=record(0).logged_at, tags=tags)
         if finished:
+            tracker.client.log_param(run.info.run_id, "seed", 0)
             tracker.client.log_metric(run.info.run_id, "whole", 1.0)
             tracker.client.set_terminated(run.info.run_id, "FINISHED")
     project(root, [record(0)])

@@ -1,0 +1,66 @@
+"""Who may work in an experiment's results folder: one whole run or many shards, and one process that publishes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.results.locks import is_alone, locked
+
+WHOLE = (1, 1)  # the only shard
+RUN, PUBLISHING = ".lock", ".lock-publishing"
+
+
+@contextmanager
+def running(folder: Path, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
+    """Run an experiment alone, or one shard of it beside the others; of a refused one no lock or folder stays.
+
+    Raises:
+        HarnessError: when another process runs it, or the folder cannot be written.
+    """
+    with ExitStack() as locks:
+        if shard != WHOLE:
+            _enter(locks, folder / f"{RUN}-{shard[0]}-of-{shard[1]}")
+        lock = _enter(locks, folder / RUN, shared=shard != WHOLE)
+        try:
+            yield
+        except HarnessError:
+            if is_alone(lock):  # else the last of them removes it
+                _remove((folder, *folder.parents[:2]))
+            raise
+
+
+@contextmanager
+def publishing(folder: Path) -> Iterator[None]:
+    """Write manifest, report and store alone; another process that does is waited for.
+
+    Raises:
+        HarnessError: when the folder cannot be written.
+    """
+    with ExitStack() as locks:
+        _enter(locks, folder / PUBLISHING, wait=True)
+        yield
+
+
+def _enter(locks: ExitStack, file: Path, shared: bool = False, wait: bool = False) -> int:
+    try:
+        return locks.enter_context(locked(file, shared, wait))
+    except BlockingIOError as error:
+        raise HarnessError(
+            f"{file.parent}: another process is running this experiment; wait for it, or stop it"
+        ) from error
+    except OSError as error:
+        raise HarnessError(
+            f"{file.parent}: cannot be written ({error.strerror}); run in a folder that can be"
+        ) from error
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, that hold nothing but locks: they were made for a run that is refused."""
+    with suppress(OSError):
+        files = list(folders[0].iterdir())
+        if all(file.name.startswith(RUN) for file in files):
+            for file in files:
+                file.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()

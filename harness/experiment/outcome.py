@@ -1,0 +1,87 @@
+"""What a run of an experiment came to, and the sentences on it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.grid import Experiment
+from harness.results import MemberRecord
+
+NAMED = 10  # members without a result that a note names
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of an experiment came to.
+
+    Args:
+        experiment: what was asked.
+        records: its members, in their order.
+        trained: how many of them were trained now.
+        seconds: wall time.
+        report: where the report is; None when nothing could be reported.
+        steps_per_epoch: optimiser steps of one epoch.
+        notes: what the user should know: a changed file, a damaged result, a store that was not reached.
+        logged: how many of its members the MLflow store showed when it was asked.
+        missing: names of the members that were asked for and have no result.
+    """
+
+    experiment: Experiment
+    records: list[MemberRecord]
+    trained: int
+    seconds: float
+    report: Path | None
+    steps_per_epoch: int
+    notes: tuple[str, ...] = ()
+    logged: int = 0
+    missing: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that `harness run --json` prints."""
+        failed = sum(record.status == "failed" for record in self.records)
+        return {
+            "experiment": self.experiment.name,
+            "members": len(self.records) + len(self.missing),
+            "done": len(self.records) - failed,
+            "failed": failed,
+            "steps_per_epoch": self.steps_per_epoch,
+            "seconds": round(self.seconds, 3),
+            "report": None if self.report is None else str(self.report),
+            "trained": self.trained,
+            "logged": self.logged,
+            "missing": list(self.missing),
+            "diverged": sum(record.status == "diverged" for record in self.records),
+            "verdicts": _counts(record.verdict or record.status for record in self.records),
+            "notes": list(self.notes),
+        }
+
+
+def trained_alone(records: Iterable[MemberRecord]) -> list[str]:
+    """How many members trained alone where the plan says otherwise, and why.
+
+    >>> trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
+    ['1 member trained one by one: it cannot be batched']
+    """
+    reasons = _counts(record.alone for record in records if record.alone)
+    return [
+        f"{members} member{'s' * (members > 1)} trained one by one: {reason}" for reason, members in reasons.items()
+    ]
+
+
+def without_results(names: Sequence[str], asked: int) -> list[str]:
+    """The sentence on members that have no result.
+
+    >>> without_results(["relu s0", "relu s3"], 4)
+    ['2 of 4 members have no result: relu s0, relu s3; `harness run` trains them']
+    """
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    shown = ", ".join(names[:NAMED]) + more
+    return [f"{len(names)} of {asked} members have no result: {shown}; `harness run` trains them"] if names else []
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

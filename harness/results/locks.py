@@ -1,0 +1,58 @@
+"""Locks between processes, which end with the process that holds them."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TRIES = 100  # of opening a file that others make and remove at the same time
+
+
+@contextmanager
+def locked(file: Path, shared: bool = False, wait: bool = True) -> Iterator[int]:
+    """Hold a lock until the block ends; its file and folder are made where they are not there.
+
+    Args:
+        file: of the lock.
+        shared: hold it together with other processes that share it, and with none that does not.
+        wait: for those that hold it.
+
+    Yields:
+        The descriptor of the file.
+
+    Raises:
+        BlockingIOError: when others hold it, and are not waited for.
+        OSError: when the file cannot be written.
+    """
+    descriptor = _locked_file(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_alone(descriptor: int) -> bool:
+    """Whether nobody else shares the lock: then it is no longer shared; else it is given up."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _locked_file(file: Path, operation: int) -> int:
+    """The descriptor of the locked file; one that was removed before it was locked is no lock."""
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, operation)
+                if os.path.samestat(os.fstat(descriptor), file.stat()):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+    raise OSError(0, "its folder is removed again and again", str(file))
