@@ -21,17 +21,27 @@ def views(records: Sequence[MemberRecord]) -> dict[str, str]:
     `variants`: members grouped by variant, a line the mean over seeds and a band from the least to the largest.
     `factors`: one line a member through its factors, its live units and its R2 (parallel coordinates).
     """
-    return {"variants": _grouped(records), "factors": json.dumps({**MEMBERS, **_parallel(records)})}
+    members = {**MEMBERS, "orderByKey": _order(records)}
+    return {"variants": _grouped(records, members), "factors": json.dumps({**members, **_parallel(records)})}
 
 
-def _grouped(records: Sequence[MemberRecord]) -> str:
+def _order(records: Sequence[MemberRecord]) -> str:
+    """By seed, so that the runs that the page loads first are some seeds of every variant, and not all of a few.
+
+    By name where there are too many variants for that. By time the page would fold members into their parent.
+    """
+    variants = {record.variant for record in records}
+    return "tags.`seed`" if len(variants) <= LOADED // 2 else "tags.`mlflow.runName`"
+
+
+def _grouped(records: Sequence[MemberRecord], members: dict[str, Any]) -> str:
     """Every group folded, as far as a tag is long."""
     grouping = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "variant"}]}
     folded: dict[str, bool] = {}
-    state = json.dumps({**MEMBERS, "groupBy": grouping, "groupsExpanded": folded})
+    state = json.dumps({**members, "groupBy": grouping, "groupsExpanded": folded})
     for variant in dict.fromkeys(record.variant for record in records):
         folded[f"tag.variant.{variant}"] = False
-        longer = json.dumps({**MEMBERS, "groupBy": grouping, "groupsExpanded": folded})
+        longer = json.dumps({**members, "groupBy": grouping, "groupsExpanded": folded})
         if len(longer) > LONGEST_TAG:
             break
         state = longer
@@ -63,10 +73,8 @@ def _varied(records: Sequence[MemberRecord]) -> list[str]:
     return [name for name, levels in found.items() if len(levels) > 1]
 
 
-# sorted by name, the page lists members side by side; by time it would fold them into their parent
 MEMBERS: dict[str, Any] = {
     "searchFilter": f"tags.`{KIND_TAG}` = 'member'",
-    "orderByKey": "tags.`mlflow.runName`",
     "orderByAsc": True,
     "selectedColumns": ["metrics.`collapse/live_units`", "metrics.`health/r2`", "tags.`verdict`"],
     "runsHiddenMode": "FIRST_20_RUNS",
