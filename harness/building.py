@@ -6,6 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from harness.boundary import failure, guarded
 from harness.capture import evaluating
 from harness.case import Case, set_seed
 from harness.errors import HarnessError
@@ -21,13 +22,12 @@ def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
     with torch.random.fork_rng():
         set_seed(seed)
         try:
-            model = case.model(**model_keywords(case, batch))
+            with guarded():
+                model = case.model(**model_keywords(case, batch))
         except HarnessError:
             raise
         except Exception as error:
-            raise HarnessError(
-                f"{case.name}: building the model failed with {type(error).__name__}: {error}"
-            ) from error
+            raise HarnessError(f"{case.name}: building the model {failure(error)}") from error
     if not isinstance(model, nn.Module):
         raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
     return model.to(batch.device)
@@ -69,8 +69,9 @@ def takes(case: Case, model: nn.Module, rows: Tensor) -> bool:
     with torch.random.fork_rng(), evaluating(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model(rows)
-            case.losses(model, rows, **numbers)
+            with guarded():
+                model(rows)
+                case.losses(model, rows, **numbers)
         except IndexError:  # a token past the end of its table: that is looked up, so the kind is right
             return not rows.is_floating_point()
         except Exception:  # the author's code may raise anything

@@ -2,9 +2,7 @@
 
 import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
@@ -15,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from harness.boundary import CaseExit, failure, guarded
 from harness.errors import HarnessError, unknown
 from harness.ranges import training_numbers
+from harness.siblings import beside, hidden_sibling, importable, own_name
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "epochs": 30,
@@ -162,47 +162,28 @@ def _case_file(name: str | Path) -> Path:
 def _run(path: Path) -> ModuleType:
     if path.parent.resolve() == CASES_FOLDER:
         return importlib.import_module(f"harness.cases.{path.stem}")
-    spec = importlib.util.spec_from_file_location(f"harness_case_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(own_name(path), path)
     if spec is None or spec.loader is None:
         raise HarnessError(f"{path}: cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
     try:
-        with _beside(path.parent.resolve()):
+        with guarded(), importable(module), beside(path.parent.resolve()):
             spec.loader.exec_module(module)
-    except HarnessError as error:
-        raise HarnessError(f"{path}: {error}") from error
     except Exception as error:
-        raise HarnessError(f"{path}: running it failed with {type(error).__name__}: {error}") from error
+        raise _not_run(path, error) from error
     return module
 
 
-@contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """Modules in the folder are found first, as by `python case.py`, and run anew for each case that is loaded.
-
-    Afterwards the folder stays last on the path: what the case's functions import when called is found, and hides
-    nothing of ours.
-    """
-    before = set(sys.modules)
-    importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
-        for name in set(sys.modules) - before:
-            # a package that was there before is nobody's who is loaded now: this one, where a case lies beside it
-            if name.partition(".")[0] not in before and _is_of(folder, name):
-                del sys.modules[name]
-
-
-def _is_of(folder: Path, name: str) -> bool:
-    """Whether a module is the one of that name in the folder, not one of an environment that lies in it too."""
-    place, module = folder.joinpath(*name.split(".")), sys.modules[name]
-    known = {f"{place}.py", str(place / "__init__.py"), str(place)}
-    return not known.isdisjoint([getattr(module, "__file__", None), *getattr(module, "__path__", ())])
+def _not_run(path: Path, error: Exception) -> HarnessError:
+    """The sentence for a case's file that cannot be run."""
+    if isinstance(error, HarnessError):
+        return HarnessError(f"{path}: {error}")
+    advice = ""
+    if isinstance(error, CaseExit):
+        advice = '; put what a script does under `if __name__ == "__main__":`'
+    elif hidden := hidden_sibling(path.parent.resolve(), error):
+        advice = f"; {hidden} beside it was not imported, as a module of that name was loaded before: rename it"
+    return HarnessError(f"{path}: running it {failure(error)}{advice}")
 
 
 def _kind(value: object) -> str:

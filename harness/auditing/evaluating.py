@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
+from harness.boundary import failure, guarded
 from harness.capture import CodeTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
@@ -134,7 +135,8 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
     with borrowed(model, dtype), same_randomness(0):
         model.train()
         try:
-            case.losses(model, in_precision(batch, dtype), **keywords)
+            with guarded():
+                case.losses(model, in_precision(batch, dtype), **keywords)
         except Exception:  # whatever it is, the same call in the model's own precision will tell it to the user
             return False
     return True
@@ -143,17 +145,19 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
 def _checked(probe: Probe) -> Evaluated:
     name = probe.case.name
     try:
-        return probe.evaluate()
+        with guarded():
+            return probe.evaluate()
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{name}: losses(model, batch) {failure(error)}") from error
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:
     recorder = Recorder(layers)
     try:
         with (
+            guarded(),
             same_randomness(0),
             same_state(model),
             CodeTap(model, case.bottleneck) as tap,
@@ -163,7 +167,7 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     except HarnessError as error:
         raise HarnessError(f"{case.name}: {error}") from error
     except Exception as error:
-        raise HarnessError(f"{case.name}: model(batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{case.name}: model(batch) {failure(error)}") from error
     seen = tap.passes[0]
     try:
         reconstruction_of(seen.outputs, batch, case.reconstruction)

@@ -34,6 +34,7 @@ from harness.auditing.rules_shape import (
     unreachable_target,
 )
 from harness.auditing.rules_weight import weight
+from harness.boundary import failure, guarded
 from harness.building import build
 from harness.case import Case
 from harness.data import split_of
@@ -57,11 +58,12 @@ class Bench:
     def ask(self, rule: str, term: str | None, question: Callable[[], list[Finding]]) -> None:
         """Ask one rule."""
         try:
-            self.findings += question()
+            with guarded():
+                self.findings += question()
         except Undecided as reason:
             self.leave(rule, term, str(reason))
         except Exception as error:  # the user's code met a probe that it cannot take
-            self.leave(rule, term, f"the probe failed with {type(error).__name__}: {error}")
+            self.leave(rule, term, f"the probe {failure(error)}")
 
     def leave(self, rule: str, term: str | None, reason: str) -> None:
         """Record that a rule could not be decided."""
@@ -98,7 +100,7 @@ def audit(
         HarnessError: when the case cannot be built, read or evaluated at all.
     """
     started = time.monotonic()
-    with same_randomness():
+    with guarded(), same_randomness():
         check_target(case)
         rows = split_of(case).train.inputs if rows is None else rows
         models = _models(case, rows, seeds)
@@ -161,9 +163,10 @@ def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tu
 
 def _subject(probe: Probe, term: str, bench: Bench) -> Subject | None:
     try:
-        found = subject(probe, term)
-        found.inert = inertness(found)
-        return found
+        with guarded():
+            found = subject(probe, term)
+            found.inert = inertness(found)
+            return found
     except Exception as error:
         bench.leave("all rules", term, f"the term cannot be differentiated: {type(error).__name__}: {error}")
         return None

@@ -6,6 +6,7 @@ from numbers import Real
 from torch import nn
 from torch.optim import Optimizer
 
+from harness.boundary import failure, guarded
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -31,9 +32,10 @@ def optimizer_of(case: Case, model: nn.Module) -> Optimizer | None:
     if case.optimizer is None:
         return None
     try:
-        made = case.optimizer(list(model.parameters()))
+        with guarded():
+            made = case.optimizer(list(model.parameters()))
     except Exception as error:
-        raise HarnessError(f"{case.name}: optimizer(parameters) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{case.name}: optimizer(parameters) {failure(error)}") from error
     if not isinstance(made, Optimizer):
         raise HarnessError(
             f"{case.name}: optimizer(parameters) returned {made!r}; a torch.optim.Optimizer is wanted,"

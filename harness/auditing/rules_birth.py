@@ -9,6 +9,7 @@ from harness.auditing.borrowing import borrowed, same_randomness
 from harness.auditing.bounds import Bounds
 from harness.auditing.recording import layers_of
 from harness.auditing.reporting import finding
+from harness.boundary import guarded
 from harness.capture import CodeTap, evaluating
 from harness.case import Case
 from harness.diagnosis.findings import Finding
@@ -46,7 +47,7 @@ def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[st
     layers, outputs = layers_of(model), {}
     handles = [m.register_forward_hook(lambda _, __, o, n=name: outputs.update({n: o})) for m, name in layers.items()]
     try:
-        with borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
+        with guarded(), borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
             model(in_precision(rows, torch.float64).clone())
     except Exception:  # float64 is not for every model
         return {}

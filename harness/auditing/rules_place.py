@@ -14,6 +14,7 @@ from harness.auditing.pointing import set_point
 from harness.auditing.recording import Operation, Site
 from harness.auditing.reporting import finding, home, place_of
 from harness.auditing.spreading import RANGES, activation_of, spread
+from harness.boundary import guarded
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
@@ -167,8 +168,9 @@ def _with_inserted(subject: Subject, container: nn.Module) -> tuple[bool, str]:
     try:
         children.clear()
         children.update({"inserted": nn.Identity(), **kept})
-        same = _alike(before, probe.forward(probe.batch).outputs)
-        value = probe.evaluate().value(subject.term) if same else subject.base
+        with guarded():
+            same = _alike(before, probe.forward(probe.batch).outputs)
+            value = probe.evaluate().value(subject.term) if same else subject.base
         moved = (
             f"moves {subject.term} from {subject.base:.4g} to {value:.4g}"
             if subject.differs(value, subject.base)
@@ -184,7 +186,8 @@ def _with_inserted(subject: Subject, container: nn.Module) -> tuple[bool, str]:
 
 def _forward_works(subject: Subject, before: list[tuple[object, ...]]) -> bool:
     try:
-        return _alike(before, subject.probe.forward(subject.probe.batch).outputs)
+        with guarded():
+            return _alike(before, subject.probe.forward(subject.probe.batch).outputs)
     except Exception:
         return False
 

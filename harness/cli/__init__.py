@@ -6,9 +6,11 @@ import sys
 
 import typer
 
-from harness.cli.stopping import at_once
+from harness.boundary import CaseExit, guarded, refuse_os_exit
+from harness.cli.stopping import at_once, spare_children
 from harness.collecting import collect_no_more, collect_seldom
 from harness.errors import HarnessError
+from harness.execution.isolation import leave_working_directory
 
 app = typer.Typer(
     name="harness",
@@ -23,14 +25,20 @@ app = typer.Typer(
 def main() -> None:
     """Run a command. A wrong request is one sentence on standard error and exit code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    leave_working_directory()
     collect_seldom()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
         signal.signal(number, at_once)
+    spare_children()
+    refuse_os_exit()
     _register()
     try:
         app()
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except CaseExit as error:
+        print(f"Error: the case's code ended with {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
@@ -42,11 +50,6 @@ def main() -> None:
 def _register() -> None:
     from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
 
-    app.command()(run.run)
-    app.command()(diagnose.diagnose)
-    app.command()(audit.audit)
-    app.command()(plan.plan)
-    app.command()(effects.effects)
-    app.command()(report.report)
-    app.command()(ui.ui)
-    app.command()(sync.sync)
+    verbs = (run.run, diagnose.diagnose, audit.audit, plan.plan, effects.effects, report.report, ui.ui, sync.sync)
+    for verb in verbs:
+        app.command()(guarded()(verb))

@@ -146,9 +146,10 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     case = load_case(target)
     from harness.auditing import audit
 
-    found = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
+    # before the file is run anew to be trained: what processes of its own are sent must be of the latest run
     beside = {"case": case.name, "seed": seed, "audit": audit(case)}
-    return found, {**beside, "no_r2": _no_r2(case)} if found.output is None else beside
+    found = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
+    return found, {**beside, "no_r2": _no_r2(load_case(target))} if found.output is None else beside
 
 
 def _no_r2(case: Any) -> str:
@@ -173,15 +174,17 @@ def _trained(target: str, seed: int) -> "Diagnosis":
 
 def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
     """The case with given weights, judged as it is."""
+    from harness.boundary import guarded
     from harness.data import split_of
     from harness.diagnosis import diagnose as judge
     from harness.training.alone import Alone
 
     split = split_of(case)
-    engine = Alone([case], [seed], split.train.inputs)
-    _load(engine.members[0].model, weights)
-    held = split.evaluation
-    seen = engine.observe(held.inputs)
+    with guarded():
+        engine = Alone([case], [seed], split.train.inputs)
+        _load(engine.members[0].model, weights)
+        held = split.evaluation
+        seen = engine.observe(held.inputs)
     return judge(
         seen.code,
         seen.activation,

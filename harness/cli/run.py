@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.printing import Json, console, prints_aside
+from harness.credentials import masked
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"
     terminal.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s")
     if outcome.report is not None:
-        option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else sys.argv[0]
         print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")

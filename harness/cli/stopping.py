@@ -6,6 +6,8 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+from harness.boundary import end_process
+
 LATEST = 4.0  # seconds: an interrupt can be lost inside a library, and a store may not answer
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,12 +40,34 @@ def listen(farewell: str) -> None:
         signal.signal(number, stop)
 
 
+def spare_children() -> None:
+    """Children that a case's code forks answer to signals as any process of Python, from their first moment on.
+
+    Signals wait while a process is forked: one that met the handler of this command in the child would be lost there,
+    and `multiprocessing.Pool` ends its processes by such a signal, and waits for them.
+    """
+    before = threading.local()
+
+    def block() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+    def restore() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def answer_as_usual() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
+
+    os.register_at_fork(before=block, after_in_parent=restore, after_in_child=answer_as_usual)
+
+
 def leave(number: int, farewell: str) -> NoReturn:
     """End the process with the signal's exit code; threads that wait for a store do not hold it up."""
     os.write(2, f"{farewell}\n".encode())
-    os._exit(128 + number)
+    end_process(128 + number)
 
 
 def at_once(number: int, frame: Any) -> None:
     """End the process now."""
-    os._exit(128 + number)
+    end_process(128 + number)

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
+from harness.execution.isolation import without_empty_places
 
 
 def ui(
@@ -25,7 +28,7 @@ def ui(
     if store is not None and not store.exists():
         raise HarnessError(f"{store}: there is no MLflow store yet; `harness run FILE.yaml` makes one")
     if uri.startswith(("http://", "https://")):
-        print(f"The store is a server: open {uri}")
+        print(f"The store is a server: open {masked(uri)}")
         return
     _check_port(port)
     for view, page in _pages(uri, experiment).items():
@@ -42,7 +45,7 @@ def _pages(uri: str, experiment: str) -> dict[str, str]:
     found = experiment_id(uri, name) if name else None
     if experiment and found is None:
         known = ", ".join(experiment_names(uri)) or "none"
-        raise HarnessError(f"{uri}: no experiment is called {name!r}. Known: {known}")
+        raise HarnessError(f"{masked(uri)}: no experiment is called {name!r}. Known: {known}")
     if found is None:
         return {"MLflow UI:": ""}
     runs = f"#/experiments/{found}/runs?workflowType=machine_learning"
@@ -67,16 +70,40 @@ def _check_port(port: int) -> None:
             raise HarnessError(f"--port {port}: something answers there already; name another port")
 
 
+def server_command(port: int) -> list[str]:
+    """The command that starts MLflow's server on this machine alone; it names no store, since `ps` shows it to everybody."""
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    return [*command, "--workers", "1"]
+
+
+def server_environment(uri: str) -> dict[str, str]:
+    """The variables of MLflow's server and of the processes that it starts: which store, and no working directory."""
+    return without_empty_places(
+        {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_BACKEND_STORE_URI": uri,
+            "PYTHONSAFEPATH": "1",
+            # uvicorn puts this folder first, by default the working directory
+            "UVICORN_APP_DIR": os.environ.get("UVICORN_APP_DIR", sysconfig.get_path("stdlib")),
+        }
+    )
+
+
 def _serve(uri: str, port: int) -> int:
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    server = subprocess.Popen([*command, "--port", str(port), "--workers", "1"], env=environment)
+    hides = masked(uri) != uri
+    server = subprocess.Popen(
+        server_command(port),
+        env=server_environment(uri),
+        text=True,
+        stdout=subprocess.PIPE if hides else None,
+        stderr=subprocess.STDOUT if hides else None,
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        for line in server.stdout or ():
+            print(without_secrets(line, uri), end="", file=sys.stderr, flush=True)
         return server.wait()
     except KeyboardInterrupt:
         server.terminate()

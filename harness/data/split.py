@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from harness.boundary import failure, guarded
 from harness.building import numbers_for
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
@@ -160,11 +161,12 @@ def _check_references(own: Rows, evaluation: Rows, where: str) -> None:
 
 def _as_rows(load: Callable[[], Any], where: str) -> Rows:
     try:
-        return _of_any_kind(load(), where)
+        with guarded():
+            return _of_any_kind(load(), where)
     except HarnessError:
         raise
     except Exception as error:  # the author's code may raise anything
-        raise HarnessError(f"{where}: reading it failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{where}: reading it {failure(error)}") from error
 
 
 def _of_any_kind(found: Any, where: str) -> Rows:

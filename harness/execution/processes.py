@@ -9,20 +9,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from harness.execution.spec import StackMember, StackSpec, failed_record, spec_line
+from harness.execution.spec import StackSpec, failed_record, spec_line
 from harness.execution.workers import Worker, new_worker, next_answer
 from harness.grid.stacking import dealt
 from harness.results import MemberRecord
 
 ATTEMPTS = 2
+DIED = (
+    "its worker process died each time it was tried: out of memory, killed from outside, or ended by the case's code "
+    "(os._exit)"
+)
+OTHERS = "its worker process answered for other members each time it was tried: the case's code writes into its answers"
 
 
 @dataclass
 class Task:
-    """A stack to be trained, and how often a worker died of it."""
+    """A stack to be trained, how often a worker died of it, and of what the last one did."""
 
     spec: StackSpec
     deaths: int = 0
+    reason: str = DIED
 
 
 @dataclass
@@ -72,15 +78,19 @@ class Pool:
         return process
 
     def _ask(self, process: Worker, task: Task) -> "list[MemberRecord] | Task":
-        """The records of a stack, or the task itself when the worker died of it."""
+        """The records of a stack, or the task again when the worker died of it, or answered what it was not asked."""
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(spec_line(task.spec).encode())
         process.stdin.flush()
         while (answer := next_answer(process.stdout)) is not None:
-            if isinstance(answer, list):
+            if isinstance(answer, int):
+                self.on_steps(answer)
+            elif [record.key for record in answer] == [member.key for member in task.spec.members]:
                 return answer
-            self.on_steps(answer)
+            else:
+                task = replace(task, reason=OTHERS)
+                break
         process.kill()
         process.wait()
         return task
@@ -142,7 +152,7 @@ def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[Membe
                 again = after_death(answer)
                 open_tasks += len(again) - 1
                 if not again:
-                    yield [lost(member) for member in answer.spec.members]
+                    yield [failed_record(member, answer.reason) for member in answer.spec.members]
                 for task in again:
                     pool.tasks.put(task)
                 continue
@@ -165,17 +175,10 @@ def _waited_for(
 def after_death(task: Task) -> list[Task]:
     """What to do with a stack whose worker died: the same again, then halves, then nothing."""
     if task.deaths + 1 < ATTEMPTS:
-        return [replace(task, deaths=task.deaths + 1)]
+        return [replace(task, deaths=task.deaths + 1, reason=DIED)]
     members = task.spec.members
     if len(members) == 1:
         return []
     middle = len(members) // 2
     halves = (members[:middle], members[middle:])
     return [Task(replace(task.spec, members=half), deaths=ATTEMPTS - 1) for half in halves]
-
-
-def lost(member: StackMember) -> MemberRecord:
-    """The record of a member whose worker died each time."""
-    return failed_record(
-        member, "its worker process died each time it was tried: out of memory, or killed from outside"
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from harness.boundary import guarded
 from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
@@ -55,7 +56,8 @@ def programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) ->
     for member in spec.members:
         levels = json.dumps(dict(member.levels), sort_keys=True)
         try:
-            case = cases[levels] = cases.get(levels) or treated(spec, member.levels, split)
+            with guarded():
+                case = cases[levels] = cases.get(levels) or treated(spec, member.levels, split)
         except Exception as error:
             records[member.key] = failed(member, error)
             continue
@@ -96,8 +98,9 @@ def _split_group(
     def tried() -> tuple[Stackability, Split, str]:
         device = device_of(cases[0], split.train.inputs)
         try:
-            rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-            return stackability(cases[0], rows.train.inputs.to(device)), rows, device
+            with guarded():
+                rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
+                return stackability(cases[0], rows.train.inputs.to(device)), rows, device
         except Exception:
             return Stackability(None, frozenset(), "it could not be tried"), split, device
 

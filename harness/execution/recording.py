@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from harness.boundary import CaseExit
 from harness.case import Case
 from harness.data.rows import Rows
 from harness.errors import HarnessError
@@ -148,4 +149,5 @@ def _examples(member: StackMember, first_seed: int, made: Tensor | None, held: R
 def failed(member: StackMember, error: Exception) -> MemberRecord:
     """The record of a member whose remedies, model or loss raised this."""
     kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+    kind = "the case's code ended with " if isinstance(error, CaseExit) else kind
     return failed_record(member, f"{kind}{error}"[:1000])

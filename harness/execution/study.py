@@ -1,9 +1,11 @@
 """One stack, trained and judged: what its members left behind. Pure: it writes nothing and asks nobody."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from harness.boundary import CaseExit, end_if_forked, guarded
 from harness.execution.histories import History
 from harness.execution.programs import Batch, Known, parts, programs
 from harness.execution.recording import failed, judged
@@ -27,10 +29,20 @@ def study(
         a failed record with the reason, never an exception.
     """
     records: dict[str, MemberRecord] = {}
-    known = known or Known()
-    for batch in programs(spec, records, known):
-        found = _carried_out(batch, spec, known, progress or (lambda steps: None))
-        records |= {record.key: record for record in found}
+    known, process = known or Known(), os.getpid()
+
+    def tell(steps: int) -> None:
+        end_if_forked(process)  # before anybody hears of it
+        if progress is not None:
+            progress(steps)
+
+    try:
+        with guarded():
+            batches = programs(spec, records, known)
+    except CaseExit as error:
+        return [failed(member, error) for member in spec.members]
+    for batch in batches:
+        records |= {record.key: record for record in _carried_out(batch, spec, known, tell)}
     return [records[member.key] for member in spec.members]
 
 
@@ -43,14 +55,24 @@ def _carried_out(batch: Batch, spec: StackSpec, known: Known, progress: Callable
         progress(steps)
 
     try:
-        found = _trained(batch, tell)
+        with guarded():
+            found = _trained(batch, tell)
     except Exception as error:  # the author's code may raise anything, and the other programs go on
-        smaller = parts(batch, spec, known, error)
+        smaller = _smaller(batch, spec, known, error)
         if smaller:
             progress(-sum(told))
             return [record for part in smaller for record in _carried_out(part, spec, known, progress)]
         return [failed(each, error) for each in batch.members]
     return [replace(record, alone=batch.alone, gpu=gpu_name(batch.device)) for record in found]
+
+
+def _smaller(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list[Batch]:
+    """The parts of a program that failed; none where the case ends as they are built."""
+    try:
+        with guarded():
+            return parts(batch, spec, known, error)
+    except CaseExit:
+        return []
 
 
 def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord]:

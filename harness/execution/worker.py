@@ -1,8 +1,8 @@
 """A worker process: reads stacks as lines of JSON, answers with lines of JSON, and records as bytes behind them.
 
-Started as `python -m harness.execution.worker PARENT`, with the parent's process number, so that a user's script needs
-no main guard. Whatever the author's code prints goes to standard error, and what it asks for is refused. When the parent
-is gone, so is the worker.
+Started by `new_worker` with the parent's process number, so that a user's script needs no main guard. Whatever the
+author's code prints goes to standard error, and what it asks for is refused. What it forks has no part in the answers.
+When the parent is gone, so is the worker.
 """
 
 import json
@@ -35,12 +35,19 @@ def main() -> None:
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    _keep_from_children(stacks.fileno(), answers.fileno())
     known = Known()
     for line in stacks:
         records = as_answer(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
         _answer(answers, {"bytes": len(records)}, records)
         if gpu_is_lost():
             os._exit(1)  # the next stack has a new process
+
+
+def _keep_from_children(*descriptors: int) -> None:
+    """In a child that the author's code forks these lead nowhere: its answers are nobody's, and its end is no end of them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.register_at_fork(after_in_child=lambda: [os.dup2(nothing, descriptor) for descriptor in descriptors])
 
 
 def _follow_the_parent(parent: int) -> None:
@@ -56,7 +63,3 @@ def _answer(answers: BinaryIO, said: dict[str, int], content: bytes = b"") -> No
         answers.flush()
     except BrokenPipeError:
         os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from harness.execution.isolation import module_command, without_empty_places
 from harness.results import MemberRecord, of_answer
 
 Worker = subprocess.Popen[bytes]
@@ -15,12 +15,12 @@ Worker = subprocess.Popen[bytes]
 
 def new_worker() -> Worker:
     """A worker process, which begins with loading torch."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.execution.worker", str(os.getpid())],
+        module_command("harness.execution.worker", str(os.getpid())),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=without_empty_places(variables),
         start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
     )
 
@@ -45,9 +45,9 @@ def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
     """
     try:
         said = json.loads(answers.readline())
-    except ValueError:  # nothing, or a part of a line
+        if "steps" in said:
+            return int(said["steps"])
+        content = answers.read(said["bytes"])
+        return list(of_answer(content)) if len(content) == said["bytes"] else None
+    except (ValueError, TypeError, LookupError):  # nothing, a part of a line, or what somebody else wrote in between
         return None
-    if "steps" in said:
-        return int(said["steps"])
-    content = answers.read(said["bytes"])
-    return list(of_answer(content)) if len(content) == said["bytes"] else None

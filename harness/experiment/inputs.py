@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
+from harness.boundary import guarded
 from harness.errors import HarnessError
 from harness.grid import Experiment
 from harness.grid.casebook import case_facts, case_file
@@ -27,8 +28,13 @@ PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-le
 SHIPPED_SOURCES = ("cases", "data")
 
 
-def fingerprints(experiment: Experiment) -> dict[str, Any]:
+def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data.
+
+    Args:
+        experiment: whose.
+        before: those of an earlier run, for which a case's optimizer was made: torch takes a second or more to load for
+            the first one.
 
     Raises:
         HarnessError: when the data cannot be used, or no member of a case that is not shipped can be run.
@@ -38,11 +44,14 @@ def fingerprints(experiment: Experiment) -> dict[str, Any]:
 
     case = load_case(experiment.case_reference)
     split = split_of(case, experiment.data_reference)
-    if stamp(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
-        _check_that_it_runs(experiment, case, split)
-    return {
+    identity = {
         "data": split.fingerprint,
         "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
+    }
+    if stamp(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
+        _check_that_it_runs(experiment, case, split, made_before=identity.items() <= (before or {}).items())
+    return {
+        **identity,
         "train_rows": len(split.train),
         "evaluation_rows": len(split.evaluation),
         "features": list(split.train.inputs.shape[1:]),
@@ -53,15 +62,23 @@ def fingerprints(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split") -> None:
-    """Nothing, if some member can be run: its model is built and its loss evaluated on a few rows, as for a plan."""
+def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", made_before: bool) -> None:
+    """Refuse a case of which no member can be run.
+
+    A model is built, its loss evaluated on a few rows and, unless that was done before, its optimizer made, as for a plan.
+    """
+    from harness.auditing.requesting import optimizer_of
+    from harness.building import build
     from harness.remedies import Refused, treat
 
     widths = experiment.levels("units") if "units" in experiment.factors else (None,)
     wrong: HarnessError | None = None
     for width in widths:
         try:
-            treat(case, {} if width is None else {"units": width}, split)
+            with guarded():
+                treated = treat(case, {} if width is None else {"units": width}, split)
+                if not made_before:
+                    optimizer_of(treated, build(treated, 0, split.train.inputs[:4]))
         except Exception as error:
             if isinstance(error, Refused) or not isinstance(error, HarnessError):  # for its members to tell
                 return

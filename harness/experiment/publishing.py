@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.boundary import guarded
 from harness.collecting import uncollected
 from harness.errors import HarnessError
 from harness.experiment.work import Work, report_folder, state_of, store_name
@@ -223,8 +224,9 @@ def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
 
     levels = experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",)
     try:
-        case = load_case(experiment.case_reference)
-        found = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
+        with guarded():
+            case = load_case(experiment.case_reference)
+            found = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
     except Exception as error:  # the author's code may raise anything, and the members' results stand all the same
         kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
         failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {kind}{error}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.credentials import masked
 from harness.experiment.inputs import fingerprints, manifest_of, stamp, training_of
 from harness.experiment.locks import WHOLE
 from harness.grid import Experiment, stacks
@@ -71,8 +72,8 @@ class Work:
 
 
 def store_name(tracking_uri: str | None) -> str:
-    """Which store is meant, wherever the folder lies."""
-    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local"
+    """Which store is meant, wherever the folder lies; another password is no other store."""
+    return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
 
 
 def results_folder(name: str, root: Path) -> Path:
@@ -100,7 +101,8 @@ def prepare(
     stored = read_results(folder)
     mark = stamp(experiment)
     known = mark is not None and stored.manifest.get("stamp") == mark
-    inputs = dict(stored.manifest.get("inputs", {})) if known else fingerprints(experiment)
+    earlier = stored.manifest.get("inputs", {})
+    inputs = dict(earlier) if known else fingerprints(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
     wanted = set(keys.values())

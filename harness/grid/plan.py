@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.boundary import guarded
 from harness.errors import HarnessError
 from harness.grid import costs
 from harness.grid.costs import Detectable, Training
@@ -168,9 +169,10 @@ def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, Stackability]"
 
     def tried(site: str) -> Stackability:
         try:
-            return stackability(
-                treat(subject.case, {"penalty": site}, subject.split), subject.split.train.inputs, plan=True
-            )
+            with guarded():
+                return stackability(
+                    treat(subject.case, {"penalty": site}, subject.split), subject.split.train.inputs, plan=True
+                )
         except HarnessError:
             raise
         except Exception:  # the author's code may raise anything; its members train one by one, and may fail
@@ -198,13 +200,16 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
 
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     """How many units and loss terms there are at most, and why there is no R2, where there is none."""
+    from harness.auditing.requesting import optimizer_of
     from harness.building import build
     from harness.remedies.anatomy import anatomy
     from harness.remedies.terms import loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
-    terms = loss_terms(case, build(case, 0, batch), batch)
+    model = build(case, 0, batch)
+    terms = loss_terms(case, model, batch)
+    optimizer_of(case, model)
     places = anatomy(case, batch)
     widest = max((int(each) for each in units), default=places.units)
     return widest, len(terms), [f"R2 is not available: {places.no_r2}"] if places.no_r2 else []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from harness.boundary import failure, guarded
 from harness.building import build
 from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule, why_no_r2
 from harness.case import Case
@@ -64,12 +65,12 @@ def anatomy(case: Case, batch: Tensor) -> Anatomy:
 
 def _forward(case: Case, model: nn.Module, batch: Tensor) -> Pass:
     try:
-        with CodeTap(model, case.bottleneck) as tap:
+        with guarded(), CodeTap(model, case.bottleneck) as tap:
             model(batch)
     except HarnessError as error:
         raise HarnessError(f"{case.name}: {error}") from error
     except Exception as error:
-        raise HarnessError(f"{case.name}: model(batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{case.name}: model(batch) {failure(error)}") from error
     code_of(tap.passes[0], case.bottleneck)
     return tap.passes[0]
 

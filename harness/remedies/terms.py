@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.boundary import failure, guarded
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -17,11 +18,12 @@ def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]
         HarnessError: when it fails, or returns what `check_terms` refuses.
     """
     try:
-        terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
+        with guarded():
+            terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{case.name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(f"{case.name}: losses(model, batch) {failure(error)}") from error
     return check_terms(case, terms)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
 from harness.tracking.local import local_store
 
@@ -45,7 +46,9 @@ def reaching(uri: str) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        shown = without_secrets(str(error), uri)
+        reason = shown.strip().splitlines()[0][:200] if shown.strip() else type(error).__name__
         raise HarnessError(
-            f"MLflow store {uri}: {reason}; the results are safe under mlruns/results, `harness sync` logs them later"
-        ) from error
+            f"MLflow store {masked(uri)}: {reason}; the results are safe under mlruns/results, "
+            "`harness sync` logs them later"
+        ) from (error if shown == str(error) else None)  # a traceback would show the cause as it is

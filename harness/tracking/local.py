@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from harness.credentials import masked
 from harness.errors import HarnessError
 from harness.views import VIEW_TAG
 
@@ -58,7 +59,7 @@ def move_paths(uri: str) -> int:
     """
     path = local_store(uri)
     if path is None or not path.exists():
-        raise HarnessError(f"{uri}: only a local store that is there can be repaired")
+        raise HarnessError(f"{masked(uri)}: only a local store that is there can be repaired")
     place, changed = (path.parent / "artifacts").as_uri(), 0
     with closing(sqlite3.connect(path)) as connection, connection:
         for table, column, key in PATH_COLUMNS:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from harness.boundary import guarded
 from harness.building import build, takes
 from harness.capture import evaluating
 from harness.case import Case
@@ -60,7 +61,8 @@ def gpu_is_lost() -> bool:
 def _runs_on_the_gpu(case: Case, rows: Tensor) -> bool:
     try:
         if not rows.is_floating_point():
-            _look_everything_up(case, rows)
+            with guarded():
+                _look_everything_up(case, rows)
         few = rows[:4].to("cuda")
         return takes(case, build(case, 0, few), few)
     except Exception:  # whatever is wrong with the case is told where it trains

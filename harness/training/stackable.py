@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.boundary import guarded
 from harness.building import build
 from harness.case import Case
 from harness.precision import SIXTEEN_BITS, precision_for
@@ -115,7 +116,7 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
         return False
     if all(each.dim() <= 2 for each in parameters):
         return True
-    with Kernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception):
+    with Kernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception), guarded():
         warnings.simplefilter("ignore")
         case.losses(model.to(precision_for(model, rows)), rows[:4], **_plain_numbers(case))
     return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])
@@ -142,8 +143,9 @@ def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], steppe
         warnings.simplefilter("ignore")
         expected = Alone([case, case], [0, 1], rows).totals(batch)
         try:
-            stack = Stacked([case, case], [0, 1], rule, rows, fixed)
-            found = _asked_everything(stack, batch, stepped)
+            with guarded():
+                stack = Stacked([case, case], [0, 1], rule, rows, fixed)
+                found = _asked_everything(stack, batch, stepped)
         except Exception as error:
             return not_batched(error)
     if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):

@@ -1,0 +1,115 @@
+"""The boundary to the code of a case, which may raise anything, try to end the process, or fork it."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import _exit as end_process  # as it is before `refuse_os_exit`
+from types import TracebackType
+from typing import NoReturn
+
+PARSERS = ("argparse", "optparse", "click", "typer", "absl", "fire", "docopt")
+_inside = threading.local()
+
+
+class CaseExit(RuntimeError):
+    """A case's code tried to end the process: by `sys.exit`, or by another exception that is no `Exception`."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Run a case's code inside: it cannot end this process, and what it forks does not come out of here a second time.
+
+    `SystemExit` and its like become a `CaseExit`, which `except Exception` catches; Ctrl-C stays what it is. A child
+    that the code forks ends here when it comes back, since its parent does the rest.
+
+    Raises:
+        CaseExit: for an exception that is no `Exception`.
+    """
+    process, depth = os.getpid(), getattr(_inside, "depth", 0)
+    _inside.depth = depth + 1
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != process:
+            _end_child(error)
+        if isinstance(error, Exception) or is_interrupt(error):
+            raise
+        raise CaseExit(f"{_shown(error)}; {_advice(error)}") from error
+    finally:
+        _inside.depth = depth
+    end_if_forked(process)
+
+
+def end_if_forked(process: int) -> None:
+    """End this process at once if it is another than `process`: a child that a case's code forked."""
+    if os.getpid() != process:
+        end_process(0)
+
+
+def refuse_os_exit() -> None:
+    """From now on `os._exit` in guarded code of this process is a `CaseExit`; the children of the code still end by it.
+
+    For a process that is the harness's own, and whose exit code says that all went well.
+    """
+    process = os.getpid()
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() == process and getattr(_inside, "depth", 0) > 0:
+            raise CaseExit(f"os._exit({status!r}); a case must not call os._exit()")
+        end_process(status)
+
+    os._exit = refused
+
+
+def failure(error: Exception) -> str:
+    """How a case's code failed, for a sentence that says where.
+
+    >>> failure(ZeroDivisionError("mine"))
+    'failed with ZeroDivisionError: mine'
+    >>> failure(CaseExit("SystemExit(0); a case must not call sys.exit()"))
+    'ended with SystemExit(0); a case must not call sys.exit()'
+    """
+    return f"ended with {error}" if isinstance(error, CaseExit) else f"failed with {type(error).__name__}: {error}"
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return True for a Ctrl-C of the user, False for a `KeyboardInterrupt` that a case raises by itself.
+
+    A Ctrl-C reaches the main thread alone. Where a handler of the harness, or none at all, answers to it, it is never a
+    plain `KeyboardInterrupt`.
+    """
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    handler = signal.getsignal(signal.SIGINT)
+    ours = handler is signal.SIG_IGN or getattr(handler, "__module__", "").startswith("harness.")
+    return not ours or type(error) is not KeyboardInterrupt
+
+
+def _end_child(error: BaseException) -> NoReturn:
+    """End a forked child with the exit code that Python would give it."""
+    if isinstance(error, SystemExit):
+        end_process(error.code if isinstance(error.code, int) else int(error.code is not None))
+    end_process(1)
+
+
+def _shown(error: BaseException) -> str:
+    content = repr(error.code) if isinstance(error, SystemExit) else str(error)
+    return f"{type(error).__name__}({content})"
+
+
+def _advice(error: BaseException) -> str:
+    if not isinstance(error, SystemExit):
+        return "a case may raise an Exception, and nothing that ends its process"
+    parser = next((name for name in _modules(error.__traceback__) if name in PARSERS), None)
+    if parser is None:
+        return "a case must not call sys.exit(), exit() or quit()"
+    return f"it reads the command line with {parser}, and the command is harness's own"
+
+
+def _modules(traceback: TracebackType | None) -> Iterator[str]:
+    """Top-level modules of the frames that an exception passed."""
+    while traceback is not None:
+        yield str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        traceback = traceback.tb_next
