@@ -146,6 +146,9 @@ def test_one_change_at_a_time_has_no_tables_by_factor(tmp_path):
     assert "By penalty" in pages["full"]
     assert "By penalty" not in pages["star"]
     assert "By variant" in pages["star"]
+    assert re.search(r"<dd>\d of 8 seeds of the baseline", pages["star"])
+    assert re.search(r"batchnorm on: \d of 8 → 0 of 8", pages["star"])
+    assert re.search(r"batchnorm on: \d of 8 -> 0 of 8", (tmp_path / "star" / "report.md").read_text())
 
 
 def test_no_cell_starts_a_formula(tmp_path):
