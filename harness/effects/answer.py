@@ -5,8 +5,7 @@ the interval that is left.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.effects.analysis import Effects
 from harness.effects.cells import Cell
@@ -56,7 +55,7 @@ def phrase(effect: Effect) -> str:
 
 
 def is_one_at_a_time(effects: Effects) -> bool:
-    """Whether every level stands in one variant beside the baseline, so that no effect is an average over variants."""
+    """True where every level stands in one variant beside the baseline, so that no effect averages over variants."""
     return len(effects.cells) > 1 and all(effect.pairs <= 1 for effect in effects.of("collapsed"))
 
 
@@ -75,30 +74,31 @@ def _baseline_alone(effects: Effects, base: Cell) -> str:
 
 
 def _changes_alone(effects: Effects, base: Cell) -> list[str]:
-    """What reduces collapse, what worsens it or was not shown, and the R2, of each variant against the baseline."""
-    tested = {(each.factor, each.level): each for each in effects.of("collapsed") if each.estimable}
-    pairs = [(cell, _single(base, cell, tested)) for cell in effects.cells if cell is not base]
+    """The changes that reduce collapse, those that worsen it or were not shown, and the R2, against the baseline."""
+    pairs = _single_changes(effects, base, "collapsed")
     pairs.sort(key=lambda pair: pair[1].estimate if pair[1] else 0.0)
-    fewer = [_alone(base, cell, each) for cell, each in pairs if each and each.confirmed and each.estimate < 0]
-    more = [_alone(base, cell, each) for cell, each in pairs if each and each.confirmed and each.estimate > 0]
-    unsure = [_alone(base, cell, each) for cell, each in pairs if each and not each.confirmed]
-    untested = [_alone(base, cell, None) for cell, each in pairs if each is None]
+    tested = [(cell, effect) for cell, effect in pairs if effect is not None]
+    fewer = [_alone(base, cell, effect) for cell, effect in tested if effect.confirmed and effect.estimate < 0]
+    more = [_alone(base, cell, effect) for cell, effect in tested if effect.confirmed and effect.estimate > 0]
+    unsure = [_alone(base, cell, effect) for cell, effect in tested if not effect.confirmed]
+    untested = [_alone(base, cell, None) for cell, effect in pairs if effect is None]
     nothing = _nothing_confirmed(effects.design.seeds)
+    reduced = "; ".join(fewer) or (nothing if base.collapsed else "the baseline collapsed in no seed")
     parts = [f"Worsens it: {'; '.join(more) or nothing}"]
     parts += [f"not shown either way (95 % intervals in points): {'; '.join(unsure)}"] if unsure else []
     parts += [f"not tested: {'; '.join(untested)}"] if untested else []
-    reduced = "; ".join(fewer) or (nothing if base.collapsed else "the baseline collapsed in no seed")
     return [f"Reduces collapse: {reduced}.", f"{'; '.join(parts)}.", _fits_alone(effects, base)]
 
 
-def _single(base: Cell, cell: Cell, tested: Mapping[tuple[str, Any], Effect]) -> Effect | None:
-    """The effect of the one level in which a variant leaves the baseline; None where it changes more, or was lost."""
-    changed = list(changes(cell.levels, base.levels).items())
-    return tested.get(changed[0]) if len(changed) == 1 else None
+def _single_changes(effects: Effects, base: Cell, outcome: str) -> list[tuple[Cell, Effect | None]]:
+    """Every variant but the baseline, with the effect of the level that it changes; None if it changes more, or was lost."""
+    by_level = {(effect.factor, effect.level): effect for effect in effects.of(outcome) if effect.estimable}
+    changed = [(cell, list(changes(cell.levels, base.levels).items())) for cell in effects.cells if cell is not base]
+    return [(cell, by_level.get(levels[0]) if len(levels) == 1 else None) for cell, levels in changed]
 
 
 def _alone(base: Cell, cell: Cell, effect: Effect | None) -> str:
-    """One change: how many seeds collapsed without it and with it, and how sure that is."""
+    """One change: the seeds that collapsed without it and with it, and how sure that is."""
     name = ", ".join(f"{factor} {level}" for factor, level in changes(cell.levels, base.levels).items())
     counts = f"{name}: {base.collapsed} of {base.judged} -> {cell.collapsed} of {cell.judged}"
     if effect is None:
@@ -110,13 +110,12 @@ def _alone(base: Cell, cell: Cell, effect: Effect | None) -> str:
 
 def _fits_alone(effects: Effects, base: Cell) -> str:
     """The R2 without and with each change: a live code is not yet a good one."""
-    fits = {(each.factor, each.level): each for each in effects.of("r2") if each.estimable}
-    pairs = [(cell, _single(base, cell, fits)) for cell in effects.cells if cell is not base]
-    if not fits:
+    tested = [(cell, effect) for cell, effect in _single_changes(effects, base, "r2") if effect is not None]
+    if not tested:
         return NO_RECONSTRUCTION
-    sure = [(_mean_r2(cell), each) for cell, each in pairs if each and each.confirmed]
+    sure = [(_mean_r2(cell), effect) for cell, effect in tested if effect.confirmed]
     sure.sort(key=lambda pair: -pair[0])
-    confirmed = [f"{each.factor} {each.level} {mean:.2f}" for mean, each in sure]
+    confirmed = [f"{effect.factor} {effect.level} {mean:.2f}" for mean, effect in sure]
     others = "no other change is confirmed" if confirmed else "no change is confirmed"
     return (
         f"What else: R2 of the reconstruction, {_mean_r2(base):.2f} at the baseline: {'; '.join([*confirmed, others])}."
@@ -124,8 +123,8 @@ def _fits_alone(effects: Effects, base: Cell) -> str:
 
 
 def _mean_r2(cell: Cell) -> float:
-    known = [each["r2"] for each in cell.outcomes if each["r2"] is not None]
-    return sum(known) / len(known) if known else math.nan
+    fits = [outcome["r2"] for outcome in cell.outcomes if outcome["r2"] is not None]
+    return sum(fits) / len(fits) if fits else math.nan
 
 
 def _how_common(effects: Effects) -> str:
@@ -153,7 +152,7 @@ def _of_no_use(effects: Effects) -> str:
 def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -> str:
     helps = [each for each in confirmed if each.estimate < 0]
     if helps:
-        averaged = ", averaged over the other factors" if any(each.pairs > 1 for each in found) else ""
+        averaged = ", averaged over the other factors" if any(effect.pairs > 1 for effect in found) else ""
         return f"Reduces collapse (share collapsed{averaged}): {_listed(helps)}."
     if not found:
         return "Reduces collapse: nothing can be said, no level has a matched baseline with verdicts."

@@ -42,7 +42,7 @@ def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> st
     """What was asked, in a sentence."""
     declared = manifest.get("factors") or (manifest.get("experiment") or {}).get("factors") or {}
     levels = {name: _levels(name, declared[name], records) for name in declared}
-    varied = "; ".join(f"{name} ({', '.join(each)})" for name, each in levels.items() if len(each) > 1)
+    varied = "; ".join(f"{name} ({', '.join(names)})" for name, names in levels.items() if len(names) > 1)
     variants, seeds = len({each.variant for each in records}), len({each.seed for each in records})
     return (
         f"Which of {variants} variants collapse in how many of {seeds} seeds, and what does each remedy do? "

@@ -40,7 +40,7 @@ def in_declared_order(records: Sequence[MemberRecord], manifest: Mapping[str, An
     places = {name: {str(level): place for place, level in enumerate(levels)} for name, levels in factors.items()}
 
     def order(record: MemberRecord) -> tuple[int, list[int], int]:
-        ranks = [known.get(str(record.levels.get(name)), len(known)) for name, known in places.items()]
+        ranks = [levels.get(str(record.levels.get(name)), len(levels)) for name, levels in places.items()]
         declared = all(rank < len(places[name]) for name, rank in zip(places, ranks, strict=True))
         cells = (place for place, cell in enumerate(included) if set(cell) <= set(record.levels))
         of_cell = next((place for place in cells if matches(record.levels, included[place])), len(included))

@@ -32,9 +32,9 @@ def test_a_thread_as_posted_gives_its_findings_and_no_wrong_fault(audits, name):
 def test_the_posted_output_is_a_fault_on_data_below_0_and_the_offset_of_the_inputs_a_risk_on_data_above(audits):
     train, held_out = load("patches_contrast")
     centred = replace(load_case("forum"), data=lambda: train, evaluation=lambda: held_out)
-    found = audit(centred, during_training=False)
-    assert {each.rule for each in found.faults} - POSTED["forum"] == {"output_range"}
-    assert "input_offset" not in found.rules
+    below_0 = audit(centred, during_training=False)
+    assert {finding.rule for finding in below_0.faults} - POSTED["forum"] == {"output_range"}
+    assert "input_offset" not in below_0.rules
     assert {"input_offset", "dead_at_birth"} <= set(audits["forum"].rules)
 
 

@@ -32,9 +32,9 @@ def quickstart():
 
 
 def test_each_cell_of_the_quickstart_is_the_network_as_posted_with_one_remedy(quickstart):
-    found = [changes(variant.levels, quickstart.baseline) for variant in quickstart.variants()]
-    assert found == REMEDIES
-    assert {len(cell) for cell in found} == {0, 1}
+    cells = [changes(variant.levels, quickstart.baseline) for variant in quickstart.variants()]
+    assert cells == REMEDIES
+    assert {len(cell) for cell in cells} == {0, 1}
     posted = {"penalty": "as_posted", "bias_init": "default", "activation": "relu", "batchnorm": "off"}
     assert quickstart.baseline == {**posted, "dropout": 0.0, "output_activation": "relu"}
 

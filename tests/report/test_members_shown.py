@@ -99,8 +99,8 @@ def test_members_come_in_the_order_of_the_experiment_and_included_cells_in_their
         "experiment": {"include": [{"penalty": ["none", "l1"]}, {"batchnorm": "on"}]},
     }
     records = [member(levels, seed) for seed in range(2) for levels in reversed(STAR)]
-    found = in_declared_order(records, manifest)
-    assert [(record.levels, record.seed) for record in found] == [
+    ordered = in_declared_order(records, manifest)
+    assert [(record.levels, record.seed) for record in ordered] == [
         (levels, seed) for levels in STAR for seed in range(2)
     ]
 

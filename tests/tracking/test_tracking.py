@@ -171,8 +171,8 @@ def test_names_of_mlflow_are_kept_in_its_alphabet(root):
     ("variants", "order"), [(11, "tags.`seed`"), (50, "tags.`seed`"), (51, "tags.`mlflow.runName`")]
 )
 def test_the_first_runs_of_a_view_are_some_seeds_of_every_variant(variants, order):
-    found = views([record(index, variant=f"variant {index}") for index in range(variants)])
-    assert {json.loads(state)["orderByKey"] for state in found.values()} == {order}
+    states = views([record(index, variant=f"variant {index}") for index in range(variants)])
+    assert {json.loads(state)["orderByKey"] for state in states.values()} == {order}
 
 
 def test_the_store_keeps_the_views_that_a_link_opens(root):
