@@ -92,7 +92,7 @@ def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list
 
 def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
     """NaN or infinity where a training run can come."""
-    for situation, value in _situations(subject):
+    for situation, value in situations(subject):
         if not math.isfinite(value):
             place = place_of(operations, [subject.site], ()) if subject.site else None
             return [
@@ -108,7 +108,8 @@ def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds
     return _gradient_outside(subject)
 
 
-def _situations(subject: Subject) -> list[tuple[str, float]]:
+def situations(subject: Subject, soft: bool = True) -> list[tuple[str, float]]:
+    """Where a training run can come, in words, and the term there; `soft` keeps sigmoids away from 0 and 1."""
     probe, code = subject.probe, subject.probe.code
     found = [("on the data at initialisation", subject.base)]
     if subject.term == "reconstruction" or code.site is None:
@@ -119,7 +120,7 @@ def _situations(subject: Subject) -> list[tuple[str, float]]:
     layers = subject.layers if not subject.at_bottleneck else (code.site.layer,)
     for factor in (3.0, 10.0):
         changes = {Site(name): (lambda values, index, f=factor: values * f) for name in layers}
-        scaled = probe.evaluate(changes, soft=True).value(subject.term)
+        scaled = probe.evaluate(changes, soft=soft).value(subject.term)
         found.append((f"for pre-activations {factor:g} times the observed ones", scaled))
     return found
 
