@@ -43,7 +43,7 @@ class Outcome:
         trained: how many of them were trained now.
         seconds: wall time.
         report: where the report is; None when nothing could be reported.
-        steps_per_epoch: optimiser steps of one epoch.
+        steps_per_epoch: optimizer steps of one epoch of the baseline.
         notes: what the user should know: a changed file, a damaged result, a store that was not reached.
     """
 
