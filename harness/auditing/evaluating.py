@@ -145,13 +145,12 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
 
 
 def _checked(probe: Probe) -> Evaluated:
-    name = probe.case.name
     try:
         return probe.evaluate()
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(probe.case.loss_failure(error)) from error
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:

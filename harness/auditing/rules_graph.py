@@ -177,7 +177,7 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
             "depends_on_batch_size",
             subject.term,
             f"{subject.term} is {shown}, the same rows repeated: d log term / d log batch size = {slope:.2f}",
-            "its weight beside a mean changes with the batch size, and so does the best beta",
+            "its weight beside a mean changes with the batch size, and so does the best weight",
             "average over the rows instead of adding them up, or divide by the number of rows",
             numbers,
             place=home(subject.probe.case),

@@ -101,7 +101,7 @@ def _measure(case: Case, model: nn.Module, batch: Tensor, found: dict[str, Weigh
         terms = _terms(case, model, batch)
     finally:
         handle.remove()
-    weight = 1.0 if case.weighs_itself else float(case.numbers.get("beta", 1.0))
+    weight = float(case.weight(case.numbers))
     reference = gradient_norm(terms["reconstruction"], outputs)
     for name, each in found.items():
         own = weight * gradient_norm(terms[name], outputs)
@@ -145,7 +145,7 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
                 term,
                 evidence,
                 "the reconstruction is hardly heard there",
-                f"lower beta: {_beta(case, birth)}",
+                _advice(case, birth, "lower"),
                 numbers,
                 severity,
             )
@@ -158,7 +158,7 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
                 term,
                 evidence,
                 "it decides next to nothing",
-                f"raise beta: {_beta(case, birth)}",
+                _advice(case, birth, "raise"),
                 numbers,
                 severity,
             )
@@ -166,10 +166,11 @@ def judged(case: Case, term: str, weights: Weights, bounds: Bounds) -> list[Find
     return []
 
 
-def _beta(case: Case, ratio: float) -> str:
-    beta = float(case.numbers.get("beta", 1.0))
-    return (
-        f"{beta / ratio:.3g} matches the two norms at birth"
-        if ratio > 0 and math.isfinite(ratio)
-        else "it has no effect here"
-    )
+def _advice(case: Case, ratio: float, direction: str) -> str:
+    """The weight of the penalties, and the value at which both terms have the same norm."""
+    name = case.penalty_weight
+    if not (ratio > 0 and math.isfinite(ratio)):
+        return f"{direction} {name or 'its weight'}: it has no effect here"
+    if name is None:
+        return f"{direction} its weight: {1 / ratio:.3g} times the present one matches the two norms at birth"
+    return f"{direction} {name}: {float(case.numbers.get(name, 1.0)) / ratio:.3g} matches the two norms at birth"

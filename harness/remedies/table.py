@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.capture import CODE_SITE, Pass, flat
-from harness.case import Case
+from harness.case import PENALTY_WEIGHT, Case
 from harness.errors import HarnessError
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
 from harness.remedies.anatomy import Anatomy
@@ -18,7 +18,7 @@ from harness.remedies.levels import SIGMOID_SITES, Level
 from harness.remedies.treated import Recipe
 
 DEFAULT_RHO = 0.05
-DEFAULT_BETA = 1e-3
+DEFAULT_WEIGHT = 1e-3
 
 
 class Refused(HarnessError):
@@ -35,7 +35,8 @@ def penalty(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe
     if site == "topk":
         _code(places, "top-k")
         recipe = replace(recipe, kept=max(1, round((case.rho or DEFAULT_RHO) * places.units)))
-    numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, "beta": case.numbers.get("beta", DEFAULT_BETA)}
+    weight = case.penalty_weight or PENALTY_WEIGHT
+    numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, weight: case.numbers.get(weight, DEFAULT_WEIGHT)}
     return replace(recipe, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **recipe.numbers})
 
 

@@ -21,7 +21,7 @@ def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{case.name}: losses(model, batch) failed with {type(error).__name__}: {error}") from error
+        raise HarnessError(case.loss_failure(error)) from error
     return check_terms(case, terms)
 
 
