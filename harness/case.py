@@ -26,6 +26,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "device": "auto",
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
+PENALTY_WEIGHT = "beta"  # the keyword that weighs penalties, unless a case says otherwise
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,19 @@ class Case:
             seeds torch before it calls it.
         data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once, and
             given to the model in its own precision, integers as integers where it takes them as such alone.
-        losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty.
+        losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty. It is given
+            the numbers that it names; a loss that ends in `**numbers` is given all of them, but the penalties' weight
+            only where it names that or `penalty_weight` is None.
         bottleneck: dotted name of the module whose activation in use is judged, or `"out:0"` for the first output.
         evaluation: the same as `data` for held-out rows; None takes a fixed fifth of the rows, the same for all seeds.
         reconstruction: which output is the reconstruction (`"out:1"`); None means the one shaped like the batch. Of
             tokens, and of an output of another size than a row, there is no R2.
-        numbers: keywords that `losses` names; each may be a factor. `beta` multiplies the penalties of a loss that
-            does not name it.
+        numbers: keywords that `losses` names; each may be a factor.
         train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
+        penalty_weight: the number that multiplies the penalties of a loss that does not name it in its signature (1
+            where `numbers` has no `beta`). A loss that names it applies it; None says that the loss weighs itself,
+            whatever it names. A loss that takes `**numbers` without naming it is multiplied and not given it, so that
+            the weight is never applied twice.
         target: the penalty's target activation; by default `numbers["rho"]` where there is one.
         labels: one class per row of `data`, for mutual information; an `evaluation` brings its own, and its factors.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
@@ -64,6 +70,7 @@ class Case:
     reconstruction: str | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    penalty_weight: str | None = PENALTY_WEIGHT
     target: float | None = None
     labels: Any = None
     factors: Mapping[str, Any] | None = None
@@ -89,6 +96,7 @@ class Case:
         for name, value in self.numbers.items():
             if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
                 raise HarnessError(f"Case.numbers[{name!r}]: a number is wanted, {_kind(value)} was given")
+        self._check_penalty_weight()
         object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
 
     @property
@@ -97,32 +105,70 @@ class Case:
         return self.target if self.target is not None else self.numbers.get("rho")
 
     def loss_keywords(self) -> tuple[str, ...]:
-        """The keywords of `numbers` that `losses` takes, in the order of `numbers`."""
-        parameters = inspect.signature(self.losses).parameters
-        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-        return tuple(name for name in self.numbers if takes_all or name in parameters)
+        """The keywords of `numbers` that `losses` is given, in the order of `numbers`."""
+        named, takes_any = self._named, self._takes_any_number
+        return tuple(name for name in self.numbers if name in named or (takes_any and name != self.penalty_weight))
 
     @property
     def weighs_itself(self) -> bool:
-        """Whether `losses` applies `beta` on its own: it names the keyword, or reads it from its `**numbers`."""
-        parameters = inspect.signature(self.losses).parameters
-        if "beta" in parameters:
-            return True
-        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-        function = self.losses if inspect.isfunction(self.losses) else type(self.losses).__call__
-        return takes_all and "beta" in getattr(getattr(function, "__code__", None), "co_consts", ())
+        """Whether `losses` applies the penalties' weight on its own."""
+        declared = getattr(self.losses, "weighs_itself", None)  # of a treated loss, whose penalty may be the harness's
+        return (
+            bool(declared)
+            if declared is not None
+            else self.penalty_weight is None or self.penalty_weight in self._named
+        )
+
+    def weight(self, numbers: Mapping[str, Any]) -> Any:
+        """The factor by which the harness multiplies the penalties at these numbers: 1 for a loss that weighs itself.
+
+        >>> case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", numbers={"beta": 0.1})
+        >>> case.weight(case.numbers), replace(case, penalty_weight=None).weight(case.numbers)
+        (0.1, 1.0)
+        """
+        return 1.0 if self.weighs_itself or self.penalty_weight is None else numbers.get(self.penalty_weight, 1.0)
 
     def total(self, terms: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Any:
-        """What is minimised: the reconstruction plus the penalties, times `beta` where the loss leaves that to us."""
+        """The reconstruction plus the penalties, times their weight where the loss leaves that to the harness."""
         penalties = [value for name, value in terms.items() if name != "reconstruction"]
         if not penalties:
             return terms["reconstruction"]
-        weight = 1.0 if self.weighs_itself else numbers.get("beta", 1.0)
-        return terms["reconstruction"] + weight * sum(penalties[1:], start=penalties[0])
+        return terms["reconstruction"] + self.weight(numbers) * sum(penalties[1:], start=penalties[0])
+
+    def loss_failure(self, error: Exception) -> str:
+        """The sentence for a loss that raised this, with the way out where it asked for the weight that it is not given."""
+        sentence = f"{self.name}: losses(model, batch) {failure(error)}"
+        name = self.penalty_weight
+        if not (
+            isinstance(error, KeyError) and error.args == (name,) and name in self.numbers and self._takes_any_number
+        ):
+            return sentence
+        return (
+            f"{sentence}; the harness multiplies the penalties by {name!r}, so a loss that takes **numbers is not given it:"
+            f" write penalty_weight=None if the loss weighs itself, or name the keyword, as in losses(model, batch, {name})"
+        )
 
     def training(self) -> dict[str, Any]:
         """The case's training numbers, completed with the defaults."""
         return {**TRAIN_DEFAULTS, **self.train}
+
+    @property
+    def _named(self) -> set[str]:
+        """The keywords in the signature of `losses`."""
+        parameters = inspect.signature(self.losses).parameters.values()
+        return {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+
+    @property
+    def _takes_any_number(self) -> bool:
+        """Whether `losses` ends in `**numbers`."""
+        return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(self.losses).parameters.values())
+
+    def _check_penalty_weight(self) -> None:
+        name = self.penalty_weight
+        if name is not None and (not isinstance(name, str) or not name):
+            raise HarnessError(f"Case.penalty_weight: expected the name of a number or None, got {_kind(name)}")
+        if name is not None and name != PENALTY_WEIGHT and name not in self.numbers:
+            raise HarnessError(f"Case.penalty_weight: {unknown('number of the case', name, self.numbers)}")
 
 
 def load_case(name: str | Path) -> Case:

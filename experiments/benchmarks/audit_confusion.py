@@ -199,6 +199,10 @@ def _unreachable(p: Penalty) -> bool | None:
 
 
 def _outside(p: Penalty) -> bool | None:
+    if p.statistic == "kl_sigmoid" and p.detach == "no" and p.clamp != "values":
+        # a float32 sigmoid is 1 from about 17 on: a bounded code never comes there, nor one behind a normalisation
+        bounded = p.at_bottleneck and p.activation == "sigmoid"
+        return not bounded and not (p.norm == "on" and p.at_bottleneck)
     if p.statistic != "kl" or p.activation != "relu" or p.clamp == "mean":
         return False
     return True if p.axis == "batch" else None

@@ -110,13 +110,17 @@ class Probe:
 
 
 @contextmanager
-def probing(case: Case, model: nn.Module, batch: Tensor) -> Iterator[Probe]:
+def probing(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) -> Iterator[Probe]:
     """The model in training mode and float64 where it can be, else float32 or its own precision, ready to be evaluated.
+
+    Args:
+        case: what is evaluated. model: of the case. batch: rows `[sample, *feature]`.
+        widest: whether float64 is tried; else the model's own precision holds, in which it will be trained.
 
     Raises:
         HarnessError: when the model or the loss cannot be evaluated, or the bottleneck is never reached.
     """
-    wide = (torch.float64, torch.float32)
+    wide = (torch.float64, torch.float32) if widest else ()
     dtype = next((each for each in wide if _runs(case, model, batch, each)), own_precision(model))
     batch = in_precision(batch, dtype)
     with borrowed(model, dtype):
@@ -143,14 +147,13 @@ def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bo
 
 
 def _checked(probe: Probe) -> Evaluated:
-    name = probe.case.name
     try:
         with guarded():
             return probe.evaluate()
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{name}: losses(model, batch) {failure(error)}") from error
+        raise HarnessError(probe.case.loss_failure(error)) from error
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:

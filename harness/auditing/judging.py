@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,6 +26,7 @@ from harness.auditing.rules_place import (
     wrong_axis,
     wrong_layer,
 )
+from harness.auditing.rules_rounding import finite_constants, outside_by_rounding
 from harness.auditing.rules_scale import Weights, weigh
 from harness.auditing.rules_shape import (
     collapse_optimum,
@@ -40,8 +42,10 @@ from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
+from harness.precision import own_precision
 
 Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
+Exact = dict[str, tuple[Subject, dict[float, float]]]  # term -> what is known of it, its values at some constants
 ROWS = 64  # rows of a probe's batch
 BIRTH_ROWS = 2048  # rows on which units are looked for that never fire
 BIRTH_SEEDS = 8
@@ -106,8 +110,9 @@ def audit(
         models = _models(case, rows, seeds)
         optimizer_of(case, models[0])  # before a rule could take its failure for a probe's
         bench = Bench(bounds)
-        terms, evaluations = _first_model(case, models[0], rows, bench)
+        terms, evaluations, exact = _first_model(case, models[0], rows, bench)
         _other_models(case, models[1:], rows, bench)
+        evaluations += _in_own_precision(case, models[0], rows, exact, bench)
         _model_rules(case, models, rows, bench)
         _scale_rules(case, models, rows, bench, [each for each in terms if each != "reconstruction"], during_training)
     place = home(case)
@@ -137,7 +142,7 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tuple[list[str], int]:
+def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tuple[list[str], int, Exact]:
     with probing(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
             bench.leave(
@@ -150,6 +155,7 @@ def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tu
         operations = probe.evaluate(lines=True).record.operations
         bench.ask("edits_in_place", None, lambda: edits_in_place(probe))
         read: tuple[str, ...] = ()
+        exact: Exact = {}
         for term in terms:
             found = _subject(probe, term, bench)
             if found is None:
@@ -157,8 +163,35 @@ def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tu
             found.cache["reconstruction_layers"] = read
             read = found.layers if term == "reconstruction" else read
             _term_rules(found, operations, bench)
+            if probe.dtype == torch.float64:
+                exact[term] = found, {} if found.inert else _constants(found)
         bench.ask("output_range", "reconstruction", lambda: output_range(probe, rows, bench.bounds))
-        return terms, probe.evaluations
+        return terms, probe.evaluations, exact
+
+
+def _constants(found: Subject) -> dict[float, float]:
+    try:
+        return finite_constants(found)
+    except Exception:  # the user's code met a constant that it cannot take
+        return {}
+
+
+def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, bench: Bench) -> int:
+    """Ask what rounding makes of each term in the precision in which the model is trained; how often it was evaluated."""
+    terms = [term for term in exact if (term, "outside_domain") not in bench.rules]
+    if not terms or own_precision(model) == torch.float64:
+        return 0
+    with probing(case, model, _batch(rows, model), widest=False) as probe:
+        operations = probe.evaluate(lines=True).record.operations
+        for term in terms:
+            known, constants = exact[term]
+            found = replace(known, probe=probe, base=probe.evaluate().value(term), cache={})
+            bench.ask(
+                "outside_domain",
+                term,
+                lambda found=found, constants=constants: outside_by_rounding(found, constants, operations),  # type: ignore[misc]
+            )
+        return probe.evaluations
 
 
 def _subject(probe: Probe, term: str, bench: Bench) -> Subject | None:

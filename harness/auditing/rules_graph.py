@@ -93,7 +93,7 @@ def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list
 
 def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
     """NaN or infinity where a training run can come."""
-    for situation, value in _situations(subject):
+    for situation, value in situations(subject):
         if not math.isfinite(value):
             place = place_of(operations, [subject.site], ()) if subject.site else None
             return [
@@ -109,7 +109,8 @@ def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds
     return _gradient_outside(subject)
 
 
-def _situations(subject: Subject) -> list[tuple[str, float]]:
+def situations(subject: Subject, soft: bool = True) -> list[tuple[str, float]]:
+    """Where a training run can come, in words, and the term there; `soft` keeps sigmoids away from 0 and 1."""
     probe, code = subject.probe, subject.probe.code
     found = [("on the data at initialisation", subject.base)]
     if subject.term == "reconstruction" or code.site is None:
@@ -120,7 +121,7 @@ def _situations(subject: Subject) -> list[tuple[str, float]]:
     layers = subject.layers if not subject.at_bottleneck else (code.site.layer,)
     for factor in (3.0, 10.0):
         changes = {Site(name): (lambda values, index, f=factor: values * f) for name in layers}
-        scaled = probe.evaluate(changes, soft=True).value(subject.term)
+        scaled = probe.evaluate(changes, soft=soft).value(subject.term)
         found.append((f"for pre-activations {factor:g} times the observed ones", scaled))
     return found
 
@@ -177,7 +178,7 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
             "depends_on_batch_size",
             subject.term,
             f"{subject.term} is {shown}, the same rows repeated: d log term / d log batch size = {slope:.2f}",
-            "its weight beside a mean changes with the batch size, and so does the best beta",
+            "its weight beside a mean changes with the batch size, and so does the best weight",
             "average over the rows instead of adding them up, or divide by the number of rows",
             numbers,
             place=home(subject.probe.case),

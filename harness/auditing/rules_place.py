@@ -19,6 +19,7 @@ from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
 INJECTIVE = ("sigmoid", "tanh", "leaky_relu", "elu", "softplus")
+INVERSES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.logit, "tanh": torch.atanh}
 
 
 def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
@@ -76,9 +77,9 @@ def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: B
     """It changes with the bottleneck's output while the activation in use is held."""
     code = subject.probe.code
     before = list(subject.astray)
-    if not before:
-        return []
     same = _same_information(subject)
+    if not before or (same and _reads_means_of_the_code(subject, before[0])):
+        return []
     return [
         finding(
             "not_the_code_in_use",
@@ -210,9 +211,28 @@ def _on_parameters(subject: Subject) -> bool:
 
 
 def _same_information(subject: Subject) -> bool:
-    """Whether it reads values that the code determines: an activation that can be undone, nothing before it."""
+    """Whether it reads values that the code determines: what enters an activation that can be undone, or the code."""
     code = subject.probe.code
-    return bool(subject.direct) and code.activation in INJECTIVE and code.site is not None and len(code.site.chain) == 1
+    if code.site is None or code.activation not in INJECTIVE or code.site.chain[-1:] != (code.activation,):
+        return False
+    return bool(subject.direct) and set(subject.direct) <= {code.site, Site(code.site.layer, code.site.chain[:-1])}
+
+
+def _reads_means_of_the_code(subject: Subject, before: Site) -> bool:
+    """Whether it is a function of the code's means, over rows or over units, though it is computed from logits.
+
+    Values of the code are drawn together around their means, and what enters the activation follows them: an exact form
+    of a penalty on the means (a divergence computed from `logsigmoid`) stays as it is, a penalty on the logits does not.
+    """
+    activation = subject.probe.code.activation
+    if activation not in INVERSES:
+        return False
+    code = spread(subject.shape(before), activation, 1.0, 51)
+    base, inverse = subject.value(before, INVERSES[activation](code)), INVERSES[activation]
+    means = [code.mean(dim=axis, keepdim=True) for axis in (0, *range(1, code.dim()))]
+    return math.isfinite(base) and any(
+        not subject.differs(subject.value(before, inverse((code + mean) / 2)), base) for mean in means
+    )
 
 
 def _heads_of_the_code(subject: Subject) -> bool:

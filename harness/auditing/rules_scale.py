@@ -49,7 +49,7 @@ class Weights:
 
 def harness_keyword(case: Case) -> str | None:
     """The keyword by which the harness multiplies the penalties; None where the loss weighs itself."""
-    return None if case.weighs_itself else "beta"
+    return None if case.weighs_itself else case.penalty_weight
 
 
 def weigh(

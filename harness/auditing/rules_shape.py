@@ -71,7 +71,7 @@ def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Boun
             "a collapsed code is its optimum, not a side effect"
             if point
             else "it shrinks the code, which is what such a penalty is for: the reconstruction has to hold against it",
-            "penalise values that can reach the target while they vary" if point else "keep beta small enough",
+            "penalise values that can reach the target while they vary" if point else "keep its weight small enough",
             {f"value_{each.start}": each.value for each in found},
             severity=Severity.RISK if point else Severity.NOTE,
             place=place_of(operations, [site]),
@@ -108,7 +108,7 @@ def pushes_active_units_down(subject: Subject, operations: list[Operation], boun
             " on every active entry and 0 on every inactive one",
             "it silences what fires and never wakes what does not"
             + ("; its target does not matter" if point else ", as a penalty without a target does"),
-            "penalise a mean that can lie on both sides of its target" if point else "keep beta small enough",
+            "penalise a mean that can lie on both sides of its target" if point else "keep its weight small enough",
             severity=Severity.RISK if point else Severity.NOTE,
             place=place_of(operations, [site]),
         )

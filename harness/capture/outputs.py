@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from harness.capture.identity import ByIdentity
 from harness.errors import HarnessError
 
 
@@ -116,3 +118,22 @@ def with_first_tensor(output: Any, value: Tensor) -> Any:
         return value
     items = [*output[:place], value, *output[place + 1 :]]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+
+
+def with_replaced(output: Any, replacements: ByIdentity[Tensor]) -> Any:
+    """The output with other tensors in place of those of the table, and else as it was.
+
+    >>> import torch
+    >>> logits, table = torch.zeros(1), ByIdentity[Tensor]()
+    >>> table[logits] = torch.ones(1)
+    >>> with_replaced({"name": "enc", "logits": logits}, table)
+    {'name': 'enc', 'logits': tensor([1.])}
+    """
+    if not len(replacements):
+        return output
+    if hasattr(output, "__dataclass_fields__") and not isinstance(output, Mapping):
+        fields = {name: getattr(output, name) for name in output.__dataclass_fields__}
+        return replace(
+            output, **{name: replacements.get(field) for name, field in fields.items() if field in replacements}
+        )
+    return tree_map(lambda leaf: replacements.get(leaf) if leaf in replacements else leaf, output)

@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name, in_place
-from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor
+from harness.capture.identity import ByIdentity
+from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
 from harness.capture.rectifying import Rectifiers
 from harness.capture.trail import Activation, Followed, Pass, Trail
 from harness.errors import HarnessError, unknown
@@ -130,7 +131,8 @@ class CodeTap(TorchFunctionMode):
         is_code = followed is not None and followed.whole
         changes = in_place(func, args, kwargs)
         entered = args[0].clone() if changes else args[0]
-        entered = edit.before(entered) if edit.before else entered
+        if edit.before:
+            entered = self._normalised[args[0]] = edit.before(entered)
         unchanged = {**kwargs, **({"inplace": False} if "inplace" in kwargs else {})}
         own = ACTIVATIONS[edit.activation] if edit.activation else lambda values: func(values, *args[1:], **unchanged)
         left = own(entered)
@@ -140,6 +142,7 @@ class CodeTap(TorchFunctionMode):
         if changes:
             left = args[0].copy_(left)
             self._trail.followed.forget(left)
+            self._normalised.forget(left)
         met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, followed, own)
         seen.activations.append(met)
         self._trail.made[left] = met
@@ -230,6 +233,8 @@ class CodeTap(TorchFunctionMode):
             self._editing = True
             output = edit.after(output)  # the whole output: only who wrote the edit knows which part is meant
             self._editing = False
+        # a model that returns what entered an activation returns what enters it now
+        output = with_replaced(output, self._normalised)
         self._end(outputs_of(output))
         return output
 
@@ -252,6 +257,7 @@ class CodeTap(TorchFunctionMode):
     def _forget(self, begun: Pass | None = None) -> None:
         self._trail = Trail(begun or Pass())
         self._rectifiers = Rectifiers()
+        self._normalised = ByIdentity[Tensor]()  # what the model put into an activation -> what an edit made of it
 
     def _found_last(self, seen: Pass) -> None:
         """Nothing that ends the trail was met: the code is where it ends, before the units went ways of their own."""

@@ -1,7 +1,8 @@
 """The source case with every column of its faults corrected: a sigmoid code, and its KL where the code is.
 
 One KL term per unit, of the unit's mean over the batch, at the bottleneck, of the values in use; zero biases; a linear
-output, which no feature dies behind and which reaches data below 0. Data and training are those of the source case.
+output, which no feature dies behind and which reaches data below 0. The KL is computed from the logits of the code: the
+same number as from its means, and finite where float32 rounds a mean to 1. Data and training are those of the source case.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import harness
 from harness.cases.forum import data, evaluation
-from harness.penalties import bernoulli_kl
+from harness.penalties import bernoulli_kl_of_logits
 
 
 class CorrectedAutoencoder(nn.Module):
@@ -28,17 +29,17 @@ class CorrectedAutoencoder(nn.Module):
         for layer in (self.enc1, self.enc2, self.enc3, self.dec1, self.dec2, self.dec3):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`[sample, feature]` to the code `[sample, unit]` in (0, 1) and the reconstruction."""
-        hidden = F.relu(self.enc2(F.relu(self.enc1(x))))
-        code = torch.sigmoid(self.enc3(hidden))
-        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code)))))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`[sample, feature]` to the code `[sample, unit]` in (0, 1), the reconstruction, and the logits of the code."""
+        logits = self.enc3(F.relu(self.enc2(F.relu(self.enc1(x)))))
+        code = torch.sigmoid(logits)
+        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code))))), logits
 
 
 def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
     """Mean squared error, and the KL of the code that the decoder reads."""
-    code, reconstruction = model(batch)
-    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl(rho, code.mean(dim=0))}
+    _, reconstruction, logits = model(batch)
+    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl_of_logits(rho, logits)}
 
 
 case = harness.Case(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import harness
 from harness.cases.sibling_threshold import WideAutoencoder, data, evaluation
-from harness.penalties import bernoulli_kl
+from harness.penalties import bernoulli_kl_of_logits
 
 
 class SigmoidAutoencoder(WideAutoencoder):
@@ -18,16 +18,17 @@ class SigmoidAutoencoder(WideAutoencoder):
         for layer in (self.enc1, self.enc2, self.enc3, self.dec1, self.dec2, self.dec3):
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`[sample, feature]` to the code `[sample, unit]` in (0, 1) and the reconstruction."""
-        code = torch.sigmoid(self.enc3(F.relu(self.enc2(F.relu(self.enc1(x))))))
-        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code)))))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]  # the logits are added
+        """`[sample, feature]` to the code `[sample, unit]` in (0, 1), the reconstruction, and the logits of the code."""
+        logits = self.enc3(F.relu(self.enc2(F.relu(self.enc1(x)))))
+        code = torch.sigmoid(logits)
+        return code, self.dec3(F.relu(self.dec2(F.relu(self.dec1(code))))), logits
 
 
 def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
     """Mean squared error, and the KL of each unit's mean over the batch."""
-    code, reconstruction = model(batch)
-    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl(rho, code.mean(dim=0))}
+    _, reconstruction, logits = model(batch)
+    return {"reconstruction": F.mse_loss(reconstruction, batch), "sparsity": bernoulli_kl_of_logits(rho, logits)}
 
 
 case = harness.Case(

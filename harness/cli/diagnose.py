@@ -176,30 +176,14 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
     """The case with given weights, judged as it is."""
     from harness.boundary import guarded
     from harness.data import split_of
-    from harness.diagnosis import diagnose as judge
+    from harness.execution.recording import judge
     from harness.training.alone import Alone
 
     split = split_of(case)
     with guarded():
         engine = Alone([case], [seed], split.train.inputs)
         _load(engine.members[0].model, weights)
-        held = split.evaluation
-        seen = engine.observe(held.inputs)
-    return judge(
-        seen.code,
-        seen.activation,
-        labels=held.labels,
-        factors=held.factors or None,
-        inputs=held.quantities,
-        reconstruction=seen.reconstruction,
-        target=case.rho,
-        members=True,
-        dtype=engine.precision,
-        scale=seen.scale,
-        normalised=seen.raw,
-        blocks=held.blocks,
-        training_inputs=split.train.quantities,
-    )[0]
+        return judge(engine, [case], split).diagnoses[0]
 
 
 def _load(model: Any, weights: Path) -> None:

@@ -23,8 +23,9 @@ from harness.measures import (
     missed_squares,
     standard_deviation,
 )
+from harness.minibatches import batch_bounds
 from harness.results.spacing import log_spaced
-from harness.training import Snapshot, batch_bounds
+from harness.training import Snapshot
 
 MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
 FINAL_BATCHES = 16

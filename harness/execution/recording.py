@@ -1,7 +1,8 @@
 """The members of a trained program, judged: a record each."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,15 +10,19 @@ from torch import Tensor
 
 from harness.boundary import CaseExit
 from harness.case import Case
-from harness.data.rows import Rows
+from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.execution.histories import History, few_rows
 from harness.execution.spec import StackMember, failed_record
+from harness.remedies import judged_target
 from harness.results.packed import Document, Series
 from harness.results.records import MemberRecord
 from harness.training import Snapshot
+from harness.training.alone import Alone
+from harness.training.stacked import Stacked
 
 if TYPE_CHECKING:
+    from harness.diagnosis import Diagnosis
     from harness.execution.programs import Batch
 
 LARGEST_ABLATION = 32  # units: each costs a forward pass
@@ -25,48 +30,88 @@ LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies 
 ABLATION_ROWS = 256
 
 
-def judged(batch: "Batch", snapshot: Snapshot, history: History, seconds: float) -> list[MemberRecord]:
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of trained models.
+
+    Args:
+        diagnoses: one a model.
+        reconstruction: what they made of the rows, `[member, sample, feature]`; None where no output is compared with them.
+        rows: the held-out rows that the diagnoses rest on.
+    """
+
+    diagnoses: "list[Diagnosis]"
+    reconstruction: Tensor | None
+    rows: Rows
+
+
+def judge(engine: Stacked | Alone, cases: Sequence[Case], split: Split, device: str = "cpu") -> Judgement:
+    """Judge trained models, each against the target of its own case.
+
+    Args:
+        engine: the models; those beyond the number of `cases` are padding.
+        cases: one a model, treated or not.
+        split: their rows.
+        device: where the engine is.
+    """
     from harness.diagnosis import diagnose
 
-    count, case = len(batch.members), batch.cases[0]
-    held = few_rows(batch.split.evaluation, LARGEST_EVALUATION)
-    rows = held.inputs.to(batch.device)
-    seen = snapshot.engine.observe(rows, keep=lambda made, _: made[:count].cpu())
+    count, held = len(cases), few_rows(split.evaluation, LARGEST_EVALUATION)
+    rows = held.inputs.to(device)
+    seen = engine.observe(rows, keep=lambda made, _: made[:count].cpu())
     code, made = seen.code[:count].cpu(), seen.reconstruction
-    again = code
-    if not snapshot.engine.repeats(rows):
-        again = snapshot.engine.observe(rows, "second observation").code[:count].cpu()
-    diagnoses = diagnose(
-        code,
-        activation=seen.activation,
-        labels=held.labels,
-        factors=held.factors or None,
-        inputs=held.quantities,
-        reconstruction=made,
-        target=_target(case),
-        repeat=None if torch.equal(code, again) or not bool(code.isfinite().all()) else again,
-        members=True,
-        dtype=snapshot.engine.precision,
-        scale=None if seen.scale is None else seen.scale[:count].cpu(),
-        normalised=seen.raw[:count].cpu(),
-        ablation=_ablation(snapshot, held, batch.device, count, code.shape[-1]) if made is not None else None,
-        blocks=held.blocks,
-        training_inputs=batch.split.train.quantities,
-    )
-    history.conclude(diagnoses)
+    again = code if engine.repeats(rows) else engine.observe(rows, "second observation").code[:count].cpu()
+    repeat = None if torch.equal(code, again) or not bool(code.isfinite().all()) else again
+    ablation = _ablation(engine, held, device, count, code.shape[-1]) if made is not None else None
+    scale = None if seen.scale is None else seen.scale[:count].cpu()
+    diagnoses: dict[int, Diagnosis] = {}
+    for target, members in _by_target(cases).items():
+        found = diagnose(
+            code[members],
+            activation=seen.activation,
+            labels=held.labels,
+            factors=held.factors or None,
+            inputs=held.quantities,
+            reconstruction=_of(members, made),
+            target=target,
+            repeat=_of(members, repeat),
+            members=True,
+            dtype=engine.precision,
+            scale=_of(members, scale),
+            normalised=seen.raw[:count].cpu()[members],
+            ablation=_of(members, ablation),
+            blocks=held.blocks,
+            training_inputs=split.train.quantities,
+        )
+        diagnoses |= dict(zip(members, found, strict=True))
+    return Judgement([diagnoses[member] for member in range(count)], made, held)
+
+
+def _by_target(cases: Sequence[Case]) -> dict[float | None, list[int]]:
+    """The positions of the cases that are judged against each target."""
+    members: dict[float | None, list[int]] = {}
+    for position, case in enumerate(cases):
+        members.setdefault(judged_target(case), []).append(position)
+    return members
+
+
+def _of(members: list[int], values: Tensor | None) -> Tensor | None:
+    return None if values is None else values[members]
+
+
+def member_records(batch: "Batch", snapshot: Snapshot, history: History, seconds: float) -> list[MemberRecord]:
+    """The record of each member of a trained program."""
+    found = judge(snapshot.engine, batch.cases, batch.split, batch.device)
+    history.conclude(found.diagnoses)
     losses = history.final_losses(snapshot, batch.split.evaluation)
+    made = found.reconstruction
     return [
-        _record(batch, i, each, snapshot, history, told, losses, seconds, None if made is None else made[i], held)
-        for i, (each, told) in enumerate(zip(diagnoses, history.by_member(), strict=True))
+        _record(batch, i, each, snapshot, history, told, losses, seconds, None if made is None else made[i], found.rows)
+        for i, (each, told) in enumerate(zip(found.diagnoses, history.by_member(), strict=True))
     ]
 
 
-def _target(case: Case) -> float | None:
-    names = case.loss_keywords()
-    return case.rho if case.target is not None or "rho" in names else None
-
-
-def _ablation(snapshot: Snapshot, held: Rows, device: str, count: int, units: int) -> Tensor | None:
+def _ablation(engine: Stacked | Alone, held: Rows, device: str, count: int, units: int) -> Tensor | None:
     """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes."""
     from harness.measures import explained, missed_squares
 
@@ -76,9 +121,7 @@ def _ablation(snapshot: Snapshot, held: Rows, device: str, count: int, units: in
     rows, truth = few.to(device), few.flatten(1)
 
     def look(numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        seen = snapshot.engine.observe(
-            rows, keep=lambda made, part: missed_squares(made, part.flatten(1)), held=numbers
-        )
+        seen = engine.observe(rows, keep=lambda made, part: missed_squares(made, part.flatten(1)), held=numbers)
         return explained(sum(seen.made[1:], start=seen.made[0])[:count].cpu(), truth), seen.code
 
     whole, code = look()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.boundary import CaseExit, end_if_forked, guarded
 from harness.execution.histories import History
 from harness.execution.programs import Batch, Known, parts, programs
-from harness.execution.recording import failed, judged
+from harness.execution.recording import failed, member_records
 from harness.execution.spec import StackSpec
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
@@ -89,7 +89,7 @@ def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord
         progress((snapshot.step - done) * len(members))
         done = snapshot.step
     assert snapshot is not None
-    return judged(batch, snapshot, history, (time.perf_counter() - started) / len(members))
+    return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
 
 
 def _padding(batch: Batch) -> int:

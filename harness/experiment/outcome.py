@@ -21,7 +21,7 @@ class Outcome:
         trained: how many of them were trained now.
         seconds: wall time.
         report: where the report is; None when nothing could be reported.
-        steps_per_epoch: optimiser steps of one epoch.
+        steps_per_epoch: optimizer steps of one epoch of the baseline.
         notes: what the user should know: a changed file, a damaged result, a store that was not reached.
         logged: how many of its members the MLflow store showed when it was asked.
         missing: names of the members that were asked for and have no result.

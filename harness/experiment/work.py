@@ -13,6 +13,7 @@ from harness.experiment.inputs import fingerprints, manifest_of, stamp, training
 from harness.experiment.locks import WHOLE
 from harness.grid import Experiment, stacks
 from harness.grid.casebook import case_facts, case_file
+from harness.grid.costs import Training
 from harness.results import (
     RESULTS_FORMAT,
     MemberRecord,
@@ -177,20 +178,18 @@ def _changes(stored: Results, inputs: Mapping[str, Any], experiment: Experiment)
 
 
 def member_steps(work: Work, specs: Sequence["StackSpec"]) -> int:
-    train = training_of(work.experiment)
-    rows = work.manifest["inputs"]["train_rows"]
-    return sum(
-        -(-rows // int(member.levels.get("batch_size", train["batch_size"])))
-        * int(member.levels.get("epochs", train["epochs"]))
-        for spec in specs
-        for member in spec.members
-    )
+    """Optimizer steps of all members of these stacks together."""
+    training = _training(work)
+    return sum(training.steps(member.levels) for spec in specs for member in spec.members)
 
 
 def steps_per_epoch(work: Work) -> int:
-    size, rows = int(training_of(work.experiment)["batch_size"]), int(work.manifest["inputs"]["train_rows"])
-    left = rows % size
-    return -(-rows // size) - (1 if left == 1 and rows > size > 1 else 0)
+    """Optimizer steps of one epoch of the baseline."""
+    return _training(work).steps_per_epoch(work.experiment.baseline)
+
+
+def _training(work: Work) -> Training:
+    return Training(training_of(work.experiment), int(work.manifest["inputs"]["train_rows"]))
 
 
 def check_device(experiment: Experiment) -> None:

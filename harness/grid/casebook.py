@@ -17,10 +17,11 @@ CASES_FOLDER = Path(__file__).parent.parent / "cases"
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """The numbers of a case and its training defaults, as its file says."""
+    """The numbers of a case, its training defaults and which number weighs its penalties, as its file says."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    penalty_weight: str | None = "beta"
 
 
 def shipped_cases() -> list[str]:
@@ -58,7 +59,7 @@ def case_facts(path: Path) -> CaseFacts:
         from harness.case import load_case
 
         case = load_case(path)
-        return CaseFacts(dict(case.numbers), dict(case.train))
+        return CaseFacts(dict(case.numbers), dict(case.train), case.penalty_weight)
 
 
 def _written_out(module: ast.Module) -> CaseFacts:
@@ -68,7 +69,8 @@ def _written_out(module: ast.Module) -> CaseFacts:
     numbers, train = (ast.literal_eval(keywords[key]) if key in keywords else {} for key in ("numbers", "train"))
     if not isinstance(numbers, dict) or not isinstance(train, dict):
         raise ValueError("a dict is wanted")
-    return CaseFacts(numbers, train)
+    weight = ast.literal_eval(keywords["penalty_weight"]) if "penalty_weight" in keywords else "beta"
+    return CaseFacts(numbers, train, weight)
 
 
 def _the_case(module: ast.Module) -> ast.Call:

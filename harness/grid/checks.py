@@ -36,6 +36,7 @@ def check_experiment(experiment: Experiment, facts: CaseFacts) -> Experiment:
             "contrasts": _contrasts(experiment, known, numbers),
         }
     )
+    _one_weight(experiment, facts)
     _interactions(experiment)
     check_data(experiment)
     check_size(checked)
@@ -209,6 +210,16 @@ def _with_included(
         name: tuple(dict.fromkeys([*levels, *(level for cell in cells for level in as_list(cell.get(name, ())))]))
         for name, levels in factors.items()
     }
+
+
+def _one_weight(experiment: Experiment, facts: CaseFacts) -> None:
+    """Nothing, unless the weight of the penalties is a factor under two names."""
+    name = facts.penalty_weight
+    both = isinstance(name, str) and name != "beta" and {"beta", name} <= set(experiment.factors)
+    if both and "beta" not in facts.numbers:
+        raise HarnessError(
+            f"factors: beta and {name} are one number, the weight of the case's penalties; expected one of them"
+        )
 
 
 def _interactions(experiment: Experiment) -> None:

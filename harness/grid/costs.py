@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.grid.stacking import StackPlan
 from harness.grid.student import student_quantile
+from harness.minibatches import steps_per_epoch
 
 # seconds on one core for a step of the source network at batch 64, snapshots included, measured at stacks of 8 and 40
 # and alone on a shared machine: right within a factor of two or so, for networks of this size
@@ -47,13 +48,12 @@ class Training:
     rows: int
 
     def steps_per_epoch(self, levels: Mapping[str, Any]) -> int:
-        """Optimiser steps of one epoch; a last batch that is smaller counts.
+        """Optimizer steps of one epoch with these levels.
 
         >>> Training({"batch_size": 64}, 130).steps_per_epoch({"batch_size": 50})
         3
         """
-        size = int(levels.get("batch_size", self.numbers["batch_size"]))
-        return max(1, -(-self.rows // size))
+        return steps_per_epoch(self.rows, int(levels.get("batch_size", self.numbers["batch_size"])))
 
     def steps(self, levels: Mapping[str, Any]) -> int:
         """Optimiser steps of a member with these levels."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.remedies.table import Refused
+    from harness.remedies.target import judged_target
     from harness.remedies.treating import matched_beta, refusal, same_as_default, treat
 
-__all__ = ["Refused", "matched_beta", "refusal", "same_as_default", "treat"]
+__all__ = ["Refused", "judged_target", "matched_beta", "refusal", "same_as_default", "treat"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'harness.remedies' has no attribute {name!r}")
-    home = "table" if name == "Refused" else "treating"
+    home = {"Refused": "table", "judged_target": "target"}.get(name, "treating")
     return getattr(import_module(f"harness.remedies.{home}"), name)

@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harness.capture import CODE_SITE, Pass, flat
-from harness.case import Case
+from harness.case import PENALTY_WEIGHT, Case
 from harness.errors import HarnessError
-from harness.penalties import bernoulli_kl, hard_count, l1
+from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
 from harness.remedies.anatomy import Anatomy
 from harness.remedies.levels import SIGMOID_SITES, Level
 from harness.remedies.treated import Recipe
 
 DEFAULT_RHO = 0.05
-DEFAULT_BETA = 1e-3
+DEFAULT_WEIGHT = 1e-3
 
 
 class Refused(HarnessError):
@@ -36,7 +35,8 @@ def penalty(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe
     if site == "topk":
         _code(places, "top-k")
         recipe = replace(recipe, kept=max(1, round((case.rho or DEFAULT_RHO) * places.units)))
-    numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, "beta": case.numbers.get("beta", DEFAULT_BETA)}
+    weight = case.penalty_weight or PENALTY_WEIGHT
+    numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, weight: case.numbers.get(weight, DEFAULT_WEIGHT)}
     return replace(recipe, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **recipe.numbers})
 
 
@@ -131,41 +131,35 @@ def _needs_whole_calls(places: Anatomy, what: str) -> None:
         )
 
 
-def _mean_sigmoid(values: Tensor) -> Tensor:
-    return torch.sigmoid(flat(values)).mean(dim=0)
-
-
 def _code_of(seen: Pass) -> Tensor:
     assert seen.code is not None
-    return seen.code
+    return flat(seen.code)
 
 
 def _preactivation_of(seen: Pass) -> Tensor:
     assert seen.preactivation is not None
-    return seen.preactivation
-
-
-def _kl_of_relu(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
-    return bernoulli_kl(numbers["rho"], _mean_sigmoid(_code_of(seen)))
-
-
-def _kl_of_preactivation(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
-    return bernoulli_kl(numbers["rho"], _mean_sigmoid(_preactivation_of(seen)))
+    return flat(seen.preactivation)
 
 
 def _kl_of_code(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
-    return bernoulli_kl(numbers["rho"], flat(_code_of(seen)).mean(dim=0))
+    """KL on the mean sigmoid of the code in use."""
+    return bernoulli_kl_of_logits(numbers["rho"], _code_of(seen))
+
+
+def _kl_of_preactivation(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+    """KL on the mean sigmoid of what enters the activation; where that is a sigmoid, on the mean of the code itself."""
+    return bernoulli_kl_of_logits(numbers["rho"], _preactivation_of(seen))
 
 
 PENALTIES: dict[str, tuple[str, Callable[[Pass, Mapping[str, Any]], Tensor] | None]] = {
     "none": ("", None),
     "none_sigmoid_bottleneck": ("", None),
     "topk": ("", None),
-    "kl_sigmoid_of_relu": ("kl", _kl_of_relu),
+    "kl_sigmoid_of_relu": ("kl", _kl_of_code),
     "kl_sigmoid_of_preactivation": ("kl", _kl_of_preactivation),
-    "kl_sigmoid_bottleneck": ("kl", _kl_of_code),
-    "hard_count": ("hard_count", lambda seen, numbers: hard_count(flat(_code_of(seen)))),
-    "l1": ("l1", lambda seen, numbers: l1(flat(_code_of(seen)))),
+    "kl_sigmoid_bottleneck": ("kl", _kl_of_preactivation),
+    "hard_count": ("hard_count", lambda seen, numbers: hard_count(_code_of(seen))),
+    "l1": ("l1", lambda seen, numbers: l1(_code_of(seen))),
 }
 
 TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.boundary import failure, guarded
+from harness.boundary import guarded
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -23,7 +23,7 @@ def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"{case.name}: losses(model, batch) {failure(error)}") from error
+        raise HarnessError(case.loss_failure(error)) from error
     return check_terms(case, terms)
 
 

@@ -52,6 +52,11 @@ class Recipe:
     units: int | None = None
 
     @property
+    def has_target(self) -> bool:
+        """Whether the penalty that replaces the author's holds a mean activation at `rho`."""
+        return self.penalty[0] == "kl"
+
+    @property
     def edits_nothing(self) -> bool:
         """Whether the forward pass stays as its author wrote it."""
         return not (self.activations or self.dropped or self.output or self.kept) and self.normalised is None

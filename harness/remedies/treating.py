@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.building import build
-from harness.case import Case
+from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
+from harness.errors import HarnessError
 from harness.remedies.anatomy import Anatomy, anatomy
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
@@ -36,7 +37,7 @@ def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -
         Refused: when a remedy finds no place in this model.
         HarnessError: for levels that do not exist.
     """
-    levels = {name: check_level(name, value, case.numbers) for name, value in levels.items()}
+    levels = weight_by_name(case, {name: check_level(name, value, case.numbers) for name, value in levels.items()})
     split = split or split_of(case)
     case = _with_units(case, levels)
     places = anatomy(case, split.train.inputs[:4])
@@ -46,6 +47,24 @@ def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -
     if split.train.quantities is None:
         raise Refused("inputs: the model takes the rows as whole numbers (tokens), and those have no mean")
     return _centred(_apply(case, recipe, places), split)
+
+
+def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
+    """The levels, with that of the factor `beta` under the name that the case gives the weight of its penalties.
+
+    A case whose weight has another name may have a number `beta` of its own: then the factor is that number.
+
+    Raises:
+        HarnessError: when both names are there for one number.
+    """
+    name = case.penalty_weight or PENALTY_WEIGHT
+    if PENALTY_WEIGHT not in levels or name == PENALTY_WEIGHT or PENALTY_WEIGHT in case.numbers:
+        return dict(levels)
+    if name in levels:
+        raise HarnessError(
+            f"{PENALTY_WEIGHT} and {name} are one number of {case.name}, the weight of its penalties; expected one of them"
+        )
+    return {name if factor == PENALTY_WEIGHT else factor: level for factor, level in levels.items()}
 
 
 def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
@@ -82,14 +101,23 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
     Returns:
         The mean over `seeds` initialisations, on the first batch of the training rows; 0 when the penalty has no
         gradient there (no beta can match it).
+
+    Raises:
+        Refused: when the weight of the case's penalties is not its number `beta`.
     """
+    if case.penalty_weight not in (None, PENALTY_WEIGHT) and PENALTY_WEIGHT in case.numbers:
+        raise Refused(
+            f"{PENALTY_WEIGHT}: `matched` stands for a weight of the penalties, which {case.name} calls"
+            f" {case.penalty_weight!r}; vary {case.penalty_weight} by numbers"
+        )
     treated = treat(
-        case, {name: value for name, value in levels.items() if (name, value) != ("beta", "matched")}, split
+        case, {name: value for name, value in levels.items() if (name, value) != (PENALTY_WEIGHT, "matched")}, split
     )
     batch = split.train.inputs[: treated.training()["batch_size"]]
+    numbers = {**treated.numbers, treated.penalty_weight or PENALTY_WEIGHT: 1.0}
     ratios = []
     for seed in range(seeds):
-        norms = gradient_norms(treated, build(treated, seed, batch), batch, {**treated.numbers, "beta": 1.0})
+        norms = gradient_norms(treated, build(treated, seed, batch), batch, numbers)
         penalty = sum(value for name, value in norms.items() if name != "reconstruction")
         ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
     return float(sum(ratios) / len(ratios))
@@ -104,8 +132,7 @@ def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
 
 
 def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
-    numbers = {**case.numbers, **recipe.numbers}
-    case = replace(case, numbers=numbers, train={**case.train, **recipe.train}, target=case.target)
+    case = _with_numbers(case, recipe)
     if recipe.zero_bias:
         case = replace(case, model=_ZeroBias(case.model))
     if recipe.own_penalty and recipe.edits_nothing:
@@ -116,7 +143,32 @@ def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
         model=_TreatedFactory(case, recipe, places),
         losses=TreatedLosses(case, recipe, places.scope == "loss"),
         bottleneck=f"{inside}{case.bottleneck}",
+        penalty_weight=case.penalty_weight if recipe.own_penalty else case.penalty_weight or PENALTY_WEIGHT,
     )
+
+
+def _with_numbers(case: Case, recipe: Recipe) -> Case:
+    """The case with the recipe's numbers; `rho` only where a penalty of the variant reads it.
+
+    Raises:
+        Refused: when the author's loss weighs itself and takes no number that the factor could set.
+    """
+    treated = replace(case, numbers={**case.numbers, **recipe.numbers}, train={**case.train, **recipe.train})
+    if not recipe.own_penalty:
+        return treated
+    taken = treated.loss_keywords()
+    if case.penalty_weight is None and PENALTY_WEIGHT in recipe.numbers and PENALTY_WEIGHT not in taken:
+        raise Refused(
+            f"{PENALTY_WEIGHT}: the loss weighs itself (penalty_weight=None), and takes no number of that name; vary a"
+            " number that it takes"
+        )
+    if "rho" not in recipe.numbers:
+        return treated
+    if "rho" not in taken:
+        numbers = {name: value for name, value in treated.numbers.items() if name != "rho" or name in case.numbers}
+        return replace(treated, numbers={**numbers, **{k: v for k, v in case.numbers.items() if k == "rho"}})
+    # a target that repeats the number follows it
+    return replace(treated, target=None) if case.target == case.numbers.get("rho") else treated
 
 
 def _centred(case: Case, split: Split) -> Case:
@@ -140,8 +192,9 @@ class TreatedLosses:
 
     def __init__(self, case: Case, recipe: Recipe, everywhere: bool) -> None:
         self.case, self.recipe, self.everywhere = case, recipe, everywhere
+        self.weighs_itself = recipe.own_penalty and case.weighs_itself
         names = dict.fromkeys(
-            (*case.loss_keywords(), *(("rho",) if recipe.penalty[1] else ()), *(("dropout",) if recipe.dropped else ()))
+            (*case.loss_keywords(), *(("rho",) if recipe.has_target else ()), *(("dropout",) if recipe.dropped else ()))
         )
         kind = inspect.Parameter.KEYWORD_ONLY
         positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("model", "batch")]

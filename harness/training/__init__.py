@@ -1,6 +1,5 @@
 """Training: a stack of members becomes snapshots."""
 
-from harness.training.batches import batch_bounds
 from harness.training.devices import check_device, device_of, gpu_is_lost, gpu_name
 from harness.training.stackable import Stackability, stackability
 from harness.training.train import Snapshot, train
@@ -8,7 +7,6 @@ from harness.training.train import Snapshot, train
 __all__ = [
     "Snapshot",
     "Stackability",
-    "batch_bounds",
     "check_device",
     "device_of",
     "gpu_is_lost",

@@ -8,19 +8,6 @@ from torch import Tensor
 from harness.training.randomness import generator
 
 
-def batch_bounds(rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """First and last row of each batch of an epoch. A last batch of a single row is left out: it has no variance.
-
-    >>> batch_bounds(10, 4)
-    [(0, 4), (4, 8), (8, 10)]
-    >>> batch_bounds(9, 4)
-    [(0, 4), (4, 8)]
-    """
-    bounds = [(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
-    alone = batch_size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1
-    return bounds[:-1] if alone else bounds
-
-
 def gathered(inputs: Tensor, order: Tensor) -> Tensor:
     """`inputs[order]`, five times as fast: whole rows are copied.
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from harness.boundary import guarded
 from harness.building import build
 from harness.case import Case
+from harness.minibatches import batch_bounds
 from harness.precision import SIXTEEN_BITS, precision_for
 from harness.training.alone import Alone
-from harness.training.batches import batch_bounds
 from harness.training.convolving import all_products
 from harness.training.kernels import Kernels
 from harness.training.optimisers import Rule, rule_of

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Split
+from harness.minibatches import batch_bounds
 from harness.precision import in_precision
 from harness.training.alone import Alone
-from harness.training.batches import batch_bounds, gathered, orders
+from harness.training.batches import gathered, orders
 from harness.training.program import State
 from harness.training.stackable import Stackability, stackability
 from harness.training.stacked import Stacked

@@ -1,11 +1,14 @@
 """Cases that a stranger might bring: models and losses of many kinds, each with what is true of it."""
 
+import math
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness import Case
+from harness.penalties import bernoulli_kl_of_logits
 
 
 def data() -> Tensor:
@@ -215,6 +218,16 @@ HONEST = {
     "KL of the sigmoid, computed again": lambda: case_of(
         lambda m, c, b: kl(0.05, torch.sigmoid(m.pre).mean(0)), sigmoid_model
     ),
+    "KL of a sigmoid code from its logits": lambda: case_of(
+        lambda m, c, b: bernoulli_kl_of_logits(0.05, m.pre), sigmoid_model
+    ),
+    "KL of a sigmoid code from a hooked output": lambda: case_of(
+        lambda m, c, b: bernoulli_kl_of_logits(0.05, m.saved["raw"]), sigmoid_model
+    ),
+    "distance of a sigmoid's mean, from its logits": lambda: case_of(
+        lambda m, c, b: (torch.logsumexp(F.logsigmoid(m.pre), 0) - math.log(len(b)) - math.log(0.05)).pow(2).sum(),
+        sigmoid_model,
+    ),
     "KL of a clamped sigmoid mean": lambda: case_of(
         lambda m, c, b: kl(0.05, c.mean(0).clamp(1e-6, 1 - 1e-6)), sigmoid_model
     ),
@@ -363,6 +376,10 @@ PLANTED = {
     "layer after": (lambda: case_of(lambda m, c, b: m.dec1(c).abs().mean()), {"wrong_layer"}),
     "output in place of the code": (lambda: case_of(lambda m, c, b: m(b)[1].abs().mean()), {"wrong_layer"}),
     "mean over units": (lambda: case_of(lambda m, c, b: kl(0.05, c.mean(1)) / len(b), sigmoid_model), {"wrong_axis"}),
+    "mean over units, from logits": (
+        lambda: case_of(lambda m, c, b: bernoulli_kl_of_logits(0.05, m.pre.T) / len(b), sigmoid_model),
+        {"wrong_axis"},
+    ),
     "squares over units": (
         lambda: case_of(lambda m, c, b: (c.mean(1) - 0.1).pow(2).mean(), sigmoid_model),
         {"wrong_axis"},
@@ -375,6 +392,20 @@ PLANTED = {
     ),
     "sigmoid of a hooked output": (
         lambda: case_of(lambda m, c, b: kl(0.05, sig(m.saved["raw"]).mean(0))),
+        {"not_the_code_in_use"},
+    ),
+    "squares of a sigmoid code's logits": (
+        lambda: case_of(lambda m, c, b: m.pre.pow(2).mean(), sigmoid_model),
+        {"not_the_code_in_use"},
+    ),
+    "mean of a sigmoid code's logits": (
+        lambda: case_of(lambda m, c, b: (m.pre.mean(0) + 3).pow(2).sum(), sigmoid_model),
+        {"not_the_code_in_use"},
+    ),
+    "KL from logits before batch norm": (
+        lambda: case_of(
+            lambda m, c, b: bernoulli_kl_of_logits(0.05, m.saved["raw"]), lambda: Plain(torch.sigmoid, norm=True)
+        ),
         {"not_the_code_in_use"},
     ),
     "before batch norm": (
@@ -395,6 +426,10 @@ PLANTED = {
     ),
     "sigmoid behind batch norm": (
         lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0)), lambda: Plain(torch.sigmoid, norm=True)),
+        {"unreachable_target"},
+    ),
+    "sigmoid behind batch norm, from its logits": (
+        lambda: case_of(lambda m, c, b: bernoulli_kl_of_logits(0.05, m.pre), lambda: Plain(torch.sigmoid, norm=True)),
         {"unreachable_target"},
     ),
     "KL of a ReLU mean": (lambda: case_of(lambda m, c, b: kl(0.05, c.mean(0))), {"outside_domain"}),

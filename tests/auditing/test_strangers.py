@@ -12,6 +12,7 @@ ALSO = {
     "sigmoid of the pre-activation": {"misses_bottleneck"},
     "sigmoid of a hooked output": {"misses_bottleneck"},
     "before batch norm": {"misses_bottleneck"},
+    "KL from logits before batch norm": {"misses_bottleneck"},
     "log of a ReLU": {"unbounded"},
 }
 
@@ -20,6 +21,19 @@ ALSO = {
 def test_an_honest_penalty_has_no_fault(name):
     found = audit(HONEST[name](), during_training=False, seeds=1)
     assert found.faults == (), str(found)
+
+
+@pytest.mark.parametrize("name", [name for name in HONEST if "logits" in name or "hooked" in name])
+def test_an_exact_form_of_a_penalty_on_the_code_s_means_is_no_risk(name):
+    found = audit(HONEST[name](), during_training=False, seeds=1)
+    assert found.findings == (), str(found)
+
+
+@pytest.mark.parametrize("name", ["squares of a sigmoid code's logits", "mean of a sigmoid code's logits"])
+def test_a_penalty_on_the_logits_themselves_stays_a_risk(name):
+    make, wanted = PLANTED[name]
+    found = audit(make(), during_training=False, seeds=1)
+    assert {each.severity for each in found.findings if each.rule in wanted} == {"risk"}
 
 
 @pytest.mark.parametrize("name", [name for name in HONEST if "running average" in name])

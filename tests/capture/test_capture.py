@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from harness import Case, diagnose
 from harness.capture import CodeTap, Edit, evaluating, observe
@@ -479,3 +480,56 @@ def test_an_output_that_is_no_tensor_is_named_as_what_it_is():
 
     with pytest.raises(HarnessError, match="'out:1': this output of the model is a tuple, and a tensor is wanted"):
         observe(Nested(F.relu), torch.randn(9, 6), "out:1")
+
+
+class LogitsBeside(nn.Module):
+    """Returns what enters its activation beside what leaves it, in one of the forms that models use."""
+
+    def __init__(self, form, inplace=False):
+        super().__init__()
+        self.enc, self.dec, self.form, self.inplace = nn.Linear(5, 3), nn.Linear(3, 5), form, inplace
+
+    def forward(self, rows):
+        logits = self.enc(rows)
+        code = F.relu(logits, inplace=True) if self.inplace else torch.sigmoid(logits)
+        return self.form(code, self.dec(code), logits)
+
+
+@dataclass
+class Outputs:
+    code: torch.Tensor
+    made: torch.Tensor
+    logits: torch.Tensor
+
+
+FORMS = {
+    "tuple": lambda *parts: parts,
+    "list": lambda *parts: list(parts),
+    "mapping": lambda *parts: dict(zip(("code", "made", "logits"), parts, strict=True)),
+    "nested": lambda code, made, logits: (code, made, {"logits": logits}),
+    "dataclass": Outputs,
+}
+
+
+def leaves_of(output):
+    return tree_leaves(vars(output) if isinstance(output, Outputs) else output)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_model_that_returns_its_logits_returns_the_edited_ones(form):
+    model, rows = LogitsBeside(form), torch.randn(7, 5)
+    with CodeTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
+        code, made, logits = leaves_of(model(rows))
+    torch.testing.assert_close(logits, 2 * model.enc(rows))
+    torch.testing.assert_close(code, torch.sigmoid(logits))
+    torch.testing.assert_close(made, model.dec(code))
+    plain = leaves_of(model(rows))[2]
+    torch.testing.assert_close(plain, model.enc(rows))
+
+
+def test_what_an_activation_overwrote_is_the_code_and_stays_it():
+    model, rows = LogitsBeside(FORMS["tuple"], inplace=True), torch.randn(7, 5)
+    with CodeTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
+        code, _, overwritten = model(rows)
+    assert torch.equal(overwritten, code)
+    torch.testing.assert_close(code, F.relu(2 * model.enc(rows)))

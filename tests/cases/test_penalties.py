@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch.distributions import Bernoulli, kl_divergence
+from torch.func import vmap
 
-from harness.penalties import bernoulli_kl, hard_count, keep_largest, l1
+from harness.errors import HarnessError
+from harness.penalties import bernoulli_kl, bernoulli_kl_of_logits, hard_count, keep_largest, l1
 
 CODE = torch.relu(torch.randn(3, 32, 4, generator=torch.Generator().manual_seed(0)))
 
@@ -44,6 +46,50 @@ def test_top_k_keeps_what_sorting_would_keep():
         assert kept.tolist() == [value if value in largest else 0.0 for value in row.tolist()]
 
 
-@pytest.mark.parametrize("penalty", [l1, hard_count, lambda code: bernoulli_kl(0.05, torch.sigmoid(code).mean(-2))])
+def by_sorting(row, count):
+    """The reference: Python's stable sort, the largest first and of equal ones the first."""
+    order = sorted(range(len(row)), key=lambda unit: -row[unit])[:count]
+    return [value if unit in order else 0.0 for unit, value in enumerate(row)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 100])
+def test_of_equal_units_exactly_the_first_are_kept(count):
+    rows = torch.randint(-2, 3, (200, 6), generator=torch.Generator().manual_seed(2)).float()
+    rows[0], rows[1] = 2.0, torch.tensor([0.0, 3.0, 3.0, 1.0, 3.0, 3.0])
+    expected = torch.tensor([by_sorting(row, count) for row in rows.tolist()])
+    assert torch.equal(keep_largest(rows, count), expected)
+    assert torch.equal(vmap(lambda member: keep_largest(member, count))(rows.view(4, 50, 6)).view(200, 6), expected)
+    assert int((keep_largest(rows + 3, count) != 0).sum(-1).max()) <= count
+
+
+def test_what_is_kept_keeps_its_gradient_and_an_infinity_or_nan_is_not_hidden():
+    rows = torch.tensor([[1.0, 3.0, 3.0, 2.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(keep_largest(rows, 2).pow(2).sum(), rows)
+    assert slope.tolist() == [[0.0, 6.0, 6.0, 0.0]]
+    assert keep_largest(torch.tensor([[torch.inf, 1.0, torch.inf]]), 1).tolist() == [[torch.inf, 0.0, 0.0]]
+    assert keep_largest(torch.tensor([[1.0, torch.nan, 2.0]]), 1).isnan().tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "2", None])
+def test_a_count_that_keeps_nothing_or_is_no_whole_number_is_refused(count):
+    with pytest.raises(HarnessError, match=r"keep_largest: count: expected a whole number from 1, got"):
+        keep_largest(CODE, count)
+
+
+def test_the_contract_names_the_parameters():
+    assert torch.equal(keep_largest(activations=CODE, count=1), keep_largest(CODE, 1))
+    assert torch.equal(l1(activations=CODE), l1(CODE))
+    assert torch.equal(hard_count(activations=CODE), hard_count(CODE))
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        l1,
+        hard_count,
+        lambda code: bernoulli_kl(0.05, torch.sigmoid(code).mean(-2)),
+        lambda code: bernoulli_kl_of_logits(0.05, code),
+    ],
+)
 def test_a_stack_is_penalised_as_its_members_are_alone(penalty):
     assert torch.allclose(penalty(CODE), torch.stack([penalty(each) for each in CODE]))

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.capture import observe
-from harness.case import Case
+from harness.case import Case, load_case
+from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
 from harness.remedies import matched_beta, refusal, treat
@@ -112,6 +113,39 @@ def test_a_penalty_site_is_the_divergence_torch_computes(forum, split, site, val
     rho = torch.distributions.Bernoulli(torch.full_like(rho_hat, 0.05))
     wanted = torch.distributions.kl_divergence(rho, torch.distributions.Bernoulli(rho_hat)).sum()
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("site", ["kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck"])
+@pytest.mark.parametrize("batchnorm", ["off", "on"])
+def test_a_penalty_site_reads_what_enters_the_sigmoid_and_is_finite_far_out(forum, split, site, batchnorm):
+    treated = treat(forum, {"penalty": site, "batchnorm": batchnorm}, split)
+    model = build(treated, 0, split.train.inputs[:4]).train()
+    with torch.no_grad():
+        model.model.enc3.bias.fill_(30.0)  # a float32 sigmoid is 1 there
+    found = treated.losses(model, split.train.inputs[:32], rho=torch.tensor(0.05))["kl"]
+    seen = observe(model, split.train.inputs[:32], treated.bottleneck)
+    logits = (seen.code if site == "kl_sigmoid_of_relu" else seen.preactivation).double()
+    assert bool((logits.mean(0) > 25).all()) == (batchnorm == "off")
+    # in float64 the naive form is accurate up to 36
+    means = torch.sigmoid(logits).mean(0)
+    wanted = (0.05 * torch.log(0.05 / means) + 0.95 * torch.log(0.95 / (1 - means))).sum()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+    assert site != "kl_sigmoid_bottleneck" or seen.activation == "sigmoid"
+
+
+@pytest.mark.parametrize("name", ["corrected", "corrected_20"])
+@pytest.mark.parametrize("batchnorm", ["off", "on"])
+def test_a_loss_on_the_logits_that_a_model_returns_follows_an_inserted_normalisation(name, batchnorm):
+    case = load_case(name)
+    rows = split_of(case)
+    treated = treat(case, {"batchnorm": batchnorm}, rows)
+    model = build(treated, 0, rows.train.inputs[:4]).train()
+    batch = rows.train.inputs[:64]
+    term = treated.losses(model, batch, rho=0.05)["sparsity"]
+    # the values in use, by another road: the code that the decoder reads
+    means = observe(model, batch, treated.bottleneck).code.double().mean(0)
+    wanted = (0.05 * torch.log(0.05 / means) + 0.95 * torch.log(0.95 / (1 - means))).sum()
+    torch.testing.assert_close(term.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_centred_inputs_have_no_mean(forum, split):
