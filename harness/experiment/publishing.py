@@ -146,7 +146,7 @@ class Publisher:
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else sorted(each for each in report.parent.iterdir() if each.is_file())
+        files = [] if report is None else _files(report.parent)
         try:
             self._working_tracker().project(
                 self.experiment.name,
@@ -159,6 +159,11 @@ class Publisher:
         except HarnessError as error:
             return [str(error)]
         return []
+
+
+def _files(report: Path) -> list[Path]:
+    """The files of a report, without what is being written beside them."""
+    return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def conduct(
         if work.complete and (report_folder(experiment.name, root) / "report.html").is_file():
             return _finished(work, root, time.perf_counter() - started)
         check_device(experiment)
-        tidy(folder, fresh)
+        tidy(folder, fresh, report_folder(experiment.name, root) if shard == WHOLE else None)
         outcome = _carry_out(work, workers, waiting, tracking_uri, shard, progress, root, started)
     if shard != WHOLE and outcome.report is None and _all_there(work):
         return conduct(experiment, False, workers, tracking_uri, False, WHOLE, progress, root)

@@ -193,11 +193,17 @@ def check_device(experiment: Experiment) -> None:
         look(name)
 
 
-def tidy(folder: Path, fresh: bool) -> None:
-    """Remove what a killed process left half written and, to start over, the results themselves."""
-    for pattern in (".*.new", *(("*.parquet",) if fresh else ())):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+def tidy(folder: Path, fresh: bool, report: Path | None = None) -> None:
+    """Remove what a killed process left half written and, to start over, the results themselves.
+
+    Args:
+        folder: of the results.
+        fresh: to start over.
+        report: the folder of the report, where no other process can be writing one.
+    """
+    half_written = [path for place in (folder, report) if place is not None for path in place.glob(".*.new")]
+    for path in (*half_written, *(folder.glob("*.parquet") if fresh else ())):
+        path.unlink(missing_ok=True)
 
 
 def state_of(keys: Iterable[str], store: str) -> str:

@@ -115,6 +115,19 @@ def test_a_damaged_result_is_trained_again_and_said(tmp_path, empty_store, undis
     assert_same(left_behind(folder), undisturbed)
 
 
+def test_what_a_killed_run_left_half_written_of_a_report_is_no_artifact_and_goes(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    reports = folder / "mlruns" / "reports" / "disturbed"
+    reports.mkdir(parents=True)
+    (reports / ".report.html.1.new").write_text("half a pa")
+    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert_same(left_behind(folder), undisturbed)
+    (reports / ".report.html.1.new").write_text("written at this moment by another process")
+    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert (reports / ".report.html.1.new").exists()
+    assert left_behind(folder)["artifacts"] == undisturbed["artifacts"]
+
+
 def test_a_moved_folder_is_repaired_by_one_command(tmp_path, empty_store, undisturbed):
     (tmp_path / "before").mkdir()
     folder = prepared(tmp_path / "before", store=empty_store)
