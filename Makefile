@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread per process: stacks are small, and the worker processes fill the cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test ui check bench faults clean
+.PHONY: setup run test test-all evidence ui check bench clean
 
 setup: .venv/installed
 
@@ -19,17 +19,23 @@ run: setup
 ui: setup
 	$(BIN)/harness ui
 
+# each process takes a share of the tests in their order, so that what a file sets up is set up once, and then what is left
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
+
 test: check
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not service and not evidence"
+
+test-all: check
+	$(PYTEST) -m "not evidence"
+
+evidence: setup
+	$(PYTEST) -m evidence
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-faults: setup
-	$(BIN)/pytest -m slow tests/faults
 
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

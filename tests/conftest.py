@@ -1,10 +1,13 @@
 """What all tests share: small data, one thread, and no telemetry."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # a test writes into its own store
 
 import pytest
 import torch
@@ -47,10 +50,24 @@ def split() -> Split:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store without runs: creating one takes seconds, so once a session."""
-    root = tmp_path_factory.mktemp("store")
-    create_store(store_uri(None, root))
+    """A migrated store without runs: creating one takes seconds, so once for all processes of a session."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    create_store(store_uri(None, root))  # one process at a time, whole or not at all
     return root / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def stored(empty_store: Path) -> Callable[[Path], Path]:
+    """Gives a folder a copy of that store, and gives the folder back."""
+
+    def copied(folder: Path) -> Path:
+        (folder / "mlruns").mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+        return folder
+
+    return copied
 
 
 @pytest.fixture(scope="session")

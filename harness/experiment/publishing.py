@@ -167,7 +167,7 @@ class Publisher:
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else sorted(each for each in report.parent.iterdir() if _is_ours(each))
+        files = [] if report is None else _files(report.parent)
         tracker = None
         try:
             tracker = self._working_tracker()
@@ -198,9 +198,9 @@ class Publisher:
         return counts[0] if counts else 0
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file of the report's folder is part of it, and not one that is being written."""
-    return path.is_file() and not path.name.startswith(".")
+def _files(report: Path) -> list[Path]:
+    """The files of a report, without what is being written beside them."""
+    return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 @contextmanager

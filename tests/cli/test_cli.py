@@ -1,13 +1,12 @@
 """The command line as a newcomer meets it: one clear message, the right exit code, nothing written."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from waiting import LONGEST
+from commands import ROOT, harness, python, within
+
+from harness.experiment import conduct
 
 EXPERIMENT = """
 name: tiny
@@ -21,6 +20,8 @@ import torch
 from torch import nn
 import harness
 
+print("in case")
+
 def build():
     return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
 
@@ -28,18 +29,11 @@ def data():
     return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 
 def losses(model, batch):
+    print("in loss")
     return {"reconstruction": ((model(batch) - batch) ** 2).mean()}
 
 case = harness.Case(build, data, losses, "2")
 """
-
-
-def harness(*arguments, folder, **environment):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_COLOR": "1", **environment}
-    variables.pop("MLFLOW_TRACKING_URI", None)
-    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
 
 
 @pytest.fixture
@@ -63,11 +57,10 @@ def test_what_a_command_loaded_is_not_searched_for_garbage_before_it_ends():
         "from harness.cli import main\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LONGEST)
-    assert done.stdout.splitlines()[-1] == "True"
+    assert python(code, folder=ROOT).stdout.splitlines()[-1] == "True"
 
 
-def test_help_loads_nothing_heavy(folder):
+def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['harness', '--help']\n"
         "from harness.cli import main\n"
@@ -75,10 +68,7 @@ def test_help_loads_nothing_heavy(folder):
         "except SystemExit: pass\n"
         "print('LOADED', [m for m in ('torch', 'mlflow', 'pandas', 'seaborn', 'scipy', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=LONGEST
-    )
-    assert "LOADED []" in done.stdout
+    assert "LOADED []" in python(code, folder=ROOT).stdout
 
 
 def test_a_plan_loads_torch_and_computes_with_one_thread(tmp_path):
@@ -91,16 +81,13 @@ def test_a_plan_loads_torch_and_computes_with_one_thread(tmp_path):
         "heavy = ('mlflow', 'pandas', 'pyarrow', 'scipy', 'seaborn', 'sklearn')\n"
         "print('LOADED', [m for m in heavy if m in sys.modules], sys.modules['torch'].get_num_threads())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
-    )
+    done = python(code, folder=tmp_path, OMP_NUM_THREADS="2")
     assert "LOADED [] 1" in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A tiny experiment, run once."""
+    """A tiny experiment of a case that prints, run once, in a new folder and with as many workers as there are cores."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "own_case.py").write_text(OWN)
     (folder / "tiny.yaml").write_text(EXPERIMENT.format(seeds=2))
@@ -111,6 +98,8 @@ def test_a_run_prints_one_document_and_nothing_else(finished):
     _, done = finished
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    assert "in case" in done.stderr
+    assert "in loss" in done.stderr
     assert {"experiment", "members", "done", "failed", "steps_per_epoch", "seconds", "report"} <= document.keys()
     assert (document["experiment"], document["members"], document["done"], document["failed"]) == ("tiny", 4, 4, 0)
     assert document["steps_per_epoch"] == 2  # 32 training rows in batches of 16
@@ -131,8 +120,8 @@ def test_a_factor_that_is_added_later_orphans_nothing(finished):
         "name: tiny\ncase: own_case.py\nfactors: {bias_init: [default, zero], dropout: [0.0, 0.2]}\nseeds: 2\n"
         "train: {epochs: 1, batch_size: 16}\n"
     )
-    outcome = json.loads(harness("run", "more.yaml", "--json", folder=folder).stdout)
-    assert (outcome["members"], outcome["trained"]) == (8, 4)
+    outcome = conduct(folder / "more.yaml", workers=0, root=folder)
+    assert (len(outcome.records), outcome.trained) == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +145,11 @@ def test_a_wrong_request_is_one_sentence_and_exit_code_2(folder, arguments, mess
     assert not list(folder.rglob("*.parquet"))
 
 
-def test_a_remedy_that_finds_no_place_is_a_failed_row_and_exit_code_3(folder):
+def test_a_remedy_that_finds_no_place_is_a_failed_row_and_exit_code_3(folder, stored):
     (folder / "tiny.yaml").write_text(
         "name: tiny\ncase: own_case.py\nfactors: {units: [2, 3]}\nseeds: 1\ntrain: {epochs: 1, batch_size: 16}\n"
     )
-    done = harness("run", "tiny.yaml", "--json", folder=folder)
+    done = within("run", "tiny.yaml", "--json", "--workers", "0", folder=stored(folder))
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["failed"] == 2
 
@@ -184,19 +173,15 @@ def test_a_folder_that_cannot_be_written_is_said(folder):
     assert "Traceback" not in done.stderr
 
 
-def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflow_or_seaborn(tmp_path):
+def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflow_or_seaborn(tmp_path, stored):
     (tmp_path / "short.yaml").write_text(
         "name: short\ncase: forum\nfactors: {penalty: [none]}\nseeds: 1\ntrain: {epochs: 1}\n"
     )
-    assert harness("run", "short.yaml", "--json", folder=tmp_path).returncode == 0
+    assert conduct(tmp_path / "short.yaml", workers=0, root=stored(tmp_path)).trained == 1
     code = (
         "import sys\nfrom harness.experiment import conduct\n"
         "outcome = conduct('short.yaml')\n"
         "print(outcome.trained, [m for m in ('torch', 'mlflow', 'seaborn', 'pandas', 'scipy') if m in sys.modules])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LONGEST
-    )
+    done = python(code, folder=tmp_path)
     assert done.stdout.strip() == "0 []", done.stderr

@@ -1,13 +1,10 @@
 """Models of tokens and of other precisions through the command line, from the plan to the report."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from waiting import LONGEST
+from commands import harness, within
 
 WORDS = """
 import torch
@@ -65,38 +62,30 @@ train: {epochs: 5, batch_size: 32}
 """
 
 
-def harness(*arguments, folder):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_COLOR": "1"}
-    variables.pop("MLFLOW_TRACKING_URI", None)
-    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
-
-
 @pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
+def words(tmp_path_factory, stored):
+    folder = stored(tmp_path_factory.mktemp("words"))
     (folder / "own.py").write_text(WORDS)
     (folder / "words.yaml").write_text(EXPERIMENT)
     return folder
 
 
 def test_tokens_are_planned_run_and_reported_and_each_says_that_there_is_no_r2(words):
-    planned = harness("plan", "words.yaml", "--json", folder=words)
+    planned = within("plan", "words.yaml", "--json", folder=words)
     assert planned.returncode == 0, planned.stderr
     (note,) = [each for each in json.loads(planned.stdout)["notes"] if each.startswith("R2 is not available")]
     assert "tokens" in note
-    done = harness("run", "words.yaml", "--json", "--workers", "0", folder=words)
+    done = within("run", "words.yaml", "--json", "--workers", "0", folder=words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["done"], document["failed"], document["diverged"]) == (8, 0, 0)
     assert document["verdicts"] == {"partial_collapse": 8}
     assert "Members without a reconstruction have no R2" in Path(document["report"]).read_text()
-    assert json.loads(harness("run", "words.yaml", "--json", folder=words).stdout)["trained"] == 0
+    assert json.loads(within("run", "words.yaml", "--json", folder=words).stdout)["trained"] == 0
 
 
 def test_a_token_case_is_diagnosed_with_its_dead_unit_and_the_reason_for_no_r2(words):
-    done = harness("diagnose", "own.py", "--json", folder=words)
+    done = within("diagnose", "own.py", "--json", folder=words)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["units"][1]["verdict"] == "never_fired"
@@ -107,8 +96,8 @@ def test_a_token_case_is_diagnosed_with_its_dead_unit_and_the_reason_for_no_r2(w
 def test_a_token_past_its_table_is_one_sentence_and_exit_code_2(tmp_path):
     (tmp_path / "own.py").write_text(WORDS.replace("nn.Embedding(12, 3)", "nn.Embedding(2, 3)"))
     (tmp_path / "words.yaml").write_text(EXPERIMENT)
-    for arguments in (("run", "words.yaml"), ("audit", "own.py")):
-        done = harness(*arguments, folder=tmp_path)
+    for command, *arguments in ((harness, "run", "words.yaml"), (within, "audit", "own.py")):
+        done = command(*arguments, folder=tmp_path)
         assert done.returncode == 2, arguments
         assert "IndexError: index out of range" in done.stderr
         assert "Traceback" not in done.stderr
@@ -126,7 +115,7 @@ def test_given_weights_are_judged_in_the_model_s_precision(tmp_path, precision):
     # a unit that moves by 1e-10 of its size: constant in bfloat16, not in float64
     state["0.weight"][0], state["0.bias"][0] = torch.tensor([1e-10, 0, 0, 0, 0, 0]), 1.0
     torch.save(state, tmp_path / "weights.pt")
-    done = harness("diagnose", "own.py", "--weights", "weights.pt", "--json", folder=tmp_path)
+    done = within("diagnose", "own.py", "--weights", "weights.pt", "--json", folder=tmp_path)
     assert done.returncode == 1, done.stderr
     first, second, *_ = (unit["verdict"] for unit in json.loads(done.stdout)["units"])
     assert first == ("near_constant" if precision == "double" else "constant_on")

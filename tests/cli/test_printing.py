@@ -1,13 +1,9 @@
 """A case is code and may print: with `--json` that goes to standard error, in the driver and in its workers."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from waiting import LONGEST
+from commands import within
 
 CASE = """
 import torch
@@ -39,13 +35,10 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("words", ["plan x.yaml", "audit x.py --no-during", "diagnose x.py", "run x.yaml --workers 1"])
+@pytest.mark.parametrize("words", ["plan x.yaml", "audit x.py --no-during", "diagnose x.py"])
 def test_one_document_and_nothing_else_is_on_standard_output(folder, words):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
-    command = [sys.executable, "-c", code, *words.split(), "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST)
-    document = json.loads(done.stdout)
+    """`run`, in a process and with workers, is in test_cli.py."""
+    done = within(*words.split(), "--json", folder=folder)
+    json.loads(done.stdout)
     assert "HELLO" in done.stderr
     assert "in loss" in done.stderr
-    assert document.get("done", 2) == 2, document

@@ -1,16 +1,12 @@
 """Modules beside a case's file: found as by `python case.py`, run anew with the case, and part of its results' key."""
 
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from waiting import LONGEST
 
 from harness.case import load_case
+from harness.experiment import conduct
 from harness.results import case_fingerprint
 
 NET = """
@@ -131,17 +127,14 @@ def test_a_case_may_build_on_a_shipped_one_from_anywhere(folder):
     assert len(case_fingerprint(folder / "own.py")) == 16
 
 
-def test_a_module_that_changed_is_trained_again(folder):
-    def run():
-        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        # the current folder is not on the path of an installed program
-        code = "import sys; sys.path.pop(0); sys.argv[0] = 'harness'; from harness.cli import main; main()"
-        command = [sys.executable, "-c", code, "run", "x.yaml", "--json", "--workers", "1"]
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=LONGEST)
-        found = json.loads(done.stdout)
-        return found["trained"], found["done"]
+def test_a_module_that_changed_is_trained_again(folder, stored):
+    stored(folder)
 
-    assert run() == (2, 2)
-    assert run() == (0, 2)
+    def run():
+        outcome = conduct(folder / "x.yaml", workers=1, root=folder)
+        return outcome.trained, [len(record.diagnosis["units"]) for record in outcome.records]
+
+    assert run() == (2, [3, 3])
+    assert run() == (0, [3, 3])
     (folder / "mynet.py").write_text(NET.format(width=14))
-    assert run() == (2, 2)
+    assert run() == (2, [14, 14])

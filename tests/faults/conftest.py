@@ -23,17 +23,10 @@ def _no_test_hangs():
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.fixture(autouse=True)
-def _no_store_of_the_surroundings(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, empty_store):
-    with pytest.MonkeyPatch.context() as surroundings:
-        surroundings.delenv("MLFLOW_TRACKING_URI", raising=False)
-        folder = prepared(tmp_path_factory.mktemp("undisturbed"), store=empty_store)
-        assert continued(folder)["done"] == MEMBERS
+    folder = prepared(tmp_path_factory.mktemp("undisturbed"), store=empty_store)
+    assert continued(folder)["done"] == MEMBERS
     return left_behind(folder)
 
 

@@ -100,7 +100,6 @@ def command(
 ) -> "subprocess.Popen[str]":
     """`harness run disturbed.yaml --json` in the folder, begun; `before` is Python that it runs first."""
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    variables.pop("MLFLOW_TRACKING_URI", None)
     words = ("harness", "run", "disturbed.yaml", "--json", "--workers", "0", *arguments)
     code = f"{before}\nimport sys; sys.argv = {list(words)}; from harness.cli import main; main()"
     return subprocess.Popen(

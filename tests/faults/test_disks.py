@@ -53,7 +53,7 @@ def test_a_file_that_does_not_fit_is_not_there_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undisturbed):
     """The store of 1.4 MB cannot take one page more; results and report are smaller than that."""
     folder = prepared(tmp_path, store=empty_store)
@@ -69,7 +69,7 @@ def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undistu
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_results_that_cannot_be_written_end_the_run_with_one_sentence(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     code = (
@@ -106,7 +106,7 @@ def remounted(place: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True, timeout=LONGEST)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path, undisturbed):
     with small_disk(tmp_path / "disk", "1m") as disk:
         folder = prepared(disk)
@@ -118,7 +118,7 @@ def test_a_full_disk_is_survived_and_the_run_goes_on_when_there_is_room(tmp_path
         assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_folder_that_only_can_be_read_is_one_sentence(tmp_path):
     with small_disk(tmp_path / "disk", "64m") as disk:
         folder = prepared(disk)
@@ -131,7 +131,7 @@ def test_a_folder_that_only_can_be_read_is_one_sentence(tmp_path):
         assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_home_that_only_can_be_read_makes_no_difference(tmp_path, empty_store, undisturbed):
     (tmp_path / "here").mkdir()
     with small_disk(tmp_path / "home", "1m") as home:

@@ -30,7 +30,7 @@ ODD = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_store, undisturbed):
     wrapper = ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if shutil.which("taskset") else ()
     if (
@@ -58,7 +58,7 @@ def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, e
     assert len(left_behind(folder)["runs"]) == MEMBERS + 1
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     hold = Hold(folder)
@@ -74,7 +74,7 @@ def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store, und
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_two_experiments_share_one_store(tmp_path, empty_store):
     """Two processes at once; counted: each experiment's runs, members and a parent."""
     folder = prepared(tmp_path, store=empty_store)
@@ -92,7 +92,7 @@ def test_two_experiments_share_one_store(tmp_path, empty_store):
     assert {status for _, status in runs} == {"FINISHED"}
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_shards_that_are_done_are_merged_by_the_last(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     first = finished(folder, "--shard", "1/2")
@@ -141,7 +141,7 @@ def work():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_within_a_process_that_was_forked_or_spawned_is_like_any(
@@ -154,7 +154,7 @@ def test_a_run_within_a_process_that_was_forked_or_spawned_is_like_any(
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_script_without_a_main_guard_may_use_worker_processes(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     text = 'import json, harness\nprint(json.dumps(sorted(harness.run("disturbed.yaml", workers=2).status)))'

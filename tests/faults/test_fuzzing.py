@@ -72,7 +72,7 @@ def test_any_arguments_of_diagnose_are_judged_or_refused_in_one_line(data):
 
 @pytest.mark.parametrize(
     ("door", "inputs"),
-    [*((door, QUICK) for door in DOORS), *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG.items())],
+    [*((door, QUICK) for door in DOORS), *(pytest.param(*each, marks=pytest.mark.evidence) for each in LONG.items())],
 )
 def test_nothing_that_reaches_new_lines_gets_anything_else_out(door, inputs, record_property):
     found = fuzz(door, inputs, seed=1)

@@ -25,7 +25,7 @@ harness.cli.stopping.LATEST = harness.experiment.publishing.PATIENCE = {LONGEST}
 
 
 @pytest.mark.parametrize(
-    "moment", [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in MOMENTS]
+    "moment", [each if each in QUICK else pytest.param(each, marks=pytest.mark.service) for each in MOMENTS]
 )
 def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed, empty_store, moment):
     folder = prepared(tmp_path, store=None if moment in CREATING else empty_store)
@@ -36,7 +36,7 @@ def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.parametrize("seed", range(30))
 def test_a_run_that_ends_at_random_moments_is_resumed_to_the_same_store(
     tmp_path, undisturbed, usual_processor_seconds, record_property, seed
@@ -77,10 +77,13 @@ def in_training(folder, *arguments, before=PATIENT):
     ("number", "code", "workers"),
     [
         (signal.SIGTERM, 143, "0"),
-        (signal.SIGINT, 130, "2"),
         *(
-            pytest.param(number, code, workers, marks=pytest.mark.slow)
-            for number, code, workers in [(signal.SIGINT, 130, "0"), (signal.SIGTERM, 143, "2")]
+            pytest.param(number, code, workers, marks=pytest.mark.service)
+            for number, code, workers in [
+                (signal.SIGINT, 130, "0"),
+                (signal.SIGTERM, 143, "2"),
+                (signal.SIGINT, 130, "2"),
+            ]
         ),
     ],
 )
@@ -100,7 +103,7 @@ def test_an_interrupted_run_is_out_marked_killed_and_can_be_resumed(
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.service)])
 def test_the_workers_of_a_driver_that_is_gone_go_too(tmp_path, empty_store, number):
     """Two workers, one at least in the middle of a step that never ends; counted: their processes."""
     folder = prepared(tmp_path, store=empty_store)

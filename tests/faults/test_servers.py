@@ -14,7 +14,7 @@ from waiting import until
 
 from harness.experiment import project
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.service
 # a busy server is not one that is gone; the tries are the default
 PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "300", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 FAULTS = {  # of every 7 calls: nothing done and 500, done and 500, nothing done and 429, done and 429

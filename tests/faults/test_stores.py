@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from commands import harness
 from disturbed import MEMBERS, assert_same, left_behind, prepared
 from waiting import LONGEST
 
@@ -27,7 +28,6 @@ def _patience(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(TIMEOUT)))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def server(status: int):
         server.shutdown()
 
 
-@pytest.mark.parametrize("status", [500, *(pytest.param(each, marks=pytest.mark.slow) for each in (429, 0))])
+@pytest.mark.parametrize("status", [500, *(pytest.param(each, marks=pytest.mark.service) for each in (429, 0))])
 def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empty_store, status):
     folder = prepared(tmp_path, store=empty_store)
     with server(status) as (uri, requests):
@@ -75,7 +75,7 @@ def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empt
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
     outcome = conduct(folder / "disturbed.yaml", tracking_uri="http://127.0.0.1:9", workers=0, root=folder)
@@ -85,7 +85,7 @@ def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, emp
     assert_same(left_behind(folder), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_store_of_an_older_version_is_left_as_it_is(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
@@ -115,24 +115,34 @@ def test_a_damaged_result_is_trained_again_and_said(tmp_path, empty_store, undis
     assert_same(left_behind(folder), undisturbed)
 
 
+def test_what_a_killed_run_left_half_written_of_a_report_is_no_artifact_and_goes(tmp_path, empty_store, undisturbed):
+    folder = prepared(tmp_path, store=empty_store)
+    reports = folder / "mlruns" / "reports" / "disturbed"
+    reports.mkdir(parents=True)
+    (reports / ".report.html.1.new").write_text("half a pa")
+    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    assert_same(left_behind(folder), undisturbed)
+    (reports / ".report.html.1.new").write_text("written at this moment by another process")
+    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert (reports / ".report.html.1.new").exists()
+    assert left_behind(folder)["artifacts"] == undisturbed["artifacts"]
+
+
 def test_a_moved_folder_is_repaired_by_one_command(tmp_path, empty_store, undisturbed):
     (tmp_path / "before").mkdir()
     folder = prepared(tmp_path / "before", store=empty_store)
     conduct(folder / "disturbed.yaml", workers=0, root=folder)
     moved = tmp_path / "after"
     shutil.move(folder, moved)
-    code = "import sys; sys.argv[1:] = ['sync', '--repair', 'disturbed.yaml']; from harness.cli import main; main()"
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=moved, env=environment, capture_output=True, text=True, timeout=LONGEST
-    )
+    # a process that logged before remembers where each run had its artifacts
+    done = harness("sync", "--repair", "disturbed.yaml", folder=moved)
     assert "paths of the store now point to this folder" in done.stdout, done.stderr
     assert "Note" not in done.stdout
     assert not (folder / "mlruns" / "artifacts").exists()
     assert_same(left_behind(moved), undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_eight_processes_open_a_fresh_store_together(tmp_path):
     code = (
         "from pathlib import Path; from harness.tracking import Tracker, store_uri; import sys\n"

@@ -156,7 +156,8 @@ def test_only_a_local_store_can_be_repaired():
         move_paths("http://127.0.0.1:9")
 
 
-def test_a_server_that_is_not_there_is_one_clear_sentence(tmp_path):
+def test_a_server_that_is_not_there_is_one_clear_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     with pytest.raises(HarnessError, match="the results are safe"):
         Tracker("http://127.0.0.1:9", tmp_path).project("trial", [record(0)], note="")
 
