@@ -177,7 +177,8 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     except HarnessError as error:
         raise HarnessError(f"{case.name}: reconstruction: {error}") from error
     code = code_of(seen, case.bottleneck)
-    return Code(recorder.site_of.get(id(code)), seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
+    site = None if seen.holder is None else recorder.site_when(seen.holder)
+    return Code(site, seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
 
 
 def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:

@@ -55,7 +55,7 @@ def lever_of(case: Case, model: nn.Module, batch: Tensor, term: str, factor: flo
 
 def _candidates(case: Case) -> list[str]:
     """Keywords of the loss that hold a number: those of the case, then those with a default of their own."""
-    defaults = {name: each.default for name, each in inspect.signature(case.losses).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(case.losses).parameters.items()}
     names = [*case.loss_keywords(), *(name for name in defaults if name not in case.numbers)]
     return [name for name in names if name not in SUPPLIED and _number(_value(case, name)) is not None]
 
@@ -74,7 +74,7 @@ def _tried(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float
     now = _number(_value(case, name))
     assert now is not None
     first, again = _pulls(case, model, batch), _pulls(case, model, batch)
-    noise = {each: _distance(again[each], pull, pull) for each, pull in first.items()}
+    noise = {other: _distance(again[other], pull, pull) for other, pull in first.items()}
     if not noise[term] <= NOISIEST:
         return None
     beside: dict[str, None] = {}
@@ -83,13 +83,13 @@ def _tried(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float
             moved = _pulls(replace(case, numbers={**case.numbers, name: now * times}), model, batch)
         except Exception:  # a number of another kind, such as a count, which the loss refuses
             return None
-        bound = {each: TOLERANCE + 4 * noise[each] for each in first}
+        bound = {other: TOLERANCE + 4 * noise[other] for other in first}
         if not _distance(moved[term], times * first[term], times * first[term]) <= bound[term]:
             return None
-        changed = [each for each in first if not _distance(moved[each], first[each], first[each]) <= bound[each]]
+        changed = [other for other in first if not _distance(moved[other], first[other], first[other]) <= bound[other]]
         if "reconstruction" in changed:
             return None
-        beside |= dict.fromkeys(each for each in changed if each != term)
+        beside |= dict.fromkeys(other for other in changed if other != term)
     return Lever(name, now, tuple(beside))
 
 
@@ -106,7 +106,7 @@ def _pull(term: Any, outputs: list[Tensor]) -> Tensor:
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return value
     gradients = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    flat = [each.double().reshape(-1) for each in gradients if each is not None]
+    flat = [gradient.double().reshape(-1) for gradient in gradients if gradient is not None]
     return torch.cat(flat) if flat else value
 
 

@@ -1,13 +1,8 @@
-"""One evaluation of a loss, watched: which layer made each tensor, by which operations, and what may be put there.
-
-A *site* is "the values that these operations make of that layer's output": `Site("enc3", ())` is the output of `enc3`,
-`Site("enc3", ("relu",))` its ReLU, whoever computes it: the model's own forward pass, a second call of it, or the loss.
-"""
+"""One evaluation of a loss, watched: which layer made each tensor, by which operations, and what may be put there."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -15,56 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from harness.auditing.record import Call, Change, Operation, Record, Site
 from harness.capture import activation_name, outputs_of
 from harness.capture.activations import NORMALISATIONS, PASSED_THROUGH
 from harness.capture.outputs import first_tensor, with_first_tensor
-
-Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the site) -> values
-
-
-@dataclass(frozen=True)
-class Site:
-    """The values that `chain` makes of the output of `layer`."""
-
-    layer: str
-    chain: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return self.layer if not self.chain else f"{' of '.join(reversed(self.chain))} of {self.layer}"
-
-
-@dataclass
-class Call:
-    """One call of a layer: its name, which call of it, what came in, what came out and what was put there."""
-
-    name: str
-    index: int
-    entered: Tensor | None
-    before: Tensor
-    after: Tensor
-
-
-@dataclass
-class Operation:
-    """One torch call outside the model's layers: its name, the site it read, and the line of source it stands on."""
-
-    name: str
-    site: Site
-    file: str
-    line: int
-    text: str = ""
-
-
-@dataclass
-class Record:
-    """What one evaluation did."""
-
-    calls: list[Call] = field(default_factory=list)
-    met: dict[Site, list[Tensor]] = field(default_factory=dict)
-    operations: list[Operation] = field(default_factory=list)
-    outputs: list[tuple[Any, ...]] = field(default_factory=list)
-    sites: dict[Site, None] = field(default_factory=dict)
-    made: list[tuple[Tensor, int]] = field(default_factory=list)
+from harness.capture.writes import Copies, numbers_of, same_layout, version_of, written_to
 
 
 class Recorder(TorchFunctionMode):
@@ -93,7 +43,10 @@ class Recorder(TorchFunctionMode):
         self.lines, self.soft, self.watch = lines, soft, set(watch)
         self.record = Record()
         self.site_of: dict[int, Site] = {}
+        self._site_at: dict[tuple[int, int], Site] = {}
         self._alive: list[Tensor] = []  # an id is only unique while its tensor lives
+        self._sharing: dict[int, dict[int, Tensor]] = {}
+        self._views: dict[int, tuple[Tensor, Tensor]] = {}
         self._inside = 0
         self._depth = 0
         self._seen: dict[str, int] = {}
@@ -103,6 +56,9 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        target = written_to(func, args, kwargs)
+        if target is not None:
+            self._set_aside(target)
         if self._inside:
             return func(*args, **kwargs)
         site = self._source(args)
@@ -111,24 +67,65 @@ class Recorder(TorchFunctionMode):
         name = _name(func, args, kwargs)
         if self.lines and self._depth == 0:
             self.record.operations.append(_operation(name or func.__name__, site))
-        result = func(*args, **kwargs)
-        if self.soft and name == "sigmoid" and isinstance(result, Tensor):
-            result = result.clamp(1e-15, 1 - 1e-15)
-        return self._register(func, args, result, Site(site.layer, (*site.chain, name) if name else site.chain), site)
+        made = Site(site.layer, (*site.chain, name) if name else site.chain)
+        if target is not None:
+            return self._write(target, func, args, kwargs, made, site)
+        return self._register(self._softened(func(*args, **kwargs), name), made, site)
 
-    def _register(self, func: Any, args: tuple[Any, ...], result: Any, made: Site, source: Site) -> Any:
-        if result is None and args and isinstance(args[0], Tensor) and made != source:
-            self._remember(args[0], made)  # values[values > 0] = 1
-        elif isinstance(result, Tensor):
-            if made == source:
-                self._remember(result, made)
-            elif args and result is args[0]:
-                return self._remember(
-                    result.copy_(self._put(made, result.clone())) if made in self.changes else result, made
-                )
-            else:
-                return self._remember(self._put(made, result), made)
-        elif isinstance(result, tuple | list):
+    def _softened(self, result: Any, name: str) -> Any:
+        soft = self.soft and name == "sigmoid" and isinstance(result, Tensor)
+        return result.clamp(1e-15, 1 - 1e-15) if soft else result
+
+    def site_when(self, holder: tuple[Tensor, int]) -> Site | None:
+        """The site that a tensor held when it had been written to so many times."""
+        tensor, version = holder
+        return self._site_at.get((id(tensor), version), self.site_of.get(id(tensor)))
+
+    def _set_aside(self, target: Tensor) -> None:
+        """Keep what was recorded of a tensor as it was, before a call writes to it."""
+        with torch._C.DisableTorchFunction():
+            aside = Copies(target)
+            for call in self.record.calls:
+                call.entered, call.before, call.after = map(aside, (call.entered, call.before, call.after))
+            for values in self.record.met.values():
+                values[:] = map(aside, values)
+
+    def _write(
+        self, target: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Site, source: Site
+    ) -> Any:
+        """Values that are written, `values[values > 0] = 1` too: whoever holds the same numbers holds them then."""
+        if func is Tensor.copy_ and id(args[1]) in self.site_of:
+            made = source = self.site_of[id(args[1])]
+        if made != source and (made in self.changes or self.soft):
+            # on a copy: a gradient may need what the call has written, which is not to be written to once more
+            written = target.clone()
+            func(*(_swapped(each, target, written) for each in args), **_swapped(kwargs, target, written))
+            target.copy_(self._put(made, self._softened(written, made.chain[-1])))
+            result = None if func is Tensor.__setitem__ else target
+        else:
+            result = func(*args, **kwargs)
+            if made != source and made in self.watch:
+                self._put(made, target.clone())
+        self._hold(target, made)
+        if numbers_of(target) in self._views:
+            put, view = self._views[numbers_of(target)]
+            self._hold(view.copy_(put), made)
+        return result
+
+    def _hold(self, tensor: Tensor, site: Site) -> None:
+        """Remember a site of a tensor and of all that hold the same numbers."""
+        self._remember(tensor, site)
+        for other in list(self._sharing[numbers_of(tensor)].values()):
+            if other is not tensor and same_layout(other, tensor):
+                self._remember(other, site)
+
+    def _register(self, result: Any, made: Site, source: Site) -> Any:
+        if isinstance(result, Tensor):
+            put = result if made == source else self._put(made, result)
+            if put is not result and result._is_view():
+                self._views[numbers_of(put)] = put, result  # what is written there reaches the base of the view
+            return self._remember(put, made)
+        if isinstance(result, tuple | list):
             for index, each in enumerate(result):
                 if isinstance(each, Tensor):
                     self._remember(each, Site(made.layer, (*made.chain, str(index))))
@@ -162,10 +159,9 @@ class Recorder(TorchFunctionMode):
         self._inside += 1  # what is put here is no operation of the user's
         with torch._C.DisableTorchFunction():
             put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
-        put = self._put(Site(name), put)
+        put = self._remember(self._put(Site(name), put), Site(name))
         self._inside -= 1
         self.record.calls.append(Call(name, index, first_tensor(args), value, put))
-        self._remember(put, Site(name))
         return None if put is value else with_first_tensor(output, put)
 
     def _put(self, site: Site, value: Tensor) -> Tensor:
@@ -181,7 +177,8 @@ class Recorder(TorchFunctionMode):
         return value
 
     def _remember(self, value: Tensor, site: Site) -> Tensor:
-        self.site_of[id(value)] = site
+        self.site_of[id(value)] = self._site_at[id(value), version_of(value)] = site
+        self._sharing.setdefault(numbers_of(value), {})[id(value)] = value
         self.record.sites[site] = None
         self._alive.append(value)
         return value
@@ -191,10 +188,8 @@ class Recorder(TorchFunctionMode):
             if isinstance(each, Tensor):
                 if id(each) in self.site_of:
                     return self.site_of[id(each)]
-            elif isinstance(each, tuple | list):
-                found = self._source(each)
-                if found is not None:
-                    return found
+            elif isinstance(each, tuple | list) and (found := self._source(each)) is not None:
+                return found
         return None
 
 
@@ -236,7 +231,15 @@ def _name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     if func in NORMALISATIONS:
         return func.__name__
     plain = getattr(func, "__name__", str(func))
-    return "" if func in PASSED_THROUGH or plain in TRANSPARENT else plain.rstrip("_") or plain
+    return (
+        "" if func in PASSED_THROUGH or plain in TRANSPARENT else plain if plain.endswith("__") else plain.rstrip("_")
+    )
+
+
+def _swapped(value: Any, old: Tensor, new: Tensor) -> Any:
+    if isinstance(value, dict):
+        return {name: _swapped(each, old, new) for name, each in value.items()}
+    return new if value is old else value
 
 
 def _operation(name: str, site: Site) -> Operation:

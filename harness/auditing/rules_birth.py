@@ -44,8 +44,15 @@ def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Fi
 
 
 def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:
-    layers, outputs = layers_of(model), {}
-    handles = [m.register_forward_hook(lambda _, __, o, n=name: outputs.update({n: o})) for m, name in layers.items()]
+    """Layer -> how many of its units equal another, counted as the layer returns, before an activation writes to it."""
+    layers, copies = layers_of(model), dict[str, int]()
+    bottleneck = case.bottleneck
+
+    def count(name: str, output: object) -> None:
+        copies.pop(name, None)  # of a layer that is called again, the last call
+        copies[name] = _copied(model, name, output, keep_zero=name == bottleneck)
+
+    handles = [m.register_forward_hook(lambda _, __, o, n=name: count(n, o)) for m, name in layers.items()]
     try:
         with guarded(), borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
             model(in_precision(rows, torch.float64).clone())
@@ -54,26 +61,27 @@ def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[st
     finally:
         for handle in handles:
             handle.remove()
-    found = {}
-    last = list(outputs)[-1] if outputs else ""
-    bottleneck = case.bottleneck
-    for name, value in outputs.items():
-        if not isinstance(value, Tensor) or value.dim() < 2 or (name == last and name != bottleneck):
-            continue
-        axis = (
-            1
-            if value.dim() == 2 or any(type(m).__name__.startswith("Conv") for m, n in layers.items() if n == name)
-            else -1
-        )
-        count = _copies(value.movedim(axis, -1).reshape(-1, value.shape[axis]), keep_zero=name == bottleneck)
-        if count:
-            found[name] = count
-    return found
+    last = list(copies)[-1] if copies else ""
+    return {name: copied for name, copied in copies.items() if copied and (name != last or name == bottleneck)}
+
+
+def _copied(model: nn.Module, name: str, output: object, keep_zero: bool) -> int:
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        return 0
+    convolution = type(model.get_submodule(name)).__name__.startswith("Conv")
+    axis = 1 if output.dim() == 2 or convolution else -1
+    return _copies(output.movedim(axis, -1).reshape(-1, output.shape[axis]), keep_zero)
 
 
 def _copies(columns: Tensor, keep_zero: bool) -> int:
-    """How many columns equal one before them; a layer that is all zero (a residual's last) only where it is asked for."""
-    if columns.shape[1] < 2 or (not keep_zero and bool((columns == 0).all())):
+    """How many columns equal one before them.
+
+    A unit that is off on every row is dead, and no copy of another dead one. A layer that is all zero (a residual's
+    last) counts only where it is asked for.
+    """
+    used = columns[:, (columns != 0).any(0)]
+    columns = columns if keep_zero and not used.shape[1] else used
+    if columns.shape[1] < 2:
         return 0
     # equal columns have equal sums under any weights; only those are compared in full
     key = torch.randn(len(columns), generator=torch.Generator().manual_seed(0), dtype=columns.dtype) @ columns

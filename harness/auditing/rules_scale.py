@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.borrowing import borrowed, same_randomness, same_state
 from harness.auditing.requesting import optimizer_of
-from harness.capture import submodule
 from harness.case import Case
-from harness.remedies.gradients import gradient_norm
+from harness.precision import precision_for
+from harness.remedies.gradients import bottleneck_outputs, gradient_norm
 
 PROBES = (0, 50, 300)
 BATCHES = 3
@@ -154,26 +154,6 @@ def watched_terms(
     case: Case, model: nn.Module, batch: Tensor, terms: Callable[[Tensor], dict[str, Any]]
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """The loss terms of a batch, and what the bottleneck returned meanwhile: places at which to differentiate."""
-    outputs: list[Tensor] = []
-    handle = _listen(case, model, outputs)
-    try:
+    nudge = torch.zeros((), dtype=precision_for(model, batch), device=batch.device, requires_grad=True)
+    with bottleneck_outputs(model, case.bottleneck, nudge) as outputs:
         return terms(batch), outputs
-    finally:
-        handle.remove()
-
-
-def _listen(case: Case, model: nn.Module, outputs: list[Tensor]) -> torch.utils.hooks.RemovableHandle:
-    which = case.bottleneck
-
-    def hook(module: nn.Module, args: object, output: object) -> object:
-        value = output if isinstance(output, Tensor) else None
-        if value is None and isinstance(output, tuple | list):
-            position = int(which.removeprefix("out:")) if which.startswith("out:") else 0
-            value = output[position] if isinstance(output[position], Tensor) else None
-        if value is None or not value.requires_grad:
-            return None
-        outputs.append(value)
-        return value.clone() if isinstance(output, Tensor) else None  # an in-place activation must not disturb it
-
-    module = model if which.startswith("out:") else submodule(model, which)
-    return module.register_forward_hook(hook, prepend=True)

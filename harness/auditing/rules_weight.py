@@ -20,7 +20,7 @@ NEAR = 1.5  # a ratio between 1/1.5 and 1.5 is near enough to 1 to stop at
 
 @dataclass(frozen=True)
 class Judgment:
-    """What a rule says of a penalty's weight, and the probe by whose ratio it says so.
+    """A rule's judgment of a penalty's weight, and the probe by whose ratio it judges.
 
     Args:
         rule: "dominates" or "negligible".
@@ -39,7 +39,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to multiply a term's weight by, and what that was seen to do.
+    """The factor for a term's weight, and the ratio that it was seen to bring about.
 
     Args:
         factor: times the present weight.
@@ -88,7 +88,7 @@ def weight(
         f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in ratios.items()
     )
     advice = _advise(case, models, rows, term, weights, judgment)
-    made = finding(
+    result = finding(
         judgment.rule,
         term,
         f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's",
@@ -98,11 +98,11 @@ def weight(
         judgment.severity,
     )
     change = {advice.lever.keyword: advice.then} if advice is not None and advice.lever is not None else {}
-    return [replace(made, change=change)]
+    return [replace(result, change=change)]
 
 
 def judge(ratios: dict[int, float], bounds: Bounds) -> Judgment | None:
-    """What the ratios by probe say; None where the weight is neither too large nor too small."""
+    """Judge the ratios by probe; None where the weight is neither too large nor too small."""
     if not ratios or all(math.isnan(ratio) for ratio in ratios.values()):
         return None
     birth, least, most = ratios.get(0, math.nan), min(ratios.values()), max(ratios.values())
@@ -155,20 +155,20 @@ def _advise(
 
 
 def _trials(weights: Weights, judgment: Judgment) -> int:
-    """How many weights may be tried: those that train share the work that the audit may take with its first probe."""
+    """Number of weights that may be tried: trainings share with the first probe the work that the audit may take."""
     if not judgment.trains:
         return TRIALS
     return 0 if weights.stopped else min(TRIALS, int(1 / max(weights.cost, 1e-9)) - 1)
 
 
 def _secant(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Where the line through two points is 0; a slope of less than a fifth, or falling, is taken for one fifth."""
+    """Zero of the line through two points, its slope taken to lie between 0.2 and 5."""
     slope = (second[1] - first[1]) / (second[0] - first[0]) if second[0] != first[0] else 1.0
     return second[0] - second[1] / min(max(slope, 0.2), 5.0)
 
 
 def _rounded(factor: float, lever: Lever | None) -> float:
-    """The factor that makes the number to change, or itself, one of three digits: what is said is what was tried."""
+    """The factor at which the new number has three digits, so that the number in the text is the one that was tried."""
     now = 1.0 if lever is None else lever.now
     return _digits(factor * now) / now
 

@@ -5,9 +5,10 @@ A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu
 """
 
 from harness.capture.activations import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
+from harness.capture.edits import CODE_SITE, OUTPUT_SITE, Edit
 from harness.capture.observing import Observation, code_of, evaluating, observe
 from harness.capture.outputs import comparable, flat, outputs_of, reconstruction_of, why_no_r2
-from harness.capture.tap import CODE_SITE, OUTPUT_SITE, Activation, CodeTap, Edit, Pass, submodule
+from harness.capture.tap import Activation, CodeTap, Pass, submodule
 
 __all__ = [
     "ACTIVATIONS",

@@ -88,12 +88,6 @@ def same_for_all(by: Any, value: Tensor) -> bool:
     return by.dim() < value.dim() or (by.dim() == value.dim() and len(by) == 1 < len(value))
 
 
-def in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call changes what it is given."""
-    name = getattr(func, "__name__", "")
-    return bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
-
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": F.leaky_relu,
@@ -111,9 +105,10 @@ CLAMPS |= {Tensor.clamp, Tensor.clip, Tensor.clamp_, Tensor.clip_, Tensor.clamp_
 
 NAMES: dict[Callable[..., Any], str] = {
     **dict.fromkeys((F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), "relu"),
-    **dict.fromkeys((F.threshold,), "relu"),
+    **dict.fromkeys((F.threshold, torch.threshold, torch.threshold_), "relu"),
     **dict.fromkeys((F.leaky_relu, F.leaky_relu_, F.prelu, F.rrelu, Tensor.prelu, torch.prelu), "leaky_relu"),
-    **dict.fromkeys((F.elu, F.elu_, F.celu, F.selu, torch.selu, torch.celu), "elu"),
+    **dict.fromkeys((torch.rrelu, torch.rrelu_), "leaky_relu"),
+    **dict.fromkeys((F.elu, F.elu_, F.celu, F.selu, torch.selu, torch.celu, torch.selu_, torch.celu_), "elu"),
     F.gelu: "gelu",
     **dict.fromkeys((F.silu, F.mish), "silu"),
     F.softplus: "softplus",

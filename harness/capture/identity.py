@@ -1,6 +1,6 @@
 """What is known of tensors, by which tensor it is and not by what it holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -41,6 +41,19 @@ class ByIdentity(Generic[Value]):
     def forget(self, tensor: object) -> None:
         """Nothing is known of this tensor any more, though it may live on."""
         self._known.pop(id(tensor), None)
+
+    def hand_over(self, old: Tensor, new: Tensor) -> Value | None:
+        """What is known of one tensor is known of another instead; return it."""
+        known = self._known.pop(id(old), None)
+        if known is None:
+            return None
+        self[new] = known[1]
+        return known[1]
+
+    def change(self, tensor: Callable[[Tensor], Tensor], value: Callable[[Value], Value]) -> None:
+        """Put other tensors, and other values, in the place of all, in their order."""
+        entries = [(tensor(key), value(known)) for key, known in self._known.values()]
+        self._known = {id(key): (key, known) for key, known in entries}
 
     def items(self) -> Iterator[tuple[Tensor, Value]]:
         """The tensors and what is known of them, the latest first."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.capture.edits import Edit
 from harness.capture.outputs import flat, reconstruction_of
-from harness.capture.tap import CodeTap, Edit, Pass
+from harness.capture.tap import CodeTap, Pass
 from harness.errors import HarnessError
 
 

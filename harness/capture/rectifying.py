@@ -3,22 +3,15 @@
 Above which threshold a value is let through does not matter: what is zero elsewhere fires where it is above zero.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.capture.activations import CLAMPS, PASSED_THROUGH, PRODUCTS, in_place
+from harness.capture.activations import CLAMPS, PASSED_THROUGH, PRODUCTS
 from harness.capture.identity import ByIdentity
-
-
-class Call(NamedTuple):
-    """A torch call whose first argument is what it is about."""
-
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+from harness.capture.writes import Call, Copies
 
 
 class Comparison(NamedTuple):
@@ -41,22 +34,34 @@ class Rectifiers:
         self._zeros = ByIdentity[bool]()
         self._compared = ByIdentity[Comparison]()
 
-    def note(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+    def note(self, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
         """Remember what a call made, if it is a zero or a comparison with one."""
         if func not in BEGINNINGS and not self._zeros and not self._compared:
             return  # as good as every call
         source = args[0] if args else None
         compared = self._compared.get(source)
-        known = source in self._zeros or compared is not None
-        if known and (in_place(func, args, kwargs) or func in OVERWRITES):
-            self._zeros.forget(source)
-            self._compared.forget(source)
-        elif self._makes_zero(func, args):
+        if self._makes_zero(func, args):
             self._zeros[result] = True
         elif func in COMPARISONS and len(args) == 2 and _can_be_threshold(args[1]):
             self._compared[result] = Comparison(func, args[0], args[1], func in BELOW)
         elif compared is not None and (func in PASSED_THROUGH or func in CASTS):
             self._compared[result] = compared
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that something is known of."""
+        yield from (tensor for tensor, _ in self._zeros.items())
+        for tensor, comparison in self._compared.items():
+            yield from (tensor, comparison.value)
+
+    def set_aside(self, aside: Copies) -> None:
+        """Transfer to copies what is known of tensors that are about to be written to."""
+        self._zeros.change(aside, lambda known: known)
+        self._compared.change(aside, lambda known: known._replace(value=aside(known.value), by=aside(known.by)))
+
+    def hand_over(self, written: Tensor, target: Tensor) -> None:
+        """Transfer to the target what is known of the values written to it."""
+        self._zeros.hand_over(written, target)
+        self._compared.hand_over(written, target)
 
     def is_zero(self, value: Any) -> bool:
         """Whether it is a zero: a number, or a tensor that this pass made as one."""
@@ -122,7 +127,6 @@ def _times_true(true: Tensor, entered: Tensor) -> Tensor:
     return entered * true
 
 
-OVERWRITES = {Tensor.__setitem__, Tensor.__iand__, Tensor.__ior__, Tensor.__ixor__}
 ZEROS = {torch.zeros, torch.zeros_like, Tensor.new_zeros}
 BELOW = {torch.lt, Tensor.lt, Tensor.__lt__, torch.le, Tensor.le, Tensor.__le__}
 COMPARISONS = {torch.gt, Tensor.gt, Tensor.__gt__, torch.ge, Tensor.ge, Tensor.__ge__, *BELOW}

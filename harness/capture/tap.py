@@ -1,34 +1,22 @@
 """The watch over a forward pass: it finds the bottleneck's activation in use, and edits activations on the way."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name, in_place
+from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name
+from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
 from harness.capture.identity import ByIdentity
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
 from harness.capture.rectifying import Rectifiers
 from harness.capture.trail import Activation, Followed, Pass, Trail
+from harness.capture.writes import Copies, twin, version_of, written_to
 from harness.errors import HarnessError, unknown
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What is changed at one activation of the forward pass.
-
-    Args:
-        before: applied to what enters the activation.
-        activation: the name of the activation that takes its place; None keeps the model's own.
-        after: applied to what leaves it.
-    """
-
-    before: Callable[[Tensor], Tensor] | None = None
-    activation: str | None = None
-    after: Callable[[Any], Any] | None = None
 
 
 class CodeTap(TorchFunctionMode):
@@ -93,8 +81,43 @@ class CodeTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        target = None if self._editing else written_to(func, args, kwargs)
+        if target is not None:
+            return self._write(target, func, args, kwargs)
         if self._open is None or self._editing:
             return func(*args, **kwargs)
+        return self._call(func, args, kwargs)
+
+    def _write(self, target: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call that writes to a tensor: records stay as they were, and all else is as for the call's twin.
+
+        `x.relu_()` is `x = relu(copy of x)`, whoever else holds `x`.
+        """
+        passes = [*self.passes, *([] if self._open is None else [self._open])]
+        tensors = chain(self._trail.tensors(), self._rectifiers.tensors(), *(record.tensors() for record in passes))
+        watched = self._open is not None and activation_name(func, args, kwargs) is not None
+        aside = Copies(target)
+        if not watched and not any(map(aside.shares, tensors)):
+            return func(*args, **kwargs)
+        for record in passes:
+            record.set_aside(aside)
+        self._trail.set_aside(aside)
+        self._rectifiers.set_aside(aside)
+        call = twin(func, args, kwargs)
+        if self._open is None or call is None:
+            result = func(*args, **kwargs)
+            self._trail.touched(aside.pairs() if func is Tensor.__setitem__ else [])
+            return result
+        keywords = {name: aside(value) for name, value in call.kwargs.items()}
+        written = self._call(call.func, tuple(map(aside, call.args)), keywords)
+        target.copy_(written)
+        self._rectifiers.hand_over(written, target)
+        self._trail.hand_over(written, target, aside)
+        if self._open.code is written:
+            self._open.holder = target, version_of(target)
+        return None if func is Tensor.__setitem__ else target
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = activation_name(func, args, kwargs)
         written = self._rectifiers.read(func, args, kwargs) if name is None else None
         if written is not None:
@@ -108,7 +131,7 @@ class CodeTap(TorchFunctionMode):
             return func(*self._settle(args), **kwargs)
         among_zeros = func in SCATTERS and self._rectifiers.is_zero(args[0])
         result = func(*args, **kwargs)
-        self._rectifiers.note(func, args, kwargs, result)
+        self._rectifiers.note(func, args, result)
         if among_zeros:
             return self._put_back(args, kwargs, result)
         if args:
@@ -129,20 +152,19 @@ class CodeTap(TorchFunctionMode):
         edit = self.edits.get(len(seen.activations), KEEP)
         followed = self._trail.followed.get(args[0]) if seen.code is None else None
         is_code = followed is not None and followed.whole
-        changes = in_place(func, args, kwargs)
-        entered = args[0].clone() if changes else args[0]
+        entered = args[0]
         if edit.before:
-            entered = self._normalised[args[0]] = edit.before(entered)
-        unchanged = {**kwargs, **({"inplace": False} if "inplace" in kwargs else {})}
-        own = ACTIVATIONS[edit.activation] if edit.activation else lambda values: func(values, *args[1:], **unchanged)
-        left = own(entered)
+            entered = self._normalised[args[0]] = edit.before(args[0])
+        writes = written_to(func, args, kwargs) is not None
+        own = (
+            ACTIVATIONS[edit.activation]
+            if edit.activation
+            else lambda values: func(values.clone() if writes else values, *args[1:], **kwargs)
+        )
+        left = _writable(own(entered), edit, name)
         left = edit.after(left) if edit.after else left
         if is_code:
             left = self._found(entered, left, edit.activation or name, followed)
-        if changes:
-            left = args[0].copy_(left)
-            self._trail.followed.forget(left)
-            self._normalised.forget(left)
         met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, followed, own)
         seen.activations.append(met)
         self._trail.made[left] = met
@@ -164,6 +186,7 @@ class CodeTap(TorchFunctionMode):
         seen = self._pass()
         code = self.replace(code) if self.replace else code
         seen.preactivation, seen.code, seen.activation = entered, code, activation
+        seen.holder = code, version_of(code)
         if followed is not None:
             seen.raw, seen.moved = followed.raw, followed.moved
         return code
@@ -201,6 +224,7 @@ class CodeTap(TorchFunctionMode):
         if made is not None:  # the module ends in an activation of its own
             made.is_code = True
             seen.preactivation, seen.code, seen.activation = made.entered, value, made.name
+            seen.holder = value, version_of(value)
             if self.replace is None:
                 return None
             seen.code = self.replace(value)
@@ -214,7 +238,7 @@ class CodeTap(TorchFunctionMode):
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
         self._editing = True  # a hook runs with this very mode on, and its own calls are no part of the model
         entered = edit.before(value) if edit.before else value
-        left = ACTIVATIONS[edit.activation](entered) if edit.activation else entered
+        left = _writable(ACTIVATIONS[edit.activation](entered), edit, "none") if edit.activation else entered
         left = edit.after(left) if edit.after else left
         self._editing = False
         return self._found(entered, left, edit.activation or "none")
@@ -266,12 +290,14 @@ class CodeTap(TorchFunctionMode):
             seen.preactivation = seen.code = seen.raw
             return
         seen.preactivation = seen.code = last[0]
+        seen.holder = self._trail.origin(last[0])
         seen.raw, seen.moved = last[1].raw, last[1].moved
 
     def _read_output(self, seen: Pass) -> None:
         value = output_named(seen.outputs, self.bottleneck)
         made = self._trail.made.get(value)
         seen.code = seen.raw = seen.preactivation = value
+        seen.holder = value, version_of(value)
         if made is not None:
             made.is_code = True
             seen.preactivation = seen.raw = made.entered
@@ -280,6 +306,11 @@ class CodeTap(TorchFunctionMode):
     def _pass(self) -> Pass:
         assert self._open is not None
         return self._open
+
+
+def _writable(result: Tensor, edit: Edit, own: str) -> Tensor:
+    """Return an edit's result, or a copy that the model may write to where the gradient needs the result itself."""
+    return result.clone() if edit.activation in NEEDING_RESULT and own not in NEEDING_RESULT else result
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
@@ -294,6 +325,4 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     return modules[name]
 
 
-CODE_SITE = -1
-OUTPUT_SITE = -2
-KEEP = Edit()
+NEEDING_RESULT = ("relu", "sigmoid", "tanh")

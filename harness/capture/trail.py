@@ -1,6 +1,6 @@
 """The way of the bottleneck's output through a forward pass: which tensors still are it, and what activations made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness.capture.activations import (
     takes_units,
 )
 from harness.capture.identity import ByIdentity
+from harness.capture.writes import Copies, same_layout, version_of
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,19 @@ class Activation:
     part: Followed | None = None
     again: Callable[[Tensor], Tensor] | None = None
 
+    def set_aside(self, aside: Copies) -> None:
+        """Put copies in the place of tensors that are about to be written to."""
+        self.entered, self.left = aside(self.entered), aside(self.left)
+        self.part = self.part and replace(self.part, raw=aside(self.part.raw))
+
 
 @dataclass
 class Pass:
-    """What one forward pass of the model did: its activations in order, and the code that was found."""
+    """What one forward pass of the model did: its activations in order, and the code that was found.
+
+    All tensors keep the values that they had when they were met: a copy takes the place of one that the model writes
+    to. `holder` is the model's own tensor with the code, and its version at the time.
+    """
 
     activations: list[Activation] = field(default_factory=list)
     raw: Tensor | None = None
@@ -68,6 +78,19 @@ class Pass:
     before_raw: int | None = None
     outputs: tuple[Any, ...] = ()
     makers: tuple[Activation | None, ...] = ()
+    holder: tuple[Tensor, int] | None = None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor on record, but for the outputs."""
+        yield from (values for values in (self.raw, self.preactivation, self.code) if values is not None)
+        for met in self.activations:
+            yield from (met.entered, met.left, *([met.part.raw] if met.part else []))
+
+    def set_aside(self, aside: Copies) -> None:
+        """Put copies in the place of tensors that are about to be written to."""
+        self.raw, self.preactivation, self.code = map(aside, (self.raw, self.preactivation, self.code))
+        for met in self.activations:
+            met.set_aside(aside)
 
 
 class Trail:
@@ -86,6 +109,51 @@ class Trail:
         self.followed = ByIdentity[Followed]()
         self.made = ByIdentity[Activation]()
         self._chosen = ByIdentity[Tensor]()  # what the units of each sample were chosen from
+        self._origins = ByIdentity[tuple[Tensor, int]]()  # of what a copy is, and of which version
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of which something is known, but for those that the pass holds."""
+        for tensor, followed in self.followed.items():
+            yield from (tensor, followed.raw)
+        for tensor, met in self.made.items():
+            yield from (tensor, met.entered, met.left)
+        for tensor, source in self._chosen.items():
+            yield from (tensor, source)
+
+    def set_aside(self, aside: Copies) -> None:
+        """Transfer to copies what is known of tensors that are about to be written to."""
+        self.followed.change(aside, lambda followed: replace(followed, raw=aside(followed.raw)))
+        for _, met in self.made.items():
+            met.set_aside(aside)
+        self.made.change(aside, lambda met: met)
+        self._chosen.change(aside, aside)
+        for tensor, copy in aside.pairs():
+            self._origins[copy] = tensor, aside.version
+
+    def origin(self, tensor: Tensor) -> tuple[Tensor, int]:
+        """The model's own tensor of which this is a copy, or itself, and its version then."""
+        return self._origins.get(tensor) or (tensor, version_of(tensor))
+
+    def hand_over(self, written: Tensor, target: Tensor, aside: Copies) -> None:
+        """Transfer to the target, and to views of all of it, what is known of the values written to it."""
+        followed, met = self.followed.hand_over(written, target), self.made.hand_over(written, target)
+        self._chosen.hand_over(written, target)
+        if met is not None and met.left is written:
+            met.left = target
+        others = [(tensor, copy) for tensor, copy in aside.pairs() if tensor is not target]
+        self.touched([(tensor, copy) for tensor, copy in others if not same_layout(tensor, target)])
+        for tensor, _ in others:
+            if followed is not None and same_layout(tensor, target):
+                self.followed[tensor] = replace(followed, raw=followed.raw.reshape(tensor.shape))
+            if met is not None and same_layout(tensor, target):
+                self.made[tensor] = met
+
+    def touched(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Some numbers of these tensors were written to: each still is what its copy was, moved."""
+        for tensor, copy in pairs:
+            followed = self.followed.get(copy)
+            if followed is not None and self._following():
+                self.followed[tensor] = replace(followed, moved=True)
 
     def last(self) -> tuple[Tensor, Followed] | None:
         """The last tensor that was followed and has all units; None where there is none."""
@@ -96,7 +164,6 @@ class Trail:
         if func in SHIFTS:
             if self._following():
                 self._follow_shift(func, args, result)
-            self.made.forget(result)
         elif func in JOINS:
             self._follow_join(func, args, kwargs, result)
         elif func in CHOICES:
@@ -187,7 +254,6 @@ class Trail:
             if so_far is not None and same_for_all(by, value) and result.shape == value.shape:
                 self.followed[result] = replace(so_far, moved=True)
                 return
-        self.followed.forget(result)  # what was changed in place
 
     def _follow_join(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor

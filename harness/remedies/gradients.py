@@ -60,7 +60,8 @@ def bottleneck_outputs(model: nn.Module, bottleneck: str, nudge: Tensor) -> Iter
         author = model.model if isinstance(model, Treated) else model
         handle = author.register_forward_hook(keep_output)
     else:
-        handle = submodule(model, bottleneck).register_forward_hook(keep_first)
+        # before the author's own hooks, so that what those keep can be differentiated as well
+        handle = submodule(model, bottleneck).register_forward_hook(keep_first, prepend=True)
     try:
         yield kept
     finally:

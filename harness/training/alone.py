@@ -158,7 +158,7 @@ class LiveFeed(RandomFeed):
     def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
         site = Site(kind, shape, self._count[kind, shape])
         self._count[kind, shape] += 1
-        return self.source.take([site])[site.purpose][0]
+        return self.source.take([site])[site.purpose][0].clone()  # the model may write to it
 
 
 def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:

@@ -108,9 +108,9 @@ class Program(nn.Module):
     def look(self, rows: Tensor, held: Tensor | None = None, made: bool = True) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands, with what it made of the rows or without."""
         replace = None if held is None else partial(held_at, numbers=held)
-        inputs: list[Tensor] = []
+        scales: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
-        handle = None if module is None else module.register_forward_pre_hook(_keep_first(inputs), with_kwargs=True)
+        handle = None if module is None else module.register_forward_pre_hook(_keep_scale(scales), with_kwargs=True)
         with CodeTap(self.model, self.case.bottleneck, replace=replace) as tap:
             self.model(rows)
         if handle is not None:
@@ -126,8 +126,8 @@ class Program(nn.Module):
         reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction) if made else None
         if reconstruction is not None and comparable(reconstruction, rows):
             shown["reconstruction"] = flat(reconstruction)
-        if isinstance(module, nn.Linear) and inputs and inputs[0].dim() == 2 and not seen.moved:
-            shown["scale"] = _scale(module, inputs[0])
+        if scales and not seen.moved:
+            shown["scale"] = scales[0]
         return shown
 
 
@@ -163,9 +163,15 @@ def first_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def _keep_first(inputs: list[Any]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-    """A hook that keeps a call's first argument, by whatever name it came."""
-    return lambda _, args, named: inputs.extend([*args, *named.values()][:1])
+def _keep_scale(scales: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    """A hook that keeps the scale of a linear layer's first call, before anything can write to what enters it."""
+
+    def keep(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entered = next(iter([*args, *named.values()]), None)
+        if not scales and isinstance(module, nn.Linear) and isinstance(entered, Tensor) and entered.dim() == 2:
+            scales.append(_scale(module, entered))
+
+    return keep
 
 
 def held_at(code: Tensor, numbers: Tensor) -> Tensor:

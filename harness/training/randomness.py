@@ -106,7 +106,7 @@ class RandomFeed(TorchFunctionMode):
 
 
 def _dropout(feed: RandomFeed, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    return _masked(feed, values, p, values.shape) if training and p > 0 else values
+    return _dropped(feed, values, p, values.shape, inplace) if training and p > 0 else values
 
 
 def _channel_dropout(
@@ -114,7 +114,12 @@ def _channel_dropout(
 ) -> Tensor:
     if not training or p == 0:
         return values
-    return _masked(feed, values, p, (*values.shape[:2], *(1 for _ in values.shape[2:])))
+    return _dropped(feed, values, p, (*values.shape[:2], *(1 for _ in values.shape[2:])), inplace)
+
+
+def _dropped(feed: RandomFeed, values: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
+    left = _masked(feed, values, p, shape)
+    return values.copy_(left) if inplace else left
 
 
 def _masked(feed: RandomFeed, values: Tensor, p: float, shape: Sequence[int]) -> Tensor:

@@ -1,0 +1,58 @@
+"""The record of one evaluation: the calls of layers, the operations of the loss, and the sites that were met.
+
+A *site* is "the values that these operations make of that layer's output": `Site("enc3", ())` is the output of `enc3`,
+`Site("enc3", ("relu",))` its ReLU, whoever computes it: the model's own forward pass, a second call of it, or the loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the site) -> values
+
+
+@dataclass(frozen=True)
+class Site:
+    """The values that `chain` makes of the output of `layer`."""
+
+    layer: str
+    chain: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.layer if not self.chain else f"{' of '.join(reversed(self.chain))} of {self.layer}"
+
+
+@dataclass
+class Call:
+    """One call of a layer: its name, which call of it, what came in, what came out and what was put there."""
+
+    name: str
+    index: int
+    entered: Tensor | None
+    before: Tensor
+    after: Tensor
+
+
+@dataclass
+class Operation:
+    """One torch call outside the model's layers: its name, the site it read, and the line of source it stands on."""
+
+    name: str
+    site: Site
+    file: str
+    line: int
+    text: str = ""
+
+
+@dataclass
+class Record:
+    """What one evaluation did."""
+
+    calls: list[Call] = field(default_factory=list)
+    met: dict[Site, list[Tensor]] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    outputs: list[tuple[Any, ...]] = field(default_factory=list)
+    sites: dict[Site, None] = field(default_factory=dict)
+    made: list[tuple[Tensor, int]] = field(default_factory=list)
