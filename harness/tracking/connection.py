@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.tracking.local import local_store
 
 LONGEST_WAIT = 600  # seconds that another process may hold a local store
+LONGEST_REASON = 500  # characters of what MLflow says, whose cause comes last
 SETTINGS = {  # seconds: a server that is not there must not hold anything up for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -45,7 +46,7 @@ def reaching(uri: str) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0][:LONGEST_REASON] if str(error).strip() else type(error).__name__
         raise HarnessError(
             f"MLflow store {uri}: {reason}; the results are safe under mlruns/results, `harness sync` logs them later"
         ) from error
