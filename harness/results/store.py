@@ -92,7 +92,7 @@ def _contents(folder: Path) -> Iterator[tuple[Path, bytes | None]]:
 
 
 def _keys(content: bytes) -> set[str]:
-    return set(pq.ParquetFile(pa.BufferReader(content)).read(columns=["key"]).column("key").to_pylist())
+    return set(_table(content, ["key"]).column("key").to_pylist())
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -119,12 +119,17 @@ def as_parquet(records: Sequence[MemberRecord]) -> bytes:
 
 def from_parquet(content: bytes, wanted: set[str] | None = None) -> Iterable[MemberRecord]:
     """The records of such a file: what is small is parsed, what is large stays packed."""
-    # `read_table` would load pandas
-    for row in pq.ParquetFile(pa.BufferReader(content)).read().to_pylist():
+    for row in _table(content).to_pylist():
         if wanted is None or row["key"] in wanted:
             parsed = {name: json.loads(row[name]) for name in JSON_FIELDS}
             packed = {name: kind(row[name]) for name, kind in PACKED_FIELDS.items()}
             yield MemberRecord(**{**row, **parsed, **packed})
+
+
+def _table(content: bytes, columns: list[str] | None = None) -> Any:
+    """Read by this thread alone: a process that ends while Arrow starts threads of its own is aborted."""
+    # `read_table` would load pandas
+    return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
 
 
 TYPES = {

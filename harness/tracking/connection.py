@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.tracking.local import local_store
 
 LONGEST_WAIT = 600  # seconds that another process may hold a local store
+LONGEST_REASON = 500  # characters of what MLflow says, whose cause comes last
 SETTINGS = {  # seconds: a server that is not there must not hold anything up for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -47,7 +48,7 @@ def reaching(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         shown = without_secrets(str(error), uri)
-        reason = shown.strip().splitlines()[0][:200] if shown.strip() else type(error).__name__
+        reason = shown.strip().splitlines()[0][:LONGEST_REASON] if shown.strip() else type(error).__name__
         raise HarnessError(
             f"MLflow store {masked(uri)}: {reason}; the results are safe under mlruns/results, "
             "`harness sync` logs them later"

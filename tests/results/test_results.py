@@ -1,6 +1,10 @@
 """What members left behind survives the disk, or is noticed."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +142,19 @@ def test_few_snapshots_keep_both_ends():
     chosen = log_spaced(list(range(0, 1001, 10)), 8)
     assert {0, 1000} <= chosen
     assert len(chosen) <= 8
+
+
+def test_results_are_read_without_threads_that_the_end_of_the_process_would_abort(tmp_path):
+    """Threads of Arrow hold what was read for a moment longer, and a process that ends then is aborted."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom harness.results import MemberRecord, read_records, stored_keys, "
+        "write_stack\nfolder = Path(sys.argv[1])\n"
+        "write_stack(folder, [MemberRecord(str(seed), 'v', {}, seed) for seed in range(100)])\n"
+        "before = set(os.listdir('/proc/self/task'))\n"
+        "print(len(read_records(folder)[0]), len(stored_keys(folder)), set(os.listdir('/proc/self/task')) - before)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split(maxsplit=2) == ["100", "1", "set()\n"], done.stderr
