@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness import penalties
     from harness.auditing import audit
     from harness.case import Case, load_case
     from harness.data.rows import Rows
@@ -28,11 +29,14 @@ __all__ = [
     "diagnose",
     "load_case",
     "mutual_information",
+    "penalties",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"harness.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
@@ -41,6 +45,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return __all__
 
+
+_MODULES = ("penalties",)  # whose functions are called by their full names: harness.penalties.keep_largest
 
 _HOMES = {
     "Case": "harness.case",

@@ -1,5 +1,9 @@
 """Penalties against torch's own divergence, and what each of them can and cannot do."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.distributions import Bernoulli, kl_divergence
@@ -8,6 +12,7 @@ from torch.func import vmap
 from harness.errors import HarnessError
 from harness.penalties import bernoulli_kl, bernoulli_kl_of_logits, hard_count, keep_largest, l1
 
+ROOT = Path(__file__).parents[2]
 CODE = torch.relu(torch.randn(3, 32, 4, generator=torch.Generator().manual_seed(0)))
 
 
@@ -93,3 +98,9 @@ def test_the_contract_names_the_parameters():
 )
 def test_a_stack_is_penalised_as_its_members_are_alone(penalty):
     assert torch.allclose(penalty(CODE), torch.stack([penalty(each) for each in CODE]))
+
+
+def test_the_penalties_are_reached_from_the_package():
+    code = "import harness; print(harness.penalties.keep_largest.__name__, 'penalties' in dir(harness))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["keep_largest", "True"], done.stderr
