@@ -1,5 +1,6 @@
 """Locks between processes, which end with the process that holds them."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -35,10 +36,19 @@ def locked(file: Path, shared: bool = False, wait: bool = True) -> Iterator[int]
 def is_alone(descriptor: int) -> bool:
     """Whether nobody else shares the lock: then it is no longer shared; else it is given up."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _lock(descriptor: int, operation: int) -> None:
+    """Lock the file, on a file system that has locks; on one without them, what is written whole has to do."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
 
 
 def _locked_file(file: Path, operation: int) -> int:
@@ -48,7 +58,7 @@ def _locked_file(file: Path, operation: int) -> int:
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                fcntl.flock(descriptor, operation)
+                _lock(descriptor, operation)
                 if os.path.samestat(os.fstat(descriptor), file.stat()):
                     return descriptor
             except BaseException:

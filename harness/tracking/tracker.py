@@ -87,7 +87,7 @@ class Tracker:
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
         self._experiments: dict[str, str] = {}  # name -> id
-        self._inventories: dict[str, Inventory] = {}  # experiment id -> what a server had when it was asked
+        self._inventories: dict[str, Inventory] = {}  # experiment id -> what the store had when it was asked
 
     @property
     def at_once(self) -> int:
@@ -152,8 +152,9 @@ class Tracker:
             HarnessError: when it cannot be asked.
         """
         with reaching(self.uri), store_lock(self.uri):
-            inventory = self._inventory(self._experiment(name))
-            return sum(inventory.has(record.key) for record in records)
+            experiment = self._experiment(name)
+            self._inventories.pop(experiment, None)
+            return self._shown(experiment, records)
 
     def stopped(self, name: str) -> None:
         """Mark the experiment's parent run KILLED: it was interrupted, and can be resumed."""
@@ -183,10 +184,10 @@ class Tracker:
             return str(found.experiment_id)  # another folder was faster
 
     def _inventory(self, experiment: str, keys: Sequence[str] | None = None) -> Inventory:
-        """What the store has, of `keys` at least: a server is asked once, since it takes long to answer."""
+        """What the store has, of `keys` at least; one that takes long to answer is asked once."""
         if self._file is not None:
             return self._single(Inventory(self.origin, stored_runs(self._file, experiment, keys)))
-        if experiment not in self._inventories or local_store(self.uri) is not None:
+        if experiment not in self._inventories:
             self._inventories[experiment] = self._single(Inventory(self.origin, self._search(experiment)))
         return self._inventories[experiment]
 
@@ -283,14 +284,16 @@ class Tracker:
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
         """Ask for what was logged: an answer that looks like success may be nobody's, as of a page to log in."""
         self._inventories.pop(experiment, None)
-        inventory = self._inventory(experiment)
-        keys = {record.key for record in records}
-        shown = sum(map(inventory.has, keys))
-        parent = inventory.own.get(_parent_key(name))
-        if shown < len(keys):
-            raise RuntimeError(f"it shows {shown} of {len(keys)} members after all of them were logged")
+        shown = self._shown(experiment, records)
+        if shown < len(records):
+            raise RuntimeError(f"it shows {shown} of {len(records)} members after all of them were logged")
+        parent = self._inventory(experiment, [_parent_key(name)]).own.get(_parent_key(name))
         if parent is None or parent.status != "FINISHED":
             raise RuntimeError("it does not show the experiment's parent run as finished after it was logged")
+
+    def _shown(self, experiment: str, records: Sequence[MemberRecord]) -> int:
+        inventory = self._inventory(experiment)
+        return sum(inventory.has(record.key) for record in records)
 
 
 def _parent_key(name: str) -> str:

@@ -6,6 +6,9 @@ members on disk, in the report and in the store, parent runs, files that are lef
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -15,6 +18,7 @@ from harness.errors import HarnessError
 from harness.experiment import conduct, project
 from harness.experiment.locks import publishing, running
 from harness.results import read_manifest, read_records, stored_keys, write_manifest
+from harness.results.temporary import host
 
 EXPERIMENT = """
 name: disturbed
@@ -105,6 +109,27 @@ def test_of_two_plain_runs_that_start_together_one_runs_and_the_other_says_so(tm
             assert out == ""
             assert "another process is running this experiment; wait for it, or stop it" in error
             assert len(error.strip().splitlines()) == 1
+
+
+def test_a_run_leaves_what_other_processes_write_and_removes_what_they_left(tmp_path, results, empty_store):
+    prepared(tmp_path, store=empty_store)
+    reports = tmp_path / "mlruns" / "reports" / "disturbed"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    places = (results / "a.parquet", reports / "report.html")
+    writing, left = (
+        [path.with_name(f".{path.name}.{host()}.{process}.0123abcd-0.new") for path in places]
+        for process in (os.getppid(), ended.pid)
+    )
+    for path in (*writing, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    outcome = conduct(tmp_path / "disturbed.yaml", workers=0, root=tmp_path)
+    assert outcome.notes == ()
+    assert sorted(tmp_path.rglob(".*.new*")) == sorted(writing)
+    artifacts = tmp_path / "mlruns" / "artifacts"
+    assert "report.html" in {path.name for path in artifacts.rglob("*")}
+    assert not list(artifacts.rglob(".*"))
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """Locks between processes: shared or alone, waited for or refused, and never on a file that is gone."""
 
+import errno
+import os
 import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -41,6 +44,16 @@ def test_a_lock_is_waited_for(tmp_path):
         assert not had.is_set()
     assert had.wait(PATIENCE)
     thread.join()
+
+
+@pytest.mark.parametrize(("number", "works"), [(errno.ENOSYS, True), (errno.EOPNOTSUPP, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_is_worked_on_without_them(tmp_path, monkeypatch, number, works):
+    def missing(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("harness.results.locks.fcntl.flock", missing)
+    with nullcontext() if works else pytest.raises(OSError, match="Input/output"), locked(tmp_path / ".lock") as lock:
+        assert is_alone(lock)
 
 
 def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(tmp_path, monkeypatch):
