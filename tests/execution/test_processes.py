@@ -160,6 +160,22 @@ def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        b"3\n",
+        b"[]\n",
+        b"{}\n",
+        b"null\n",
+        b'{"bytes": "x"}\nabc',
+        b'{"bytes": 3}\nabc',
+        b'{"bytes": 9}\n[[{}], [[1]]]\n',
+    ],
+)
+def test_what_somebody_else_wrote_between_the_answers_is_none(line):
+    assert next_answer(io.BytesIO(line)) is None
+
+
+@pytest.mark.parametrize(
     "dies",
     [
         "",

@@ -67,6 +67,8 @@ WRONG = {
     + PLAIN,
     "a term of text": "def losses(model, batch): return {'reconstruction': model(batch).mean(), 'l1': '0'}\n" + PLAIN,
     "data that cannot be read": "def load(): raise OSError('disk')\n" + PLAIN,
+    "an optimizer that raises": PLAIN.replace("'enc')", "'enc', optimizer=lambda parameters: 1 / 0)"),
+    "an optimizer that is none": PLAIN.replace("'enc')", "'enc', optimizer=list)"),
     "an output that is not there": PLAIN.replace("'enc')", "'enc', reconstruction='out:7')"),
 }
 
@@ -172,6 +174,21 @@ def test_a_data_file_that_cannot_be_used_leaves_nothing_either(tmp_path, name, c
         conduct(file, workers=0, root=tmp_path)
     assert str(run.value) == str(planned.value)
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_an_optimizer_that_was_made_before_is_not_made_again(tmp_path, empty_store):
+    """Making the first one costs torch a second or more: a finished run is answered without."""
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns")
+    made = (
+        "def optimizer(parameters):\n    open('made', 'a').write('x')\n    return torch.optim.SGD(parameters, lr=0.1)\n"
+    )
+    made = made.replace("'made'", repr(str(tmp_path / "made")))
+    file = experiment(tmp_path, made + PLAIN.replace("'enc')", "'enc', optimizer=optimizer)"))
+    assert conduct(file, workers=0, root=tmp_path).trained == 2
+    (tmp_path / "made").unlink()
+    assert conduct(file, workers=0, root=tmp_path).trained == 0
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
