@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from commands import harness
-from disturbed import MEMBERS, assert_same, left_behind, prepared
+from commands import harness, within
+from disturbed import MEMBERS, assert_same, left_behind, prepared, rows_of
 from waiting import LONGEST
 
 from harness.experiment import conduct, project
@@ -128,17 +128,29 @@ def test_what_a_killed_run_left_half_written_of_a_report_is_no_artifact_and_goes
     assert left_behind(folder)["artifacts"] == undisturbed["artifacts"]
 
 
-def test_a_moved_folder_is_repaired_by_one_command(tmp_path, empty_store, undisturbed):
+@pytest.fixture
+def moved(tmp_path, empty_store):
+    """The folder of a finished run in another place."""
     (tmp_path / "before").mkdir()
     folder = prepared(tmp_path / "before", store=empty_store)
     conduct(folder / "disturbed.yaml", workers=0, root=folder)
-    moved = tmp_path / "after"
-    shutil.move(folder, moved)
-    # a process that logged before remembers where each run had its artifacts
-    done = harness("sync", "--repair", "disturbed.yaml", folder=moved)
+    return Path(shutil.move(folder, tmp_path / "after"))
+
+
+def test_the_store_of_a_moved_folder_is_repaired_by_one_command(moved):
+    done = within("sync", "--repair", folder=moved)
     assert "paths of the store now point to this folder" in done.stdout, done.stderr
-    assert "Note" not in done.stdout
-    assert not (folder / "mlruns" / "artifacts").exists()
+    places = rows_of(moved / "mlruns" / "mlflow.db", "SELECT artifact_uri FROM runs")
+    assert len(places) == MEMBERS + 1
+    assert all(place.startswith((moved / "mlruns" / "artifacts").as_uri()) for (place,) in places)
+
+
+@pytest.mark.service
+def test_a_moved_folder_is_level_again_after_one_command(moved, undisturbed):
+    """In a process of its own: one that logged before remembers where each run had its artifacts."""
+    done = harness("sync", "--repair", "disturbed.yaml", folder=moved)
+    assert "Note" not in done.stdout, done.stdout
+    assert not (moved.parent / "before" / "mlruns" / "artifacts").exists()
     assert_same(left_behind(moved), undisturbed)
 
 
