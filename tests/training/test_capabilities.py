@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from functions import FUNCTIONS
 from lawful import ESSENTIAL, violations
 from structures import STRUCTURES
 
@@ -25,7 +26,7 @@ def offered() -> list[str]:
     return [name for name in CAPABILITIES if has.get(name, True)]
 
 
-def checked(capability: str, *arguments: str) -> dict[str, list[str]]:
+def checked(capability: str, script: str, *arguments: str) -> dict[str, list[str]]:
     """What breaks the law under an instruction set, by case."""
     if capability not in offered():
         pytest.skip(f"this processor has no {capability}")
@@ -35,7 +36,7 @@ def checked(capability: str, *arguments: str) -> dict[str, list[str]]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE))),
     }
-    command = [sys.executable, "-W", "ignore", str(HERE / "lawful.py"), *arguments]
+    command = [sys.executable, "-W", "ignore", str(HERE / script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE)
     assert done.returncode == 0, done.stderr[-2000:]
     answer = json.loads(done.stdout)
@@ -45,13 +46,21 @@ def checked(capability: str, *arguments: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_member_has_the_same_bits_in_any_stack_under_every_instruction_set(capability):
-    assert checked(capability) == {name: [] for name in ESSENTIAL}
+    assert checked(capability, "lawful.py") == {name: [] for name in ESSENTIAL}
 
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_structure_has_the_same_bits_in_stacks_of_many_sizes(capability):
-    assert checked(capability, "--sizes", "8,16,24,40,64", *STRUCTURES) == {name: [] for name in STRUCTURES}
+    assert checked(capability, "lawful.py", "--sizes", "8,16,24,40,64", *STRUCTURES) == {
+        name: [] for name in STRUCTURES
+    }
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_function_and_its_gradients_have_the_same_bits_in_stacks_of_many_sizes(capability):
+    assert checked(capability, "functions.py") == {name: [] for name in FUNCTIONS}
 
 
 def test_the_check_finds_a_law_that_is_broken(monkeypatch):
