@@ -16,6 +16,7 @@ from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
 from harness.data.tensors import exact_tensor, labels_beside, of_dataset, tensor
 from harness.errors import HarnessError, unknown
+from harness.placement import at_a_line
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -98,7 +99,7 @@ def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
         raise HarnessError(
             f"{where}: integers are wanted, as the model takes the training rows; {given.dtype} was given"
         )
-    inputs = given.to(dtype)
+    inputs = at_a_line(given.to(dtype))
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:
         finite = bool(given[bad[0]].isfinite().all())

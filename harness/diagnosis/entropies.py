@@ -36,10 +36,15 @@ def _entropy(values: Tensor, step: Tensor) -> Table:
     held = cell_counts(torch.where(step[..., None] > 0, torch.floor(values / step[..., None] + 0.5), 0.0))
     share = held / rows
     surprise = -torch.log(torch.where(share > 0, share, 1.0))
-    entropy = (share * surprise).sum(-1)
-    error = ((share * surprise.square()).sum(-1) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
+    entropy = _added(share * surprise)
+    error = (_added(share * surprise.square()) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
     corrected = entropy + ((held > 0).sum(-1).double() - 1) / (2 * rows)
     return {"entropy_bits": (corrected / BITS).numpy(), "entropy_error": (error / BITS).numpy()}
+
+
+def _added(terms: Tensor) -> Tensor:
+    """The sum along the cells, one after the other: how many empty ones there are depends on the other members."""
+    return terms.cumsum(-1)[..., -1]
 
 
 def cell_counts(cells: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from harness.measures.constancy import is_constant
 from harness.measures.rank import standardised
+from harness.placement import PlaceInvariant
 from harness.shapes import Activations
 
 PerPair = Float[Tensor, "*member unit unit"]
@@ -18,7 +19,8 @@ def pairwise_correlation(activations: Activations) -> PerPair:
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     directions = standardised(activations)
-    return (directions.mT @ directions).clamp(-1, 1)
+    with PlaceInvariant():
+        return (directions.mT @ directions).clamp(-1, 1)
 
 
 def rank_correlation(activations: Activations) -> PerPair:

@@ -93,7 +93,7 @@ def block_p(codes: Codes, classes: NDArray[Any], orders: BlockOrders) -> tuple[A
 def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequence[Part]) -> Array:
     """X2 of each unit under each order of the classes, `[unit, order]`."""
     sizes, depth = tables.sum(2), tables.shape[2]
-    frequency = np.argsort(sizes, axis=1)
+    frequency = np.argsort(sizes, axis=1, kind="stable")  # of codes as frequent as each other the first stays first
     codes = np.take_along_axis(np.argsort(frequency, axis=1).astype(np.uint8), codes, axis=1)  # the commonest is last
     roots = np.sqrt(_inverse(np.take_along_axis(sizes, frequency, axis=1)))[:, :, None, None]
     totals, counts = zip(*(_counts(codes, classes, part, tables.shape[1:]) for part in parts), strict=True)

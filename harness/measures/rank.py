@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness.measures.constancy import is_constant
+from harness.placement import PlaceInvariant
 from harness.shapes import Activations, PerMember
 
 
@@ -62,11 +63,21 @@ def singular_values(activations: Activations) -> Float[Tensor, "*member rank"]:
     [6.0]
     """
     away = centred(activations)
-    wide = away.shape[-1] > away.shape[-2]
-    gram = away @ away.mT if wide else away.mT @ away
-    power = torch.linalg.eigvalsh(gram)
+    gram = products(away)
+    with PlaceInvariant():
+        power = torch.linalg.eigvalsh(gram)
     floor = power[..., -1:] * torch.finfo(torch.float64).eps * gram.shape[-1]
     return torch.where(power > floor, power, torch.zeros_like(power)).sqrt()
+
+
+def products(away: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member one other"]:
+    """Products of all units with all units, or of all rows with all rows where these are fewer.
+
+    >>> products(torch.tensor([[1.0], [2.0]])).tolist()
+    [[5.0]]
+    """
+    with PlaceInvariant():
+        return away @ away.mT if away.shape[-1] > away.shape[-2] else away.mT @ away
 
 
 def participation_ratio(activations: Activations, standardise: bool = True, corrected: bool = False) -> PerMember:
@@ -88,7 +99,7 @@ def participation_ratio(activations: Activations, standardise: bool = True, corr
     Source: Gao et al. 2017, A theory of multineuronal dimensionality (bioRxiv 214262).
     """
     away = standardised(activations) if standardise else centred(activations)
-    gram = away @ away.mT if away.shape[-1] > away.shape[-2] else away.mT @ away
+    gram = products(away)
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     squares = gram.square().sum(dim=(-2, -1))
     ratio = torch.where(squares > 0, trace.square() / torch.where(squares > 0, squares, 1.0), torch.zeros_like(trace))

@@ -11,7 +11,7 @@ from harness.grid.casebook import CASES_FOLDER
 from harness.remedies.levels import FACTORS, Level
 from harness.results.sources import imported_files
 
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2  # 1: penalties whose KL was rounded, and roundings that depended on the stack
 TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every")
 SHIPPED_IMPORT = re.compile(rb"^\s*from harness\.cases\.(\w+) import", re.MULTILINE)
 

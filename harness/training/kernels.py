@@ -7,10 +7,12 @@ from torch.overrides import TorchFunctionMode
 
 from harness.training.convolving import OWN, transposed_convolution
 from harness.training.normalising import batch_normalisation, is_of_rows
+from harness.training.products import FIRST_FACTOR, with_own_factors
 
 
 class Kernels(TorchFunctionMode):
-    """Takes over convolutions of one and two dimensions (those in groups stay torch's own) and BatchNorm of rows.
+    """Takes over convolutions of one and two dimensions (those in groups stay torch's own), BatchNorm of rows, and
+    products with what all members share.
 
     `picked` counts the numbers in the windows of the convolutions.
     """
@@ -25,6 +27,8 @@ class Kernels(TorchFunctionMode):
         own, kwargs = OWN.get(func), kwargs or {}
         if is_of_rows(func, args, kwargs):
             return batch_normalisation(func, args, kwargs)
+        if func in FIRST_FACTOR:
+            args, kwargs = with_own_factors(func, args, kwargs)
         made = None if own is None else own(*args, **kwargs)
         if made is None:
             return func(*args, **kwargs)

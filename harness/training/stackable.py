@@ -17,7 +17,6 @@ from torch import Tensor
 from harness.boundary import guarded
 from harness.building import build
 from harness.case import Case
-from harness.minibatches import batch_bounds
 from harness.precision import SIXTEEN_BITS, precision_for
 from harness.training.alone import Alone
 from harness.training.convolving import all_products
@@ -25,14 +24,12 @@ from harness.training.kernels import Kernels
 from harness.training.optimisers import Rule, rule_of
 from harness.training.stacked import Stacked
 
-# members agree bit for bit whatever the stack only at multiples of this: BatchNorm and convolutions add in another order
-# at other sizes, a single matrix goes through another kernel, and the numbers past the last two full vector registers
-# round otherwise: a batch of an odd number of rows can leave some behind eight members, but not behind sixteen
-FILLED_TO, FILLED_TO_IF_ODD = 8, 16
+# members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other sizes
+FILLED_TO = 8
+# and where all layers are matrix products, from two members on: a single matrix goes through another kernel than several
+FILLED_TO_OF_PRODUCTS = 2
 # and on a GPU, where fewer matrices are multiplied by another kernel; more cost nothing there
 FILLED_TO_ON_A_GPU = 64
-# rows of every batch from which a copy behind a member keeps its numbers off the end that no two full registers hold
-FEWEST_ROWS = 15
 # parameters: larger models fill a core, or a GPU, by themselves, and several of them would fill the memory
 LARGEST_SHARING, LARGEST_SHARING_ON_A_GPU = 1 << 16, 1 << 20
 # numbers in the windows of a batch's convolutions: more leave the cache, and torch's own kernels are faster
@@ -49,8 +46,7 @@ class Stackability:
         reason: why members train alone; empty when they stack.
         shares: False where the model is so large that each member is a stack of its own.
         multiple: of how many members stacks are.
-        single: to how many one member is filled: 2 where all layers are matrix products and no batch is small, else
-            to the multiple.
+        single: to how many one member is filled: 2 where all layers are matrix products, else to the multiple.
     """
 
     rule: Rule | None
@@ -83,7 +79,7 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
     model = build(case, 0, rows[:4])
     rule = rule_of(case, model)
     stepped = not plan or any(True for _ in model.buffers())
-    sizes = _sizes(case, model, rows)
+    sizes = _sizes(model, rows)
     if rule is None:
         return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
     if precision_for(model, rows) in SIXTEEN_BITS:
@@ -126,14 +122,12 @@ def _plain_numbers(case: Case) -> dict[str, float]:
     return {name: float(case.numbers[name]) for name in case.loss_keywords()}
 
 
-def _sizes(case: Case, model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
+def _sizes(model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
     """The multiple that stacks are filled to, and the size to which one member is."""
     if rows.is_cuda:
         return FILLED_TO_ON_A_GPU, FILLED_TO_ON_A_GPU
-    batches = [end - start for start, end in batch_bounds(len(rows), int(case.training()["batch_size"]))]
-    multiple = FILLED_TO_IF_ODD if any(each % 2 for each in batches) else FILLED_TO
     products = not any(True for _ in model.buffers()) and all_products(model)
-    return multiple, 2 if products and min(batches) >= FEWEST_ROWS else multiple
+    return FILLED_TO, FILLED_TO_OF_PRODUCTS if products else FILLED_TO
 
 
 def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:

@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from harness.building import build
 from harness.case import Case
+from harness.placement import place_invariant
 from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.gradients import gradient_and_value, gradients_of
@@ -61,6 +62,7 @@ class Stacked:
         self.precision = precision_for(models[0], rows)
         models = [model.to(self.precision) for model in models]
         self.program = Program(cases[0], models[0], own_kernels=shares)
+        self._shares_a_processor = shares and rows.device.type == "cpu"
         self._stack(models, rule.trained)
         self.numbers = {
             name: float(cases[0].numbers[name])
@@ -69,12 +71,13 @@ class Stacked:
             for name in cases[0].numbers
         }
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
-        self._gradients = vmap(gradient_and_value(self.program.loss), in_dims=(0, 0, 0, number_axes, 0))
+        axes = (0, 0, 0, number_axes, 0)
+        self._gradients = self._batched(gradient_and_value(self.program.loss), axes)
         self._downhill = Traced(self._descend)
         self._observations: dict[tuple[bool, bool], Traced] = {}
-        self._losses = vmap(self.program.loss, in_dims=(0, 0, 0, number_axes, 0))
+        self._losses = self._batched(self.program.loss, axes)
         self._evaluate = Traced(self._evaluation)
-        self._norms = vmap(self._norms_of_one, in_dims=(0, 0, 0, number_axes, 0))
+        self._norms = self._batched(self._norms_of_one, axes)
         rates = [rule.rate(case) for case in cases]
         self._optimiser = optimiser(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
         self._draws = self._fresh_draws("training")
@@ -156,6 +159,11 @@ class Stacked:
         found = gradients_of(terms_and_outputs)((parameters, zero[0]))
         return {name: torch.cat([zero, *map(torch.flatten, at)]).norm() for name, at in found.items()}
 
+    def _batched(self, function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
+        """A member's function as that of all members; the same bits wherever in a stack a member is."""
+        batched = vmap(function, in_dims=axes)
+        return place_invariant(batched) if self._shares_a_processor else batched
+
     def _fresh_draws(self, purpose: str) -> Draws:
         return Draws(self.seeds, purpose, self.precision, self.rows.device)
 
@@ -173,7 +181,7 @@ class Stacked:
     def _look(self, rows: Tensor, draws: Draws, held: Tensor | None, made: bool) -> State:
         key, others = (held is not None, made), () if held is None else (held,)
         if key not in self._observations:
-            see = vmap(partial(self.program.see, made=made), in_dims=(0, 0, None, 0, *(0 for _ in others)))
+            see = self._batched(partial(self.program.see, made=made), (0, 0, None, 0, *(0 for _ in others)))
             self._observations[key] = Traced(partial(see, self.parameters, self.buffers), compiles=False)
         numbers = draws.take(self._sites_of_looking(rows))
         return self._observations[key](rows.shape, rows, numbers, *others)
@@ -228,24 +236,21 @@ def _at_once(rows: Tensor) -> int:
 
 
 def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
-    """Parts of one size, and which rows of each are new: a few left over would be other kernels' work.
-
-    Their number is even, if need be by the last row twice: else the last numbers of eight members would be rounded
-    alone.
-    """
-    if len(rows) <= size:
-        yield torch.cat([rows, rows[-1:]]) if len(rows) % 2 else rows, slice(0, len(rows))
-        return
+    """Parts of one size, and which rows of each are new: a few left over would be other kernels' work."""
+    size = min(size, len(rows))
     for start in range(0, len(rows), size):
         first = min(start, len(rows) - size)
         yield rows[first : first + size], slice(start - first, size)
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
-    """Chunks of rows put together again; the scale is their mean."""
+    """Chunks of rows put together again; the scale is their mean, added one after the other: torch's mean adds in an
+    order that depends on the number of members.
+    """
     code, before, raw = (torch.cat([part[name] for part in parts], dim=-2) for name in ("code", "preactivation", "raw"))
     made = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
-    scale = torch.stack([part["scale"] for part in parts]).mean(dim=0) if "scale" in parts[0] else None
+    scales = [part["scale"] for part in parts if "scale" in part]
+    scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
     return Seen(code, before, raw, made, scale, activation)
 
 

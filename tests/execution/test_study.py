@@ -290,3 +290,45 @@ def test_an_interruption_is_no_failure():
 
     with pytest.raises(KeyboardInterrupt):
         study(StackSpec(replace(CASE, losses=interrupted), None, members({}, {})))
+
+
+class Odd(nn.Module):
+    """No layer of it fills a vector register."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.code = nn.Linear(7, 11), nn.Linear(11, 3)
+        self.decoder, self.back = nn.Linear(3, 11), nn.Linear(11, 7)
+
+    def forward(self, values):
+        code = torch.sigmoid(self.code(F.elu(self.encoder(values))))
+        return self.back(F.silu(self.decoder(code)))
+
+
+def odd_rows():
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.randn(150, 4, generator=generator) @ torch.randn(4, 7, generator=generator)
+    return Rows(inputs, labels=torch.arange(150) % 3, factors={"first": inputs[:, 0]})
+
+
+def said(record):
+    """Everything that a record says of its member, but for when and how fast it came about."""
+    numbers = {name: value for name, value in vars(record).items() if name not in ("key", "seconds", "logged_at")}
+    return repr({name: dict(value) if hasattr(value, "keys") else value for name, value in numbers.items()})
+
+
+@pytest.mark.parametrize("levels", [{}, {"batchnorm": "on"}, {"dropout": 0.2}], ids=str)
+@pytest.mark.parametrize("batch_size", [33, 45])
+def test_a_record_is_the_same_to_the_last_digit_whoever_shares_the_stack(levels, batch_size):
+    def record_at(place, size):
+        seeds = [100 + index for index in range(size)]
+        seeds[place] = 5
+        members = tuple(StackMember(f"k{seed}", "v", levels, seed) for seed in seeds)
+        return study(StackSpec(case, None, members))[place]
+
+    train = {"epochs": 2, "batch_size": batch_size, "learning_rate": 1e-2}
+    case = Case(Odd, odd_rows, losses, "code", numbers={"weight": 1.0}, train=train)
+    alone = record_at(0, 1)
+    assert alone.status == "ok"
+    for place, size in ((2, 3), (7, 8), (10, 11), (3, 24)):
+        assert said(record_at(place, size)) == said(alone)

@@ -294,6 +294,23 @@ def test_sparse_negated_and_read_only_values_are_read_as_the_matrix_they_are() -
         assert mutual_information(same, ROWS % 2).tolist() == expected
 
 
+@pytest.mark.parametrize("codes", [0, 2, 3, 5])
+@pytest.mark.parametrize("blocks", [None, np.arange(360) // 3], ids=["rows", "blocks"])
+def test_a_unit_s_answer_has_the_same_bits_beside_units_of_more_codes_and_of_fewer(blocks: object, codes: int) -> None:
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        rectified = np.maximum(generator.normal(size=(360, 1)), 0)
+        even = generator.permutation(np.arange(360) % max(codes, 1))[:, None] * 1.0  # codes as frequent as each other
+        unit = even if codes else rectified
+        two, many = generator.integers(0, 2, (360, 1)) * 1.0, generator.normal(size=(360, 1))
+        reference = np.arange(360) // 3 % 3 if seed % 2 else generator.normal(size=360)
+        alone = dependence(unit, reference, blocks)
+        for others in ([two], [many], [two, many, two]):
+            beside = dependence(np.concatenate([unit, *others], 1), reference, blocks)
+            for name in ("value", "p", "low", "high", "codes_entropy"):
+                assert getattr(beside, name)[0] == getattr(alone, name)[0], name
+
+
 @pytest.mark.parametrize("blocks", [[None] * 40, [np.nan] * 40, [[1], [1, 2]] * 20])
 def test_what_names_no_block_is_refused(blocks: object) -> None:
     with pytest.raises(HarnessError, match="blocks: "):

@@ -32,6 +32,18 @@ def test_a_stack_is_each_member_alone(name: str) -> None:
     same(measured(name, stack[None]), measured(name, stack)[None])
 
 
+@pytest.mark.parametrize("shape", [(51, 5), (100, 7), (33, 3), (64, 20)], ids=str)
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_member_has_the_same_bits_in_every_company(name: str, shape: tuple[int, int]) -> None:
+    member = layer(1, *shape)
+    alone = measured(name, member)[0]
+    for members, place in ((2, 1), (3, 0), (11, 10), (24, 13)):
+        others = 100 * layer(members, *shape).flip(0)
+        others[place] = member[0]
+        for stack in (others, member.expand(members, *shape).contiguous()):
+            assert torch.equal(measured(name, stack)[place].nan_to_num(77), alone.nan_to_num(77))
+
+
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_order_of_rows_means_nothing(name: str) -> None:
     stack = layer()

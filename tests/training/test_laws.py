@@ -134,6 +134,13 @@ def test_an_odd_number_of_rows_is_observed_with_the_bits_of_any_other_stack(foru
     assert torch.equal(seen.reconstruction, wanted.reconstruction[:8])
 
 
+@pytest.mark.parametrize("levels", [{}, {"batchnorm": "on"}, {"dropout": 0.2}], ids=str)
+@pytest.mark.parametrize("batch_size", [64, 45])
+def test_a_stack_is_filled_up_where_normalisation_looks_at_its_size(forum, split, levels, batch_size):
+    stacking = stackability(treat(replace(forum, train={"batch_size": batch_size}), levels, split), split.train.inputs)
+    assert [stacking.filled(members) for members in (1, 3, 8)] == [8 if "batchnorm" in levels else 2, 8, 8]
+
+
 def misses(model, batch):
     return {"reconstruction": (model(batch) - batch).square().mean()}
 
