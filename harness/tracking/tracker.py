@@ -87,7 +87,7 @@ class Tracker:
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
         self._experiments: dict[str, str] = {}  # name -> id
-        self._inventories: dict[str, Inventory] = {}  # experiment id -> what the store had when it was asked
+        self._inventories: dict[str, Inventory] = {}  # experiment id -> what a server had when it was asked
 
     @property
     def at_once(self) -> int:
@@ -184,10 +184,10 @@ class Tracker:
             return str(found.experiment_id)  # another folder was faster
 
     def _inventory(self, experiment: str, keys: Sequence[str] | None = None) -> Inventory:
-        """What the store has, of `keys` at least; one that takes long to answer is asked once."""
+        """What the store has, of `keys` at least; a server, which takes long to answer, is asked once."""
         if self._file is not None:
             return self._single(Inventory(self.origin, stored_runs(self._file, experiment, keys)))
-        if experiment not in self._inventories:
+        if experiment not in self._inventories or local_store(self.uri) is not None:  # others write a local one too
             self._inventories[experiment] = self._single(Inventory(self.origin, self._search(experiment)))
         return self._inventories[experiment]
 

@@ -24,6 +24,13 @@ READ_BEFORE = (
     "KL of the sigmoid, computed again",
     "a penalty on a hook",
     "top-k",
+    "mean over units, from logits",
+    "squares of a sigmoid code's logits",
+    "mean of a sigmoid code's logits",
+    "sigmoid behind batch norm, from its logits",
+    "KL of a sigmoid code from its logits",
+    "KL of a sigmoid code from a hooked output",
+    "distance of a sigmoid's mean, from its logits",
 )
 
 

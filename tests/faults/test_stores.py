@@ -4,6 +4,7 @@ Injected: a server that is not there, answers 500, answers 429, or says nothing;
 that is no database; eight processes on a fresh store. Counted: records, runs, seconds.
 """
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from disturbed import MEMBERS, assert_same, left_behind, prepared, rows_of
 from waiting import LONGEST
 
 from harness.experiment import conduct, project
+from harness.results.temporary import host
 
 TIMEOUT = 1.0  # seconds, for one answer; the default is ten
 
@@ -119,12 +121,16 @@ def test_what_a_killed_run_left_half_written_of_a_report_is_no_artifact_and_goes
     folder = prepared(tmp_path, store=empty_store)
     reports = folder / "mlruns" / "reports" / "disturbed"
     reports.mkdir(parents=True)
-    (reports / ".report.html.1.new").write_text("half a pa")
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    half = reports / f".report.html.{host()}.{killed.pid}.00000000-0.new"
+    half.write_text("half a pa")
     conduct(folder / "disturbed.yaml", workers=0, root=folder)
     assert_same(left_behind(folder), undisturbed)
-    (reports / ".report.html.1.new").write_text("written at this moment by another process")
+    assert not half.exists()
+    (reports / f".report.html.{host()}.{os.getppid()}.00000000-0.new").write_text("written at this moment by another")
     assert project(folder / "disturbed.yaml", root=folder) == []
-    assert (reports / ".report.html.1.new").exists()
+    assert (reports / f".report.html.{host()}.{os.getppid()}.00000000-0.new").exists()
     assert left_behind(folder)["artifacts"] == undisturbed["artifacts"]
 
 

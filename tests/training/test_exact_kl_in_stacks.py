@@ -74,7 +74,7 @@ def naive_loop(case, seed, inputs, epochs):
 
 def test_on_offset_inputs_the_exact_form_trains_where_the_naive_one_diverges():
     case, epochs = load_case("forum"), 3
-    case = replace(case, train={**case.train, "epochs": epochs})
+    case = replace(case, train={**case.train, "epochs": epochs, "learning_rate": 0.001})
     split = split_of(case, "synthetic_100_offset")
     for seed in (0, 1):
         assert naive_loop(case, seed, split.train.inputs, epochs) is not None
