@@ -64,7 +64,10 @@ def test_an_exception_is_nobody_elses_business():
     assert value == 1
 
 
-def test_a_ctrl_c_stays_what_it_is():
+@pytest.mark.parametrize(
+    "answers_to_ctrl_c", [signal.default_int_handler], indirect=True
+)  # a job in the background has none
+def test_a_ctrl_c_stays_what_it_is(answers_to_ctrl_c):
     with pytest.raises(KeyboardInterrupt), guarded():
         signal.raise_signal(signal.SIGINT)
 
