@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 from harness.case import load_case
 from harness.errors import HarnessError
@@ -63,7 +64,7 @@ def test_no_library_that_loads_later_takes_a_file_beside_a_case_for_a_package(cr
     code = "from harness import load_case; load_case('own.py'); import pandas, csv, random; print(pandas.__name__)"
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(command, cwd=crowded, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=crowded, env=variables, capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout == "pandas\n", done.stderr
     assert not (crowded / "run").exists()
 
@@ -142,7 +143,7 @@ def test_a_function_is_sent_whole_to_processes_that_cannot_import_it(tmp_path):
     sent = cloudpickle.dumps(case(tmp_path, model="return 3").model)
     (tmp_path / "sent").write_bytes(sent)
     code = "import pickle; print(pickle.load(open('sent', 'rb'))())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout == "3\n", done.stderr
 
 

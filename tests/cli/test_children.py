@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 PROGRAM = """
 import os, signal
@@ -36,5 +37,5 @@ ASKED = "os._exit(7 if signal.getsignal(signal.SIGINT) is signal.default_int_han
 def test_a_forked_child_ends_by_a_signal_and_its_parent_answers_as_before(before, child, status):
     code = PROGRAM.format(before=before, child=child)
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout.splitlines() == [str(status), "set() harness.cli.stopping"], done.stderr

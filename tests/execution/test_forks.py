@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 from harness.execution import processes, study
 from harness.execution.processes import OTHERS, Pool, Task, run_stacks
@@ -85,7 +86,7 @@ def records(folder, workers, data="pass", loss="pass"):
     (folder / "own.py").write_text(CASE.format(data=data, loss=loss))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", SCRIPT, str(workers)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST)
     (line,) = done.stdout.splitlines()
     document, _, steps = line.rpartition(" ")
     return sorted(json.loads(document)), int(steps)
@@ -98,16 +99,24 @@ def quiet(tmp_path_factory):
     return found, steps
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("loss", FORKS.values(), ids=FORKS)
-def test_a_loss_that_forks_leaves_the_members_that_any_leaves(tmp_path, quiet, loss, workers):
-    assert records(tmp_path, workers, loss=loss) == quiet
+def here_and_there(kinds, *quick):
+    """Each kind in the process itself and in a worker; without a mark those that `make test` has."""
+    pairs = [(name, workers) for name in kinds for workers in (0, 1)]
+    return [pytest.param(*pair, marks=() if pair in quick else pytest.mark.service) for pair in pairs]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("code", OWN_PROCESSES.values(), ids=OWN_PROCESSES)
-def test_a_case_may_have_processes_of_its_own(tmp_path, quiet, code, workers):
-    assert records(tmp_path, workers, **code) == quiet
+@pytest.mark.parametrize(
+    ("name", "workers"), here_and_there(FORKS, ("a child that raises", 0), ("a child that returns", 1))
+)
+def test_a_loss_that_forks_leaves_the_members_that_any_leaves(tmp_path, quiet, name, workers):
+    assert records(tmp_path, workers, loss=FORKS[name]) == quiet
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), here_and_there(OWN_PROCESSES, ("a process in the loss", 0), ("a pool in the data", 1))
+)
+def test_a_case_may_have_processes_of_its_own(tmp_path, quiet, name, workers):
+    assert records(tmp_path, workers, **OWN_PROCESSES[name]) == quiet
 
 
 @pytest.mark.parametrize("workers", [0, 1])

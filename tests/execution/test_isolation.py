@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 from harness.execution.isolation import module_command, without_empty_places
 from harness.execution.processes import run_stacks
@@ -129,7 +130,7 @@ if __name__ == "__main__":
 def test_what_multiprocessing_starts_runs_no_file_of_the_working_directory(hostile, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SPAWNING.format(first=str(tmp_path)))
-    done = subprocess.run([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": ROOT}, timeout=120)
+    done = subprocess.run([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": ROOT}, timeout=LONGEST)
     assert done.returncode == 0
     assert not (hostile / "run").exists()
 

@@ -1,13 +1,9 @@
 """A case that tries to end its process: one sentence, exit code 2, nothing written; in training a failed member."""
 
 import io
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from commands import harness, within
 
 from harness.auditing import audit
 from harness.case import load_case
@@ -64,11 +60,11 @@ ARGPARSE = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argu
 ARGPARSE += "parser.parse_args()"
 
 
-def experiment(folder, **code):
+def experiment(folder, seeds=2, **code):
     parts = dict.fromkeys(("top", "model", "data", "losses", "optimizer"), "pass")
     more = ", optimizer=optimizer" if "optimizer" in code else ""
     (folder / "own.py").write_text(CASE.format(**{**parts, "more": more, **code}))
-    (folder / "x.yaml").write_text("name: x\ncase: own.py\nfactors: {bias_init: [default, zero]}\nseeds: 2\n")
+    (folder / "x.yaml").write_text(f"name: x\ncase: own.py\nfactors: {{bias_init: [default, zero]}}\nseeds: {seeds}\n")
     return folder / "x.yaml"
 
 
@@ -101,11 +97,17 @@ VERBS = ("run x.yaml", "run x.yaml --workers 0", "plan x.yaml --json", "audit ow
 
 
 @pytest.mark.parametrize(
-    ("top", "words"), [*(("sys.exit(0)", words) for words in VERBS), *((top, "plan x.yaml") for top in SAID)]
+    ("command", "top", "words"),
+    [
+        *((within, "sys.exit(0)", words) for words in VERBS[1:]),
+        (harness, "sys.exit(0)", VERBS[0]),
+        (within, ARGPARSE, "plan x.yaml"),
+        *((harness, top, "plan x.yaml") for top in list(SAID)[2:]),  # what would be the end of this process
+    ],
 )
-def test_a_command_says_so_and_exits_with_2(tmp_path, top, words):
+def test_a_command_says_so_and_exits_with_2(tmp_path, command, top, words):
     experiment(tmp_path, top=top)
-    done = command(tmp_path, words)
+    done = command(*words.split(), folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert f"running it ended with {SAID[top]}" in done.stderr.splitlines()[-1]
@@ -114,23 +116,22 @@ def test_a_command_says_so_and_exits_with_2(tmp_path, top, words):
     assert left(tmp_path) == ["own.py", "x.yaml"]
 
 
-def command(folder, words):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
-    program = [sys.executable, "-c", code, *words.split()]
-    return subprocess.run(program, cwd=folder, env=variables, capture_output=True, text=True, timeout=240)
-
-
-@pytest.mark.parametrize("end", ["sys.exit(0)", "__import__('os')._exit(0)"])
-def test_members_whose_loss_ends_its_process_in_training_are_failed_rows(tmp_path, empty_store, end):
+@pytest.mark.parametrize(
+    ("end", "seeds"),
+    [
+        ("__import__('os')._exit(0)", 1),
+        pytest.param("__import__('os')._exit(0)", 2, marks=pytest.mark.service),
+        pytest.param("sys.exit(0)", 2, marks=pytest.mark.service),
+    ],
+)
+def test_members_whose_loss_ends_its_process_in_training_are_failed_rows(tmp_path, stored, end, seeds):
     """And so it may in the audit of the driver: 0 is no exit code of members that are missing."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns")
-    experiment(tmp_path, losses=f"if calls[0] > 3: {end}")
-    done = command(tmp_path, "run x.yaml --workers 1")
+    experiment(tmp_path, seeds, losses=f"if calls[0] > 3: {end}")
+    done = harness("run", "x.yaml", "--workers", "1", folder=stored(tmp_path))
     assert done.returncode == 3, done.stderr
-    assert "4 members" in done.stdout
-    assert "4 failed" in " ".join(done.stdout.split()) or done.stdout.count("2 failed") == 2
+    members = 2 * seeds
+    assert f"{members} members" in done.stdout
+    assert f"{members} failed" in " ".join(done.stdout.split()) or done.stdout.count(f"{seeds} failed") == 2
 
 
 def test_an_audit_that_a_loss_ends_is_a_finding(tmp_path):

@@ -14,6 +14,7 @@ def serving(answer):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: in two, the second waits 40 ms for the first to be acknowledged
 
         def respond(self):
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))

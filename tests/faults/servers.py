@@ -1,10 +1,8 @@
 """A real MLflow server on this machine, and a proxy before it that answers some calls with an error."""
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,19 +12,10 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from ports import free_port
 from waiting import LONGEST, until
 
 OWN = ("host", "connection", "content-length", "transfer-encoding")  # of each connection, not of the request
-# below those that the system gives away: until the server is up, on a busy machine, nobody else gets it
-OWN_PORTS = iter(random.Random(os.getpid()).sample(range(20_000, 32_000), 12_000))
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens there."""
-    with socket.socket() as asked, suppress(OSError):
-        asked.bind(("127.0.0.1", port))
-        return True
-    return False
 
 
 class Server:
@@ -36,7 +25,7 @@ class Server:
         folder.mkdir()
         self.folder, self.store = folder, folder / "mlflow.db"
         shutil.copy(empty_store, self.store)
-        self.port = next(filter(is_free, OWN_PORTS))
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:

@@ -57,10 +57,12 @@ def assert_whole(folder, documents):
     assert not list(folder.rglob(".*.new*"))
 
 
-@pytest.mark.parametrize("attempt", [1, 2])
-def test_four_shards_that_start_together_leave_one_whole_experiment(tmp_path, attempt):
-    folder = prepared(tmp_path, EXPERIMENT)
-    documents, failures = shards(folder, 4)
+@pytest.mark.parametrize(
+    ("count", "attempt"), [(2, 1), *(pytest.param(4, attempt, marks=pytest.mark.service) for attempt in (1, 2))]
+)
+def test_shards_that_start_together_leave_one_whole_experiment(tmp_path, empty_store, count, attempt):
+    folder = prepared(tmp_path, EXPERIMENT, store=empty_store if count == 2 else None)
+    documents, failures = shards(folder, count)
     assert failures == []
     assert sum(document["trained"] for document in documents) == MEMBERS
     assert_whole(folder, documents)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 from harness.errors import HarnessError
 from harness.results.origin import RECORD, origin_of
@@ -79,7 +80,7 @@ def test_processes_that_ask_together_get_one_origin(tmp_path):
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
-    assert len({process.communicate(timeout=120)[0] for process in together}) == 1
+    assert len({process.communicate(timeout=LONGEST)[0] for process in together}) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

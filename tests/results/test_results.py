@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONGEST
 
 from harness.errors import HarnessError
 from harness.results import MemberRecord, member_key, read_records, read_results, slug, write_manifest, write_stack
@@ -155,6 +156,6 @@ def test_results_are_read_without_threads_that_the_end_of_the_process_would_abor
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, timeout=LONGEST
     )
     assert done.stdout.split(maxsplit=2) == ["100", "1", "set()\n"], done.stderr

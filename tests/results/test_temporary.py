@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import LONGEST
 
 from harness.results import remove_abandoned
 from harness.results.files import write_whole
@@ -17,7 +18,7 @@ DAY = 86_400
 def ended():
     """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(60)
+    process.wait(LONGEST)
     return process.pid
 
 

@@ -1,14 +1,12 @@
 """A password in the address of a store is in nothing that is printed, written or shown by `ps`."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import traceback
-from pathlib import Path
 
 import pytest
+from commands import harness, within
 from stored_members import record
 
 from harness.cli import ui
@@ -49,18 +47,24 @@ MASKED = {
 }
 
 
-@pytest.fixture
-def finished(tmp_path, empty_store, monkeypatch):
-    """An experiment that ran, into a store of its own; servers are given up at once."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns")
-    (tmp_path / "x.yaml").write_text(
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, stored):
+    """An experiment that ran, into a store of its own."""
+    folder = stored(tmp_path_factory.mktemp("once"))
+    (folder / "x.yaml").write_text(
         "name: x\ncase: forum\nfactors: {bias_init: [default]}\nseeds: 1\ntrain: {epochs: 1}\n"
     )
-    conduct(tmp_path / "x.yaml", workers=0, root=tmp_path)
+    conduct(folder / "x.yaml", workers=0, root=folder)
+    return folder
+
+
+@pytest.fixture
+def finished(once, tmp_path, monkeypatch):
+    """A copy of it; servers are given up at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".origin*"))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -159,11 +163,9 @@ def test_what_the_interface_says_is_masked(monkeypatch, capsys):
 
 
 def test_a_command_prints_no_password(finished):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    code = "import sys; sys.argv[0] = 'harness'; from harness.cli import main; main()"
-    for words in ("run x.yaml --json", "sync x.yaml", "report x", "sync --repair"):
-        command = [sys.executable, "-c", code, *words.split(), "--tracking-uri", UNREACHABLE["a token in a query"]]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+    words = ("run x.yaml --json", "sync x.yaml", "report x", "sync --repair")
+    for command, said in ((harness, words[0]), *((within, said) for said in words[1:])):
+        done = command(*said.split(), "--tracking-uri", UNREACHABLE["a token in a query"], folder=finished)
         assert "token=***" in done.stdout + done.stderr
         assert_nowhere(done.stdout + done.stderr)
     assert_in_no_file(finished)
