@@ -53,11 +53,16 @@ def lever_of(case: Case, model: nn.Module, batch: Tensor, term: str, factor: flo
     return min(levers, key=lambda lever: len(lever.beside), default=None)
 
 
+def pulled(case: Case, model: nn.Module, batch: Tensor, term: str) -> bool:
+    """True where the term has a gradient at the bottleneck: without one, it would seem proportional to anything."""
+    return bool((_pulls(case, model, batch)[term] != 0).any())
+
+
 def _candidates(case: Case) -> list[str]:
     """Keywords of the loss that hold a number: those of the case, then those with a default of their own."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(case.losses).parameters.items()}
-    names = [*case.loss_keywords(), *(name for name in defaults if name not in case.numbers)]
-    return [name for name in names if name not in SUPPLIED and _number(_value(case, name)) is not None]
+    names = [*case.loss_keywords(), *(name for name in defaults if name not in case.numbers and name not in SUPPLIED)]
+    return [name for name in names if _number(_value(case, name)) is not None]
 
 
 def _value(case: Case, name: str) -> Any:

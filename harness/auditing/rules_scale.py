@@ -75,10 +75,10 @@ def weigh(
 
 
 @contextmanager
-def trained(case: Case, model: nn.Module, rows: Tensor, steps: int) -> Iterator[tuple[nn.Module, Tensor]]:
-    """The first model as `weigh` has it after so many steps, and a batch; it is given back untouched."""
-    with borrowed(model), same_randomness(0):
-        loop = Loop(case, model, rows, 0, {})
+def trained(case: Case, model: nn.Module, rows: Tensor, steps: int, seed: int) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The model of a seed as `weigh` has it after so many steps, and a batch; it is given back untouched."""
+    with borrowed(model), same_randomness(seed):
+        loop = Loop(case, model, rows, seed, {})
         for step in loop.reach(tuple(probe for probe in PROBES if probe <= steps)):
             batches = [loop.batch() for _ in range(BATCHES)]
             if step == steps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from harness.auditing.bounds import Bounds
-from harness.auditing.levers import Lever, lever_of
+from harness.auditing.levers import Lever, lever_of, pulled
 from harness.auditing.reporting import finding
 from harness.auditing.rules_scale import Weights, trained, weigh
 from harness.case import Case
@@ -186,7 +186,10 @@ def _weighed(case: Case, term: str, factor: float, lever: Lever | None) -> tuple
 def _lever(
     case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: Weights, factor: float
 ) -> Lever | None:
-    """The number that weighs the term, looked for at the first probe at which it has a gradient."""
+    """The number that weighs the term, looked for where it has a gradient: at the first such probe and model."""
     steps = next((probe for probe, ratio in weights.medians().items() if ratio > 0), 0)
-    with trained(case, models[0], rows, steps) as (model, batch):
-        return lever_of(case, model, batch, term, factor)
+    for seed, start in enumerate(models):
+        with trained(case, start, rows, steps, seed) as (model, batch):
+            if pulled(case, model, batch, term):
+                return lever_of(case, model, batch, term, factor)
+    return None

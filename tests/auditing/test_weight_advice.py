@@ -243,3 +243,20 @@ def test_what_a_loss_counts_for_its_warm_up_is_not_counted_on_by_looking():
     rules_scale.weigh(case_of(losses, l1=1.0), [Autoencoder()], rows(), ["l1"], True)
     assert max(looks) == 301  # 300 steps, and three looks at the state after each probe
     assert looks.count(301) == 3
+
+
+def test_the_number_is_looked_for_where_the_term_has_a_gradient():
+    class DeadAtFirst(Autoencoder):
+        """With the first seed no unit fires, and no term has a gradient at the bottleneck."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            if torch.initial_seed() == 0:
+                nn.init.constant_(self.enc.bias, -1e3)
+
+    def losses(model, batch, power, l1):
+        return terms(model, batch, l1=lambda code: l1 * code.pow(power).sum(1).mean())
+
+    case = replace(case_of(losses, power=1.0, l1=30.0), model=DeadAtFirst)
+    found = [each for each in audit(case, during_training=False).findings if each.rule == "dominates"]
+    assert [set(each.change) for each in found] == [{"l1"}]
