@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from harness.boundary import failure, guarded
-from harness.capture import evaluating
+from harness.capture import eval_mode
 from harness.case import Case, set_seed
 from harness.errors import HarnessError
 from harness.precision import SIXTEEN_BITS, precisions
 
 
-def build(case: Case, seed: int, batch: Tensor) -> nn.Module:
+def build_model(case: Case, seed: int, batch: Tensor) -> nn.Module:
     """The case's model with the initial weights of `seed`, where the batch is; torch's global random state stays as it was.
 
     Raises:
@@ -39,7 +39,7 @@ def model_keywords(case: Case, batch: Tensor) -> dict[str, int]:
     return {"features": int(batch[0].numel())} if "features" in parameters else {}
 
 
-def numbers_for(case: Case, inputs: Tensor) -> torch.dtype:
+def input_dtype(case: Case, inputs: Tensor) -> torch.dtype:
     """The kind of numbers in which a case's model takes these rows, `[sample, *feature]`.
 
     Its own precision, for floats and for integers that it takes as floats (pixels). int64 for integers that it refuses
@@ -50,23 +50,23 @@ def numbers_for(case: Case, inputs: Tensor) -> torch.dtype:
     if few.is_complex() or not few.numel():
         return torch.float32  # no rows, which is for the check of rows to say
     try:
-        model = build(case, 0, few)
+        model = build_model(case, 0, few)
     except Exception:  # whatever is wrong with it is told where it is used
         return torch.float32
     known = precisions(model)
     whole = not few.is_floating_point()
     if len(known) == 1 and not whole:
         return known[0]
-    taken = next((each for each in known if takes(case, model, few.to(each))), None)
-    if whole and (taken is None or _rounds(inputs, taken)) and takes(case, model, few.long()):
+    taken = next((each for each in known if accepts_rows(case, model, few.to(each))), None)
+    if whole and (taken is None or _rounds(inputs, taken)) and accepts_rows(case, model, few.long()):
         return torch.int64
     return taken or known[0]
 
 
-def takes(case: Case, model: nn.Module, rows: Tensor) -> bool:
+def accepts_rows(case: Case, model: nn.Module, rows: Tensor) -> bool:
     """Whether the model and the case's loss run on these rows."""
     numbers = {name: case.numbers[name] for name in case.loss_keywords()}
-    with torch.random.fork_rng(), evaluating(model), warnings.catch_warnings():
+    with torch.random.fork_rng(), eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with guarded():

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.boundary import CaseExit, failure, guarded
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 from harness.ranges import training_numbers
-from harness.siblings import beside, hidden_sibling, importable, own_name
+from harness.siblings import hidden_sibling, own_name, sibling_imports, with_siblings
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "epochs": 30,
@@ -168,7 +168,7 @@ class Case:
         if name is not None and (not isinstance(name, str) or not name):
             raise HarnessError(f"Case.penalty_weight: expected the name of a number or None, got {_kind(name)}")
         if name is not None and name != PENALTY_WEIGHT and name not in self.numbers:
-            raise HarnessError(f"Case.penalty_weight: {unknown('number of the case', name, self.numbers)}")
+            raise HarnessError(f"Case.penalty_weight: {did_you_mean('number of the case', name, self.numbers)}")
 
 
 def load_case(name: str | Path) -> Case:
@@ -201,7 +201,7 @@ def _case_file(name: str | Path) -> Path:
             raise HarnessError(f"{path}: no such file; a case is a Python file with a module-level `case`")
         return path
     if str(name) not in shipped_cases():
-        raise HarnessError(f"{unknown('case', name, shipped_cases())}; or give the path of a .py file")
+        raise HarnessError(f"{did_you_mean('case', name, shipped_cases())}; or give the path of a .py file")
     return CASES_FOLDER / f"{name}.py"
 
 
@@ -213,7 +213,7 @@ def _run(path: Path) -> ModuleType:
         raise HarnessError(f"{path}: cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
     try:
-        with guarded(), importable(module), beside(path.parent.resolve()):
+        with guarded(), with_siblings(module), sibling_imports(path.parent.resolve()):
             spec.loader.exec_module(module)
     except Exception as error:
         raise _not_run(path, error) from error

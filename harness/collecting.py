@@ -7,18 +7,18 @@ from contextlib import contextmanager
 NEW_OBJECTS = 10_000  # since the last look; Python's own is 700
 
 
-def collect_seldom() -> None:
+def raise_gc_threshold() -> None:
     """In a process of our own, before libraries load: a quarter of a second for torch alone."""
     gc.set_threshold(NEW_OBJECTS)
 
 
-def collect_no_more() -> None:
+def freeze_gc() -> None:
     """At the end of a process of our own: Python would look through everything once more, two seconds after a run."""
     gc.freeze()
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No look while so much is made that stays: each takes up to .3 seconds."""
     collects = gc.isenabled()
     gc.disable()

@@ -11,12 +11,12 @@ class HarnessError(ValueError):
     """
 
 
-def unknown(kind: str, name: object, known: Iterable[object], article: str = "no") -> str:
+def did_you_mean(kind: str, name: object, known: Iterable[object], article: str = "no") -> str:
     """The sentence for a name that does not exist.
 
-    >>> unknown("activation", "leaky-relu", ["relu", "leaky_relu"])
+    >>> did_you_mean("activation", "leaky-relu", ["relu", "leaky_relu"])
     "no activation is called 'leaky-relu'; did you mean 'leaky_relu'? Known: relu, leaky_relu"
-    >>> unknown("activation", "ReLU", ["relu", "tanh"])
+    >>> did_you_mean("activation", "ReLU", ["relu", "tanh"])
     "no activation is called 'ReLU'; did you mean 'relu'? Known: relu, tanh"
     """
     names = [str(each) for each in known]

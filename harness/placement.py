@@ -54,13 +54,13 @@ def place_invariant(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def at_a_line(values: Tensor) -> Tensor:
+def aligned(values: Tensor) -> Tensor:
     """The same numbers in memory that begins at a multiple of 64 bytes, as all memory of torch does.
 
     That of NumPy begins anywhere, in each process elsewhere, and with it the roundings of a product would change.
 
     >>> memory = torch.arange(20.0)
-    >>> at_a_line(memory[1:]).data_ptr() % 64, at_a_line(memory) is memory
+    >>> aligned(memory[1:]).data_ptr() % 64, aligned(memory) is memory
     (0, True)
     """
     return values.clone() if values.data_ptr() % LINE else values
@@ -140,7 +140,7 @@ def product(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
     return result[:, :rows].contiguous() if more else result
 
 
-def one_by_one(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
+def member_by_member_call(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
     """A batch of matrices, each of them alone in memory that begins at a multiple of 64 bytes."""
     batches = [value.dim() > 2 for value in args if isinstance(value, Tensor)]
     if not all(batches):
@@ -226,4 +226,4 @@ MATRICES = (
     *("_cholesky_solve_helper", "_euclidean_dist", "cholesky_inverse"),
 )
 
-OWN: dict[str, Compute] = {"bmm": product, "_trilinear": copied, **dict.fromkeys(MATRICES, one_by_one)}
+OWN: dict[str, Compute] = {"bmm": product, "_trilinear": copied, **dict.fromkeys(MATRICES, member_by_member_call)}

@@ -35,19 +35,19 @@ def precision_for(model: nn.Module, rows: Tensor) -> torch.dtype:
     return rows.dtype if rows.is_floating_point() else own_precision(model)
 
 
-def in_precision(rows: Tensor, dtype: torch.dtype) -> Tensor:
+def cast_floats(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Floats in another precision; integers, which name things, stay what they are.
 
-    >>> in_precision(torch.tensor([1.5]), torch.float64), in_precision(torch.tensor([3]), torch.float64)
+    >>> cast_floats(torch.tensor([1.5]), torch.float64), cast_floats(torch.tensor([3]), torch.float64)
     (tensor([1.5000], dtype=torch.float64), tensor([3]))
     """
     return rows.to(dtype) if rows.is_floating_point() else rows
 
 
-def widened(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """What sums and products of numbers are kept in: at least float32, as the squares of 16-bit floats leave their range.
 
-    >>> widened(torch.bfloat16), widened(torch.float64)
+    >>> accumulation_dtype(torch.bfloat16), accumulation_dtype(torch.float64)
     (torch.float32, torch.float64)
     """
     return torch.promote_types(dtype, torch.float32)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 
 Level = str | int | float
 
@@ -96,7 +96,7 @@ def _training_number(key: str, value: Any, where: str) -> Any:
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
             raise HarnessError(f"{where}.{key}: auto, cpu, cuda, cuda:0 or mps is wanted, {value!r} was given")
         return value
-    raise HarnessError(f"{where}: {unknown('training number', str(key)[:60], TRAINING)}")
+    raise HarnessError(f"{where}: {did_you_mean('training number', str(key)[:60], TRAINING)}")
 
 
 TRAINED: dict[str, Factor] = {

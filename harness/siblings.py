@@ -28,7 +28,7 @@ def own_name(path: Path) -> str:
 
 
 @contextmanager
-def importable(module: ModuleType) -> Iterator[None]:
+def with_siblings(module: ModuleType) -> Iterator[None]:
     """Let a case's file be imported by its name: while it runs, for dataclasses, and later by `pickle`, as long as its
     functions are in use.
 
@@ -44,7 +44,7 @@ def importable(module: ModuleType) -> Iterator[None]:
 
 
 @contextmanager
-def beside(folder: Path) -> Iterator[None]:
+def sibling_imports(folder: Path) -> Iterator[None]:
     """Let a case's file find the modules in its folder, each run anew for each case that is loaded."""
     siblings = _siblings(folder)
     importlib.invalidate_caches()
@@ -61,7 +61,7 @@ def beside(folder: Path) -> Iterator[None]:
                 siblings.loaded[name] = sys.modules.pop(name)
 
 
-class Siblings(MetaPathFinder):
+class SiblingFinder(MetaPathFinder):
     """Finds the modules of a folder for the code that lies in it.
 
     Args:
@@ -83,7 +83,7 @@ class Siblings(MetaPathFinder):
             ModuleNotFoundError: where a library asks for what the folder alone has.
         """
         if name in _in_use:
-            return spec_from_loader(name, Again(_in_use[name]))
+            return spec_from_loader(name, SiblingLoader(_in_use[name]))
         own = PathFinder.find_spec(name, [str(self.folder)]) if path is None else None
         if own is None and name not in self.loaded:
             return None
@@ -98,12 +98,12 @@ class Siblings(MetaPathFinder):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         elif own is not None and getattr(PathFinder.find_spec(name), "origin", None) != own.origin:
             return None
-        return spec_from_loader(name, Again(self.loaded[name])) if name in self.loaded else None
+        return spec_from_loader(name, SiblingLoader(self.loaded[name])) if name in self.loaded else None
 
     def _elsewhere(self, name: str, target: ModuleType | None) -> ModuleSpec | None:
         others = [place for place in sys.path if place != str(self.folder)]
         for finder in sys.meta_path:
-            if isinstance(finder, Siblings):
+            if isinstance(finder, SiblingFinder):
                 continue
             spec = PathFinder.find_spec(name, others) if finder is PathFinder else finder.find_spec(name, None, target)
             if spec is not None:
@@ -127,7 +127,7 @@ class Siblings(MetaPathFinder):
         return False
 
 
-class Again(Loader):
+class SiblingLoader(Loader):
     """Gives a module that is loaded already, so that its classes and functions stay the same objects."""
 
     def __init__(self, module: ModuleType) -> None:
@@ -143,7 +143,7 @@ class Again(Loader):
 
 def added_places() -> set[str]:
     """The folders that are on the path for the cases in them alone."""
-    return {str(finder.folder) for finder in sys.meta_path if isinstance(finder, Siblings) and finder.last}
+    return {str(finder.folder) for finder in sys.meta_path if isinstance(finder, SiblingFinder) and finder.last}
 
 
 def hidden_sibling(folder: Path, error: Exception) -> str:
@@ -155,15 +155,15 @@ def hidden_sibling(folder: Path, error: Exception) -> str:
     return file.name if file.is_file() else ""
 
 
-def _siblings(folder: Path) -> Siblings:
+def _siblings(folder: Path) -> SiblingFinder:
     """The finder of a folder; the first time, it is put before all others, and the folder last on the path."""
     listed = str(folder) in sys.path
     if not listed:
         sys.path.append(str(folder))
     for finder in sys.meta_path:
-        if isinstance(finder, Siblings) and finder.folder == folder:
+        if isinstance(finder, SiblingFinder) and finder.folder == folder:
             return finder
-    finder = Siblings(folder, last=not listed)
+    finder = SiblingFinder(folder, last=not listed)
     sys.meta_path.insert(0, finder)
     return finder
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from workloads import WORKLOADS
 
 from harness import Case
-from harness.remedies.anatomy import build
-from harness.training import stackability
-from harness.training.stacked import Stacked
-from harness.training.train import gathered
+from harness.remedies.anatomy import build_model
+from harness.training import check_vmap_support
+from harness.training.stacked import StackedEngine
+from harness.training.train import gather_rows
 
 LARGEST_STACK = 64
 PLAIN_MODELS = 4  # models of a plain loop know nothing of each other: a few stand for all
@@ -35,7 +35,7 @@ def unprepared(make: "Maker", cases: Sequence[Case], each: int, rows: Tensor) ->
 
 def plain(case: Case, members: int, rows: Tensor) -> Ready:
     """One model after the other, as a good user would write it."""
-    models = [build(case, seed, rows[:4]) for seed in range(min(members, PLAIN_MODELS))]
+    models = [build_model(case, seed, rows[:4]) for seed in range(min(members, PLAIN_MODELS))]
     optimisers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in models]
     keywords = {name: case.numbers[name] for name in case.loss_keywords()}
     starts = batch_starts(rows)
@@ -54,13 +54,13 @@ def plain(case: Case, members: int, rows: Tensor) -> Ready:
 
 def stacked(case: Case, members: int, rows: Tensor, largest: int = LARGEST_STACK) -> Ready:
     """Stacks of at most so many, filled up as in an experiment (the copies are not counted), one after the other."""
-    found = stackability(case, rows)
+    found = check_vmap_support(case, rows)
     assert found.rule is not None, found.reason
     most = largest if found.shares else 1
     sizes = ([most] * (members // most) + [members % most] * (members % most > 0))[:STACKS]
     filled = [found.filled(size) for size in sizes]
     engines = [
-        Stacked([case] * size, list(range(size)), found.rule, rows, found.fixed, found.shares) for size in filled
+        StackedEngine([case] * size, list(range(size)), found.rule, rows, found.fixed, found.shares) for size in filled
     ]
     orders = [torch.stack([torch.randperm(len(rows)) for _ in range(size)]).to(rows.device) for size in filled]
     starts = batch_starts(rows)
@@ -69,7 +69,7 @@ def stacked(case: Case, members: int, rows: Tensor, largest: int = LARGEST_STACK
         now = list(islice(starts, steps))
         for engine, order in zip(engines, orders, strict=True):
             for start in now:
-                engine.step(gathered(rows, order[:, start : start + BATCH]))
+                engine.step(gather_rows(rows, order[:, start : start + BATCH]))
         return steps * sum(sizes)
 
     return Ready(work, torch.get_num_threads())

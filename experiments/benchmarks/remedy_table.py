@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from harness import Case, HarnessError, load_case
 from harness.data.rows import Rows, Split
-from harness.remedies import treat
-from harness.remedies.anatomy import build
+from harness.remedies import apply_remedies
+from harness.remedies.anatomy import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "remedies.md"
 START, END = "<!-- table -->", "<!-- end of table -->"
@@ -159,8 +159,8 @@ def attempt(case: Case, levels: dict[str, str | float]) -> str:
     batch = batch.inputs if isinstance(batch, Rows) else batch
     split = Split(Rows(batch[:64]), Rows(batch[64:]), "table")
     try:
-        treated = treat(case, levels, split)
-        model = build(treated, 0, batch[:4])
+        treated = apply_remedies(case, levels, split)
+        model = build_model(treated, 0, batch[:4])
         terms = treated.losses(model, batch[:16], **{name: treated.numbers[name] for name in treated.loss_keywords()})
     except HarnessError as error:
         return str(error).partition(": ")[2] or str(error)

@@ -18,10 +18,10 @@ from processes import peak_mb
 
 from harness.case import load_case
 from harness.data import split_of
-from harness.execution.programs import treated
+from harness.execution.programs import treated_case
 from harness.execution.spec import StackMember, StackSpec
 from harness.grid import load_experiment, stacks
-from harness.training import stackability, train
+from harness.training import check_vmap_support, train
 
 
 def specs(file: Path) -> list[StackSpec]:
@@ -46,8 +46,8 @@ def train_stack(spec: StackSpec) -> float:
     torch.set_num_threads(1)
     assert isinstance(spec.case, str)
     split = split_of(load_case(spec.case))
-    cases = [treated(spec, member.levels, split) for member in spec.members]
-    stacking = stackability(cases[0], split.train.inputs)
+    cases = [treated_case(spec, member.levels, split) for member in spec.members]
+    stacking = check_vmap_support(cases[0], split.train.inputs)
     extra = stacking.filled(len(cases)) - len(cases)
     seeds = [member.seed for member in spec.members]
     for _ in train([*cases, *cases[-1:] * extra], [*seeds, *seeds[-1:] * extra], split, stacking):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
-from harness.remedies import treat
+from harness.remedies import apply_remedies
 
 SOURCE = "source, KL on a sigmoid code"
 
@@ -62,7 +62,7 @@ def source(levels: dict[str, Any]) -> Workload:
     """The source network under these remedies, on its own data."""
     forum = load_case("forum")
     split = split_of(forum)
-    return Workload([treat(forum, levels, split)], split.train.inputs)
+    return Workload([apply_remedies(forum, levels, split)], split.train.inputs)
 
 
 def digits() -> Workload:
@@ -70,7 +70,7 @@ def digits() -> Workload:
     case = load_case("digits")
     rows = split_of(case).train.inputs
     own = Split(Rows(rows), Rows(rows), "digits")
-    return Workload([treat(case, {"penalty": "kl_sigmoid_bottleneck"}, own)], rows)
+    return Workload([apply_remedies(case, {"penalty": "kl_sigmoid_bottleneck"}, own)], rows)
 
 
 def convolutional() -> Workload:
@@ -90,7 +90,7 @@ def structures(count: int = 40) -> Workload:
     forum = replace(load_case("forum"), train={})
     split = split_of(forum)
     widths = [2 + 7 * index % count for index in range(count)]  # any few in a row are narrow and wide
-    cases = [treat(forum, {"penalty": "none", "units": width}, split) for width in widths]
+    cases = [apply_remedies(forum, {"penalty": "none", "units": width}, split) for width in widths]
     return Workload(cases, split.train.inputs)
 
 

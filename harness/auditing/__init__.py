@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.auditing.bounds import BOUNDS, Bounds
+    from harness.auditing.bounds import AUDIT_THRESHOLDS, AuditThresholds
     from harness.auditing.judging import audit
     from harness.auditing.levels import as_manifest, audit_levels
     from harness.auditing.results import Audit
 
-__all__ = ["BOUNDS", "Audit", "Bounds", "as_manifest", "audit", "audit_levels"]
+__all__ = ["AUDIT_THRESHOLDS", "Audit", "AuditThresholds", "as_manifest", "audit", "audit_levels"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,9 +22,9 @@ def __getattr__(name: str) -> Any:
 
 
 _HOMES = {
-    "BOUNDS": "bounds",
+    "AUDIT_THRESHOLDS": "bounds",
     "Audit": "results",
-    "Bounds": "bounds",
+    "AuditThresholds": "bounds",
     "as_manifest": "levels",
     "audit": "judging",
     "audit_levels": "levels",

@@ -13,7 +13,7 @@ from harness.case import set_seed
 
 
 @contextmanager
-def borrowed(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
+def isolated(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
     """The model with copies of its tensors inside; the originals come back untouched afterwards.
 
     Parameters and buffers stay the same objects (hooks and optimisers refer to them) and get other storage meanwhile,
@@ -39,7 +39,7 @@ def borrowed(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.
 
 
 @contextmanager
-def same_state(model: nn.Module) -> Iterator[None]:
+def preserved_state(model: nn.Module) -> Iterator[None]:
     """What a model keeps for itself, running statistics above all, as it was: whatever the loss or a pass makes of it.
 
     Buffers come back with their values, whether they were written into or other tensors put in their place, and so do
@@ -59,7 +59,7 @@ def same_state(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def same_randomness(seed: int | None = None) -> Iterator[None]:
+def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """All global random states as they are, given back afterwards; with `seed`, a fixed one meanwhile."""
     states = (torch.get_rng_state(), random.getstate(), _numpy_state())
     if seed is not None:
@@ -104,7 +104,7 @@ def _fill(container: Any, value: Any) -> None:
         container.update(value)
 
 
-def fixed(tensors: list[Tensor]) -> list[Tensor]:
+def copies(tensors: list[Tensor]) -> list[Tensor]:
     """Copies of the values, to see later whether something changed them."""
     return [each.detach().clone() for each in tensors]
 

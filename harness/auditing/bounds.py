@@ -6,7 +6,7 @@ from harness.diagnosis.severity import Severity
 
 
 @dataclass(frozen=True)
-class Bounds:
+class AuditThresholds:
     """What the rules compare with; all of them are this project's.
 
     Args:
@@ -44,7 +44,7 @@ class Bounds:
         return asdict(self)
 
 
-BOUNDS = Bounds()
+AUDIT_THRESHOLDS = AuditThresholds()
 
 SEVERITY: dict[str, Severity] = {
     "no_gradient": Severity.FAULT,

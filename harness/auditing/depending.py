@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.auditing.evaluating import Evaluated, Probe, changed, put, put_leaves
-from harness.auditing.recording import Change, Site
-from harness.auditing.spreading import RANGES, spread
+from harness.auditing.evaluating import Evaluation, LossProbe, has_changed, replace_with, replace_with_leaves
+from harness.auditing.recording import Change, TensorSite
+from harness.auditing.spreading import RANGES, random_values
 
 MOST_LAYERS = 32  # moved one by one, where no gradient tells
 
@@ -19,7 +19,7 @@ class Undecided(Exception):
 
 
 @dataclass
-class Subject:
+class TermProbe:
     """One loss term under the probe of one initialisation, and what is known of it.
 
     Args:
@@ -35,63 +35,63 @@ class Subject:
         inert: "no_gradient", "zero_gradient" or "".
     """
 
-    probe: Probe
+    probe: LossProbe
     term: str
     base: float
     noise: float = 0.0
     follows: bool = False
     layers: tuple[str, ...] = ()
-    direct: tuple[Site, ...] = ()
-    astray: tuple[Site, ...] = ()
+    direct: tuple[TensorSite, ...] = ()
+    astray: tuple[TensorSite, ...] = ()
     beside: tuple[str, ...] = ()
     inert: str = ""
     cache: dict[str, object] = field(default_factory=dict)
 
     @property
-    def site(self) -> Site | None:
+    def site(self) -> TensorSite | None:
         """Where the term reads the model: the code if it does, else the nearest site before it, else another layer."""
         if self.direct:
             return self.direct[0]
-        return Site(self.layers[0]) if self.layers else None
+        return TensorSite(self.layers[0]) if self.layers else None
 
     @property
     def at_bottleneck(self) -> bool:
         """Whether it reads the bottleneck directly."""
         return bool(self.direct)
 
-    def at(self, changes: dict[Site, Change], hold: bool = True) -> Evaluated:
+    def at(self, changes: dict[TensorSite, Change], hold: bool = True) -> Evaluation:
         """One evaluation with these changes, all other layers held unless told otherwise."""
         return self.probe.evaluate(changes, hold=hold)
 
-    def value(self, site: Site, values: Tensor, hold: bool = True) -> float:
+    def value(self, site: TensorSite, values: Tensor, hold: bool = True) -> float:
         """The term with these values at the site."""
-        return self.at({site: put(values)}, hold).value(self.term)
+        return self.at({site: replace_with(values)}, hold).value(self.term)
 
     def differs(self, first: float, second: float) -> bool:
         """Whether two values differ by more than rounding and the term's own noise."""
         tolerance = ROUNDING.get(self.probe.dtype, 0.05)
         if math.isnan(first) or math.isnan(second):
             return math.isnan(first) != math.isnan(second)
-        return abs(first - second) > 10 * self.noise and changed(first, second, tolerance=tolerance)
+        return abs(first - second) > 10 * self.noise and has_changed(first, second, tolerance=tolerance)
 
-    def shape(self, site: Site) -> Tensor:
+    def shape(self, site: TensorSite) -> Tensor:
         """The values that stand at the site on the data."""
-        found = natural(self.probe, site)
+        found = observed_values(self.probe, site)
         if not found:
             raise Undecided(f"{site} is never met while the loss is evaluated")
         return found[0]
 
 
-def natural(probe: Probe, site: Site) -> list[Tensor]:
+def observed_values(probe: LossProbe, site: TensorSite) -> list[Tensor]:
     """The values of every instance of a site while the loss is evaluated on the data."""
     record = probe.evaluate(watch=(site,)).record
     return [each.detach() for each in record.met.get(site, [])]
 
 
-def subject(probe: Probe, term: str) -> Subject:
+def inspect_term(probe: LossProbe, term: str) -> TermProbe:
     """Everything that the rules share about one term."""
     first, second = probe.evaluate(), probe.evaluate()
-    found = Subject(probe, term, first.value(term), abs(first.value(term) - second.value(term)))
+    found = TermProbe(probe, term, first.value(term), abs(first.value(term) - second.value(term)))
     found.noise = found.noise if found.noise == found.noise else 0.0
     found.layers, found.beside = _direct_layers(found)
     if probe.code.site is not None:
@@ -100,46 +100,50 @@ def subject(probe: Probe, term: str) -> Subject:
     return found
 
 
-def moves(site: Site, activation: str) -> list[Change]:
+def perturbations(site: TensorSite, activation: str) -> list[Change]:
     """Large moves of the values at a site: replaced, scaled, silenced, shuffled over the rows."""
 
     def replaced(seed: int, scale: float) -> Change:
-        return lambda found, index: found * 0 + spread(found, activation, scale, seed + 10 * index)
+        return lambda found, index: found * 0 + random_values(found, activation, scale, seed + 10 * index)
 
     def shuffled(found: Tensor, index: int) -> Tensor:
         return found.roll(1, 0)
 
     def small(found: Tensor, index: int) -> Tensor:
-        return found * 0 + 0.05 + 0.1 * spread(found, "sigmoid", 1.0, 2 + index)  # inside the domain of a logarithm
+        return (
+            found * 0 + 0.05 + 0.1 * random_values(found, "sigmoid", 1.0, 2 + index)
+        )  # inside the domain of a logarithm
 
     # scaling keeps the graph: a penalty on the code's derivative (contractive) follows it and no constant
     double, silenced = (lambda found, index: found * 2), (lambda found, index: found * 0)
     return [replaced(0, 1.0), small, double, shuffled, replaced(1, 5.0), silenced]
 
 
-def _follows(found: Subject, site: Site) -> bool:
+def _follows(found: TermProbe, site: TensorSite) -> bool:
     return any(
         found.differs(found.probe.evaluate({site: move}).value(found.term), found.base)
-        for move in moves(site, found.probe.code.activation)
+        for move in perturbations(site, found.probe.code.activation)
     )
 
 
-def _direct_sites(found: Subject, code: Site) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+def _direct_sites(found: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:
     chain = [code, *reversed(found.probe.prefixes())]
-    held = {site: _held(natural(found.probe, site)) for site in chain}
+    held = {site: _held(observed_values(found.probe, site)) for site in chain}
     base = found.at(dict(held)).value(found.term)
 
-    def moved(site: Site, move: Change) -> bool:
+    def moved(site: TensorSite, move: Change) -> bool:
         # what comes after the site, up to the code, stays; what comes before does not matter then
         return found.differs(found.at({**held, site: move}).value(found.term), base)
 
     activation = found.probe.code.activation
-    direct = tuple(s for s in chain if any(moved(s, each) for each in moves(s, activation if s == code else "none")))
+    direct = tuple(
+        s for s in chain if any(moved(s, each) for each in perturbations(s, activation if s == code else "none"))
+    )
     before = [site for site in direct if site != code]
     return direct, tuple(site for site in before if any(moved(site, each) for each in _same_code(site, code)))
 
 
-def _same_code(site: Site, code: Site) -> list[Change]:
+def _same_code(site: TensorSite, code: TensorSite) -> list[Change]:
     """Moves of the values before an activation that leave what the activation makes of them as it is.
 
     A ReLU does not see how far below zero a value lies, a normalisation neither shift nor scale. An activation that
@@ -151,18 +155,18 @@ def _same_code(site: Site, code: Site) -> list[Change]:
         return []  # a draw from what a layer says of it (a VAE's), and no activation
     if code.chain[-1:] == ("relu",):
         return [lambda found, index, k=k: torch.where(found > 0, found, found * k - 0.1 * k) for k in (3.0, 0.1)]  # type: ignore[misc]
-    return moves(site, "none")
+    return perturbations(site, "none")
 
 
 def _held(values: list[Tensor]) -> Change:
     return lambda found, index: found * 0 + values[index] if index < len(values) else found
 
 
-def _direct_layers(found: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _direct_layers(found: TermProbe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = list(dict.fromkeys(name for name, _ in found.probe.natural))
     for scale in (1.0, 0.1, 0.0):
         leaves: list[Tensor] = []
-        changes = {Site(name): put_leaves(_near(scale), leaves) for name in names}
+        changes = {TensorSite(name): replace_with_leaves(_near(scale), leaves) for name in names}
         cut = found.probe.evaluate(changes)
         gradients = cut.gradient(found.term, leaves)
         if all(bool(each.isfinite().all()) for each in gradients):
@@ -176,18 +180,20 @@ def _direct_layers(found: Subject) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _near(scale: float) -> Callable[[Tensor, int], Tensor]:
     return lambda value, index: (
-        value.detach() + scale * spread(value, "none", max(1.0, float(value.detach().std(correction=0))), 3 + index)
+        value.detach()
+        + scale * random_values(value, "none", max(1.0, float(value.detach().std(correction=0))), 3 + index)
     )
 
 
-def _moved_alone(found: Subject, name: str) -> bool:
+def _moved_alone(found: TermProbe, name: str) -> bool:
     base = found.at({}).value(found.term)
     return any(
-        found.differs(found.at({Site(name): move}).value(found.term), base) for move in moves(Site(name), "none")
+        found.differs(found.at({TensorSite(name): move}).value(found.term), base)
+        for move in perturbations(TensorSite(name), "none")
     )
 
 
-def _beside(probe: Probe, cut: Evaluated, leaves: list[Tensor]) -> tuple[str, ...]:
+def _beside(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> tuple[str, ...]:
     """Layers whose output, of the bottleneck's shape, meets the bottleneck's before the next layer is entered."""
     if probe.code.site is None:
         return ()
@@ -204,7 +210,7 @@ def _beside(probe: Probe, cut: Evaluated, leaves: list[Tensor]) -> tuple[str, ..
 
 def _sum(values: Tensor) -> Tensor:
     # a plain sum of a normalised tensor has no gradient, so every value has a weight of its own
-    return (values * spread(values, "none", 1.0, 5)).sum()
+    return (values * random_values(values, "none", 1.0, 5)).sum()
 
 
 def _some(gradient: Tensor | None) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import borrowed, same_randomness, same_state
-from harness.auditing.recording import Change, Record, Recorder, Site, hooked, layers_of
+from harness.auditing.borrowing import isolated, preserved_rng, preserved_state
+from harness.auditing.recording import Change, TensorRecorder, TensorSite, Trace, hooked_model, layers_of
 from harness.boundary import failure, guarded
-from harness.capture import CodeTap, code_of, reconstruction_of
+from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
-from harness.precision import in_precision, own_precision
+from harness.precision import cast_floats, own_precision
 from harness.remedies.terms import check_terms
 
 
@@ -30,18 +30,18 @@ class Code:
         values: the values on the probe's batch.
     """
 
-    site: Site | None
+    site: TensorSite | None
     activation: str
     units: int
     values: Tensor
 
 
 @dataclass
-class Evaluated:
+class Evaluation:
     """The terms of one evaluation and what was recorded meanwhile."""
 
     terms: dict[str, Any]
-    record: Record
+    record: Trace
 
     def value(self, term: str) -> float:
         """The term as a number, NaN included."""
@@ -58,7 +58,7 @@ class Evaluated:
 
 
 @dataclass
-class Probe:
+class LossProbe:
     """A model with the initial weights of one seed, lent, and a batch, under one fixed random state."""
 
     case: Case
@@ -72,30 +72,30 @@ class Probe:
 
     def evaluate(
         self,
-        changes: Mapping[Site, Change] | None = None,
+        changes: Mapping[TensorSite, Change] | None = None,
         hold: bool = False,
         batch: Tensor | None = None,
         **options: Any,
-    ) -> Evaluated:
+    ) -> Evaluation:
         """The loss terms with `changes` at their sites; with `hold`, every layer gives its natural output."""
         self.evaluations += 1
-        recorder = Recorder(self.layers, changes, self.natural if hold else None, **options)
+        recorder = TensorRecorder(self.layers, changes, self.natural if hold else None, **options)
         rows = (self.batch if batch is None else batch).clone()
         keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
         with (
-            same_randomness(0),
-            same_state(self.model),
+            preserved_rng(0),
+            preserved_state(self.model),
             torch.enable_grad(),
-            hooked(self.model, self.layers, recorder),
+            hooked_model(self.model, self.layers, recorder),
         ):
             terms = self.case.losses(self.model, rows, **keywords)
-        return Evaluated(dict(check_terms(self.case, terms)), recorder.record)
+        return Evaluation(dict(check_terms(self.case, terms)), recorder.record)
 
-    def forward(self, batch: Tensor, changes: Mapping[Site, Change] | None = None) -> Record:
+    def forward(self, batch: Tensor, changes: Mapping[TensorSite, Change] | None = None) -> Trace:
         """One forward pass of the model, without its loss."""
         self.evaluations += 1
-        recorder = Recorder(self.layers, changes)
-        with same_randomness(0), same_state(self.model), hooked(self.model, self.layers, recorder):
+        recorder = TensorRecorder(self.layers, changes)
+        with preserved_rng(0), preserved_state(self.model), hooked_model(self.model, self.layers, recorder):
             self.model(batch.clone())
         return recorder.record
 
@@ -103,14 +103,16 @@ class Probe:
         """The names of the terms that are penalties."""
         return [name for name in self.evaluate().terms if name != "reconstruction"]
 
-    def prefixes(self) -> list[Site]:
+    def prefixes(self) -> list[TensorSite]:
         """The sites before the code on its way from the bottleneck's layer: its raw output, its pre-activation."""
         site = self.code.site
-        return [] if site is None else [Site(site.layer, site.chain[:length]) for length in range(len(site.chain))]
+        return (
+            [] if site is None else [TensorSite(site.layer, site.chain[:length]) for length in range(len(site.chain))]
+        )
 
 
 @contextmanager
-def probing(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) -> Iterator[Probe]:
+def make_probe(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) -> Iterator[LossProbe]:
     """The model in training mode and float64 where it can be, else float32 or its own precision, ready to be evaluated.
 
     Args:
@@ -122,13 +124,13 @@ def probing(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) ->
     """
     wide = (torch.float64, torch.float32) if widest else ()
     dtype = next((each for each in wide if _runs(case, model, batch, each)), own_precision(model))
-    batch = in_precision(batch, dtype)
-    with borrowed(model, dtype):
+    batch = cast_floats(batch, dtype)
+    with isolated(model, dtype):
         model.train()
         for parameter in model.parameters():
             parameter.grad = None
         layers = layers_of(model)
-        probe = Probe(case, model, batch, dtype, layers, _code(case, model, batch, layers))
+        probe = LossProbe(case, model, batch, dtype, layers, _code(case, model, batch, layers))
         record = _checked(probe).record
         probe.natural = {(call.name, call.index): call.before.detach() for call in record.calls}
         yield probe
@@ -136,17 +138,17 @@ def probing(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) ->
 
 def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bool:
     keywords = {name: case.numbers[name] for name in case.loss_keywords()}
-    with borrowed(model, dtype), same_randomness(0):
+    with isolated(model, dtype), preserved_rng(0):
         model.train()
         try:
             with guarded():
-                case.losses(model, in_precision(batch, dtype), **keywords)
+                case.losses(model, cast_floats(batch, dtype), **keywords)
         except Exception:  # whatever it is, the same call in the model's own precision will tell it to the user
             return False
     return True
 
 
-def _checked(probe: Probe) -> Evaluated:
+def _checked(probe: LossProbe) -> Evaluation:
     try:
         with guarded():
             return probe.evaluate()
@@ -157,14 +159,14 @@ def _checked(probe: Probe) -> Evaluated:
 
 
 def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, str]) -> Code:
-    recorder = Recorder(layers)
+    recorder = TensorRecorder(layers)
     try:
         with (
             guarded(),
-            same_randomness(0),
-            same_state(model),
-            CodeTap(model, case.bottleneck) as tap,
-            hooked(model, layers, recorder),
+            preserved_rng(0),
+            preserved_state(model),
+            BottleneckTap(model, case.bottleneck) as tap,
+            hooked_model(model, layers, recorder),
         ):
             model(batch.clone())
     except HarnessError as error:
@@ -181,10 +183,10 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     return Code(site, seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
 
 
-def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:
+def has_changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:
     """Whether two values of a term differ by more than rounding; two NaN are the same.
 
-    >>> changed(1.0, 1.0 + 1e-12), changed(1.0, 1.1), changed(math.nan, math.nan)
+    >>> has_changed(1.0, 1.0 + 1e-12), has_changed(1.0, 1.1), has_changed(math.nan, math.nan)
     (False, True, False)
     """
     if not (math.isfinite(first) and math.isfinite(second)):
@@ -192,21 +194,21 @@ def changed(first: float, second: float, scale: float = 0.0, tolerance: float = 
     return abs(first - second) > tolerance * max(abs(first), abs(second), scale, 1e-12)
 
 
-def unlike(batch: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+def differs(batch: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
     """Another batch that the model takes: quantities moved as told; of tokens other rows, since no other are known.
 
-    >>> unlike(torch.tensor([[5], [6], [7], [8]]), lambda rows: rows * 2).T
+    >>> differs(torch.tensor([[5], [6], [7], [8]]), lambda rows: rows * 2).T
     tensor([[6, 5, 5, 6]])
     """
     return move(batch) if batch.is_floating_point() else batch[torch.arange(len(batch)) // 2].roll(1, 0)
 
 
-def put(values: Tensor) -> Change:
+def replace_with(values: Tensor) -> Change:
     """A change that puts these values at every instance of a site, still in the graph of what was there."""
     return lambda found, index: found * 0 + _fit(values, found)
 
 
-def put_leaves(values: Callable[[Tensor, int], Tensor], leaves: list[Tensor]) -> Change:
+def replace_with_leaves(values: Callable[[Tensor, int], Tensor], leaves: list[Tensor]) -> Change:
     """A change that puts a fresh leaf at every instance, and keeps the leaves for gradients."""
 
     def change(found: Tensor, index: int) -> Tensor:

@@ -8,16 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import same_randomness
-from harness.auditing.bounds import BOUNDS, Bounds
-from harness.auditing.depending import Subject, Undecided, subject
-from harness.auditing.evaluating import Probe, probing
-from harness.auditing.recording import Operation
-from harness.auditing.reporting import home
-from harness.auditing.requesting import check_target, optimizer_of
-from harness.auditing.results import Audit, ordered
+from harness.auditing.borrowing import preserved_rng
+from harness.auditing.bounds import AUDIT_THRESHOLDS, AuditThresholds
+from harness.auditing.depending import TermProbe, Undecided, inspect_term
+from harness.auditing.evaluating import LossProbe, make_probe
+from harness.auditing.recording import TracedOperation
+from harness.auditing.reporting import loss_source
+from harness.auditing.requesting import build_optimizer, check_target
+from harness.auditing.results import Audit, by_gravity
 from harness.auditing.rules_birth import dead_at_birth, input_offset, symmetric_init
-from harness.auditing.rules_graph import batch_size, edits_in_place, inert, inertness, outside_domain
+from harness.auditing.rules_graph import batch_size_rule, edits_in_place, gradient_rule, gradient_status, outside_domain
 from harness.auditing.rules_model import bypass, optimizer, output_range
 from harness.auditing.rules_place import (
     index_addressing,
@@ -27,7 +27,7 @@ from harness.auditing.rules_place import (
     wrong_layer,
 )
 from harness.auditing.rules_rounding import finite_constants, outside_by_rounding
-from harness.auditing.rules_scale import Weights, weigh
+from harness.auditing.rules_scale import GradientRatios, gradient_ratios
 from harness.auditing.rules_shape import (
     collapse_optimum,
     escape,
@@ -35,26 +35,26 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
-from harness.auditing.rules_weight import weight
+from harness.auditing.rules_weight import weight_findings
 from harness.boundary import failure, guarded
-from harness.building import build
+from harness.building import build_model
 from harness.case import Case
 from harness.data import split_of
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 from harness.precision import own_precision
 
-Rule = Callable[[Subject, list[Operation], Bounds], list[Finding]]
-Exact = dict[str, tuple[Subject, dict[float, float]]]  # term -> what is known of it, its values at some constants
+Rule = Callable[[TermProbe, list[TracedOperation], AuditThresholds], list[Finding]]
+Exact = dict[str, tuple[TermProbe, dict[float, float]]]  # term -> what is known of it, its values at some constants
 ROWS = 64  # rows of a probe's batch
 BIRTH_ROWS = 2048  # rows on which units are looked for that never fire
 BIRTH_SEEDS = 8
 
 
-class Bench:
+class FindingCollector:
     """Collects findings; what stops a rule is recorded beside its name, never raised and never silent."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: AuditThresholds) -> None:
         self.bounds = bounds
         self.findings: list[Finding] = []
         self.undecided: list[Finding] = []
@@ -85,7 +85,7 @@ def audit(
     case: Case,
     during_training: bool = True,
     seeds: int = 3,
-    bounds: Bounds = BOUNDS,
+    bounds: AuditThresholds = AUDIT_THRESHOLDS,
     rows: Tensor | None = None,
 ) -> Audit:
     """Does each loss term do what its author thinks? Found by probing: cuts, replacements, gradients, permutations.
@@ -104,21 +104,21 @@ def audit(
         HarnessError: when the case cannot be built, read or evaluated at all.
     """
     started = time.monotonic()
-    with guarded(), same_randomness():
+    with guarded(), preserved_rng():
         check_target(case)
         rows = split_of(case).train.inputs if rows is None else rows
         models = _models(case, rows, seeds)
-        optimizer_of(case, models[0])  # before a rule could take its failure for a probe's
-        bench = Bench(bounds)
+        build_optimizer(case, models[0])  # before a rule could take its failure for a probe's
+        bench = FindingCollector(bounds)
         terms, evaluations, exact = _first_model(case, models[0], rows, bench)
         _other_models(case, models[1:], rows, bench)
         evaluations += _in_own_precision(case, models[0], rows, exact, bench)
         _model_rules(case, models, rows, bench)
         _scale_rules(case, models, rows, bench, [each for each in terms if each != "reconstruction"], during_training)
-    place = home(case)
+    place = loss_source(case)
     return Audit(
         case.name,
-        ordered(bench.findings),
+        by_gravity(bench.findings),
         tuple(bench.undecided),
         tuple(terms),
         str(place) if place else "",
@@ -131,7 +131,7 @@ def audit(
 
 
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
-    models = [build(case, seed, rows[:4]) for seed in range(max(1, seeds))]
+    models = [build_model(case, seed, rows[:4]) for seed in range(max(1, seeds))]
     return models[:1] if any(model is models[0] for model in models[1:]) else models
 
 
@@ -142,8 +142,8 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tuple[list[str], int, Exact]:
-    with probing(case, model, _batch(rows, model)) as probe:
+def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: FindingCollector) -> tuple[list[str], int, Exact]:
+    with make_probe(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
             bench.leave(
                 "float64",
@@ -169,19 +169,19 @@ def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: Bench) -> tu
         return terms, probe.evaluations, exact
 
 
-def _constants(found: Subject) -> dict[float, float]:
+def _constants(found: TermProbe) -> dict[float, float]:
     try:
         return finite_constants(found)
     except Exception:  # the user's code met a constant that it cannot take
         return {}
 
 
-def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, bench: Bench) -> int:
+def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, bench: FindingCollector) -> int:
     """Ask what rounding makes of each term in the precision in which the model is trained; how often it was evaluated."""
     terms = [term for term in exact if (term, "outside_domain") not in bench.rules]
     if not terms or own_precision(model) == torch.float64:
         return 0
-    with probing(case, model, _batch(rows, model), widest=False) as probe:
+    with make_probe(case, model, _batch(rows, model), widest=False) as probe:
         operations = probe.evaluate(lines=True).record.operations
         for term in terms:
             known, constants = exact[term]
@@ -194,18 +194,18 @@ def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, 
         return probe.evaluations
 
 
-def _subject(probe: Probe, term: str, bench: Bench) -> Subject | None:
+def _subject(probe: LossProbe, term: str, bench: FindingCollector) -> TermProbe | None:
     try:
         with guarded():
-            found = subject(probe, term)
-            found.inert = inertness(found)
+            found = inspect_term(probe, term)
+            found.inert = gradient_status(found)
             return found
     except Exception as error:
         bench.leave("all rules", term, f"the term cannot be differentiated: {type(error).__name__}: {error}")
         return None
 
 
-def _term_rules(found: Subject, operations: list[Operation], bench: Bench) -> None:
+def _term_rules(found: TermProbe, operations: list[TracedOperation], bench: FindingCollector) -> None:
     mine: dict[str, Rule] = EVERY_TERM if found.term == "reconstruction" else {**EVERY_TERM, **PENALTY}
     for name, rule in mine.items():
         if found.inert and name in NEEDS_GRADIENT:
@@ -215,22 +215,22 @@ def _term_rules(found: Subject, operations: list[Operation], bench: Bench) -> No
         bench.ask("bypass", found.term, lambda: bypass(found, bench.bounds))
 
 
-def _other_models(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench) -> None:
+def _other_models(case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector) -> None:
     """Other initialisations may leave the domain of a term; what the first one showed is not said twice."""
     for model in models:
-        with probing(case, model, _batch(rows, model)) as probe:
+        with make_probe(case, model, _batch(rows, model)) as probe:
             for term in ["reconstruction", *probe.penalties()]:
                 if (term, "outside_domain") not in bench.rules:
-                    found = Subject(probe, term, probe.evaluate().value(term))
+                    found = TermProbe(probe, term, probe.evaluate().value(term))
                     bench.ask("outside_domain", term, lambda found=found: outside_domain(found, [], bench.bounds))  # type: ignore[misc]
 
 
-def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench) -> None:
+def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector) -> None:
     few = rows[:BIRTH_ROWS]
     many = (
         models
         if len(models) < 3
-        else [*models, *(build(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
+        else [*models, *(build_model(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
     )
     bench.ask("optimizer_misses_parameters", None, lambda: optimizer(case, models[0]))
     bench.ask("symmetric_init", None, lambda: symmetric_init(case, models, few))
@@ -239,14 +239,14 @@ def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: Bench
 
 
 def _scale_rules(
-    case: Case, models: list[nn.Module], rows: Tensor, bench: Bench, terms: list[str], during_training: bool
+    case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector, terms: list[str], during_training: bool
 ) -> None:
     silent = {term for term, rule in bench.rules if rule in ("no_gradient", "zero_gradient")}
     terms = [term for term in terms if term not in silent]
-    found: dict[str, Weights] = {}
+    found: dict[str, GradientRatios] = {}
 
     def trained() -> list[Finding]:
-        found.update(weigh(case, models, rows, terms, during_training))
+        found.update(gradient_ratios(case, models, rows, terms, during_training))
         return []
 
     bench.ask("dominates", None, trained if terms else list)
@@ -267,7 +267,7 @@ def _scale_rules(
                 f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so",
             )
         if any(any(each) for each in weights.ratios.values()):
-            ask = partial(weight, case, models, rows, term, weights, bench.bounds)
+            ask = partial(weight_findings, case, models, rows, term, weights, bench.bounds)
             bench.ask("dominates", term, ask)
         elif weights.ratios:
             bench.leave(
@@ -276,9 +276,9 @@ def _scale_rules(
 
 
 EVERY_TERM: dict[str, Rule] = {
-    "no_gradient": inert,
+    "no_gradient": gradient_rule,
     "outside_domain": outside_domain,
-    "depends_on_batch_size": batch_size,
+    "depends_on_batch_size": batch_size_rule,
 }
 
 PENALTY: dict[str, Rule] = {

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.auditing.bounds import BOUNDS, Bounds
+from harness.auditing.bounds import AUDIT_THRESHOLDS, AuditThresholds
 from harness.auditing.judging import audit
 from harness.auditing.results import Audit
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Split
-from harness.remedies import Refused, treat
+from harness.remedies import RemedyNotApplicable, apply_remedies
 
 
 def audit_levels(
@@ -17,7 +17,7 @@ def audit_levels(
     levels: Iterable[str],
     split: Split | None = None,
     others: Mapping[str, Any] | None = None,
-    bounds: Bounds = BOUNDS,
+    bounds: AuditThresholds = AUDIT_THRESHOLDS,
 ) -> dict[str, Audit]:
     """The audit of the case under every level of `penalty`; a level that the model refuses is left out.
 
@@ -32,8 +32,8 @@ def audit_levels(
     found: dict[str, Audit] = {}
     for level in dict.fromkeys(str(each) for each in levels):
         try:
-            treated = treat(case, {**(others or {}), "penalty": level}, split)
-        except Refused:
+            treated = apply_remedies(case, {**(others or {}), "penalty": level}, split)
+        except RemedyNotApplicable:
             continue
         found[level] = audit(treated, during_training=False, seeds=1, bounds=bounds, rows=split.train.inputs)
     return found

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import same_randomness, same_state
-from harness.auditing.rules_scale import Loop, harness_keyword, watched_terms
+from harness.auditing.borrowing import preserved_rng, preserved_state
+from harness.auditing.rules_scale import ProbeLoop, harness_keyword, watched_terms
 from harness.case import Case
 
 TOLERANCE = 1e-3  # of a gradient in float32, relative, against exact proportionality
@@ -20,7 +20,7 @@ SUPPLIED = ("target", "step", "progress")  # keywords that are no numbers of the
 
 
 @dataclass(frozen=True)
-class Lever:
+class WeightKeyword:
     """A number of the case to which a term's gradient is proportional.
 
     Args:
@@ -34,7 +34,7 @@ class Lever:
     beside: tuple[str, ...] = ()
 
 
-def lever_of(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float) -> Lever | None:
+def weight_keyword(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float) -> WeightKeyword | None:
     """The number that weighs `term` and the fewest other penalties; None where the loss has none for it.
 
     A keyword of the loss weighs the term if the term's gradient at the bottleneck is proportional to it, from half of
@@ -49,11 +49,11 @@ def lever_of(case: Case, model: nn.Module, batch: Tensor, term: str, factor: flo
     keyword = harness_keyword(case)
     if keyword is not None and _number(case.numbers.get(keyword)) is not None:
         others = tuple(name for name in _pulls(case, model, batch) if name not in ("reconstruction", term))
-        levers.append(Lever(keyword, float(case.numbers[keyword]), others))
+        levers.append(WeightKeyword(keyword, float(case.numbers[keyword]), others))
     return min(levers, key=lambda lever: len(lever.beside), default=None)
 
 
-def pulled(case: Case, model: nn.Module, batch: Tensor, term: str) -> bool:
+def with_weight(case: Case, model: nn.Module, batch: Tensor, term: str) -> bool:
     """True where the term has a gradient at the bottleneck: without one, it would seem proportional to anything."""
     return bool((_pulls(case, model, batch)[term] != 0).any())
 
@@ -75,7 +75,7 @@ def _number(value: Any) -> float | None:
     return float(value) if plain and math.isfinite(value) and value != 0 else None
 
 
-def _tried(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float, name: str) -> Lever | None:
+def _tried(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float, name: str) -> WeightKeyword | None:
     now = _number(_value(case, name))
     assert now is not None
     first, again = _pulls(case, model, batch), _pulls(case, model, batch)
@@ -95,13 +95,13 @@ def _tried(case: Case, model: nn.Module, batch: Tensor, term: str, factor: float
         if "reconstruction" in changed:
             return None
         beside |= dict.fromkeys(other for other in changed if other != term)
-    return Lever(name, now, tuple(beside))
+    return WeightKeyword(name, now, tuple(beside))
 
 
 def _pulls(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Tensor]:
     """Each term's gradient at the bottleneck, as one vector; of a term without one, its value."""
-    loop = Loop(case, model, batch, 0, {})
-    with same_randomness(0), same_state(model):
+    loop = ProbeLoop(case, model, batch, 0, {})
+    with preserved_rng(0), preserved_state(model):
         terms, outputs = watched_terms(case, model, batch, loop.terms)
     return {name: _pull(term, outputs) for name, term in terms.items()}
 

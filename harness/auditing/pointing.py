@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.auditing.borrowing import fixed
-from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import put_leaves
-from harness.auditing.recording import Call, Change, Site
-from harness.auditing.spreading import grid, spread
+from harness.auditing.borrowing import copies
+from harness.auditing.depending import TermProbe, Undecided
+from harness.auditing.evaluating import replace_with_leaves
+from harness.auditing.recording import Change, TensorSite, TracedCall
+from harness.auditing.spreading import random_values, set_point_grid
 
 STEPS = 70
 STARTS = ("moderate", "wide", "sparse")
@@ -31,7 +31,7 @@ class SetPoint:
     typical: float
 
 
-def set_point(subject: Subject, site: Site) -> SetPoint | None:
+def set_point(subject: TermProbe, site: TensorSite) -> SetPoint | None:
     """Where the penalty is least if every value at the site is one constant; None for none, as of L1, L2, Hoyer.
 
     A least value at zero is no set point: such a penalty shrinks, and that is what it is for.
@@ -41,9 +41,9 @@ def set_point(subject: Subject, site: Site) -> SetPoint | None:
     return subject.cache[f"point {site}"]  # type: ignore[return-value]
 
 
-def _searched(subject: Subject, site: Site) -> SetPoint | None:
+def _searched(subject: TermProbe, site: TensorSite) -> SetPoint | None:
     like = subject.shape(site)
-    tried = [(c, _constant(subject, site, like, c)) for c in grid()]
+    tried = [(c, _constant(subject, site, like, c)) for c in set_point_grid()]
     tried = [(c, value) for c, value in tried if math.isfinite(value)]
     if len(tried) < 3:
         return None
@@ -60,7 +60,9 @@ def _searched(subject: Subject, site: Site) -> SetPoint | None:
     return SetPoint(tried[at][0], least, sorted(values)[len(values) // 2])
 
 
-def _refined(subject: Subject, site: Site, like: Tensor, tried: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _refined(
+    subject: TermProbe, site: TensorSite, like: Tensor, tried: list[tuple[float, float]]
+) -> list[tuple[float, float]]:
     at = min(range(len(tried)), key=lambda i: tried[i][1])
     low, high = tried[max(at - 1, 0)][0], tried[min(at + 1, len(tried) - 1)][0]
     points = [low + (high - low) * k / 12 for k in range(1, 12)]
@@ -68,12 +70,12 @@ def _refined(subject: Subject, site: Site, like: Tensor, tried: list[tuple[float
     return [(c, value) for c, value in found if math.isfinite(value)]
 
 
-def _constant(subject: Subject, site: Site, like: Tensor, constant: float) -> float:
+def _constant(subject: TermProbe, site: TensorSite, like: Tensor, constant: float) -> float:
     return subject.value(site, torch.full_like(like, constant))
 
 
 @dataclass(frozen=True)
-class Minimiser:
+class Minimum:
     """Where one descent on the penalty alone ended.
 
     Args:
@@ -99,7 +101,7 @@ class Minimiser:
         return bool(((deviation <= 1e-2 * size) | shrunk).all())
 
 
-def minimisers(subject: Subject) -> list[Minimiser]:
+def minima(subject: TermProbe) -> list[Minimum]:
     """The ends of several descents on the term alone, by the sign of its gradient, with free activations.
 
     What is free: the outputs of the bottleneck's layer, and the parameters (of a normalisation, say) on the way
@@ -116,16 +118,16 @@ def minimisers(subject: Subject) -> list[Minimiser]:
     return subject.cache["minimisers"]  # type: ignore[return-value]
 
 
-def reached(subject: Subject, point: SetPoint) -> float:
+def is_reached(subject: TermProbe, point: SetPoint) -> float:
     """The least value that the bottleneck's layer can bring about: by descending, or by a constant output of its own."""
     code = subject.probe.code.site
     assert code is not None
-    like = subject.shape(Site(code.layer))
+    like = subject.shape(TensorSite(code.layer))
     constants = [point.at]
     if 0 < point.at < 1:
         constants += [math.log(point.at / (1 - point.at)), math.atanh(point.at)]
-    ends = [each.value for each in minimisers(subject)] + [
-        _constant(subject, Site(code.layer), like, c) for c in constants
+    ends = [each.value for each in minima(subject)] + [
+        _constant(subject, TensorSite(code.layer), like, c) for c in constants
     ]
     ends = [each for each in ends if math.isfinite(each)]
     if not ends:
@@ -133,13 +135,13 @@ def reached(subject: Subject, point: SetPoint) -> float:
     return min(ends)
 
 
-def _descend(subject: Subject, start: str) -> Minimiser:
+def _descend(subject: TermProbe, start: str) -> Minimum:
     code = subject.probe.code
     if code.site is None:
         raise Undecided("no layer's output leads to the code")
     own = [code.site.layer, *subject.beside]
     between = _between(subject, own)
-    kept = fixed(between)
+    kept = copies(between)
     try:
         for scale in (1.0, 0.3, 0.1):  # a term may be a number near zero only
             free = [_start(call.before, start, index) * scale for index, call in enumerate(_calls(subject, own))]
@@ -147,7 +149,7 @@ def _descend(subject: Subject, start: str) -> Minimiser:
             if math.isfinite(first[0]):
                 break
         last = _downhill(subject, own, [*free, *between], len(free), first)
-        return Minimiser(start, last[0], last[1], first[1])
+        return Minimum(start, last[0], last[1], first[1])
     finally:
         _undo(between, kept)
 
@@ -155,11 +157,11 @@ def _descend(subject: Subject, start: str) -> Minimiser:
 Point = tuple[float, Tensor, list[Tensor]]  # the term, the code in use, the gradient at what is free
 
 
-def _downhill(subject: Subject, own: list[str], variables: list[Tensor], count: int, now: Point) -> Point:
+def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count: int, now: Point) -> Point:
     """Steps along the sign of the gradient, each kept only if the term falls, halved if it does not."""
     step = 0.5
     for _ in range(STEPS):
-        before = fixed(variables)
+        before = copies(variables)
         with torch.no_grad():
             for variable, gradient in zip(variables, now[2], strict=True):
                 variable.sub_(step * gradient.nan_to_num(0, 0, 0).sign())
@@ -176,7 +178,7 @@ def _downhill(subject: Subject, own: list[str], variables: list[Tensor], count: 
     return now
 
 
-def _evaluated(subject: Subject, own: list[str], variables: list[Tensor], count: int) -> Point:
+def _evaluated(subject: TermProbe, own: list[str], variables: list[Tensor], count: int) -> Point:
     assert subject.probe.code.site is not None
     for each in variables:
         each.requires_grad_(True)
@@ -195,29 +197,29 @@ def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:
             parameter.grad = None
 
 
-def _calls(subject: Subject, own: list[str]) -> list[Call]:
+def _calls(subject: TermProbe, own: list[str]) -> list[TracedCall]:
     return [call for call in subject.probe.evaluate().record.calls if call.name in own]
 
 
 def _start(like: Tensor, start: str, seed: int) -> Tensor:
     if start == "sparse":
-        on = spread(like, "none", 1.0, 70 + seed) > 2.3  # on a twentieth of the rows, unit by unit
-        return torch.where(on, 6.0, -6.0).to(like.dtype) + 0.5 * spread(like, "none", 1.0, 80 + seed)
-    return spread(like, "none", 1.0 if start == "moderate" else 5.0, 60 + seed)
+        on = random_values(like, "none", 1.0, 70 + seed) > 2.3  # on a twentieth of the rows, unit by unit
+        return torch.where(on, 6.0, -6.0).to(like.dtype) + 0.5 * random_values(like, "none", 1.0, 80 + seed)
+    return random_values(like, "none", 1.0 if start == "moderate" else 5.0, 60 + seed)
 
 
-def _free(own: list[str], free: list[Tensor]) -> dict[Site, Change]:
+def _free(own: list[str], free: list[Tensor]) -> dict[TensorSite, Change]:
     order = iter(free)  # the calls come in the same order each time
-    return {Site(name): lambda found, index: found * 0 + next(order) for name in own}
+    return {TensorSite(name): lambda found, index: found * 0 + next(order) for name in own}
 
 
-def _between(subject: Subject, own: list[str]) -> list[Tensor]:
+def _between(subject: TermProbe, own: list[str]) -> list[Tensor]:
     """Parameters between the bottleneck's layer and its code: what a normalisation learns."""
     code = subject.probe.code.site
     assert code is not None
     leaves: list[Tensor] = []
     cut = subject.probe.evaluate(
-        {Site(name): put_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,)
+        {TensorSite(name): replace_with_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,)
     )
     met = cut.record.met.get(code, [])
     parameters = [each for each in subject.probe.model.parameters() if each.requires_grad and each.dim() <= 1]

@@ -1,7 +1,7 @@
 """The record of one evaluation: the calls of layers, the operations of the loss, and the sites that were met.
 
-A *site* is "the values that these operations make of that layer's output": `Site("enc3", ())` is the output of `enc3`,
-`Site("enc3", ("relu",))` its ReLU, whoever computes it: the model's own forward pass, a second call of it, or the loss.
+A *site* is "the values that these operations make of that layer's output": `TensorSite("enc3", ())` is the output of `enc3`,
+`TensorSite("enc3", ("relu",))` its ReLU, whoever computes it: the model's own forward pass, a second call of it, or the loss.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the
 
 
 @dataclass(frozen=True)
-class Site:
+class TensorSite:
     """The values that `chain` makes of the output of `layer`."""
 
     layer: str
@@ -25,7 +25,7 @@ class Site:
 
 
 @dataclass
-class Call:
+class TracedCall:
     """One call of a layer: its name, which call of it, what came in, what came out and what was put there."""
 
     name: str
@@ -36,23 +36,23 @@ class Call:
 
 
 @dataclass
-class Operation:
+class TracedOperation:
     """One torch call outside the model's layers: its name, the site it read, and the line of source it stands on."""
 
     name: str
-    site: Site
+    site: TensorSite
     file: str
     line: int
     text: str = ""
 
 
 @dataclass
-class Record:
+class Trace:
     """What one evaluation did."""
 
-    calls: list[Call] = field(default_factory=list)
-    met: dict[Site, list[Tensor]] = field(default_factory=dict)
-    operations: list[Operation] = field(default_factory=list)
+    calls: list[TracedCall] = field(default_factory=list)
+    met: dict[TensorSite, list[Tensor]] = field(default_factory=dict)
+    operations: list[TracedOperation] = field(default_factory=list)
     outputs: list[tuple[Any, ...]] = field(default_factory=list)
-    sites: dict[Site, None] = field(default_factory=dict)
+    sites: dict[TensorSite, None] = field(default_factory=dict)
     made: list[tuple[Tensor, int]] = field(default_factory=list)

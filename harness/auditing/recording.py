@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness.auditing.record import Call, Change, Operation, Record, Site
+from harness.auditing.record import Change, TensorSite, Trace, TracedCall, TracedOperation
 from harness.capture import activation_name, outputs_of
 from harness.capture.activations import NORMALISATIONS, PASSED_THROUGH
 from harness.capture.outputs import first_tensor, with_first_tensor
-from harness.capture.writes import Copies, numbers_of, same_layout, version_of, written_to
+from harness.capture.writes import TensorCopies, numbers_of, same_layout, version_of, written_to
 
 
-class Recorder(TorchFunctionMode):
+class TensorRecorder(TorchFunctionMode):
     """Watches one evaluation.
 
     Args:
@@ -32,25 +32,25 @@ class Recorder(TorchFunctionMode):
     def __init__(
         self,
         layers: Mapping[nn.Module, str],
-        changes: Mapping[Site, Change] | None = None,
+        changes: Mapping[TensorSite, Change] | None = None,
         hold: Mapping[tuple[str, int], Tensor] | None = None,
         lines: bool = False,
         soft: bool = False,
-        watch: tuple[Site, ...] = (),
+        watch: tuple[TensorSite, ...] = (),
     ) -> None:
         super().__init__()
         self.layers, self.changes, self.hold = layers, changes or {}, hold
         self.lines, self.soft, self.watch = lines, soft, set(watch)
-        self.record = Record()
-        self.site_of: dict[int, Site] = {}
-        self._site_at: dict[tuple[int, int], Site] = {}
+        self.record = Trace()
+        self.site_of: dict[int, TensorSite] = {}
+        self._site_at: dict[tuple[int, int], TensorSite] = {}
         self._alive: list[Tensor] = []  # an id is only unique while its tensor lives
         self._sharing: dict[int, dict[int, Tensor]] = {}
         self._views: dict[int, tuple[Tensor, Tensor]] = {}
         self._inside = 0
         self._depth = 0
         self._seen: dict[str, int] = {}
-        self._instances: dict[Site, int] = {}
+        self._instances: dict[TensorSite, int] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,7 +67,7 @@ class Recorder(TorchFunctionMode):
         name = _name(func, args, kwargs)
         if self.lines and self._depth == 0:
             self.record.operations.append(_operation(name or func.__name__, site))
-        made = Site(site.layer, (*site.chain, name) if name else site.chain)
+        made = TensorSite(site.layer, (*site.chain, name) if name else site.chain)
         if target is not None:
             return self._write(target, func, args, kwargs, made, site)
         return self._register(self._softened(func(*args, **kwargs), name), made, site)
@@ -76,7 +76,7 @@ class Recorder(TorchFunctionMode):
         soft = self.soft and name == "sigmoid" and isinstance(result, Tensor)
         return result.clamp(1e-15, 1 - 1e-15) if soft else result
 
-    def site_when(self, holder: tuple[Tensor, int]) -> Site | None:
+    def site_when(self, holder: tuple[Tensor, int]) -> TensorSite | None:
         """The site that a tensor held when it had been written to so many times."""
         tensor, version = holder
         return self._site_at.get((id(tensor), version), self.site_of.get(id(tensor)))
@@ -84,14 +84,20 @@ class Recorder(TorchFunctionMode):
     def _set_aside(self, target: Tensor) -> None:
         """Keep what was recorded of a tensor as it was, before a call writes to it."""
         with torch._C.DisableTorchFunction():
-            aside = Copies(target)
+            aside = TensorCopies(target)
             for call in self.record.calls:
                 call.entered, call.before, call.after = map(aside, (call.entered, call.before, call.after))
             for values in self.record.met.values():
                 values[:] = map(aside, values)
 
     def _write(
-        self, target: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Site, source: Site
+        self,
+        target: Tensor,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        made: TensorSite,
+        source: TensorSite,
     ) -> Any:
         """Values that are written, `values[values > 0] = 1` too: whoever holds the same numbers holds them then."""
         if func is Tensor.copy_ and id(args[1]) in self.site_of:
@@ -112,14 +118,14 @@ class Recorder(TorchFunctionMode):
             self._hold(view.copy_(put), made)
         return result
 
-    def _hold(self, tensor: Tensor, site: Site) -> None:
+    def _hold(self, tensor: Tensor, site: TensorSite) -> None:
         """Remember a site of a tensor and of all that hold the same numbers."""
         self._remember(tensor, site)
         for other in list(self._sharing[numbers_of(tensor)].values()):
             if other is not tensor and same_layout(other, tensor):
                 self._remember(other, site)
 
-    def _register(self, result: Any, made: Site, source: Site) -> Any:
+    def _register(self, result: Any, made: TensorSite, source: TensorSite) -> Any:
         if isinstance(result, Tensor):
             put = result if made == source else self._put(made, result)
             if put is not result and result._is_view():
@@ -128,7 +134,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, tuple | list):
             for index, each in enumerate(result):
                 if isinstance(each, Tensor):
-                    self._remember(each, Site(made.layer, (*made.chain, str(index))))
+                    self._remember(each, TensorSite(made.layer, (*made.chain, str(index))))
         return result
 
     def enter_model(self) -> None:
@@ -159,12 +165,12 @@ class Recorder(TorchFunctionMode):
         self._inside += 1  # what is put here is no operation of the user's
         with torch._C.DisableTorchFunction():
             put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
-        put = self._remember(self._put(Site(name), put), Site(name))
+        put = self._remember(self._put(TensorSite(name), put), TensorSite(name))
         self._inside -= 1
-        self.record.calls.append(Call(name, index, first_tensor(args), value, put))
+        self.record.calls.append(TracedCall(name, index, first_tensor(args), value, put))
         return None if put is value else with_first_tensor(output, put)
 
-    def _put(self, site: Site, value: Tensor) -> Tensor:
+    def _put(self, site: TensorSite, value: Tensor) -> Tensor:
         change = self.changes.get(site)
         if change is not None:
             index = self._instances.get(site, 0)
@@ -176,14 +182,14 @@ class Recorder(TorchFunctionMode):
             self.record.met.setdefault(site, []).append(value)
         return value
 
-    def _remember(self, value: Tensor, site: Site) -> Tensor:
+    def _remember(self, value: Tensor, site: TensorSite) -> Tensor:
         self.site_of[id(value)] = self._site_at[id(value), version_of(value)] = site
         self._sharing.setdefault(numbers_of(value), {})[id(value)] = value
         self.record.sites[site] = None
         self._alive.append(value)
         return value
 
-    def _source(self, args: Any) -> Site | None:
+    def _source(self, args: Any) -> TensorSite | None:
         for each in args:
             if isinstance(each, Tensor):
                 if id(each) in self.site_of:
@@ -194,7 +200,9 @@ class Recorder(TorchFunctionMode):
 
 
 @contextmanager
-def hooked(model: nn.Module, layers: Mapping[nn.Module, str], recorder: Recorder) -> Iterator[Recorder]:
+def hooked_model(
+    model: nn.Module, layers: Mapping[nn.Module, str], recorder: TensorRecorder
+) -> Iterator[TensorRecorder]:
     """The recorder at work: it sees the model's layers and every torch call."""
     handles = [
         model.register_forward_pre_hook(lambda *_: recorder.enter_model(), prepend=True),
@@ -242,15 +250,15 @@ def _swapped(value: Any, old: Tensor, new: Tensor) -> Any:
     return new if value is old else value
 
 
-def _operation(name: str, site: Site) -> Operation:
+def _operation(name: str, site: TensorSite) -> TracedOperation:
     """The call with the author's line: the nearest one below the evaluation of the loss that is not ours."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and any(part in frame.f_code.co_filename for part in OURS):
         frame = None if frame.f_code.co_filename.endswith(EVALUATES) else frame.f_back
     return (
-        Operation(name, site, "", 0)
+        TracedOperation(name, site, "", 0)
         if frame is None
-        else Operation(name, site, frame.f_code.co_filename, frame.f_lineno)
+        else TracedOperation(name, site, frame.f_code.co_filename, frame.f_lineno)
     )
 
 

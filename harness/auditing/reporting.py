@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.auditing.bounds import SEVERITY
-from harness.auditing.recording import Operation, Site
+from harness.auditing.recording import TensorSite, TracedOperation
 from harness.case import Case
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLine:
     """A line of the user's source."""
 
     file: str
@@ -30,7 +30,7 @@ class Place:
         return f"{self.file.rsplit('/', 1)[-1]}:{self.line}"
 
 
-def finding(
+def make_finding(
     rule: str,
     term: str | None,
     evidence: str,
@@ -38,24 +38,24 @@ def finding(
     remedy: str,
     numbers: Mapping[str, float] | None = None,
     severity: Severity | None = None,
-    place: Place | None = None,
+    place: SourceLine | None = None,
     units: tuple[int, ...] = (),
 ) -> Finding:
     """A finding of the audit, with `file:line` and the text of the line in its evidence."""
     if place is not None and place.text:
         evidence = f"{evidence} ({place}: `{place.text}`)"
-        fixed = corrected(rule, place.text)
+        fixed = with_correction(rule, place.text)
         remedy = f"{remedy}; {place}: `{fixed}`" if fixed else remedy
     line = None if place is None else place.line
     return Finding(rule, severity or SEVERITY[rule], evidence, meaning, remedy, units, term, line, dict(numbers or {}))
 
 
-def corrected(rule: str, text: str) -> str:
+def with_correction(rule: str, text: str) -> str:
     """The line as it should stand, where that can be known from the line alone.
 
-    >>> corrected("wrong_axis", "rho_hat = torch.mean(torch.sigmoid(rho_hat), 1)")
+    >>> with_correction("wrong_axis", "rho_hat = torch.mean(torch.sigmoid(rho_hat), 1)")
     'rho_hat = torch.mean(torch.sigmoid(rho_hat), 0)'
-    >>> corrected("no_gradient", "return (active.sum() / active.numel()).item()")
+    >>> with_correction("no_gradient", "return (active.sum() / active.numel()).item()")
     'return (active.sum() / active.numel())'
     """
     changed = text
@@ -72,26 +72,26 @@ def corrected(rule: str, text: str) -> str:
     return changed if changed != text else ""
 
 
-def home(case: Case) -> Place | None:
+def loss_source(case: Case) -> SourceLine | None:
     """Where the loss function begins."""
     function: Any = case.losses
     while hasattr(function, "func"):  # functools.partial
         function = function.func
     code = getattr(function, "__code__", None) or getattr(vars(type(function)).get("__call__"), "__code__", None)
     code = getattr(inspect.unwrap(function), "__code__", code) if callable(function) else code
-    return None if code is None else Place(code.co_filename, code.co_firstlineno)
+    return None if code is None else SourceLine(code.co_filename, code.co_firstlineno)
 
 
-def place_of(
-    operations: Iterable[Operation], sites: Iterable[Site], names: tuple[str, ...] = (), last: bool = False
-) -> Place | None:
+def source_line(
+    operations: Iterable[TracedOperation], sites: Iterable[TensorSite], names: tuple[str, ...] = (), last: bool = False
+) -> SourceLine | None:
     """The first (or last) line outside the model that reads one of the sites, by one of the operations if they are named."""
     wanted = list(sites)
     mine = [each for each in operations if any(_made_of(each.site, site) for site in wanted)]
     named = [each for each in mine if each.name in names]
     chosen = named[-1 if last else 0] if named else (mine[0] if mine and not names else None)
-    return Place(chosen.file, chosen.line) if chosen is not None and chosen.file else None
+    return SourceLine(chosen.file, chosen.line) if chosen is not None and chosen.file else None
 
 
-def _made_of(site: Site, origin: Site) -> bool:
+def _made_of(site: TensorSite, origin: TensorSite) -> bool:
     return site.layer == origin.layer and site.chain[: len(origin.chain)] == origin.chain

@@ -23,7 +23,7 @@ def check_target(case: Case) -> None:
         raise HarnessError(f"{case.name}: target: a number or None is wanted, {target!r} was given")
 
 
-def optimizer_of(case: Case, model: nn.Module) -> Optimizer | None:
+def build_optimizer(case: Case, model: nn.Module) -> Optimizer | None:
     """The case's own optimizer over the model's parameters; None where it leaves that to the harness.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from harness.auditing.bounds import BOUNDS, Bounds
+from harness.auditing.bounds import AUDIT_THRESHOLDS, AuditThresholds
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity, gravity
 
@@ -36,7 +36,7 @@ class Audit:
     during_training: bool = True
     evaluations: int = 0
     seconds: float = 0.0
-    bounds: Bounds = field(default=BOUNDS)
+    bounds: AuditThresholds = field(default=AUDIT_THRESHOLDS)
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -89,7 +89,7 @@ class Audit:
             findings=findings,
             undecided=undecided,
             terms=tuple(stored["terms"]),
-            bounds=Bounds(**stored["bounds"]),
+            bounds=AuditThresholds(**stored["bounds"]),
             **kept,
         )
 
@@ -121,10 +121,10 @@ class Audit:
         return f"<div><p><b>{escape(self.headline())}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def ordered(findings: list[Finding]) -> tuple[Finding, ...]:
+def by_gravity(findings: list[Finding]) -> tuple[Finding, ...]:
     """Faults first, then risks, then notes; within each in the order found.
 
-    >>> [str(finding.severity) for finding in ordered([Finding("a", "note"), Finding("b", "fault")])]
+    >>> [str(finding.severity) for finding in by_gravity([Finding("a", "note"), Finding("b", "fault")])]
     ['fault', 'note']
     """
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))

@@ -5,15 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import borrowed, same_randomness
-from harness.auditing.bounds import Bounds
+from harness.auditing.borrowing import isolated, preserved_rng
+from harness.auditing.bounds import AuditThresholds
 from harness.auditing.recording import layers_of
-from harness.auditing.reporting import finding
+from harness.auditing.reporting import make_finding
 from harness.boundary import guarded
-from harness.capture import CodeTap, evaluating
+from harness.capture import BottleneckTap, eval_mode
 from harness.case import Case
 from harness.diagnosis.findings import Finding
-from harness.precision import in_precision, widened
+from harness.precision import accumulation_dtype, cast_floats
 
 FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
@@ -32,7 +32,7 @@ def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Fi
         return []
     named = ", ".join(f"{count} units of {name}" for name, count in common.items())
     return [
-        finding(
+        make_finding(
             "symmetric_init",
             None,
             f"{named} equal another unit of their layer on every row, at each of {len(models)} initialisations",
@@ -54,8 +54,8 @@ def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[st
 
     handles = [m.register_forward_hook(lambda _, __, o, n=name: count(n, o)) for m, name in layers.items()]
     try:
-        with guarded(), borrowed(model, torch.float64), same_randomness(seed), evaluating(model), torch.no_grad():
-            model(in_precision(rows, torch.float64).clone())
+        with guarded(), isolated(model, torch.float64), preserved_rng(seed), eval_mode(model), torch.no_grad():
+            model(cast_floats(rows, torch.float64).clone())
     except Exception:  # float64 is not for every model
         return {}
     finally:
@@ -90,14 +90,14 @@ def _copies(columns: Tensor, keep_zero: bool) -> int:
     return int((near <= 1e-12 * columns.abs().max().clamp(min=1e-300)).sum())
 
 
-def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
     """Units of the bottleneck that never fire on the data at initialisation."""
     shares = [share for model in models if (share := _dead(case, model, rows)[0]) is not None]
     if len(shares) < 1 or sum(shares) / len(shares) <= bounds.dead_share:
         return []
     mean, low, high = _interval(shares)
     return [
-        finding(
+        make_finding(
             "dead_at_birth",
             None,
             f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
@@ -124,11 +124,11 @@ def _interval(shares: list[float]) -> tuple[float, float, float]:
 def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
     """Share of the bottleneck's units, and of all ReLU units met, that never fire; None where nothing can be off."""
     with (
-        borrowed(model),
-        CodeTap(model, case.bottleneck) as tap,
-        evaluating(model),
+        isolated(model),
+        BottleneckTap(model, case.bottleneck) as tap,
+        eval_mode(model),
         torch.no_grad(),
-        same_randomness(0),
+        preserved_rng(0),
     ):
         model(rows.clone())
     seen = tap.passes[0]
@@ -141,11 +141,11 @@ def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, flo
     return code, (sum(dead) / len(dead) if dead else None)
 
 
-def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Bounds) -> list[Finding]:
+def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
     """Inputs whose mean is so large against their spread that units are dead for it; centring removes it."""
     if not rows.is_floating_point():
         return []  # tokens have no mean
-    flat = rows.reshape(len(rows), -1).to(widened(rows.dtype))
+    flat = rows.reshape(len(rows), -1).to(accumulation_dtype(rows.dtype))
     ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
     if ratio <= bounds.offset:
         return []
@@ -155,7 +155,7 @@ def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Boun
         return []
     as_given, once_centred = sum(given) / len(given), sum(centred) / len(centred)
     return [
-        finding(
+        make_finding(
             "input_offset",
             None,
             f"||mean|| / ||sd|| of the inputs is {ratio:.2f}; {as_given:.1%} of all ReLU units never fire at initialisation,"

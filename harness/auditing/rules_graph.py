@@ -6,13 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.auditing.borrowing import fixed, same_randomness, same_state
-from harness.auditing.bounds import Bounds
-from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import Probe, put_leaves
-from harness.auditing.recording import Operation, Recorder, Site, hooked
-from harness.auditing.reporting import finding, home, place_of
-from harness.auditing.spreading import activation_of, spread
+from harness.auditing.borrowing import copies, preserved_rng, preserved_state
+from harness.auditing.bounds import AuditThresholds
+from harness.auditing.depending import TermProbe, Undecided
+from harness.auditing.evaluating import LossProbe, replace_with_leaves
+from harness.auditing.recording import TensorRecorder, TensorSite, TracedOperation, hooked_model
+from harness.auditing.reporting import loss_source, make_finding, source_line
+from harness.auditing.spreading import activation_of, random_values
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
@@ -33,7 +33,7 @@ CUTS = (
 COMPARISONS = ("gt", "__gt__", "lt", "__lt__", "ge", "__ge__", "le", "__le__", "ne", "__ne__", "count_nonzero")
 
 
-def inertness(subject: Subject) -> str:
+def gradient_status(subject: TermProbe) -> str:
     """ "no_gradient", "zero_gradient" or "": looked for on the data and at values spread over the layers' outputs."""
     natural = subject.probe.evaluate()
     tensor = natural.terms[subject.term]
@@ -44,30 +44,30 @@ def inertness(subject: Subject) -> str:
         return ""
     for seed in range(3):
         leaves: list[Tensor] = []
-        sites = [Site(name) for name, _ in subject.probe.natural]
-        changes = {site: put_leaves(_everywhere(seed), leaves) for site in sites}
+        sites = [TensorSite(name) for name, _ in subject.probe.natural]
+        changes = {site: replace_with_leaves(_everywhere(seed), leaves) for site in sites}
         if any(_moves(each) for each in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
             return ""
     return "zero_gradient"
 
 
 def _everywhere(seed: int) -> Callable[[Tensor, int], Tensor]:
-    return lambda values, index: spread(values, "none", 3.0, seed + 7 * index)
+    return lambda values, index: random_values(values, "none", 3.0, seed + 7 * index)
 
 
 def _moves(gradient: Tensor) -> bool:
     return bool((gradient != 0).any())  # NaN counts: it is no zero
 
 
-def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """A term without a graph, or with a gradient that is exactly zero."""
     if not subject.inert:
         return []
-    sites = [Site(name) for name in subject.layers] or [Site(name) for name, _ in subject.probe.natural]
+    sites = [TensorSite(name) for name in subject.layers] or [TensorSite(name) for name, _ in subject.probe.natural]
     place = (
-        place_of(operations, sites, CUTS, last=True)
-        or place_of(operations, sites, COMPARISONS)
-        or home(subject.probe.case)
+        source_line(operations, sites, CUTS, last=True)
+        or source_line(operations, sites, COMPARISONS)
+        or loss_source(subject.probe.case)
     )
     what = f"{subject.term} = {subject.base:.4g}"
     if subject.inert == "no_gradient":
@@ -79,7 +79,7 @@ def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list
         )
         remedy = "a step has no slope: average the values themselves (L1, a sigmoid's mean), or pass the gradient straight through"
     return [
-        finding(
+        make_finding(
             subject.inert,
             subject.term,
             evidence,
@@ -91,13 +91,13 @@ def inert(subject: Subject, operations: list[Operation], bounds: Bounds) -> list
     ]
 
 
-def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def outside_domain(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """NaN or infinity where a training run can come."""
     for situation, value in situations(subject):
         if not math.isfinite(value):
-            place = place_of(operations, [subject.site], ()) if subject.site else None
+            place = source_line(operations, [subject.site], ()) if subject.site else None
             return [
-                finding(
+                make_finding(
                     "outside_domain",
                     subject.term,
                     f"{subject.term} is {value} {situation}",
@@ -109,7 +109,7 @@ def outside_domain(subject: Subject, operations: list[Operation], bounds: Bounds
     return _gradient_outside(subject)
 
 
-def situations(subject: Subject, soft: bool = True) -> list[tuple[str, float]]:
+def situations(subject: TermProbe, soft: bool = True) -> list[tuple[str, float]]:
     """Where a training run can come, in words, and the term there; `soft` keeps sigmoids away from 0 and 1."""
     probe, code = subject.probe, subject.probe.code
     found = [("on the data at initialisation", subject.base)]
@@ -120,7 +120,7 @@ def situations(subject: Subject, soft: bool = True) -> list[tuple[str, float]]:
         found.append(("for a unit that is zero on every row", off))
     layers = subject.layers if not subject.at_bottleneck else (code.site.layer,)
     for factor in (3.0, 10.0):
-        changes = {Site(name): (lambda values, index, f=factor: values * f) for name in layers}
+        changes = {TensorSite(name): (lambda values, index, f=factor: values * f) for name in layers}
         scaled = probe.evaluate(changes, soft=soft).value(subject.term)
         found.append((f"for pre-activations {factor:g} times the observed ones", scaled))
     return found
@@ -132,16 +132,18 @@ def _silenced(values: Tensor, index: int) -> Tensor:
     return values * keep
 
 
-def _gradient_outside(subject: Subject) -> list[Finding]:
+def _gradient_outside(subject: TermProbe) -> list[Finding]:
     code = subject.probe.code
     if code.site not in subject.direct or code.activation not in RELU_FAMILY or subject.inert or code.site is None:
         return []
     leaves: list[Tensor] = []
-    at = subject.at({code.site: put_leaves(lambda v, i: _silenced(spread(v, code.activation), i), leaves)})
+    at = subject.at(
+        {code.site: replace_with_leaves(lambda v, i: _silenced(random_values(v, code.activation), i), leaves)}
+    )
     if all(bool(each.isfinite().all()) for each in at.gradient(subject.term, leaves)):
         return []
     return [
-        finding(
+        make_finding(
             "outside_domain",
             subject.term,
             f"the gradient of {subject.term} is NaN or infinite for a unit that is zero on every row, though its value is a number",
@@ -152,7 +154,7 @@ def _gradient_outside(subject: Subject) -> list[Finding]:
     ]
 
 
-def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def batch_size_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """A term that grows with the number of rows, the rows' distribution being the same."""
     rows = subject.probe.batch[: max(2, len(subject.probe.batch) // 4)]
     sizes = [len(rows), 2 * len(rows), 4 * len(rows)]
@@ -174,34 +176,34 @@ def batch_size(subject: Subject, operations: list[Operation], bounds: Bounds) ->
     numbers = {"slope": slope, **{f"at_{size}": value for size, value in zip(sizes, values, strict=True)}}
     shown = ", ".join(f"{value:.4g} at {size} rows" for size, value in zip(sizes, values, strict=True))
     return [
-        finding(
+        make_finding(
             "depends_on_batch_size",
             subject.term,
             f"{subject.term} is {shown}, the same rows repeated: d log term / d log batch size = {slope:.2f}",
             "its weight beside a mean changes with the batch size, and so does the best weight",
             "average over the rows instead of adding them up, or divide by the number of rows",
             numbers,
-            place=home(subject.probe.case),
+            place=loss_source(subject.probe.case),
         )
     ]
 
 
-def _repeated(subject: Subject, site: Site, rows: Tensor, times: int) -> float:
+def _repeated(subject: TermProbe, site: TensorSite, rows: Tensor, times: int) -> float:
     def change(found: Tensor, index: int) -> Tensor:
-        values = spread(found[: len(rows)], activation_of(site), 1.0, 91 + index)
+        values = random_values(found[: len(rows)], activation_of(site), 1.0, 91 + index)
         return found * 0 + values.repeat(times, *[1] * (found.dim() - 1))
 
     batch = rows.repeat(times, *[1] * (rows.dim() - 1))
     return subject.probe.evaluate({site: change}, batch=batch).value(subject.term)
 
 
-def edits_in_place(probe: Probe) -> list[Finding]:
+def edits_in_place(probe: LossProbe) -> list[Finding]:
     """Evaluating the loss changed activations of the model, parameters, or the data.
 
     Buffers are the model's own: running statistics are kept there, by a layer or by the loss.
     """
     rows, parameters = probe.batch.clone(), list(probe.model.named_parameters())
-    before = fixed([each for _, each in parameters])
+    before = copies([each for _, each in parameters])
     edited = _evaluated_on(probe, rows)
     edited += [name for (name, now), then in zip(parameters, before, strict=True) if not torch.equal(now, then)]
     for (_, now), then in zip(parameters, before, strict=True):
@@ -211,21 +213,21 @@ def edits_in_place(probe: Probe) -> list[Finding]:
     if not edited:
         return []
     return [
-        finding(
+        make_finding(
             "edits_in_place",
             None,
             f"evaluating the loss changes {', '.join(edited)}",
             "what is trained, or measured next, is no longer what the model computed",
             "work on a copy (`.clone()`), or write the expression without assignment",
-            place=home(probe.case),
+            place=loss_source(probe.case),
         )
     ]
 
 
-def _evaluated_on(probe: Probe, rows: Tensor) -> list[str]:
-    recorder = Recorder(probe.layers)
+def _evaluated_on(probe: LossProbe, rows: Tensor) -> list[str]:
+    recorder = TensorRecorder(probe.layers)
     keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
-    with same_randomness(0), same_state(probe.model), hooked(probe.model, probe.layers, recorder):
+    with preserved_rng(0), preserved_state(probe.model), hooked_model(probe.model, probe.layers, recorder):
         probe.case.losses(probe.model, rows, **keywords)
     touched = [
         recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import same_randomness
-from harness.auditing.bounds import Bounds
-from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import Probe, put, unlike
-from harness.auditing.recording import Change, Site
-from harness.auditing.reporting import finding
-from harness.auditing.requesting import optimizer_of
-from harness.auditing.spreading import RANGES, spread
-from harness.capture import CodeTap, evaluating, reconstruction_of
+from harness.auditing.borrowing import preserved_rng
+from harness.auditing.bounds import AuditThresholds
+from harness.auditing.depending import TermProbe, Undecided
+from harness.auditing.evaluating import LossProbe, differs, replace_with
+from harness.auditing.recording import Change, TensorSite
+from harness.auditing.reporting import make_finding
+from harness.auditing.requesting import build_optimizer
+from harness.auditing.spreading import RANGES, random_values
+from harness.capture import BottleneckTap, eval_mode, reconstruction_of
 from harness.case import Case
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
@@ -19,7 +19,7 @@ from harness.diagnosis.severity import Severity
 
 def optimizer(case: Case, model: nn.Module) -> list[Finding]:
     """Parameters that the case's optimizer misses, or that do not belong to the model."""
-    made = optimizer_of(case, model)
+    made = build_optimizer(case, model)
     if made is None:
         return []
     held = [each for group in made.param_groups for each in group["params"]]
@@ -31,7 +31,7 @@ def optimizer(case: Case, model: nn.Module) -> list[Finding]:
     found = []
     if missed:
         found.append(
-            finding(
+            make_finding(
                 "optimizer_misses_parameters",
                 None,
                 f"{len(missed)} of {len(names)} trainable parameters are not in the optimizer: {', '.join(missed[:6])}",
@@ -43,7 +43,7 @@ def optimizer(case: Case, model: nn.Module) -> list[Finding]:
     if extra:
         text = f"{extra} parameters in the optimizer do not belong to the model"
         found.append(
-            finding(
+            make_finding(
                 "optimizer_extra_parameters",
                 None,
                 text,
@@ -55,12 +55,12 @@ def optimizer(case: Case, model: nn.Module) -> list[Finding]:
     return found
 
 
-def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
+def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
     """The data leave the range that the output activation can produce, and the loss asks for them there."""
     with (
-        CodeTap(probe.model, probe.case.bottleneck) as tap,
-        same_randomness(0),
-        evaluating(probe.model),
+        BottleneckTap(probe.model, probe.case.bottleneck) as tap,
+        preserved_rng(0),
+        eval_mode(probe.model),
         torch.no_grad(),
     ):
         probe.model(probe.batch.clone())
@@ -79,7 +79,7 @@ def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
     if share == 0 or not _asked_for(probe, output, low, high):
         return []
     return [
-        finding(
+        make_finding(
             "output_range",
             "reconstruction",
             f"{share:.1%} of the data's entries leave {low:g} to {high:g}, the range of the output's {maker.name}"
@@ -92,7 +92,7 @@ def output_range(probe: Probe, rows: Tensor, bounds: Bounds) -> list[Finding]:
     ]
 
 
-def _asked_for(probe: Probe, output: Tensor, low: float, high: float) -> bool:
+def _asked_for(probe: LossProbe, output: Tensor, low: float, high: float) -> bool:
     """Whether, at the nearest output that can be produced, the loss still pulls outwards: it may rescale its target."""
     batch = probe.batch
     outside = ((batch < low) | (batch > high)).reshape(len(batch), -1)
@@ -120,7 +120,7 @@ def _asked_for(probe: Probe, output: Tensor, low: float, high: float) -> bool:
     return float(outward[outside].float().mean()) > 0.5
 
 
-def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
+def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
     """With the bottleneck held the reconstruction still follows the input, or it never depends on the bottleneck."""
     probe, code = subject.probe, subject.probe.code
     if code.site is None:
@@ -131,12 +131,12 @@ def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
     record = probe.forward(probe.batch)
     # the layer's own output too: a top-k keeps units by what entered the activation, and that is no way around
     own = {code.site.layer, *subject.beside}
-    held = {Site(call.name): put(call.before.detach()) for call in record.calls if call.name in own}
-    held[code.site] = put(code.values)
+    held = {TensorSite(call.name): replace_with(call.before.detach()) for call in record.calls if call.name in own}
+    held[code.site] = replace_with(code.values)
     size = float((first - first.mean(0)).norm()) or float(first.norm()) or 1.0
     kept = _output(probe, probe.batch, held)
-    other = _output(probe, unlike(probe.batch, lambda rows: rows.flip(0) * 0.5 + rows.roll(1, 0)), held)
-    moved = _output(probe, probe.batch, {code.site: put(spread(code.values, code.activation, 2.0, 51))})
+    other = _output(probe, differs(probe.batch, lambda rows: rows.flip(0) * 0.5 + rows.roll(1, 0)), held)
+    moved = _output(probe, probe.batch, {code.site: replace_with(random_values(code.values, code.activation, 2.0, 51))})
     assert kept is not None
     assert other is not None
     assert moved is not None
@@ -163,14 +163,14 @@ def bypass(subject: Subject, bounds: Bounds) -> list[Finding]:
 
 
 def _bypass(evidence: str, meaning: str, remedy: str, followed: float) -> Finding:
-    return finding("bypass", "reconstruction", evidence, meaning, remedy, {"followed": followed})
+    return make_finding("bypass", "reconstruction", evidence, meaning, remedy, {"followed": followed})
 
 
 def _dead_output(output: Tensor) -> bool:
     return bool((output == output[:1]).all()) and bool((output == 0).all())
 
 
-def _output(probe: Probe, batch: Tensor, changes: dict[Site, Change]) -> Tensor | None:
+def _output(probe: LossProbe, batch: Tensor, changes: dict[TensorSite, Change]) -> Tensor | None:
     with torch.no_grad():
         outputs = probe.forward(batch, changes).outputs
     found = reconstruction_of(outputs[0], batch, probe.case.reconstruction)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.bounds import Bounds
-from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import Evaluated, unlike
+from harness.auditing.bounds import AuditThresholds
+from harness.auditing.depending import TermProbe, Undecided
+from harness.auditing.evaluating import Evaluation, differs
 from harness.auditing.pointing import set_point
-from harness.auditing.recording import Operation, Site
-from harness.auditing.reporting import finding, home, place_of
-from harness.auditing.spreading import RANGES, activation_of, spread
+from harness.auditing.recording import TensorSite, TracedOperation
+from harness.auditing.reporting import loss_source, make_finding, source_line
+from harness.auditing.spreading import RANGES, activation_of, random_values
 from harness.boundary import guarded
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
@@ -22,7 +22,7 @@ INJECTIVE = ("sigmoid", "tanh", "leaky_relu", "elu", "softplus")
 INVERSES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.logit, "tanh": torch.atanh}
 
 
-def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def misses_bottleneck(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """The penalty does not change under any replacement of the activation in use."""
     code = subject.probe.code
     if code.site is None:
@@ -37,9 +37,9 @@ def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bou
         return []
     if not math.isfinite(subject.base):
         raise Undecided(f"{subject.term} is {subject.base} on the data, whatever is put at the code")
-    place = place_of(operations, [Site(name) for name in subject.layers])
+    place = source_line(operations, [TensorSite(name) for name in subject.layers])
     return [
-        finding(
+        make_finding(
             "misses_bottleneck",
             subject.term,
             f"{subject.term} stays {subject.base:.4g} when {code.site} is replaced, scaled, silenced or shuffled,"
@@ -52,7 +52,7 @@ def misses_bottleneck(subject: Subject, operations: list[Operation], bounds: Bou
     ]
 
 
-def wrong_layer(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """It depends directly on another layer, and not on the bottleneck."""
     code = subject.probe.code
     if code.site is None:
@@ -62,18 +62,20 @@ def wrong_layer(subject: Subject, operations: list[Operation], bounds: Bounds) -
         return []
     names = ", ".join(subject.layers)
     return [
-        finding(
+        make_finding(
             "wrong_layer",
             subject.term,
             f"with every other layer's output held, {subject.term} depends on {names}, not on {code.site.layer}",
             f"it constrains {names}",
             f"apply it to {code.site}, the values that the decoder reads",
-            place=place_of(operations, [Site(name) for name in subject.layers]),
+            place=source_line(operations, [TensorSite(name) for name in subject.layers]),
         )
     ]
 
 
-def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def not_the_code_in_use(
+    subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds
+) -> list[Finding]:
     """It changes with the bottleneck's output while the activation in use is held."""
     code = subject.probe.code
     before = list(subject.astray)
@@ -81,7 +83,7 @@ def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: B
     if not before or (same and _reads_means_of_the_code(subject, before[0])):
         return []
     return [
-        finding(
+        make_finding(
             "not_the_code_in_use",
             subject.term,
             f"{subject.term} changes with {before[0]} while {code.site}, the code that the decoder reads, is held",
@@ -90,12 +92,12 @@ def not_the_code_in_use(subject: Subject, operations: list[Operation], bounds: B
             else "the penalised values and the code in use are two different things: one can be at its target while the other is dead",
             f"penalise {code.site} itself",
             severity=Severity.RISK if same else None,
-            place=place_of(operations, before),
+            place=source_line(operations, before),
         )
     ]
 
 
-def wrong_axis(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def wrong_axis(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """A set point for each row's statistic over units, where one for each unit's statistic over rows was meant."""
     for site in subject.direct or _elsewhere(subject):
         like = subject.shape(site)
@@ -112,21 +114,21 @@ def wrong_axis(subject: Subject, operations: list[Operation], bounds: Bounds) ->
     return []
 
 
-def _elsewhere(subject: Subject) -> tuple[Site, ...]:
+def _elsewhere(subject: TermProbe) -> tuple[TensorSite, ...]:
     """Sites at the layers that the term reads: their outputs, and what the first activations make of them."""
     sites = list(subject.probe.evaluate().record.sites)
-    found: list[Site] = []
+    found: list[TensorSite] = []
     for name in subject.layers[:3]:
         activated = [s for s in sites if s.layer == name and len(s.chain) in (1, 2) and s.chain[-1] in RANGES]
-        found += [Site(name), *activated[:2]]
+        found += [TensorSite(name), *activated[:2]]
     return tuple(found)
 
 
 def _axis_finding(
-    subject: Subject, site: Site, operations: list[Operation], base: float, units: float, rows: float
+    subject: TermProbe, site: TensorSite, operations: list[TracedOperation], base: float, units: float, rows: float
 ) -> Finding:
-    place = place_of(operations, [site], ("mean", "sum", "norm", "std", "var")) or place_of(operations, [site])
-    return finding(
+    place = source_line(operations, [site], ("mean", "sum", "norm", "std", "var")) or source_line(operations, [site])
+    return make_finding(
         "wrong_axis",
         subject.term,
         f"at {site}, {subject.term} stays {base:.4g} when units are shuffled within rows ({units:.4g}),"
@@ -138,21 +140,21 @@ def _axis_finding(
     )
 
 
-def index_addressing(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def index_addressing(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """An inserted layer that does nothing changes the term: the loss addresses modules by position."""
     model = subject.probe.model
     for name, container in [("", model), *_sequences(model)]:
         outputs, moved = _with_inserted(subject, container)
         if outputs and moved:
             return [
-                finding(
+                make_finding(
                     "index_addressing",
                     subject.term,
                     f"inserting a layer that does nothing at the front of {name or 'the model'} leaves the model's output as"
                     f" it was and {moved}",
                     "the penalty follows a position, so the next change of the architecture moves it to another layer",
                     "name the layer (`model.enc3`), or use what the model's forward pass returns",
-                    place=home(subject.probe.case),
+                    place=loss_source(subject.probe.case),
                 )
             ]
     return []
@@ -162,7 +164,7 @@ def _sequences(model: nn.Module) -> Sequence[tuple[str, nn.Module]]:
     return [(name, each) for name, each in model.named_modules() if name and isinstance(each, nn.Sequential)][:8]
 
 
-def _with_inserted(subject: Subject, container: nn.Module) -> tuple[bool, str]:
+def _with_inserted(subject: TermProbe, container: nn.Module) -> tuple[bool, str]:
     probe, children = subject.probe, container._modules
     kept = OrderedDict(children)
     before = probe.forward(probe.batch).outputs
@@ -185,7 +187,7 @@ def _with_inserted(subject: Subject, container: nn.Module) -> tuple[bool, str]:
     return same, moved
 
 
-def _forward_works(subject: Subject, before: list[tuple[object, ...]]) -> bool:
+def _forward_works(subject: TermProbe, before: list[tuple[object, ...]]) -> bool:
     try:
         with guarded():
             return _alike(before, subject.probe.forward(subject.probe.batch).outputs)
@@ -200,25 +202,28 @@ def _alike(first: list[tuple[object, ...]], second: list[tuple[object, ...]]) ->
     )
 
 
-def _on_parameters(subject: Subject) -> bool:
+def _on_parameters(subject: TermProbe) -> bool:
     """A weight decay, an orthogonality of weights: it reads no activation at all."""
     if subject.layers:
         return False
-    other = subject.probe.evaluate(batch=unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
+    other = subject.probe.evaluate(batch=differs(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
         subject.term
     )
     return not subject.differs(other, subject.base)
 
 
-def _same_information(subject: Subject) -> bool:
+def _same_information(subject: TermProbe) -> bool:
     """Whether it reads values that the code determines: what enters an activation that can be undone, or the code."""
     code = subject.probe.code
     if code.site is None or code.activation not in INJECTIVE or code.site.chain[-1:] != (code.activation,):
         return False
-    return bool(subject.direct) and set(subject.direct) <= {code.site, Site(code.site.layer, code.site.chain[:-1])}
+    return bool(subject.direct) and set(subject.direct) <= {
+        code.site,
+        TensorSite(code.site.layer, code.site.chain[:-1]),
+    }
 
 
-def _reads_means_of_the_code(subject: Subject, before: Site) -> bool:
+def _reads_means_of_the_code(subject: TermProbe, before: TensorSite) -> bool:
     """Whether it is a function of the code's means, over rows or over units, though it is computed from logits.
 
     Values of the code are drawn together around their means, and what enters the activation follows them: an exact form
@@ -227,7 +232,7 @@ def _reads_means_of_the_code(subject: Subject, before: Site) -> bool:
     activation = subject.probe.code.activation
     if activation not in INVERSES:
         return False
-    code = spread(subject.shape(before), activation, 1.0, 51)
+    code = random_values(subject.shape(before), activation, 1.0, 51)
     base, inverse = subject.value(before, INVERSES[activation](code)), INVERSES[activation]
     means = [code.mean(dim=axis, keepdim=True) for axis in (0, *range(1, code.dim()))]
     return math.isfinite(base) and any(
@@ -235,7 +240,7 @@ def _reads_means_of_the_code(subject: Subject, before: Site) -> bool:
     )
 
 
-def _heads_of_the_code(subject: Subject) -> bool:
+def _heads_of_the_code(subject: TermProbe) -> bool:
     """A VAE's penalty on mu and logvar, where the code is what was drawn from them."""
     code = subject.probe.code
     if code.site is None or code.activation != "none":
@@ -243,28 +248,28 @@ def _heads_of_the_code(subject: Subject) -> bool:
     return bool({code.site.layer, *subject.beside} & set(subject.layers))
 
 
-def _compares_with_the_data(subject: Subject) -> bool:
+def _compares_with_the_data(subject: TermProbe) -> bool:
     """Another reconstruction term: it reads the output layer and the batch."""
     if subject.probe.evaluate().terms.get("reconstruction") is None:
         return False
     reconstruction = subject.cache.get("reconstruction_layers", ())
     if not set(subject.layers) <= set(reconstruction):  # type: ignore[call-overload]
         return False
-    moved: Callable[[Tensor], Evaluated] = lambda rows: subject.probe.evaluate(hold=True, batch=rows)  # noqa: E731
+    moved: Callable[[Tensor], Evaluation] = lambda rows: subject.probe.evaluate(hold=True, batch=rows)  # noqa: E731
     return subject.differs(
-        moved(unlike(subject.probe.batch, lambda rows: rows.flip(0) * 2)).value(subject.term),
+        moved(differs(subject.probe.batch, lambda rows: rows.flip(0) * 2)).value(subject.term),
         moved(subject.probe.batch).value(subject.term),
     )
 
 
-def _unit_axis(subject: Subject, site: Site, like: Tensor) -> int:
+def _unit_axis(subject: TermProbe, site: TensorSite, like: Tensor) -> int:
     kinds = [type(module).__name__ for module, name in subject.probe.layers.items() if name == site.layer]
     return 1 if like.dim() > 2 and any("Conv" in kind for kind in kinds) else like.dim() - 1
 
 
-def _finite(subject: Subject, site: Site, like: Tensor, axis: int) -> Tensor | None:
+def _finite(subject: TermProbe, site: TensorSite, like: Tensor, axis: int) -> Tensor | None:
     for scale in (1.0, 0.3, 0.1, 0.03):
-        values = spread(like, activation_of(site), scale, 11, axis)
+        values = random_values(like, activation_of(site), scale, 11, axis)
         for tried in (values, values.abs() + 0.01 * scale):  # a logarithm of a mean bears no row of zeros
             if abs(subject.value(site, tried)) < float("inf"):
                 return tried

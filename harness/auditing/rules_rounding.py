@@ -5,18 +5,18 @@ from collections.abc import Mapping
 
 import torch
 
-from harness.auditing.depending import Subject
-from harness.auditing.recording import Operation, Site
-from harness.auditing.reporting import finding, place_of
+from harness.auditing.depending import TermProbe
+from harness.auditing.recording import TensorSite, TracedOperation
+from harness.auditing.reporting import make_finding, source_line
 from harness.auditing.rules_graph import situations
-from harness.auditing.spreading import RANGES, activation_of, levels
+from harness.auditing.spreading import RANGES, activation_of, value_levels
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
 HALVINGS = 12  # of what lies between 0 and a constant: its edge is known to three digits
 
 
-def finite_constants(subject: Subject) -> dict[float, float]:
+def finite_constants(subject: TermProbe) -> dict[float, float]:
     """Constants put at the layer that the term reads -> the term, where it is finite.
 
     None where an activation bounds what it reads; a normalisation on the way makes nothing of a constant.
@@ -24,18 +24,20 @@ def finite_constants(subject: Subject) -> dict[float, float]:
     site = subject.site
     if site is None or subject.term == "reconstruction" or math.isfinite(RANGES[activation_of(site)][1]):
         return {}
-    constants = [sign * level for sign in (1, -1) for level in levels("none")]
+    constants = [sign * level for sign in (1, -1) for level in value_levels("none")]
     terms = {constant: _at_constant(subject, constant) for constant in constants}
     return {constant: term for constant, term in terms.items() if math.isfinite(term)}
 
 
-def _at_constant(subject: Subject, constant: float) -> float:
+def _at_constant(subject: TermProbe, constant: float) -> float:
     assert subject.site is not None
-    layer = Site(subject.site.layer)
+    layer = TensorSite(subject.site.layer)
     return subject.value(layer, torch.full_like(subject.shape(layer), constant))
 
 
-def outside_by_rounding(subject: Subject, exact: Mapping[float, float], operations: list[Operation]) -> list[Finding]:
+def outside_by_rounding(
+    subject: TermProbe, exact: Mapping[float, float], operations: list[TracedOperation]
+) -> list[Finding]:
     """NaN or infinity in the model's own precision, where float64 finds a number.
 
     Args:
@@ -59,7 +61,7 @@ def outside_by_rounding(subject: Subject, exact: Mapping[float, float], operatio
     return []
 
 
-def _edge(subject: Subject, constant: float) -> float:
+def _edge(subject: TermProbe, constant: float) -> float:
     """The constant of least size, between 0 and this one, from which on the term is not finite."""
     finite, edge = 0.0, constant
     for _ in range(HALVINGS):
@@ -69,13 +71,13 @@ def _edge(subject: Subject, constant: float) -> float:
 
 
 def _rounded(
-    subject: Subject,
+    subject: TermProbe,
     evidence: str,
-    operations: list[Operation],
+    operations: list[TracedOperation],
     numbers: Mapping[str, float] | None = None,
     severity: Severity | None = None,
 ) -> Finding:
-    return finding(
+    return make_finding(
         "outside_domain",
         subject.term,
         evidence,
@@ -84,5 +86,5 @@ def _rounded(
         " `logsigmoid`, `log1p`, `logsumexp`",
         numbers,
         severity,
-        place_of(operations, [subject.site]) if subject.site else None,
+        source_line(operations, [subject.site]) if subject.site else None,
     )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.auditing.borrowing import borrowed, same_randomness, same_state
-from harness.auditing.requesting import optimizer_of
+from harness.auditing.borrowing import isolated, preserved_rng, preserved_state
+from harness.auditing.requesting import build_optimizer
 from harness.case import Case
 from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
@@ -25,7 +25,7 @@ Scales = Mapping[str, float]  # term -> what it is multiplied by, beside the cas
 
 
 @dataclass
-class Weights:
+class GradientRatios:
     """Ratios of gradient norms, penalty to reconstruction, by probe: one value a batch and seed.
 
     Args:
@@ -52,19 +52,19 @@ def harness_keyword(case: Case) -> str | None:
     return None if case.weighs_itself else case.penalty_weight
 
 
-def weigh(
+def gradient_ratios(
     case: Case,
     models: list[nn.Module],
     rows: Tensor,
     terms: list[str],
     train: bool,
     scales: Scales | None = None,
-) -> dict[str, Weights]:
+) -> dict[str, GradientRatios]:
     """The ratios of every penalty at birth and, with `train`, after some steps of a plain loop; models stay as found."""
-    weights = {term: Weights() for term in terms}
+    weights = {term: GradientRatios() for term in terms}
     for seed, model in enumerate(models):
-        with borrowed(model), same_randomness(seed):
-            loop = Loop(case, model, rows, seed, scales or {})
+        with isolated(model), preserved_rng(seed):
+            loop = ProbeLoop(case, model, rows, seed, scales or {})
             for step in loop.reach(PROBES if train else PROBES[:1]):
                 for _ in range(BATCHES):
                     _measure(loop, weights, step)
@@ -75,10 +75,12 @@ def weigh(
 
 
 @contextmanager
-def trained(case: Case, model: nn.Module, rows: Tensor, steps: int, seed: int) -> Iterator[tuple[nn.Module, Tensor]]:
-    """The model of a seed as `weigh` has it after so many steps, and a batch; it is given back untouched."""
-    with borrowed(model), same_randomness(seed):
-        loop = Loop(case, model, rows, seed, {})
+def train_probe(
+    case: Case, model: nn.Module, rows: Tensor, steps: int, seed: int
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The model of a seed as `gradient_ratios` has it after so many steps, and a batch; it is given back untouched."""
+    with isolated(model), preserved_rng(seed):
+        loop = ProbeLoop(case, model, rows, seed, {})
         for step in loop.reach(tuple(probe for probe in PROBES if probe <= steps)):
             batches = [loop.batch() for _ in range(BATCHES)]
             if step == steps:
@@ -87,7 +89,7 @@ def trained(case: Case, model: nn.Module, rows: Tensor, steps: int, seed: int) -
         raise AssertionError(f"no probe is after {steps} steps")
 
 
-class Loop:
+class ProbeLoop:
     """A plain training loop of one borrowed model, which stops at probes and where it would take too much work."""
 
     def __init__(self, case: Case, model: nn.Module, rows: Tensor, seed: int, scales: Scales) -> None:
@@ -134,12 +136,12 @@ class Loop:
 
 def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [each for each in model.parameters() if each.requires_grad]
-    return optimizer_of(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
+    return build_optimizer(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
 
 
-def _measure(loop: Loop, weights: Mapping[str, Weights], step: int) -> None:
+def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) -> None:
     case = loop.case
-    with same_state(loop.model):  # a counter that the loss keeps for its warm-up counts steps, not looks
+    with preserved_state(loop.model):  # a counter that the loss keeps for its warm-up counts steps, not looks
         terms, outputs = watched_terms(case, loop.model, loop.batch(), loop.terms)
     keyword = harness_keyword(case)
     weight = 1.0 if keyword is None else float(case.numbers.get(keyword, 1.0))

@@ -6,30 +6,30 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.auditing.bounds import Bounds
-from harness.auditing.depending import Subject, Undecided
-from harness.auditing.evaluating import put_leaves
-from harness.auditing.pointing import Minimiser, SetPoint, minimisers, reached, set_point
-from harness.auditing.recording import Operation, Site
-from harness.auditing.reporting import finding, place_of
-from harness.auditing.spreading import RANGES, levels, spread
+from harness.auditing.bounds import AuditThresholds
+from harness.auditing.depending import TermProbe, Undecided
+from harness.auditing.evaluating import replace_with_leaves
+from harness.auditing.pointing import Minimum, SetPoint, is_reached, minima, set_point
+from harness.auditing.recording import TensorSite, TracedOperation
+from harness.auditing.reporting import make_finding, source_line
+from harness.auditing.spreading import RANGES, random_values, value_levels
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
 
 
-def unreachable_target(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """The penalty's set point lies outside what the layer, its normalisation included, can produce."""
     site, point = _site(subject), _point(subject)
     if site is None or point is None or not site.chain:
         return []
-    least, low = reached(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
+    least, low = is_reached(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
     missing = (least - point.floor) / max(point.typical - point.floor, 1e-300)
     if missing <= bounds.unreachable_share:
         return []
     units = subject.probe.code.units
     numbers = {"set_point": point.at, "least": point.floor, "floor": least, "floor_per_unit": least / units}
     return [
-        finding(
+        make_finding(
             "unreachable_target",
             subject.term,
             f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_range(low)}"
@@ -37,7 +37,7 @@ def unreachable_target(subject: Subject, operations: list[Operation], bounds: Bo
             "the penalty never rests: it pushes towards the edge of the layer's range, whatever the units carry",
             "put the sigmoid into the model, so that the penalised values are the code; or use L1 on a ReLU code",
             numbers,
-            place=place_of(operations, [site]),
+            place=source_line(operations, [site]),
         )
     ]
 
@@ -48,12 +48,12 @@ def _range(ends: tuple[float, float]) -> str:
     return f"its values run from {ends[0]:g} to {ends[1]:g}."
 
 
-def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """Every minimiser of the penalty alone is a code that is constant or dead."""
     site = _site(subject)
     if site is None or subject.inert:
         return []
-    found = minimisers(subject)
+    found = minima(subject)
     activation = subject.probe.code.activation
     if not all(math.isfinite(each.value) and (each.dead(activation) or each.constant()) for each in found):
         return []
@@ -64,7 +64,7 @@ def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Boun
         f"{each.start}: {'dead' if each.dead(activation) else 'constant'}, {each.value:.4g}" for each in found
     )
     return [
-        finding(
+        make_finding(
             "collapse_optimum",
             subject.term,
             f"descents on {subject.term} alone end at {ends}",
@@ -74,16 +74,18 @@ def collapse_optimum(subject: Subject, operations: list[Operation], bounds: Boun
             "penalise values that can reach the target while they vary" if point else "keep its weight small enough",
             {f"value_{each.start}": each.value for each in found},
             severity=Severity.RISK if point else Severity.NOTE,
-            place=place_of(operations, [site]),
+            place=source_line(operations, [site]),
         )
     ]
 
 
-def _fell(subject: Subject, found: list[Minimiser]) -> bool:
+def _fell(subject: TermProbe, found: list[Minimum]) -> bool:
     return any(subject.differs(each.value, subject.base) for each in found)
 
 
-def pushes_active_units_down(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def pushes_active_units_down(
+    subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds
+) -> list[Finding]:
     """Its gradient is >= 0 on every active entry and 0 on every inactive one, whatever the mean activity."""
     site, code = _site(subject), subject.probe.code
     if site is None or subject.inert or code.activation != "relu" or code.site is None:
@@ -101,7 +103,7 @@ def pushes_active_units_down(subject: Subject, operations: list[Operation], boun
         raise Undecided("its gradient is not finite at any level of activity")
     point = _point(subject)
     return [
-        finding(
+        make_finding(
             "pushes_active_units_down",
             subject.term,
             f"at {pushed} levels of activity, from 2 % to 90 % of the entries active, the gradient of {subject.term} is >= 0"
@@ -110,12 +112,12 @@ def pushes_active_units_down(subject: Subject, operations: list[Operation], boun
             + ("; its target does not matter" if point else ", as a penalty without a target does"),
             "penalise a mean that can lie on both sides of its target" if point else "keep its weight small enough",
             severity=Severity.RISK if point else Severity.NOTE,
-            place=place_of(operations, [site]),
+            place=source_line(operations, [site]),
         )
     ]
 
 
-def _pushed(subject: Subject, layer: str, share: float, scale: float) -> bool | None:
+def _pushed(subject: TermProbe, layer: str, share: float, scale: float) -> bool | None:
     """Whether the gradient only pushes down at this share and scale of activity; None where it is no number."""
     leaves: list[Tensor] = []
     draw = torch.Generator().manual_seed(21)
@@ -126,7 +128,7 @@ def _pushed(subject: Subject, layer: str, share: float, scale: float) -> bool | 
         # of 64 rows of one unit 2 % are often none, and no active entry would be pushed
         return torch.where(chance <= chance.min().clamp_min(share), size, -size)
 
-    gradients = subject.at({Site(layer): put_leaves(values, leaves)}).gradient(subject.term, leaves)
+    gradients = subject.at({TensorSite(layer): replace_with_leaves(values, leaves)}).gradient(subject.term, leaves)
     active = torch.cat([g[x > 0] for g, x in zip(gradients, leaves, strict=True)])
     inactive = torch.cat([g[x <= 0] for g, x in zip(gradients, leaves, strict=True)])
     if not bool(active.isfinite().all()) or not bool(inactive.isfinite().all()):
@@ -134,7 +136,7 @@ def _pushed(subject: Subject, layer: str, share: float, scale: float) -> bool | 
     return bool((active >= 0).all()) and bool((active > 0).any()) and bool((inactive == 0).all())
 
 
-def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def unbounded(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """It falls without bound as activity grows or shrinks: shown by following it.
 
     It falls from each value to the next, from the first to the last, by more than rounding, and the falls do not die
@@ -157,21 +159,21 @@ def unbounded(subject: Subject, operations: list[Operation], bounds: Bounds) -> 
         if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] and drops[-2] >= 0.7 * drops[-3]:
             shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
             return [
-                finding(
+                make_finding(
                     "unbounded",
                     subject.term,
                     f"as {site} {direction}, {subject.term} falls from {shown} and does not level off",
                     "minimised, it drives the code without limit; a divergence of values that are no probabilities can do that",
                     "give the divergence probabilities: a sigmoid's mean, or a softmax",
                     {"first": run[0], "last": run[-1]},
-                    place=place_of(operations, [site]),
+                    place=source_line(operations, [site]),
                 )
             ]
     return []
 
 
-def _ways(site: Site, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
-    base = spread(like, activation, 1.0, 31)
+def _ways(site: TensorSite, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
+    base = random_values(like, activation, 1.0, 31)
     low, high = RANGES.get(activation, RANGES["none"])
     # far beyond any constant that keeps a quotient finite
     small, large = [1e-5**k for k in range(5)], [1e3**k for k in range(5)]
@@ -195,12 +197,12 @@ def _finite_run(values: list[float]) -> list[float]:
     return run
 
 
-def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> list[Finding]:
+def escape(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """Its gradient at the activation in use vanishes for large activations."""
     code = subject.probe.code
     if code.site is None or code.site not in subject.direct or subject.inert:
         return []
-    found = [(level, *_slope(subject, code.site, level)) for level in levels(code.activation)]
+    found = [(level, *_slope(subject, code.site, level)) for level in value_levels(code.activation)]
     slopes = [(level, slope) for level, slope, _ in found if math.isfinite(slope)]
     if not any(
         pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in found if math.isfinite(slope)
@@ -214,37 +216,37 @@ def escape(subject: Subject, operations: list[Operation], bounds: Bounds) -> lis
     if steepest == 0 or len(flat) < 2 or flat != tail:
         return []
     return [
-        finding(
+        make_finding(
             "escape",
             subject.term,
             f"once a unit is at {flat[0]:g} or above, the gradient of {subject.term} there is 0 (at most {steepest:.3g} below)",
             "a unit that is large already escapes; the penalty presses on the others alone",
             "leave out the clamp, or penalise a bounded code",
             {"from": flat[0], "steepest": steepest},
-            place=place_of(operations, [code.site], ("clamp", "clip", "relu", "clamp_max", "minimum", "hardtanh"))
-            or place_of(operations, [code.site]),
+            place=source_line(operations, [code.site], ("clamp", "clip", "relu", "clamp_max", "minimum", "hardtanh"))
+            or source_line(operations, [code.site]),
         )
     ]
 
 
-def _slope(subject: Subject, site: Site, level: float) -> tuple[float, float]:
+def _slope(subject: TermProbe, site: TensorSite, level: float) -> tuple[float, float]:
     """The steepest gradient in a unit that is at `level` on every row, and the sum of its gradient."""
     leaves: list[Tensor] = []
 
     def values(found: Tensor, index: int) -> Tensor:
-        put = spread(found, subject.probe.code.activation, 0.3, 41 + index)
+        put = random_values(found, subject.probe.code.activation, 0.3, 41 + index)
         put[:, 0] = level
         return put
 
-    gradients = subject.at({site: put_leaves(values, leaves)}).gradient(subject.term, leaves)
+    gradients = subject.at({site: replace_with_leaves(values, leaves)}).gradient(subject.term, leaves)
     columns = [each[:, 0] for each in gradients]
     return max((float(each.abs().max()) for each in columns), default=0.0), sum(float(each.sum()) for each in columns)
 
 
-def _site(subject: Subject) -> Site | None:
+def _site(subject: TermProbe) -> TensorSite | None:
     return subject.direct[0] if subject.direct else None
 
 
-def _point(subject: Subject) -> SetPoint | None:
+def _point(subject: TermProbe) -> SetPoint | None:
     site = _site(subject)
     return None if site is None else set_point(subject, site)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from harness.auditing.bounds import Bounds
-from harness.auditing.levers import Lever, lever_of, pulled
-from harness.auditing.reporting import finding
-from harness.auditing.rules_scale import Weights, trained, weigh
+from harness.auditing.bounds import AuditThresholds
+from harness.auditing.levers import WeightKeyword, weight_keyword, with_weight
+from harness.auditing.reporting import make_finding
+from harness.auditing.rules_scale import GradientRatios, gradient_ratios, train_probe
 from harness.case import Case
 from harness.diagnosis.findings import Finding
 from harness.diagnosis.severity import Severity
@@ -51,7 +51,7 @@ class Advice:
     factor: float
     ratio: float
     probe: int
-    lever: Lever | None
+    lever: WeightKeyword | None
 
     @property
     def then(self) -> float:
@@ -76,19 +76,19 @@ class Advice:
         return {"factor": self.factor, **values, **tried}
 
 
-def weight(
-    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: Weights, bounds: Bounds
+def weight_findings(
+    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, bounds: AuditThresholds
 ) -> list[Finding]:
     """`dominates` or `negligible`, with the ratio at every probe and the number to change."""
     ratios = weights.medians()
-    judgment = judge(ratios, bounds)
+    judgment = judge_weights(ratios, bounds)
     if judgment is None:
         return []
     shown = ", ".join(
         f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in ratios.items()
     )
     advice = _advise(case, models, rows, term, weights, judgment)
-    result = finding(
+    result = make_finding(
         judgment.rule,
         term,
         f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's",
@@ -101,7 +101,7 @@ def weight(
     return [replace(result, change=change)]
 
 
-def judge(ratios: dict[int, float], bounds: Bounds) -> Judgment | None:
+def judge_weights(ratios: dict[int, float], bounds: AuditThresholds) -> Judgment | None:
     """Judge the ratios by probe; None where the weight is neither too large nor too small."""
     if not ratios or all(math.isnan(ratio) for ratio in ratios.values()):
         return None
@@ -127,7 +127,7 @@ def _most(ratios: dict[int, float]) -> int:
 
 
 def _advise(
-    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: Weights, judgment: Judgment
+    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, judgment: Judgment
 ) -> Advice | None:
     """The weight at which the judged ratio is near 1: the first guess, and steps along the secant on log scales."""
     probe = judgment.probe(weights.medians())
@@ -140,7 +140,7 @@ def _advise(
     factor = _rounded(1 / ratio, lever)
     for _ in range(_trials(weights, judgment)):
         changed, scales = _weighed(case, term, factor, lever)
-        ratios = weigh(changed, models, rows, [term], judgment.trains, scales)[term].medians()
+        ratios = gradient_ratios(changed, models, rows, [term], judgment.trains, scales)[term].medians()
         probe = judgment.probe(ratios) if ratios else 0
         tried = ratios.get(probe, math.nan)
         if not tried > 0 or not math.isfinite(tried):
@@ -154,7 +154,7 @@ def _advise(
     return best or Advice(factor, math.nan, probe, lever)
 
 
-def _trials(weights: Weights, judgment: Judgment) -> int:
+def _trials(weights: GradientRatios, judgment: Judgment) -> int:
     """Number of weights that may be tried: trainings share with the first probe the work that the audit may take."""
     if not judgment.trains:
         return TRIALS
@@ -167,7 +167,7 @@ def _secant(first: tuple[float, float], second: tuple[float, float]) -> float:
     return second[0] - second[1] / min(max(slope, 0.2), 5.0)
 
 
-def _rounded(factor: float, lever: Lever | None) -> float:
+def _rounded(factor: float, lever: WeightKeyword | None) -> float:
     """The factor at which the new number has three digits, so that the number in the text is the one that was tried."""
     now = 1.0 if lever is None else lever.now
     return _digits(factor * now) / now
@@ -177,19 +177,19 @@ def _digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _weighed(case: Case, term: str, factor: float, lever: Lever | None) -> tuple[Case, dict[str, float]]:
+def _weighed(case: Case, term: str, factor: float, lever: WeightKeyword | None) -> tuple[Case, dict[str, float]]:
     if lever is None:
         return case, {term: factor}
     return replace(case, numbers={**case.numbers, lever.keyword: _digits(factor * lever.now)}), {}
 
 
 def _lever(
-    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: Weights, factor: float
-) -> Lever | None:
+    case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, factor: float
+) -> WeightKeyword | None:
     """The number that weighs the term, looked for where it has a gradient: at the first such probe and model."""
     steps = next((probe for probe, ratio in weights.medians().items() if ratio > 0), 0)
     for seed, start in enumerate(models):
-        with trained(case, start, rows, steps, seed) as (model, batch):
-            if pulled(case, model, batch, term):
-                return lever_of(case, model, batch, term, factor)
+        with train_probe(case, start, rows, steps, seed) as (model, batch):
+            if with_weight(case, model, batch, term):
+                return weight_keyword(case, model, batch, term, factor)
     return None

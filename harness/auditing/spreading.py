@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from harness.auditing.recording import Site
+from harness.auditing.recording import TensorSite
 
 RANGES: dict[str, tuple[float, float]] = {
     "relu": (0.0, float("inf")),
@@ -19,16 +19,16 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def activation_of(site: Site) -> str:
+def activation_of(site: TensorSite) -> str:
     """The activation whose range bounds a site: the last of its chain, none for a layer's own output.
 
-    >>> activation_of(Site("enc3", ("batch_norm", "relu"))), activation_of(Site("enc3"))
+    >>> activation_of(TensorSite("enc3", ("batch_norm", "relu"))), activation_of(TensorSite("enc3"))
     ('relu', 'none')
     """
     return site.chain[-1] if site.chain and site.chain[-1] in RANGES else "none"
 
 
-def spread(like: Tensor, activation: str, scale: float = 1.0, seed: int = 0, axis: int | None = None) -> Tensor:
+def random_values(like: Tensor, activation: str, scale: float = 1.0, seed: int = 0, axis: int | None = None) -> Tensor:
     """Values in the activation's range with a different level in every unit, on about half of the rows for a ReLU.
 
     Args:
@@ -61,7 +61,7 @@ def _shaped(pre: Tensor, activation: str) -> Tensor:
     return pre.clamp(min=low)
 
 
-def levels(activation: str) -> list[float]:
+def value_levels(activation: str) -> list[float]:
     """Constant values inside the range, small to large: what a unit's whole column is put at."""
     if activation in ("sigmoid", "softmax"):
         return [0.5, 0.7, 0.9, 0.97, 0.99]
@@ -70,7 +70,7 @@ def levels(activation: str) -> list[float]:
     return [0.3, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0]
 
 
-def grid() -> list[float]:
+def set_point_grid() -> list[float]:
     """Constants over which a set point is searched, wider than any activation's range."""
     positive = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]
     positive += [0.97, 0.99, 0.999, 1.2, 1.6, 2.2, 3.0, 4.0, 6.0, 10.0, 30.0]

@@ -6,9 +6,9 @@ A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu
 
 from harness.capture.activations import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
 from harness.capture.edits import CODE_SITE, OUTPUT_SITE, Edit
-from harness.capture.observing import Observation, code_of, evaluating, observe
-from harness.capture.outputs import comparable, flat, outputs_of, reconstruction_of, why_no_r2
-from harness.capture.tap import Activation, CodeTap, Pass, submodule
+from harness.capture.observing import Observation, code_of, eval_mode, observe
+from harness.capture.outputs import comparable, flatten_units, outputs_of, reconstruction_of, why_no_r2
+from harness.capture.tap import Activation, BottleneckTap, ForwardPass, submodule
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,15 +17,15 @@ __all__ = [
     "OUTPUT_SITE",
     "PASSED_THROUGH",
     "Activation",
-    "CodeTap",
+    "BottleneckTap",
     "Edit",
+    "ForwardPass",
     "Observation",
-    "Pass",
     "activation_name",
     "code_of",
     "comparable",
-    "evaluating",
-    "flat",
+    "eval_mode",
+    "flatten_units",
     "observe",
     "outputs_of",
     "reconstruction_of",

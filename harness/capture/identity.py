@@ -8,14 +8,14 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 
-class ByIdentity(Generic[Value]):
+class TensorMap(Generic[Value]):
     """A table whose keys are tensors themselves, whatever their numbers.
 
     It keeps its tensors: the id of one that is gone is given to another, which would then be taken for it. So a table
     lives as long as what it watches, and no longer.
 
     >>> import torch
-    >>> names, zero = ByIdentity[str](), torch.zeros(2)
+    >>> names, zero = TensorMap[str](), torch.zeros(2)
     >>> names[zero] = "zero"
     >>> names.get(zero), names.get(torch.zeros(2))
     ('zero', None)

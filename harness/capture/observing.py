@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.capture.edits import Edit
-from harness.capture.outputs import flat, reconstruction_of
-from harness.capture.tap import CodeTap, Pass
+from harness.capture.outputs import flatten_units, reconstruction_of
+from harness.capture.tap import BottleneckTap, ForwardPass
 from harness.errors import HarnessError
 
 
@@ -48,20 +48,20 @@ def observe(
     Raises:
         HarnessError: when there is no such module, it is never called, or it returns no tensor.
     """
-    with CodeTap(model, bottleneck, edits) as tap:
+    with BottleneckTap(model, bottleneck, edits) as tap:
         model(batch)
     seen = tap.passes[0]
     return Observation(
-        flat(code_of(seen, bottleneck)),
-        flat(seen.preactivation if seen.preactivation is not None else code_of(seen, bottleneck)),
-        flat(seen.raw if seen.raw is not None else code_of(seen, bottleneck)),
+        flatten_units(code_of(seen, bottleneck)),
+        flatten_units(seen.preactivation if seen.preactivation is not None else code_of(seen, bottleneck)),
+        flatten_units(seen.raw if seen.raw is not None else code_of(seen, bottleneck)),
         seen.activation,
         reconstruction_of(seen.outputs, batch, reconstruction),
         seen.outputs,
     )
 
 
-def code_of(seen: Pass, bottleneck: str) -> Tensor:
+def code_of(seen: ForwardPass, bottleneck: str) -> Tensor:
     """The code that a pass found, in the model's own shape.
 
     Raises:
@@ -75,7 +75,7 @@ def code_of(seen: Pass, bottleneck: str) -> Tensor:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode, and back to each module's own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

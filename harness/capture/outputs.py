@@ -7,15 +7,15 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from harness.capture.identity import ByIdentity
+from harness.capture.identity import TensorMap
 from harness.errors import HarnessError
 
 
-def flat(values: Tensor) -> Tensor:
+def flatten_units(values: Tensor) -> Tensor:
     """`[sample, ...]` as `[sample, unit]`: every number that is handed on is a unit.
 
     >>> import torch
-    >>> flat(torch.zeros(5, 2, 3)).shape
+    >>> flatten_units(torch.zeros(5, 2, 3)).shape
     torch.Size([5, 6])
     """
     return values.reshape(len(values), -1)
@@ -120,11 +120,11 @@ def with_first_tensor(output: Any, value: Tensor) -> Any:
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 
-def with_replaced(output: Any, replacements: ByIdentity[Tensor]) -> Any:
+def with_replaced(output: Any, replacements: TensorMap[Tensor]) -> Any:
     """The output with other tensors in place of those of the table, and else as it was.
 
     >>> import torch
-    >>> logits, table = torch.zeros(1), ByIdentity[Tensor]()
+    >>> logits, table = torch.zeros(1), TensorMap[Tensor]()
     >>> table[logits] = torch.ones(1)
     >>> with_replaced({"name": "enc", "logits": logits}, table)
     {'name': 'enc', 'logits': tensor([1.])}

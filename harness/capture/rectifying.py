@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.capture.activations import CLAMPS, PASSED_THROUGH, PRODUCTS
-from harness.capture.identity import ByIdentity
-from harness.capture.writes import Call, Copies
+from harness.capture.identity import TensorMap
+from harness.capture.writes import TensorCopies, WriteCall
 
 
 class Comparison(NamedTuple):
@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     below: bool
 
 
-class Rectifiers:
+class ReluPatterns:
     """Knows the ReLUs of one pass that no single call shows.
 
     Which tensors are zero is known from the calls that made them, never by looking: a buffer or a parameter that happens
@@ -31,8 +31,8 @@ class Rectifiers:
     """
 
     def __init__(self) -> None:
-        self._zeros = ByIdentity[bool]()
-        self._compared = ByIdentity[Comparison]()
+        self._zeros = TensorMap[bool]()
+        self._compared = TensorMap[Comparison]()
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
         """Remember what a call made, if it is a zero or a comparison with one."""
@@ -53,7 +53,7 @@ class Rectifiers:
         for tensor, comparison in self._compared.items():
             yield from (tensor, comparison.value)
 
-    def set_aside(self, aside: Copies) -> None:
+    def set_aside(self, aside: TensorCopies) -> None:
         """Transfer to copies what is known of tensors that are about to be written to."""
         self._zeros.change(aside, lambda known: known)
         self._compared.change(aside, lambda known: known._replace(value=aside(known.value), by=aside(known.by)))
@@ -75,35 +75,35 @@ class Rectifiers:
             return any(self.is_zero(each) for each in args[:2])
         return func in ZEROS or (func in PASSED_THROUGH and source in self._zeros)
 
-    def read(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def read(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> WriteCall | None:
         """The call with what is rectified as its first argument; None when it is no ReLU."""
         if func not in RECTIFYING:
             return None
         if func in CLAMPS:
             low = args[1] if len(args) > 1 else kwargs.get("min")
-            return Call(func, args, kwargs) if self.is_zero(low) else None
+            return WriteCall(func, args, kwargs) if self.is_zero(low) else None
         if func in MAXIMA and len(args) == 2:
             args = args[::-1] if args[0] in self._zeros else args
-            return Call(func, args, kwargs) if args[1] in self._zeros else None  # a number is an axis here
+            return WriteCall(func, args, kwargs) if args[1] in self._zeros else None  # a number is an axis here
         if func in PRODUCTS and len(args) == 2:
             return self._let_through(args[1], args[0], _times_true) or self._let_through(args[0], args[1], _times_true)
         if func in FILLS and len(args) == 3:
             return self._let_through(args[1], args[0], _unless_true) if self.is_zero(args[2]) else None
         return self._where(*args) if len(args) == 3 and func in WHERES else None
 
-    def _where(self, first: Any, second: Any, other: Any) -> Call | None:
+    def _where(self, first: Any, second: Any, other: Any) -> WriteCall | None:
         condition, value = (first, second) if first in self._compared else (second, first)
         if self.is_zero(value):
             return self._let_through(condition, other, _unless_true)
         return self._let_through(condition, value, _where_true) if self.is_zero(other) else None
 
-    def _let_through(self, condition: Any, value: Any, keep: Callable[[Tensor, Tensor], Tensor]) -> Call | None:
+    def _let_through(self, condition: Any, value: Any, keep: Callable[[Tensor, Tensor], Tensor]) -> WriteCall | None:
         """The call that keeps what is large of a value and makes the rest zero, if the condition says where that is."""
         compared = self._compared.get(condition)
         if compared is None or compared.value is not value or compared.below is not (keep is _unless_true):
             return None
         # what enters may be edited, and is then compared itself
-        return Call(lambda entered: keep(compared.func(entered, compared.by), entered), (value,), {})
+        return WriteCall(lambda entered: keep(compared.func(entered, compared.by), entered), (value,), {})
 
 
 def _is_number_zero(value: Any) -> bool:

@@ -11,22 +11,22 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name
 from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
-from harness.capture.identity import ByIdentity
+from harness.capture.identity import TensorMap
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
-from harness.capture.rectifying import Rectifiers
-from harness.capture.trail import Activation, Followed, Pass, Trail
-from harness.capture.writes import Copies, twin, version_of, written_to
-from harness.errors import HarnessError, unknown
+from harness.capture.rectifying import ReluPatterns
+from harness.capture.trail import Activation, DataflowTracker, ForwardPass, TrackedTensor
+from harness.capture.writes import TensorCopies, twin, version_of, written_to
+from harness.errors import HarnessError, did_you_mean
 
 
-class CodeTap(TorchFunctionMode):
+class BottleneckTap(TorchFunctionMode):
     """Follows the bottleneck's output to its activation in use, and edits activations on the way.
 
     It is followed through normalisations, dropout, reshaping, a choice of units, and a shift or scale that is the same
     for every sample; a choice of samples, or a sum with what another layer made, ends the way.
 
     Only calls inside the model's own forward pass count; a loss that calls a child of the model by itself is left
-    alone. Each call of the model adds one `Pass` to `passes`. With `everywhere`, for a loss that never calls the
+    alone. Each call of the model adds one `ForwardPass` to `passes`. With `everywhere`, for a loss that never calls the
     model as a whole, all that happens while the tap is open is one pass.
 
     Args:
@@ -50,14 +50,14 @@ class CodeTap(TorchFunctionMode):
         self.model, self.bottleneck = model, bottleneck
         self.edits, self.replace, self.everywhere = edits or {}, replace, everywhere
         self.module = None if bottleneck.startswith("out:") else submodule(model, bottleneck)
-        self.passes: list[Pass] = []
-        self._open: Pass | None = None
+        self.passes: list[ForwardPass] = []
+        self._open: ForwardPass | None = None
         self._depth = 0
         self._editing = False
         self._forget()
         self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> "CodeTap":
+    def __enter__(self) -> "BottleneckTap":
         self._handles = [
             self.model.register_forward_pre_hook(self._enter_model, prepend=True),
             self.model.register_forward_hook(self._leave_model),
@@ -96,7 +96,7 @@ class CodeTap(TorchFunctionMode):
         passes = [*self.passes, *([] if self._open is None else [self._open])]
         tensors = chain(self._trail.tensors(), self._rectifiers.tensors(), *(record.tensors() for record in passes))
         watched = self._open is not None and activation_name(func, args, kwargs) is not None
-        aside = Copies(target)
+        aside = TensorCopies(target)
         if not watched and not any(map(aside.shares, tensors)):
             return func(*args, **kwargs)
         for record in passes:
@@ -182,7 +182,7 @@ class CodeTap(TorchFunctionMode):
             factor = met.again(factor)
         return factor
 
-    def _found(self, entered: Tensor, code: Tensor, activation: str, followed: Followed | None = None) -> Tensor:
+    def _found(self, entered: Tensor, code: Tensor, activation: str, followed: TrackedTensor | None = None) -> Tensor:
         seen = self._pass()
         code = self.replace(code) if self.replace else code
         seen.preactivation, seen.code, seen.activation = entered, code, activation
@@ -231,7 +231,7 @@ class CodeTap(TorchFunctionMode):
             return with_first_tensor(output, seen.code)
         edit = self.edits.get(CODE_SITE)
         if edit is None:
-            self._trail.followed[value] = Followed(value)
+            self._trail.followed[value] = TrackedTensor(value)
             return None
         return with_first_tensor(output, self._edit_linear_code(value, edit))
 
@@ -263,7 +263,7 @@ class CodeTap(TorchFunctionMode):
         return output
 
     def _begin(self) -> None:
-        self._open = Pass()
+        self._open = ForwardPass()
         self._forget(self._open)
 
     def _end(self, outputs: tuple[Any, ...]) -> None:
@@ -278,12 +278,12 @@ class CodeTap(TorchFunctionMode):
         self._open = None
         self._forget()
 
-    def _forget(self, begun: Pass | None = None) -> None:
-        self._trail = Trail(begun or Pass())
-        self._rectifiers = Rectifiers()
-        self._normalised = ByIdentity[Tensor]()  # what the model put into an activation -> what an edit made of it
+    def _forget(self, begun: ForwardPass | None = None) -> None:
+        self._trail = DataflowTracker(begun or ForwardPass())
+        self._rectifiers = ReluPatterns()
+        self._normalised = TensorMap[Tensor]()  # what the model put into an activation -> what an edit made of it
 
-    def _found_last(self, seen: Pass) -> None:
+    def _found_last(self, seen: ForwardPass) -> None:
         """Nothing that ends the trail was met: the code is where it ends, before the units went ways of their own."""
         last = self._trail.last()
         if last is None:
@@ -293,7 +293,7 @@ class CodeTap(TorchFunctionMode):
         seen.holder = self._trail.origin(last[0])
         seen.raw, seen.moved = last[1].raw, last[1].moved
 
-    def _read_output(self, seen: Pass) -> None:
+    def _read_output(self, seen: ForwardPass) -> None:
         value = output_named(seen.outputs, self.bottleneck)
         made = self._trail.made.get(value)
         seen.code = seen.raw = seen.preactivation = value
@@ -303,7 +303,7 @@ class CodeTap(TorchFunctionMode):
             seen.preactivation = seen.raw = made.entered
             seen.activation = made.name
 
-    def _pass(self) -> Pass:
+    def _pass(self) -> ForwardPass:
         assert self._open is not None
         return self._open
 
@@ -321,7 +321,7 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     """
     modules = dict(model.named_modules())
     if name not in modules:
-        raise HarnessError(f"bottleneck: {unknown('module', name, [each for each in modules if each])}")
+        raise HarnessError(f"bottleneck: {did_you_mean('module', name, [each for each in modules if each])}")
     return modules[name]
 
 

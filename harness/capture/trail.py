@@ -20,12 +20,12 @@ from harness.capture.activations import (
     same_for_all,
     takes_units,
 )
-from harness.capture.identity import ByIdentity
-from harness.capture.writes import Copies, same_layout, version_of
+from harness.capture.identity import TensorMap
+from harness.capture.writes import TensorCopies, same_layout, version_of
 
 
 @dataclass(frozen=True)
-class Followed:
+class TrackedTensor:
     """What became of the bottleneck's output so far.
 
     Args:
@@ -51,17 +51,17 @@ class Activation:
     entered: Tensor
     left: Tensor
     is_code: bool = False
-    part: Followed | None = None
+    part: TrackedTensor | None = None
     again: Callable[[Tensor], Tensor] | None = None
 
-    def set_aside(self, aside: Copies) -> None:
+    def set_aside(self, aside: TensorCopies) -> None:
         """Put copies in the place of tensors that are about to be written to."""
         self.entered, self.left = aside(self.entered), aside(self.left)
         self.part = self.part and replace(self.part, raw=aside(self.part.raw))
 
 
 @dataclass
-class Pass:
+class ForwardPass:
     """What one forward pass of the model did: its activations in order, and the code that was found.
 
     All tensors keep the values that they had when they were met: a copy takes the place of one that the model writes
@@ -86,14 +86,14 @@ class Pass:
         for met in self.activations:
             yield from (met.entered, met.left, *([met.part.raw] if met.part else []))
 
-    def set_aside(self, aside: Copies) -> None:
+    def set_aside(self, aside: TensorCopies) -> None:
         """Put copies in the place of tensors that are about to be written to."""
         self.raw, self.preactivation, self.code = map(aside, (self.raw, self.preactivation, self.code))
         for met in self.activations:
             met.set_aside(aside)
 
 
-class Trail:
+class DataflowTracker:
     """What is known, within one pass, of the tensors that came of the bottleneck's output or of an activation.
 
     Args:
@@ -104,12 +104,12 @@ class Trail:
         made: which activation made a tensor.
     """
 
-    def __init__(self, seen: Pass) -> None:
+    def __init__(self, seen: ForwardPass) -> None:
         self.seen = seen
-        self.followed = ByIdentity[Followed]()
-        self.made = ByIdentity[Activation]()
-        self._chosen = ByIdentity[Tensor]()  # what the units of each sample were chosen from
-        self._origins = ByIdentity[tuple[Tensor, int]]()  # of what a copy is, and of which version
+        self.followed = TensorMap[TrackedTensor]()
+        self.made = TensorMap[Activation]()
+        self._chosen = TensorMap[Tensor]()  # what the units of each sample were chosen from
+        self._origins = TensorMap[tuple[Tensor, int]]()  # of what a copy is, and of which version
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of which something is known, but for those that the pass holds."""
@@ -120,7 +120,7 @@ class Trail:
         for tensor, source in self._chosen.items():
             yield from (tensor, source)
 
-    def set_aside(self, aside: Copies) -> None:
+    def set_aside(self, aside: TensorCopies) -> None:
         """Transfer to copies what is known of tensors that are about to be written to."""
         self.followed.change(aside, lambda followed: replace(followed, raw=aside(followed.raw)))
         for _, met in self.made.items():
@@ -134,7 +134,7 @@ class Trail:
         """The model's own tensor of which this is a copy, or itself, and its version then."""
         return self._origins.get(tensor) or (tensor, version_of(tensor))
 
-    def hand_over(self, written: Tensor, target: Tensor, aside: Copies) -> None:
+    def hand_over(self, written: Tensor, target: Tensor, aside: TensorCopies) -> None:
         """Transfer to the target, and to views of all of it, what is known of the values written to it."""
         followed, met = self.followed.hand_over(written, target), self.made.hand_over(written, target)
         self._chosen.hand_over(written, target)
@@ -155,7 +155,7 @@ class Trail:
             if followed is not None and self._following():
                 self.followed[tensor] = replace(followed, moved=True)
 
-    def last(self) -> tuple[Tensor, Followed] | None:
+    def last(self) -> tuple[Tensor, TrackedTensor] | None:
         """The last tensor that was followed and has all units; None where there is none."""
         return next(((value, followed) for value, followed in self.followed.items() if followed.whole), None)
 
@@ -178,7 +178,7 @@ class Trail:
 
     def put_back(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
-    ) -> tuple[Activation, Followed] | None:
+    ) -> tuple[Activation, TrackedTensor] | None:
         """Units that were chosen for each sample, back in their places among zeros.
 
         Where they had an activation and were chosen from the bottleneck's output, that activation and that output.
@@ -233,7 +233,7 @@ class Trail:
             if same or (each.dim() and len(each) == len(source)):
                 whole = so_far.whole and each.numel() == source.numel()
                 moved = so_far.moved or func in NORMALISATIONS or not whole or not same
-                self.followed[each] = Followed(numbers, whole, moved)
+                self.followed[each] = TrackedTensor(numbers, whole, moved)
 
     def _follow_choice(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
@@ -267,7 +267,7 @@ class Trail:
             func(values, *args[1:], **kwargs)
             for values in ([met.entered for met in parts], [met.part.raw for met in parts if met.part])
         )
-        part = Followed(raw, whole=False, moved=True)
+        part = TrackedTensor(raw, whole=False, moved=True)
         self.made[result] = Activation(parts[0].name, parts[0].position, entered, result, part=part)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Call(NamedTuple):
+class WriteCall(NamedTuple):
     """A torch call with its arguments."""
 
     func: Callable[..., Any]
@@ -33,7 +33,7 @@ def written_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     return None
 
 
-def twin(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+def twin(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> WriteCall | None:
     """The call that returns what this one writes, or None.
 
     An ELU is its own twin, to be called on a copy: torch rounds the gradient of one that writes in another way.
@@ -42,28 +42,28 @@ def twin(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, A
     True
     """
     if func in ELUS:
-        return Call(func, args, dict(kwargs))
+        return WriteCall(func, args, dict(kwargs))
     if kwargs.get("inplace"):
-        return Call(func, args, {**kwargs, "inplace": False})
+        return WriteCall(func, args, {**kwargs, "inplace": False})
     if isinstance(kwargs.get("out"), Tensor):
-        return Call(func, args, {name: value for name, value in kwargs.items() if name != "out"})
+        return WriteCall(func, args, {name: value for name, value in kwargs.items() if name != "out"})
     if func is Tensor.__setitem__ and _is_mask(args[1], args[0]) and isinstance(args[2], int | float):
-        return Call(Tensor.masked_fill, args, {})  # values[values < 0] = 0
+        return WriteCall(Tensor.masked_fill, args, {})  # values[values < 0] = 0
     if func is Tensor.copy_ and isinstance(args[1], Tensor) and args[1].shape == args[0].shape:
-        return Call(Tensor.clone, args[1:2], {})
+        return WriteCall(Tensor.clone, args[1:2], {})
     other = TWINS.get(func)
-    return None if other is None else Call(other, args, dict(kwargs))
+    return None if other is None else WriteCall(other, args, dict(kwargs))
 
 
 def _is_mask(index: Any, values: Tensor) -> bool:
     return isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == values.shape
 
 
-class Copies:
+class TensorCopies:
     """Copies, on demand, of a tensor that is about to be written to and of all tensors that share its memory.
 
     >>> values = torch.zeros(2)
-    >>> aside = Copies(values)
+    >>> aside = TensorCopies(values)
     >>> aside(values) is aside(values), aside(values) is values, aside(3)
     (True, False, 3)
     """

@@ -7,8 +7,8 @@ import sys
 import typer
 
 from harness.boundary import CaseExit, guarded, refuse_os_exit
-from harness.cli.stopping import at_once, spare_children
-from harness.collecting import collect_no_more, collect_seldom
+from harness.cli.stopping import kill_now, spare_children
+from harness.collecting import freeze_gc, raise_gc_threshold
 from harness.errors import HarnessError
 from harness.execution.isolation import leave_working_directory
 
@@ -26,9 +26,9 @@ def main() -> None:
     """Run a command. A wrong request is one sentence on standard error and exit code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     leave_working_directory()
-    collect_seldom()
+    raise_gc_threshold()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
-        signal.signal(number, at_once)
+        signal.signal(number, kill_now)
     spare_children()
     refuse_os_exit()
     _register()
@@ -44,7 +44,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(141)
     finally:
-        collect_no_more()
+        freeze_gc()
 
 
 def _register() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
+from harness.cli.printing import Json, stdout_to_stderr
 
 
 def audit(
@@ -20,7 +20,7 @@ def audit(
     from harness.auditing import audit as judge
     from harness.case import load_case
 
-    with prints_aside(json):
+    with stdout_to_stderr(json):
         found = judge(load_case(case), during, seeds)
     typer.echo(json_format.dumps(found.to_dict(), indent=2) if json else str(found))
     raise typer.Exit(1 if found.faults else 0)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
-from harness.errors import HarnessError, unknown
+from harness.cli.printing import Json, stdout_to_stderr
+from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
@@ -45,7 +45,7 @@ def diagnose(
     else:
         for name, value in files.items():
             _refuse(value, f"--{name}", "a case, which brings its own", "a matrix of activations")
-        with prints_aside(json):
+        with stdout_to_stderr(json):
             found, beside = _of_case(target, weights, seed)
     if picture is not None:
         from harness.report.figure_layer import draw_units
@@ -142,7 +142,7 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
 
     suffix = Path(target).suffix
     if suffix not in ("", ".py"):
-        raise HarnessError(f"{target}: {unknown('kind of file', suffix, (*MATRICES, '.py'))}")
+        raise HarnessError(f"{target}: {did_you_mean('kind of file', suffix, (*MATRICES, '.py'))}")
     case = load_case(target)
     from harness.auditing import audit
 
@@ -154,19 +154,19 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
 
 def _no_r2(case: Any) -> str:
     from harness.data import split_of
-    from harness.remedies.anatomy import anatomy
+    from harness.remedies.anatomy import inspect_model
 
-    return anatomy(case, split_of(case).train.inputs[:4]).no_r2
+    return inspect_model(case, split_of(case).train.inputs[:4]).no_r2
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":
     """The case, trained as it trains itself."""
     from harness.diagnosis import Diagnosis
     from harness.execution.spec import StackMember, StackSpec
-    from harness.execution.study import study
+    from harness.execution.study import run_stack
 
     member = StackMember(key="diagnose", variant="as it is", levels={}, seed=seed)
-    (record,) = study(StackSpec(case=target, data=None, members=(member,), first_seed=seed))
+    (record,) = run_stack(StackSpec(case=target, data=None, members=(member,), first_seed=seed))
     if record.status == "failed":
         raise HarnessError(f"{target}: it could not be trained: {record.error}")
     return Diagnosis.from_dict(record.diagnosis)
@@ -176,14 +176,14 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
     """The case with given weights, judged as it is."""
     from harness.boundary import guarded
     from harness.data import split_of
-    from harness.execution.recording import judge
-    from harness.training.alone import Alone
+    from harness.execution.recording import judge_members
+    from harness.training.alone import SequentialEngine
 
     split = split_of(case)
     with guarded():
-        engine = Alone([case], [seed], split.train.inputs)
+        engine = SequentialEngine([case], [seed], split.train.inputs)
         _load(engine.members[0].model, weights)
-        return judge(engine, [case], split).diagnoses[0]
+        return judge_members(engine, [case], split).diagnoses[0]
 
 
 def _load(model: Any, weights: Path) -> None:

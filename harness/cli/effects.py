@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, console, prints_aside
+from harness.cli.printing import Json, console, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def effects(
 ) -> None:
     """What each level does to collapse, with intervals over seeds; from stored results."""
     from harness.effects.outcomes import OUTCOMES
-    from harness.errors import unknown
+    from harness.errors import did_you_mean
 
     if outcome not in OUTCOMES:
-        raise HarnessError(f"--outcome: {unknown('outcome', outcome, OUTCOMES)}")
-    with prints_aside(json):
+        raise HarnessError(f"--outcome: {did_you_mean('outcome', outcome, OUTCOMES)}")
+    with stdout_to_stderr(json):
         found = stored_effects(experiment)
     if json:
         typer.echo(json_format.dumps(found.to_dict(), allow_nan=False))
@@ -43,7 +43,7 @@ def stored_effects(experiment: str) -> "Effects":
         HarnessError: when it was not run.
     """
     from harness.effects import analyse, stored_experiment, stored_members
-    from harness.experiment.work import prepare, results_folder
+    from harness.experiment.work import load_state, results_folder
     from harness.results import read_results
 
     if experiment.endswith((".yaml", ".yml")):
@@ -51,7 +51,7 @@ def stored_effects(experiment: str) -> "Effects":
 
         declared = load_experiment(Path(experiment))
         folder = results_folder(declared.name, Path.cwd())
-        records = prepare(declared, folder).records() if folder.is_dir() else []
+        records = load_state(declared, folder).records() if folder.is_dir() else []
     else:
         folder = results_folder(experiment, Path.cwd())
         results = read_results(folder)
@@ -69,10 +69,10 @@ def _known(folder: Path) -> str:
 
 
 def _show(found: "Effects", outcome: str) -> None:
-    from harness.effects import answer
+    from harness.effects import summarize
 
     terminal = console()
-    for line in answer(found):
+    for line in summarize(found):
         terminal.print(line, markup=False)
     for title, rows in (
         ("Effects", found.effects),

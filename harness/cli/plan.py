@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
+from harness.cli.printing import Json, stdout_to_stderr
 
 if TYPE_CHECKING:
     from harness.grid.plan import Plan
@@ -23,7 +23,7 @@ def plan(
     from harness.grid.loading import load_experiment
     from harness.grid.plan import plan as plan_of
 
-    with prints_aside(json):
+    with stdout_to_stderr(json):
         experiment = load_experiment(file)
         _one_thread()
         records = earlier_records(experiment, Path("mlruns"))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
 
 
-def prints_aside(wanted: bool) -> AbstractContextManager[Any]:
+def stdout_to_stderr(wanted: bool) -> AbstractContextManager[Any]:
     """What is printed inside goes to standard error, where that is wanted: a case is code, and code prints."""
     return redirect_stdout(sys.stderr) if wanted else nullcontext()
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from harness.experiment import Progress
+from harness.experiment import RunCallbacks
 from harness.results import MemberRecord
 
 EVERY = 10.0  # seconds between plain lines
@@ -31,9 +31,9 @@ class Display:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunCallbacks:
         """The callbacks of a run."""
-        return Progress(self._started, self._stepped, self._finished, self._says)
+        return RunCallbacks(self._started, self._stepped, self._finished, self._says)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, prints_aside
+from harness.cli.printing import Json, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def report(
     """Write the report of an experiment from its stored results, or compare two; nothing is trained."""
     if len(experiments) > 2:
         raise HarnessError(f"report takes one experiment, or two to compare; {len(experiments)} were given")
-    with prints_aside(json):
+    with stdout_to_stderr(json):
         logs = tracking_uri is not None and len(experiments) == 1
         level = _is_logged(experiments[0], tracking_uri) if logs else True
         path = _compare(*experiments) if len(experiments) == 2 else _write(experiments[0])

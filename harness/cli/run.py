@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, console, prints_aside
+from harness.cli.printing import Json, console, stdout_to_stderr
 from harness.credentials import masked
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.experiment import Outcome
+    from harness.experiment import RunSummary
+
+if TYPE_CHECKING:
+    pass
 
 
 def run(
@@ -30,16 +33,16 @@ def run(
         raise HarnessError(f"--retry: 'failed' is wanted, {retry!r} was given")
     part = _shard(shard)
     from harness.cli.progress import Display
-    from harness.cli.stopping import Interrupted, leave, listen
-    from harness.experiment import conduct
+    from harness.cli.stopping import Interrupted, exit_now, install_handlers
+    from harness.experiment import run_experiment
 
     farewell = f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there."
     try:
-        listen(farewell)
-        with prints_aside(json), Display(quiet=json) as display:
-            outcome = conduct(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
+        install_handlers(farewell)
+        with stdout_to_stderr(json), Display(quiet=json) as display:
+            outcome = run_experiment(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
     except Interrupted as stop:
-        leave(stop.number, farewell)
+        exit_now(stop.number, farewell)
     if json:
         print(json_format.dumps(outcome.to_dict()))
     else:
@@ -55,7 +58,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _show(outcome: "Outcome", tracking_uri: str | None) -> None:
+def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
 
     terminal = console()

@@ -24,14 +24,14 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-def listen(farewell: str) -> None:
-    """From now on the first signal raises `Interrupted` in the main thread; `leave` ends what it began."""
+def install_handlers(farewell: str) -> None:
+    """From now on the first signal raises `Interrupted` in the main thread; `exit_now` ends what it began."""
 
     def stop(number: int, frame: Any) -> NoReturn:
         for each in NUMBERS:
-            signal.signal(each, at_once)
+            signal.signal(each, kill_now)
         sys.unraisablehook = lambda error: None
-        watchdog = threading.Timer(LATEST, leave, (number, farewell))
+        watchdog = threading.Timer(LATEST, exit_now, (number, farewell))
         watchdog.daemon = True
         watchdog.start()
         raise Interrupted(number)
@@ -62,12 +62,12 @@ def spare_children() -> None:
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=answer_as_usual)
 
 
-def leave(number: int, farewell: str) -> NoReturn:
+def exit_now(number: int, farewell: str) -> NoReturn:
     """End the process with the signal's exit code; threads that wait for a store do not hold it up."""
     os.write(2, f"{farewell}\n".encode())
     end_process(128 + number)
 
 
-def at_once(number: int, frame: Any) -> None:
+def kill_now(number: int, frame: Any) -> None:
     """End the process now."""
     end_process(128 + number)

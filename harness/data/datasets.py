@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.data.digits import digits
 from harness.data.photographs import patches, patches_contrast
 from harness.data.synthetic import synthetic_20, synthetic_100, synthetic_100_clusters, synthetic_100_offset
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.data.rows import Rows
@@ -26,7 +26,7 @@ def load(name: str) -> "tuple[Rows, Rows | None]":
         HarnessError: for a name that is not in the table.
     """
     if name not in DATASETS:
-        raise HarnessError(f"{unknown('data set', name, DATASETS)}; or give a file: .npy .npz .pt .csv .parquet")
+        raise HarnessError(f"{did_you_mean('data set', name, DATASETS)}; or give a file: .npy .npz .pt .csv .parquet")
     return DATASETS[name]()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.data.tables import read_csv, read_parquet
 from harness.data.tensors import exact_tensor
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 
 
 def read_array(path: str | Path) -> Tensor:
@@ -28,7 +28,7 @@ def read_array(path: str | Path) -> Tensor:
     """
     file, name = _file_and_name(path)
     if file.suffix.lower() not in READERS:
-        raise HarnessError(f"{file}: {unknown('kind of file', file.suffix, READERS)}")
+        raise HarnessError(f"{file}: {did_you_mean('kind of file', file.suffix, READERS)}")
     with _told_of(path, file):
         return exact_tensor(READERS[file.suffix.lower()](file, name))
 
@@ -123,7 +123,7 @@ def _only(arrays: Mapping[str, Any], name: str | None, file: Path) -> str:
     if not arrays:
         raise HarnessError("holds no array")
     if name is not None and name not in arrays:
-        raise HarnessError(unknown("array", name, arrays))
+        raise HarnessError(did_you_mean("array", name, arrays))
     if name is None and len(arrays) != 1:
         example = f"as in {file.name}:{next(iter(arrays))}"
         raise HarnessError(f"holds {len(arrays)} arrays ({', '.join(list(arrays)[:8])}); name one, {example}")

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from harness.boundary import failure, guarded
-from harness.building import numbers_for
+from harness.building import input_dtype
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
 from harness.data.tensors import exact_tensor, labels_beside, of_dataset, tensor
-from harness.errors import HarnessError, unknown
-from harness.placement import at_a_line
+from harness.errors import HarnessError, did_you_mean
+from harness.placement import aligned
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -41,7 +41,7 @@ def split_of(case: "Case", data: str | None = None) -> Split:
     """
     where = f"data {data}" if data is not None else f"case {case.name}: data"
     train, evaluation = _other_rows(data) if data is not None else _own_rows(case)
-    dtype = numbers_for(case, train.inputs)
+    dtype = input_dtype(case, train.inputs)
     train = check_rows(train, where, dtype=dtype)
     if evaluation is None:
         train, evaluation = hold_out(train)
@@ -99,7 +99,7 @@ def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
         raise HarnessError(
             f"{where}: integers are wanted, as the model takes the training rows; {given.dtype} was given"
         )
-    inputs = at_a_line(given.to(dtype))
+    inputs = aligned(given.to(dtype))
     bad = (~inputs.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
     if bad:
         finite = bool(given[bad[0]].isfinite().all())
@@ -133,7 +133,7 @@ def _other_rows(data: str) -> tuple[Rows, Rows | None]:
     if data in DATASETS:
         return load(data)
     if not Path(data.rpartition(":")[0] or data).suffix and not Path(data).suffix:
-        raise HarnessError(f"{unknown('data set', data, DATASETS)}; or give a file: .npy .npz .pt .csv .parquet")
+        raise HarnessError(f"{did_you_mean('data set', data, DATASETS)}; or give a file: .npy .npz .pt .csv .parquet")
     return Rows(read_array(data)), None
 
 

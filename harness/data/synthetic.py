@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.data.rows import Rows
@@ -75,7 +75,7 @@ def planted_information(name: str) -> dict[str, float]:
         HarnessError: for a data set whose factors are not planted.
     """
     if name not in PLANTED:
-        raise HarnessError(unknown("synthetic data set", name, PLANTED))
+        raise HarnessError(did_you_mean("synthetic data set", name, PLANTED))
     return {planted.name: _information(planted) for planted in PLANTED[name]}
 
 

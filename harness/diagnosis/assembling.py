@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from harness.diagnosis.explaining import explain
-from harness.diagnosis.informing import Shared, dependence_flags
+from harness.diagnosis.explaining import findings_for
+from harness.diagnosis.informing import ReferenceDependence, dependence_flags
 from harness.diagnosis.layer_rules import groups
 from harness.diagnosis.measuring import Table
-from harness.diagnosis.relating import Relations
+from harness.diagnosis.relating import Redundancy
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis, Reference, UnitDiagnosis
-from harness.diagnosis.rules import Evidence, constant_units, dominated, heavy
+from harness.diagnosis.rules import Evidence, constant_units, is_dominated, is_heavy_tailed
 from harness.diagnosis.thresholds import Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, LayerVerdict, OutputVerdict
 from harness.measures.intervals import clopper_pearson, wilson
@@ -23,29 +23,31 @@ NORMAL = float(ndtri(0.975))
 
 
 @dataclass(frozen=True)
-class Judged:
+class DiagnosisParts:
     """Everything known of a stack of layers before it is put into words."""
 
     evidence: Evidence
     table: Table
     units: NDArray[np.object_]
     layers: Sequence[LayerVerdict]
-    shared: Shared
-    relations: Sequence[Relations]
+    shared: ReferenceDependence
+    relations: Sequence[Redundancy]
     outputs: Sequence[OutputDiagnosis | None]
     ablation: NDArray[np.float64] | None
     dimension: float
     thresholds: Thresholds
 
 
-def assemble(judged: Judged) -> list[Diagnosis]:
+def assemble(judged: DiagnosisParts) -> list[Diagnosis]:
     """One diagnosis a member."""
     columns = unit_columns(judged)
-    dominance = dominated(judged.evidence, judged.thresholds)
+    dominance = is_dominated(judged.evidence, judged.thresholds)
     return [_member(judged, columns, member, bool(dominance[member])) for member in range(len(judged.layers))]
 
 
-def _member(judged: Judged, columns: Mapping[str, list[list[object]]], member: int, dominance: bool) -> Diagnosis:
+def _member(
+    judged: DiagnosisParts, columns: Mapping[str, list[list[object]]], member: int, dominance: bool
+) -> Diagnosis:
     units = _units(judged, columns, member)
     measures = _measures(judged, member, units)
     output, layer = judged.outputs[member], judged.layers[member]
@@ -55,7 +57,7 @@ def _member(judged: Judged, columns: Mapping[str, list[list[object]]], member: i
         flags=flags,
         units=units,
         output=output,
-        findings=explain(layer, flags, units, output, measures, judged.evidence.rows),
+        findings=findings_for(layer, flags, units, output, measures, judged.evidence.rows),
         measures=measures,
         activation=judged.evidence.activation,
         rows=judged.evidence.rows,
@@ -66,7 +68,7 @@ def _member(judged: Judged, columns: Mapping[str, list[list[object]]], member: i
     )
 
 
-def _measures(judged: Judged, member: int, units: Sequence[UnitDiagnosis]) -> dict[str, float]:
+def _measures(judged: DiagnosisParts, member: int, units: Sequence[UnitDiagnosis]) -> dict[str, float]:
     relations = judged.relations[member]
     live = sum(unit.live for unit in units)
     return {
@@ -83,7 +85,9 @@ def _measures(judged: Judged, member: int, units: Sequence[UnitDiagnosis]) -> di
     }
 
 
-def _layer_flags(judged: Judged, member: int, units: Sequence[UnitDiagnosis], dominance: bool) -> tuple[str, ...]:
+def _layer_flags(
+    judged: DiagnosisParts, member: int, units: Sequence[UnitDiagnosis], dominance: bool
+) -> tuple[str, ...]:
     relations, layer, output = judged.relations[member], judged.layers[member], judged.outputs[member]
     if layer == LayerVerdict.NOT_TESTABLE:
         return ()
@@ -100,7 +104,7 @@ def _layer_flags(judged: Judged, member: int, units: Sequence[UnitDiagnosis], do
     return tuple(flag for flag, holds in flags.items() if holds)
 
 
-def unit_columns(judged: Judged) -> dict[str, list[list[object]]]:
+def unit_columns(judged: DiagnosisParts) -> dict[str, list[list[object]]]:
     """The attributes of all units by name, `[member][unit]`, as Python numbers."""
     table, rows = judged.table, judged.evidence.rows
     finite = judged.evidence.finite
@@ -122,7 +126,7 @@ def unit_columns(judged: Judged) -> dict[str, list[list[object]]]:
 
 
 @np.errstate(over="ignore")  # values near the end of float64 have intervals that reach infinity
-def _interval_columns(judged: Judged) -> dict[str, list[list[object]]]:
+def _interval_columns(judged: DiagnosisParts) -> dict[str, list[list[object]]]:
     table, rows, finite = judged.table, judged.evidence.rows, judged.evidence.finite
     spread = table["standard_deviation"]
     error = NORMAL * spread / max(rows - 1, 1) ** 0.5
@@ -150,7 +154,7 @@ def _paired(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[list[ob
     return [list(zip(*each, strict=True)) for each in zip(low.tolist(), high.tolist(), strict=True)]
 
 
-def _units(judged: Judged, columns: Mapping[str, list[list[object]]], member: int) -> tuple[UnitDiagnosis, ...]:
+def _units(judged: DiagnosisParts, columns: Mapping[str, list[list[object]]], member: int) -> tuple[UnitDiagnosis, ...]:
     names, series = list(columns), [each[member] for each in columns.values()]
     constant = constant_units(judged.evidence, judged.thresholds)[member].tolist()
     shared = _references(judged, member)
@@ -165,7 +169,7 @@ def _units(judged: Judged, columns: Mapping[str, list[list[object]]], member: in
     return tuple(found)
 
 
-def _references(judged: Judged, member: int) -> list[dict[str, Reference]]:
+def _references(judged: DiagnosisParts, member: int) -> list[dict[str, Reference]]:
     """For each unit of a member, what it shares with each reference."""
     units = judged.evidence.finite.shape[-1]
     found: list[dict[str, Reference]] = [{} for _ in range(units)] if judged.shared.references else []
@@ -179,7 +183,7 @@ def _references(judged: Judged, member: int) -> list[dict[str, Reference]]:
     return found
 
 
-def _reference_flags(judged: Judged, member: int, columns: Mapping[str, NDArray[np.float64]]) -> list[str]:
+def _reference_flags(judged: DiagnosisParts, member: int, columns: Mapping[str, NDArray[np.float64]]) -> list[str]:
     low, high, delta, adjusted = (columns[key][member] for key in ("low", "high", "delta", "p_adjusted"))
     flags = dependence_flags(low, high, delta, adjusted, judged.thresholds.significance).tolist()
     # of a constant unit it is exactly 0, which is no absence of evidence
@@ -196,7 +200,7 @@ def _information(references: Mapping[str, Reference]) -> dict[str, object]:
 
 
 def _unit_flags(
-    judged: Judged,
+    judged: DiagnosisParts,
     member: int,
     index: int,
     attributes: Mapping[str, Any],
@@ -220,10 +224,10 @@ def _named(reference: str, flag: str) -> str:
     return f"label_{flag}" if reference == "labels" else f"factor_{flag}={reference}"
 
 
-def _heavy(judged: Judged, attributes: Mapping[str, Any]) -> bool:
+def _heavy(judged: DiagnosisParts, attributes: Mapping[str, Any]) -> bool:
     # of two, three or four rows one always holds much of the energy
     enough = judged.evidence.rows >= judged.thresholds.few_rows
-    return bool(enough and heavy(attributes["kurtosis"], attributes["energy_share"], judged.thresholds))
+    return bool(enough and is_heavy_tailed(attributes["kurtosis"], attributes["energy_share"], judged.thresholds))
 
 
 COPIED = (

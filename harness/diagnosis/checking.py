@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.measures.arrays import plain_array, plain_tensor
+from harness.measures.arrays import to_numpy, to_tensor
 
 BOTH_READINGS = (
     "rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
@@ -24,8 +24,8 @@ def tensor_of(values: Any, name: str) -> Tensor:
         HarnessError: for complex, boolean or object values, or what is no array at all.
     """
     if isinstance(values, Tensor):
-        return plain_tensor(values, name)
-    array = plain_array(values, name)
+        return to_tensor(values, name)
+    array = to_numpy(values, name)
     # torch knows neither foreign byte order nor negative strides nor read-only memory
     array = array.copy() if min(array.strides, default=0) < 0 else array
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))

@@ -11,7 +11,7 @@ from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 Units = Sequence[UnitDiagnosis]
 
 
-def explain(
+def findings_for(
     verdict: LayerVerdict,
     flags: Sequence[str],
     units: Units,

@@ -59,8 +59,8 @@ class Finding:
             "units": [int(unit) for unit in self.units],
             "term": self.term,
             "line": self.line,
-            "numbers": {name: plain(value) for name, value in self.numbers.items()},
-            "change": {name: plain(value) for name, value in self.change.items()},
+            "numbers": {name: json_safe(value) for name, value in self.numbers.items()},
+            "change": {name: json_safe(value) for name, value in self.change.items()},
         }
 
     @classmethod
@@ -81,10 +81,10 @@ class Finding:
         return "\n    ".join(line for line in lines if line)
 
 
-def plain(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """A value as JSON knows it: numbers that are not finite become None.
 
-    >>> [plain(value) for value in (1.5, float("inf"), True, "relu")]
+    >>> [json_safe(value) for value in (1.5, float("inf"), True, "relu")]
     [1.5, None, True, 'relu']
     """
     if isinstance(value, float):

@@ -13,7 +13,7 @@ from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.measures.association import smallest_dependence
 from harness.measures.comparing import MEASURED
 from harness.measures.family import benjamini_hochberg
-from harness.measures.pieces import pieces
+from harness.measures.pieces import chunks
 
 if TYPE_CHECKING:
     from harness.measures import Dependence
@@ -22,7 +22,7 @@ Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Shared:
+class ReferenceDependence:
     """What each unit shares with each reference.
 
     Args:
@@ -37,7 +37,7 @@ class Shared:
     smallest_p: NDArray[np.float64]
 
 
-def share(
+def reference_dependence(
     activations: Tensor,
     references: Mapping[str, Tensor],
     tested: NDArray[np.bool_],
@@ -45,7 +45,7 @@ def share(
     constant: NDArray[np.bool_],
     blocks: Tensor | None,
     thresholds: Thresholds,
-) -> Shared:
+) -> ReferenceDependence:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
     found = _columns(activations, references, tested, finite, constant, blocks) if references else {}
     smallest = np.ones(tested.shape)
@@ -55,7 +55,7 @@ def share(
             columns["p_adjusted"] = corrected
             columns["delta"] = negligible_below(columns["codes_entropy"], columns["entropy"], thresholds)
         smallest = np.where(np.isnan(adjusted), 1.0, adjusted).min(0)
-    return Shared(found, tested, smallest)
+    return ReferenceDependence(found, tested, smallest)
 
 
 def _columns(
@@ -69,7 +69,7 @@ def _columns(
     from harness.measures import dependences
 
     valued, parts = finite & ~constant, []
-    for piece in pieces(tuple(activations.shape)):
+    for piece in chunks(tuple(activations.shape)):
         # what is constant or not finite goes in as 0: that costs nothing and spoils nothing
         kept = torch.from_numpy(valued[:, piece])
         values = torch.where(kept[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))

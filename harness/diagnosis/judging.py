@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.assembling import Judged, assemble
+from harness.diagnosis.assembling import DiagnosisParts, assemble
 from harness.diagnosis.checking import yes_or_no
 from harness.diagnosis.entropies import entropy_table
-from harness.diagnosis.informing import share
+from harness.diagnosis.informing import reference_dependence
 from harness.diagnosis.layer_rules import layer_verdicts, padded
 from harness.diagnosis.measuring import Table, range_ratios, unit_table
-from harness.diagnosis.output import judge_outputs
-from harness.diagnosis.relating import comparable_units, relate
+from harness.diagnosis.output import output_diagnoses
+from harness.diagnosis.relating import comparable_units, unit_redundancy
 from harness.diagnosis.reliability import reliability_table
-from harness.diagnosis.request import Request, checked
+from harness.diagnosis.request import DiagnosisInputs, check_inputs
 from harness.diagnosis.results import Diagnosis, OutputDiagnosis
-from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, Structure, constant_units, unit_places, unit_verdicts
+from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, LayerStructure, constant_units, unit_places, unit_verdicts
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
 
@@ -79,21 +79,21 @@ def diagnose(
     'full_collapse'
     """
     labels, factors = (labels, factors) if yes_or_no(information, "information") else (None, None)
-    request = checked(
+    request = check_inputs(
         activations, activation, labels, factors, inputs, reconstruction, target, repeat, members, dtype, scale,
         ablation, blocks, training_inputs, normalised, thresholds,
     )  # fmt: skip
-    found = judge(request)
+    found = diagnose_inputs(request)
     return found if members else found[0]
 
 
-def judge(request: Request) -> list[Diagnosis]:
+def diagnose_inputs(request: DiagnosisInputs) -> list[Diagnosis]:
     """One diagnosis a member."""
     table = _measured(request)
     evidence = _evidence(request, table, np.ones(table["finite"].shape))
     tested = _tested(request, evidence)
     constant = constant_units(evidence, request.thresholds)
-    shared = share(
+    shared = reference_dependence(
         request.activations, request.references, tested, evidence.finite, constant, request.blocks, request.thresholds
     )
     evidence = _evidence(request, table, shared.smallest_p)
@@ -101,8 +101,8 @@ def judge(request: Request) -> list[Diagnosis]:
     units = UNIT_VERDICTS[places]
     live = np.array([[each not in CONSTANT and each not in UNJUDGED for each in row] for row in units])
     comparable = comparable_units(live, evidence.fired, evidence.rows, evidence.can_be_off, request.thresholds.few_rows)
-    relations = relate(request.activations, live, comparable, request.thresholds)
-    structure = Structure(
+    relations = unit_redundancy(request.activations, live, comparable, request.thresholds)
+    structure = LayerStructure(
         padded([each.links for each in relations]),
         np.array([each.corrected for each in relations]),
         _dimension(request),
@@ -110,7 +110,7 @@ def judge(request: Request) -> list[Diagnosis]:
     layers = layer_verdicts(places, evidence, structure, request.thresholds).tolist()
     outputs = _outputs(request, live)
     return assemble(
-        Judged(
+        DiagnosisParts(
             evidence,
             table,
             units,
@@ -125,7 +125,7 @@ def judge(request: Request) -> list[Diagnosis]:
     )
 
 
-def _measured(request: Request) -> Table:
+def _measured(request: DiagnosisInputs) -> Table:
     table = unit_table(request.activations, request.activation, request.dtype, request.scale, request.thresholds)
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     table["before_ratio"] = np.full(table["mean"].shape, np.inf)
@@ -138,7 +138,7 @@ def _measured(request: Request) -> Table:
     return table
 
 
-def _evidence(request: Request, table: Table, p_adjusted: NDArray[np.float64]) -> Evidence:
+def _evidence(request: DiagnosisInputs, table: Table, p_adjusted: NDArray[np.float64]) -> Evidence:
     shape = table["finite"].shape
     rows = request.activations.shape[-2]
     return Evidence(
@@ -161,7 +161,7 @@ def _evidence(request: Request, table: Table, p_adjusted: NDArray[np.float64]) -
     )
 
 
-def _tested(request: Request, evidence: Evidence) -> NDArray[np.bool_]:
+def _tested(request: DiagnosisInputs, evidence: Evidence) -> NDArray[np.bool_]:
     """`[member, unit]`: units on which dependence can be tested: finite, not constant, fired often enough."""
     verdicts = unit_verdicts(evidence, request.thresholds)
     left_out = CONSTANT | UNJUDGED | {"rare_insufficient"}
@@ -172,16 +172,16 @@ def _inputs_differ(inputs: Tensor | None) -> bool:
     return inputs is None or bool((inputs != inputs[:1]).any())
 
 
-def _dimension(request: Request) -> float:
+def _dimension(request: DiagnosisInputs) -> float:
     return float("inf") if request.inputs is None else float(request.inputs.shape[-1])
 
 
-def _outputs(request: Request, live: NDArray[np.bool_]) -> list[OutputDiagnosis | None]:
+def _outputs(request: DiagnosisInputs, live: NDArray[np.bool_]) -> list[OutputDiagnosis | None]:
     if request.reconstruction is None or request.inputs is None:
         return [None] * len(live)
     counts = [int(each) for each in live.sum(-1)]
     return list(
-        judge_outputs(
+        output_diagnoses(
             request.reconstruction, request.inputs, counts, request.training, request.dtype, request.thresholds
         )
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, Places, Structure, first_that_holds
+from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, LayerStructure, Places, first_match
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import CONSTANT, LayerVerdict, UnitVerdict
 
@@ -14,7 +14,7 @@ Holds = NDArray[np.bool_]
 
 
 def layer_verdicts(
-    units: Places, evidence: Evidence, structure: Structure, thresholds: Thresholds = THRESHOLDS
+    units: Places, evidence: Evidence, structure: LayerStructure, thresholds: Thresholds = THRESHOLDS
 ) -> NDArray[np.object_]:
     """`[member]` of `LayerVerdict`, by the order of precedence.
 
@@ -24,10 +24,12 @@ def layer_verdicts(
         thresholds: the numbers that the verdicts rest on.
     """
     rules = _layer_rules(units, evidence.rows, structure, thresholds)
-    return LAYER_VERDICTS[first_that_holds(list(rules.values()), units.shape[:1])]
+    return LAYER_VERDICTS[first_match(list(rules.values()), units.shape[:1])]
 
 
-def _layer_rules(units: Places, rows: int, structure: Structure, thresholds: Thresholds) -> dict[LayerVerdict, Holds]:
+def _layer_rules(
+    units: Places, rows: int, structure: LayerStructure, thresholds: Thresholds
+) -> dict[LayerVerdict, Holds]:
     constant = IS_CONSTANT[units]
     live = (~constant).sum(-1)
     return {
@@ -66,7 +68,7 @@ def padded(links: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return found
 
 
-def _few_dimensions(live: NDArray[np.int64], rows: int, structure: Structure, thresholds: Thresholds) -> Holds:
+def _few_dimensions(live: NDArray[np.int64], rows: int, structure: LayerStructure, thresholds: Thresholds) -> Holds:
     judged = (live >= 2) & (rows >= thresholds.dimensional_rows * live)
     few: Holds = structure.rank <= thresholds.dimensional_share * np.minimum(live, structure.dimension)
     return judged & few

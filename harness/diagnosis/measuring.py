@@ -32,7 +32,7 @@ def pieces(shape: tuple[int, ...]) -> Iterator[slice]:
     >>> [piece.stop for piece in pieces((1, 100000, 5))]
     [2, 4, 5]
     """
-    return cutting.pieces(shape, PIECE)
+    return cutting.chunks(shape, PIECE)
 
 
 def unit_table(

@@ -15,7 +15,7 @@ from harness.measures.reconstruction import pca_r2
 MOST_COMPONENTS = 64
 
 
-def judge_outputs(
+def output_diagnoses(
     reconstruction: Tensor,
     inputs: Tensor,
     live: list[int],

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.pairs import shared_pairs
-from harness.diagnosis.sketching import relate_large
+from harness.diagnosis.sketching import large_redundancy
 from harness.diagnosis.structure import (
     correlation_needed,
-    joins,
     order_needed,
     ranks_of,
     rows_by_chance,
+    spanning_tree_weights,
     standing_correlation,
 )
 from harness.diagnosis.thresholds import Thresholds
 from harness.measures.correlation import pairwise_correlation
-from harness.measures.pieces import PIECE
+from harness.measures.pieces import CHUNK
 from harness.measures.rank import correct_participation, effective_rank
 
 LINK_FLOOR = 0.9
@@ -28,7 +28,7 @@ LINK_FLOOR = 0.9
 
 
 @dataclass(frozen=True)
-class Relations:
+class Redundancy:
     """The relations among the units of one member.
 
     Args:
@@ -47,13 +47,13 @@ class Relations:
     nonlinear: int
 
 
-def relate(
+def unit_redundancy(
     activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
-) -> list[Relations]:
+) -> list[Redundancy]:
     """The relations of each member of `[member, sample, unit]`; `live` and `comparable` are `[member, unit]`."""
     if activations.shape[-1] > thresholds.large_units:
         return [_large(activations[m], live[m], comparable[m], thresholds) for m in range(len(live))]
-    found: list[Relations] = []
+    found: list[Redundancy] = []
     for part in _parts(tuple(activations.shape)):
         found += _small(activations[part], live[part], comparable[part], thresholds)
     return found
@@ -72,14 +72,14 @@ def comparable_units(
 
 def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
     members, rows, units = shape
-    step = max(1, PIECE // (rows * units))
+    step = max(1, CHUNK // (rows * units))
     for start in range(0, members, step):
         yield slice(start, min(start + step, members))
 
 
 def _small(
     activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
-) -> list[Relations]:
+) -> list[Redundancy]:
     values = torch.where(torch.from_numpy(live)[..., None, :], activations.double(), 0.0)
     # squares of 1e200 or 1e-200 leave the range of a float64
     largest = values.abs().amax((-2, -1), keepdim=True)
@@ -98,7 +98,7 @@ def _small(
         shared = pairs.sum((-2, -1))
     used = effective_rank(values)
     links = [
-        joins(np.abs(alike[m][np.ix_(each, each)]), _floor(rows, int(each.sum()), thresholds))
+        spanning_tree_weights(np.abs(alike[m][np.ix_(each, each)]), _floor(rows, int(each.sum()), thresholds))
         for m, each in enumerate(comparable)
     ]
     return [
@@ -115,10 +115,10 @@ def _relations(
     effective_rank: float,
     shared: int,
     rows: int,
-) -> Relations:
+) -> Redundancy:
     count = int(live.sum())
     participation = count**2 / float(np.square(correlation).sum()) if count else 0.0
-    return Relations(
+    return Redundancy(
         links=links,
         copies=copies,
         participation=participation,
@@ -165,9 +165,9 @@ def _corrected(participation: float, rows: int) -> float:
 
 def _large(
     activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
-) -> Relations:
-    found = relate_large(activations, live, comparable, thresholds)
-    return Relations(
+) -> Redundancy:
+    found = large_redundancy(activations, live, comparable, thresholds)
+    return Redundancy(
         links=found.links,
         copies=found.copies,
         participation=found.participation,

@@ -25,7 +25,7 @@ from harness.measures.constancy import precision_of
 
 
 @dataclass(frozen=True)
-class Request:
+class DiagnosisInputs:
     """What `diagnose` was asked, checked: tensors on the CPU, one leading member axis everywhere.
 
     Args:
@@ -50,11 +50,11 @@ class Request:
     thresholds: Thresholds
 
 
-def checked(
+def check_inputs(
     activations: Any, activation: str, labels: Any, factors: Any, inputs: Any, reconstruction: Any, target: Any,
     repeat: Any, members: bool, dtype: Any, scale: Any, ablation: Any, blocks: Any, training_inputs: Any,
     normalised: Any, thresholds: Thresholds,
-) -> Request:  # fmt: skip
+) -> DiagnosisInputs:  # fmt: skip
     """The arguments of `diagnose` as tensors of one shape.
 
     Raises:
@@ -70,7 +70,7 @@ def checked(
     if reconstruction is not None and inputs is None:
         raise HarnessError("reconstruction: it is compared with the inputs; give inputs=... as well")
     same = None if inputs is None else finite_rows(flat_rows(inputs, "inputs", rows), "inputs")
-    return Request(
+    return DiagnosisInputs(
         activations=matrix,
         activation=activation_named(activation),
         dtype=precision_of(matrix, dtype),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis.findings import Finding, plain
+from harness.diagnosis.findings import Finding, json_safe
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import COLLAPSED, CONSTANT, UNJUDGED, LayerVerdict, OutputVerdict, UnitVerdict
 
@@ -210,7 +210,7 @@ def _plain_fields(value: Any) -> dict[str, Any]:
 
 def _jsonable(value: Any) -> Any:
     if type(value) in PLAIN:  # nearly all are
-        return plain(value)
+        return json_safe(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Finding):
@@ -221,7 +221,7 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(each) for each in value]
     if isinstance(value, Mapping):
         return {name: _jsonable(each) for name, each in value.items()}
-    return plain(value)
+    return json_safe(value)
 
 
 def _number(value: Any) -> Any:

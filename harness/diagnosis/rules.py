@@ -64,7 +64,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Structure:
+class LayerStructure:
     """What the live units of each member are to one another.
 
     Args:
@@ -92,13 +92,13 @@ def unit_verdicts(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> ND
 
 def unit_places(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Places:
     """`[member, unit]`: the verdicts as their places in the order of precedence, which compare a hundred times faster."""
-    return first_that_holds(list(_unit_rules(evidence, thresholds).values()), evidence.finite.shape)
+    return first_match(list(_unit_rules(evidence, thresholds).values()), evidence.finite.shape)
 
 
-def first_that_holds(rules: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> Places:
+def first_match(rules: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> Places:
     """The place of the first rule that holds, at each place of the shape; how many there are where none does.
 
-    >>> first_that_holds([np.array([False, True, False]), np.array([True, True, False])], (3,)).tolist()
+    >>> first_match([np.array([False, True, False]), np.array([True, True, False])], (3,)).tolist()
     [1, 0, 2]
     """
     first = np.full(shape, len(rules))
@@ -154,7 +154,7 @@ def _bimodal(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
     return (evidence.activation == "sigmoid") & often & (evidence.low_end > 0) & (evidence.high_end > 0)
 
 
-def dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
+def is_dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
     """`[member]`: of two or more units exactly one fires, on every row, and all others are constant."""
     constant = constant_units(evidence, thresholds)
     fires = evidence.fired > 0
@@ -166,10 +166,10 @@ def dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArra
     return one & always & others & whole & (several and evidence.can_be_off)
 
 
-def heavy(kurtosis: Any, energy_share: Any, thresholds: Thresholds = THRESHOLDS) -> Any:
+def is_heavy_tailed(kurtosis: Any, energy_share: Any, thresholds: Thresholds = THRESHOLDS) -> Any:
     """Whether a few rows carry a unit: its kurtosis is large, or one row holds much of its energy.
 
-    >>> heavy(3.0, 0.6), heavy(3.0, 0.1)
+    >>> is_heavy_tailed(3.0, 0.6), is_heavy_tailed(3.0, 0.1)
     (True, False)
     """
     return (kurtosis > thresholds.heavy_kurtosis) | (energy_share >= thresholds.heavy_energy)

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.structure import correlation_needed, order_needed, ranks_of, rows_by_chance, standing
+from harness.diagnosis.structure import correlation_needed, order_needed, ranks_of, robust_correlation, rows_by_chance
 from harness.diagnosis.thresholds import Thresholds
-from harness.measures.pieces import pieces
+from harness.measures.pieces import chunks
 
 DIRECTIONS = 256
 MARGIN = 0.01
@@ -34,7 +34,7 @@ class Copies:
     participation: float
 
 
-def relate_large(
+def large_redundancy(
     activations: Tensor, live: NDArray[np.bool_], comparable: NDArray[np.bool_], thresholds: Thresholds
 ) -> Copies:
     """Copies among the units of `[sample, unit]`, without the table of all correlations."""
@@ -60,7 +60,7 @@ def _sketches(activations: Tensor, compared: Tensor, ranks: bool) -> tuple[Tenso
     directions -= directions.mean(0)
     plain = torch.zeros(units, DIRECTIONS)
     ranked = torch.zeros(units, DIRECTIONS) if ranks else None
-    for piece in pieces((rows, units), RANK_PIECE):
+    for piece in chunks((rows, units), RANK_PIECE):
         block = directed(activations[:, piece].T, compared[piece])
         plain[piece] = block @ directions
         if ranked is not None:
@@ -117,7 +117,9 @@ def _exact(activations: Tensor, units: Tensor, partners: Tensor, compared: Tenso
     if ranks:
         left, right = ranks_of(left), ranks_of(right)
     few = rows_by_chance(len(activations), len(compared) * (len(compared) - 1) // 2)
-    return standing(directed(left, compared[units]).double(), directed(right, compared[partners]).double(), few)
+    return robust_correlation(
+        directed(left, compared[units]).double(), directed(right, compared[partners]).double(), few
+    )
 
 
 def _participation(activations: Tensor, live: NDArray[np.bool_], thresholds: Thresholds) -> float:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.diagnosis.layer_rules import padded
-from harness.diagnosis.rules import Evidence, Structure
+from harness.diagnosis.rules import Evidence, LayerStructure
 
 Stored = Mapping[str, Any]
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Needed:
+class StoredEvidence:
     """What of a diagnosis is judged again: the rest, kept for thousands of members, would fill the memory.
 
     Args:
@@ -37,21 +37,21 @@ class Needed:
 
 
 @dataclass(frozen=True)
-class Batch:
+class EvidenceBatch:
     """Members of one kind (activation, rows, units, target), ready to be judged again."""
 
     evidence: Evidence
-    structure: Structure
+    structure: LayerStructure
     outputs: list[dict[str, float] | None]
     bimodal_margin: Array
 
 
-def needed(stored: Stored) -> Needed:
+def stored_evidence(stored: Stored) -> StoredEvidence:
     """What is judged again of a diagnosis, from `Diagnosis.to_dict()`."""
     units, measures = stored["units"], stored["measures"]
     shared = [(place, each) for place, unit in enumerate(units) for each in unit["references"].values()]
     rank = measures.get("participation_ratio_corrected")
-    return Needed(
+    return StoredEvidence(
         kind=(stored["activation"], stored["rows"], len(units), stored.get("target"), measures.get("dimension")),
         verdicts=tuple(unit["verdict"] for unit in units),
         numbers=rows_of([[unit.get(name) for name in NUMBERS] for unit in units], len(NUMBERS)),
@@ -62,9 +62,9 @@ def needed(stored: Stored) -> Needed:
     )
 
 
-def batches(members: Sequence[Needed]) -> list[Batch]:
+def batches(members: Sequence[StoredEvidence]) -> list[EvidenceBatch]:
     """Members of one kind together, in the order in which their kinds come."""
-    kinds: dict[tuple[Any, ...], list[Needed]] = defaultdict(list)
+    kinds: dict[tuple[Any, ...], list[StoredEvidence]] = defaultdict(list)
     for each in members:
         kinds[each.kind].append(each)
     return [_batch(kind, alike) for kind, alike in kinds.items()]
@@ -79,7 +79,7 @@ def rows_of(rows: Sequence[Any], width: int) -> Array:
     return np.array(rows, dtype=np.float64).reshape(len(rows), width)
 
 
-def _batch(kind: tuple[Any, ...], alike: Sequence[Needed]) -> Batch:
+def _batch(kind: tuple[Any, ...], alike: Sequence[StoredEvidence]) -> EvidenceBatch:
     activation, rows, units, target, dimension = kind
     verdicts = np.array([each.verdicts for each in alike]).reshape(len(alike), units)
     numbers = np.array([each.numbers for each in alike])
@@ -93,16 +93,16 @@ def _batch(kind: tuple[Any, ...], alike: Sequence[Needed]) -> Batch:
         **{name: _filled(numbers[..., NUMBERS.index(key)], missing) for name, (key, missing) in STORED.items()},
     )
     rank = _filled(np.array([each.rank for each in alike]), np.inf)
-    structure = Structure(padded([each.links for each in alike]), rank, np.inf if dimension is None else dimension)
+    structure = LayerStructure(padded([each.links for each in alike]), rank, np.inf if dimension is None else dimension)
     margin = _filled(numbers[..., NUMBERS.index("bimodal_margin")], np.inf)
-    return Batch(evidence, structure, [each.output for each in alike], margin)
+    return EvidenceBatch(evidence, structure, [each.output for each in alike], margin)
 
 
 def _filled(values: Array, missing: float) -> NDArray[Any]:
     return np.where(np.isnan(values), missing, values)
 
 
-def _smallest_p(alike: Sequence[Needed], units: int) -> Array:
+def _smallest_p(alike: Sequence[StoredEvidence], units: int) -> Array:
     """`[member, unit]`: the smallest adjusted p over the references; NaN where none is known."""
     found = np.full((len(alike), units), np.nan)
     for member, each in enumerate(alike):

@@ -59,11 +59,11 @@ def rows_by_chance(rows: int, pairs: int) -> int:
     return next((k for k in range(MOST_LEFT_OUT) if pairs <= COINCIDENCE * comb(rows, k + 1)), MOST_LEFT_OUT)
 
 
-def standing(left: Tensor, right: Tensor, few: int) -> Tensor:
+def robust_correlation(left: Tensor, right: Tensor, few: int) -> Tensor:
     """|correlation| of lines `[pair, sample]` of mean 0 and length 1; where `few` rows carry it, that of the others.
 
     >>> line = torch.tensor([[9.0, 1.0, -2.0, -3.0, -5.0]], dtype=torch.float64) / 120**0.5
-    >>> [round(float(standing(line, each, 1)), 2) for each in (-line, line[:, [0, 3, 1, 4, 2]])]
+    >>> [round(float(robust_correlation(line, each, 1)), 2) for each in (-line, line[:, [0, 3, 1, 4, 2]])]
     [1.0, 0.01]
     """
     product = left * right
@@ -93,7 +93,7 @@ def standing_correlation(
     for member, unit in zip(*np.nonzero(heavy), strict=True):
         strong = heavy[member, :unit] & (np.abs(correlation[member, unit, :unit]) >= floor)
         others = np.flatnonzero(strong)
-        kept = standing(lines[member, others], lines[member, unit], few).numpy()
+        kept = robust_correlation(lines[member, others], lines[member, unit], few).numpy()
         found[member, unit, others] = found[member, others, unit] = kept
     return found
 
@@ -103,10 +103,10 @@ def order_needed(rows: int, pairs: int) -> bool:
     return rows > 20 or 2.0 / float(np.prod(np.arange(1, rows + 1, dtype=float))) < COINCIDENCE / max(pairs, 1)
 
 
-def joins(strength: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+def spanning_tree_weights(strength: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
     """The strengths at which groups join (a maximum spanning tree), strongest first, from `floor` up.
 
-    >>> joins(np.array([[1, 0.99, 0.95], [0.99, 1, 0.98], [0.95, 0.98, 1]]), 0.9).tolist()
+    >>> spanning_tree_weights(np.array([[1, 0.99, 0.95], [0.99, 1, 0.98], [0.95, 0.98, 1]]), 0.9).tolist()
     [0.99, 0.98]
     """
     rows, columns = np.nonzero(np.triu(strength, 1) >= floor)

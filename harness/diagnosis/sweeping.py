@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.diagnosis.layer_rules import layer_verdicts
 from harness.diagnosis.results import Diagnosis
 from harness.diagnosis.rules import Places, output_verdict, unit_places
-from harness.diagnosis.stored_batches import Batch, Stored, batches, needed
+from harness.diagnosis.stored_batches import EvidenceBatch, Stored, batches, stored_evidence
 from harness.diagnosis.swept_flags import FLAGS, unit_numbers, units_flagged_otherwise
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 
@@ -22,7 +22,7 @@ Verdicts = NDArray[np.object_]
 
 
 @dataclass(frozen=True)
-class Influence:
+class Sensitivity:
     """What a threshold decides.
 
     Args:
@@ -52,15 +52,15 @@ class Influence:
 
 def sweep(
     diagnoses: Iterable[Diagnosis | Stored], thresholds: Thresholds = THRESHOLDS, points: int = 5
-) -> list[Influence]:
-    """One `Influence` for each threshold of this project's own that decides verdicts or the flags of units.
+) -> list[Sensitivity]:
+    """One `Sensitivity` for each threshold of this project's own that decides verdicts or the flags of units.
 
     Args:
         diagnoses: of the members, as values or as stored by `Diagnosis.to_dict()`; empty ones are left out.
         points: how many values are tried from 1/sqrt(10) to sqrt(10) times the threshold (or its odds).
     """
     stored = (each.to_dict() if isinstance(each, Diagnosis) else dict(each) for each in diagnoses)
-    kept = [needed(each) for each in stored if each]
+    kept = [stored_evidence(each) for each in stored if each]
     judged_alike, units = batches(kept), unit_numbers(kept)
     now = [_judged(batch, thresholds) for batch in judged_alike]
     verdicts = [_influence(name, judged_alike, now, thresholds, points) for name in SWEPT]
@@ -71,16 +71,16 @@ def sweep(
 
 def _flag_influence(
     name: str, numbers: Mapping[str, NDArray[Any]], thresholds: Thresholds, points: int, members: int, units: int
-) -> Influence:
+) -> Sensitivity:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
     changed = units_flagged_otherwise(name, numbers, thresholds, [_with(thresholds, name, each) for each in tried])
-    return Influence(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
+    return Sensitivity(name, value, tried[0], tried[-1], members, 0, {}, units, changed)
 
 
 def _influence(
-    name: str, members_alike: list[Batch], now: "list[Judged]", thresholds: Thresholds, points: int
-) -> Influence:
+    name: str, members_alike: list[EvidenceBatch], now: "list[SweptVerdicts]", thresholds: Thresholds, points: int
+) -> Sensitivity:
     value = getattr(thresholds, name)
     tried = _decade(name, value, points)
     same = name not in OF_OUTPUTS
@@ -92,7 +92,7 @@ def _influence(
         for each in tried
     ]
     tallies = [_changes([each.layers for each in now], [each.layers for each in then]) for then in moved]
-    return Influence(
+    return Sensitivity(
         threshold=name,
         value=value,
         low=tried[0],
@@ -110,7 +110,7 @@ def _differ(moved: list[NDArray[Any]], now: NDArray[Any]) -> int:
     return int(np.any([then != now for then in moved], axis=0).sum())
 
 
-def _seen_at(batch: Batch, name: str, value: float) -> Batch:
+def _seen_at(batch: EvidenceBatch, name: str, value: float) -> EvidenceBatch:
     """The batch as it would have been measured: what is saturated depends on where saturation begins."""
     if name != "saturation":
         return batch
@@ -145,7 +145,7 @@ def _decade(name: str, value: float, points: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SweptVerdicts:
     """The verdicts of a batch.
 
     Args:
@@ -158,15 +158,15 @@ class Judged:
     units: Places
 
 
-def _judged(batch: Batch, thresholds: Thresholds, outputs: Verdicts | None = None) -> Judged:
+def _judged(batch: EvidenceBatch, thresholds: Thresholds, outputs: Verdicts | None = None) -> SweptVerdicts:
     """The batch under these thresholds; few of them say anything of outputs, whose verdicts may be given."""
     units = unit_places(batch.evidence, thresholds)
     layers = layer_verdicts(units, batch.evidence, batch.structure, thresholds)
     said = _said(batch, thresholds) if outputs is None else outputs
-    return Judged(layers + said, said, units)
+    return SweptVerdicts(layers + said, said, units)
 
 
-def _said(batch: Batch, thresholds: Thresholds) -> Verdicts:
+def _said(batch: EvidenceBatch, thresholds: Thresholds) -> Verdicts:
     words = ["" if each is None else f", output {output_verdict(each, thresholds)}" for each in batch.outputs]
     return np.array(words, dtype=object)
 

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.diagnosis.informing import dependence_flags, negligible_below
-from harness.diagnosis.rules import heavy
-from harness.diagnosis.stored_batches import NUMBERS, OF_REFERENCES, Needed, rows_of
+from harness.diagnosis.rules import is_heavy_tailed
+from harness.diagnosis.stored_batches import NUMBERS, OF_REFERENCES, StoredEvidence, rows_of
 from harness.diagnosis.thresholds import Thresholds
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
 
 Columns = Mapping[str, NDArray[Any]]
 
 
-def unit_numbers(members: Sequence[Needed]) -> Columns:
+def unit_numbers(members: Sequence[StoredEvidence]) -> Columns:
     """Of every unit that is judged and not constant, what its flags rest on; and of every reference of such a unit."""
     kept = np.array([verdict not in LEFT_OUT for each in members for verdict in each.verdicts], dtype=bool)
     numbers = np.concatenate([rows_of([], len(NUMBERS)), *(each.numbers for each in members)])[kept]
@@ -24,7 +24,7 @@ def unit_numbers(members: Sequence[Needed]) -> Columns:
     return {**found, "rows": rows[kept], **_references(members, kept)}
 
 
-def _references(members: Sequence[Needed], kept: NDArray[np.bool_]) -> Columns:
+def _references(members: Sequence[StoredEvidence], kept: NDArray[np.bool_]) -> Columns:
     """Of the references of the units that are kept: their numbers, and the place of the unit among those."""
     numbers = np.concatenate([rows_of([], 1 + len(OF_REFERENCES)), *(each.references for each in members)])
     first = np.cumsum([0, *(len(each.verdicts) for each in members)])[:-1]
@@ -43,7 +43,7 @@ def units_flagged_otherwise(name: str, units: Columns, now: Thresholds, tried: S
 
 
 def _heavy(units: Columns, thresholds: Thresholds) -> NDArray[Any]:
-    found: NDArray[Any] = heavy(units["kurtosis"], units["energy_share"], thresholds)
+    found: NDArray[Any] = is_heavy_tailed(units["kurtosis"], units["energy_share"], thresholds)
     return found & (units["rows"] >= thresholds.few_rows)
 
 

@@ -48,7 +48,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Source:
+class ThresholdInfo:
     """What a threshold means and where it comes from.
 
     Args:
@@ -78,50 +78,68 @@ def threshold_table(thresholds: Thresholds | None = None) -> list[dict[str, str 
 
 CLOPPER_PEARSON = "Clopper & Pearson 1934 for the bound; the frequency itself is this project's"
 
-TABLE: dict[str, Source] = {
-    "range_epsilons": Source(
+TABLE: dict[str, ThresholdInfo] = {
+    "range_epsilons": ThresholdInfo(
         "a unit is constant when max - min is at most this many roundings of its scale (float32, float64; 4 for the"
         " 16-bit types)"
     ),
-    "claimable_frequency": Source(
+    "claimable_frequency": ThresholdInfo(
         "a unit that never fired is dead when the rows rule out this frequency, and always_on when they rule out"
         " 1 minus it",
         CLOPPER_PEARSON,
     ),
-    "few_rows": Source("a unit that fires on fewer rows is not compared with other units, nor judged for dependence"),
-    "target_tolerance": Source("a constant unit sits at the penalty's target within this share of it"),
-    "near_constant": Source("a unit is near_constant when its standard deviation is below this share of its RMS"),
-    "rare_frequency": Source("a unit is rare when it fires on a smaller share of the rows"),
-    "saturation": Source("a sigmoid is saturated closer than this to 0 or 1"),
-    "saturated_share": Source("a unit is saturated_bimodal when at least this share of its values is saturated"),
-    "reliability": Source("a unit is noise when the upper 95 % bound of its test-retest reliability is lower"),
-    "duplicate_correlation": Source("two units are one when |correlation| or |rank correlation| is at least this"),
-    "redundant_share": Source("a layer is redundant when its groups of copies number at most this share of live units"),
-    "dimensional_share": Source(
+    "few_rows": ThresholdInfo(
+        "a unit that fires on fewer rows is not compared with other units, nor judged for dependence"
+    ),
+    "target_tolerance": ThresholdInfo("a constant unit sits at the penalty's target within this share of it"),
+    "near_constant": ThresholdInfo(
+        "a unit is near_constant when its standard deviation is below this share of its RMS"
+    ),
+    "rare_frequency": ThresholdInfo("a unit is rare when it fires on a smaller share of the rows"),
+    "saturation": ThresholdInfo("a sigmoid is saturated closer than this to 0 or 1"),
+    "saturated_share": ThresholdInfo("a unit is saturated_bimodal when at least this share of its values is saturated"),
+    "reliability": ThresholdInfo("a unit is noise when the upper 95 % bound of its test-retest reliability is lower"),
+    "duplicate_correlation": ThresholdInfo(
+        "two units are one when |correlation| or |rank correlation| is at least this"
+    ),
+    "redundant_share": ThresholdInfo(
+        "a layer is redundant when its groups of copies number at most this share of live units"
+    ),
+    "dimensional_share": ThresholdInfo(
         "a layer has collapsed dimensions when its participation ratio is at most this share of the possible one"
     ),
-    "dimensional_rows": Source("rank is judged with at least this many rows for each live unit"),
-    "nonlinear_share": Source(
+    "dimensional_rows": ThresholdInfo("rank is judged with at least this many rows for each live unit"),
+    "nonlinear_share": ThresholdInfo(
         "two units share information when it is at least this share of the smaller entropy", decides="flag"
     ),
-    "heavy_kurtosis": Source("a unit is heavy_tailed above this kurtosis (a normal unit has 3)", decides="flag"),
-    "heavy_energy": Source("a unit is heavy_tailed when one row holds this share of its energy", decides="flag"),
-    "unused": Source("a unit is unused when replacing it by its mean costs less R2", decides="flag"),
-    "mean_output_variance": Source("the output is the mean when its variance is at most this share of the data's"),
-    "mean_output_r2": Source("the output is the mean when the upper 95 % bound of R2 is at most this"),
-    "dead_outputs": Source("the output is dead above this share of constant features"),
-    "significance": Source("false discoveries tolerated among units x references", "Benjamini & Hochberg 1995"),
-    "confidence": Source("level of every interval", "convention", "method"),
-    "delta_nats": Source("dependence on a reference below this many nats is negligible", decides="flag"),
-    "delta_share": Source("... or below this share of the entropy of the classes, if that is more", decides="flag"),
-    "delta_codes": Source("... but never above this share of the entropy of the unit's own codes", decides="flag"),
-    "active_variance": Source(
+    "heavy_kurtosis": ThresholdInfo("a unit is heavy_tailed above this kurtosis (a normal unit has 3)", decides="flag"),
+    "heavy_energy": ThresholdInfo("a unit is heavy_tailed when one row holds this share of its energy", decides="flag"),
+    "unused": ThresholdInfo("a unit is unused when replacing it by its mean costs less R2", decides="flag"),
+    "mean_output_variance": ThresholdInfo(
+        "the output is the mean when its variance is at most this share of the data's"
+    ),
+    "mean_output_r2": ThresholdInfo("the output is the mean when the upper 95 % bound of R2 is at most this"),
+    "dead_outputs": ThresholdInfo("the output is dead above this share of constant features"),
+    "significance": ThresholdInfo("false discoveries tolerated among units x references", "Benjamini & Hochberg 1995"),
+    "confidence": ThresholdInfo("level of every interval", "convention", "method"),
+    "delta_nats": ThresholdInfo("dependence on a reference below this many nats is negligible", decides="flag"),
+    "delta_share": ThresholdInfo(
+        "... or below this share of the entropy of the classes, if that is more", decides="flag"
+    ),
+    "delta_codes": ThresholdInfo(
+        "... but never above this share of the entropy of the unit's own codes", decides="flag"
+    ),
+    "active_variance": ThresholdInfo(
         "Burda's active unit has a larger variance; counted for comparison, never a verdict",
         "Burda, Grosse & Salakhutdinov 2016",
         "method",
     ),
-    "pair_units": Source("nonlinear redundancy is searched in layers of at most this many units", decides="method"),
-    "large_units": Source("above this many units copies are found by a sketch and then checked", decides="method"),
+    "pair_units": ThresholdInfo(
+        "nonlinear redundancy is searched in layers of at most this many units", decides="method"
+    ),
+    "large_units": ThresholdInfo(
+        "above this many units copies are found by a sketch and then checked", decides="method"
+    ),
 }
 
 THRESHOLDS = Thresholds()

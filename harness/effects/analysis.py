@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.effects.blocks import Block, contrast_blocks, interaction_blocks, level_blocks
+from harness.effects.blocks import MatchedBlock, contrast_blocks, interaction_blocks, level_blocks
 from harness.effects.cells import Cell, cells
-from harness.effects.design import Design, design_of
-from harness.effects.effect import Effect, Question, is_confirmed, measure_effect
+from harness.effects.design import Power, power_of
+from harness.effects.effect import Effect, EffectSpec, is_confirmed, measure_effect
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.table import MemberTable, member_table
 from harness.measures.family import benjamini_hochberg
@@ -19,7 +19,7 @@ from harness.results.records import Level, MemberRecord
 SCOPE = "Scope: other initialisations and batch orders on this data set; the data are not resampled."
 
 
-class Declared(Protocol):
+class ExperimentProtocol(Protocol):
     """What of an experiment the statistics depend on."""
 
     @property
@@ -53,7 +53,7 @@ class Effects:
     interactions: tuple[Effect, ...]
     contrasts: tuple[Effect, ...]
     cells: tuple[Cell, ...]
-    design: Design
+    design: Power
     baseline: Mapping[str, Level]
     scope: str = SCOPE
 
@@ -88,7 +88,7 @@ class Effects:
         }
 
 
-def analyse(records: Sequence[MemberRecord], experiment: Declared) -> Effects:
+def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> Effects:
     """What the factors of an experiment do, over the members that it left behind.
 
     Args:
@@ -114,7 +114,7 @@ def analyse(records: Sequence[MemberRecord], experiment: Declared) -> Effects:
         interactions=kinds["interaction"],
         contrasts=kinds["contrast"],
         cells=tuple(cells(table)),
-        design=design_of(len(table.seeds), judged),
+        design=power_of(len(table.seeds), judged),
         baseline=dict(experiment.baseline),
     )
 
@@ -130,22 +130,22 @@ def _adjusted(found: Sequence[Effect]) -> list[Effect]:
     return [replace(each, confirmed=is_confirmed(each)) for each in with_family]
 
 
-def _questions(table: MemberTable, experiment: Declared) -> Iterator[tuple[Question, list[Block]]]:
+def _questions(table: MemberTable, experiment: ExperimentProtocol) -> Iterator[tuple[EffectSpec, list[MatchedBlock]]]:
     levels, base = table.levels, experiment.baseline
     for factor in experiment.factors:
         for level in _other_levels(table, experiment, factor):
-            yield Question("level", factor, level, base[factor]), level_blocks(levels, factor, level, base[factor])
+            yield EffectSpec("level", factor, level, base[factor]), level_blocks(levels, factor, level, base[factor])
     for one, two in experiment.interactions:
         pairs = product(_other_levels(table, experiment, one), _other_levels(table, experiment, two))
         for pair in pairs:
             baselines = (base[one], base[two])
-            question = Question("interaction", f"{one} x {two}", _crossed(pair), _crossed(baselines))
+            question = EffectSpec("interaction", f"{one} x {two}", _crossed(pair), _crossed(baselines))
             yield question, interaction_blocks(levels, (one, two), pair, baselines)
     for first, second in experiment.contrasts:
-        yield Question("contrast", "contrast", _named(first), _named(second)), contrast_blocks(levels, first, second)
+        yield EffectSpec("contrast", "contrast", _named(first), _named(second)), contrast_blocks(levels, first, second)
 
 
-def _other_levels(table: MemberTable, experiment: Declared, factor: str) -> list[Level]:
+def _other_levels(table: MemberTable, experiment: ExperimentProtocol, factor: str) -> list[Level]:
     """The declared levels but for the baseline's, then those that only the members have (`include` brings them)."""
     brought = (levels[factor] for levels in table.levels if factor in levels)
     return [

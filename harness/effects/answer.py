@@ -16,7 +16,7 @@ SHOWN = 4
 NO_RECONSTRUCTION = "What else: no reconstruction was judged, so whether a live code is of use is not known."
 
 
-def answer(effects: Effects) -> list[str]:
+def summarize(effects: Effects) -> list[str]:
     """Five lines: how common collapse is, what reduces it, what worsens it or was not shown, what else, the scope.
 
     Where each variant is the baseline with something changed, and nothing is averaged, each is named against the

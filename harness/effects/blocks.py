@@ -17,48 +17,48 @@ Levels = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Block:
+class MatchedBlock:
     """A weighted sum over variants: their indices, and a weight for each; the weights add up to 0."""
 
     variants: tuple[int, ...]
     weights: tuple[float, ...]
 
 
-def level_blocks(variants: Sequence[Levels], factor: str, level: Any, baseline: Any) -> list[Block]:
+def level_blocks(variants: Sequence[Levels], factor: str, level: Any, baseline: Any) -> list[MatchedBlock]:
     """The pairs of variants that differ in this factor only.
 
     >>> grid = [{"a": 0, "b": 0}, {"a": 1, "b": 0}, {"a": 1, "b": 1}]
     >>> level_blocks(grid, "a", 1, 0)
-    [Block(variants=(1, 0), weights=(1.0, -1.0))]
+    [MatchedBlock(variants=(1, 0), weights=(1.0, -1.0))]
     """
     there, base = _by_rest(variants, {factor: level}), _by_rest(variants, {factor: baseline})
-    return [Block((there[rest][0], base[rest][0]), (1.0, -1.0)) for rest in there if rest in base]
+    return [MatchedBlock((there[rest][0], base[rest][0]), (1.0, -1.0)) for rest in there if rest in base]
 
 
 def interaction_blocks(
     variants: Sequence[Levels], factors: tuple[str, str], levels: tuple[Any, Any], baselines: tuple[Any, Any]
-) -> list[Block]:
+) -> list[MatchedBlock]:
     """The squares of variants over two levels of two factors, equal in everything else: differences of differences."""
     (one, two), (a, b), (a0, b0) = factors, levels, baselines
     corners = [_by_rest(variants, {one: x, two: y}) for x, y in ((a, b), (a0, b), (a, b0), (a0, b0))]
     shared = [rest for rest in corners[0] if all(rest in corner for corner in corners)]
-    return [Block(tuple(corner[rest][0] for corner in corners), (1.0, -1.0, -1.0, 1.0)) for rest in shared]
+    return [MatchedBlock(tuple(corner[rest][0] for corner in corners), (1.0, -1.0, -1.0, 1.0)) for rest in shared]
 
 
-def contrast_blocks(variants: Sequence[Levels], first: Levels, second: Levels) -> list[Block]:
+def contrast_blocks(variants: Sequence[Levels], first: Levels, second: Levels) -> list[MatchedBlock]:
     """Variants of the one partial cell less those of the other, matched in every factor that neither names.
 
     A side that leaves open a factor which the other names is the mean over that factor's levels.
 
     >>> contrast_blocks([{"a": 0, "b": 5}, {"a": 1, "b": 5}, {"a": 2, "b": 5}], {"a": [1, 2]}, {"a": 0})
-    [Block(variants=(1, 2, 0), weights=(0.5, 0.5, -1.0))]
+    [MatchedBlock(variants=(1, 2, 0), weights=(0.5, 0.5, -1.0))]
     """
     named = {*first, *second}
     left, right = _by_rest(variants, first, named), _by_rest(variants, second, named)
     return [_difference(left[rest], right[rest]) for rest in left if rest in right]
 
 
-def block_differences(blocks: Sequence[Block], values: Array) -> Array:
+def block_differences(blocks: Sequence[MatchedBlock], values: Array) -> Array:
     """The blocks' weighted sums for every seed: `[variant, seed]` -> `[block, seed]`, NaN where a member is missing."""
     rows = [np.asarray(block.weights) @ values[list(block.variants)] for block in blocks]
     return np.stack(rows) if rows else np.empty((0, values.shape[1]))
@@ -76,7 +76,7 @@ def seed_means(differences: Array) -> Array:
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 
-def worst_cases(blocks: Sequence[Block], values: Array, missing: NDArray[np.bool_]) -> tuple[float, float]:
+def worst_cases(blocks: Sequence[MatchedBlock], values: Array, missing: NDArray[np.bool_]) -> tuple[float, float]:
     """Least and largest estimate if every missing member had the outcome, in [0, 1], that moves it farthest.
 
     Args:
@@ -91,7 +91,7 @@ def worst_cases(blocks: Sequence[Block], values: Array, missing: NDArray[np.bool
     return ends[0], ends[1]
 
 
-def _filled(block: Block, values: Array, missing: NDArray[np.bool_], side: float) -> Array:
+def _filled(block: MatchedBlock, values: Array, missing: NDArray[np.bool_], side: float) -> Array:
     chosen, weights = list(block.variants), np.asarray(block.weights)
     extreme = (side * weights > 0).astype(float)[:, None]
     return np.asarray(weights @ np.where(missing[chosen], extreme, values[chosen]))
@@ -108,8 +108,8 @@ def _by_rest(variants: Sequence[Levels], partial: Levels, named: Iterable[str] |
     return found
 
 
-def _difference(left: list[int], right: list[int]) -> Block:
-    return Block((*left, *right), (*[1 / len(left)] * len(left), *[-1 / len(right)] * len(right)))
+def _difference(left: list[int], right: list[int]) -> MatchedBlock:
+    return MatchedBlock((*left, *right), (*[1 / len(left)] * len(left), *[-1 / len(right)] * len(right)))
 
 
 def _as_list(value: Any) -> Sequence[Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.effects.blocks import Block
-from harness.effects.effect import Effect, Question, is_confirmed, measure_effect
+from harness.effects.blocks import MatchedBlock
+from harness.effects.effect import Effect, EffectSpec, is_confirmed, measure_effect
 from harness.effects.outcomes import OUTCOMES, is_judged
-from harness.effects.stored import Stored, stored_experiment, stored_members
+from harness.effects.stored import StoredExperiment, stored_experiment, stored_members
 from harness.effects.table import member_table
 from harness.effects.unpaired import RiskDifference, risk_difference
 from harness.measures.family import benjamini_hochberg
@@ -68,7 +68,7 @@ class Comparison:
         }
 
 
-def compare(results_a: Stored, results_b: Stored) -> Comparison:
+def compare(results_a: StoredExperiment, results_b: StoredExperiment) -> Comparison:
     """What changed from the first experiment to the second.
 
     Members are paired by variant and seed where both train the same case: the same seed is then the same initial
@@ -88,7 +88,7 @@ def compare(results_a: Stored, results_b: Stored) -> Comparison:
     return Comparison(names[0], names[1], paired, why, overall, variants, only[0], only[1], sentences)
 
 
-def _by_variant(results: Stored) -> dict[Key, list[MemberRecord]]:
+def _by_variant(results: StoredExperiment) -> dict[Key, list[MemberRecord]]:
     defaults = results.manifest.get("defaults")
     usual = dict(defaults) if isinstance(defaults, Mapping) else {}
     found: dict[Key, list[MemberRecord]] = {}
@@ -99,8 +99,8 @@ def _by_variant(results: Stored) -> dict[Key, list[MemberRecord]]:
 
 
 def _pairing(
-    first: Stored,
-    second: Stored,
+    first: StoredExperiment,
+    second: StoredExperiment,
     members_a: Sequence[Sequence[MemberRecord]],
     members_b: Sequence[Sequence[MemberRecord]],
 ) -> tuple[bool, str]:
@@ -125,8 +125,8 @@ def _paired(
     ]
     table = member_table(labelled)
     row = {name: place for place, name in enumerate(table.variants)}
-    blocks = [Block((row[f"{place} 1"], row[f"{place} 0"]), (1.0, -1.0)) for place in range(len(shared))]
-    question = Question("comparison", "experiment", *reversed(SIDES))
+    blocks = [MatchedBlock((row[f"{place} 1"], row[f"{place} 0"]), (1.0, -1.0)) for place in range(len(shared))]
+    question = EffectSpec("comparison", "experiment", *reversed(SIDES))
     overall = [measure_effect(table, question, outcome, blocks) for outcome in OUTCOMES.values()]
     single = [[measure_effect(table, question, outcome, [block]) for outcome in OUTCOMES.values()] for block in blocks]
     adjusted = _adjusted([each for group in single for each in group])

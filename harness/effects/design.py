@@ -9,7 +9,7 @@ from harness.effects.effect import CONFIRMING_SEEDS, SIGNIFICANT, Effect
 
 
 @dataclass(frozen=True)
-class Design:
+class Power:
     """The limits of an experiment with so many seeds.
 
     Args:
@@ -34,14 +34,14 @@ class Design:
         return {**asdict(self), "sentences": list(self.sentences)}
 
 
-def design_of(seeds: int, effects: Sequence[Effect]) -> Design:
+def power_of(seeds: int, effects: Sequence[Effect]) -> Power:
     """The limits, from the number of seeds and the spread that the per-seed differences had."""
     tests = sum(math.isfinite(each.p) and each.outcome == "collapsed" for each in effects)
     least = min(1.0, 2.0 ** (1 - seeds))
     needed = max(1, math.ceil(least * tests / SIGNIFICANT - 1e-9))
     detectable = _detectable(effects)
     sentences = _sentences(seeds, tests, least, needed, detectable)
-    return Design(seeds, tests, least, needed, seeds >= CONFIRMING_SEEDS, detectable, sentences)
+    return Power(seeds, tests, least, needed, seeds >= CONFIRMING_SEEDS, detectable, sentences)
 
 
 def _detectable(effects: Sequence[Effect]) -> dict[str, float]:

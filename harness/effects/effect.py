@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.effects.blocks import Array, Block, block_differences, seed_means, worst_cases
+from harness.effects.blocks import Array, MatchedBlock, block_differences, seed_means, worst_cases
 from harness.effects.intervals import Interval, agree, detectable_effect, mean_interval
 from harness.effects.outcomes import OUTCOMES, Outcome
 from harness.effects.robust import robust_summary
@@ -20,7 +20,7 @@ NAN = math.nan
 
 
 @dataclass(frozen=True)
-class Question:
+class EffectSpec:
     """What is compared: for an interaction `factor` and levels are pairs, for a contrast they are partial cells."""
 
     kind: str
@@ -105,7 +105,9 @@ class Effect:
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
 
-def measure_effect(table: MemberTable, question: Question, outcome: Outcome, blocks: Sequence[Block]) -> Effect:
+def measure_effect(
+    table: MemberTable, question: EffectSpec, outcome: Outcome, blocks: Sequence[MatchedBlock]
+) -> Effect:
     """The effect on one outcome over the blocks that are complete; p is adjusted later, with its family."""
     usable = [block for block in blocks if not table.refused[list(block.variants)].any()]
     differences = block_differences(usable, table.values[outcome.name])
@@ -132,7 +134,7 @@ def is_confirmed(effect: Effect) -> bool:
 
 
 def _estimated(
-    table: MemberTable, outcome: Outcome, usable: Sequence[Block], differences: Array, per_seed: Array
+    table: MemberTable, outcome: Outcome, usable: Sequence[MatchedBlock], differences: Array, per_seed: Array
 ) -> dict[str, Any]:
     known = per_seed[np.isfinite(per_seed)]
     reach = sum(weight for weight in usable[0].weights if weight > 0)
@@ -167,7 +169,9 @@ def _estimated(
     }
 
 
-def _robust(table: MemberTable, outcome: Outcome, usable: Sequence[Block], known: Array) -> tuple[float, Interval]:
+def _robust(
+    table: MemberTable, outcome: Outcome, usable: Sequence[MatchedBlock], known: Array
+) -> tuple[float, Interval]:
     if outcome.bounded:
         return NAN, Interval(NAN, NAN, "a share that piles up at its ends has two humps")
     chosen = sorted({variant for block in usable for variant in block.variants})
@@ -181,7 +185,7 @@ def _lost(table: MemberTable) -> "np.ndarray[Any, np.dtype[np.bool_]]":
     return ~np.isin(table.categories, ["collapsed", "not collapsed", NOT_RUN])
 
 
-def _missing(table: MemberTable, usable: Sequence[Block]) -> dict[str, int]:
+def _missing(table: MemberTable, usable: Sequence[MatchedBlock]) -> dict[str, int]:
     chosen = sorted({variant for block in usable for variant in block.variants})
     kinds = table.categories[chosen]
     return {
@@ -193,7 +197,11 @@ def _missing(table: MemberTable, usable: Sequence[Block]) -> dict[str, int]:
 
 
 def _note(
-    blocks: Sequence[Block], usable: Sequence[Block], differences: Array, known: Array, counts: dict[str, int]
+    blocks: Sequence[MatchedBlock],
+    usable: Sequence[MatchedBlock],
+    differences: Array,
+    known: Array,
+    counts: dict[str, int],
 ) -> str:
     if not blocks:
         return "not estimable: no two variants differ in this alone; declare a contrast"

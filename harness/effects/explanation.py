@@ -48,7 +48,7 @@ class Paragraph:
         return {"group": self.group, "variants": list(self.variants), "text": self.text, "sentences": said}
 
 
-def explain(
+def explain_experiment(
     records: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 ) -> list[Paragraph]:
     """One paragraph a variant; beyond 12 variants one for each level of `penalty`, or of the first factor.

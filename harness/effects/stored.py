@@ -8,7 +8,7 @@ from harness.grid import Experiment
 from harness.results.records import Level, MemberRecord
 
 
-class Stored(Protocol):
+class StoredExperiment(Protocol):
     """What lies in a results folder."""
 
     @property
@@ -17,7 +17,7 @@ class Stored(Protocol):
     def records(self) -> list[MemberRecord]: ...
 
 
-def stored_experiment(results: Stored) -> Experiment:
+def stored_experiment(results: StoredExperiment) -> Experiment:
     """The experiment that the results belong to.
 
     Raises:
@@ -29,7 +29,7 @@ def stored_experiment(results: Stored) -> Experiment:
     return Experiment(**dict(described))
 
 
-def stored_members(results: Stored) -> list[MemberRecord]:
+def stored_members(results: StoredExperiment) -> list[MemberRecord]:
     """The records that the experiment asks for, the latest of each variant and seed; older questions' are left out."""
     experiment = stored_experiment(results)
     wanted = {(_name(member.variant.levels), member.seed) for member in experiment.members()}

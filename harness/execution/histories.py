@@ -15,13 +15,13 @@ from harness.measures import (
     activation_frequency,
     effective_rank,
     entropy_bits,
-    explained,
     has_off_state,
     informations,
     is_constant,
     mean,
-    missed_squares,
+    r2_from_sse,
     standard_deviation,
+    sum_squared_error,
 )
 from harness.minibatches import batch_bounds
 from harness.results.spacing import log_spaced
@@ -74,11 +74,11 @@ class History:
 
     def _missed(self, made: Tensor, rows: Tensor) -> Tensor:
         """What is kept of each part of the reconstruction: it is large, and soon out of the cache."""
-        return missed_squares(made, rows.flatten(1))[: self.members].cpu()
+        return sum_squared_error(made, rows.flatten(1))[: self.members].cpu()
 
     def _keep_r2(self, missed: Sequence[Tensor]) -> None:
         if missed:
-            self._keep("r2", explained(sum(missed[1:], start=missed[0]), self.rows.inputs.flatten(1)))
+            self._keep("r2", r2_from_sse(sum(missed[1:], start=missed[0]), self.rows.inputs.flatten(1)))
         else:
             self._keep_nothing("r2")
 

@@ -115,16 +115,16 @@ def run_stacks(
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
     if here:
-        from harness.execution.study import study
+        from harness.execution.study import run_stack
 
         for spec in here:
-            yield study(spec, on_steps)
+            yield run_stack(spec, on_steps)
     if there:
-        shares = shared_out(there, workers, steps)
+        shares = split_among_workers(there, workers, steps)
         yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, waiting=list(waiting)))
 
 
-def shared_out(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:
+def split_among_workers(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:
     """The stacks, the largest first and the last of them cut, so that no worker is left with a large one at the end."""
     ordered = sorted(specs, key=lambda spec: -len(spec.members))
     pieces = dealt([len(spec.members) for spec in ordered], workers, steps)
@@ -149,7 +149,7 @@ def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[Membe
             if isinstance(answer, BaseException):
                 raise answer
             if isinstance(answer, Task):
-                again = after_death(answer)
+                again = retry_tasks(answer)
                 open_tasks += len(again) - 1
                 if not again:
                     yield [failed_record(member, answer.reason) for member in answer.spec.members]
@@ -172,7 +172,7 @@ def _waited_for(
             continue
 
 
-def after_death(task: Task) -> list[Task]:
+def retry_tasks(task: Task) -> list[Task]:
     """What to do with a stack whose worker died: the same again, then halves, then nothing."""
     if task.deaths + 1 < ATTEMPTS:
         return [replace(task, deaths=task.deaths + 1, reason=DIED)]

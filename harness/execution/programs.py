@@ -15,11 +15,11 @@ from harness.errors import HarnessError
 from harness.execution.recording import failed
 from harness.execution.spec import StackMember, StackSpec
 from harness.results.records import Level, MemberRecord
-from harness.training import Stackability, device_of, stackability
-from harness.training.stackable import is_of_batching, not_batched
+from harness.training import VmapSupport, check_vmap_support, device_of
+from harness.training.stackable import is_vmap_error, refused_by_vmap
 
 
-class Known:
+class CaseCache:
     """What is found out once of an experiment's case, for all stacks that one process trains of it."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ProgramBatch:
     """Members that are one program, on one device; `alone` says why they train as plain loops where they stacked when
     tried.
     """
@@ -42,13 +42,13 @@ class Batch:
     members: list[StackMember]
     cases: list[Case]
     split: Split
-    stacking: Stackability
+    stacking: VmapSupport
     first_seed: int
     device: str
     alone: str | None = None
 
 
-def programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) -> list[Batch]:
+def group_programs(spec: StackSpec, records: dict[str, MemberRecord], known: CaseCache) -> list[ProgramBatch]:
     """The members of a stack by program; those whose remedies find no place are put into `records` as failed."""
     groups: dict[str, list[tuple[StackMember, Case]]] = {}
     split = rows_of(spec, known)
@@ -57,7 +57,7 @@ def programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) ->
         levels = json.dumps(dict(member.levels), sort_keys=True)
         try:
             with guarded():
-                case = cases[levels] = cases.get(levels) or treated(spec, member.levels, split)
+                case = cases[levels] = cases.get(levels) or treated_case(spec, member.levels, split)
         except Exception as error:
             records[member.key] = failed(member, error)
             continue
@@ -65,15 +65,15 @@ def programs(spec: StackSpec, records: dict[str, MemberRecord], known: Known) ->
     return [batch for name, group in groups.items() for batch in _split_group(spec, name, group, split, known)]
 
 
-def treated(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
+def treated_case(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
     """The case under these levels, with the experiment's training numbers."""
-    from harness.remedies import matched_beta, treat
+    from harness.remedies import apply_remedies, matched_beta
 
     case = _case(spec)
     case = replace(case, train={**case.train, **spec.train})
     if levels.get("beta") == "matched":
         levels = {**levels, "beta": matched_beta(case, levels, split)}
-    return treat(case, levels, split)
+    return apply_remedies(case, levels, split)
 
 
 def _case(spec: StackSpec) -> Case:
@@ -90,36 +90,39 @@ def _structure(levels: Mapping[str, Level], case: Case) -> str:
 
 
 def _split_group(
-    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, known: Known
-) -> list[Batch]:
+    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, known: CaseCache
+) -> list[ProgramBatch]:
     """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
     members, cases = [member for member, _ in group], [case for _, case in group]
 
-    def tried() -> tuple[Stackability, Split, str]:
+    def tried() -> tuple[VmapSupport, Split, str]:
         device = device_of(cases[0], split.train.inputs)
         try:
             with guarded():
                 rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-                return stackability(cases[0], rows.train.inputs.to(device)), rows, device
+                return check_vmap_support(cases[0], rows.train.inputs.to(device)), rows, device
         except Exception:
-            return Stackability(None, frozenset(), "it could not be tried"), split, device
+            return VmapSupport(None, frozenset(), "it could not be tried"), split, device
 
     stacking, rows, device = known.once(tried, spec, structure)
     if stacking.rule is None:
         # a fresh case each: what one member's loss remembers is not the next one's business
-        return [Batch([m], [treated(spec, m.levels, split)], rows, stacking, spec.first_seed, device) for m in members]
+        return [
+            ProgramBatch([m], [treated_case(spec, m.levels, split)], rows, stacking, spec.first_seed, device)
+            for m in members
+        ]
     parts: dict[tuple[float, ...], list[int]] = {}
     for index, case in enumerate(cases):
         apart = () if stacking.shares else (float(index),)
         numbers = tuple(float(case.numbers[name]) for name in sorted(stacking.fixed))
         parts.setdefault((*apart, *numbers), []).append(index)
     return [
-        Batch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed, device)
+        ProgramBatch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed, device)
         for part in parts.values()
     ]
 
 
-def parts(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list[Batch]:
+def fallback_batches(batch: ProgramBatch, spec: StackSpec, known: CaseCache, error: Exception) -> list[ProgramBatch]:
     """What a stack that failed is tried as: halves, a member of its own alone; nothing where that would fail as well.
 
     In halves a member has the same numbers, so that they never depend on the one that fails (a diverged one whose loss
@@ -127,15 +130,15 @@ def parts(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list
     """
     if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_the_machine(error):
         return []
-    if len(batch.members) > 1 and not is_of_batching(error):
+    if len(batch.members) > 1 and not is_vmap_error(error):
         middle = len(batch.members) // 2
         return [
             replace(batch, members=batch.members[part], cases=batch.cases[part])
             for part in (slice(middle), slice(middle, None))
         ]
-    why, split = not_batched(error), rows_of(spec, known)
-    alone = replace(batch, stacking=Stackability(None, frozenset(), why), alone=why)
-    return [replace(alone, members=[each], cases=[treated(spec, each.levels, split)]) for each in batch.members]
+    why, split = refused_by_vmap(error), rows_of(spec, known)
+    alone = replace(batch, stacking=VmapSupport(None, frozenset(), why), alone=why)
+    return [replace(alone, members=[each], cases=[treated_case(spec, each.levels, split)]) for each in batch.members]
 
 
 def _is_of_the_machine(error: Exception) -> bool:
@@ -144,6 +147,6 @@ def _is_of_the_machine(error: Exception) -> bool:
     return known or "allocate memory" in str(error)
 
 
-def rows_of(spec: StackSpec, known: Known) -> Split:
+def rows_of(spec: StackSpec, known: CaseCache) -> Split:
     """The rows of the stack's experiment, read once."""
     return known.once(lambda: split_of(_case(spec), spec.data), spec)

@@ -27,7 +27,7 @@ class NoInput(io.TextIOBase):
 
 
 @contextmanager
-def no_questions() -> Iterator[None]:
+def forbid_stdin() -> Iterator[None]:
     """While this is open, reading standard input is an error of whoever reads it."""
     before, sys.stdin = sys.stdin, NoInput()
     try:
@@ -36,7 +36,7 @@ def no_questions() -> Iterator[None]:
         sys.stdin = before
 
 
-def own_input() -> TextIO:
+def take_stdin() -> TextIO:
     """What this process is told on standard input, for its caller alone: from now on others find none there."""
     told = os.fdopen(os.dup(0), encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -15,15 +15,15 @@ from harness.errors import HarnessError
 from harness.execution.histories import History, few_rows
 from harness.execution.spec import StackMember, failed_record
 from harness.remedies import judged_target
-from harness.results.packed import Document, Series
+from harness.results.packed import PackedArrays, PackedJson
 from harness.results.records import MemberRecord
 from harness.training import Snapshot
-from harness.training.alone import Alone
-from harness.training.stacked import Stacked
+from harness.training.alone import SequentialEngine
+from harness.training.stacked import StackedEngine
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
-    from harness.execution.programs import Batch
+    from harness.execution.programs import ProgramBatch
 
 LARGEST_ABLATION = 32  # units: each costs a forward pass
 LARGEST_EVALUATION = 1024  # held-out rows that a verdict rests on: frequencies down to .0036 can be told from never
@@ -31,7 +31,7 @@ ABLATION_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgedStack:
     """What was found of trained models.
 
     Args:
@@ -45,7 +45,9 @@ class Judgement:
     rows: Rows
 
 
-def judge(engine: Stacked | Alone, cases: Sequence[Case], split: Split, device: str = "cpu") -> Judgement:
+def judge_members(
+    engine: StackedEngine | SequentialEngine, cases: Sequence[Case], split: Split, device: str = "cpu"
+) -> JudgedStack:
     """Judge trained models, each against the target of its own case.
 
     Args:
@@ -84,7 +86,7 @@ def judge(engine: Stacked | Alone, cases: Sequence[Case], split: Split, device: 
             training_inputs=split.train.quantities,
         )
         diagnoses |= dict(zip(members, found, strict=True))
-    return Judgement([diagnoses[member] for member in range(count)], made, held)
+    return JudgedStack([diagnoses[member] for member in range(count)], made, held)
 
 
 def _by_target(cases: Sequence[Case]) -> dict[float | None, list[int]]:
@@ -99,9 +101,9 @@ def _of(members: list[int], values: Tensor | None) -> Tensor | None:
     return None if values is None else values[members]
 
 
-def member_records(batch: "Batch", snapshot: Snapshot, history: History, seconds: float) -> list[MemberRecord]:
+def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, seconds: float) -> list[MemberRecord]:
     """The record of each member of a trained program."""
-    found = judge(snapshot.engine, batch.cases, batch.split, batch.device)
+    found = judge_members(snapshot.engine, batch.cases, batch.split, batch.device)
     history.conclude(found.diagnoses)
     losses = history.final_losses(snapshot, batch.split.evaluation)
     made = found.reconstruction
@@ -111,9 +113,11 @@ def member_records(batch: "Batch", snapshot: Snapshot, history: History, seconds
     ]
 
 
-def _ablation(engine: Stacked | Alone, held: Rows, device: str, count: int, units: int) -> Tensor | None:
+def _ablation(
+    engine: StackedEngine | SequentialEngine, held: Rows, device: str, count: int, units: int
+) -> Tensor | None:
     """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes."""
-    from harness.measures import explained, missed_squares
+    from harness.measures import r2_from_sse, sum_squared_error
 
     if units > LARGEST_ABLATION:
         return None
@@ -121,8 +125,8 @@ def _ablation(engine: Stacked | Alone, held: Rows, device: str, count: int, unit
     rows, truth = few.to(device), few.flatten(1)
 
     def look(numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        seen = engine.observe(rows, keep=lambda made, part: missed_squares(made, part.flatten(1)), held=numbers)
-        return explained(sum(seen.made[1:], start=seen.made[0])[:count].cpu(), truth), seen.code
+        seen = engine.observe(rows, keep=lambda made, part: sum_squared_error(made, part.flatten(1)), held=numbers)
+        return r2_from_sse(sum(seen.made[1:], start=seen.made[0])[:count].cpu(), truth), seen.code
 
     whole, code = look()
     means = code.double().mean(dim=-2).to(code)
@@ -131,7 +135,7 @@ def _ablation(engine: Stacked | Alone, held: Rows, device: str, count: int, unit
 
 
 def _record(
-    batch: "Batch",
+    batch: "ProgramBatch",
     index: int,
     diagnosis: Any,
     snapshot: Snapshot,
@@ -160,11 +164,11 @@ def _record(
         r2=None if output is None else _number(output.r2),
         pca_r2=[] if output is None else [float(value) for value in output.pca_r2],
         losses={name: float(value[index]) for name, value in losses.items()},
-        history=Series.of(told[0]),
-        unit_history=Series.of(told[1]),
+        history=PackedArrays.of(told[0]),
+        unit_history=PackedArrays.of(told[1]),
         died_at=history.died_at(index, live),
-        diagnosis=Document.of(found),
-        examples=Document.of(_examples(member, batch.first_seed, made, held)),
+        diagnosis=PackedJson.of(found),
+        examples=PackedJson.of(_examples(member, batch.first_seed, made, held)),
         seconds=seconds,
         logged_at=int(time.time() * 1000),
     )

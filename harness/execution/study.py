@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from harness.boundary import CaseExit, end_if_forked, guarded
 from harness.execution.histories import History
-from harness.execution.programs import Batch, Known, parts, programs
+from harness.execution.programs import CaseCache, ProgramBatch, fallback_batches, group_programs
 from harness.execution.recording import failed, member_records
 from harness.execution.spec import StackSpec
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
 
 
-def study(
-    spec: StackSpec, progress: Callable[[int], None] | None = None, known: Known | None = None
+def run_stack(
+    spec: StackSpec, progress: Callable[[int], None] | None = None, known: CaseCache | None = None
 ) -> list[MemberRecord]:
     """Train the members of a stack and judge each.
 
@@ -29,7 +29,7 @@ def study(
         a failed record with the reason, never an exception.
     """
     records: dict[str, MemberRecord] = {}
-    known, process = known or Known(), os.getpid()
+    known, process = known or CaseCache(), os.getpid()
 
     def tell(steps: int) -> None:
         end_if_forked(process)  # before anybody hears of it
@@ -38,7 +38,7 @@ def study(
 
     try:
         with guarded():
-            batches = programs(spec, records, known)
+            batches = group_programs(spec, records, known)
     except CaseExit as error:
         return [failed(member, error) for member in spec.members]
     for batch in batches:
@@ -46,7 +46,9 @@ def study(
     return [records[member.key] for member in spec.members]
 
 
-def _carried_out(batch: Batch, spec: StackSpec, known: Known, progress: Callable[[int], None]) -> list[MemberRecord]:
+def _carried_out(
+    batch: ProgramBatch, spec: StackSpec, known: CaseCache, progress: Callable[[int], None]
+) -> list[MemberRecord]:
     """The records of a program, and of its parts where it fails as a whole."""
     told: list[int] = []
 
@@ -66,16 +68,16 @@ def _carried_out(batch: Batch, spec: StackSpec, known: Known, progress: Callable
     return [replace(record, alone=batch.alone, gpu=gpu_name(batch.device)) for record in found]
 
 
-def _smaller(batch: Batch, spec: StackSpec, known: Known, error: Exception) -> list[Batch]:
+def _smaller(batch: ProgramBatch, spec: StackSpec, known: CaseCache, error: Exception) -> list[ProgramBatch]:
     """The parts of a program that failed; none where the case ends as they are built."""
     try:
         with guarded():
-            return parts(batch, spec, known, error)
+            return fallback_batches(batch, spec, known, error)
     except CaseExit:
         return []
 
 
-def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord]:
+def _trained(batch: ProgramBatch, progress: Callable[[int], None]) -> list[MemberRecord]:
     started, done = time.perf_counter(), 0
     members, cases = batch.members, batch.cases
     padding = _padding(batch)
@@ -92,7 +94,7 @@ def _trained(batch: Batch, progress: Callable[[int], None]) -> list[MemberRecord
     return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
 
 
-def _padding(batch: Batch) -> int:
+def _padding(batch: ProgramBatch) -> int:
     """How many copies of the last member fill the stack to a size at which nobody's roundings depend on it."""
     count = len(batch.members)
     return 0 if batch.stacking.rule is None else batch.stacking.filled(count) - count

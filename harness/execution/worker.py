@@ -13,8 +13,8 @@ import threading
 import time
 from typing import BinaryIO
 
-from harness.collecting import collect_seldom
-from harness.execution.questions import own_input
+from harness.collecting import raise_gc_threshold
+from harness.execution.questions import take_stdin
 from harness.execution.spec import spec_of
 
 
@@ -23,22 +23,22 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # before torch loads: a parent that is killed in these seconds would be missed, and the stack trained to its end
     threading.Thread(target=_follow_the_parent, args=(int(sys.argv[1]),), daemon=True).start()
-    stacks = own_input()
-    collect_seldom()
+    stacks = take_stdin()
+    raise_gc_threshold()
     import torch
 
-    from harness.execution.programs import Known
-    from harness.execution.study import study
-    from harness.results import as_answer
+    from harness.execution.programs import CaseCache
+    from harness.execution.study import run_stack
+    from harness.results import dump_records
     from harness.training import gpu_is_lost
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _keep_from_children(stacks.fileno(), answers.fileno())
-    known = Known()
+    known = CaseCache()
     for line in stacks:
-        records = as_answer(study(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
+        records = dump_records(run_stack(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), known))
         _answer(answers, {"bytes": len(records)}, records)
         if gpu_is_lost():
             os._exit(1)  # the next stack has a new process

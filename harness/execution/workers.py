@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from harness.execution.isolation import module_command, without_empty_places
-from harness.results import MemberRecord, of_answer
+from harness.results import MemberRecord, load_records
 
 Worker = subprocess.Popen[bytes]
 
@@ -48,6 +48,6 @@ def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
         if "steps" in said:
             return int(said["steps"])
         content = answers.read(said["bytes"])
-        return list(of_answer(content)) if len(content) == said["bytes"] else None
+        return list(load_records(content)) if len(content) == said["bytes"] else None
     except (ValueError, TypeError, LookupError):  # nothing, a part of a line, or what somebody else wrote in between
         return None

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.experiment.running import Outcome, Progress, conduct, project, run, synchronize
+    from harness.experiment.running import RunCallbacks, RunSummary, run, run_experiment, sync, synchronize
 
-__all__ = ["Outcome", "Progress", "conduct", "project", "run", "synchronize"]
+__all__ = ["RunCallbacks", "RunSummary", "run", "run_experiment", "sync", "synchronize"]
 
 
 def __getattr__(name: str) -> Any:

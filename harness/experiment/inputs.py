@@ -48,7 +48,7 @@ def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None
         "data": split.fingerprint,
         "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
     }
-    if stamp(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
+    if source_digest(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
         _check_that_it_runs(experiment, case, split, made_before=identity.items() <= (before or {}).items())
     return {
         **identity,
@@ -67,20 +67,20 @@ def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", ma
 
     A model is built, its loss evaluated on a few rows and, unless that was done before, its optimizer made, as for a plan.
     """
-    from harness.auditing.requesting import optimizer_of
-    from harness.building import build
-    from harness.remedies import Refused, treat
+    from harness.auditing.requesting import build_optimizer
+    from harness.building import build_model
+    from harness.remedies import RemedyNotApplicable, apply_remedies
 
     widths = experiment.levels("units") if "units" in experiment.factors else (None,)
     wrong: HarnessError | None = None
     for width in widths:
         try:
             with guarded():
-                treated = treat(case, {} if width is None else {"units": width}, split)
+                treated = apply_remedies(case, {} if width is None else {"units": width}, split)
                 if not made_before:
-                    optimizer_of(treated, build(treated, 0, split.train.inputs[:4]))
+                    build_optimizer(treated, build_model(treated, 0, split.train.inputs[:4]))
         except Exception as error:
-            if isinstance(error, Refused) or not isinstance(error, HarnessError):  # for its members to tell
+            if isinstance(error, RemedyNotApplicable) or not isinstance(error, HarnessError):  # for its members to tell
                 return
             wrong = error
         else:
@@ -89,7 +89,7 @@ def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", ma
         raise wrong
 
 
-def stamp(experiment: Experiment) -> str | None:
+def source_digest(experiment: Experiment) -> str | None:
     """A hash of everything that the fingerprints rest on, read without running it; None where only running tells."""
     if experiment.case.endswith(".py") or not _is_shipped(experiment.data):
         return None

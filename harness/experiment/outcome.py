@@ -12,7 +12,7 @@ NAMED = 10  # members without a result that a note names
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunSummary:
     """What a run of an experiment came to.
 
     Args:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.boundary import guarded
-from harness.collecting import uncollected
+from harness.collecting import gc_paused
 from harness.errors import HarnessError
-from harness.experiment.work import Work, report_folder, state_of, store_name
+from harness.experiment.work import ResumeState, report_folder, store_digest, store_name
 from harness.grid import Experiment
-from harness.results import COLLAPSED, MemberRecord, Results, write_json, write_manifest, write_whole
-from harness.results.faults import reached
+from harness.results import COLLAPSED, MemberRecord, Results, write_atomic, write_json, write_manifest
+from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
@@ -85,25 +85,25 @@ class Publisher:
             closing.start()
             closing.join(PATIENCE)
 
-    def publish(self, work: Work, seconds: float) -> Publication:
+    def publish(self, work: ResumeState, seconds: float) -> Publication:
         """Write the report, then the store."""
         manifest = {**work.manifest, "audit": self._audited(work)}
         results = Results(manifest, work.records())
         with suppress(HarnessError):  # kept at once: a run that is killed now need not audit again
             write_manifest(work.folder, manifest)
         report, problems = self._reported(results)
-        reached("report written")
+        crash_point("report written")
         logged, failures = self._log(results, report, seconds)
         problems += failures
         everything = not problems and len(results.records) == len(work.keys)
-        state = {"logged": state_of(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
+        state = {"logged": store_digest(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
         try:
             write_manifest(work.folder, {**manifest, **state})
         except HarnessError as error:
             problems.append(str(error))
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
 
-    def _audited(self, work: Work) -> dict[str, Any]:
+    def _audited(self, work: ResumeState) -> dict[str, Any]:
         """What the audit finds: stored, found beside the training, or found now."""
         if self._thread is not None:
             self._prepared.wait()
@@ -113,7 +113,7 @@ class Publisher:
         """Where the report is, or why there is none: a full disk takes no result back."""
         folder = report_folder(self.experiment.name, self.root)
         try:
-            with uncollected():
+            with gc_paused():
                 return _report(results, _effects(results.records, self.experiment), folder), []
         except (HarnessError, OSError) as error:
             return None, [f"no report: {error}; free the disk, and `harness run` writes it"]
@@ -130,7 +130,7 @@ class Publisher:
         from harness.tracking import Tracker, store_uri
 
         try:
-            with uncollected():
+            with gc_paused():
                 tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
                 with self._logging:  # an interrupt comes before, and nothing is begun, or after, and is marked
                     if self._stopping:
@@ -244,7 +244,7 @@ def _report(results: Results, effects: Any, folder: Path) -> Path:
     from harness.report import write_report
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "experiment.yaml", str(results.manifest.get("text", "")).encode())
+    write_atomic(folder / "experiment.yaml", str(results.manifest.get("text", "")).encode())
     write_json(folder / "manifest.json", {k: v for k, v in results.manifest.items() if k != "text"})
     return write_report(results, effects, folder)
 

@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
-from harness.execution.questions import no_questions
+from harness.execution.questions import forbid_stdin
 from harness.experiment.locks import WHOLE, publishing, running
-from harness.experiment.outcome import Outcome, trained_alone, without_results
+from harness.experiment.outcome import RunSummary, trained_alone, without_results
 from harness.experiment.work import (
-    Work,
-    certain_stacks,
+    ResumeState,
     check_device,
+    clean_results,
     is_described,
+    known_stacks,
+    load_state,
     member_steps,
-    missing,
-    prepare,
+    missing_members,
     refreshed,
     report_folder,
     results_folder,
     start_over,
     steps_per_epoch,
     store_name,
-    tidy,
     without_result,
 )
 from harness.grid import Experiment, load_experiment
 from harness.results import MemberRecord, read_manifest, write_manifest, write_stack
-from harness.results.faults import reached
+from harness.results.faults import crash_point
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Progress:
+class RunCallbacks:
     """Told of what happens; the command line shows it, a script need not care."""
 
     started: Callable[[int, int, int], None] = lambda members, done, steps: None
@@ -71,48 +71,46 @@ def run(
     """
     from harness.frames import members_frame
 
-    return members_frame(conduct(experiment, fresh, workers, tracking_uri).records)
+    return members_frame(run_experiment(experiment, fresh, workers, tracking_uri).records)
 
 
-def conduct(
+def run_experiment(
     experiment: "str | Path | Experiment",
     fresh: bool = False,
     workers: int | None = None,
     tracking_uri: str | None = None,
     retry_failed: bool = False,
     shard: tuple[int, int] = WHOLE,
-    progress: Progress | None = None,
+    progress: RunCallbacks | None = None,
     root: Path | None = None,
-) -> Outcome:
+) -> RunSummary:
     """`run`, with all that the command line offers; returns the outcome instead of a frame.
 
     Raises:
         HarnessError: when the request is wrong.
     """
-    started, progress, root = time.perf_counter(), progress or Progress(), root or Path.cwd()
+    started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
     call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
     here = not workers or not isinstance(experiment.case_reference, str)
     with (
-        nullcontext() if here else no_questions(),
+        nullcontext() if here else forbid_stdin(),
         running(folder, shard),
-        _waiting(min(workers, certain_stacks(experiment, folder, fresh, shard))) as waiting,
+        _waiting(min(workers, known_stacks(experiment, folder, fresh, shard))) as waiting,
     ):
-        work = prepare(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
+        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
         if _is_published(work, call):
             return _finished(work, call)
         check_device(experiment)
-        tidy((folder, report_folder(experiment.name, root)))
+        clean_results((folder, report_folder(experiment.name, root)))
         if fresh:
             start_over(work, shard)
         return _carry_out(work, call, waiting)
 
 
-def project(
-    experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
-) -> list[str]:
+def sync(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
     """Report and store, made again from the results; what went wrong.
 
     Raises:
@@ -137,7 +135,7 @@ def synchronize(
     if not folder.is_dir():
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     with running(folder), publishing(folder):
-        work = prepare(experiment, folder, store=store_name(tracking_uri))
+        work = load_state(experiment, folder, store=store_name(tracking_uri))
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
         return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
@@ -148,7 +146,7 @@ class Call:
     """What a run was asked, beside its experiment.
 
     Args:
-        workers, tracking_uri, shard, progress, root: as `conduct` has them.
+        workers, tracking_uri, shard, progress, root: as `run_experiment` has them.
         again: whether members that are there are trained again.
         started: when it began.
     """
@@ -157,7 +155,7 @@ class Call:
     tracking_uri: str | None
     shard: tuple[int, int]
     again: bool
-    progress: Progress
+    progress: RunCallbacks
     root: Path
     started: float
 
@@ -167,18 +165,18 @@ class Call:
         return time.perf_counter() - self.started
 
 
-def _carry_out(work: Work, call: Call, waiting: Sequence[Any]) -> Outcome:
+def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSummary:
     from harness.execution.processes import run_stacks
     from harness.experiment.publishing import Publisher
 
-    specs = missing(work, call.shard)
+    specs = missing_members(work, call.shard)
     asked = {member.key for spec in specs for member in spec.members}
     total = sum(len(spec.members) for spec in specs)
     steps = member_steps(work, specs)
     with publishing(work.folder):
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
-    reached("manifest written")
+    crash_point("manifest written")
     publisher = Publisher(work.experiment, call.root, call.tracking_uri)
     if call.shard == WHOLE:  # one of several leaves the store to the last
         trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
@@ -187,10 +185,10 @@ def _carry_out(work: Work, call: Call, waiting: Sequence[Any]) -> Outcome:
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
-            reached("stack trained")
+            crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
-            reached("stack written")
+            crash_point("stack written")
             work.done.update({record.key: record for record in records})
             if call.shard == WHOLE:
                 publisher.log(records)
@@ -202,7 +200,7 @@ def _carry_out(work: Work, call: Call, waiting: Sequence[Any]) -> Outcome:
         raise
 
 
-def _lacking(work: Work, asked: set[str]) -> list[str]:
+def _lacking(work: ResumeState, asked: set[str]) -> list[str]:
     """Names of the members without a result on disk, whatever the workers said; what is in memory is written again."""
     keys = without_result(work, asked)
     if again := [work.done[key] for key in keys if key in work.done]:
@@ -211,7 +209,9 @@ def _lacking(work: Work, asked: set[str]) -> list[str]:
     return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(keys)]
 
 
-def _published(work: Work, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]) -> Outcome:
+def _published(
+    work: ResumeState, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]
+) -> RunSummary:
     """The outcome, with report and store where no other shard has members to train."""
     if call.shard == WHOLE:
         with publishing(work.folder):
@@ -227,11 +227,11 @@ def _published(work: Work, call: Call, publisher: "Publisher", trained: int, lac
 
 
 def _outcome(
-    work: Work, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
-) -> Outcome:
+    work: ResumeState, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
+) -> RunSummary:
     told = [] if publication is None else [*publication.notes, *publication.problems]
     notes = [*work.notes, *told, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
-    return Outcome(
+    return RunSummary(
         work.experiment,
         work.records(),
         trained,
@@ -244,7 +244,7 @@ def _outcome(
     )
 
 
-def _is_published(work: Work, call: Call) -> bool:
+def _is_published(work: ResumeState, call: Call) -> bool:
     """Whether nothing is left to do: every member is there, and so are the report and the store that has them all."""
     if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
         return False
@@ -254,11 +254,11 @@ def _is_published(work: Work, call: Call) -> bool:
     return store is None or store.exists()
 
 
-def _finished(work: Work, call: Call) -> Outcome:
+def _finished(work: ResumeState, call: Call) -> RunSummary:
     report = report_folder(work.experiment.name, call.root) / "report.html"
     records = work.records()
     notes, logged = tuple(work.notes), len(records)
-    return Outcome(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
+    return RunSummary(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
 
 
 def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.credentials import masked
-from harness.experiment.inputs import fingerprints, manifest_of, stamp, training_of
+from harness.experiment.inputs import fingerprints, manifest_of, source_digest, training_of
 from harness.experiment.locks import WHOLE
 from harness.grid import Experiment, stacks
 from harness.grid.casebook import case_facts, case_file
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
+class ResumeState:
     """An experiment with what is done of it.
 
     Args:
@@ -87,9 +87,9 @@ def report_folder(name: str, root: Path) -> Path:
     return root / "mlruns" / "reports" / slug(name)
 
 
-def prepare(
+def load_state(
     experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False, store: str = ""
-) -> Work:
+) -> ResumeState:
     """What is asked, and what of it is there.
 
     Args:
@@ -100,7 +100,7 @@ def prepare(
         store: the MLflow store that has to have it all.
     """
     stored = read_results(folder)
-    mark = stamp(experiment)
+    mark = source_digest(experiment)
     known = mark is not None and stored.manifest.get("stamp") == mark
     earlier = stored.manifest.get("inputs", {})
     inputs = dict(earlier) if known else fingerprints(experiment, earlier)
@@ -116,22 +116,22 @@ def prepare(
         "stamp": mark,
         **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and known},
     }
-    logged = bool(stored.manifest.get("logged") == state_of(keys.values(), store)) and not fresh
+    logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
-    return Work(experiment, folder, keys, done, manifest, notes, logged, stamps)
+    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps)
 
 
-def certain_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
-    """How many stacks are to be run whatever `prepare` finds: of a shipped case, on shipped data, without a result.
+def known_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
+    """How many stacks are to be run whatever `load_state` finds: of a shipped case, on shipped data, without a result.
 
     A case file may be wrong, and what is there may be all there is: that is known only when the data are read.
     """
-    if (not fresh and any(folder.glob("*.parquet"))) or stamp(experiment) is None:
+    if (not fresh and any(folder.glob("*.parquet"))) or source_digest(experiment) is None:
         return 0
     return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
 
 
-def missing(work: Work, shard: tuple[int, int]) -> list["StackSpec"]:
+def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpec"]:
     """What is left of each stack: stacks are padded, so that a member does not know who was done before it."""
     from harness.execution.spec import StackMember, StackSpec
 
@@ -177,18 +177,18 @@ def _changes(stored: Results, inputs: Mapping[str, Any], experiment: Experiment)
     return notes
 
 
-def member_steps(work: Work, specs: Sequence["StackSpec"]) -> int:
+def member_steps(work: ResumeState, specs: Sequence["StackSpec"]) -> int:
     """Optimizer steps of all members of these stacks together."""
     training = _training(work)
     return sum(training.steps(member.levels) for spec in specs for member in spec.members)
 
 
-def steps_per_epoch(work: Work) -> int:
+def steps_per_epoch(work: ResumeState) -> int:
     """Optimizer steps of one epoch of the baseline."""
     return _training(work).steps_per_epoch(work.experiment.baseline)
 
 
-def _training(work: Work) -> Training:
+def _training(work: ResumeState) -> Training:
     return Training(training_of(work.experiment), int(work.manifest["inputs"]["train_rows"]))
 
 
@@ -205,47 +205,47 @@ def check_device(experiment: Experiment) -> None:
         look(name)
 
 
-def tidy(folders: Sequence[Path]) -> None:
+def clean_results(folders: Sequence[Path]) -> None:
     """Remove what killed processes left half written."""
     for folder in folders:
         remove_abandoned(folder)
 
 
-def start_over(work: Work, shard: tuple[int, int]) -> None:
+def start_over(work: ResumeState, shard: tuple[int, int]) -> None:
     """Remove results: all that lie in the folder, or those of one shard alone."""
     if shard == WHOLE:
         for path in work.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
         return
-    own = {member.key for spec in missing(work, shard) for member in spec.members}
+    own = {member.key for spec in missing_members(work, shard) for member in spec.members}
     for path, keys in stored_keys(work.folder).items():
         if keys <= own:
             path.unlink(missing_ok=True)
 
 
-def refreshed(work: Work, store: str) -> Work:
+def refreshed(work: ResumeState, store: str) -> ResumeState:
     """The work with what other processes have done of it since."""
     stored = read_results(work.folder)
     keys = set(work.keys.values())
     done = {**work.done, **{record.key: record for record in stored.records if record.key in keys}}
-    logged = stored.manifest.get("logged") == state_of(keys, store)
+    logged = stored.manifest.get("logged") == store_digest(keys, store)
     shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
     audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
     return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged)
 
 
-def is_described(work: Work, manifest: Mapping[str, Any]) -> bool:
+def is_described(work: ResumeState, manifest: Mapping[str, Any]) -> bool:
     """Whether a stored manifest asks the same of the same case and data."""
     ours = json.loads(json.dumps(work.manifest, default=str))
     return all(manifest.get(name) == ours[name] for name in ("format", "experiment", "text", "inputs", "stamp"))
 
 
-def without_result(work: Work, keys: Set[str]) -> list[str]:
+def without_result(work: ResumeState, keys: Set[str]) -> list[str]:
     """The keys, of these, that have no result on disk."""
     on_disk = {key for stored in stored_keys(work.folder).values() for key in stored}
     return [key for key in dict.fromkeys(work.keys.values()) if key in keys and key not in on_disk]
 
 
-def state_of(keys: Iterable[str], store: str) -> str:
+def store_digest(keys: Iterable[str], store: str) -> str:
     """What a store has when it has these members."""
     return hashlib.sha256(" ".join([store, *sorted(keys)]).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 
 CASES_FOLDER = Path(__file__).parent.parent / "cases"
 
@@ -37,7 +37,7 @@ def case_file(case: str, folder: Path) -> Path:
     """
     if not case.endswith(".py"):
         if case not in shipped_cases():
-            raise HarnessError(f"{unknown('case', case, shipped_cases())}; or give the path of a .py file")
+            raise HarnessError(f"{did_you_mean('case', case, shipped_cases())}; or give the path of a .py file")
         return CASES_FOLDER / f"{case}.py"
     path = folder / case
     if not _is_file(path):

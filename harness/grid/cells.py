@@ -67,10 +67,10 @@ def axes_of(factors: Mapping[str, Sequence[Level]], zipped: Sequence[Mapping[str
     return list(axes.items())
 
 
-def expand(partial: PartialCell) -> Iterator[Cell]:
+def expand_variants(partial: PartialCell) -> Iterator[Cell]:
     """The cells that a partial cell with lists of levels stands for.
 
-    >>> list(expand({"a": [1, 2], "b": 3}))
+    >>> list(expand_variants({"a": [1, 2], "b": 3}))
     [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
     """
     for row in product(*(as_list(value) for value in partial.values())):

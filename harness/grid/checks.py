@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 from harness.grid.casebook import CaseFacts
 from harness.grid.cells import as_list, size
 from harness.grid.experiment import LARGEST, Experiment
@@ -71,7 +71,7 @@ def plain_level(name: str, value: Any, key: str, numbers: Mapping[str, float]) -
         HarnessError: for an unknown factor or level, with the key.
     """
     if name not in FACTORS and name not in numbers:
-        raise HarnessError(f"{key.split('[')[0]}: {unknown('factor', name[:60], known_factors(numbers))}")
+        raise HarnessError(f"{key.split('[')[0]}: {did_you_mean('factor', name[:60], known_factors(numbers))}")
     try:
         level = check_level(name, value, numbers)
     except HarnessError as error:
@@ -98,7 +98,7 @@ def partial_cell(
     plain: dict[str, Any] = {}
     for name, value in cell.items():
         if name not in factors:
-            raise HarnessError(f"{key}: {unknown('factor of this experiment', name[:60], factors)}")
+            raise HarnessError(f"{key}: {did_you_mean('factor of this experiment', name[:60], factors)}")
         levels = tuple(plain_level(name, each, f"{key}.{name}", numbers) for each in _levels(value, f"{key}.{name}"))
         for level in levels:
             if not new and level not in factors[name]:
@@ -135,7 +135,9 @@ def check_data(experiment: Experiment) -> None:
     file, colon, _ = experiment.data.rpartition(":")
     path = Path(file if colon and Path(file).suffix in DATA_FILES else experiment.data)
     if experiment.data not in DATASETS and path.suffix.lower() not in DATA_FILES:
-        raise HarnessError(f"data: {unknown('data set', experiment.data, DATASETS)}; or a file: {' '.join(DATA_FILES)}")
+        raise HarnessError(
+            f"data: {did_you_mean('data set', experiment.data, DATASETS)}; or a file: {' '.join(DATA_FILES)}"
+        )
     if experiment.data not in DATASETS and not (experiment.folder / path).is_file():
         raise HarnessError(f"data: no file {str(path)!r} in {experiment.folder.resolve()}")
 
@@ -227,7 +229,7 @@ def _interactions(experiment: Experiment) -> None:
         for name in pair:
             if name not in experiment.factors:
                 raise HarnessError(
-                    f"interactions[{place}]: {unknown('factor of this experiment', name[:60], experiment.factors)}"
+                    f"interactions[{place}]: {did_you_mean('factor of this experiment', name[:60], experiment.factors)}"
                 )
             if len(experiment.levels(name)) < 2:
                 raise HarnessError(f"interactions[{place}]: {name} has one level; an interaction needs two of each")

@@ -33,7 +33,7 @@ DEEPEST = 8  # levels of nesting; an experiment has 4
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """A parsed file.
 
     Args:
@@ -45,7 +45,7 @@ class Document:
     lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path) -> YamlDocument:
     """The document in a file.
 
     Raises:
@@ -55,7 +55,7 @@ def read_document(path: Path) -> Document:
     return parse(_text(path), str(path))
 
 
-def parse(text: str, name: str) -> Document:
+def parse(text: str, name: str) -> YamlDocument:
     """The document in a text; `name` stands before every complaint.
 
     >>> parse("rate: 1e-3\\nbatchnorm: [off, on]", "e.yaml").content
@@ -64,7 +64,7 @@ def parse(text: str, name: str) -> Document:
     Raises:
         HarnessError: with file and line.
     """
-    reading = _Reading(_events(text, name), name, Document(None))
+    reading = _Reading(_events(text, name), name, YamlDocument(None))
     reading.expect(StreamStartEvent)
     if isinstance(reading.event, StreamEndEvent):
         raise HarnessError(f"{name}: the file is empty; an experiment has name, case, factors and seeds")
@@ -79,7 +79,7 @@ def parse(text: str, name: str) -> Document:
 class _Reading:
     """The events of one file, read once from left to right."""
 
-    def __init__(self, events: Iterator[Event], name: str, document: Document) -> None:
+    def __init__(self, events: Iterator[Event], name: str, document: YamlDocument) -> None:
         self.events, self.name, self.document = events, name, document
         self.event = next(events)
 

@@ -11,7 +11,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.grid.casebook import case_file
-from harness.grid.cells import Axis, Cell, Member, Variant, as_list, axes_of, expand, full_factorial, matches, size
+from harness.grid.cells import (
+    Axis,
+    Cell,
+    Member,
+    Variant,
+    as_list,
+    axes_of,
+    expand_variants,
+    full_factorial,
+    matches,
+    size,
+)
 from harness.grid.naming import variant_name
 from harness.remedies.levels import Level
 
@@ -108,7 +119,7 @@ class Experiment(BaseModel):
     def _cells(self) -> list[Cell]:
         order = list(self.factors)
         kept = (cell for cell in full_factorial(self.axes, order) if not self._excluded(cell))
-        added = (complete(cell, self.baseline, order) for partial in self.include for cell in expand(partial))
+        added = (complete(cell, self.baseline, order) for partial in self.include for cell in expand_variants(partial))
         cells = {tuple(cell.values()): cell for source in (kept, added) for cell in source}
         return list(cells.values())
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 from harness.grid.casebook import CaseFacts, case_facts, case_file
 from harness.grid.checks import check_experiment, factor_levels
 from harness.grid.document import read_document
@@ -43,7 +43,7 @@ def _experiment(content: Any, file: Path) -> Experiment:
         raise HarnessError(f"keys and values are wanted (name, case, factors, seeds), {_kind(content)} was found")
     for key in content:
         if key not in KEYS:
-            raise HarnessError(f"{key[:60]}: {unknown('key', key[:60], KEYS)}")
+            raise HarnessError(f"{key[:60]}: {did_you_mean('key', key[:60], KEYS)}")
     for key in REQUIRED:
         if key not in content:
             raise HarnessError(f"{key}: this key is required, and it is missing")

@@ -15,7 +15,7 @@ from harness.grid.stacking import stacks
 if TYPE_CHECKING:
     from harness.case import Case
     from harness.data.rows import Split
-    from harness.training import Stackability
+    from harness.training import VmapSupport
 
 CONFIRMING_SEEDS = 8
 MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
@@ -147,12 +147,12 @@ def _subject(experiment: Experiment) -> _Subject:
 
 def _refused(subject: _Subject) -> list[tuple[str, Any, str]]:
     """Every level that finds no place in the case, with the reason."""
-    from harness.remedies import refusal
+    from harness.remedies import why_not_applicable
 
     found = []
     for name in REMEDIES:
         for level in subject.experiment.levels(name) if name in subject.experiment.factors else ():
-            why = refusal(subject.case, {name: level}, subject.split)
+            why = why_not_applicable(subject.case, {name: level}, subject.split)
             found += [] if why is None else [(name, level, why)]
     return found
 
@@ -162,32 +162,34 @@ def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> 
     return NotApplicable(f"{name}: {level}", why, variants * len(experiment.seeds))
 
 
-def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, Stackability]":
+def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
     """For each penalty how its members can be batched; tried without the other remedies."""
-    from harness.remedies import treat
-    from harness.training import Stackability, stackability
+    from harness.remedies import apply_remedies
+    from harness.training import VmapSupport, check_vmap_support
 
-    def tried(site: str) -> Stackability:
+    def tried(site: str) -> VmapSupport:
         try:
             with guarded():
-                return stackability(
-                    treat(subject.case, {"penalty": site}, subject.split), subject.split.train.inputs, plan=True
+                return check_vmap_support(
+                    apply_remedies(subject.case, {"penalty": site}, subject.split),
+                    subject.split.train.inputs,
+                    plan=True,
                 )
         except HarnessError:
             raise
         except Exception:  # the author's code may raise anything; its members train one by one, and may fail
-            return Stackability(None, frozenset(), "it could not be tried")
+            return VmapSupport(None, frozenset(), "it could not be tried")
 
     factors = subject.experiment.factors
     sites = map(str, subject.experiment.levels("penalty")) if "penalty" in factors else ("as_posted",)
     return {site: tried(site) for site in sites if site not in refused}
 
 
-def _alone(stacking: "Stackability | None") -> str | None:
+def _alone(stacking: "VmapSupport | None") -> str | None:
     return None if stacking is None or stacking.rule is not None else stacking.reason
 
 
-def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]") -> list[str]:
+def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]") -> list[str]:
     """Why members that could be one stack are not: plain numbers that a loss wants, and the size of the model."""
     large = any(found.rule is not None and not found.shares for found in stacking.values())
     return [LARGE] * large + [
@@ -200,17 +202,17 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, Stackability]
 
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     """How many units and loss terms there are at most, and why there is no R2, where there is none."""
-    from harness.auditing.requesting import optimizer_of
-    from harness.building import build
-    from harness.remedies.anatomy import anatomy
+    from harness.auditing.requesting import build_optimizer
+    from harness.building import build_model
+    from harness.remedies.anatomy import inspect_model
     from harness.remedies.terms import loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
-    model = build(case, 0, batch)
+    model = build_model(case, 0, batch)
     terms = loss_terms(case, model, batch)
-    optimizer_of(case, model)
-    places = anatomy(case, batch)
+    build_optimizer(case, model)
+    places = inspect_model(case, batch)
     widest = max((int(each) for each in units), default=places.units)
     return widest, len(terms), [f"R2 is not available: {places.no_r2}"] if places.no_r2 else []
 

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from harness.measures.rank import effective_rank as effective_rank
     from harness.measures.rank import participation_ratio as participation_ratio
     from harness.measures.reconstruction import constant_features as constant_features
-    from harness.measures.reconstruction import explained as explained
-    from harness.measures.reconstruction import missed_squares as missed_squares
     from harness.measures.reconstruction import pca_r2 as pca_r2
     from harness.measures.reconstruction import r2 as r2
+    from harness.measures.reconstruction import r2_from_sse as r2_from_sse
+    from harness.measures.reconstruction import sum_squared_error as sum_squared_error
     from harness.measures.reconstruction import variance_ratio as variance_ratio
 
 
@@ -109,6 +109,6 @@ _HOMES = {
     **dict.fromkeys(("clopper_pearson", "wilson"), "intervals"),
     "correct_participation": "rank",
     **dict.fromkeys(
-        ("constant_features", "explained", "missed_squares", "pca_r2", "r2", "variance_ratio"), "reconstruction"
+        ("constant_features", "r2_from_sse", "sum_squared_error", "pca_r2", "r2", "variance_ratio"), "reconstruction"
     ),
 }

@@ -34,15 +34,15 @@ def real_array(values: Any, name: str) -> NDArray[Any]:
         HarnessError: for complex, boolean or object values, and for rows of different lengths.
     """
     if isinstance(values, torch.Tensor):
-        values = plain_tensor(values, name)
+        values = to_tensor(values, name)
         return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy())
-    return plain_array(values, name)
+    return to_numpy(values, name)
 
 
-def plain_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
+def to_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
     """A tensor of real numbers on the CPU, dense and without gradient.
 
-    >>> plain_tensor(torch.eye(2).to_sparse(), "activations").tolist()
+    >>> to_tensor(torch.eye(2).to_sparse(), "activations").tolist()
     [[1.0, 0.0], [0.0, 1.0]]
 
     Raises:
@@ -62,10 +62,10 @@ def plain_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
     return dense.detach().cpu().resolve_neg()
 
 
-def plain_array(values: Any, name: str) -> NDArray[Any]:
+def to_numpy(values: Any, name: str) -> NDArray[Any]:
     """A numpy array of real numbers of at most 64 bits, from anything but a tensor.
 
-    >>> plain_array([[1, 2]], "activations").shape
+    >>> to_numpy([[1, 2]], "activations").shape
     (1, 2)
 
     Raises:

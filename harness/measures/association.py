@@ -11,8 +11,8 @@ from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
 from harness.measures.binning import binned_information, codes_of, contingency
 from harness.measures.blocks import block_groups, block_orders
-from harness.measures.comparing import MEASURED, Against, Units
-from harness.measures.pieces import pieces
+from harness.measures.comparing import MEASURED, ReferenceTest, UnitValues
+from harness.measures.pieces import chunks
 
 LEAST_NATS, LEAST_SHARE, LEAST_OF_CODES = 0.01, 0.01, 0.05
 
@@ -88,19 +88,19 @@ def dependences(
     rows, seed = columns.shape[-1], _counted(seed)
     each = {name: reference_column(reference, rows) for name, reference in references.items()}
     orders = None if blocks is None else block_orders(block_groups(blocks, rows), seed)
-    against = {name: Against(column, orders, seed) for name, column in each.items()}
+    against = {name: ReferenceTest(column, orders, seed) for name, column in each.items()}
     tested = finite & ~constant
     found = _judged(columns[tested], against)
     return {name: _spread(found[name], against[name], tested, finite) for name in references}
 
 
-def _judged(columns: Array, against: Mapping[str, Against]) -> dict[str, dict[str, Array]]:
+def _judged(columns: Array, against: Mapping[str, ReferenceTest]) -> dict[str, dict[str, Array]]:
     """Reference -> `[unit]` of value, p, low, high and the entropy of the codes, for columns that vary."""
     if not len(columns):
         return {name: dict.fromkeys(MEASURED, np.zeros(0)) for name in against}
     parts = []
-    for piece in pieces(columns.shape[::-1]):
-        units = Units(columns[piece])
+    for piece in chunks(columns.shape[::-1]):
+        units = UnitValues(columns[piece])
         parts.append({name: each.judge(units) for name, each in against.items()})
     return {name: {key: np.concatenate([part[name][key] for part in parts]) for key in MEASURED} for name in against}
 
@@ -112,7 +112,7 @@ def _counted(seed: Any) -> int:
 
 
 def _spread(
-    found: Mapping[str, Array], against: Against, tested: NDArray[np.bool_], finite: NDArray[np.bool_]
+    found: Mapping[str, Array], against: ReferenceTest, tested: NDArray[np.bool_], finite: NDArray[np.bool_]
 ) -> Dependence:
     """What was found of the tested units, in the place of each; 0 or no test for the others, NaN if not finite."""
     full = {name: _placed(each, tested, np.nan if name == "p" else 0.0, finite) for name, each in found.items()}

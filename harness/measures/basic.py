@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.errors import HarnessError, unknown
-from harness.measures.pieces import by_pieces
+from harness.errors import HarnessError, did_you_mean
+from harness.measures.pieces import map_chunks
 from harness.shapes import Activations, PerMember, PerUnit
 
 
@@ -17,7 +17,7 @@ def mean(activations: Activations) -> PerUnit:
     >>> mean(torch.tensor([[1.0, 0.0], [3.0, 0.0]])).tolist()
     [2.0, 0.0]
     """
-    return by_pieces(lambda values: values.mean(dim=-2), activations)
+    return map_chunks(lambda values: values.mean(dim=-2), activations)
 
 
 def variance(activations: Activations) -> PerUnit:
@@ -30,7 +30,7 @@ def variance(activations: Activations) -> PerUnit:
 
     Source: Chan, Golub & LeVeque 1983, The American Statistician 37.
     """
-    return by_pieces(lambda values: (values - values.mean(dim=-2, keepdim=True)).square().mean(dim=-2), activations)
+    return map_chunks(lambda values: (values - values.mean(dim=-2, keepdim=True)).square().mean(dim=-2), activations)
 
 
 def standard_deviation(activations: Activations) -> PerUnit:
@@ -48,7 +48,7 @@ def root_mean_square(activations: Activations) -> PerUnit:
     >>> root_mean_square(torch.tensor([[3.0], [-3.0]])).tolist()
     [3.0]
     """
-    return by_pieces(lambda values: values.square().mean(dim=-2).sqrt(), activations)
+    return map_chunks(lambda values: values.square().mean(dim=-2).sqrt(), activations)
 
 
 def layer_root_mean_square(activations: Activations) -> PerMember:
@@ -65,7 +65,7 @@ def layer_root_mean_square(activations: Activations) -> PerMember:
     # in units of the largest value: squares of 1e200 leave the range of float64
     largest = torch.where(finite, peaks, 0.0).amax(dim=-1, keepdim=True)
     size = torch.where(largest > 0, largest, 1.0)
-    power = by_pieces(lambda values: (values / size[..., None]).square().mean(dim=-2), activations)
+    power = map_chunks(lambda values: (values / size[..., None]).square().mean(dim=-2), activations)
     return size[..., 0] * (torch.where(finite, power, 0.0).sum(dim=-1) / finite.sum(dim=-1)).sqrt()
 
 
@@ -116,7 +116,7 @@ def activation_named(activation: str) -> str:
         )
     name = ALIASES.get(activation, activation)
     if name not in FIRES_ABOVE:
-        raise HarnessError(f"activation: {unknown('activation', activation, FIRES_ABOVE)}")
+        raise HarnessError(f"activation: {did_you_mean('activation', activation, FIRES_ABOVE)}")
     return name
 
 
@@ -169,7 +169,7 @@ def kurtosis(activations: Activations) -> PerUnit:
     >>> kurtosis(torch.tensor([[0.0], [2.0]])).tolist()
     [1.0]
     """
-    return by_pieces(_kurtosis, activations)
+    return map_chunks(_kurtosis, activations)
 
 
 def _kurtosis(values: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:
@@ -189,7 +189,7 @@ def energy_share(activations: Activations) -> PerUnit:
     >>> round(energy_share(torch.tensor([[1.0], [3.0]])).item(), 9)
     0.9
     """
-    return by_pieces(_energy_share, activations)
+    return map_chunks(_energy_share, activations)
 
 
 def _energy_share(values: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:

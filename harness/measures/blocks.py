@@ -46,7 +46,7 @@ def _names(blocks: Any) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class BlockPart:
     """Blocks that are permuted among themselves.
 
     Args:
@@ -66,7 +66,7 @@ class BlockOrders:
         parts: all blocks, or two halves of them.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[BlockPart]
 
     @cached_property
     def whole(self) -> Index:
@@ -104,7 +104,7 @@ def block_orders(groups: Sequence[Index], seed: int, count: int = PERMUTATIONS) 
     return BlockOrders([_part([groups[index] for index in half], (rounds, each), generator) for half in halves])
 
 
-def _part(groups: Sequence[Index], shape: tuple[int, int], generator: np.random.Generator) -> Part:
+def _part(groups: Sequence[Index], shape: tuple[int, int], generator: np.random.Generator) -> BlockPart:
     places = np.concatenate(groups)
     sizes = np.array([len(group) for group in groups])
     starts = np.cumsum(sizes) - sizes
@@ -114,4 +114,4 @@ def _part(groups: Sequence[Index], shape: tuple[int, int], generator: np.random.
     for order in orders[1:]:
         source = np.repeat(generator.permutation(len(groups)), sizes)
         order[:] = places[starts[source] + along % sizes[source]]
-    return Part(places, orders.reshape(*shape, -1))
+    return BlockPart(places, orders.reshape(*shape, -1))

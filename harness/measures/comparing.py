@@ -16,7 +16,7 @@ from harness.measures.binning import (
     pearson,
 )
 from harness.measures.blocks import BlockOrders
-from harness.measures.information import Reference
+from harness.measures.information import ReferenceVariable
 from harness.measures.ordering import orderings
 from harness.measures.permuting import block_p, table_p
 
@@ -24,7 +24,7 @@ SIGNIFICANCE = 0.05
 MEASURED = ("value", "p", "low", "high", "codes_entropy")
 
 
-class Units:
+class UnitValues:
     """Columns that vary `[unit, sample]`, as every reference wants them."""
 
     def __init__(self, columns: Array) -> None:
@@ -37,17 +37,17 @@ class Units:
         return np.concatenate([_standardised(each.restored(each.ranks)) for each in self.orderings])
 
 
-class Against:
+class ReferenceTest:
     """One reference as it is needed for values, tables and permutations, made once for all units."""
 
     def __init__(self, column: Array, orders: BlockOrders | None, seed: int) -> None:
-        self.reference = Reference(column)
+        self.reference = ReferenceVariable(column)
         self.classes = codes_of(column[None])[0] if self.reference.continuous else column
         self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
         self.ranks = _standardised(self.reference.ordering.restored(self.reference.ordering.ranks))[0]
         self.orders, self.seed = orders, seed
 
-    def judge(self, units: Units) -> dict[str, Array]:
+    def judge(self, units: UnitValues) -> dict[str, Array]:
         """`[unit]` of everything in `MEASURED`."""
         tables = contingency(units.codes, self.classes)
         p, inflation = self._table_p(units.codes, tables)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 from harness.measures.basic import value_range
 from harness.shapes import Activations, PerUnit
 
@@ -50,7 +50,7 @@ def precision_of(activations: Tensor, dtype: Any = None) -> torch.dtype:
     name = np.dtype(dtype).name if is_numpy else str(dtype).removeprefix("torch.")
     known = {str(each).removeprefix("torch."): each for each in ROUNDINGS}
     if name not in known:
-        raise HarnessError(f"dtype: {unknown('precision', name, known)}")
+        raise HarnessError(f"dtype: {did_you_mean('precision', name, known)}")
     return known[name]
 
 

@@ -10,14 +10,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measures.ordering import Ordering, normal_scores, within
+from harness.measures.ordering import RankOrder, counts_within, normal_scores
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 LOOKED_UP_ROWS = 1 << 18  # so far the cells, some seven a row, take 15 MB
 
 
-def near(columns: Ordering, radius: Array) -> Index:
+def neighbor_counts(columns: RankOrder, radius: Array) -> Index:
     """How many of a column's scores lie within the radius of each of them, itself included, `[column, sample]`.
 
     Args:
@@ -25,12 +25,12 @@ def near(columns: Ordering, radius: Array) -> Index:
         radius: `[column, sample]`, finite, the rows of each column in its rising order, as in the result.
 
     >>> from harness.measures.ordering import ordering
-    >>> near(ordering(np.array([[7.0, 8.0, 8.0]])), np.array([[0.0, 0.0, 9.0]])).tolist()
+    >>> neighbor_counts(ordering(np.array([[7.0, 8.0, 8.0]])), np.array([[0.0, 0.0, 9.0]])).tolist()
     [[1, 2, 3]]
     """
     centres = np.broadcast_to(columns.scores, radius.shape)
     if radius.shape[1] > LOOKED_UP_ROWS:
-        return np.stack([within(each, each, wide) for each, wide in zip(centres, radius, strict=True)])
+        return np.stack([counts_within(each, each, wide) for each, wide in zip(centres, radius, strict=True)])
     highest, lowest = centres + radius, centres - radius
     above, below = _places(highest, np.less_equal), _places(lowest, np.less)
     if not columns.tied.any():
@@ -62,7 +62,7 @@ def _cells(rows: int) -> tuple[Index, Array, float, float]:
     return starts, np.concatenate([[-np.inf], scores, [np.inf]]), lowest, float(1 / width)
 
 
-def _whole_runs(places: Index, values: Array, comes_before: np.ufunc, columns: Ordering) -> Index:
+def _whole_runs(places: Index, values: Array, comes_before: np.ufunc, columns: RankOrder) -> Index:
     """The places, each moved to the end of the run of ties that it cuts where their score comes before the value."""
     lines, rows = columns.order.shape
     column, (begins, after) = np.arange(lines)[:, None], columns.cut_runs

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.measures.basic import activation_named, layer_root_mean_square
 from harness.measures.ordering import run_lengths, run_starts
-from harness.measures.pieces import by_pieces
+from harness.measures.pieces import map_chunks
 from harness.shapes import Activations, PerUnit
 
 BOUNDED_RESOLUTION = 1 / 64  # of sigmoid and tanh
@@ -47,7 +47,7 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
     Source: Panzeri et al. 2007 for the correction, (cells - 1) / 2n nats.
     """
     width = resolution(activations, activation)[..., None, None]
-    return by_pieces(lambda values: _entropy(torch.floor(values / width + 0.5)), activations)
+    return map_chunks(lambda values: _entropy(torch.floor(values / width + 0.5)), activations)
 
 
 def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:

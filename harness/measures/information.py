@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.measures.arrays import reference_column, unit_columns
-from harness.measures.counting import near
-from harness.measures.neighbours import neighbour_distances
-from harness.measures.ordering import Ordering, digammas, ordering, orderings, run_lengths, run_starts, within
+from harness.measures.counting import neighbor_counts
+from harness.measures.neighbours import neighbor_distances
+from harness.measures.ordering import RankOrder, counts_within, digammas, ordering, orderings, run_lengths, run_starts
 
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5
@@ -58,7 +58,7 @@ def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any 
     [0.0]
     """
     columns, constant, finite = unit_columns(activations, dtype)
-    against = {name: Reference(reference_column(each, columns.shape[-1])) for name, each in references.items()}
+    against = {name: ReferenceVariable(reference_column(each, columns.shape[-1])) for name, each in references.items()}
     varies = finite & ~constant
     found = {name: np.where(finite, 0.0, np.nan) for name in references}
     units = orderings(columns[varies])
@@ -67,7 +67,7 @@ def informations(activations: Any, references: Mapping[str, Any], *, dtype: Any 
     return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
-class Reference:
+class ReferenceVariable:
     """A reference, put in order once for all units.
 
     Args:
@@ -83,17 +83,17 @@ class Reference:
             self.kept = sizes[column] > 1  # a class of one row has no neighbour and is left out
             self.classes = column.astype(np.int16 if len(sizes) < 1 << 15 else np.int64)
 
-    def information(self, units: Sequence[Ordering]) -> Array:
+    def information(self, units: Sequence[RankOrder]) -> Array:
         """Nats that each unit shares with it, of all parts; 0 with a reference that is the same on every row."""
         return np.concatenate([np.zeros(0), *(self._with(each) for each in units)])
 
-    def _with(self, units: Ordering) -> Array:
+    def _with(self, units: RankOrder) -> Array:
         if self.constant:
             return np.zeros(len(units.order))
         return with_factor(units, self.ordering) if self.continuous else with_classes(units, self)
 
 
-def with_factor(units: Ordering, factor: Ordering) -> Array:
+def with_factor(units: RankOrder, factor: RankOrder) -> Array:
     """Gao et al. 2017: Kraskov's first estimator, with ties counted where the k-th neighbour is one; `[unit]`.
 
     >>> column = ordering(np.arange(1000.0)[None])
@@ -102,14 +102,17 @@ def with_factor(units: Ordering, factor: Ordering) -> Array:
     """
     rows = units.order.shape[1]
     neighbours, psi = min(FACTOR_NEIGHBOURS, rows - 1), digammas(rows)
-    inside = neighbour_distances(units, factor, neighbours) * SHRINK
+    inside = neighbor_distances(units, factor, neighbours) * SHRINK
     found = _neighbours_found(units, factor, inside, neighbours)
-    near_unit, near_factor = near(units, units.ordered(inside)), near(factor, factor.ordered(inside))
+    near_unit, near_factor = (
+        neighbor_counts(units, units.ordered(inside)),
+        neighbor_counts(factor, factor.ordered(inside)),
+    )
     values: Array = psi[rows] + psi[found].mean(1) - psi[near_unit].mean(1) - psi[near_factor].mean(1)
     return values
 
 
-def _neighbours_found(units: Ordering, factor: Ordering, inside: Array, neighbours: int) -> NDArray[np.int64]:
+def _neighbours_found(units: RankOrder, factor: RankOrder, inside: Array, neighbours: int) -> NDArray[np.int64]:
     """k, or where the k-th neighbour is a copy all copies of the row, itself included, `[unit, sample]`."""
     found = np.full(inside.shape, neighbours)
     crowded = np.flatnonzero((inside == 0).any(1))
@@ -123,17 +126,17 @@ def _neighbours_found(units: Ordering, factor: Ordering, inside: Array, neighbou
     return found
 
 
-def with_classes(units: Ordering, labels: Reference) -> Array:
+def with_classes(units: RankOrder, labels: ReferenceVariable) -> Array:
     """Ross 2014, all classes at once: neighbours within the class, then counts among all rows; `[unit]`.
 
     >>> classes = np.arange(1000) % 2
-    >>> with_classes(ordering(classes[None] * 1.0), Reference(classes)).round(2)
+    >>> with_classes(ordering(classes[None] * 1.0), ReferenceVariable(classes)).round(2)
     array([0.69])
     """
     return np.array([_with_classes(*each, labels) for each in zip(units.order, units.scores, strict=True)])
 
 
-def _with_classes(order: NDArray[np.int64], scores: Array, labels: Reference) -> float:
+def _with_classes(order: NDArray[np.int64], scores: Array, labels: ReferenceVariable) -> float:
     """Of one unit: its rows in rising order, and their scores."""
     classes = labels.classes[order]
     if not labels.kept.all():
@@ -150,7 +153,7 @@ def _with_classes(order: NDArray[np.int64], scores: Array, labels: Reference) ->
     ties = run_lengths(run_starts(own) | run_starts(classes))
     found = np.where(radius == 0, np.repeat(ties, ties), neighbours)
     psi = digammas(len(order))
-    around = psi[within(scores, own, radius * SHRINK)].mean()
+    around = psi[counts_within(scores, own, radius * SHRINK)].mean()
     return float(psi[len(own)] + psi[found].mean() - psi[sizes[classes]].mean() - around)
 
 

@@ -12,7 +12,7 @@ from math import ceil, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measures.ordering import Ordering
+from harness.measures.ordering import RankOrder
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -21,7 +21,7 @@ SHIFTED_ROWS = 4096  # up to here shifts beat a tree
 SHIFTS = 8  # between looks at what is decided
 
 
-def neighbour_distances(units: Ordering, factor: Ordering, neighbours: int) -> Array:
+def neighbor_distances(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
     """Chebyshev distance of each row to its k-th neighbour among normal scores, `[unit, sample]`, 0 among copies.
 
     Args:
@@ -31,7 +31,7 @@ def neighbour_distances(units: Ordering, factor: Ordering, neighbours: int) -> A
 
     >>> from harness.measures.ordering import ordering
     >>> column = ordering(np.arange(3.0)[None])
-    >>> neighbour_distances(column, column, 1).round(3).tolist()
+    >>> neighbor_distances(column, column, 1).round(3).tolist()
     [[0.674, 0.674, 0.674]]
     """
     if factor.order.shape[1] <= SHIFTED_ROWS:
@@ -39,7 +39,7 @@ def neighbour_distances(units: Ordering, factor: Ordering, neighbours: int) -> A
     return np.stack([_by_tree(*each, factor, neighbours) for each in zip(units.shown, units.tied, strict=True)])
 
 
-def _by_tree(unit: Array, tied: bool, factor: Ordering, neighbours: int) -> Array:
+def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbours: int) -> Array:
     from scipy.spatial import cKDTree
 
     # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
@@ -61,7 +61,7 @@ def _few_copies(points: Array, most: int) -> Array:
     return kept
 
 
-def _by_shifts(units: Ordering, factor: Ordering, neighbours: int) -> Array:
+def _by_shifts(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
     count, rows = units.order.shape
     # where unit and factor are independent, a square around a row that holds k others is half as many ranks wide
     reach = min(ceil(sqrt(neighbours * rows)), rows - 1)
@@ -78,11 +78,11 @@ def _by_shifts(units: Ordering, factor: Ordering, neighbours: int) -> Array:
     return distances
 
 
-def _along_units(units: Ordering, factor: Ordering) -> "_Line":
+def _along_units(units: RankOrder, factor: RankOrder) -> "_Line":
     return _Line(units.scores.astype(np.float32).T, factor.shown[0].astype(np.float32)[units.order.T])
 
 
-def _places_along_units(units: Ordering, factor: Ordering, places: Index) -> Index:
+def _places_along_units(units: RankOrder, factor: RankOrder, places: Index) -> Index:
     """Where places on the line of the factor `place x unit` are on that of the units."""
     place, unit = np.divmod(places, len(units.order))
     standing: Index = units.standing[unit, factor.order[0][place]]

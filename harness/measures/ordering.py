@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, ndtri
 
-from harness.measures.pieces import pieces
+from harness.measures.pieces import chunks
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -17,7 +17,7 @@ GRID = 1 << 21  # steps of a normal score in one standard deviation
 
 
 @dataclass(frozen=True)
-class Ordering:
+class RankOrder:
     """Columns in order, each by itself.
 
     Args:
@@ -79,7 +79,7 @@ class Ordering:
         return begins, np.where(begins == places, begins, after)
 
 
-def ordering(columns: NDArray[Any]) -> Ordering:
+def ordering(columns: NDArray[Any]) -> RankOrder:
     """The ordering of each column of `[column, sample]`, with van der Waerden's scores: the quantile of rank / (rows + 1).
 
     >>> ordering(np.array([[10.0, 30.0, 20.0], [5.0, 0.0, 5.0]])).scores.round(3).tolist()
@@ -90,7 +90,7 @@ def ordering(columns: NDArray[Any]) -> Ordering:
     rows, order = columns.shape[1], np.argsort(columns, axis=1)
     starts = run_starts(np.take_along_axis(columns, order, 1))
     if starts.all():
-        return Ordering(
+        return RankOrder(
             order,
             starts,
             np.broadcast_to(np.arange(1.0, rows + 1), order.shape),
@@ -99,16 +99,16 @@ def ordering(columns: NDArray[Any]) -> Ordering:
     sizes = run_lengths(starts)
     # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
     doubled = np.repeat(2 * (np.flatnonzero(starts) % rows) + sizes + 1, sizes).reshape(order.shape)
-    return Ordering(order, starts, doubled / 2, _normal_quantiles(rows)[doubled])
+    return RankOrder(order, starts, doubled / 2, _normal_quantiles(rows)[doubled])
 
 
-def orderings(columns: NDArray[Any]) -> list[Ordering]:
+def orderings(columns: NDArray[Any]) -> list[RankOrder]:
     """The orderings of `[column, sample]`, so many columns in each that its arrays stay in cache.
 
     >>> [len(each.order) for each in orderings(np.zeros((3, 40000)))]
     [1, 1, 1]
     """
-    return [ordering(columns[piece]) for piece in pieces(columns.shape[::-1], NUMBERS_AT_ONCE)]
+    return [ordering(columns[piece]) for piece in chunks(columns.shape[::-1], NUMBERS_AT_ONCE)]
 
 
 def run_starts(ordered: NDArray[Any]) -> NDArray[np.bool_]:
@@ -159,10 +159,10 @@ def digammas(largest: int) -> Array:
     return values
 
 
-def within(ordered: Array, centres: Array, radius: Array) -> Index:
+def counts_within(ordered: Array, centres: Array, radius: Array) -> Index:
     """How many of the ordered values lie within a radius of each centre.
 
-    >>> within(np.array([0.0, 1.0, 3.0]), np.array([1.0]), np.array([1.0])).tolist()
+    >>> counts_within(np.array([0.0, 1.0, 3.0]), np.array([1.0]), np.array([1.0])).tolist()
     [2]
     """
     above = np.searchsorted(ordered, centres + radius, side="right")

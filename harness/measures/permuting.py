@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measures.binning import Codes, Tables, contingency, expected_counts, freedom, pearson
-from harness.measures.blocks import PERMUTATIONS, BlockOrders, Part
+from harness.measures.blocks import PERMUTATIONS, BlockOrders, BlockPart
 
 Array = NDArray[np.float64]
 NUMBERS_AT_ONCE = 1 << 19  # of what is multiplied
@@ -90,7 +90,7 @@ def block_p(codes: Codes, classes: NDArray[Any], orders: BlockOrders) -> tuple[A
     return p, np.maximum(1.0, squares.mean(1) / freedom(tables))
 
 
-def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequence[Part]) -> Array:
+def _statistics(codes: Codes, classes: NDArray[Any], tables: Tables, parts: Sequence[BlockPart]) -> Array:
     """X2 of each unit under each order of the classes, `[unit, order]`."""
     sizes, depth = tables.sum(2), tables.shape[2]
     frequency = np.argsort(sizes, axis=1, kind="stable")  # of codes as frequent as each other the first stays first
@@ -116,7 +116,9 @@ def _together(counts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return counts[0][..., :, None, :] + counts[1][..., None, :, :] if len(counts) == 2 else counts[0]
 
 
-def _counts(codes: Codes, classes: NDArray[Any], part: Part, form: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _counts(
+    codes: Codes, classes: NDArray[Any], part: BlockPart, form: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """A part's rows of each class, `[order, round x class]`, and its share of each table, `[unit, code, ...]`.
 
     The commonest code, which is the last, is what the others leave of the rows.

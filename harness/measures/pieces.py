@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-PIECE = 1 << 21
+CHUNK = 1 << 21
 """Numbers held in float64 at a time: 16 MB a copy."""
 
 
-def pieces(shape: tuple[int, ...], numbers: int = PIECE) -> Iterator[slice]:
+def chunks(shape: tuple[int, ...], numbers: int = CHUNK) -> Iterator[slice]:
     """Slices of the unit axis of `[*member, sample, unit]`, each of at most `numbers` values or one unit.
 
-    >>> [(piece.start, piece.stop) for piece in pieces((1000, 5), 2000)]
+    >>> [(piece.start, piece.stop) for piece in chunks((1000, 5), 2000)]
     [(0, 2), (2, 4), (4, 5)]
     """
     units = shape[-1]
@@ -22,7 +22,7 @@ def pieces(shape: tuple[int, ...], numbers: int = PIECE) -> Iterator[slice]:
         yield slice(start, min(start + step, units))
 
 
-def by_pieces(measure: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
+def map_chunks(measure: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
     """`measure` of the float64 copy of some units at a time, `[*member, unit]`; float64 itself is not copied."""
-    found = [measure(activations[..., piece].double()) for piece in pieces(tuple(activations.shape))]
+    found = [measure(activations[..., piece].double()) for piece in chunks(tuple(activations.shape))]
     return torch.cat(found, dim=-1)

@@ -9,10 +9,10 @@ from harness.placement import PlaceInvariant
 from harness.shapes import Activations, PerMember
 
 
-def centred(activations: Activations) -> Float[Tensor, "*member sample unit"]:
+def centered(activations: Activations) -> Float[Tensor, "*member sample unit"]:
     """Each unit minus its mean in float64; units that are constant up to rounding, or not finite, become exactly 0.
 
-    >>> centred(torch.tensor([[1.0, 7.0], [3.0, 7.0]])).tolist()
+    >>> centered(torch.tensor([[1.0, 7.0], [3.0, 7.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
     """
     values = activations.double()
@@ -28,7 +28,7 @@ def standardised(activations: Activations) -> Float[Tensor, "*member sample unit
     >>> round(standardised(torch.tensor([[0.0], [2.0]])).square().sum().item(), 9)
     1.0
     """
-    away = centred(activations)
+    away = centered(activations)
     # by the largest deviation first: squares of 1e200 or 1e-200 leave the range of float64
     largest = away.abs().amax(dim=-2, keepdim=True)
     away = away / torch.where(largest > 0, largest, torch.ones_like(largest))
@@ -62,7 +62,7 @@ def singular_values(activations: Activations) -> Float[Tensor, "*member rank"]:
     >>> singular_values(torch.tensor([[3.0], [-3.0], [3.0], [-3.0]])).tolist()
     [6.0]
     """
-    away = centred(activations)
+    away = centered(activations)
     gram = products(away)
     with PlaceInvariant():
         power = torch.linalg.eigvalsh(gram)
@@ -98,7 +98,7 @@ def participation_ratio(activations: Activations, standardise: bool = True, corr
 
     Source: Gao et al. 2017, A theory of multineuronal dimensionality (bioRxiv 214262).
     """
-    away = standardised(activations) if standardise else centred(activations)
+    away = standardised(activations) if standardise else centered(activations)
     gram = products(away)
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     squares = gram.square().sum(dim=(-2, -1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.measures.constancy import is_constant
-from harness.measures.pieces import PIECE
+from harness.measures.pieces import CHUNK
 from harness.shapes import PerMember
 
 Rows = Num[Tensor, "*member sample feature"]
@@ -27,25 +27,25 @@ def r2(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> 
     >>> r2(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [2.0]])).item()
     0.5
     """
-    return explained(missed_squares(reconstruction, inputs), inputs)
+    return r2_from_sse(sum_squared_error(reconstruction, inputs), inputs)
 
 
-def missed_squares(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
+def sum_squared_error(reconstruction: Rows, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
     """Squared differences, summed over rows and features, `[*member]`; float64. Those of parts of the rows add up.
 
-    >>> missed_squares(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])).item()
+    >>> sum_squared_error(torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])).item()
     5.0
     """
-    if reconstruction.dim() > 2 and reconstruction.numel() > PIECE:  # a member at a time, in bounded memory
+    if reconstruction.dim() > 2 and reconstruction.numel() > CHUNK:  # a member at a time, in bounded memory
         beside = inputs.expand(reconstruction.shape)
-        return torch.stack([missed_squares(*each) for each in zip(reconstruction, beside, strict=True)])
+        return torch.stack([sum_squared_error(*each) for each in zip(reconstruction, beside, strict=True)])
     return (reconstruction.double() - inputs.double()).flatten(-2).square_().sum(dim=-1)
 
 
-def explained(missed: PerMember, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
+def r2_from_sse(missed: PerMember, inputs: Num[Tensor, "*#member sample feature"]) -> PerMember:
     """The `r2` of what misses so much of these inputs.
 
-    >>> explained(torch.tensor(0.5), torch.tensor([[0.0], [2.0]])).item()
+    >>> r2_from_sse(torch.tensor(0.5), torch.tensor([[0.0], [2.0]])).item()
     0.75
     """
     return 1 - missed / _or_nan(_scatter(inputs.double()))

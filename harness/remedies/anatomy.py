@@ -9,15 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from harness.boundary import failure, guarded
-from harness.building import build
-from harness.capture import CodeTap, Pass, code_of, evaluating, flat, reconstruction_of, submodule, why_no_r2
+from harness.building import build_model
+from harness.capture import (
+    BottleneckTap,
+    ForwardPass,
+    code_of,
+    eval_mode,
+    flatten_units,
+    reconstruction_of,
+    submodule,
+    why_no_r2,
+)
 from harness.case import Case
 from harness.errors import HarnessError
 from harness.remedies.terms import loss_terms
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelLayout:
     """The places of one forward pass.
 
     Args:
@@ -50,22 +59,22 @@ class Anatomy:
     no_r2: str
 
 
-def anatomy(case: Case, batch: Tensor) -> Anatomy:
+def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
     """Look at one evaluation of the model, built with seed 0, on a few rows.
 
     Raises:
         HarnessError: when the model cannot be built or run, or never reaches its bottleneck.
     """
-    model = build(case, 0, batch)
-    with torch.no_grad(), evaluating(model), torch.random.fork_rng():
+    model = build_model(case, 0, batch)
+    with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
         seen = _forward(case, model, batch)
         scope = _scope(case, model, batch, seen)
     return _places(case, model, seen, batch, scope)
 
 
-def _forward(case: Case, model: nn.Module, batch: Tensor) -> Pass:
+def _forward(case: Case, model: nn.Module, batch: Tensor) -> ForwardPass:
     try:
-        with guarded(), CodeTap(model, case.bottleneck) as tap:
+        with guarded(), BottleneckTap(model, case.bottleneck) as tap:
             model(batch)
     except HarnessError as error:
         raise HarnessError(f"{case.name}: {error}") from error
@@ -75,11 +84,11 @@ def _forward(case: Case, model: nn.Module, batch: Tensor) -> Pass:
     return tap.passes[0]
 
 
-def _scope(case: Case, model: nn.Module, batch: Tensor, seen: Pass) -> str:
+def _scope(case: Case, model: nn.Module, batch: Tensor, seen: ForwardPass) -> str:
     calls: list[int] = []
     handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
-        with torch.enable_grad(), CodeTap(model, case.bottleneck, everywhere=True) as tap:
+        with torch.enable_grad(), BottleneckTap(model, case.bottleneck, everywhere=True) as tap:
             loss_terms(case, model, batch)
     finally:
         handle.remove()
@@ -89,7 +98,7 @@ def _scope(case: Case, model: nn.Module, batch: Tensor, seen: Pass) -> str:
     return "loss" if [each.name for each in tap.passes[0].activations][: len(names)] == names else "unknown"
 
 
-def _places(case: Case, model: nn.Module, seen: Pass, batch: Tensor, scope: str) -> Anatomy:
+def _places(case: Case, model: nn.Module, seen: ForwardPass, batch: Tensor, scope: str) -> ModelLayout:
     code = next((each.position for each in seen.activations if each.is_code), None)
     value = code_of(seen, case.bottleneck)
     output = reconstruction_of(seen.outputs, batch, case.reconstruction)
@@ -97,12 +106,12 @@ def _places(case: Case, model: nn.Module, seen: Pass, batch: Tensor, scope: str)
     maker = seen.makers[index] if index is not None else None
     end = code if code is not None else _activations_before_code(seen)
     axis = _channel_axis(case, model, value)
-    places = Anatomy(
+    places = ModelLayout(
         names=tuple(each.name for each in seen.activations),
         code=code,
         output=maker.position if maker is not None else None,
         reconstruction=index if output is not None else None,
-        units=flat(value).shape[1],
+        units=flatten_units(value).shape[1],
         channels=value.shape[axis],
         channel_axis=axis,
         normalised=seen.normalised,
@@ -114,7 +123,7 @@ def _places(case: Case, model: nn.Module, seen: Pass, batch: Tensor, scope: str)
     return replace(places, output=None) if places.output == code and code is not None else places
 
 
-def _activations_before_code(seen: Pass) -> int:
+def _activations_before_code(seen: ForwardPass) -> int:
     return seen.before_raw if seen.before_raw is not None else 0
 
 

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from harness.capture import submodule
 from harness.capture.outputs import output_named, outputs_of
 from harness.case import Case, set_seed
-from harness.precision import precision_for, widened
-from harness.remedies.treated import Treated
+from harness.precision import accumulation_dtype, precision_for
+from harness.remedies.treated import TreatedModel
 
 
 def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, float]:
@@ -57,7 +57,7 @@ def bottleneck_outputs(model: nn.Module, bottleneck: str, nudge: Tensor) -> Iter
         return tree_unflatten(parts, form)
 
     if bottleneck.startswith("out:"):
-        author = model.model if isinstance(model, Treated) else model
+        author = model.model if isinstance(model, TreatedModel) else model
         handle = author.register_forward_hook(keep_output)
     else:
         # before the author's own hooks, so that what those keep can be differentiated as well
@@ -77,4 +77,4 @@ def gradient_norm(term: Any, outputs: list[Tensor]) -> float:
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
     found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return float(sum(each.to(widened(each.dtype)).pow(2).sum() for each in found if each is not None) ** 0.5)
+    return float(sum(each.to(accumulation_dtype(each.dtype)).pow(2).sum() for each in found if each is not None) ** 0.5)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, did_you_mean
 from harness.ranges import TRAINED, Factor, Level, number_in, range_of
 
 
@@ -22,7 +22,7 @@ def check_level(name: str, value: Any, numbers: Iterable[str] = ()) -> Level:
         HarnessError: for an unknown factor, an unknown word, or a number outside the range.
     """
     if name not in FACTORS and name not in set(numbers):
-        raise HarnessError(unknown("factor", name, known_factors(numbers)))
+        raise HarnessError(did_you_mean("factor", name, known_factors(numbers)))
     factor = FACTORS.get(name, CASE_NUMBER)
     return _word(name, value, factor) if isinstance(value, str) else _number(name, value, factor)
 
@@ -45,7 +45,7 @@ def _word(name: str, value: str, factor: Factor) -> Level:
     if value not in allowed:
         if not factor.choices:
             raise HarnessError(f"{name}: a number {range_of(factor)} is wanted, {value!r} was given")
-        raise HarnessError(unknown(name, value, allowed))
+        raise HarnessError(did_you_mean(name, value, allowed))
     return value
 
 

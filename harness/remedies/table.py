@@ -1,6 +1,6 @@
 """The remedies: each takes the places of a model and a level, and returns the recipe with its change added.
 
-A remedy that finds no place for itself raises `Refused` with the reason; a plan shows it as a row.
+A remedy that finds no place for itself raises `RemedyNotApplicable` with the reason; a plan shows it as a row.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,23 +9,23 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.capture import CODE_SITE, Pass, flat
+from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
 from harness.errors import HarnessError
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
-from harness.remedies.anatomy import Anatomy
+from harness.remedies.anatomy import ModelLayout
 from harness.remedies.levels import SIGMOID_SITES, Level
-from harness.remedies.treated import Recipe
+from harness.remedies.treated import Treatment
 
 DEFAULT_RHO = 0.05
 DEFAULT_WEIGHT = 1e-3
 
 
-class Refused(HarnessError):
+class RemedyNotApplicable(HarnessError):
     """Why a remedy cannot be applied to a case."""
 
 
-def penalty(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def penalty(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Another penalty in place of the author's, or none; `as_posted` keeps what the author wrote."""
     site = str(level)
     if site == "as_posted":
@@ -40,56 +40,56 @@ def penalty(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe
     return replace(recipe, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **recipe.numbers})
 
 
-def bias_init(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def bias_init(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Every bias of the model starts at zero."""
     return replace(recipe, zero_bias=level == "zero")
 
 
-def activation(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def activation(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Every ReLU of the encoder becomes another activation, the bottleneck's included unless it is a sigmoid."""
     if level == "relu":
         return recipe
     encoder = (*places.hidden, *(() if places.code is None else (places.code,)))
     relus = [position for position in encoder if places.names[position] == "relu"]
     if not relus:
-        raise Refused("activation: the encoder has no ReLU to replace")
+        raise RemedyNotApplicable("activation: the encoder has no ReLU to replace")
     _needs_whole_calls(places, "activation")
     swapped = {position: str(level) for position in relus}
     return replace(recipe, activations={**swapped, **recipe.activations})
 
 
-def batchnorm(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def batchnorm(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """BatchNorm1d(affine=False) between the bottleneck's linear map and its activation."""
     if level == "off":
         return recipe
     if places.normalised:
-        raise Refused("batchnorm: the bottleneck is already normalised before its activation")
+        raise RemedyNotApplicable("batchnorm: the bottleneck is already normalised before its activation")
     return replace(recipe, normalised=_code(places, "a normalisation"))
 
 
-def dropout(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def dropout(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Dropout behind the encoder's hidden activations, never on the code."""
     if not places.hidden:
         if level == 0:
             return recipe
-        raise Refused("dropout: the encoder has no hidden activation before the bottleneck")
+        raise RemedyNotApplicable("dropout: the encoder has no hidden activation before the bottleneck")
     _needs_whole_calls(places, "dropout")
     return replace(recipe, dropped=places.hidden, numbers={**recipe.numbers, "dropout": float(level)})
 
 
-def output_activation(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def output_activation(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Another activation on the reconstruction: relu as posted, linear, or sigmoid for data in [0, 1]."""
     if level == "default":
         return recipe
     if places.reconstruction is None:
-        raise Refused(f"output_activation: {places.no_r2}")
+        raise RemedyNotApplicable(f"output_activation: {places.no_r2}")
     present = "linear" if places.output is None else places.names[places.output]
     if level == present:
         return recipe
     _needs_whole_calls(places, "output_activation")
     if places.output is None:
         if places.scope != "model":
-            raise Refused(
+            raise RemedyNotApplicable(
                 "output_activation: the loss calls parts of the model by itself, so nothing can be put on its output"
             )
         return replace(recipe, output=str(level))
@@ -97,61 +97,63 @@ def output_activation(level: Level, case: Case, places: Anatomy, recipe: Recipe)
     return replace(recipe, activations={**recipe.activations, places.output: wanted})
 
 
-def inputs(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def inputs(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """The mean of the training inputs is taken from every input, feature by feature."""
     return replace(recipe, centred=level == "centred")
 
 
-def units(level: Level, case: Case, places: Anatomy, recipe: Recipe) -> Recipe:
+def units(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
     """Another width of the bottleneck: the factory was given the keyword `units` before the model was looked at."""
     return replace(recipe, units=int(level))
 
 
-def case_number(name: str, level: Level, recipe: Recipe) -> Recipe:
+def case_number(name: str, level: Level, recipe: Treatment) -> Treatment:
     """A number of the case, or of its training."""
     if name in TRAINING_NUMBERS:
         return replace(recipe, train={**recipe.train, name: level})
     return replace(recipe, numbers={**recipe.numbers, name: float(level)})
 
 
-def _code(places: Anatomy, what: str) -> int:
+def _code(places: ModelLayout, what: str) -> int:
     """Where the code can be changed: at its activation, or behind its linear map when no activation follows."""
     _needs_whole_calls(places, what)
     if places.code is not None:
         return places.code
     if not places.by_module:
-        raise Refused(f"{what} cannot be put behind an output that no activation makes; name the bottleneck's module")
+        raise RemedyNotApplicable(
+            f"{what} cannot be put behind an output that no activation makes; name the bottleneck's module"
+        )
     return CODE_SITE
 
 
-def _needs_whole_calls(places: Anatomy, what: str) -> None:
+def _needs_whole_calls(places: ModelLayout, what: str) -> None:
     if places.scope == "unknown":
-        raise Refused(
+        raise RemedyNotApplicable(
             f"{what}: the loss calls parts of the model in an order of its own; no call is known to lead to the reconstruction"
         )
 
 
-def _code_of(seen: Pass) -> Tensor:
+def _code_of(seen: ForwardPass) -> Tensor:
     assert seen.code is not None
-    return flat(seen.code)
+    return flatten_units(seen.code)
 
 
-def _preactivation_of(seen: Pass) -> Tensor:
+def _preactivation_of(seen: ForwardPass) -> Tensor:
     assert seen.preactivation is not None
-    return flat(seen.preactivation)
+    return flatten_units(seen.preactivation)
 
 
-def _kl_of_code(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+def _kl_of_code(seen: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
     """KL on the mean sigmoid of the code in use."""
     return bernoulli_kl_of_logits(numbers["rho"], _code_of(seen))
 
 
-def _kl_of_preactivation(seen: Pass, numbers: Mapping[str, Any]) -> Tensor:
+def _kl_of_preactivation(seen: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
     """KL on the mean sigmoid of what enters the activation; where that is a sigmoid, on the mean of the code itself."""
     return bernoulli_kl_of_logits(numbers["rho"], _preactivation_of(seen))
 
 
-PENALTIES: dict[str, tuple[str, Callable[[Pass, Mapping[str, Any]], Tensor] | None]] = {
+PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tensor] | None]] = {
     "none": ("", None),
     "none_sigmoid_bottleneck": ("", None),
     "topk": ("", None),
@@ -165,7 +167,7 @@ PENALTIES: dict[str, tuple[str, Callable[[Pass, Mapping[str, Any]], Tensor] | No
 TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs")
 
 # in the order in which they are applied: the penalty's sigmoid comes before the activation that would replace it
-REMEDIES: dict[str, Callable[[Level, Case, Anatomy, Recipe], Recipe]] = {
+REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] = {
     "units": units,
     "penalty": penalty,
     "activation": activation,

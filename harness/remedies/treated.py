@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.capture import CODE_SITE, OUTPUT_SITE, CodeTap, Edit, Pass
+from harness.capture import CODE_SITE, OUTPUT_SITE, BottleneckTap, Edit, ForwardPass
 from harness.penalties import keep_largest
 from harness.precision import own_precision
 
-Penalty = Callable[[Pass, Mapping[str, Any]], Tensor]
+Penalty = Callable[[ForwardPass, Mapping[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Treatment:
     """What all remedies of one variant add up to.
 
     Args:
@@ -62,10 +62,10 @@ class Recipe:
         return not (self.activations or self.dropped or self.output or self.kept) and self.normalised is None
 
 
-class Treated(nn.Module):
+class TreatedModel(nn.Module):
     """The author's model under a recipe. `model` is theirs; `inserted` is ours."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, places: Any, bottleneck: str) -> None:
+    def __init__(self, model: nn.Module, recipe: Treatment, places: Any, bottleneck: str) -> None:
         super().__init__()
         self.model = model
         self.recipe, self.places, self.bottleneck = recipe, places, bottleneck
@@ -78,9 +78,9 @@ class Treated(nn.Module):
         with self.tap():
             return self.model(*batch, **keywords)
 
-    def tap(self, everywhere: bool = False) -> CodeTap:
+    def tap(self, everywhere: bool = False) -> BottleneckTap:
         """The watch over the author's model under which the recipe acts; `everywhere` for a loss that calls parts."""
-        return CodeTap(self.model, self.bottleneck, self._edits(), everywhere=everywhere)
+        return BottleneckTap(self.model, self.bottleneck, self._edits(), everywhere=everywhere)
 
     @contextmanager
     def at_rate(self, rate: Any) -> Any:

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.building import build
+from harness.building import build_model
 from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.remedies.anatomy import Anatomy, anatomy
+from harness.remedies.anatomy import ModelLayout, inspect_model
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.levels import Level, check_level
-from harness.remedies.table import REMEDIES, Refused, case_number
+from harness.remedies.table import REMEDIES, RemedyNotApplicable, case_number
 from harness.remedies.terms import check_terms
-from harness.remedies.treated import Recipe, Treated
+from harness.remedies.treated import TreatedModel, Treatment
 
 
-def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> Case:
+def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> Case:
     """The case under the remedies that `levels` names.
 
     Args:
@@ -40,12 +40,12 @@ def treat(case: Case, levels: Mapping[str, Level], split: Split | None = None) -
     levels = weight_by_name(case, {name: check_level(name, value, case.numbers) for name, value in levels.items()})
     split = split or split_of(case)
     case = _with_units(case, levels)
-    places = anatomy(case, split.train.inputs[:4])
-    recipe = recipe_of(case, levels, places)
+    places = inspect_model(case, split.train.inputs[:4])
+    recipe = treatment_of(case, levels, places)
     if not recipe.centred:
         return _apply(case, recipe, places)
     if split.train.quantities is None:
-        raise Refused("inputs: the model takes the rows as whole numbers (tokens), and those have no mean")
+        raise RemedyNotApplicable("inputs: the model takes the rows as whole numbers (tokens), and those have no mean")
     return _centred(_apply(case, recipe, places), split)
 
 
@@ -67,25 +67,27 @@ def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
     return {name if factor == PENALTY_WEIGHT else factor: level for factor, level in levels.items()}
 
 
-def refusal(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
+def why_not_applicable(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
     """Why the levels cannot be applied to this case; None when they can."""
     try:
-        treat(case, levels, split)
-    except Refused as error:
+        apply_remedies(case, levels, split)
+    except RemedyNotApplicable as error:
         return str(error)
     return None
 
 
-def same_as_default(case: Case, levels: Mapping[str, Level], places: Anatomy) -> dict[str, bool]:
+def same_as_default(case: Case, levels: Mapping[str, Level], places: ModelLayout) -> dict[str, bool]:
     """Which of the levels change nothing of this case: `relu` on an output that already is one."""
     return {
-        name: recipe_of(case, {name: level}, places) == Recipe() for name, level in levels.items() if name in REMEDIES
+        name: treatment_of(case, {name: level}, places) == Treatment()
+        for name, level in levels.items()
+        if name in REMEDIES
     }
 
 
-def recipe_of(case: Case, levels: Mapping[str, Level], places: Anatomy) -> Recipe:
+def treatment_of(case: Case, levels: Mapping[str, Level], places: ModelLayout) -> Treatment:
     """What the levels add up to at the places of this model."""
-    recipe = Recipe()
+    recipe = Treatment()
     for name, level in levels.items():
         if name not in REMEDIES and level != "matched":
             recipe = case_number(name, level, recipe)
@@ -106,18 +108,18 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
         Refused: when the weight of the case's penalties is not its number `beta`.
     """
     if case.penalty_weight not in (None, PENALTY_WEIGHT) and PENALTY_WEIGHT in case.numbers:
-        raise Refused(
+        raise RemedyNotApplicable(
             f"{PENALTY_WEIGHT}: `matched` stands for a weight of the penalties, which {case.name} calls"
             f" {case.penalty_weight!r}; vary {case.penalty_weight} by numbers"
         )
-    treated = treat(
+    treated = apply_remedies(
         case, {name: value for name, value in levels.items() if (name, value) != (PENALTY_WEIGHT, "matched")}, split
     )
     batch = split.train.inputs[: treated.training()["batch_size"]]
     numbers = {**treated.numbers, treated.penalty_weight or PENALTY_WEIGHT: 1.0}
     ratios = []
     for seed in range(seeds):
-        norms = gradient_norms(treated, build(treated, seed, batch), batch, numbers)
+        norms = gradient_norms(treated, build_model(treated, seed, batch), batch, numbers)
         penalty = sum(value for name, value in norms.items() if name != "reconstruction")
         ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
     return float(sum(ratios) / len(ratios))
@@ -127,11 +129,11 @@ def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
     if "units" not in levels:
         return case
     if "units" not in inspect.signature(case.model).parameters:
-        raise Refused("units: Case.model takes no keyword `units`, so its bottleneck's width cannot be set")
+        raise RemedyNotApplicable("units: Case.model takes no keyword `units`, so its bottleneck's width cannot be set")
     return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
 
 
-def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
+def _apply(case: Case, recipe: Treatment, places: ModelLayout) -> Case:
     case = _with_numbers(case, recipe)
     if recipe.zero_bias:
         case = replace(case, model=_ZeroBias(case.model))
@@ -147,7 +149,7 @@ def _apply(case: Case, recipe: Recipe, places: Anatomy) -> Case:
     )
 
 
-def _with_numbers(case: Case, recipe: Recipe) -> Case:
+def _with_numbers(case: Case, recipe: Treatment) -> Case:
     """The case with the recipe's numbers; `rho` only where a penalty of the variant reads it.
 
     Raises:
@@ -158,7 +160,7 @@ def _with_numbers(case: Case, recipe: Recipe) -> Case:
         return treated
     taken = treated.loss_keywords()
     if case.penalty_weight is None and PENALTY_WEIGHT in recipe.numbers and PENALTY_WEIGHT not in taken:
-        raise Refused(
+        raise RemedyNotApplicable(
             f"{PENALTY_WEIGHT}: the loss weighs itself (penalty_weight=None), and takes no number of that name; vary a"
             " number that it takes"
         )
@@ -190,7 +192,7 @@ class _Given:
 class TreatedLosses:
     """The author's loss on the author's model, under the recipe; the harness's own penalty where it sets one."""
 
-    def __init__(self, case: Case, recipe: Recipe, everywhere: bool) -> None:
+    def __init__(self, case: Case, recipe: Treatment, everywhere: bool) -> None:
         self.case, self.recipe, self.everywhere = case, recipe, everywhere
         self.weighs_itself = recipe.own_penalty and case.weighs_itself
         names = dict.fromkeys(
@@ -202,7 +204,7 @@ class TreatedLosses:
             [*positional, *(inspect.Parameter(name, kind) for name in names if name in case.numbers)]
         )
 
-    def __call__(self, model: Treated, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
+    def __call__(self, model: TreatedModel, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
         own = {name: numbers[name] for name in self.case.loss_keywords()}
         with model.at_rate(numbers.get("dropout", model.rate)), model.tap(self.everywhere) as tap:
             terms = self.case.losses(model.model, batch, **own)
@@ -238,7 +240,7 @@ class _ZeroBias(_Factory):
         model = self.model(**keywords)
         biases = [value for name, value in model.named_parameters() if name.rsplit(".", 1)[-1].endswith("bias")]
         if not biases:
-            raise Refused("bias_init: the model has no bias")
+            raise RemedyNotApplicable("bias_init: the model has no bias")
         with torch.no_grad():
             for bias in biases:
                 bias.zero_()
@@ -248,9 +250,9 @@ class _ZeroBias(_Factory):
 class _TreatedFactory(_Factory):
     """A factory of treated models."""
 
-    def __init__(self, case: Case, recipe: Recipe, places: Anatomy) -> None:
+    def __init__(self, case: Case, recipe: Treatment, places: ModelLayout) -> None:
         super().__init__(case.model, {})
         self.recipe, self.places, self.bottleneck = recipe, places, case.bottleneck
 
     def __call__(self, **keywords: Any) -> nn.Module:
-        return Treated(self.model(**keywords), self.recipe, self.places, self.bottleneck)
+        return TreatedModel(self.model(**keywords), self.recipe, self.places, self.bottleneck)

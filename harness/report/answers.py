@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.effects import Effects, answer, explain
+from harness.effects import Effects, explain_experiment, summarize
 from harness.results.records import MemberRecord
 
 LONGEST_ABOUT = 80
@@ -24,7 +24,7 @@ def answer_lines(effects: Effects) -> list[AnswerLine]:
     >>> split_line("Scope: other seeds.")
     AnswerLine(about='Scope', text='other seeds.')
     """
-    return [split_line(line) for line in answer(effects)]
+    return [split_line(line) for line in summarize(effects)]
 
 
 def split_line(line: str) -> AnswerLine:
@@ -35,7 +35,7 @@ def split_line(line: str) -> AnswerLine:
 
 def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One paragraph a group of variants, as plain values."""
-    return [each.to_dict() for each in explain(records, manifest.get("audit") or {})]
+    return [each.to_dict() for each in explain_experiment(records, manifest.get("audit") or {})]
 
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:

@@ -4,23 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.diagnosis.severity import severity_of
-from harness.diagnosis.sweeping import Influence
+from harness.diagnosis.sweeping import Sensitivity
 from harness.effects import Effects, is_one_at_a_time
 from harness.effects.outcomes import OUTCOMES
 from harness.report import facts
 from harness.report.answers import answer_lines, explanations, question
-from harness.report.drawing import Picture, Table
-from harness.report.examples import strips
+from harness.report.drawing import RenderedFigure, Table
+from harness.report.examples import example_strips
 from harness.report.figure_effects import forest
 from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
-from harness.report.palette import in_order, outcome_of
+from harness.report.palette import by_severity, shown_verdict
 from harness.report.summary import first_rows, level_rows, variant_rows
 from harness.results import Results
 from harness.results.records import MemberRecord
 
 
-def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> dict[str, Any]:
+def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
     """Every value that the templates show, by name.
 
     Args:
@@ -31,13 +31,13 @@ def content(results: Results, effects: Effects, swept: Sequence[Influence]) -> d
         "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",
         "question": question(manifest, records),
         "answer": answer_lines(effects),
-        "verdicts": in_order(map(outcome_of, records)),
+        "verdicts": by_severity(map(shown_verdict, records)),
         "first": first_rows(records, effects.baseline),
         "levels": {} if is_one_at_a_time(effects) else level_rows(records),
         "variants": variant_rows(records, effects.baseline),
         "failures": failures(records),
         "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
-        "strips": strips(records),
+        "strips": example_strips(records),
         "audit": {level: audited(findings) for level, findings in (manifest.get("audit") or {}).items()},
         "explanation": explanations(records, manifest),
         "method": facts.METHOD,
@@ -97,14 +97,14 @@ def _terms(records: Sequence[MemberRecord]) -> list[str]:
     return ["reconstruction", *terms][:4] if "reconstruction" in found else ["total"]
 
 
-def _drawn(found: Any) -> list[Picture]:
+def _drawn(found: Any) -> list[RenderedFigure]:
     return [each for each in found if each is not None]
 
 
 def counts(records: Sequence[MemberRecord]) -> Mapping[str, int]:
     """How many members came to what."""
-    outcomes = [outcome_of(record) for record in records]
-    return {"members": len(records), **{each: outcomes.count(each) for each in in_order(outcomes)}}
+    outcomes = [shown_verdict(record) for record in records]
+    return {"members": len(records), **{each: outcomes.count(each) for each in by_severity(outcomes)}}
 
 
 SECTIONS = (

@@ -54,7 +54,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedFigure:
     """A figure of the page.
 
     Args:

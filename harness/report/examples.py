@@ -20,7 +20,7 @@ RIBBON = 6
 
 
 @dataclass(frozen=True)
-class Strip:
+class ExampleStrip:
     """Some rows of one member: the inputs above, their reconstructions below.
 
     Args:
@@ -39,7 +39,7 @@ class Strip:
     errors: Sequence[str]
 
 
-def strips(records: Sequence[MemberRecord]) -> list[Strip]:
+def example_strips(records: Sequence[MemberRecord]) -> list[ExampleStrip]:
     """One strip a variant that stored examples, at most 16, spread over the variants."""
     found = [record for record in records if _has_examples(record)]
     chosen = found if len(found) <= MOST_STRIPS else [found[i] for i in _spread(len(found), MOST_STRIPS)]
@@ -68,7 +68,7 @@ def _spread(count: int, wanted: int) -> list[int]:
     return sorted({round(each) for each in np.linspace(0, count - 1, wanted)})
 
 
-def _strip(record: MemberRecord) -> Strip:
+def _strip(record: MemberRecord) -> ExampleStrip:
     inputs, outputs = (_rows(record.examples[name]) for name in ("inputs", "reconstruction"))
     shape = picture_shape(record.examples.get("shape") or [], inputs.shape[1])
     pixels = _grey(inputs, outputs, shape)
@@ -80,7 +80,7 @@ def _strip(record: MemberRecord) -> Strip:
     height, width = pixels.shape[:2]
     verdict = record.verdict or record.status
     r2 = DASH if record.r2 is None else number(record.r2, 2)
-    return Strip(record.variant, record.seed, verdict, r2, _png(pixels), width, height, alt, errors)
+    return ExampleStrip(record.variant, record.seed, verdict, r2, _png(pixels), width, height, alt, errors)
 
 
 def _rows(values: Any) -> Array:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
-from harness.report.drawing import RASTER_FROM, Picture, Table, inline_svg, name_axes, sheet
+from harness.report.drawing import RASTER_FROM, RenderedFigure, Table, inline_svg, name_axes, sheet
 from harness.report.large import gravest_first
 from harness.report.palette import INK
-from harness.report.wording import number, plural, words
+from harness.report.wording import humanize, number, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 MOST_LABELS = 16
 
 
-def layer_picture(diagnosis: "Diagnosis") -> Picture:
+def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
     """The same figure for a page."""
     figure, (axes,) = sheet((384, 240))
     draw_layer(axes, diagnosis)
     name_axes(figure, "share of rows on which the unit fires", _height(diagnosis)[1])
     alt = f"Scatter plot of {plural(len(diagnosis.units), 'unit')}: {claim(diagnosis)}."
     note = "Cross: constant; triangle: hardly varies or rarely fires; circle: alive; diamond: not judged."
-    return Picture("layer", claim(diagnosis), alt, inline_svg(figure, "layer", alt), units_table(diagnosis), note)
+    return RenderedFigure(
+        "layer", claim(diagnosis), alt, inline_svg(figure, "layer", alt), units_table(diagnosis), note
+    )
 
 
 def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
@@ -48,7 +50,7 @@ def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
 
 def claim(diagnosis: "Diagnosis") -> str:
     """The verdict with the count behind it."""
-    return f"{words(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
+    return f"{humanize(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
 
 
 def unit_kind(unit: "UnitDiagnosis") -> str:
@@ -67,7 +69,7 @@ def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
     rows = [
         [
             str(unit.index),
-            words(unit.verdict),
+            humanize(unit.verdict),
             *(number(_known(unit, name)) for name in COLUMNS),
             " ".join(unit.flags),
         ]

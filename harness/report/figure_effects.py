@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.effects import Effect
 from harness.effects.outcomes import OUTCOMES
-from harness.report.drawing import Margins, Picture, Table, inline_svg, safe, sheet
+from harness.report.drawing import Margins, RenderedFigure, Table, inline_svg, safe, sheet
 from harness.report.palette import INK
 from harness.report.wording import DASH, bounds, number, plural, probability, shortened
 
@@ -18,7 +18,7 @@ ROW = 40
 MOST_ROWS = 60
 
 
-def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> Picture | None:
+def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> RenderedFigure | None:
     """Every estimable effect on one outcome; None where there is none."""
     found = [each for each in effects if each.outcome == outcome and each.estimable][:MOST_ROWS]
     if not found:
@@ -28,7 +28,7 @@ def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> Pic
     title, alt = _claim(found, outcome), _alt(found, outcome)
     name = f"{name}-{outcome.replace('_', '-')}"
     left_out = sum(each.outcome == outcome for each in effects) - len(found)
-    return Picture(name, title, alt, inline_svg(figure, name, alt), _table(found, left_out))
+    return RenderedFigure(name, title, alt, inline_svg(figure, name, alt), _table(found, left_out))
 
 
 def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.diagnosis.display import shown
 from harness.errors import HarnessError
 from harness.report.drawing import safe
-from harness.report.palette import look
+from harness.report.palette import verdict_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def draw_units(diagnosis: "Diagnosis", path: Path) -> Path:
 def draw_frequencies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
     """Share of rows on which each unit fires, with its interval; nothing where the activation has no off state."""
     for place, unit in enumerate(units):
-        style = look(LIVE_LOOK if unit.live else CONSTANT_LOOK)
+        style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
         axes.barh(place, unit.activation_frequency, color=style.colour, hatch=None if unit.live else "//")
         axes.plot(unit.activation_frequency_interval, (place, place), color="black", linewidth=1)
     axes.set_yticks(range(len(units)), [f"{unit.index} {unit.verdict}" for unit in units])
@@ -57,7 +57,7 @@ def draw_frequencies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
 def draw_entropies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
     """Entropy of each unit at its resolution, with its interval."""
     for place, unit in enumerate(units):
-        style = look(LIVE_LOOK if unit.live else CONSTANT_LOOK)
+        style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
         axes.barh(place, unit.entropy_bits, color=style.colour, hatch=None if unit.live else "//")
         axes.plot(unit.entropy_bits_interval, (place, place), color="black", linewidth=1)
     axes.set_xlabel("entropy (bits)")

@@ -10,7 +10,7 @@ from harness.report.drawing import (
     RASTER_FROM,
     TITLE_HEIGHT,
     Margins,
-    Picture,
+    RenderedFigure,
     Table,
     inline_svg,
     name_axes,
@@ -18,7 +18,7 @@ from harness.report.drawing import (
     sheet,
 )
 from harness.report.grouping import Groups, panels
-from harness.report.palette import LINE, in_order, look, outcome_of
+from harness.report.palette import LINE, by_severity, shown_verdict, verdict_style
 from harness.report.wording import DASH, number, plural, shortened
 from harness.results.records import MemberRecord
 
@@ -34,7 +34,7 @@ MOST_CURVES = 32
 """Members of a panel from which its curves are pixels: as markup each costs half a kilobyte, however short it is."""
 
 
-def live_units_picture(records: Sequence[MemberRecord]) -> Picture | None:
+def live_units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
     """Live units at each snapshot, one line a seed."""
     groups = _with_history(records, "live_units")
     if not groups:
@@ -42,10 +42,10 @@ def live_units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     curves = _curves(groups, "live_units")
     alt = f"Line plots of live units over the epochs, one line a member: {_ends(curves)}."
     svg = _lines(groups, "live_units", "live", alt, "live units")
-    return Picture("live", _live_claim(curves), alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
+    return RenderedFigure("live", _live_claim(curves), alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
 
 
-def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> Picture | None:
+def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> RenderedFigure | None:
     """One loss term at each snapshot, one line a seed; `total` where there is no such term."""
     name = f"loss/{term}"
     groups = _with_history(records, name)
@@ -56,10 +56,10 @@ def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") 
     short = f"loss-{sum(term.encode())}"
     svg = _lines(groups, name, short, alt, f"{term}, training mean", logarithmic=True)
     title = f"The {term} loss falls in {_falling(curves)} members"
-    return Picture(short, title, alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
+    return RenderedFigure(short, title, alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
 
 
-def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
+def deaths_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
     """The step at which each unit was lost for good, one mark a unit, one row a group."""
     groups = {name: members for name, members in panels(records).items() if any(each.died_at for each in members)}
     lost = [step for members in groups.values() for record in members for step in record.died_at if step is not None]
@@ -72,7 +72,7 @@ def deaths_picture(records: Sequence[MemberRecord]) -> Picture | None:
     alt = f"One mark a lost unit, at the step since which it never varied. {title}."
     table = Table(["group", "units", "lost at birth", "lost later", "median step of the later ones"], _deaths(groups))
     note = "Step 0 is the initialisation, before any training. Units that are alive at the end have no mark."
-    return Picture("deaths", title, alt, inline_svg(figure, "deaths", alt), table, note, _verdicts(groups))
+    return RenderedFigure("deaths", title, alt, inline_svg(figure, "deaths", alt), table, note, _verdicts(groups))
 
 
 def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
@@ -95,17 +95,17 @@ def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
 
 def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
     many = sum(len(record.died_at) for record in members) > RASTER_FROM // 3
-    for verdict in in_order(map(outcome_of, members)):
+    for verdict in by_severity(map(shown_verdict, members)):
         marks = [
             (step, y - 0.3 + 0.45 * (index + 0.5) / len(members))
             for index, record in enumerate(members)
-            if outcome_of(record) == verdict
+            if shown_verdict(record) == verdict
             for step in record.died_at
             if step is not None
         ]
         if marks:
             x, heights = np.array(marks, dtype=float).T
-            style = look(verdict)
+            style = verdict_style(verdict)
             axes.scatter(
                 x, heights, s=16, c=style.colour, marker=style.marker, alpha=0.6, linewidths=0.8, rasterized=many
             )
@@ -113,11 +113,11 @@ def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
 
 def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
     """One line a member over the epochs, in the colour of its verdict at the end, which its last mark shows too."""
-    for verdict in in_order(map(outcome_of, members)):
+    for verdict in by_severity(map(shown_verdict, members)):
         curves = [
             np.column_stack([record.history.array("epoch"), record.history.array(measure) + nudge])
             for record, nudge in zip(members, _nudges(measure, len(members)), strict=True)
-            if outcome_of(record) == verdict
+            if shown_verdict(record) == verdict
         ]
         _draw_curves(axes, curves, verdict, len(members))
     axes.autoscale_view()
@@ -129,7 +129,7 @@ def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int
     """One collection for all curves: a line object each would take longer than their training."""
     from matplotlib.collections import LineCollection
 
-    style, alpha = look(verdict), 0.8 if among < 40 else 0.35
+    style, alpha = verdict_style(verdict), 0.8 if among < 40 else 0.35
     rasterized = among > MOST_CURVES or sum(map(len, curves)) > RASTER_FROM
     lines = LineCollection(list(curves), colors=style.colour, linewidths=1.2, alpha=alpha, rasterized=rasterized)
     axes.add_collection(lines, autolim=True)
@@ -199,7 +199,7 @@ def _every(curves: Curves) -> list[Array]:
 
 
 def _verdicts(groups: Groups) -> list[str]:
-    return in_order(outcome_of(record) for members in groups.values() for record in members)
+    return by_severity(shown_verdict(record) for members in groups.values() for record in members)
 
 
 def _live_claim(curves: Curves) -> str:

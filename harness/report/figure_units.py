@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import RASTER_FROM, TITLE_HEIGHT, Picture, Table, inline_svg, name_axes, safe, sheet
+from harness.report.drawing import RASTER_FROM, TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
 from harness.report.grouping import panels
-from harness.report.palette import in_order, look, outcome_of
+from harness.report.palette import by_severity, shown_verdict, verdict_style
 from harness.report.wording import number, plural, shortened
 from harness.results.records import MemberRecord
 
@@ -33,7 +33,7 @@ class Axis:
     phrase: str
 
 
-def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
+def units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
     """How a unit fires (or is used) against what it says, one mark a unit, all seeds, one panel a group."""
     seen = {name: units_of(members) for name, members in panels(records).items()}
     every = [unit for units in seen.values() for _, unit in units]
@@ -41,10 +41,10 @@ def units_picture(records: Sequence[MemberRecord]) -> Picture | None:
     if axes is None:
         return None
     groups = {name: points for name, units in seen.items() if (points := unit_points(units, axes))}
-    verdicts = in_order(verdict for points in groups.values() for verdict in points)
+    verdicts = by_severity(verdict for points in groups.values() for verdict in points)
     title, alt = _claim(every, axes), _alt(groups, axes)
     svg = inline_svg(_drawn(groups, axes), "units", alt)
-    return Picture("units", title, alt, svg, _table(groups, axes), _note(every, axes), verdicts)
+    return RenderedFigure("units", title, alt, svg, _table(groups, axes), _note(every, axes), verdicts)
 
 
 def axes_for(units: Sequence[Mapping[str, Any]]) -> tuple[Axis, Axis] | None:
@@ -84,8 +84,8 @@ def _with_room(low: float, high: float) -> tuple[float, float]:
 def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
     """One mark a unit; its colour and shape are those of the verdict of its layer."""
     count = sum(map(len, points.values()))
-    for verdict in in_order(points):
-        style = look(verdict)
+    for verdict in by_severity(points):
+        style = verdict_style(verdict)
         x, y = np.array(points[verdict]).T
         axes.scatter(
             x,
@@ -104,7 +104,7 @@ def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
 def units_of(records: Sequence[MemberRecord]) -> Units:
     """The verdict of the layer, with what is shown of a unit, for every unit: a diagnosis is read once."""
     return [
-        (outcome_of(record), {name: unit.get(name) for name in SHOWN})
+        (shown_verdict(record), {name: unit.get(name) for name in SHOWN})
         for record in records
         for unit in record.diagnosis.get("units", ())
     ]
@@ -160,7 +160,7 @@ def _table(groups: Mapping[str, Points], axes: tuple[Axis, Axis]) -> Table:
     rows = [
         [name, verdict, str(len(points[verdict])), *_medians(points[verdict])]
         for name, points in groups.items()
-        for verdict in in_order(points)
+        for verdict in by_severity(points)
     ]
     return Table(header, rows, "Every unit: units.parquet.")
 

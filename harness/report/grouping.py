@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from harness.grid.cells import changes, matches
-from harness.report.palette import in_order, outcome_of
+from harness.report.palette import by_severity, shown_verdict
 from harness.report.wording import plural
 from harness.results.records import Level, MemberRecord
 
@@ -98,8 +98,8 @@ def tally(records: Sequence[MemberRecord]) -> str:
     >>> tally([MemberRecord("k", "v", {}, 0, verdict="healthy")])
     '1 healthy'
     """
-    outcomes = [outcome_of(record) for record in records]
-    return ", ".join(f"{outcomes.count(each)} {each}" for each in in_order(outcomes)) or "no members"
+    outcomes = [shown_verdict(record) for record in records]
+    return ", ".join(f"{outcomes.count(each)} {each}" for each in by_severity(outcomes)) or "no members"
 
 
 def _rest(record: MemberRecord, factor: str) -> object:

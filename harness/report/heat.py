@@ -31,14 +31,14 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
     """
     records = in_declared_order(results.records, results.manifest)
     found = []
-    sheets: dict[object, Sheet] = {}
+    sheets: dict[object, HeatmapCanvas] = {}
     for measure, title in MEASURES.items():
         rows, labels, steps = unit_histories(records, measure)
         path = folder / f"heat_{measure}.png"
         path.unlink(missing_ok=True)  # of an earlier report, which may have had what this one lacks
         if np.isfinite(rows).any():  # an activation without an off state has no frequency
             alike = (rows.shape, tuple(labels), tuple(steps))
-            sheet = sheets.setdefault(alike, Sheet(labels, steps))
+            sheet = sheets.setdefault(alike, HeatmapCanvas(labels, steps))
             found.append(_write(sheet.pixels(rows, title), path))
     return found
 
@@ -74,7 +74,7 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     return axes
 
 
-class Sheet:
+class HeatmapCanvas:
     """A figure for all pictures that differ in values and title alone: its labels take longer to draw than the rest.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.diagnosis.verdicts import UnitVerdict
 from harness.report.drawing import Table
-from harness.report.wording import number, words
+from harness.report.wording import humanize, number
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis, UnitDiagnosis
@@ -23,7 +23,7 @@ def verdict_counts(diagnosis: "Diagnosis") -> Table:
     for verdict in UnitVerdict:
         found = [unit.index for unit in diagnosis.units if unit.verdict == verdict]
         if found:
-            rows.append([words(verdict), str(len(found)), f"{len(found) / len(diagnosis.units):.1%}", named(found)])
+            rows.append([humanize(verdict), str(len(found)), f"{len(found) / len(diagnosis.units):.1%}", named(found)])
     return Table(["verdict", "units", "share", "which"], rows)
 
 

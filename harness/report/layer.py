@@ -10,8 +10,8 @@ from harness.report.figure_code import claim, layer_picture
 from harness.report.figure_layer import draw_units
 from harness.report.large import measure_quantiles, named, verdict_counts
 from harness.report.rendering import page
-from harness.report.wording import bounds, number, words
-from harness.results import write_json, write_whole
+from harness.report.wording import bounds, humanize, number
+from harness.results import write_atomic, write_json
 
 if TYPE_CHECKING:
     from harness.auditing import Audit
@@ -24,7 +24,7 @@ def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        [words(each["name"]), number(float(each["value"])), str(each["meaning"]), str(each["source"])]
+        [humanize(each["name"]), number(float(each["value"])), str(each["meaning"]), str(each["source"])]
         for each in threshold_table(diagnosis.thresholds)
     ]
     values: dict[str, Any] = {
@@ -41,7 +41,7 @@ def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder
     }
     write_json(folder / "report.json", {"diagnosis": diagnosis.to_dict(), "audit": values["audit"]})
     path = folder / "report.html"
-    write_whole(path, page("diagnosis.html", values).encode())
+    write_atomic(path, page("diagnosis.html", values).encode())
     return path
 
 
@@ -58,12 +58,12 @@ def layer_answer(diagnosis: "Diagnosis") -> list[AnswerLine]:
     """Verdict, first thing to do, reconstruction."""
     found = [AnswerLine("Verdict", f"{claim(diagnosis)}.")]
     if diagnosis.flags:
-        found.append(AnswerLine("Also", f"{', '.join(map(words, diagnosis.flags))}."))
+        found.append(AnswerLine("Also", f"{', '.join(map(humanize, diagnosis.flags))}."))
     if diagnosis.findings:
         first = diagnosis.findings[0]
         found.append(AnswerLine("First thing to do", first.remedy or first.meaning))
     output = diagnosis.output
     if output is not None:
-        text = f"{words(output.verdict)}, R2 {number(output.r2)} {bounds(*output.r2_interval)}"
+        text = f"{humanize(output.verdict)}, R2 {number(output.r2)} {bounds(*output.r2_interval)}"
         found.append(AnswerLine("Reconstruction", text))
     return found

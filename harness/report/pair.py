@@ -8,13 +8,13 @@ from harness.effects import Comparison, Effect, analyse, stored_experiment, stor
 from harness.effects.outcomes import OUTCOMES
 from harness.report import facts
 from harness.report.answers import AnswerLine, answer_lines, split_line
-from harness.report.drawing import Picture, Table
+from harness.report.drawing import RenderedFigure, Table
 from harness.report.figure_effects import forest
 from harness.report.figure_units import units_picture
-from harness.report.palette import in_order, outcome_of
+from harness.report.palette import by_severity, shown_verdict
 from harness.report.rendering import page
 from harness.report.wording import DASH, bounds, number, probability, share
-from harness.results import Results, write_json, write_whole
+from harness.results import Results, write_atomic, write_json
 
 
 def write_comparison(first: Results, second: Results, comparison: Comparison, folder: Path) -> Path:
@@ -39,7 +39,7 @@ def write_comparison(first: Results, second: Results, comparison: Comparison, fo
     }
     write_json(folder / "comparison.json", comparison.to_dict())
     path = folder / "comparison.html"
-    write_whole(path, page("comparison.html", values).encode())
+    write_atomic(path, page("comparison.html", values).encode())
     return path
 
 
@@ -74,7 +74,7 @@ def _counted(side: dict[str, Any]) -> str:
     return f"{share(side['collapsed'], side['judged'])}{r2}"
 
 
-def _figures(comparison: Comparison) -> list[Picture]:
+def _figures(comparison: Comparison) -> list[RenderedFigure]:
     """Overall first; then each variant's collapse and R2."""
     overall = [replace(each, factor="all variants") for each in comparison.overall]
     named = [replace(each, factor=pair.variant) for pair in comparison.variants for each in pair.effects]
@@ -91,7 +91,7 @@ def _side(results: Results, name: str, place: int) -> dict[str, Any]:
     return {
         "name": name,
         "answer": answer_lines(analyse(records, stored_experiment(results))),
-        "verdicts": in_order(map(outcome_of, records)),
+        "verdicts": by_severity(map(shown_verdict, records)),
         "units": drawn,
         "facts": facts.reproducibility(results.manifest, records),
     }

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from harness.diagnosis import sweep
-from harness.diagnosis.sweeping import Influence
+from harness.diagnosis.sweeping import Sensitivity
 from harness.frames import MEASURES
-from harness.results.packed import Document
+from harness.results.packed import PackedJson
 from harness.results.records import MemberRecord
 
 SHOWN = ("index", "verdict", "flags", *MEASURES)
 
 
-def swept_and_shown(records: Sequence[MemberRecord]) -> tuple[list[Influence], list[MemberRecord]]:
+def swept_and_shown(records: Sequence[MemberRecord]) -> tuple[list[Sensitivity], list[MemberRecord]]:
     """How much the verdicts owe to the thresholds, and the members with what is shown of their diagnoses alone.
 
     Of a diagnosis the units remain, and of a unit what `SHOWN` names: a tenth, which is read again where it is shown.
@@ -29,6 +29,6 @@ def swept_and_shown(records: Sequence[MemberRecord]) -> tuple[list[Influence], l
     return sweep(diagnoses()), shown
 
 
-def _shown(stored: Mapping[str, Any]) -> Document:
+def _shown(stored: Mapping[str, Any]) -> PackedJson:
     units = [{name: unit[name] for name in SHOWN if name in unit} for unit in stored.get("units", ())]
-    return Document.of({"units": units} if units else {})
+    return PackedJson.of({"units": units} if units else {})

@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.palette import LOOKS, look
-from harness.report.summary import Mark
-from harness.report.wording import words
+from harness.report.palette import LOOKS, verdict_style
+from harness.report.summary import SeedMark
+from harness.report.wording import humanize
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -68,7 +68,7 @@ def css_name(verdict: str) -> str:
     return verdict.replace("_", "-") if verdict in LOOKS else "not-testable"
 
 
-def runs(marks: Sequence[Mark]) -> list[dict[str, str]]:
+def runs(marks: Sequence[SeedMark]) -> list[dict[str, str]]:
     """Neighbouring seeds of one verdict, together: a hundredth of the markup."""
     return [
         {"verdict": verdict, "glyphs": "".join(each.glyph for each in alike)}
@@ -101,5 +101,5 @@ def _environment(escaping: bool) -> "Environment":
     made = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=escaping, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    made.filters.update(look=look, css=css_name, words=words, runs=runs, md=markdown_text)
+    made.filters.update(look=verdict_style, css=css_name, words=humanize, runs=runs, md=markdown_text)
     return made

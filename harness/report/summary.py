@@ -9,13 +9,13 @@ from harness.effects.outcomes import category
 from harness.grid.cells import changes
 from harness.measures.intervals import wilson
 from harness.report.grouping import by_level, nearest_first, tally, variants
-from harness.report.palette import look, outcome_of
+from harness.report.palette import shown_verdict, verdict_style
 from harness.report.wording import DASH, bounds, number, share
 from harness.results.records import Level, MemberRecord
 
 
 @dataclass(frozen=True)
-class Mark:
+class SeedMark:
     """One seed: its shape as a character, and the class of its colour."""
 
     glyph: str
@@ -24,7 +24,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """Some members, summed up.
 
     Args:
@@ -42,16 +42,16 @@ class Row:
     r2: str
     lost: str
     verdicts: str
-    marks: Sequence[Mark]
+    marks: Sequence[SeedMark]
 
 
-def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[Row]:
+def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
     """The first table: the baseline, then the variants by how much they change of it."""
     groups = nearest_first(records, baseline)
     return [row_of(_name(name, members, baseline), members) for name, members in groups.items()]
 
 
-def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[Row]]:
+def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[SummaryRow]]:
     """Factor -> one row a level, over the variants that every level of the factor has."""
     return {
         factor: [row_of(level, members) for level, members in groups.items()]
@@ -59,20 +59,20 @@ def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[Row]]:
     }
 
 
-def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[Row]:
+def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
     """One row a variant: the largest share collapsed first, then the fewest live units, then in their order."""
     groups = variants(records)
     order = sorted(groups, key=lambda name: _gravity(groups[name]))
     return [row_of(_name(name, groups[name], baseline), groups[name]) for name in order]
 
 
-def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
+def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
     """A group of members in one row; nothing is dropped, what has no verdict is counted as lost."""
     judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
     collapsed = sum(category(record) == "collapsed" for record in judged)
     low, high = wilson(collapsed, len(judged)) if judged else (float("nan"), float("nan"))
     ordered = sorted(members, key=lambda record: record.seed)
-    return Row(
+    return SummaryRow(
         name=name,
         members=len(members),
         collapsed=share(collapsed, len(judged)),
@@ -82,7 +82,7 @@ def row_of(name: str, members: Sequence[MemberRecord]) -> Row:
         r2=number(_mean([record.r2 for record in judged if record.r2 is not None]), 2),
         lost=_lost(members),
         verdicts=tally(members),
-        marks=[Mark(look(outcome_of(each)).glyph, outcome_of(each), each.seed) for each in ordered],
+        marks=[SeedMark(verdict_style(shown_verdict(each)).glyph, shown_verdict(each), each.seed) for each in ordered],
     )
 
 

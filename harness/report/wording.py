@@ -70,10 +70,10 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def words(name: object) -> str:
+def humanize(name: object) -> str:
     """A name as words.
 
-    >>> words("full_collapse")
+    >>> humanize("full_collapse")
     'full collapse'
     """
     return str(name).replace("_", " ")

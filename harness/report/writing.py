@@ -15,7 +15,7 @@ from harness.report.grouping import in_declared_order
 from harness.report.heat import heat_maps
 from harness.report.reading import swept_and_shown
 from harness.report.rendering import markdown, page
-from harness.results import Results, write_json, write_whole
+from harness.results import Results, write_atomic, write_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,14 +35,14 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     swept, shown = swept_and_shown(ordered)
     results = Results(results.manifest, shown, results.damaged)
     values = content(results, effects, swept)
-    write_whole(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
-    write_whole(folder / "units.parquet", _parquet(units_frame(results.records)))
-    write_whole(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))
+    write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
+    write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
+    write_atomic(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))
     heat_maps(results, folder)
     write_json(folder / "report.json", document(results, effects, values))
-    write_whole(folder / "report.md", markdown("report.md", values).encode())
+    write_atomic(folder / "report.md", markdown("report.md", values).encode())
     path = folder / "report.html"
-    write_whole(path, page("report.html", values).encode())
+    write_atomic(path, page("report.html", values).encode())
     return path
 
 

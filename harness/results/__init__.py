@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.results.answers import as_answer, of_answer
-    from harness.results.files import slug, write_json, write_whole
+    from harness.results.answers import dump_records, load_records
+    from harness.results.files import slug, write_atomic, write_json
     from harness.results.keys import RESULTS_FORMAT, case_fingerprint, member_key
     from harness.results.records import COLLAPSED, MemberRecord
     from harness.results.store import (
@@ -24,25 +24,25 @@ __all__ = [
     "RESULTS_FORMAT",
     "MemberRecord",
     "Results",
-    "as_answer",
     "case_fingerprint",
+    "dump_records",
+    "load_records",
     "member_key",
-    "of_answer",
     "read_manifest",
     "read_records",
     "read_results",
     "remove_abandoned",
     "slug",
     "stored_keys",
+    "write_atomic",
     "write_json",
     "write_manifest",
     "write_stack",
-    "write_whole",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("as_answer", "of_answer"), "answers"),
-    **dict.fromkeys(("slug", "write_json", "write_whole"), "files"),
+    **dict.fromkeys(("dump_records", "load_records"), "answers"),
+    **dict.fromkeys(("slug", "write_json", "write_atomic"), "files"),
     **dict.fromkeys(("RESULTS_FORMAT", "case_fingerprint", "member_key"), "keys"),
     **dict.fromkeys(("COLLAPSED", "MemberRecord"), "records"),
     **dict.fromkeys(("Results", "read_records", "read_results"), "store"),

@@ -13,18 +13,18 @@ from harness.results.records import PACKED_FIELDS, MemberRecord
 SMALL_FIELDS = [each.name for each in fields(MemberRecord) if each.name not in PACKED_FIELDS]
 
 
-def as_answer(records: Sequence[MemberRecord]) -> bytes:
-    """The records, to be read by `of_answer`."""
+def dump_records(records: Sequence[MemberRecord]) -> bytes:
+    """The records, to be read by `load_records`."""
     small = [{name: getattr(record, name) for name in SMALL_FIELDS} for record in records]
     packed = [[getattr(record, name).to_bytes() for name in PACKED_FIELDS] for record in records]
     sizes = [[len(content) for content in each] for each in packed]
     return b"".join([json.dumps([small, sizes]).encode(), b"\n", *(content for each in packed for content in each)])
 
 
-def of_answer(answer: bytes) -> Iterator[MemberRecord]:
+def load_records(answer: bytes) -> Iterator[MemberRecord]:
     """The records of such an answer.
 
-    >>> [record] = of_answer(as_answer([MemberRecord("k", "as_posted", {}, 0, history={"step": [0, 42]})]))
+    >>> [record] = load_records(dump_records([MemberRecord("k", "as_posted", {}, 0, history={"step": [0, 42]})]))
     >>> record.variant, record.history["step"]
     ('as_posted', [0.0, 42.0])
     """

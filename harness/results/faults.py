@@ -9,7 +9,7 @@ import signal
 VARIABLE = "HARNESS_DIE_AT"
 
 
-def reached(moment: str) -> None:
+def crash_point(moment: str) -> None:
     """End the process here, if the environment says so."""
     assert moment in MOMENTS, moment
     if os.environ.get(VARIABLE) == moment:

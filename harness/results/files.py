@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.results.temporary import temporary_path
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that no reader ever sees a part of it, and a power cut loses all of it or nothing.
 
     Raises:
@@ -37,8 +37,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_whole` of a JSON document; what is no JSON number becomes null."""
-    write_whole(path, json.dumps(content, indent=1, default=str).encode())
+    """`write_atomic` of a JSON document; what is no JSON number becomes null."""
+    write_atomic(path, json.dumps(content, indent=1, default=str).encode())
 
 
 def checksum(content: bytes) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Layout = dict[str, tuple[int, tuple[int, ...]]]
 
 
-class Packed(Mapping[str, Any]):
+class PackedMapping(Mapping[str, Any]):
     """A mapping that cannot be changed, over one piece of text or bytes; what is asked of it comes as plain containers.
 
     Equal content is equal, so that NaN equals NaN; else it is compared as the mapping that it is.
@@ -36,16 +36,16 @@ class Packed(Mapping[str, Any]):
         return self.plain().values()
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Packed) and self.content == other.content) or super().__eq__(other)
+        return (isinstance(other, PackedMapping) and self.content == other.content) or super().__eq__(other)
 
     def __repr__(self) -> str:
         return repr(self.plain())
 
 
-class Document(Packed):
+class PackedJson(PackedMapping):
     """A JSON document, kept as its text; the one that was asked last is kept parsed, so that `dict(it)` parses once.
 
-    >>> Document.of({"units": [{"mean": None}]})["units"]
+    >>> PackedJson.of({"units": [{"mean": None}]})["units"]
     [{'mean': None}]
     """
 
@@ -55,12 +55,12 @@ class Document(Packed):
         self.content = content
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Document":
+    def of(cls, values: Mapping[str, Any]) -> "PackedJson":
         """These values, packed."""
         return values if isinstance(values, cls) else cls(json.dumps(dict(values)))
 
     @classmethod
-    def of_bytes(cls, content: bytes) -> "Document":
+    def of_bytes(cls, content: bytes) -> "PackedJson":
         """What `to_bytes` gave."""
         return cls(content.decode())
 
@@ -82,10 +82,10 @@ class Document(Packed):
         return len(_parsed(self.content))
 
 
-class Series(Packed):
+class PackedArrays(PackedMapping):
     """Names with arrays of numbers: a line of JSON, name -> shape, then the float64 of one array after the other.
 
-    >>> Series.of({"step": [0, 42], "mean": [[1, 2], [3, 4]]})["mean"]
+    >>> PackedArrays.of({"step": [0, 42], "mean": [[1, 2], [3, 4]]})["mean"]
     [[1.0, 2.0], [3.0, 4.0]]
     """
 
@@ -95,7 +95,7 @@ class Series(Packed):
         self.content = content
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Series":
+    def of(cls, values: Mapping[str, Any]) -> "PackedArrays":
         """These values, packed; each is rectangular, and None becomes NaN."""
         if isinstance(values, cls):
             return values
@@ -104,7 +104,7 @@ class Series(Packed):
         return cls(head + b"\n" + b"".join(each.tobytes() for each in arrays.values()))
 
     @classmethod
-    def of_bytes(cls, content: bytes) -> "Series":
+    def of_bytes(cls, content: bytes) -> "PackedArrays":
         """What `to_bytes` gave."""
         return cls(content)
 

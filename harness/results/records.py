@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from harness.results.packed import Document, Packed, Series
+from harness.results.packed import PackedArrays, PackedJson, PackedMapping
 
 Level = str | int | float
 
@@ -51,11 +51,11 @@ class MemberRecord:
     r2: float | None = None
     pca_r2: list[float] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
-    history: Series = field(default_factory=Series)
-    unit_history: Series = field(default_factory=Series)
+    history: PackedArrays = field(default_factory=PackedArrays)
+    unit_history: PackedArrays = field(default_factory=PackedArrays)
     died_at: list[int | None] = field(default_factory=list)
-    diagnosis: Document = field(default_factory=Document)
-    examples: Document = field(default_factory=Document)
+    diagnosis: PackedJson = field(default_factory=PackedJson)
+    examples: PackedJson = field(default_factory=PackedJson)
     seconds: float = 0.0
     logged_at: int = 0
     alone: str | None = None
@@ -63,9 +63,9 @@ class MemberRecord:
 
     def __post_init__(self) -> None:
         for name in ("history", "unit_history"):
-            object.__setattr__(self, name, Series.of(getattr(self, name)))
+            object.__setattr__(self, name, PackedArrays.of(getattr(self, name)))
         for name in ("diagnosis", "examples"):
-            object.__setattr__(self, name, Document.of(getattr(self, name)))
+            object.__setattr__(self, name, PackedJson.of(getattr(self, name)))
 
     @property
     def collapsed(self) -> bool | None:
@@ -80,14 +80,14 @@ class MemberRecord:
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value.plain() if isinstance(value, Packed) else value for name, value in found.items()}
+        return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in found.items()}
 
 
-PACKED_FIELDS: dict[str, type[Document] | type[Series]] = {
-    "diagnosis": Document,
-    "examples": Document,
-    "history": Series,
-    "unit_history": Series,
+PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {
+    "diagnosis": PackedJson,
+    "examples": PackedJson,
+    "history": PackedArrays,
+    "unit_history": PackedArrays,
 }
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
 NO_BETTER_THAN_MEAN = frozenset({"mean_output", "worse_than_mean", "invalid_output"})

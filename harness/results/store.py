@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results.files import checksum, write_json, write_whole
+from harness.results.files import checksum, write_atomic, write_json
 from harness.results.records import PACKED_FIELDS, MemberRecord
 
 JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at")
@@ -44,7 +44,7 @@ def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
     content = as_parquet(records)
     stack = checksum("".join(record.key for record in records).encode())
     path = folder / f"{stack}-{checksum(content)}.parquet"
-    write_whole(path, content)
+    write_atomic(path, content)
     return path
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.results import MemberRecord
-from harness.results.faults import reached
+from harness.results.faults import crash_point
 from harness.tracking.inventory import StoredRun
 from harness.tracking.rows import (
     KEY_TAG,
@@ -95,10 +95,10 @@ def write_members(
         query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
         (location,) = connection.execute(query, (experiment,)).fetchone()
         _insert(connection, "runs", [_run(each, runs[each.key], int(experiment), location) for each in records])
-        reached("member begun")
+        crash_point("member begun")
         for record in records:
             _describe(connection, record, runs[record.key], parent, origin)
-        reached("member logged")
+        crash_point("member logged")
     return runs
 
 

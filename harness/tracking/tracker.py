@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.results import MemberRecord, remove_abandoned, slug
-from harness.results.faults import reached
+from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.temporary import temporary_path
 from harness.tracking.bulk import stored_runs, takes_bulk, write_members
@@ -52,13 +52,13 @@ def create_store(uri: str) -> None:
 
             store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
-            reached("store migrated")
+            crash_point("store migrated")
             os.replace(beside, path)
         finally:
             for remains in path.parent.iterdir():
                 if remains.name.startswith(beside.name):
                     remains.unlink(missing_ok=True)
-        reached("store created")
+        crash_point("store created")
 
 
 class Tracker:
@@ -122,7 +122,7 @@ class Tracker:
             parent = self._parent(experiment, name, records)
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
-            reached("members logged")
+            crash_point("members logged")
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             for view, state in views(records).items():
                 self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
@@ -135,7 +135,7 @@ class Tracker:
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             self._parent(experiment, name, ())
-            reached("parent begun")
+            crash_point("parent begun")
         return experiment
 
     def log(self, name: str, records: Sequence[MemberRecord]) -> None:
@@ -272,11 +272,11 @@ class Tracker:
             made = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
             run = _identified(made.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
-        reached("member begun")
+        crash_point("member begun")
         parameters = [Param(*each) for each in stored_parameters(record)]
         metrics = [Metric(*each) for each in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
-        reached("member logged")
+        crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
         logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
         inventory.own[record.key] = logged

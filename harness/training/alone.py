@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.building import build
-from harness.capture import evaluating
+from harness.building import build_model
+from harness.capture import eval_mode
 from harness.case import Case, set_seed
-from harness.precision import precision_for, widened
+from harness.precision import accumulation_dtype, precision_for
 from harness.remedies.gradients import gradient_norms
-from harness.training.nested import restored
-from harness.training.program import Program, Seen, State
-from harness.training.randomness import Draws, RandomFeed, Site, generator
+from harness.training.nested import restore_nesting
+from harness.training.program import BottleneckView, Program, State
+from harness.training.randomness import RandomCall, RandomOverride, RandomStream, generator
 from harness.training.stacked import Keep, joined, whole
 
 
-class Alone:
+class SequentialEngine:
     """A plain PyTorch loop over members, with the case's own optimiser.
 
     Args:
@@ -31,7 +31,7 @@ class Alone:
     """
 
     def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
-        self.members = [Member(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
+        self.members = [MemberModel(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
 
     @property
     def precision(self) -> torch.dtype:
@@ -53,7 +53,7 @@ class Alone:
 
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
-    ) -> Seen:
+    ) -> BottleneckView:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
 
         Args:
@@ -82,17 +82,17 @@ class Alone:
         return {name: value.detach().clone() for name, value in self.members[member].model.state_dict().items()}
 
 
-class Member:
+class MemberModel:
     """One model, its optimiser and its own source of random numbers."""
 
     def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
         self.case, self.seed, self.steps = case, seed, 0
-        model = build(case, seed, rows[:4])
+        model = build_model(case, seed, rows[:4])
         self.precision = precision_for(model, rows)
         self.model = model.to(self.precision)
         self.program = Program(case, self.model)
         self.numbers = {name: float(value) for name, value in case.numbers.items()}
-        self._draws = Draws([seed], "training", self.precision, rows.device)
+        self._draws = RandomStream([seed], "training", self.precision, rows.device)
 
     @property
     def activation(self) -> str:
@@ -107,7 +107,7 @@ class Member:
     def total(self, batch: Tensor) -> tuple[Tensor, State]:
         """The total and the terms of the loss in training mode."""
         self.program.train()
-        with _seeded(self.seed, f"step {self.steps}"), LiveFeed(self._draws):
+        with _seeded(self.seed, f"step {self.steps}"), LiveRandom(self._draws):
             terms = self.program(batch, self.numbers)
         return self.case.total(terms, self.numbers), terms
 
@@ -139,24 +139,24 @@ class Member:
         """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
         with self._looked_at("evaluation"):
             norms = gradient_norms(self.case, self.model, batch, self.numbers)
-        return {name: torch.tensor(value, dtype=widened(self.precision)) for name, value in norms.items()}
+        return {name: torch.tensor(value, dtype=accumulation_dtype(self.precision)) for name, value in norms.items()}
 
     @contextmanager
     def _looked_at(self, purpose: str) -> Iterator[None]:
         """Eval mode, seeded; a model that sets its own parameters as it runs has them back afterwards."""
-        with restored(list(self.model.parameters())), evaluating(self.model), _seeded(self.seed, purpose):
+        with restore_nesting(list(self.model.parameters())), eval_mode(self.model), _seeded(self.seed, purpose):
             yield
 
 
-class LiveFeed(RandomFeed):
+class LiveRandom(RandomOverride):
     """Draws a member's numbers as they are asked for, the same that a stack would have drawn for it."""
 
-    def __init__(self, source: Draws) -> None:
+    def __init__(self, source: RandomStream) -> None:
         super().__init__({})
         self.source = source
 
     def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
-        site = Site(kind, shape, self._count[kind, shape])
+        site = RandomCall(kind, shape, self._count[kind, shape])
         self._count[kind, shape] += 1
         return self.source.take([site])[site.purpose][0].clone()  # the model may write to it
 

@@ -8,17 +8,17 @@ from torch import Tensor
 from harness.training.randomness import generator
 
 
-def gathered(inputs: Tensor, order: Tensor) -> Tensor:
+def gather_rows(inputs: Tensor, order: Tensor) -> Tensor:
     """`inputs[order]`, five times as fast: whole rows are copied.
 
-    >>> gathered(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2, 0], [1, 1]])).squeeze()
+    >>> gather_rows(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2, 0], [1, 1]])).squeeze()
     tensor([[3., 1.],
             [2., 2.]])
     """
     return inputs.index_select(0, order.reshape(-1)).view(*order.shape, *inputs.shape[1:])
 
 
-def orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
+def batch_orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
     """The order of rows of one epoch, `[member, sample]`: a function of the seed and the epoch."""
     by_seed = {
         seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 
-def compiled(module: GraphModule) -> Callable[..., tuple[Tensor, ...]]:
+def to_torchscript(module: GraphModule) -> Callable[..., tuple[Tensor, ...]]:
     """The graph as one call, of the same operations in the same order.
 
     Args:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from harness.boundary import guarded
-from harness.building import build, takes
-from harness.capture import evaluating
+from harness.building import accepts_rows, build_model
+from harness.capture import eval_mode
 from harness.case import Case
 from harness.errors import HarnessError
 
@@ -64,15 +64,15 @@ def _runs_on_the_gpu(case: Case, rows: Tensor) -> bool:
             with guarded():
                 _look_everything_up(case, rows)
         few = rows[:4].to("cuda")
-        return takes(case, build(case, 0, few), few)
+        return accepts_rows(case, build_model(case, 0, few), few)
     except Exception:  # whatever is wrong with the case is told where it trains
         return False
 
 
 def _look_everything_up(case: Case, rows: Tensor) -> None:
     """A token past the end of its table is an exception on the processor, and would cost this process the GPU."""
-    model = build(case, 0, rows[:4])
+    model = build_model(case, 0, rows[:4])
     numbers = {name: case.numbers[name] for name in case.loss_keywords()}
-    with torch.random.fork_rng(), torch.no_grad(), evaluating(model):
+    with torch.random.fork_rng(), torch.no_grad(), eval_mode(model):
         for part in rows.split(LOOKED_UP_AT_ONCE):
             case.losses(model, part, **numbers)

@@ -6,11 +6,11 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from harness.training.convolving import OWN, transposed_convolution
-from harness.training.normalising import batch_normalisation, is_of_rows
-from harness.training.products import FIRST_FACTOR, with_own_factors
+from harness.training.normalising import batch_normalization, is_of_rows
+from harness.training.products import FIRST_FACTOR, separate_factors
 
 
-class Kernels(TorchFunctionMode):
+class StackKernels(TorchFunctionMode):
     """Takes over convolutions of one and two dimensions (those in groups stay torch's own), BatchNorm of rows, and
     products with what all members share.
 
@@ -26,9 +26,9 @@ class Kernels(TorchFunctionMode):
     ) -> Any:
         own, kwargs = OWN.get(func), kwargs or {}
         if is_of_rows(func, args, kwargs):
-            return batch_normalisation(func, args, kwargs)
+            return batch_normalization(func, args, kwargs)
         if func in FIRST_FACTOR:
-            args, kwargs = with_own_factors(func, args, kwargs)
+            args, kwargs = separate_factors(func, args, kwargs)
         made = None if own is None else own(*args, **kwargs)
         if made is None:
             return func(*args, **kwargs)

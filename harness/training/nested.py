@@ -8,41 +8,41 @@ import torch
 from torch import Tensor
 
 
-def tensors_of(nested: Any) -> Iterator[Tensor]:
+def iter_tensors(nested: Any) -> Iterator[Tensor]:
     """The tensors of nested tuples, lists and mappings, in their order.
 
-    >>> [float(each) for each in tensors_of((torch.tensor(1.0), {"a": torch.tensor(2.0), "b": 3.0}))]
+    >>> [float(each) for each in iter_tensors((torch.tensor(1.0), {"a": torch.tensor(2.0), "b": 3.0}))]
     [1.0, 2.0]
     """
     if isinstance(nested, Tensor):
         yield nested
     elif isinstance(nested, dict):
         for each in nested.values():
-            yield from tensors_of(each)
+            yield from iter_tensors(each)
     elif isinstance(nested, tuple | list):
         for each in nested:
-            yield from tensors_of(each)
+            yield from iter_tensors(each)
 
 
-def with_tensors(nested: Any, tensors: Iterator[Tensor]) -> Any:
+def replace_tensors(nested: Any, tensors: Iterator[Tensor]) -> Any:
     """The same nesting, with these tensors in the places of its own.
 
-    >>> with_tensors((torch.tensor(1), {"a": torch.tensor(2), "b": 3}), iter([torch.tensor(8), torch.tensor(9)]))
+    >>> replace_tensors((torch.tensor(1), {"a": torch.tensor(2), "b": 3}), iter([torch.tensor(8), torch.tensor(9)]))
     (tensor(8), {'a': tensor(9), 'b': 3})
     """
     if isinstance(nested, Tensor):
         return next(tensors)
     if isinstance(nested, dict):
-        return {name: with_tensors(each, tensors) for name, each in nested.items()}
+        return {name: replace_tensors(each, tensors) for name, each in nested.items()}
     if isinstance(nested, tuple | list):
-        return type(nested)([with_tensors(each, tensors) for each in nested])
+        return type(nested)([replace_tensors(each, tensors) for each in nested])
     return nested
 
 
-def same_bits(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
+def bitwise_equal(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
     """Whether tensors agree bit for bit, NaN being equal to NaN.
 
-    >>> same_bits([torch.tensor([torch.nan, 1.0])], [torch.tensor([torch.nan, 1.0])])
+    >>> bitwise_equal([torch.tensor([torch.nan, 1.0])], [torch.tensor([torch.nan, 1.0])])
     True
     """
     return len(found) == len(wanted) and all(
@@ -53,11 +53,11 @@ def same_bits(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
 
 
 @contextmanager
-def restored(tensors: Sequence[Tensor]) -> Iterator[None]:
+def restore_nesting(tensors: Sequence[Tensor]) -> Iterator[None]:
     """Afterwards the memory of these tensors is as it was, whoever shares it.
 
     >>> values = torch.zeros(2)
-    >>> with restored([values]):
+    >>> with restore_nesting([values]):
     ...     values[0] = 1.0
     >>> values
     tensor([0., 0.])

@@ -33,7 +33,7 @@ class MemberByMember(torch.autograd.Function):
         return gradient.clone(memory_format=torch.contiguous_format)
 
 
-def batch_normalisation(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def batch_normalization(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """`function`, a BatchNorm of `[sample, channel]`, with what enters and what leaves it laid out member by member."""
     given, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
     named = {name: value for name, value in kwargs.items() if name != "input"}
@@ -43,7 +43,7 @@ def batch_normalisation(function: Callable[..., Tensor], args: tuple[Any, ...], 
 
 def is_of_rows(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether this is a BatchNorm of `[sample, channel]`; those of larger inputs lay their channels out by themselves."""
-    return function in NORMALISATIONS and (args[0] if args else kwargs["input"]).dim() == 2
+    return function in NORMALIZATIONS and (args[0] if args else kwargs["input"]).dim() == 2
 
 
-NORMALISATIONS = (F.batch_norm, torch.batch_norm)
+NORMALIZATIONS = (F.batch_norm, torch.batch_norm)

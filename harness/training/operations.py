@@ -14,18 +14,21 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
-from harness.training.compiling import compiled
-from harness.training.nested import restored, same_bits, tensors_of, with_tensors
-from harness.training.replaying import replayed
+from harness.training.compiling import to_torchscript
+from harness.training.nested import bitwise_equal, iter_tensors, replace_tensors, restore_nesting
+from harness.training.replaying import to_cuda_graph
 from harness.training.simplifying import simplify
 
 if TYPE_CHECKING:
-    from harness.training.tracing import Call
+    from harness.training.tracing import RecordedOp
+
+if TYPE_CHECKING:
+    pass
 
 Run = Callable[..., tuple[Tensor, ...]]
 
 
-class OperationList:
+class StepGraph:
     """Operations in their order, without Python's part in finding them.
 
     Args:
@@ -38,7 +41,7 @@ class OperationList:
     def __init__(self, graph: GraphModule, result: Any, inputs: Sequence[int], reached: Sequence[Tensor]) -> None:
         self.graph, self._inputs, self._reached = graph, inputs, reached
         self._run: Run = graph.forward
-        self._nesting = with_tensors(result, repeat(torch.empty(0)))  # its tensors need not be kept
+        self._nesting = replace_tensors(result, repeat(torch.empty(0)))  # its tensors need not be kept
 
     @property
     def changes_nothing(self) -> bool:
@@ -53,13 +56,13 @@ class OperationList:
         """Whether the list does what the function does, bit for bit; and what the function, which has run, gave."""
         changing = self._changing(inputs)
         try:
-            with restored(changing):
+            with restore_nesting(changing):
                 # copies: a result may be a view of what is restored
-                found = [each.clone() for each in (*tensors_of(self(inputs)), *changing)]
+                found = [each.clone() for each in (*iter_tensors(self(inputs)), *changing)]
         except Exception:  # the function went another way this time
             found = []
         result = function()
-        return same_bits(found, [*tensors_of(result), *changing]), result
+        return bitwise_equal(found, [*iter_tensors(result), *changing]), result
 
     def compile(self, inputs: Sequence[Tensor]) -> Any:
         """The results; and from now on TorchScript runs the operations, if that gives the same bits."""
@@ -74,13 +77,13 @@ class OperationList:
 
     def _by(self, run: Run, inputs: Sequence[Tensor]) -> Any:
         with torch.no_grad():
-            return with_tensors(self._nesting, iter(run(*inputs)))
+            return replace_tensors(self._nesting, iter(run(*inputs)))
 
     def _compiled(self, inputs: Sequence[Tensor]) -> Run:
         if any(each.is_cuda for each in inputs) and not self._inputs:  # a CUDA graph works on copies of them
-            return replayed(self.graph, inputs)
-        run = compiled(self.graph)
-        with restored(self._changing(inputs)), torch.no_grad():
+            return to_cuda_graph(self.graph, inputs)
+        run = to_torchscript(self.graph)
+        with restore_nesting(self._changing(inputs)), torch.no_grad():
             run(*inputs)  # which profiles: the next call is what all later ones are
         return run
 
@@ -88,7 +91,7 @@ class OperationList:
         return [*(inputs[place] for place in self._inputs), *self._reached]
 
 
-def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) -> OperationList | None:
+def build_step_graph(calls: "Sequence[RecordedOp]", inputs: Sequence[Tensor], result: Any) -> StepGraph | None:
     """The list of these calls, or None where Python looked at a number, which another step may find otherwise.
 
     Args:
@@ -102,11 +105,11 @@ def written_out(calls: "Sequence[Call]", inputs: Sequence[Tensor], result: Any) 
     builder = _Builder(inputs, {_storage(each) for found in written for each in found})
     for call, found in zip(calls, written, strict=True):
         builder.add(call, writes=bool(found))
-    builder.graph.output(tuple(builder.node_of(each) for each in tensors_of(result)))
+    builder.graph.output(tuple(builder.node_of(each) for each in iter_tensors(result)))
     simplify(builder.graph, builder.changed)
     changed = [place for place, each in enumerate(inputs) if _storage(each) in builder.changed]
     reached = [each for each in builder.constants.buffers() if _storage(each) in builder.changed]
-    return OperationList(GraphModule(builder.constants, builder.graph), result, changed, reached)
+    return StepGraph(GraphModule(builder.constants, builder.graph), result, changed, reached)
 
 
 class _Builder:
@@ -120,10 +123,10 @@ class _Builder:
         for index, each in enumerate(inputs):
             self._note(self.graph.placeholder(f"input_{index}"), each)
 
-    def add(self, call: "Call", writes: bool) -> None:
+    def add(self, call: "RecordedOp", writes: bool) -> None:
         """One call, with its results."""
         if self._is_fixed(call):
-            self._fixed |= {id(each) for each in tensors_of(call.result)}
+            self._fixed |= {id(each) for each in iter_tensors(call.result)}
             return
         args, kwargs = map_aggregate((call.args, call.kwargs), self.node_of)
         node = self.graph.call_function(call.operation, args, kwargs)
@@ -135,10 +138,10 @@ class _Builder:
                 if isinstance(each, Tensor):
                     self._note(self.graph.call_function(operator.getitem, (node, index)), each)
 
-    def _is_fixed(self, call: "Call") -> bool:
+    def _is_fixed(self, call: "RecordedOp") -> bool:
         """Whether it makes the same numbers at every step: it begins with numbers in the author's code, and goes on so."""
-        given = list(tensors_of((call.args, call.kwargs)))
-        if any(_storage(each) in self.changed for each in (*given, *tensors_of(call.result))):
+        given = list(iter_tensors((call.args, call.kwargs)))
+        if any(_storage(each) in self.changed for each in (*given, *iter_tensors(call.result))):
             return False
         if call.operation is torch.ops.aten.lift_fresh.default:  # what `torch.tensor` ends with
             return True
@@ -167,13 +170,13 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _written_to(call: "Call") -> list[Tensor]:
+def _written_to(call: "RecordedOp") -> list[Tensor]:
     """The tensors that an operation changes: by its schema, or by what the schema keeps to itself."""
     unsaid = [call.args[position] for position in UNSAID_WRITES.get(call.operation, ())]
     named = zip(call.operation._schema.arguments, call.args, strict=False)
     given = [*named, *((each, call.kwargs.get(each.name)) for each in call.operation._schema.arguments)]
     said = [value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write]
-    return list(tensors_of([said, unsaid]))
+    return list(iter_tensors([said, unsaid]))
 
 
 def _looks_at_numbers(result: Any) -> bool:

@@ -15,7 +15,7 @@ from harness.case import Case
 
 
 @dataclass(frozen=True)
-class Rule:
+class OptimizerSpec:
     """An optimiser that the stack can take over: its kind and numbers; `learning_rate` None means the training's."""
 
     kind: str
@@ -30,18 +30,18 @@ class Rule:
         return self.learning_rate
 
 
-class Optimiser(Protocol):
+class StackOptimizer(Protocol):
     """Changes `parameters` in place, given gradients of the same shape `[member, parameter]`."""
 
     def step(self, parameters: Tensor, gradients: Tensor) -> None: ...
 
 
-def rule_of(case: Case, model: nn.Module) -> Rule | None:
+def optimizer_spec(case: Case, model: nn.Module) -> OptimizerSpec | None:
     """The case's optimiser, if it is a plain SGD, Adam or AdamW over one group; None when the model trains alone."""
     names = {id(value): name for name, value in model.named_parameters()}
     if case.optimizer is None:
         trained = frozenset(name for name, value in model.named_parameters() if value.requires_grad)
-        return Rule("Adam", ADAM, None, trained)
+        return OptimizerSpec("Adam", ADAM, None, trained)
     optimiser = case.optimizer(list(model.parameters()))
     if not _is_plain(optimiser):
         return None
@@ -50,7 +50,7 @@ def rule_of(case: Case, model: nn.Module) -> Rule | None:
         return None
     kind = "AdamW" if group.get("decoupled_weight_decay") else type(optimiser).__name__
     trained = frozenset(names[id(each)] for each in group["params"] if each.requires_grad)
-    return Rule(kind, {name: group[name] for name in KINDS[type(optimiser)]}, float(group["lr"]), trained)
+    return OptimizerSpec(kind, {name: group[name] for name in KINDS[type(optimiser)]}, float(group["lr"]), trained)
 
 
 def _is_plain(optimiser: Any) -> bool:
@@ -68,7 +68,7 @@ def _is_plain(optimiser: Any) -> bool:
     return all(name in usual and value == usual[name] for name, value in others.items())
 
 
-def optimiser(rule: Rule, rates: Tensor) -> Optimiser:
+def stack_optimizer(rule: OptimizerSpec, rates: Tensor) -> StackOptimizer:
     """The stack's optimiser; `rates` is one learning rate a member, `[member]`."""
     return MAKERS[rule.kind](rule.options, rates[:, None])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._C import _functorch
 
 
-def with_own_factors(
+def separate_factors(
     product: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a product, with a copy a member of what all members share, where its first factor is a member's.
@@ -21,17 +21,17 @@ def with_own_factors(
     A first factor that is shared, as the rows that are observed, is never laid together with others.
     """
     first = next(iter((*args, *kwargs.values())[FIRST_FACTOR[product] :]), None)
-    if first is None or not is_a_members(first):
+    if first is None or not is_member_product(first):
         return args, dict(kwargs)
     one = first.new_ones((), dtype=torch.bool)
 
     def own(value: Any) -> Any:
-        return torch.where(one, value, value) if isinstance(value, Tensor) and not is_a_members(value) else value
+        return torch.where(one, value, value) if isinstance(value, Tensor) and not is_member_product(value) else value
 
     return tuple(map(own, args)), {name: own(value) for name, value in kwargs.items()}
 
 
-def is_a_members(value: Any) -> bool:
+def is_member_product(value: Any) -> bool:
     """Whether a value below `vmap` is a tensor that differs from member to member."""
     while isinstance(value, Tensor) and _functorch.is_functorch_wrapped_tensor(value):
         if _functorch.is_batchedtensor(value):

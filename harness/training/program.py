@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.capture import CodeTap, code_of, comparable, flat, reconstruction_of
+from harness.capture import BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
 from harness.case import Case
-from harness.precision import own_precision, widened
+from harness.precision import accumulation_dtype, own_precision
 from harness.remedies.terms import check_terms
-from harness.training.kernels import Kernels
-from harness.training.randomness import RandomFeed
+from harness.training.kernels import StackKernels
+from harness.training.randomness import RandomOverride
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Seen:
+class BottleneckView:
     """What the bottlenecks of a stack did on some rows.
 
     Args:
@@ -53,7 +53,7 @@ class Program(nn.Module):
     Args:
         case: a case, treated or not.
         model: its model, whose own weights are never used once state is given.
-        own_kernels: compute convolutions and BatchNorms as `Kernels` does.
+        own_kernels: compute convolutions and BatchNorms as `StackKernels` does.
     """
 
     def __init__(self, case: Case, model: nn.Module, own_kernels: bool = False) -> None:
@@ -62,7 +62,7 @@ class Program(nn.Module):
         self.keywords = case.loss_keywords()
         self.activation = "none"
         self._names = first_names(model)
-        self._terms_in = widened(own_precision(model))
+        self._terms_in = accumulation_dtype(own_precision(model))
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
         found = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
@@ -97,9 +97,9 @@ class Program(nn.Module):
     def _called(self, module: nn.Module, state: State, arguments: tuple[Any, ...], draws: Any) -> dict[str, Tensor]:
         with ExitStack() as modes:
             if self.own_kernels:
-                modes.enter_context(Kernels())
+                modes.enter_context(StackKernels())
             if draws is not None:
-                modes.enter_context(RandomFeed(draws))
+                modes.enter_context(RandomOverride(draws))
             return functional_call(module, state, arguments, tie_weights=False)
 
     def _state(self, prefix: str, given: State) -> State:
@@ -107,11 +107,11 @@ class Program(nn.Module):
 
     def look(self, rows: Tensor, held: Tensor | None = None, made: bool = True) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands, with what it made of the rows or without."""
-        replace = None if held is None else partial(held_at, numbers=held)
+        replace = None if held is None else partial(clamp_units, numbers=held)
         scales: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = None if module is None else module.register_forward_pre_hook(_keep_scale(scales), with_kwargs=True)
-        with CodeTap(self.model, self.case.bottleneck, replace=replace) as tap:
+        with BottleneckTap(self.model, self.case.bottleneck, replace=replace) as tap:
             self.model(rows)
         if handle is not None:
             handle.remove()
@@ -119,13 +119,13 @@ class Program(nn.Module):
         code = code_of(seen, self.case.bottleneck)
         self.activation = seen.activation
         shown = {
-            "code": flat(code),
-            "preactivation": flat(code if seen.preactivation is None else seen.preactivation),
-            "raw": flat(code if seen.raw is None else seen.raw),
+            "code": flatten_units(code),
+            "preactivation": flatten_units(code if seen.preactivation is None else seen.preactivation),
+            "raw": flatten_units(code if seen.raw is None else seen.raw),
         }
         reconstruction = reconstruction_of(seen.outputs, rows, self.case.reconstruction) if made else None
         if reconstruction is not None and comparable(reconstruction, rows):
-            shown["reconstruction"] = flat(reconstruction)
+            shown["reconstruction"] = flatten_units(reconstruction)
         if scales and not seen.moved:
             shown["scale"] = scales[0]
         return shown
@@ -174,14 +174,14 @@ def _keep_scale(scales: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], d
     return keep
 
 
-def held_at(code: Tensor, numbers: Tensor) -> Tensor:
+def clamp_units(code: Tensor, numbers: Tensor) -> Tensor:
     """The code with its units held at these numbers, `[unit]`; one whose number is NaN is left as it is.
 
-    >>> held_at(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2.0, torch.nan]))
+    >>> clamp_units(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2.0, torch.nan]))
     tensor([[2., 2.],
             [2., 4.]])
     """
-    return torch.where(numbers.isnan(), flat(code), numbers).reshape(code.shape)
+    return torch.where(numbers.isnan(), flatten_units(code), numbers).reshape(code.shape)
 
 
 def _scale(module: nn.Linear, inputs: Tensor) -> Tensor:

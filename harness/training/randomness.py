@@ -27,7 +27,7 @@ def generator(seed: int, purpose: str) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Site:
+class RandomCall:
     """One random operation of a model: the distribution, the shape, and the how-manieth of its like it is."""
 
     kind: str
@@ -40,7 +40,7 @@ class Site:
         return f"{self.kind}{list(self.shape)}#{self.occurrence}"
 
 
-class Draws:
+class RandomStream:
     """The random numbers of the members of a stack, `[member, ...]` a site, one call a step.
 
     A member's numbers are drawn in its own order from its own generators.
@@ -48,22 +48,22 @@ class Draws:
 
     def __init__(self, seeds: Sequence[int], purpose: str, dtype: torch.dtype, device: torch.device) -> None:
         self.seeds, self.purpose, self.dtype, self.device = list(seeds), purpose, dtype, device
-        self._generators: dict[Site, list[torch.Generator]] = {}
-        self._chunks: dict[Site, Tensor] = {}
-        self._used: Counter[Site] = Counter()
+        self._generators: dict[RandomCall, list[torch.Generator]] = {}
+        self._chunks: dict[RandomCall, Tensor] = {}
+        self._used: Counter[RandomCall] = Counter()
 
-    def take(self, sites: Sequence[Site]) -> dict[str, Tensor]:
+    def take(self, sites: Sequence[RandomCall]) -> dict[str, Tensor]:
         """The next numbers of these sites, by their purpose."""
         return {site.purpose: self._next(site) for site in sites}
 
-    def _next(self, site: Site) -> Tensor:
+    def _next(self, site: RandomCall) -> Tensor:
         position = self._used[site] % STEPS_AT_ONCE
         if position == 0:
             self._chunks[site] = self._draw(site)
         self._used[site] += 1
         return self._chunks[site][position]
 
-    def _draw(self, site: Site) -> Tensor:
+    def _draw(self, site: RandomCall) -> Tensor:
         if site not in self._generators:
             self._generators[site] = [generator(seed, f"{self.purpose}/{site.purpose}") for seed in self.seeds]
         draw, shape = DISTRIBUTIONS[site.kind], (STEPS_AT_ONCE, *site.shape)
@@ -71,13 +71,13 @@ class Draws:
         return torch.stack(drawn, dim=1).to(self.device)
 
 
-class RandomFeed(TorchFunctionMode):
+class RandomOverride(TorchFunctionMode):
     """Hands the caught random operations the numbers in `draws`; with None, it draws on its own and records sites."""
 
     def __init__(self, draws: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.draws = draws
-        self.sites: list[Site] = []
+        self.sites: list[RandomCall] = []
         self._count: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def __torch_function__(
@@ -95,7 +95,7 @@ class RandomFeed(TorchFunctionMode):
         return self._numbers("normal", tuple(shape), like)
 
     def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
-        site = Site(kind, shape, self._count[kind, shape])
+        site = RandomCall(kind, shape, self._count[kind, shape])
         self._count[kind, shape] += 1
         self.sites.append(site)
         if self.draws is None:
@@ -105,24 +105,26 @@ class RandomFeed(TorchFunctionMode):
         return numbers if like is None or not like.is_floating_point() else numbers.to(like.dtype)
 
 
-def _dropout(feed: RandomFeed, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def _dropout(
+    feed: RandomOverride, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     return _dropped(feed, values, p, values.shape, inplace) if training and p > 0 else values
 
 
 def _channel_dropout(
-    feed: RandomFeed, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    feed: RandomOverride, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
     if not training or p == 0:
         return values
     return _dropped(feed, values, p, (*values.shape[:2], *(1 for _ in values.shape[2:])), inplace)
 
 
-def _dropped(feed: RandomFeed, values: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
+def _dropped(feed: RandomOverride, values: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
     left = _masked(feed, values, p, shape)
     return values.copy_(left) if inplace else left
 
 
-def _masked(feed: RandomFeed, values: Tensor, p: float, shape: Sequence[int]) -> Tensor:
+def _masked(feed: RandomOverride, values: Tensor, p: float, shape: Sequence[int]) -> Tensor:
     if p >= 1:
         return values * 0.0
     return values * (feed.uniform(shape, values) >= p) / (1 - p)
@@ -138,23 +140,23 @@ def _cast(numbers: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
     return numbers.to(**wanted) if wanted else numbers
 
 
-def _rand(feed: RandomFeed, *size: Any, **kwargs: Any) -> Tensor:
+def _rand(feed: RandomOverride, *size: Any, **kwargs: Any) -> Tensor:
     return _cast(feed.uniform(_shape(size, kwargs)), kwargs)
 
 
-def _randn(feed: RandomFeed, *size: Any, **kwargs: Any) -> Tensor:
+def _randn(feed: RandomOverride, *size: Any, **kwargs: Any) -> Tensor:
     return _cast(feed.normal(_shape(size, kwargs)), kwargs)
 
 
-def _rand_like(feed: RandomFeed, values: Tensor, **kwargs: Any) -> Tensor:
+def _rand_like(feed: RandomOverride, values: Tensor, **kwargs: Any) -> Tensor:
     return _cast(feed.uniform(values.shape, values), kwargs)
 
 
-def _randn_like(feed: RandomFeed, values: Tensor, **kwargs: Any) -> Tensor:
+def _randn_like(feed: RandomOverride, values: Tensor, **kwargs: Any) -> Tensor:
     return _cast(feed.normal(values.shape, values), kwargs)
 
 
-def _normal(feed: RandomFeed, mean: Any = 0.0, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
+def _normal(feed: RandomOverride, mean: Any = 0.0, std: Any = 1.0, size: Any = None, **kwargs: Any) -> Tensor:
     shaped = mean if isinstance(mean, Tensor) else std
     shape = (
         tuple(size)
@@ -164,21 +166,23 @@ def _normal(feed: RandomFeed, mean: Any = 0.0, std: Any = 1.0, size: Any = None,
     return mean + std * feed.normal(shape, shaped if isinstance(shaped, Tensor) else None)
 
 
-def _bernoulli(feed: RandomFeed, values: Tensor, p: Any = None, **kwargs: Any) -> Tensor:
+def _bernoulli(feed: RandomOverride, values: Tensor, p: Any = None, **kwargs: Any) -> Tensor:
     chance = values if p is None else p
     return (feed.uniform(values.shape, values) < chance).to(values.dtype)
 
 
-def _bernoulli_in_place(feed: RandomFeed, values: Tensor, p: Any = 0.5, **kwargs: Any) -> Tensor:
+def _bernoulli_in_place(feed: RandomOverride, values: Tensor, p: Any = 0.5, **kwargs: Any) -> Tensor:
     return values.copy_((feed.uniform(values.shape, values) < p).to(values.dtype))
 
 
-def _uniform_in_place(feed: RandomFeed, values: Tensor, a: float = 0.0, b: float = 1.0, **kwargs: Any) -> Tensor:
+def _uniform_in_place(feed: RandomOverride, values: Tensor, a: float = 0.0, b: float = 1.0, **kwargs: Any) -> Tensor:
     low, high = kwargs.get("from", a), kwargs.get("to", b)
     return values.copy_(low + (high - low) * feed.uniform(values.shape, values))
 
 
-def _normal_in_place(feed: RandomFeed, values: Tensor, mean: float = 0.0, std: float = 1.0, **kwargs: Any) -> Tensor:
+def _normal_in_place(
+    feed: RandomOverride, values: Tensor, mean: float = 0.0, std: float = 1.0, **kwargs: Any
+) -> Tensor:
     return values.copy_(mean + std * feed.normal(values.shape, values))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 
-def replayed(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+def to_cuda_graph(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     """The graph as one call, of the same operations in the same order.
 
     Args:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from harness.boundary import guarded
-from harness.building import build
+from harness.building import build_model
 from harness.case import Case
 from harness.precision import SIXTEEN_BITS, precision_for
-from harness.training.alone import Alone
+from harness.training.alone import SequentialEngine
 from harness.training.convolving import all_products
-from harness.training.kernels import Kernels
-from harness.training.optimisers import Rule, rule_of
-from harness.training.stacked import Stacked
+from harness.training.kernels import StackKernels
+from harness.training.optimisers import OptimizerSpec, optimizer_spec
+from harness.training.stacked import StackedEngine
 
 # members agree bit for bit whatever the stack only at multiples of this: BatchNorm adds in another order at other sizes
 FILLED_TO = 8
@@ -37,7 +37,7 @@ LARGEST_WINDOWS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Stackability:
+class VmapSupport:
     """How a case trains.
 
     Args:
@@ -49,7 +49,7 @@ class Stackability:
         single: to how many one member is filled: 2 where all layers are matrix products, else to the multiple.
     """
 
-    rule: Rule | None
+    rule: OptimizerSpec | None
     fixed: frozenset[str]
     reason: str
     shares: bool = True
@@ -59,7 +59,7 @@ class Stackability:
     def filled(self, members: int) -> int:
         """The size to which copies of the last member fill a stack, so that its bits are those of any other.
 
-        >>> Stackability(None, frozenset(), "").filled(5), Stackability(None, frozenset(), "", single=2).filled(1)
+        >>> VmapSupport(None, frozenset(), "").filled(5), VmapSupport(None, frozenset(), "", single=2).filled(1)
         (8, 2)
         """
         if not self.shares:
@@ -67,7 +67,7 @@ class Stackability:
         return self.single if members == 1 else members + -members % self.multiple
 
 
-def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
+def check_vmap_support(case: Case, rows: Tensor, plan: bool = False) -> VmapSupport:
     """Try two members on a few rows, as a stack and one by one, and compare.
 
     Args:
@@ -76,28 +76,28 @@ def stackability(case: Case, rows: Tensor, plan: bool = False) -> Stackability:
         plan: nothing will be trained now: the gradient, for which torch loads sympy (half a second), is left out
             where the model has no buffers that it could find changed.
     """
-    model = build(case, 0, rows[:4])
-    rule = rule_of(case, model)
+    model = build_model(case, 0, rows[:4])
+    rule = optimizer_spec(case, model)
     stepped = not plan or any(True for _ in model.buffers())
     sizes = _sizes(model, rows)
     if rule is None:
-        return Stackability(None, frozenset(), "its optimiser is none that a stack can take over")
+        return VmapSupport(None, frozenset(), "its optimiser is none that a stack can take over")
     if precision_for(model, rows) in SIXTEEN_BITS:
-        return Stackability(None, frozenset(), "its 16-bit floats would be rounded at other places in a stack")
+        return VmapSupport(None, frozenset(), "its 16-bit floats would be rounded at other places in a stack")
     if any(_hooked(each) for each in model.parameters()):
-        return Stackability(None, frozenset(), "its parameters have hooks, and those of a stack would have none")
+        return VmapSupport(None, frozenset(), "its parameters have hooks, and those of a stack would have none")
     left_behind = _left_behind(case, rows)
     if left_behind:
-        return Stackability(None, frozenset(), left_behind)
+        return VmapSupport(None, frozenset(), left_behind)
     shares = _shares(case, model, rows)
     keywords = frozenset(case.loss_keywords())
     failure = _failure(case, rule, rows, frozenset(), stepped)
     if not failure:
-        return Stackability(rule, frozenset(), "", shares, *sizes)
+        return VmapSupport(rule, frozenset(), "", shares, *sizes)
     if not keywords or _failure(case, rule, rows, keywords, stepped):
-        return Stackability(None, frozenset(), failure)
+        return VmapSupport(None, frozenset(), failure)
     needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped))
-    return Stackability(rule, needed, "", shares, *sizes)
+    return VmapSupport(rule, needed, "", shares, *sizes)
 
 
 def _hooked(parameter: Tensor) -> bool:
@@ -112,7 +112,7 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
         return False
     if all(each.dim() <= 2 for each in parameters):
         return True
-    with Kernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception), guarded():
+    with StackKernels() as seen, torch.random.fork_rng(), warnings.catch_warnings(), suppress(Exception), guarded():
         warnings.simplefilter("ignore")
         case.losses(model.to(precision_for(model, rows)), rows[:4], **_plain_numbers(case))
     return seen.picked * int(case.training()["batch_size"]) <= LARGEST_WINDOWS * len(rows[:4])
@@ -130,39 +130,39 @@ def _sizes(model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
     return FILLED_TO, FILLED_TO_OF_PRODUCTS if products else FILLED_TO
 
 
-def _failure(case: Case, rule: Rule, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:
+def _failure(case: Case, rule: OptimizerSpec, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:
     """Why two members cannot be batched with these numbers as floats; empty when they can."""
     batch = rows[:6].expand(2, *rows[:6].shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = Alone([case, case], [0, 1], rows).totals(batch)
+        expected = SequentialEngine([case, case], [0, 1], rows).totals(batch)
         try:
             with guarded():
-                stack = Stacked([case, case], [0, 1], rule, rows, fixed)
+                stack = StackedEngine([case, case], [0, 1], rule, rows, fixed)
                 found = _asked_everything(stack, batch, stepped)
         except Exception as error:
-            return not_batched(error)
+            return refused_by_vmap(error)
     if torch.allclose(found, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
         return ""
     return "batched, its loss differs from the loss of one model"
 
 
-def not_batched(error: Exception) -> str:
+def refused_by_vmap(error: Exception) -> str:
     """Why a member trains alone whose stack raised this.
 
-    >>> not_batched(ValueError("no rows\\nat all")), not_batched(KeyError())
+    >>> refused_by_vmap(ValueError("no rows\\nat all")), refused_by_vmap(KeyError())
     ('it cannot be batched: ValueError: no rows', 'it cannot be batched: KeyError')
     """
     said = str(error).strip().splitlines()[:1]
     return ": ".join(["it cannot be batched", type(error).__name__, *(line[:160] for line in said)])
 
 
-def is_of_batching(error: Exception) -> bool:
+def is_vmap_error(error: Exception) -> bool:
     """Whether it is `vmap` itself that refused, whatever the members' numbers are."""
     return any(word in str(error) for word in ("vmap", "Batching rule", "functorch"))
 
 
-def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:
+def _asked_everything(stack: StackedEngine, batch: Tensor, stepped: bool) -> Tensor:
     """The totals of a step, or of what comes before it, once the stack has done all that will be asked of it."""
     totals = stack.step(batch)[0] if stepped else stack.totals(batch)
     stack.losses(batch)
@@ -175,7 +175,7 @@ def _asked_everything(stack: Stacked, batch: Tensor, stepped: bool) -> Tensor:
 
 def _left_behind(case: Case, rows: Tensor) -> str:
     """What two evaluations of the loss leave behind where a stack would not look for it; empty for nothing."""
-    model = build(case, 0, rows[:4])
+    model = build_model(case, 0, rows[:4])
     model = model.to(precision_for(model, rows))
     numbers = _plain_numbers(case)
     versions = [(each, each._version) for each in model.parameters()]

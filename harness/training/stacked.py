@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from harness.building import build
+from harness.building import build_model
 from harness.case import Case
 from harness.placement import place_invariant
 from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.gradients import gradient_and_value, gradients_of
-from harness.training.optimisers import Rule, optimiser
-from harness.training.program import Program, Seen, State
-from harness.training.randomness import Draws, RandomFeed, Site
-from harness.training.tracing import Traced
+from harness.training.optimisers import OptimizerSpec, stack_optimizer
+from harness.training.program import BottleneckView, Program, State
+from harness.training.randomness import RandomCall, RandomOverride, RandomStream
+from harness.training.tracing import GraphedFunction
 
 # numbers of one member's input that are observed at once, at most: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13
@@ -34,7 +34,7 @@ def whole(reconstruction: Tensor, rows: Tensor) -> Tensor:
     return reconstruction
 
 
-class Stacked:
+class StackedEngine:
     """Several members trained as one program. Same interface as `Alone`.
 
     Args:
@@ -50,7 +50,7 @@ class Stacked:
         self,
         cases: Sequence[Case],
         seeds: Sequence[int],
-        rule: Rule,
+        rule: OptimizerSpec,
         rows: Tensor,
         fixed: frozenset[str] = frozenset(),
         shares: bool = True,
@@ -58,7 +58,7 @@ class Stacked:
         self.cases, self.seeds, self.rows = list(cases), list(seeds), rows
         self.parameters: State = {}
         self.buffers: State = {}
-        models = [build(case, seed, rows[:4]) for case, seed in zip(cases, seeds, strict=True)]
+        models = [build_model(case, seed, rows[:4]) for case, seed in zip(cases, seeds, strict=True)]
         self.precision = precision_for(models[0], rows)
         models = [model.to(self.precision) for model in models]
         self.program = Program(cases[0], models[0], own_kernels=shares)
@@ -73,15 +73,15 @@ class Stacked:
         number_axes = {name: None if name in fixed else 0 for name in self.numbers}
         axes = (0, 0, 0, number_axes, 0)
         self._gradients = self._batched(gradient_and_value(self.program.loss), axes)
-        self._downhill = Traced(self._descend)
-        self._observations: dict[tuple[bool, bool], Traced] = {}
+        self._downhill = GraphedFunction(self._descend)
+        self._observations: dict[tuple[bool, bool], GraphedFunction] = {}
         self._losses = self._batched(self.program.loss, axes)
-        self._evaluate = Traced(self._evaluation)
+        self._evaluate = GraphedFunction(self._evaluation)
         self._norms = self._batched(self._norms_of_one, axes)
         rates = [rule.rate(case) for case in cases]
-        self._optimiser = optimiser(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
+        self._optimiser = stack_optimizer(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
         self._draws = self._fresh_draws("training")
-        self._sites: dict[tuple[Any, ...], list[Site]] = {}
+        self._sites: dict[tuple[Any, ...], list[RandomCall]] = {}
 
     def step(self, batch: Tensor) -> tuple[Tensor, State]:
         """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
@@ -104,7 +104,7 @@ class Stacked:
 
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
-    ) -> Seen:
+    ) -> BottleneckView:
         """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
 
         Args:
@@ -164,10 +164,10 @@ class Stacked:
         batched = vmap(function, in_dims=axes)
         return place_invariant(batched) if self._shares_a_processor else batched
 
-    def _fresh_draws(self, purpose: str) -> Draws:
-        return Draws(self.seeds, purpose, self.precision, self.rows.device)
+    def _fresh_draws(self, purpose: str) -> RandomStream:
+        return RandomStream(self.seeds, purpose, self.precision, self.rows.device)
 
-    def _evaluated(self, batch: Tensor, source: Draws) -> State:
+    def _evaluated(self, batch: Tensor, source: RandomStream) -> State:
         key = batch.shape, batch.stride(), self.program.training
         return self._evaluate(key, batch, source.take(self._sites_of(batch)))
 
@@ -178,23 +178,23 @@ class Stacked:
         return {**terms, "total": totals}
 
     @torch.no_grad()
-    def _look(self, rows: Tensor, draws: Draws, held: Tensor | None, made: bool) -> State:
+    def _look(self, rows: Tensor, draws: RandomStream, held: Tensor | None, made: bool) -> State:
         key, others = (held is not None, made), () if held is None else (held,)
         if key not in self._observations:
             see = self._batched(partial(self.program.see, made=made), (0, 0, None, 0, *(0 for _ in others)))
-            self._observations[key] = Traced(partial(see, self.parameters, self.buffers), compiles=False)
+            self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), compiles=False)
         numbers = draws.take(self._sites_of_looking(rows))
         return self._observations[key](rows.shape, rows, numbers, *others)
 
-    def _sites_of_looking(self, rows: Tensor) -> list[Site]:
+    def _sites_of_looking(self, rows: Tensor) -> list[RandomCall]:
         key = ("look", rows.shape)
         if key not in self._sites:
-            with RandomFeed() as feed, torch.random.fork_rng(devices=[]):
+            with RandomOverride() as feed, torch.random.fork_rng(devices=[]):
                 self.program.look(rows[:1].expand(len(rows), *rows.shape[1:]))
             self._sites[key] = feed.sites
         return self._sites[key]
 
-    def _sites_of(self, batch: Tensor) -> list[Site]:
+    def _sites_of(self, batch: Tensor) -> list[RandomCall]:
         key = (batch.shape[1:], self.program.training)
         if key not in self._sites:
             self._sites[key] = random_sites(self.program, batch[0], {n: _first(v) for n, v in self.numbers.items()})
@@ -243,7 +243,7 @@ def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
         yield rows[first : first + size], slice(start - first, size)
 
 
-def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
+def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> BottleneckView:
     """Chunks of rows put together again; the scale is their mean, added one after the other: torch's mean adds in an
     order that depends on the number of members.
     """
@@ -251,13 +251,13 @@ def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Seen:
     made = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
     scales = [part["scale"] for part in parts if "scale" in part]
     scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
-    return Seen(code, before, raw, made, scale, activation)
+    return BottleneckView(code, before, raw, made, scale, activation)
 
 
-def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[Site]:
+def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[RandomCall]:
     """The random operations of one evaluation of the loss, found by running it once; nothing is changed."""
     kept = {name: value.clone() for name, value in program.named_buffers()}
-    with RandomFeed() as feed, torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with RandomOverride() as feed, torch.random.fork_rng(devices=[]), torch.enable_grad():
         program(batch, numbers)
     for name, value in program.named_buffers():
         value.data.copy_(kept[name])

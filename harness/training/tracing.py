@@ -10,13 +10,13 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.training.nested import tensors_of
-from harness.training.operations import OperationList, written_out
+from harness.training.nested import iter_tensors
+from harness.training.operations import StepGraph, build_step_graph
 
 COMPILED_AT = 64  # calls: compiling a list takes what some fifty steps save
 
 
-class Traced:
+class GraphedFunction:
     """A function of nested tensors that is replaced by the list of its operations, once that list has proved itself.
 
     The first call is the function's own; at the second its operations are noted; at the third function and list both
@@ -32,7 +32,7 @@ class Traced:
     def __init__(self, function: Callable[..., Any], compiles: bool = True) -> None:
         self.function, self.compiles = function, compiles
         self._calls: dict[Any, int] = {}
-        self._lists: dict[Any, OperationList | None] = {}
+        self._lists: dict[Any, StepGraph | None] = {}
 
     def __call__(self, key: Any, *arguments: Any) -> Any:
         """The function of the arguments; `key` tells apart what needs another list of operations."""
@@ -42,7 +42,7 @@ class Traced:
         operations = self._lists.get(key)
         if operations is None:
             return self.function(*arguments)
-        inputs = list(tensors_of(arguments))
+        inputs = list(iter_tensors(arguments))
         if calls == 3:
             proved, result = operations.compared(lambda: self.function(*arguments), inputs)
             self._lists[key] = operations if proved else None
@@ -55,17 +55,17 @@ class Traced:
         return self._calls.get(key, 0) > 2 and operations is not None and operations.changes_nothing
 
     def _noted(self, key: Any, arguments: tuple[Any, ...]) -> Any:
-        with Recorder() as recorder:
+        with DispatchRecorder() as recorder:
             result = self.function(*arguments)
         try:
-            self._lists[key] = written_out(recorder.calls, list(tensors_of(arguments)), result)
+            self._lists[key] = build_step_graph(recorder.calls, list(iter_tensors(arguments)), result)
         except Exception:  # what no graph can hold stays a function
             self._lists[key] = None
         return result
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedOp:
     """One operation as it was called."""
 
     operation: Any
@@ -74,12 +74,12 @@ class Call:
     result: Any
 
 
-class Recorder(TorchDispatchMode):
+class DispatchRecorder(TorchDispatchMode):
     """Notes every operation below `vmap` and the gradient; what it holds stays alive, so that no identity is reused."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[RecordedOp] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -89,5 +89,5 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.calls.append(Call(func, args, kwargs or {}, result))
+        self.calls.append(RecordedOp(func, args, kwargs or {}, result))
         return result

@@ -9,12 +9,12 @@ from torch import Tensor
 from harness.case import Case
 from harness.data.rows import Split
 from harness.minibatches import batch_bounds
-from harness.precision import in_precision
-from harness.training.alone import Alone
-from harness.training.batches import gathered, orders
+from harness.precision import cast_floats
+from harness.training.alone import SequentialEngine
+from harness.training.batches import batch_orders, gather_rows
 from harness.training.program import State
-from harness.training.stackable import Stackability, stackability
-from harness.training.stacked import Stacked
+from harness.training.stackable import VmapSupport, check_vmap_support
+from harness.training.stacked import StackedEngine
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Snapshot:
     last: bool
     losses: State
     diverged: Tensor
-    engine: Stacked | Alone
+    engine: StackedEngine | SequentialEngine
 
 
 def train(
     cases: Sequence[Case],
     seeds: Sequence[int],
     split: Split,
-    stacking: Stackability | None = None,
+    stacking: VmapSupport | None = None,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Iterator[Snapshot]:
@@ -63,25 +63,25 @@ def train(
         A snapshot before the first step, every `snapshot_every` epochs, and at the end.
     """
     inputs = split.train.inputs.to(device)
-    inputs = inputs if dtype is None else in_precision(inputs, dtype)
-    stacking = stacking or stackability(cases[0], inputs)
+    inputs = inputs if dtype is None else cast_floats(inputs, dtype)
+    stacking = stacking or check_vmap_support(cases[0], inputs)
     engine = _engine(cases, seeds, inputs, stacking)
     numbers = cases[0].training()
     batches = batch_bounds(len(inputs), numbers["batch_size"])
     birth = _birth(engine, inputs, seeds, batches[0])
     yield birth
-    progress = Progress(birth.diverged.to(device))
+    progress = RunningLosses(birth.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
-        order = orders(seeds, epoch, len(inputs)).to(device)
+        order = batch_orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
-            totals, terms = engine.step(gathered(inputs, order[:, start:end]))
+            totals, terms = engine.step(gather_rows(inputs, order[:, start:end]))
             progress.add(totals, terms, end - start)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
             last = epoch == numbers["epochs"]
             yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine)
 
 
-class Progress:
+class RunningLosses:
     """Running means of the loss terms, and the first step at which a member's total was no number."""
 
     def __init__(self, diverged: Tensor) -> None:
@@ -110,14 +110,18 @@ class Progress:
         return means
 
 
-def _engine(cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stacking: Stackability) -> Stacked | Alone:
+def _engine(
+    cases: Sequence[Case], seeds: Sequence[int], inputs: Tensor, stacking: VmapSupport
+) -> StackedEngine | SequentialEngine:
     if stacking.rule is None:
-        return Alone(cases, seeds, inputs)
-    return Stacked(cases, seeds, stacking.rule, inputs, stacking.fixed, stacking.shares)
+        return SequentialEngine(cases, seeds, inputs)
+    return StackedEngine(cases, seeds, stacking.rule, inputs, stacking.fixed, stacking.shares)
 
 
-def _birth(engine: Stacked | Alone, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]) -> Snapshot:
-    order = orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
-    losses = engine.losses(gathered(inputs, order))
+def _birth(
+    engine: StackedEngine | SequentialEngine, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]
+) -> Snapshot:
+    order = batch_orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
+    losses = engine.losses(gather_rows(inputs, order))
     lost = ~torch.isfinite(losses["total"].cpu())
     return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, lost.long() - 1, engine)

@@ -10,7 +10,7 @@ from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
 
 from harness import Case
 from harness.auditing import Audit, as_manifest, audit, audit_levels
-from harness.auditing.borrowing import borrowed
+from harness.auditing.borrowing import isolated
 from harness.case import load_case
 from harness.errors import HarnessError
 
@@ -71,7 +71,7 @@ def test_a_model_is_given_back_when_something_fails():
     weight = model.weight.clone()
 
     def fails() -> None:
-        with borrowed(model, torch.float64):
+        with isolated(model, torch.float64):
             model.weight.data.zero_()
             raise RuntimeError("stop")
 

@@ -3,7 +3,7 @@
 import pytest
 from strangers import HONEST, PLANTED
 
-from harness.auditing import BOUNDS, audit
+from harness.auditing import AUDIT_THRESHOLDS, audit
 from harness.auditing.bounds import SEVERITY
 
 # planted faults that are two faults at once, by the rules' own definitions
@@ -87,4 +87,4 @@ def test_the_ratio_at_birth_scales_with_beta():
     assert next(e for e in heavier.findings if e.rule == "dominates").numbers["ratio_at_0"] == pytest.approx(
         10 * ratio, rel=1e-4
     )
-    assert heavier.bounds == BOUNDS
+    assert heavier.bounds == AUDIT_THRESHOLDS

@@ -240,7 +240,7 @@ def test_what_a_loss_counts_for_its_warm_up_is_not_counted_on_by_looking():
         looks.append(model.steps)
         return own_keyword(model, batch, l1)
 
-    rules_scale.weigh(case_of(losses, l1=1.0), [Autoencoder()], rows(), ["l1"], True)
+    rules_scale.gradient_ratios(case_of(losses, l1=1.0), [Autoencoder()], rows(), ["l1"], True)
     assert max(looks) == 301  # 300 steps, and three looks at the state after each probe
     assert looks.count(301) == 3
 

@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from harness import Case, diagnose
-from harness.capture import CodeTap, Edit, evaluating, observe
+from harness.capture import BottleneckTap, Edit, eval_mode, observe
 from harness.data import split_of
 from harness.errors import HarnessError
-from harness.training.alone import Alone
-from harness.training.program import held_at
+from harness.training.alone import SequentialEngine
+from harness.training.program import clamp_units
 
 
 class Model(nn.Module):
@@ -219,7 +219,7 @@ def test_a_dead_layer_is_found_dead_through_a_slice():
         bottleneck="layer",
     )
     rows = split_of(case).evaluation.inputs
-    seen = Alone([case], [0], split_of(case).train.inputs).observe(rows)
+    seen = SequentialEngine([case], [0], split_of(case).train.inputs).observe(rows)
     judged = diagnose(seen.code, seen.activation, members=True, scale=seen.scale, normalised=seen.raw)
     assert judged[0].verdict == "full_collapse"
 
@@ -242,7 +242,7 @@ def test_what_enters_and_what_takes_the_place_of_an_activation_can_be_changed(wa
 @pytest.mark.parametrize("way", ["normalised", "in parts", "an axis more", "the two largest"])
 def test_a_code_can_be_replaced_behind_whatever_it_went_through(way):
     model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
-    with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
+    with BottleneckTap(model, "code", replace=lambda code: code * 0 + 2.0):
         made = model(rows)[1]
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
 
@@ -252,9 +252,9 @@ def test_a_gate_is_replaced_as_a_whole_and_not_its_factor(way, whole):
     model, rows = Model(WAYS[way][0]).eval(), torch.randn(9, 6)
     code = whole(model.code(F.relu(model.encoder(rows))))
     numbers = torch.tensor([torch.nan, 0.3, torch.nan])
-    with CodeTap(model, "code", replace=lambda each: held_at(each, numbers)) as tap:
+    with BottleneckTap(model, "code", replace=lambda each: clamp_units(each, numbers)) as tap:
         made = model(rows)[1]
-    torch.testing.assert_close(made, model.decoder(held_at(code, numbers)))
+    torch.testing.assert_close(made, model.decoder(clamp_units(code, numbers)))
     assert [each.is_code for each in tap.passes[0].activations] == [False] * (len(tap.passes[0].activations) - 1) + [
         True
     ]
@@ -272,7 +272,7 @@ def test_what_takes_the_place_of_a_gate_takes_that_of_the_product():
 
 def test_the_raw_output_is_laid_out_as_the_code_and_not_normalised():
     model, rows = Model(lambda x: F.relu(F.layer_norm(x, (3,)).t().contiguous().view(3, 9)).t()), torch.randn(9, 6)
-    with CodeTap(model, "code") as tap:
+    with BottleneckTap(model, "code") as tap:
         model(rows)
     torch.testing.assert_close(tap.passes[0].raw, model.code(F.relu(model.encoder(rows))).t())
 
@@ -326,7 +326,7 @@ def test_a_convolution_gives_one_unit_a_number():
 
 def test_the_code_can_be_replaced_for_the_rest_of_the_model():
     model, rows = Model(F.relu), torch.randn(9, 6)
-    with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0) as tap:
+    with BottleneckTap(model, "code", replace=lambda code: code * 0 + 2.0) as tap:
         code, made = model(rows)
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
     assert bool((tap.passes[0].code == 2).all())
@@ -373,7 +373,7 @@ def test_a_tensor_that_takes_the_place_of_another_in_memory_is_not_taken_for_it(
     model, rows, found = build(), torch.randn(8, 12), set()
     for _ in range(40):
         gc.collect(0)
-        with torch.no_grad(), CodeTap(model, "encoder") as tap:
+        with torch.no_grad(), BottleneckTap(model, "encoder") as tap:
             torch.func.vmap(lambda each: model(each)[0])(rows[None]) if stacked else model(rows)
         found |= {(tap.passes[0].activation, *(each.is_code for each in tap.passes[0].activations))}
     assert found == {("none", False)}
@@ -383,10 +383,10 @@ def test_what_a_pass_went_through_is_not_kept_beyond_it():
     """The input of the bottleneck is seen by no one but the watch; so is what a pass that breaks off left behind."""
     model, kept = Folded(), []
     model.second.register_forward_pre_hook(lambda _, args: kept.append(weakref.ref(args[0])))
-    with torch.no_grad(), CodeTap(model, "encoder") as tap:
+    with torch.no_grad(), BottleneckTap(model, "encoder") as tap:
         model(torch.randn(8, 12))
         assert kept[0]() is None
-    tap = CodeTap(model, "encoder")
+    tap = BottleneckTap(model, "encoder")
     model.second.register_forward_hook(lambda *_: 1 / 0)
     with torch.no_grad(), pytest.raises(ZeroDivisionError), tap:
         model(torch.randn(8, 12))
@@ -396,7 +396,7 @@ def test_what_a_pass_went_through_is_not_kept_beyond_it():
 def test_watching_changes_nothing():
     model, rows = Model(nn.ReLU(inplace=True)).train(), torch.randn(9, 6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with evaluating(model):
+    with eval_mode(model):
         observe(model, rows, "code")
         assert not model.training
     assert model.training
@@ -466,7 +466,7 @@ def test_a_module_that_hands_on_more_than_its_code_is_given_it_back_whole(hand_o
             return self.decoder(read(self.code(rows)))
 
     model, rows = Whole(), torch.randn(9, 6)
-    with CodeTap(model, "code", replace=lambda code: code * 0 + 2.0):
+    with BottleneckTap(model, "code", replace=lambda code: code * 0 + 2.0):
         made = model(rows)
     torch.testing.assert_close(made, model.decoder(torch.full((9, 3), 2.0)))
     torch.testing.assert_close(observe(model, rows, "code").code, read(model.code(rows)))
@@ -518,7 +518,7 @@ def leaves_of(output):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_model_that_returns_its_logits_returns_the_edited_ones(form):
     model, rows = LogitsBeside(form), torch.randn(7, 5)
-    with CodeTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
+    with BottleneckTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
         code, made, logits = leaves_of(model(rows))
     torch.testing.assert_close(logits, 2 * model.enc(rows))
     torch.testing.assert_close(code, torch.sigmoid(logits))
@@ -529,7 +529,7 @@ def test_a_model_that_returns_its_logits_returns_the_edited_ones(form):
 
 def test_what_an_activation_overwrote_is_the_code_and_stays_it():
     model, rows = LogitsBeside(FORMS["tuple"], inplace=True), torch.randn(7, 5)
-    with CodeTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
+    with BottleneckTap(model, "enc", {0: Edit(before=lambda values: 2 * values)}):
         code, _, overwritten = model(rows)
     assert torch.equal(overwritten, code)
     torch.testing.assert_close(code, F.relu(2 * model.enc(rows)))

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from in_place import PAIRS, Network, losses, rows, twins
 from torch import nn
 
-from harness.capture import CodeTap, observe
-from harness.training.program import held_at
+from harness.capture import BottleneckTap, observe
+from harness.training.program import clamp_units
 
 
 def networks(name):
@@ -43,7 +43,7 @@ def test_reading_changes_neither_outputs_nor_gradients(name):
         model.zero_grad()
         torch.manual_seed(3)
         if read:
-            with CodeTap(model, "code"):
+            with BottleneckTap(model, "code"):
                 terms = losses(model, rows())
         else:
             terms = losses(model, rows())
@@ -63,7 +63,7 @@ def test_a_unit_held_in_a_model_that_writes_is_held_for_all_that_follows(name):
         model.eval()
         torch.manual_seed(3)
         numbers = torch.tensor([0.3, torch.nan, torch.nan, -2.0])
-        with torch.no_grad(), CodeTap(model, "code", replace=lambda code, n=numbers: held_at(code, n)):
+        with torch.no_grad(), BottleneckTap(model, "code", replace=lambda code, n=numbers: clamp_units(code, n)):
             found.append(model(rows())[1])
     assert torch.equal(*found)
     torch.manual_seed(3)
@@ -79,7 +79,7 @@ def test_a_model_that_writes_is_read_below_vmap(name):
         kept = {}
 
         def read(batch, model=model, kept=kept):
-            with CodeTap(model, "code") as tap:
+            with BottleneckTap(model, "code") as tap:
                 model(batch)
             kept["activation"] = tap.passes[0].activation
             return tap.passes[0].code, tap.passes[0].preactivation, tap.passes[0].raw
@@ -106,7 +106,7 @@ def test_a_unit_that_is_silenced_by_assignment_is_silent_in_the_code_that_is_rea
 
 def test_what_is_written_after_the_forward_pass_does_not_reach_the_code():
     model = Network(nn.Sigmoid(), False).eval()
-    with torch.no_grad(), CodeTap(model, "code") as tap:
+    with torch.no_grad(), BottleneckTap(model, "code") as tap:
         code, _ = model(rows())
         before = code.clone()
         code[code > 0.5] = 1

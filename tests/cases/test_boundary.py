@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.boundary import CaseExit, failure, guarded
-from harness.cli.stopping import Interrupted, at_once
+from harness.cli.stopping import Interrupted, kill_now
 
 
 class Ends(BaseException):
@@ -72,7 +72,7 @@ def test_a_ctrl_c_stays_what_it_is(answers_to_ctrl_c):
         signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("answers_to_ctrl_c", [signal.SIG_IGN, at_once], indirect=True)
+@pytest.mark.parametrize("answers_to_ctrl_c", [signal.SIG_IGN, kill_now], indirect=True)
 def test_where_ctrl_c_does_something_else_a_keyboard_interrupt_is_the_cases(answers_to_ctrl_c):
     with pytest.raises(CaseExit, match="KeyboardInterrupt"), guarded():
         raise KeyboardInterrupt

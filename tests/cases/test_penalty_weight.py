@@ -16,7 +16,7 @@ from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.grid import load_experiment
 from harness.grid.casebook import case_facts
-from harness.remedies import Refused, matched_beta, refusal, treat
+from harness.remedies import RemedyNotApplicable, apply_remedies, matched_beta, why_not_applicable
 from harness.remedies.gradients import gradient_norms
 from harness.training import train
 
@@ -161,12 +161,12 @@ def test_every_spelling_trains_the_same_model(name):
 def test_the_factor_beta_sets_the_weight_under_whatever_name(name, weight):
     case = ONCE[name]
     if name == "another name, weighed by the loss":  # its name is nowhere said: the number itself is the factor
-        treated = treat(case, {"lam": weight}, SPLIT)
+        treated = apply_remedies(case, {"lam": weight}, SPLIT)
     else:
-        treated = treat(case, {"beta": weight}, SPLIT)
+        treated = apply_remedies(case, {"beta": weight}, SPLIT)
     found, reconstruction, penalty = total(treated)
     assert found == pytest.approx(reconstruction + weight * penalty, rel=1e-6)
-    assert total(treat(case, {}, SPLIT))[0] == pytest.approx(reconstruction + 0.3 * penalty, rel=1e-6)
+    assert total(apply_remedies(case, {}, SPLIT))[0] == pytest.approx(reconstruction + 0.3 * penalty, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ONCE)
@@ -175,7 +175,7 @@ def test_a_treated_loss_is_weighed_once_too(name, levels):
     case = ONCE[name]
     if name == "another name, weighed by the loss" and "penalty" in levels:
         levels = {"penalty": "l1", "beta": levels.get("beta", 0.3)}
-    treated = treat(case, levels, SPLIT)
+    treated = apply_remedies(case, levels, SPLIT)
     torch.manual_seed(0)
     net, batch = treated.model(), SPLIT.train.inputs[:16]
     found = treated.losses(net, batch, **{key: treated.numbers[key] for key in treated.loss_keywords()})
@@ -190,7 +190,7 @@ def test_a_treated_loss_is_weighed_once_too(name, levels):
 def test_a_matched_weight_makes_the_gradients_equally_long_under_any_name(name, penalty):
     case = ONCE[name]
     weight = matched_beta(case, {"penalty": penalty, "beta": "matched"}, SPLIT, seeds=1)
-    treated = treat(case, {"penalty": penalty, "beta": weight}, SPLIT)
+    treated = apply_remedies(case, {"penalty": penalty, "beta": weight}, SPLIT)
     torch.manual_seed(0)
     net = treated.model()
     norms = gradient_norms(treated, net, SPLIT.train.inputs[:16], treated.numbers)
@@ -199,7 +199,7 @@ def test_a_matched_weight_makes_the_gradients_equally_long_under_any_name(name, 
 
 
 def test_numbers_of_a_stack_may_differ_in_the_weight():
-    cases = [treat(case_of(named), {"beta": weight, "penalty": "l1"}, SPLIT) for weight in (0.1, 2.0)]
+    cases = [apply_remedies(case_of(named), {"beta": weight, "penalty": "l1"}, SPLIT) for weight in (0.1, 2.0)]
     for snapshot in train(cases, [0, 0], SPLIT):
         final = snapshot.losses
     alone = []
@@ -235,7 +235,9 @@ def test_what_names_no_weight_is_refused_when_the_case_is_made(given, sentence):
         case_of(unnamed, **given)
 
 
-@pytest.mark.parametrize("ask", [lambda case: treat(case, {}, SPLIT), lambda case: audit(case, during_training=False)])
+@pytest.mark.parametrize(
+    "ask", [lambda case: apply_remedies(case, {}, SPLIT), lambda case: audit(case, during_training=False)]
+)
 def test_a_loss_that_reads_the_weight_from_any_number_is_told_what_to_write(ask):
     sentence = (
         r"failed with KeyError: 'beta'; the harness multiplies .* write penalty_weight=None if the loss weighs itself"
@@ -250,7 +252,7 @@ def test_a_loss_that_reads_the_weight_from_any_number_is_told_what_to_write(ask)
 )
 def test_another_key_error_is_told_as_it_is(losses):
     with pytest.raises(HarnessError, match=r"failed with KeyError: 'gamma'$"):
-        treat(case_of(losses), {}, SPLIT)
+        apply_remedies(case_of(losses), {}, SPLIT)
 
 
 def test_a_loss_is_given_the_numbers_that_it_names_and_any_number_but_the_weight():
@@ -268,7 +270,7 @@ def test_a_loss_is_given_the_numbers_that_it_names_and_any_number_but_the_weight
 def test_two_names_of_one_weight_are_refused():
     sentence = r"beta and lam are one number of case, the weight of its penalties; expected one of them"
     with pytest.raises(HarnessError, match=sentence):
-        treat(ONCE["another name, taken"], {"beta": 1.0, "lam": 2.0}, SPLIT)
+        apply_remedies(ONCE["another name, taken"], {"beta": 1.0, "lam": 2.0}, SPLIT)
 
 
 def test_a_number_that_the_case_itself_calls_beta_is_that_number():
@@ -277,26 +279,28 @@ def test_a_number_that_the_case_itself_calls_beta_is_that_number():
         return {"reconstruction": (net[2](code) - batch).pow(2).mean(), "l1": code.abs().mean()}
 
     case = case_of(sharp, numbers={"beta": 2.0, "lam": 0.3}, penalty_weight="lam")
-    treated = treat(case, {"beta": 4.0, "lam": 0.5}, SPLIT)
+    treated = apply_remedies(case, {"beta": 4.0, "lam": 0.5}, SPLIT)
     assert dict(treated.numbers) == {"beta": 4.0, "lam": 0.5}
     assert treated.weight(treated.numbers) == 0.5
-    own = treat(case, {"penalty": "l1"}, SPLIT)
+    own = apply_remedies(case, {"penalty": "l1"}, SPLIT)
     assert own.weight(own.numbers) == 0.3
-    with pytest.raises(Refused, match=r"`matched` stands for a weight of the penalties, which case calls 'lam'"):
+    with pytest.raises(
+        RemedyNotApplicable, match=r"`matched` stands for a weight of the penalties, which case calls 'lam'"
+    ):
         matched_beta(case, {"beta": "matched"}, SPLIT)
 
 
 def test_a_weight_that_nothing_reads_is_refused():
     case = ONCE["another name, weighed by the loss"]
-    assert "the loss weighs itself (penalty_weight=None), and takes no number of that name" in refusal(
+    assert "the loss weighs itself (penalty_weight=None), and takes no number of that name" in why_not_applicable(
         case, {"beta": 1.0}, SPLIT
     )
     for levels in ({"lam": 1.0}, {"beta": 1.0, "penalty": "l1"}, {"beta": 1.0, "penalty": "none"}):
-        assert refusal(case, levels, SPLIT) is None
+        assert why_not_applicable(case, levels, SPLIT) is None
 
 
 def test_the_harness_s_own_penalty_has_a_weight_where_the_author_s_had_none():
-    treated = treat(case_of(unnamed, penalty_weight=None, numbers={}), {"penalty": "l1"}, SPLIT)
+    treated = apply_remedies(case_of(unnamed, penalty_weight=None, numbers={}), {"penalty": "l1"}, SPLIT)
     assert treated.weight(treated.numbers) == 0.001
 
 

@@ -10,13 +10,13 @@ from waiting import LONGEST
 
 PROGRAM = """
 import os, signal
-from harness.cli.stopping import at_once, listen, spare_children
+from harness.cli.stopping import kill_now, install_handlers, spare_children
 
 {before}
 for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, at_once)
+    signal.signal(number, kill_now)
 spare_children()
-listen("farewell")
+install_handlers("farewell")
 child = os.fork()
 if not child:
     {child}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, harness, python, within
 
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 
 EXPERIMENT = """
 name: tiny
@@ -120,7 +120,7 @@ def test_a_factor_that_is_added_later_orphans_nothing(finished):
         "name: tiny\ncase: own_case.py\nfactors: {bias_init: [default, zero], dropout: [0.0, 0.2]}\nseeds: 2\n"
         "train: {epochs: 1, batch_size: 16}\n"
     )
-    outcome = conduct(folder / "more.yaml", workers=0, root=folder)
+    outcome = run_experiment(folder / "more.yaml", workers=0, root=folder)
     assert (len(outcome.records), outcome.trained) == (8, 4)
 
 
@@ -179,10 +179,10 @@ def test_a_finished_experiment_of_a_shipped_case_is_answered_without_torch_mlflo
     (tmp_path / "short.yaml").write_text(
         "name: short\ncase: forum\nfactors: {penalty: [none]}\nseeds: 1\ntrain: {epochs: 1}\n"
     )
-    assert conduct(tmp_path / "short.yaml", workers=0, root=stored(tmp_path)).trained == 1
+    assert run_experiment(tmp_path / "short.yaml", workers=0, root=stored(tmp_path)).trained == 1
     code = (
-        "import sys\nfrom harness.experiment import conduct\n"
-        "outcome = conduct('short.yaml')\n"
+        "import sys\nfrom harness.experiment import run_experiment\n"
+        "outcome = run_experiment('short.yaml')\n"
         "print(outcome.trained, [m for m in ('torch', 'mlflow', 'seaborn', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = python(code, folder=tmp_path)

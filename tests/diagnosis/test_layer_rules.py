@@ -9,7 +9,7 @@ from planted_codes import ROWS, labels, normal
 from harness import Thresholds
 from harness.diagnosis import diagnose, sweep
 from harness.diagnosis.layer_rules import LAYER_VERDICTS, _layer_rules, layer_verdicts, padded
-from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, Structure, _unit_rules, unit_places
+from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, LayerStructure, _unit_rules, unit_places
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 
 CONSTANT = {"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"}
@@ -62,7 +62,7 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
     places = np.array([drawn(random, units) for _ in range(members)])
     links = [np.sort(random.choice([1.0, 0.99, 0.98, 0.5], size=random.integers(0, units)))[::-1] for _ in places]
     rank, dimension = random.uniform(0, units, size=members), 3.0
-    structure = Structure(padded(links), rank, dimension)
+    structure = LayerStructure(padded(links), rank, dimension)
     found = layer_verdicts(places, nothing_measured(members, units, rows), structure, Thresholds())
     wanted = [
         read_out([str(UNIT_VERDICTS[each]) for each in row], list(links[member]), rank[member], dimension, rows)
@@ -73,7 +73,7 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
 
 
 def test_the_rules_stand_in_the_order_of_precedence_that_the_names_declare() -> None:
-    evidence, structure = nothing_measured(2, 3, 10), Structure(padded([np.array([])] * 2), np.ones(2), 3.0)
+    evidence, structure = nothing_measured(2, 3, 10), LayerStructure(padded([np.array([])] * 2), np.ones(2), 3.0)
     places = unit_places(evidence)
     assert places.shape == (2, 3)
     assert [*_unit_rules(evidence, Thresholds()), UnitVerdict.ALIVE] == UNIT_VERDICTS.tolist() == list(UnitVerdict)

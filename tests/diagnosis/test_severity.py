@@ -6,7 +6,7 @@ import pytest
 
 from harness.auditing import Audit
 from harness.auditing.bounds import SEVERITY
-from harness.auditing.results import ordered
+from harness.auditing.results import by_gravity
 from harness.diagnosis import Diagnosis, Finding, Severity, texts
 from harness.diagnosis.severity import gravity, severity_of
 
@@ -39,8 +39,8 @@ def test_the_word_of_earlier_versions_is_a_risk():
 @pytest.mark.parametrize("word", ["catastrophe", "", 7])
 def test_a_stored_word_that_names_no_severity_is_kept_and_comes_last(word):
     findings = [Finding("a", word), Finding("b", "note"), Finding("c", "fault")]
-    assert [finding.rule for finding in ordered(findings)] == ["c", "b", "a"]
-    audit = Audit("case", ordered(findings))
+    assert [finding.rule for finding in by_gravity(findings)] == ["c", "b", "a"]
+    audit = Audit("case", by_gravity(findings))
     assert Audit.from_dict(audit.to_dict()).findings[-1].severity == str(word)
     assert str(audit).startswith("case: 1 fault, 0 risks, 1 note, 0 undecided")
 

@@ -52,12 +52,12 @@ def test_a_borderline_flag_moves_with_its_threshold_and_no_verdict_does(
 
 
 def test_a_stored_flag_is_the_one_that_the_sweep_finds_under_the_same_thresholds() -> None:
-    from harness.diagnosis.stored_batches import needed
+    from harness.diagnosis.stored_batches import stored_evidence
     from harness.diagnosis.swept_flags import unit_numbers
 
     codes = [0.3 * normal(seed=seed) + normal(seed=seed + 9) for seed in range(3)]
     found = stored(*codes, activation="none", factors={"it": normal(units=1)[:, 0]}, labels=labels())
-    swept = FLAGS["delta_nats"](unit_numbers([needed(each) for each in found]), Thresholds()).tolist()
+    swept = FLAGS["delta_nats"](unit_numbers([stored_evidence(each) for each in found]), Thresholds()).tolist()
     assert swept == [
         each["flag"] for member in found for unit in member["units"] for each in unit["references"].values()
     ]
@@ -127,24 +127,24 @@ def test_the_output_is_swept_with_the_layer() -> None:
 
 
 def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
-    from harness.diagnosis.stored_batches import batches, needed
+    from harness.diagnosis.stored_batches import batches, stored_evidence
     from harness.diagnosis.sweeping import _judged
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)
     again = [
         verdict
-        for batch in batches([needed(each) for each in found])
+        for batch in batches([stored_evidence(each) for each in found])
         for verdict in _judged(batch, Thresholds()).layers
     ]
     assert sorted(again) == sorted(str(each["verdict"]) for each in found)
 
 
 def test_diagnoses_that_are_read_one_by_one_are_swept_like_those_in_memory() -> None:
-    from harness.results.packed import Document
+    from harness.results.packed import PackedJson
 
     found = stored(*(torch.relu(normal(seed=seed) - 1) for seed in range(3)), labels=labels())
-    packed = (Document.of(each) for each in [*found, {}])
+    packed = (PackedJson.of(each) for each in [*found, {}])
     assert sweep(packed) == sweep(found)
     assert {each.members for each in sweep(found)} == {3}
 

@@ -7,7 +7,7 @@ import pytest
 from planting import collapsed, planted
 from scipy import stats
 
-from harness.effects import analyse, answer, compare, explain, phrase, stored_experiment, stored_members
+from harness.effects import analyse, compare, explain_experiment, phrase, stored_experiment, stored_members, summarize
 from harness.effects.effect import Effect
 from harness.errors import HarnessError
 from harness.grid import Experiment
@@ -32,7 +32,9 @@ def results_of(experiment, plant, **manifest) -> Results:
 
 
 def test_the_answer_names_what_works_by_how_much_and_how_sure(declared):
-    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared))
+    lines = summarize(
+        analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared)
+    )
     assert len(lines) == 5
     assert lines[0].startswith("How often: 48 of 96 judged members collapsed; of the baseline")
     assert "8 of 8 seeds, 95 % interval 0.68 to 1.00" in lines[0]
@@ -61,7 +63,7 @@ def one_changed(levels, seed):
 
 
 def test_one_change_at_a_time_is_told_against_the_baseline_and_not_as_an_average(star):
-    lines = answer(analyse(planted(star, one_changed), star))
+    lines = summarize(analyse(planted(star, one_changed), star))
     assert len(lines) == 5
     assert lines[0].startswith(
         "How often: 8 of 16 seeds of the baseline (as_posted relu) collapsed, 95 % interval 0.28 to"
@@ -76,22 +78,24 @@ def test_one_change_at_a_time_is_told_against_the_baseline_and_not_as_an_average
 
 
 def test_a_factorial_is_told_as_an_average_over_the_other_factors(declared):
-    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared))
+    lines = summarize(
+        analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared)
+    )
     assert lines[1].startswith("Reduces collapse (share collapsed, averaged over the other factors): activation")
 
 
 def test_a_variant_of_several_changes_is_counted_and_said_not_to_be_tested(star):
     both = star.model_copy(update={"include": ({"penalty": "none"}, {"activation": "leaky_relu", "dropout": 0.2})})
-    lines = answer(analyse(planted(both, one_changed), both))
+    lines = summarize(analyse(planted(both, one_changed), both))
     assert lines[1] == "Reduces collapse: nothing is confirmed."
     assert lines[2].endswith("not tested: activation leaky_relu, dropout 0.2: 8 of 16 -> 0 of 16.")
 
 
 def test_a_baseline_that_does_not_collapse_and_few_seeds_are_said_to_confirm_nothing(star):
-    healthy = answer(analyse(planted(star, lambda levels, seed: {}), star))
+    healthy = summarize(analyse(planted(star, lambda levels, seed: {}), star))
     assert healthy[1] == "Reduces collapse: the baseline collapsed in no seed."
     few = star.model_copy(update={"seeds": (0, 1, 2)})
-    lines = answer(analyse(planted(few, one_changed), few))
+    lines = summarize(analyse(planted(few, one_changed), few))
     assert lines[1] == "Reduces collapse: fewer than 8 seeds confirm nothing."
     assert "activation leaky_relu: 3 of 3 -> 0 of 3" in lines[2]
 
@@ -101,14 +105,14 @@ def test_lost_members_of_a_single_change_are_told_with_the_worst_case(star):
         lost = levels["activation"] == "leaky_relu" and seed == 15
         return {"status": "diverged", "verdict": "", "r2": None} if lost else one_changed(levels, seed)
 
-    lines = answer(analyse(planted(star, lossy), star))
+    lines = summarize(analyse(planted(star, lossy), star))
     assert "(beside them 1 diverged)" in lines[0]
     assert "activation leaky_relu: 8 of 16 -> 0 of 15" in lines[1]
     assert "with 1 members lost: -50 to -44 at worst" in lines[1]
 
 
 def test_what_worsens_collapse_is_said_to_worsen_it(declared):
-    lines = answer(analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared))
+    lines = summarize(analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared))
     assert lines[2].startswith("Worsens it: dropout 0.2 (against 0.0) +100 points")
     assert "nothing is confirmed" not in lines[2]
     assert lines[1].startswith("Reduces collapse: nothing is confirmed") or "no level did" in lines[1]
@@ -116,13 +120,13 @@ def test_what_worsens_collapse_is_said_to_worsen_it(declared):
 
 def test_few_seeds_are_answered_with_estimates_only(declared):
     few = declared.model_copy(update={"seeds": (0, 1, 2)})
-    lines = answer(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
+    lines = summarize(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
     assert lines[1].startswith("Reduces collapse: fewer than 8 seeds confirm nothing; the largest reduction seen is")
 
 
 def test_the_answer_holds_where_nothing_ran(declared):
     lost = {"status": "failed", "error": "no such layer", "verdict": "", "r2": None}
-    lines = answer(analyse(planted(declared, lambda levels, seed: lost), declared))
+    lines = summarize(analyse(planted(declared, lambda levels, seed: lost), declared))
     assert lines[0] == "How often: not estimable, no member has a verdict (beside them 96 failed)."
     assert "nothing can be said" in lines[1]
     assert "not estimable: penalty none" in lines[2]
@@ -136,7 +140,7 @@ def test_a_phrase_tells_the_worst_case_where_members_are_lost():
 
 
 def test_no_sentence_calls_an_unshown_effect_absent(declared):
-    lines = answer(
+    lines = summarize(
         analyse(planted(declared, lambda levels, seed: collapsed((seed + len(str(levels))) % 3 == 0)), declared)
     )
     text = " ".join(lines).lower()
@@ -153,7 +157,7 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
     told = {"verdict": "single_live_unit", "live_units": 1, "r2": 0.2, "pca_r2": [0.26], "died_at": [None, 0, 20, 20]}
     records = planted(small, lambda levels, seed: {**told, "history": history, "diagnosis": {"units": units}})
-    (paragraph,) = explain(records, AUDIT)
+    (paragraph,) = explain_experiment(records, AUDIT)
     told_in_order = [
         "The audit of the penalty finds wrong layer: dec1 is penalised.",
         "At initialisation 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
@@ -172,7 +176,7 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
 
 def audited_paragraph(declared, *findings):
     small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
-    return explain(planted(small, lambda levels, seed: {}), {"as_posted": findings})[0]
+    return explain_experiment(planted(small, lambda levels, seed: {}), {"as_posted": findings})[0]
 
 
 def test_a_risk_that_the_audit_found_is_explained_with_its_evidence(declared):
@@ -207,7 +211,7 @@ def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(
 )
 def test_gradients_of_nothing_are_told_as_such(declared, reconstruction, penalty, said):
     history = {"step": [0.0], "gradient/reconstruction": [reconstruction], "gradient/kl": [penalty]}
-    paragraph = explain(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
+    paragraph = explain_experiment(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
     assert said in paragraph.text
     assert "At initialisation the" in paragraph.text
     json.dumps(paragraph.to_dict(), allow_nan=False)
@@ -222,20 +226,23 @@ def test_the_gradient_of_a_penalty_counts_with_the_weight_that_it_has_in_the_los
         "loss/kl": [2.0, 1.0],
         "loss/total": [0.902, 0.501],
     }
-    paragraph = explain(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
+    paragraph = explain_experiment(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
     assert "was 1.5 times the reconstruction's" in paragraph.text
 
 
 def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
     wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
-    paragraphs = explain(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
+    paragraphs = explain_experiment(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
     assert [each.group for each in paragraphs] == ["penalty: as_posted", "penalty: none", "penalty: l1"]
     assert "In the end 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
 
 
 def test_a_group_without_verdicts_says_why(declared):
     lost = {"status": "failed", "error": "no such layer", "verdict": "", "r2": None}
-    assert explain(planted(declared, lambda levels, seed: lost))[0].text == "No member has a verdict: no such layer."
+    assert (
+        explain_experiment(planted(declared, lambda levels, seed: lost))[0].text
+        == "No member has a verdict: no such layer."
+    )
 
 
 def test_the_same_case_is_compared_seed_by_seed(declared):

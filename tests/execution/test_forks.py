@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from waiting import LONGEST
 
-from harness.execution import processes, study
+from harness.execution import processes, run_stack
 from harness.execution.processes import OTHERS, Pool, Task, run_stacks
 from harness.execution.spec import StackMember, StackSpec, failed_record
 from harness.execution.worker import _answer
-from harness.results import as_answer
+from harness.results import dump_records
 
 CASE = """
 import multiprocessing, os, sys, torch
@@ -142,21 +142,21 @@ def raising(error):
 
 
 def test_a_case_that_ends_as_its_models_are_built_fails_its_members(monkeypatch):
-    monkeypatch.setattr(study, "programs", raising(SystemExit(0)))
-    assert [record.status for record in study.study(ASKED)] == ["failed", "failed"]
-    assert "ended with SystemExit(0)" in study.study(ASKED)[0].error
+    monkeypatch.setattr(run_stack, "group_programs", raising(SystemExit(0)))
+    assert [record.status for record in run_stack.run_stack(ASKED)] == ["failed", "failed"]
+    assert "ended with SystemExit(0)" in run_stack.run_stack(ASKED)[0].error
 
 
 def test_a_case_that_ends_as_it_is_tried_in_parts_fails_by_what_it_raised_first(monkeypatch):
-    monkeypatch.setattr(study, "_trained", raising(ValueError("late")))
-    monkeypatch.setattr(study, "parts", raising(SystemExit(0)))
-    assert [record.error for record in study.study(ASKED)] == ["ValueError: late"] * 2
+    monkeypatch.setattr(run_stack, "_trained", raising(ValueError("late")))
+    monkeypatch.setattr(run_stack, "fallback_batches", raising(SystemExit(0)))
+    assert [record.error for record in run_stack.run_stack(ASKED)] == ["ValueError: late"] * 2
 
 
 def answering(keys):
     """A process that answers the first stack it is asked about with failed members of these keys."""
     answer = io.BytesIO()
-    content = as_answer([failed_record(StackMember(key, "v", {}, 0), "mine") for key in keys])
+    content = dump_records([failed_record(StackMember(key, "v", {}, 0), "mine") for key in keys])
     _answer(answer, {"bytes": len(content)}, content)
     program = f"import sys; sys.stdin.readline(); sys.stdout.buffer.write({answer.getvalue()!r}); sys.stdout.flush()"
     program += "; sys.stdin.read()"

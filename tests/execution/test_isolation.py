@@ -13,7 +13,7 @@ from harness.execution.isolation import module_command, without_empty_places
 from harness.execution.processes import run_stacks
 from harness.execution.spec import StackMember, StackSpec
 from harness.execution.workers import new_worker
-from harness.siblings import Siblings
+from harness.siblings import SiblingFinder
 
 CASE = """
 import torch
@@ -85,7 +85,7 @@ def test_a_worker_has_this_package_whatever_is_first_on_its_path(elsewhere, monk
 def test_places_of_this_process_come_last_and_those_for_cases_alone_not_at_all(elsewhere, monkeypatch):
     cases, libraries = elsewhere / "cases", str(elsewhere / "libraries")
     monkeypatch.setattr(sys, "path", [libraries, *sys.path, str(cases)])
-    monkeypatch.setattr(sys, "meta_path", [Siblings(cases, last=True), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [SiblingFinder(cases, last=True), *sys.meta_path])
     (elsewhere / "cases" / "shown.py").write_text("import json, sys\nprint(json.dumps([sys.argv, sys.path]))\n")
     command = module_command("harness.execution.worker", "one", "two")
     command[command.index("harness.execution.worker")] = "shown"

@@ -12,8 +12,8 @@ from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
-from harness.remedies import treat
+from harness.execution.study import run_stack
+from harness.remedies import apply_remedies
 
 TRAIN = {"epochs": 2, "batch_size": 64}
 
@@ -44,7 +44,7 @@ def losses(model, batch):
 
 
 def record(case, levels=None):
-    (found,) = study(StackSpec(case, None, (StackMember("k", "v", levels or {}, 0),)))
+    (found,) = run_stack(StackSpec(case, None, (StackMember("k", "v", levels or {}, 0),)))
     assert (found.status, found.error) == ("ok", None)
     return found
 
@@ -92,7 +92,7 @@ def test_remedies_act_in_the_precision_of_the_model(dtype, levels):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_what_is_inserted_into_a_model_goes_with_it_by_itself(dtype):
     case = Case(partial(Planted, dtype, 0.5, 0.1), rows, losses, "code")
-    treated, batch = treat(case, {"batchnorm": "on"}), split_of(case).train.inputs
+    treated, batch = apply_remedies(case, {"batchnorm": "on"}), split_of(case).train.inputs
     torch.manual_seed(0)
     made = treated.model()(batch)
     torch.manual_seed(0)

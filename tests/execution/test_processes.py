@@ -11,12 +11,12 @@ import pytest
 from commands import python
 from waiting import LONGEST
 
-from harness.execution.processes import Pool, Task, after_death, run_stacks, shared_out
+from harness.execution.processes import Pool, Task, retry_tasks, run_stacks, split_among_workers
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
-from harness.execution.study import study
+from harness.execution.study import run_stack
 from harness.execution.worker import _answer
 from harness.execution.workers import new_worker, next_answer, waiting_workers
-from harness.results import as_answer
+from harness.results import dump_records
 
 CASE = """
 import os, torch
@@ -79,7 +79,7 @@ def test_a_stack_is_shared_by_the_workers_and_its_members_do_not_know(tmp_path):
     path = Path(str(one.case))
     path.write_text(path.read_text().replace("nn.Linear(4, 2),", "nn.Linear(4, 2), nn.BatchNorm1d(2),"))
     long = 100_000
-    assert [len(each.members) for each in shared_out([one], 2, long)] == [8, 4]
+    assert [len(each.members) for each in split_among_workers([one], 2, long)] == [8, 4]
     for here, there in zip(run([one], 0), run([one], 2, steps=long), strict=True):
         assert here.status == there.status == "ok"
         assert (repr(here.history), here.losses, here.diagnosis) == (repr(there.history), there.losses, there.diagnosis)
@@ -140,9 +140,9 @@ def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler(tmp_path)
     """Each takes a second or more, in every worker."""
     program = (
         "import sys; from harness.execution.worker import main; from harness.execution.spec import *\n"
-        "from harness.execution.study import study; from harness.results import as_answer\n"
+        "from harness.execution.study import run_stack; from harness.results import as_answer\n"
         "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck', 'batchnorm': 'on'}, 0)\n"
-        "assert as_answer(study(StackSpec('forum', sys.argv[1], (member,), {'epochs': 1})))\n"
+        "assert as_answer(run_stack(StackSpec('forum', sys.argv[1], (member,), {'epochs': 1})))\n"
         "print({'pandas', 'pyarrow', 'torch._dynamo', 'scipy.stats', 'scipy.spatial'} & set(sys.modules))"
     )
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((200, 100), dtype=np.float32))
@@ -151,8 +151,8 @@ def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler(tmp_path)
 
 
 def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
-    records, answer = study(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
-    content = as_answer(records)
+    records, answer = run_stack(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
+    content = dump_records(records)
     _answer(answer, {"bytes": len(content)}, content)
     assert next_answer(io.BytesIO(answer.getvalue())) == records
     for length in range(len(answer.getvalue())):
@@ -195,11 +195,11 @@ def test_a_worker_that_dies_in_the_middle_of_an_answer_is_dead_and_its_stack_is_
 
 def test_a_dead_stack_is_tried_again_then_halved_then_given_up():
     members = tuple(StackMember(str(i), "v", {}, i) for i in range(3))
-    again = after_death(Task(StackSpec("forum", None, members)))
+    again = retry_tasks(Task(StackSpec("forum", None, members)))
     assert [len(task.spec.members) for task in again] == [3]
-    halves = after_death(again[0])
+    halves = retry_tasks(again[0])
     assert [len(task.spec.members) for task in halves] == [1, 2]
-    assert after_death(halves[0]) == []
+    assert retry_tasks(halves[0]) == []
 
 
 def test_workers_that_wait_are_taken_first_and_none_is_left(tmp_path):

@@ -7,10 +7,10 @@ import sys
 import pytest
 from filelock import FileLock
 
-from harness.collecting import uncollected
+from harness.collecting import gc_paused
 from harness.errors import HarnessError
 from harness.execution import workers
-from harness.experiment import conduct, running
+from harness.experiment import run_experiment, running
 from harness.grid import load_experiment
 from harness.results import MemberRecord, write_stack
 
@@ -36,7 +36,7 @@ def started(monkeypatch):
         raise Stopped
 
     monkeypatch.setattr(workers, "new_worker", new_worker)
-    monkeypatch.setattr(running, "prepare", prepare)
+    monkeypatch.setattr(running, "load_state", prepare)
     return found
 
 
@@ -44,7 +44,7 @@ def begin(root, case="forum", seeds=2, **options):
     (root / "own.py").write_text(OWN)
     (root / "early.yaml").write_text(FILE.format(case=case, seeds=seeds))
     with pytest.raises(Stopped):
-        conduct(root / "early.yaml", root=root, **options)
+        run_experiment(root / "early.yaml", root=root, **options)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_shard_without_stacks_starts_none(tmp_path, started):
 def test_a_wrong_request_starts_none(tmp_path, started):
     (tmp_path / "early.yaml").write_text(FILE.format(case="forum", seeds="many"))
     with pytest.raises(HarnessError, match="seeds"):
-        conduct(tmp_path / "early.yaml", root=tmp_path, workers=2)
+        run_experiment(tmp_path / "early.yaml", root=tmp_path, workers=2)
     assert not started["all"]
 
 
@@ -96,14 +96,14 @@ def test_an_experiment_that_another_process_runs_starts_none(tmp_path, started):
     folder.mkdir(parents=True)
     (tmp_path / "early.yaml").write_text(FILE.format(case="forum", seeds=2))
     with FileLock(folder / ".lock"), pytest.raises(HarnessError, match="another process"):
-        conduct(load_experiment(tmp_path / "early.yaml"), root=tmp_path, workers=2)
+        run_experiment(load_experiment(tmp_path / "early.yaml"), root=tmp_path, workers=2)
     assert not started["all"]
 
 
 def test_garbage_is_collected_again_once_the_libraries_are_there():
-    with uncollected(), uncollected():
+    with gc_paused(), gc_paused():
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(Stopped), uncollected():
+    with pytest.raises(Stopped), gc_paused():
         raise Stopped
     assert gc.isenabled()

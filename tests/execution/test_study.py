@@ -11,9 +11,9 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Rows
 from harness.errors import HarnessError
-from harness.execution.programs import Known
+from harness.execution.programs import CaseCache
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
+from harness.execution.study import run_stack
 
 
 def rows():
@@ -80,8 +80,8 @@ def members(*levels):
 
 def test_a_reconstruction_is_looked_at_in_a_few_snapshots_and_the_last():
     spec = StackSpec(CASE, None, members({}, {}))
-    short, *_ = study(spec)
-    long, *_ = study(replace(spec, train={"epochs": 12}))
+    short, *_ = run_stack(spec)
+    long, *_ = run_stack(replace(spec, train={"epochs": 12}))
     looked = {epoch for epoch, value in enumerate(long.history["r2"]) if not math.isnan(value)}
     assert looked == {0, 1, 2, 3, 6, 12}
     assert long.history["r2"][:4] == short.history["r2"][:4]
@@ -89,7 +89,7 @@ def test_a_reconstruction_is_looked_at_in_a_few_snapshots_and_the_last():
 
 
 def test_a_unit_that_is_dead_at_birth_is_said_to_be():
-    (record,) = study(StackSpec(CASE, None, members({})))
+    (record,) = run_stack(StackSpec(CASE, None, members({})))
     assert record.status == "ok"
     assert record.died_at[0] == 0
     assert record.verdict == "partial_collapse"
@@ -100,7 +100,7 @@ def test_a_unit_that_is_dead_at_birth_is_said_to_be():
 
 
 def test_a_unit_is_judged_before_its_normalisation_too():
-    (record,) = study(StackSpec(replace(CASE, model=Magnified), None, members({})))
+    (record,) = run_stack(StackSpec(replace(CASE, model=Magnified), None, members({})))
     units = record.diagnosis["units"]
     assert units[0]["standard_deviation"] > 0.1  # it looks alive behind the normalisation
     assert [unit["verdict"] == "alive" for unit in units] == [False, True, True]
@@ -122,15 +122,15 @@ class Saturated(nn.Module):
 
 def test_a_unit_that_its_diagnosis_calls_constant_is_so_from_the_snapshot_on_at_which_it_became_that():
     for model, dead in ((Saturated, [0, 0, None]), (Magnified, [0, None, None])):
-        (record,) = study(StackSpec(replace(CASE, model=model), None, members({})))
+        (record,) = run_stack(StackSpec(replace(CASE, model=model), None, members({})))
         assert record.died_at == dead
         assert set(record.history["live_units"]) == {dead.count(None)}
         assert record.live_units == dead.count(None)
 
 
 def test_a_member_that_diverges_is_a_row_with_its_step_and_the_others_are_as_without_it():
-    calm = study(StackSpec(CASE, None, members({}, {}, {})))
-    mixed = study(StackSpec(CASE, None, members({}, {"weight": 1e39}, {})))
+    calm = run_stack(StackSpec(CASE, None, members({}, {}, {})))
+    mixed = run_stack(StackSpec(CASE, None, members({}, {"weight": 1e39}, {})))
     assert [record.status for record in mixed] == ["ok", "diverged", "ok"]
     assert mixed[1].diverged_step == 0
     assert mixed[1].verdict == "invalid"
@@ -140,14 +140,14 @@ def test_a_member_that_diverges_is_a_row_with_its_step_and_the_others_are_as_wit
 
 
 def test_a_remedy_that_finds_no_place_is_a_failed_row_with_its_reason():
-    ok, refused = study(StackSpec(CASE, None, members({}, {"dropout": 0.5})))
+    ok, refused = run_stack(StackSpec(CASE, None, members({}, {"dropout": 0.5})))
     assert ok.status == "ok"
     assert refused.status == "failed"
     assert "no hidden activation" in refused.error
 
 
 def test_the_ablation_of_a_unit_is_the_fit_it_loses():
-    (record,) = study(
+    (record,) = run_stack(
         StackSpec(replace(CASE, train={"epochs": 40, "batch_size": 16, "learning_rate": 0.02}), None, members({}))
     )
     lost = [unit["ablation"] for unit in record.diagnosis["units"]]
@@ -157,7 +157,7 @@ def test_the_ablation_of_a_unit_is_the_fit_it_loses():
 
 def test_the_ablation_of_a_unit_is_not_the_noise_of_another_draw():
     wide = Rows(torch.randn(600, 100, generator=torch.Generator().manual_seed(2)))  # held out: more than a part
-    (record,) = study(StackSpec(replace(CASE, model=Noisy, data=lambda: wide), None, members({})))
+    (record,) = run_stack(StackSpec(replace(CASE, model=Noisy, data=lambda: wide), None, members({})))
     lost = [unit["ablation"] for unit in record.diagnosis["units"]]
     assert lost[0] == 0.0
     assert all(lost[1:])
@@ -165,8 +165,8 @@ def test_the_ablation_of_a_unit_is_not_the_noise_of_another_draw():
 
 def test_a_record_does_not_depend_on_how_the_members_were_cut():
     levels = [{} for _ in range(9)]
-    whole = study(StackSpec(CASE, None, members(*levels)))
-    alone = [study(StackSpec(CASE, None, (member,)))[0] for member in members(*levels)[:3]]
+    whole = run_stack(StackSpec(CASE, None, members(*levels)))
+    alone = [run_stack(StackSpec(CASE, None, (member,)))[0] for member in members(*levels)[:3]]
     for one, other in zip(alone, whole, strict=False):
         assert one.history == other.history
         assert one.losses == other.losses
@@ -179,16 +179,16 @@ def test_the_rows_are_read_once_for_all_stacks_of_an_experiment():
         read.append(1)
         return rows()
 
-    known, spec = Known(), StackSpec(replace(CASE, data=counted), None, members({}))
-    first, again = (study(spec, None, known)[0] for _ in range(2))
+    known, spec = CaseCache(), StackSpec(replace(CASE, data=counted), None, members({}))
+    first, again = (run_stack(spec, None, known)[0] for _ in range(2))
     assert len(read) == 1
     assert first.losses == again.losses
-    study(spec)
+    run_stack(spec)
     assert len(read) == 2
 
 
 def test_levels_with_training_numbers_split_into_programs_of_their_own():
-    records = study(StackSpec(CASE, None, members({"epochs": 1}, {"epochs": 2}, {"batch_size": 32})))
+    records = run_stack(StackSpec(CASE, None, members({"epochs": 1}, {"epochs": 2}, {"batch_size": 32})))
     assert [record.history["step"][-1] for record in records] == [6.0, 12.0, 12.0]
 
 
@@ -209,8 +209,8 @@ def always_asking(model, batch, weight):
 def test_a_stack_that_fails_after_its_trial_is_trained_member_by_member_and_says_so():
     told = []
     levels = members({}, {"weight": 2.0}, {})
-    found = study(StackSpec(replace(CASE, losses=only_on_many_rows), None, levels), told.append)
-    expected = study(StackSpec(replace(CASE, losses=always_asking), None, levels))
+    found = run_stack(StackSpec(replace(CASE, losses=only_on_many_rows), None, levels), told.append)
+    expected = run_stack(StackSpec(replace(CASE, losses=always_asking), None, levels))
     for here, there in zip(found, expected, strict=True):
         assert here.status == "ok"
         assert "it cannot be batched: RuntimeError: vmap: " in here.alone
@@ -234,8 +234,8 @@ def test_a_member_whose_loss_raises_once_it_diverged_leaves_the_others_bit_for_b
     lost = [*kept[:place], {"weight": 1e38}, *kept[place:]]
     seeds = [0, 1, 2, 3]
     seeds.insert(place, 9)
-    alone = study(StackSpec(SUDDEN, None, tuple(StackMember(f"k{i}", "v", each, i) for i, each in enumerate(kept))))
-    found = study(
+    alone = run_stack(StackSpec(SUDDEN, None, tuple(StackMember(f"k{i}", "v", each, i) for i, each in enumerate(kept))))
+    found = run_stack(
         StackSpec(SUDDEN, None, tuple(StackMember(f"k{i}", "v", each, i) for i, each in zip(seeds, lost, strict=True)))
     )
     guilty = found.pop(place)
@@ -276,7 +276,7 @@ def test_what_would_fail_again_is_not_tried_again(error):
     trained = []
     for case in (CASE, replace(CASE, losses=failing)):
         Counted.built = 0
-        found = study(StackSpec(replace(case, model=Counted), None, members({}, {}, {})))
+        found = run_stack(StackSpec(replace(case, model=Counted), None, members({}, {}, {})))
         trained.append(Counted.built)
     assert [record.status for record in found] == ["failed"] * 3
     assert trained[1] == trained[0]
@@ -289,7 +289,7 @@ def test_an_interruption_is_no_failure():
         return losses(model, batch, weight)
 
     with pytest.raises(KeyboardInterrupt):
-        study(StackSpec(replace(CASE, losses=interrupted), None, members({}, {})))
+        run_stack(StackSpec(replace(CASE, losses=interrupted), None, members({}, {})))
 
 
 class Odd(nn.Module):
@@ -324,7 +324,7 @@ def test_a_record_is_the_same_to_the_last_digit_whoever_shares_the_stack(levels,
         seeds = [100 + index for index in range(size)]
         seeds[place] = 5
         members = tuple(StackMember(f"k{seed}", "v", levels, seed) for seed in seeds)
-        return study(StackSpec(case, None, members))[place]
+        return run_stack(StackSpec(case, None, members))[place]
 
     train = {"epochs": 2, "batch_size": batch_size, "learning_rate": 1e-2}
     case = Case(Odd, odd_rows, losses, "code", numbers={"weight": 1.0}, train=train)

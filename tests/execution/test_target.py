@@ -14,9 +14,9 @@ from harness.case import Case, load_case
 from harness.cli.diagnose import diagnose
 from harness.data import split_of
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
-from harness.experiment import conduct
-from harness.remedies import judged_target, treat
+from harness.execution.study import run_stack
+from harness.experiment import run_experiment
+from harness.remedies import apply_remedies, judged_target
 from harness.training import train
 
 APP = typer.Typer()
@@ -100,7 +100,7 @@ def verdicts(document):
 @pytest.mark.parametrize(("more", "held"), CASES.values(), ids=CASES)
 def test_a_run_and_a_diagnosis_of_its_weights_agree(tmp_path, more, held):
     path = written(tmp_path, more)
-    (record,) = study(StackSpec(str(path), None, (StackMember("k", "v", {}, 0),)))
+    (record,) = run_stack(StackSpec(str(path), None, (StackMember("k", "v", {}, 0),)))
     trained_weights(path, tmp_path / "w.pt")
     told = diagnosed(path, tmp_path / "w.pt")
     assert verdicts(told) == verdicts(record.diagnosis)
@@ -114,7 +114,7 @@ def test_so_does_a_whole_experiment(tmp_path, empty_store):
     (tmp_path / "x.yaml").write_text("name: x\ncase: own.py\nfactors: {bias_init: [default]}\nseeds: 1\n")
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    (record,) = conduct(tmp_path / "x.yaml", workers=0, root=tmp_path).records
+    (record,) = run_experiment(tmp_path / "x.yaml", workers=0, root=tmp_path).records
     trained_weights(path, tmp_path / "w.pt")
     told = diagnosed(path, tmp_path / "w.pt")
     assert verdicts(told) == verdicts(record.diagnosis)
@@ -175,7 +175,7 @@ TARGETS = [
 
 @pytest.mark.parametrize(("case", "levels", "target"), TARGETS)
 def test_the_target_is_that_of_the_penalty_in_use(case, levels, target):
-    found = judged_target(treat(case, levels))
+    found = judged_target(apply_remedies(case, levels))
     assert found == target
     assert found is None or isinstance(found, float)
 
@@ -183,8 +183,8 @@ def test_the_target_is_that_of_the_penalty_in_use(case, levels, target):
 def test_members_of_one_stack_are_judged_each_against_its_own_target():
     levels = [{"rho": 0.05}, {"rho": 0.2}, {"rho": 0.2}, {}]
     members = tuple(StackMember(f"k{place}", "v", level, 0) for place, level in enumerate(levels))
-    together = study(StackSpec("corrected", None, members, {"epochs": 1}))
+    together = run_stack(StackSpec("corrected", None, members, {"epochs": 1}))
     assert [record.diagnosis["target"] for record in together] == [0.05, 0.2, 0.2, 0.05]
     for member, record in zip(members, together, strict=True):
-        (alone,) = study(StackSpec("corrected", None, (member,), {"epochs": 1}))
+        (alone,) = run_stack(StackSpec("corrected", None, (member,), {"epochs": 1}))
         assert json.dumps(dict(alone.diagnosis)) == json.dumps(dict(record.diagnosis))

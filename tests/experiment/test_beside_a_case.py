@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.case import load_case
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.results import case_fingerprint
 
 NET = """
@@ -131,7 +131,7 @@ def test_a_module_that_changed_is_trained_again(folder, stored):
     stored(folder)
 
     def run():
-        outcome = conduct(folder / "x.yaml", workers=1, root=folder)
+        outcome = run_experiment(folder / "x.yaml", workers=1, root=folder)
         return outcome.trained, [len(record.diagnosis["units"]) for record in outcome.records]
 
     assert run() == (2, [3, 3])

@@ -8,7 +8,7 @@ from commands import harness, within
 from harness.auditing import audit
 from harness.case import load_case
 from harness.errors import HarnessError
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.experiment.publishing import audits
 from harness.grid import load_experiment
 from harness.grid.plan import plan
@@ -79,7 +79,7 @@ def test_what_ends_its_process_is_refused_by_every_door_in_one_sentence(tmp_path
     file, sentence = experiment(tmp_path, **{place: end}), PLACES[place] + ENDS[end]
     for workers in (0, 1):
         with pytest.raises(HarnessError, match=sentence):
-            conduct(file, workers=workers, root=tmp_path)
+            run_experiment(file, workers=workers, root=tmp_path)
     with pytest.raises(HarnessError, match=sentence):
         plan(load_experiment(file))
     with pytest.raises(HarnessError, match=sentence):

@@ -8,7 +8,7 @@ import typer.testing
 
 from harness.cli.run import run
 from harness.execution import processes
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.results import read_manifest, read_records, write_stack
 
 CASE = """
@@ -63,25 +63,25 @@ def results(file):
 
 
 def test_members_that_no_worker_answered_for_are_named_and_trained_by_the_next_run(file, monkeypatch):
-    whole = conduct(file, workers=0)
+    whole = run_experiment(file, workers=0)
     assert (whole.missing, whole.notes, whole.logged) == ((), (), ASKED)
     lost = tuple(f"{record.variant} s{record.seed}" for record in (whole.records[0], whole.records[4]))
     with monkeypatch.context() as patch:
         patch.setattr(processes, "run_stacks", losing(*lost))
-        outcome = conduct(file, workers=0, fresh=True)
+        outcome = run_experiment(file, workers=0, fresh=True)
     assert outcome.missing == lost
     assert outcome.notes == (f"2 of 6 members have no result: {', '.join(lost)}; `harness run` trains them",)
     document = outcome.to_dict()
     assert [document[name] for name in ("members", "done", "failed", "logged")] == [ASKED, 4, 0, 4]
     assert document["missing"] == list(lost)
     assert "logged" not in read_manifest(results(file))
-    again = conduct(file, workers=0)
+    again = run_experiment(file, workers=0)
     assert (again.trained, again.missing, again.notes, len(again.records)) == (2, (), (), ASKED)
 
 
 @pytest.mark.parametrize(("lost", "code"), [(("relu s0",), 3), ((), 0)])
 def test_the_command_ends_with_3_where_members_are_missing(file, monkeypatch, lost, code):
-    variant = conduct(file, workers=0).records[0].variant
+    variant = run_experiment(file, workers=0).records[0].variant
     monkeypatch.setattr(processes, "run_stacks", losing(*(f"{variant} s0" for _ in lost)))
     application = typer.Typer()
     application.command()(run)
@@ -94,10 +94,10 @@ def test_the_command_ends_with_3_where_members_are_missing(file, monkeypatch, lo
 
 
 def test_a_shard_misses_its_own_members_alone(file, monkeypatch):
-    whole = conduct(file, workers=0).records
+    whole = run_experiment(file, workers=0).records
     shutil.rmtree(results(file))
     monkeypatch.setattr(processes, "run_stacks", losing(f"{whole[0].variant} s0"))
-    first, second = (conduct(file, workers=0, shard=(part, 2)) for part in (1, 2))
+    first, second = (run_experiment(file, workers=0, shard=(part, 2)) for part in (1, 2))
     assert first.missing == (f"{whole[0].variant} s0",)
     assert (second.missing, second.report) == ((), None)
     assert len(read_records(results(file))[0]) == ASKED - 1
@@ -115,7 +115,7 @@ def test_a_result_that_is_gone_from_the_disk_is_written_again(file, monkeypatch)
         return path
 
     monkeypatch.setattr("harness.experiment.running.write_stack", lose_the_first)
-    outcome = conduct(file, workers=0)
+    outcome = run_experiment(file, workers=0)
     assert (outcome.missing, len(outcome.records), outcome.logged) == ((), ASKED, ASKED)
     assert len(read_records(results(file))[0]) == ASKED
     assert len(written) == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
+from harness.execution.study import run_stack
 from harness.grid import load_experiment
 from harness.grid.cells import changes
 from harness.results import COLLAPSED
@@ -57,7 +57,7 @@ def seeds_that_collapse(experiment, **remedy) -> list[int]:
     (levels,) = (v.levels for v in experiment.variants() if changes(v.levels, experiment.baseline) == remedy)
     members = tuple(StackMember(f"{seed}", "v", dict(levels), seed) for seed in range(8))
     train = {**experiment.train, "epochs": 5, "snapshot_every": 5}
-    records = study(StackSpec(experiment.case_reference, experiment.data_reference, members, train))
+    records = run_stack(StackSpec(experiment.case_reference, experiment.data_reference, members, train))
     assert [record.status for record in records] == ["ok"] * 8
     return [record.seed for record in records if record.verdict in COLLAPSED]
 

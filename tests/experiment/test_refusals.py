@@ -12,7 +12,7 @@ from harness.auditing import audit
 from harness.case import load_case
 from harness.data import split_of
 from harness.errors import HarnessError
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.grid import load_experiment
 from harness.grid.plan import plan
 from harness.training import train
@@ -79,7 +79,7 @@ def test_what_no_member_can_do_is_refused_in_the_words_of_its_plan_and_leaves_no
     with pytest.raises(HarnessError) as planned:
         plan(load_experiment(file))
     with pytest.raises(HarnessError) as run:
-        conduct(file, workers=0, root=tmp_path)
+        run_experiment(file, workers=0, root=tmp_path)
     assert str(run.value) == str(planned.value)
     assert not (tmp_path / "mlruns").exists()
 
@@ -126,7 +126,7 @@ def test_a_penalty_that_is_switched_off_may_be_any_zero(tmp_path, nothing):
 )
 def test_the_sentence_says_what_is_wanted(tmp_path, name, sentence):
     with pytest.raises(HarnessError, match=sentence):
-        conduct(experiment(tmp_path, WRONG[name]), workers=0, root=tmp_path)
+        run_experiment(experiment(tmp_path, WRONG[name]), workers=0, root=tmp_path)
 
 
 def test_a_loss_that_fails_later_is_an_error_line_of_its_plan(tmp_path):
@@ -137,7 +137,7 @@ def test_a_loss_that_fails_later_is_an_error_line_of_its_plan(tmp_path):
 def test_data_with_a_hole_leave_nothing_either(tmp_path):
     file = experiment(tmp_path, PLAIN.replace("data=load", "data=lambda: load() * float('nan')"))
     with pytest.raises(HarnessError, match="NaN"):
-        conduct(file, workers=0, root=tmp_path)
+        run_experiment(file, workers=0, root=tmp_path)
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -146,12 +146,12 @@ def test_a_case_that_asks_is_refused_where_workers_would_train_it(tmp_path, monk
     monkeypatch.setattr("sys.stdin", typed)
     file = experiment(tmp_path, "width = int(input())\n" + PLAIN)
     with pytest.raises(HarnessError, match=r"x.py: the case reads standard input .* --workers 0"):
-        conduct(file, workers=1, root=tmp_path)
+        run_experiment(file, workers=1, root=tmp_path)
     assert not (tmp_path / "mlruns").exists()
     assert sys.stdin is typed
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns")
-    outcome = conduct(file, workers=0, root=tmp_path)
+    outcome = run_experiment(file, workers=0, root=tmp_path)
     assert [each.status for each in outcome.records] == ["ok", "ok"]
 
 
@@ -171,7 +171,7 @@ def test_a_data_file_that_cannot_be_used_leaves_nothing_either(tmp_path, name, c
     with pytest.raises(HarnessError, match=f"{name}: .*{sentence}") as planned:
         plan(load_experiment(file))
     with pytest.raises(HarnessError) as run:
-        conduct(file, workers=0, root=tmp_path)
+        run_experiment(file, workers=0, root=tmp_path)
     assert str(run.value) == str(planned.value)
     assert not (tmp_path / "mlruns").exists()
 
@@ -185,9 +185,9 @@ def test_an_optimizer_that_was_made_before_is_not_made_again(tmp_path, empty_sto
     )
     made = made.replace("'made'", repr(str(tmp_path / "made")))
     file = experiment(tmp_path, made + PLAIN.replace("'enc')", "'enc', optimizer=optimizer)"))
-    assert conduct(file, workers=0, root=tmp_path).trained == 2
+    assert run_experiment(file, workers=0, root=tmp_path).trained == 2
     (tmp_path / "made").unlink()
-    assert conduct(file, workers=0, root=tmp_path).trained == 0
+    assert run_experiment(file, workers=0, root=tmp_path).trained == 0
     assert not (tmp_path / "made").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_refused_run_takes_nothing_of_an_earlier_one(tmp_path):
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"")
     with pytest.raises(HarnessError, match="encc"):
-        conduct(experiment(tmp_path, WRONG["a misspelt bottleneck"]), workers=0, root=tmp_path)
+        run_experiment(experiment(tmp_path, WRONG["a misspelt bottleneck"]), workers=0, root=tmp_path)
     assert kept.is_file()
 
 
@@ -205,7 +205,7 @@ def test_a_loss_that_cannot_be_batched_after_all_is_a_note_of_its_run(tmp_path, 
     shutil.copy(empty_store, tmp_path / "mlruns")
     asks = "def losses(model, batch):\n    made = model(batch)\n    len(batch) > 8 and print(float(made.sum()))\n"
     asks += "    return {'reconstruction': F.mse_loss(made, batch)}\n"
-    outcome = conduct(experiment(tmp_path, asks + PLAIN), workers=0, root=tmp_path)
+    outcome = run_experiment(experiment(tmp_path, asks + PLAIN), workers=0, root=tmp_path)
     assert [each.status for each in outcome.records] == ["ok", "ok"]
     (note,) = outcome.notes
     assert note.startswith("2 members trained one by one: it cannot be batched: RuntimeError: vmap: ")
@@ -222,7 +222,7 @@ def test_a_term_that_is_gone_later_is_named_in_the_record(tmp_path, empty_store)
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns")
     gone = LATER.replace("""raise ValueError("boom")""", """return {"reconstruction": None}""").replace("> 2", "> 6")
-    outcome = conduct(experiment(tmp_path, gone + PLAIN), workers=0, root=tmp_path)
+    outcome = run_experiment(experiment(tmp_path, gone + PLAIN), workers=0, root=tmp_path)
     assert {each.error for each in outcome.records} == {
         "x: losses: the term 'reconstruction' must be a scalar tensor or a number, it is None"
     }
@@ -242,7 +242,7 @@ def losses(model, batch):
 def test_members_that_fail_and_an_audit_that_does_are_reported(tmp_path, empty_store):
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns")
-    outcome = conduct(experiment(tmp_path, LATER + PLAIN), workers=0, root=tmp_path)
+    outcome = run_experiment(experiment(tmp_path, LATER + PLAIN), workers=0, root=tmp_path)
     assert [each.status for each in outcome.records] == ["failed", "failed"]
     page = outcome.report.read_text()
     assert "the audit failed: " in page
@@ -262,7 +262,7 @@ def test_a_risk_that_the_audit_of_a_run_finds_stands_under_why(tmp_path, empty_s
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns")
     case = HEAVY + PLAIN.replace("'enc')", f"'enc', numbers={{'l1': {weight}}})")
-    outcome = conduct(experiment(tmp_path, case), workers=0, root=tmp_path)
+    outcome = run_experiment(experiment(tmp_path, case), workers=0, root=tmp_path)
     why = outcome.report.read_text().split('id="explanation">Why')[1].split("</section>")[0]
     assert ("The audit of the penalty finds a risk, dominates:" in why) is found
 

@@ -10,9 +10,9 @@ from torch import nn
 
 import harness
 from harness.data.rows import Rows, Split
-from harness.experiment import conduct
-from harness.experiment.running import Progress
-from harness.experiment.work import member_steps, missing, prepare, steps_per_epoch
+from harness.experiment import run_experiment
+from harness.experiment.running import RunCallbacks
+from harness.experiment.work import load_state, member_steps, missing_members, steps_per_epoch
 from harness.grid import load_experiment
 from harness.grid.costs import Training
 from harness.grid.plan import plan
@@ -103,19 +103,19 @@ ONE_SIZE = "factors: {{bias_init: [default, zero]}}\ntrain: {{epochs: 3, batch_s
 def test_a_plan_and_a_run_say_the_steps_that_training_does(tmp_path, rows, batch_size):
     asked = experiment(tmp_path, rows, ONE_SIZE.format(batch_size))
     done = steps_done(rows, batch_size)
-    found, work = plan(asked), prepare(asked, tmp_path / "results")
+    found, work = plan(asked), load_state(asked, tmp_path / "results")
     assert found.to_dict()["steps_per_epoch"] == steps_per_epoch(work) == done
-    assert found.member_steps == member_steps(work, missing(work, (1, 1))) == 4 * 3 * done
+    assert found.member_steps == member_steps(work, missing_members(work, (1, 1))) == 4 * 3 * done
 
 
 def test_the_steps_are_those_of_the_baseline_where_the_batch_size_is_a_factor(tmp_path):
     asked = experiment(
         tmp_path, 65, "factors: {batch_size: [64, 16, 8]}\nbaseline: {batch_size: 16}\ntrain: {epochs: 1}\n"
     )
-    work = prepare(asked, tmp_path / "results")
+    work = load_state(asked, tmp_path / "results")
     # 65 rows: 1 step of 64, 4 of 16, 8 of 8, and each time a single row that is left out
     assert plan(asked).steps_per_epoch == steps_per_epoch(work) == 4
-    assert plan(asked).member_steps == member_steps(work, missing(work, (1, 1))) == 2 * (1 + 4 + 8)
+    assert plan(asked).member_steps == member_steps(work, missing_members(work, (1, 1))) == 2 * (1 + 4 + 8)
 
 
 def test_a_run_is_through_when_its_progress_is(tmp_path, empty_store):
@@ -123,8 +123,8 @@ def test_a_run_is_through_when_its_progress_is(tmp_path, empty_store):
     shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
     asked = experiment(tmp_path, 65, ONE_SIZE.format(64))
     announced, told = [], []
-    progress = Progress(started=lambda members, done, steps: announced.append(steps), stepped=told.append)
-    outcome = conduct(asked, workers=0, root=tmp_path, progress=progress)
+    progress = RunCallbacks(started=lambda members, done, steps: announced.append(steps), stepped=told.append)
+    outcome = run_experiment(asked, workers=0, root=tmp_path, progress=progress)
     assert announced == [sum(told)] == [4 * 3]
     assert json.loads(json.dumps(outcome.to_dict()))["steps_per_epoch"] == 1
     assert {record.history["step"][-1] for record in outcome.records} == {3}

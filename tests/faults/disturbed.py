@@ -11,7 +11,7 @@ from pathlib import Path
 
 from waiting import LONGEST
 
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 
 OWN = """
 import os, time, torch
@@ -130,7 +130,7 @@ def finished(folder: Path, *arguments: str, **environment: str) -> dict:
 
 def continued(folder: Path) -> dict:
     """The document of a run to its end, in this process, which has loaded everything already."""
-    return conduct(folder / "disturbed.yaml", workers=0, root=folder).to_dict()
+    return run_experiment(folder / "disturbed.yaml", workers=0, root=folder).to_dict()
 
 
 def rows_of(store: Path, query: str) -> list[tuple]:

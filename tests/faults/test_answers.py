@@ -17,7 +17,7 @@ from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.sync import sync
 from harness.errors import HarnessError
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.tracking import Tracker
 
 LOGIN = b"<!doctype html><html><body>Please log in</body></html>"
@@ -51,7 +51,7 @@ def _impatient(monkeypatch):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, empty_store):
     folder = prepared(tmp_path_factory.mktemp("finished"), store=empty_store)
-    assert conduct(folder / "disturbed.yaml", workers=0, root=folder).logged == MEMBERS
+    assert run_experiment(folder / "disturbed.yaml", workers=0, root=folder).logged == MEMBERS
     return folder
 
 
@@ -100,7 +100,7 @@ def test_sync_is_not_level_and_a_run_says_what_is_logged(folder, name):
         assert "are level with" not in out
         assert reason in error
         assert len(error.strip().splitlines()) == 1
-        outcome = conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
+        outcome = run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
     assert (outcome.to_dict()["done"], outcome.logged) == (MEMBERS, 0)
     assert any("harness sync" in note for note in outcome.notes)
 
@@ -133,7 +133,7 @@ def test_a_server_that_says_so_and_forgets_is_found_out(folder, remembering, pat
         assert code == 3
         assert f"it shows {logged} of {MEMBERS} members after all of them were logged" in error
         assert "are level with" not in out
-        assert conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == logged
+        assert run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == logged
         del remembering.faults[path]
         for _ in range(2):
             assert command(sync, "disturbed.yaml", "--tracking-uri", uri)[0] == 0
@@ -151,11 +151,11 @@ def test_the_members_that_a_server_kept_before_it_refused_are_counted(folder, re
 
     remembering.faults["runs/log-batch"] = refuse
     with serving(remembering) as uri:
-        outcome = conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
+        outcome = run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
         assert outcome.logged == kept == len(remembering.members())
         assert any("PERMISSION_DENIED" in note for note in outcome.notes)
         del remembering.faults["runs/log-batch"]
-        assert conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == MEMBERS
+        assert run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == MEMBERS
     assert len(remembering.runs) == MEMBERS + 1
 
 
@@ -165,7 +165,7 @@ def test_members_are_logged_though_the_report_cannot_be(folder, remembering):
         code, _, error = command(sync, "disturbed.yaml", "--tracking-uri", uri)
         assert code == 3
         assert "the results are safe" in error
-        outcome = conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
+        outcome = run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
     assert outcome.logged == MEMBERS == len(remembering.members())
     assert any("harness sync" in note for note in outcome.notes)
 
@@ -192,5 +192,5 @@ def test_a_report_that_could_not_be_logged_is_code_3(folder, remembering, status
 
 def test_the_store_that_was_removed_is_made_again(folder):
     (folder / "mlruns" / "mlflow.db").unlink()
-    outcome = conduct(folder / "disturbed.yaml", workers=0)
+    outcome = run_experiment(folder / "disturbed.yaml", workers=0)
     assert (outcome.trained, outcome.logged, (folder / "mlruns" / "mlflow.db").is_file()) == (0, MEMBERS, True)

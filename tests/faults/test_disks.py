@@ -18,7 +18,7 @@ from waiting import LONGEST
 
 from harness.errors import HarnessError
 from harness.results import read_records
-from harness.results.files import write_whole
+from harness.results.files import write_atomic
 
 
 def limited(size: int, code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -43,9 +43,9 @@ def limited(size: int, code: str, folder: Path) -> "subprocess.CompletedProcess[
 
 def test_a_file_that_does_not_fit_is_not_there_at_all(tmp_path):
     code = (
-        "from pathlib import Path; from harness.results.files import write_whole\n"
+        "from pathlib import Path; from harness.results.files import write_atomic\n"
         "from harness.errors import HarnessError\n"
-        "try: write_whole(Path('x.parquet'), b'x' * 5000)\n"
+        "try: write_atomic(Path('x.parquet'), b'x' * 5000)\n"
         "except HarnessError as error: print(error)"
     )
     done = limited(1000, code, tmp_path)
@@ -58,8 +58,8 @@ def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undistu
     """The store of 1.4 MB cannot take one page more; results and report are smaller than that."""
     folder = prepared(tmp_path, store=empty_store)
     code = (
-        "from harness.experiment import conduct\n"
-        "import json; print(json.dumps(conduct('disturbed.yaml', workers=0).to_dict()))"
+        "from harness.experiment import run_experiment\n"
+        "import json; print(json.dumps(run_experiment('disturbed.yaml', workers=0).to_dict()))"
     )
     done = limited((folder / "mlruns" / "mlflow.db").stat().st_size, code, folder)
     outcome = json.loads(done.stdout.splitlines()[-1])
@@ -73,8 +73,8 @@ def test_a_store_that_cannot_grow_costs_no_result(tmp_path, empty_store, undistu
 def test_results_that_cannot_be_written_end_the_run_with_one_sentence(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     code = (
-        "from harness.experiment import conduct\nfrom harness.errors import HarnessError\n"
-        "try: conduct('disturbed.yaml', workers=0)\n"
+        "from harness.experiment import run_experiment\nfrom harness.errors import HarnessError\n"
+        "try: run_experiment('disturbed.yaml', workers=0)\n"
         "except HarnessError as error: print(error)"
     )
     done = limited(4096, code, folder)
@@ -86,7 +86,7 @@ def test_results_that_cannot_be_written_end_the_run_with_one_sentence(tmp_path, 
 def test_a_folder_that_is_a_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HarnessError, match="cannot be written"):
-        write_whole(tmp_path / "file" / "x", b"")
+        write_atomic(tmp_path / "file" / "x", b"")
 
 
 @contextmanager

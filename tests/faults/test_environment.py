@@ -15,7 +15,7 @@ import pytest
 from disturbed import MEMBERS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
 from waiting import LONGEST, until
 
-from harness.experiment import conduct
+from harness.experiment import run_experiment
 from harness.results import MemberRecord, read_records, write_stack
 
 ODD = {
@@ -47,9 +47,9 @@ def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_st
 
 def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, empty_store, monkeypatch):
     folder = prepared(tmp_path, store=empty_store)
-    first = conduct(folder / "disturbed.yaml", workers=0, root=folder).records
+    first = run_experiment(folder / "disturbed.yaml", workers=0, root=folder).records
     monkeypatch.setattr("harness.execution.study.time.time", lambda: 1.0)
-    conduct(folder / "disturbed.yaml", fresh=True, workers=0, root=folder)
+    run_experiment(folder / "disturbed.yaml", fresh=True, workers=0, root=folder)
     again, _ = read_records(folder / "mlruns" / "results" / "disturbed")
     before = {record.key: record.logged_at for record in first}
     assert {record.key for record in again} == set(before)
@@ -82,7 +82,7 @@ def test_two_experiments_share_one_store(tmp_path, empty_store):
         (folder / "disturbed.yaml").read_text().replace("name: disturbed", "name: other")
     )
     one = command(folder)
-    outcome = conduct(folder / "other.yaml", workers=0, root=folder)
+    outcome = run_experiment(folder / "other.yaml", workers=0, root=folder)
     out, error = told(one)
     assert json.loads(out)["notes"] == [], error
     assert outcome.notes == ()
@@ -105,7 +105,7 @@ def test_shards_that_are_done_are_merged_by_the_last(tmp_path, empty_store, undi
 
 def test_a_failed_member_is_tried_again_when_asked(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
-    records = conduct(folder / "disturbed.yaml", workers=0, root=folder).records
+    records = run_experiment(folder / "disturbed.yaml", workers=0, root=folder).records
     results = folder / "mlruns" / "results" / "disturbed"
     for file in results.glob("*.parquet"):
         file.unlink()
@@ -119,7 +119,7 @@ def test_a_failed_member_is_tried_again_when_asked(tmp_path, empty_store, undist
         logged_at=records[0].logged_at + 1,
     )
     write_stack(results, [failed, *records[1:]])
-    outcome = conduct(folder / "disturbed.yaml", retry_failed=True, workers=0, root=folder)
+    outcome = run_experiment(folder / "disturbed.yaml", retry_failed=True, workers=0, root=folder)
     assert outcome.trained == 1
     assert {record.status for record in outcome.records} == {"ok"}
     assert_same(left_behind(folder), undisturbed)

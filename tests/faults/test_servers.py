@@ -12,7 +12,7 @@ from disturbed import MEMBERS, Hold, assert_same, command, left_behind, prepared
 from servers import Server, flaky
 from waiting import until
 
-from harness.experiment import project
+from harness.experiment import sync
 
 pytestmark = pytest.mark.service
 # a busy server is not one that is gone; the tries are the default
@@ -58,7 +58,7 @@ def begun(folder, server, **environment):
 def level(folder, uri):
     """Store and results are level after so many syncs; two more must add nothing."""
     for attempt in range(1, 11):
-        notes = project(folder / "disturbed.yaml", uri, root=folder)
+        notes = sync(folder / "disturbed.yaml", uri, root=folder)
         if notes == []:
             return attempt
     raise AssertionError(f"still not level after ten syncs: {notes}")

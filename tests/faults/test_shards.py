@@ -15,7 +15,7 @@ import pytest
 from disturbed import command, prepared, rows_of, told
 
 from harness.errors import HarnessError
-from harness.experiment import conduct, project
+from harness.experiment import run_experiment, sync
 from harness.experiment.locks import publishing, running
 from harness.results import read_manifest, read_records, stored_keys, write_manifest
 from harness.results.temporary import host
@@ -64,7 +64,7 @@ def test_shards_that_start_together_leave_one_whole_experiment(tmp_path, empty_s
     assert failures == []
     assert sum(document["trained"] for document in documents) == MEMBERS
     assert_whole(folder, documents)
-    again = conduct(folder / "disturbed.yaml", workers=0, root=folder).to_dict()
+    again = run_experiment(folder / "disturbed.yaml", workers=0, root=folder).to_dict()
     assert (again["trained"], again["done"], again["logged"], again["notes"]) == (0, MEMBERS, MEMBERS, [])
 
 
@@ -124,7 +124,7 @@ def test_a_run_leaves_what_other_processes_write_and_removes_what_they_left(tmp_
     for path in (*writing, *left):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    outcome = conduct(tmp_path / "disturbed.yaml", workers=0, root=tmp_path)
+    outcome = run_experiment(tmp_path / "disturbed.yaml", workers=0, root=tmp_path)
     assert outcome.notes == ()
     assert sorted(tmp_path.rglob(".*.new*")) == sorted(writing)
     artifacts = tmp_path / "mlruns" / "artifacts"
@@ -145,7 +145,9 @@ def results(tmp_path):
 def test_who_would_train_the_same_members_is_refused(tmp_path, results, held, asked):
     prepared(tmp_path, EXPERIMENT)
     with running(results, held), pytest.raises(HarnessError, match="another process is running this experiment"):
-        conduct(tmp_path / "disturbed.yaml", workers=0, root=tmp_path, shard=asked, tracking_uri="http://127.0.0.1:9")
+        run_experiment(
+            tmp_path / "disturbed.yaml", workers=0, root=tmp_path, shard=asked, tracking_uri="http://127.0.0.1:9"
+        )
     assert stored_keys(results) == {}
 
 
@@ -164,7 +166,7 @@ def test_shards_run_beside_each_other_and_publish_one_after_the_other(results):
 def test_a_store_and_report_are_not_made_again_while_the_experiment_is_run(tmp_path, results):
     prepared(tmp_path, EXPERIMENT)
     with running(results, (1, 2)), pytest.raises(HarnessError, match="another process is running this experiment"):
-        project(tmp_path / "disturbed.yaml", root=tmp_path)
+        sync(tmp_path / "disturbed.yaml", root=tmp_path)
 
 
 def test_shards_of_a_wrong_case_are_refused_and_leave_nothing(tmp_path, results):
@@ -173,10 +175,10 @@ def test_shards_of_a_wrong_case_are_refused_and_leave_nothing(tmp_path, results)
     file = tmp_path / "disturbed.yaml"
     with running(results, (2, 2)):  # still at the door, while the first is refused
         with pytest.raises(HarnessError, match="'9'"):
-            conduct(file, workers=0, root=tmp_path, shard=(1, 2))
+            run_experiment(file, workers=0, root=tmp_path, shard=(1, 2))
         assert results.is_dir()
     with pytest.raises(HarnessError, match="'9'"):
-        conduct(file, workers=0, root=tmp_path, shard=(2, 2))
+        run_experiment(file, workers=0, root=tmp_path, shard=(2, 2))
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -184,9 +186,9 @@ def test_a_shard_that_starts_over_removes_its_own_results_alone(tmp_path, result
     prepared(tmp_path, EXPERIMENT, store=empty_store)
     file = tmp_path / "disturbed.yaml"
     for part in (1, 2):
-        conduct(file, workers=0, root=tmp_path, shard=(part, 2))
+        run_experiment(file, workers=0, root=tmp_path, shard=(part, 2))
     before = {record.key: record.logged_at for record in read_records(results)[0]}
-    outcome = conduct(file, fresh=True, workers=0, root=tmp_path, shard=(1, 2))
+    outcome = run_experiment(file, fresh=True, workers=0, root=tmp_path, shard=(1, 2))
     after = {record.key: record.logged_at for record in read_records(results)[0]}
     assert before.keys() == after.keys()
     assert sum(after[key] > before[key] for key in before) == outcome.trained == MEMBERS // 2
@@ -197,11 +199,11 @@ def test_a_shard_that_starts_over_removes_its_own_results_alone(tmp_path, result
 def test_a_shard_writes_the_manifest_where_it_says_something_else_and_leaves_what_others_found(tmp_path, results):
     prepared(tmp_path, EXPERIMENT)
     file = tmp_path / "disturbed.yaml"
-    conduct(file, workers=0, root=tmp_path, shard=(1, 8))
+    run_experiment(file, workers=0, root=tmp_path, shard=(1, 8))
     found = {**read_manifest(results), "audit": {"as_posted": []}, "machine": "another"}
     write_manifest(results, found)
-    conduct(file, workers=0, root=tmp_path, shard=(2, 8))
+    run_experiment(file, workers=0, root=tmp_path, shard=(2, 8))
     assert read_manifest(results) == found
     file.write_text(f"{file.read_text()}# changed\n")
-    conduct(file, workers=0, root=tmp_path, shard=(2, 8))
+    run_experiment(file, workers=0, root=tmp_path, shard=(2, 8))
     assert read_manifest(results)["text"].endswith("# changed\n")

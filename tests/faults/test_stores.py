@@ -19,7 +19,7 @@ from commands import harness, within
 from disturbed import MEMBERS, assert_same, left_behind, prepared, rows_of
 from waiting import LONGEST
 
-from harness.experiment import conduct, project
+from harness.experiment import run_experiment, sync
 from harness.results.temporary import host
 
 TIMEOUT = 1.0  # seconds, for one answer; the default is ten
@@ -67,22 +67,22 @@ def server(status: int):
 def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empty_store, status):
     folder = prepared(tmp_path, store=empty_store)
     with server(status) as (uri, requests):
-        outcome = conduct(folder / "disturbed.yaml", tracking_uri=uri, workers=0, root=folder)
+        outcome = run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0, root=folder)
     assert 0 < len(requests) * TIMEOUT < 10  # four, of which each costs no more than its time
     assert len(outcome.records) == MEMBERS
     assert outcome.report.is_file()
     assert any("harness sync" in note for note in outcome.notes)
-    assert project(folder / "disturbed.yaml", root=folder) == []
-    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert sync(folder / "disturbed.yaml", root=folder) == []
+    assert sync(folder / "disturbed.yaml", root=folder) == []
     assert_same(left_behind(folder), undisturbed)
 
 
 @pytest.mark.service
 def test_a_server_that_is_not_there_is_noted_and_the_next_run_logs(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
-    outcome = conduct(folder / "disturbed.yaml", tracking_uri="http://127.0.0.1:9", workers=0, root=folder)
+    outcome = run_experiment(folder / "disturbed.yaml", tracking_uri="http://127.0.0.1:9", workers=0, root=folder)
     assert any("http://127.0.0.1:9" in note for note in outcome.notes)
-    again = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    again = run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     assert (again.trained, again.notes) == (0, ())
     assert_same(left_behind(folder), undisturbed)
 
@@ -92,7 +92,7 @@ def test_a_store_of_an_older_version_is_left_as_it_is(tmp_path, empty_store):
     folder = prepared(tmp_path, store=empty_store)
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    outcome = run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     assert len(outcome.records) == MEMBERS
     assert any("schema" in note for note in outcome.notes), outcome.notes
 
@@ -101,17 +101,17 @@ def test_a_store_that_is_no_database_is_one_sentence(tmp_path):
     folder = prepared(tmp_path)
     (folder / "mlruns").mkdir()
     (folder / "mlruns" / "mlflow.db").write_bytes(b"not a database" * 100)
-    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    outcome = run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     assert len(outcome.records) == MEMBERS
     assert any("mlflow.db" in note for note in outcome.notes)
 
 
 def test_a_damaged_result_is_trained_again_and_said(tmp_path, empty_store, undisturbed):
     folder = prepared(tmp_path, store=empty_store)
-    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     file = sorted((folder / "mlruns" / "results" / "disturbed").glob("*.parquet"))[0]
     file.write_bytes(file.read_bytes()[:-10])
-    outcome = conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    outcome = run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     assert outcome.trained == 2
     assert any(file.name in note and "damaged" in note for note in outcome.notes)
     assert_same(left_behind(folder), undisturbed)
@@ -125,11 +125,11 @@ def test_what_a_killed_run_left_half_written_of_a_report_is_no_artifact_and_goes
     killed.wait()
     half = reports / f".report.html.{host()}.{killed.pid}.00000000-0.new"
     half.write_text("half a pa")
-    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     assert_same(left_behind(folder), undisturbed)
     assert not half.exists()
     (reports / f".report.html.{host()}.{os.getppid()}.00000000-0.new").write_text("written at this moment by another")
-    assert project(folder / "disturbed.yaml", root=folder) == []
+    assert sync(folder / "disturbed.yaml", root=folder) == []
     assert (reports / f".report.html.{host()}.{os.getppid()}.00000000-0.new").exists()
     assert left_behind(folder)["artifacts"] == undisturbed["artifacts"]
 
@@ -139,7 +139,7 @@ def moved(tmp_path, empty_store):
     """The folder of a finished run in another place."""
     (tmp_path / "before").mkdir()
     folder = prepared(tmp_path / "before", store=empty_store)
-    conduct(folder / "disturbed.yaml", workers=0, root=folder)
+    run_experiment(folder / "disturbed.yaml", workers=0, root=folder)
     return Path(shutil.move(folder, tmp_path / "after"))
 
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from disturbed import EXPERIMENT, prepared, rows_of
 
-from harness.experiment import conduct, project
+from harness.experiment import run_experiment, sync
 from harness.results.origin import origin_of
 
 RUNS = """
@@ -39,7 +39,7 @@ class Folder:
         return origin_of(self.root).name
 
     def run(self, **options):
-        return conduct(self.file, workers=0, root=self.root, tracking_uri=self.uri, **options)
+        return run_experiment(self.file, workers=0, root=self.root, tracking_uri=self.uri, **options)
 
     def members(self):
         """key -> (run, start) of the members that it logged itself."""
@@ -75,7 +75,7 @@ def test_every_finished_run_stays_and_both_folders_are_told_the_truth(pair):
     assert one.members() == before
     assert {record.key for record in first.records + second.records} == {*before, *two.members()}
     for folder in (one, two, one):
-        assert project(folder.file, folder.uri, root=folder.root) == []
+        assert sync(folder.file, folder.uri, root=folder.root) == []
     assert (one.members(), len(two.members())) == (before, 4)
     assert (one.parents(), two.parents()) == (["FINISHED"], ["FINISHED"])
     assert rows_of(one.store, "SELECT count(*) FROM runs") == [(8 + 4 + 2,)]
@@ -114,7 +114,7 @@ def test_runs_of_others_survive_a_run_that_is_made_anew(pair):
     assert len(before) == len(foreign)
     outcome = one.run(fresh=True)
     assert (outcome.logged, outcome.notes) == (8, ())
-    assert project(one.file, one.uri, root=one.root) == []
+    assert sync(one.file, one.uri, root=one.root) == []
     assert {run for run in rows_of(one.store, RUNS) if run[0] in foreign} == before
     assert len(one.members()) == 8
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.measures.counting import LOOKED_UP_ROWS, near
+from harness.measures.counting import LOOKED_UP_ROWS, neighbor_counts
 from harness.measures.ordering import ordering
 
 
@@ -26,7 +26,7 @@ def test_counts_are_those_of_a_search(rows: int, width: float) -> None:
     kinds = ("plain", "zeros", "ties", "plain", "ties")
     columns = ordering(np.stack([column(kind, rows, generator) for kind in kinds]))
     radius = np.abs(generator.normal(size=(5, rows))) * width
-    for scores, wide, found in zip(columns.scores, radius, near(columns, radius), strict=True):
+    for scores, wide, found in zip(columns.scores, radius, neighbor_counts(columns, radius), strict=True):
         assert found.tolist() == searched(scores, wide).tolist()
 
 
@@ -34,7 +34,7 @@ def test_counts_are_those_of_a_search(rows: int, width: float) -> None:
 def test_one_column_counts_for_many_lines(kind: str) -> None:
     generator = np.random.default_rng(5)
     one, radius = ordering(column(kind, 200, generator)[None]), np.abs(generator.normal(size=(3, 200)))
-    assert near(one, radius).tolist() == [searched(one.scores[0], wide).tolist() for wide in radius]
+    assert neighbor_counts(one, radius).tolist() == [searched(one.scores[0], wide).tolist() for wide in radius]
 
 
 @pytest.mark.parametrize("kind", ["plain", "zeros", "ties"])
@@ -45,8 +45,11 @@ def test_radii_that_end_on_a_score_count_it_and_hardly_smaller_ones_do_not(kind:
     scores = one.scores[0]
     for part in (1.0, 1 - 1e-10):
         radius = np.abs(scores - scores[generator.integers(0, rows, rows)]) * part
-        assert near(one, radius[None])[0].tolist() == searched(scores, radius).tolist()
-    assert near(one, np.zeros((1, rows)))[0].tolist() == np.count_nonzero(scores[:, None] == scores, axis=1).tolist()
+        assert neighbor_counts(one, radius[None])[0].tolist() == searched(scores, radius).tolist()
+    assert (
+        neighbor_counts(one, np.zeros((1, rows)))[0].tolist()
+        == np.count_nonzero(scores[:, None] == scores, axis=1).tolist()
+    )
 
 
 @pytest.mark.parametrize("rows", [LOOKED_UP_ROWS, LOOKED_UP_ROWS + 1])
@@ -54,4 +57,4 @@ def test_long_columns_are_counted_as_well(rows: int) -> None:
     generator = np.random.default_rng(0)
     one = ordering(generator.normal(size=(1, rows)))
     radius = np.abs(one.scores - np.roll(one.scores, 1))
-    assert (near(one, radius)[0] == searched(one.scores[0], radius[0])).all()
+    assert (neighbor_counts(one, radius)[0] == searched(one.scores[0], radius[0])).all()

@@ -16,13 +16,13 @@ from harness.measures import (
     constant_features,
     correct_participation,
     effective_rank,
-    explained,
-    missed_squares,
     pairwise_correlation,
     participation_ratio,
     pca_r2,
     r2,
+    r2_from_sse,
     rank_correlation,
+    sum_squared_error,
     variance_ratio,
     wilson,
 )
@@ -128,15 +128,15 @@ def test_what_parts_of_the_rows_miss_adds_up_to_the_same_r2() -> None:
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(50, 7, generator=generator)
     made = inputs + 0.3 * torch.randn(5, 50, 7, generator=generator)
-    missed = missed_squares(made[:, :13], inputs[:13]) + missed_squares(made[:, 13:], inputs[13:])
+    missed = sum_squared_error(made[:, :13], inputs[:13]) + sum_squared_error(made[:, 13:], inputs[13:])
     wanted = [r2_score(inputs.double(), each.double(), multioutput="variance_weighted") for each in made]
-    np.testing.assert_allclose(explained(missed, inputs), wanted, rtol=1e-12)
+    np.testing.assert_allclose(r2_from_sse(missed, inputs), wanted, rtol=1e-12)
 
 
 def test_many_large_reconstructions_miss_what_each_of_them_misses() -> None:
     made, inputs = normal(3, 1000, 900), normal(1000, 900, seed=1)  # more than is held in float64 at a time
     wanted = [np.square(each.numpy() - inputs.numpy()).sum() for each in made]
-    np.testing.assert_allclose(missed_squares(made, inputs), wanted, rtol=1e-12)
+    np.testing.assert_allclose(sum_squared_error(made, inputs), wanted, rtol=1e-12)
 
 
 def test_data_that_do_not_vary_have_no_r2() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from harness.measures import neighbours
-from harness.measures.neighbours import neighbour_distances
+from harness.measures.neighbours import neighbor_distances
 from harness.measures.ordering import ordering
 
 ROWS = 700
@@ -33,14 +33,14 @@ def by_all_distances(unit: np.ndarray, factor: np.ndarray, k: int) -> np.ndarray
 @pytest.mark.parametrize("unit", ["continuous", "relu", "rarely on", "five values", "two values", "heavy tails"])
 def test_they_are_those_of_all_distances(unit: str, factor: str) -> None:
     units, reference = columns(unit, ROWS, 3), columns(factor, ROWS, 4)[-1]
-    found = neighbour_distances(ordering(units), ordering(reference[None]), 3)
+    found = neighbor_distances(ordering(units), ordering(reference[None]), 3)
     assert np.array_equal(found, [by_all_distances(each, reference, 3) for each in units])
 
 
 def test_a_dependent_unit_and_a_copy_too() -> None:
     factor = columns("continuous", ROWS, 1)[0]
     units = np.stack([factor, -factor, factor**2, factor + columns("continuous", ROWS, 2)[1] / 10])
-    found = neighbour_distances(ordering(units), ordering(factor[None]), 3)
+    found = neighbor_distances(ordering(units), ordering(factor[None]), 3)
     assert np.array_equal(found, [by_all_distances(each, factor, 3) for each in units])
 
 
@@ -48,7 +48,7 @@ def test_a_dependent_unit_and_a_copy_too() -> None:
 @pytest.mark.parametrize("rows", [6, 7, 12, 13, 40])
 def test_few_rows(rows: int, k: int) -> None:
     units, factor = columns("relu", rows, 2), columns("continuous", rows, 3)[-1]
-    found = neighbour_distances(ordering(units), ordering(factor[None]), k)
+    found = neighbor_distances(ordering(units), ordering(factor[None]), k)
     assert np.array_equal(found, [by_all_distances(each, factor, k) for each in units])
 
 
@@ -57,7 +57,7 @@ def test_a_tree_takes_over_where_rows_are_many(unit: str, monkeypatch: pytest.Mo
     units, factor = columns(unit, ROWS, 2), columns("five values", ROWS, 3)[-1]
     monkeypatch.setattr(neighbours, "SHIFTED_ROWS", ROWS - 1)
     monkeypatch.setattr(neighbours, "_by_shifts", None)
-    found = neighbour_distances(ordering(units), ordering(factor[None]), 3)
+    found = neighbor_distances(ordering(units), ordering(factor[None]), 3)
     assert np.array_equal(found, [by_all_distances(each, factor, 3) for each in units])
 
 
@@ -65,11 +65,11 @@ def test_rows_far_from_all_others_are_decided_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(neighbours, "SHIFTS", 1)
     angles = np.linspace(0, 2 * np.pi, ROWS, endpoint=False)  # a circle: no line sees both ends of it at once
     units, factor = np.cos(angles)[None], np.sin(angles)
-    found = neighbour_distances(ordering(units), ordering(factor[None]), 3)
+    found = neighbor_distances(ordering(units), ordering(factor[None]), 3)
     assert np.array_equal(found, [by_all_distances(units[0], factor, 3)])
 
 
 def test_units_do_not_know_each_other() -> None:
     many, factor = columns("relu", ROWS, 200), ordering(columns("continuous", ROWS, 201)[-1:])
-    alone = np.concatenate([neighbour_distances(ordering(each[None]), factor, 3) for each in many[::50]])
-    assert np.array_equal(neighbour_distances(ordering(many), factor, 3)[::50], alone)
+    alone = np.concatenate([neighbor_distances(ordering(each[None]), factor, 3) for each in many[::50]])
+    assert np.array_equal(neighbor_distances(ordering(many), factor, 3)[::50], alone)

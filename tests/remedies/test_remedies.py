@@ -14,8 +14,8 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
-from harness.remedies import matched_beta, refusal, treat
-from harness.remedies.anatomy import build
+from harness.remedies import apply_remedies, matched_beta, why_not_applicable
+from harness.remedies.anatomy import build_model
 from harness.remedies.levels import check_level
 
 TABLE = Path(__file__).parents[2] / "experiments" / "benchmarks" / "remedy_table.py"
@@ -23,8 +23,8 @@ TABLE = Path(__file__).parents[2] / "experiments" / "benchmarks" / "remedy_table
 
 def outputs(case, levels, split, rows=None, train=False):
     """The posted network under some levels, seed 0: (code, reconstruction) on held-out rows."""
-    treated = treat(case, levels, split)
-    model = build(treated, 0, split.train.inputs[:4]).train(train)
+    treated = apply_remedies(case, levels, split)
+    model = build_model(treated, 0, split.train.inputs[:4]).train(train)
     with torch.no_grad():
         return model(split.evaluation.inputs if rows is None else rows)
 
@@ -52,7 +52,7 @@ def by_hand(model, rows, encoder=F.relu, code=F.relu, output=F.relu):
     ],
 )
 def test_the_forward_pass_equals_the_one_written_by_hand(forum, split, levels, wanted):
-    model = build(forum, 0, split.train.inputs[:4])
+    model = build_model(forum, 0, split.train.inputs[:4])
     with torch.no_grad():
         hand = by_hand(model, split.evaluation.inputs, **wanted)
     for found, expected in zip(outputs(forum, levels, split), hand, strict=True):
@@ -60,16 +60,16 @@ def test_the_forward_pass_equals_the_one_written_by_hand(forum, split, levels, w
 
 
 def test_zero_bias_leaves_the_weights_alone(forum, split):
-    plain = build(forum, 2, split.train.inputs[:4]).state_dict()
-    zeroed = build(treat(forum, {"bias_init": "zero"}, split), 2, split.train.inputs[:4]).state_dict()
+    plain = build_model(forum, 2, split.train.inputs[:4]).state_dict()
+    zeroed = build_model(apply_remedies(forum, {"bias_init": "zero"}, split), 2, split.train.inputs[:4]).state_dict()
     for name, value in plain.items():
         wanted = torch.zeros_like(value) if name.endswith("bias") else value
         assert torch.equal(zeroed[name], wanted)
 
 
 def test_batchnorm_normalises_what_enters_the_activation(forum, split):
-    treated = treat(forum, {"batchnorm": "on"}, split)
-    model = build(treated, 0, split.train.inputs[:4]).train()
+    treated = apply_remedies(forum, {"batchnorm": "on"}, split)
+    model = build_model(treated, 0, split.train.inputs[:4]).train()
     seen = observe(model, split.train.inputs, treated.bottleneck)
     # batch statistics: mean 0, variance 1 up to the normalisation's own epsilon
     torch.testing.assert_close(seen.preactivation.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
@@ -79,8 +79,8 @@ def test_batchnorm_normalises_what_enters_the_activation(forum, split):
 
 
 def test_dropout_acts_behind_the_hidden_activations_and_never_on_the_code(forum, split):
-    treated = treat(forum, {"dropout": 0.5}, split)
-    model = build(treated, 0, split.train.inputs[:4])
+    treated = apply_remedies(forum, {"dropout": 0.5}, split)
+    model = build_model(treated, 0, split.train.inputs[:4])
     seen = []
     model.model.enc2.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     model.model.dec1.register_forward_hook(lambda module, args, output: seen.append(args[0]))
@@ -104,8 +104,8 @@ def test_dropout_acts_behind_the_hidden_activations_and_never_on_the_code(forum,
     ],
 )
 def test_a_penalty_site_is_the_divergence_torch_computes(forum, split, site, values):
-    treated = treat(forum, {"penalty": site}, split)
-    model = build(treated, 0, split.train.inputs[:4])
+    treated = apply_remedies(forum, {"penalty": site}, split)
+    model = build_model(treated, 0, split.train.inputs[:4])
     batch = split.train.inputs[:32]
     found = treated.losses(model, batch, rho=torch.tensor(0.05))["kl"]
     inner = model.model
@@ -118,8 +118,8 @@ def test_a_penalty_site_is_the_divergence_torch_computes(forum, split, site, val
 @pytest.mark.parametrize("site", ["kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck"])
 @pytest.mark.parametrize("batchnorm", ["off", "on"])
 def test_a_penalty_site_reads_what_enters_the_sigmoid_and_is_finite_far_out(forum, split, site, batchnorm):
-    treated = treat(forum, {"penalty": site, "batchnorm": batchnorm}, split)
-    model = build(treated, 0, split.train.inputs[:4]).train()
+    treated = apply_remedies(forum, {"penalty": site, "batchnorm": batchnorm}, split)
+    model = build_model(treated, 0, split.train.inputs[:4]).train()
     with torch.no_grad():
         model.model.enc3.bias.fill_(30.0)  # a float32 sigmoid is 1 there
     found = treated.losses(model, split.train.inputs[:32], rho=torch.tensor(0.05))["kl"]
@@ -138,8 +138,8 @@ def test_a_penalty_site_reads_what_enters_the_sigmoid_and_is_finite_far_out(foru
 def test_a_loss_on_the_logits_that_a_model_returns_follows_an_inserted_normalisation(name, batchnorm):
     case = load_case(name)
     rows = split_of(case)
-    treated = treat(case, {"batchnorm": batchnorm}, rows)
-    model = build(treated, 0, rows.train.inputs[:4]).train()
+    treated = apply_remedies(case, {"batchnorm": batchnorm}, rows)
+    model = build_model(treated, 0, rows.train.inputs[:4]).train()
     batch = rows.train.inputs[:64]
     term = treated.losses(model, batch, rho=0.05)["sparsity"]
     # the values in use, by another road: the code that the decoder reads
@@ -149,12 +149,12 @@ def test_a_loss_on_the_logits_that_a_model_returns_follows_an_inserted_normalisa
 
 
 def test_centred_inputs_have_no_mean(forum, split):
-    rows = treat(forum, {"inputs": "centred"}, split).data()
+    rows = apply_remedies(forum, {"inputs": "centred"}, split).data()
     torch.testing.assert_close(rows.inputs.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
 
 
 def test_width_and_numbers_are_set(forum, split):
-    treated = treat(forum, {"units": 7, "rho": 0.2, "beta": 0.5, "learning_rate": 0.1, "epochs": 2}, split)
+    treated = apply_remedies(forum, {"units": 7, "rho": 0.2, "beta": 0.5, "learning_rate": 0.1, "epochs": 2}, split)
     assert outputs(forum, {"units": 7}, split)[0].shape[1] == 7
     assert (treated.numbers["rho"], treated.numbers["beta"]) == (0.2, 0.5)
     assert (treated.training()["learning_rate"], treated.training()["epochs"]) == (0.1, 2)
@@ -162,8 +162,8 @@ def test_width_and_numbers_are_set(forum, split):
 
 def test_matched_beta_makes_the_gradients_equally_long(forum, split):
     beta = matched_beta(forum, {"penalty": "kl_sigmoid_bottleneck"}, split, seeds=1)
-    treated = treat(forum, {"penalty": "kl_sigmoid_bottleneck"}, split)
-    model = build(treated, 0, split.train.inputs[:4])
+    treated = apply_remedies(forum, {"penalty": "kl_sigmoid_bottleneck"}, split)
+    model = build_model(treated, 0, split.train.inputs[:4])
     kept = []
     model.model.enc3.register_forward_hook(lambda module, args, output: kept.append(output))
     terms = treated.losses(model, split.train.inputs[:64], rho=0.05)
@@ -180,8 +180,8 @@ def test_a_loss_that_calls_the_parts_itself_is_followed(split):
         return {"reconstruction": F.mse_loss(model.decoder(model.encoder(batch)), batch)}
 
     case = Case(lambda: model, lambda: split.train.inputs, losses, "encoder.2")
-    treated = treat(case, {"batchnorm": "on", "activation": "leaky_relu"}, split)
-    wrapped = build(treated, 0, split.train.inputs[:4])
+    treated = apply_remedies(case, {"batchnorm": "on", "activation": "leaky_relu"}, split)
+    wrapped = build_model(treated, 0, split.train.inputs[:4])
     treated.losses(wrapped, split.train.inputs[:50])
     assert float(wrapped.inserted["batchnorm"].running_mean.abs().sum()) > 0
 
@@ -199,9 +199,9 @@ def test_a_loss_with_an_order_of_its_own_is_refused(split):
         return {"reconstruction": F.mse_loss(model.back(torch.tanh(model.code(batch))), batch)}
 
     case = Case(Odd, lambda: split.train.inputs, losses, "code")
-    assert "order of its own" in refusal(case, {"activation": "leaky_relu"}, split)
-    assert "order of its own" in refusal(case, {"batchnorm": "on"}, split)
-    assert refusal(case, {"bias_init": "zero"}, split) is None
+    assert "order of its own" in why_not_applicable(case, {"activation": "leaky_relu"}, split)
+    assert "order of its own" in why_not_applicable(case, {"batchnorm": "on"}, split)
+    assert why_not_applicable(case, {"bias_init": "zero"}, split) is None
 
 
 def test_what_finds_no_place_says_why(forum, split):
@@ -209,14 +209,14 @@ def test_what_finds_no_place_says_why(forum, split):
         return {"reconstruction": (model(batch) - 1).pow(2).mean()}
 
     code_only = Case(lambda: nn.Sequential(nn.Linear(100, 3)), lambda: split.train.inputs, bare, "out:0")
-    assert "no output of the model is shaped like the batch" in refusal(
+    assert "no output of the model is shaped like the batch" in why_not_applicable(
         code_only, {"output_activation": "linear"}, split
     )
-    assert "no activation makes" in refusal(code_only, {"batchnorm": "on"}, split)
+    assert "no activation makes" in why_not_applicable(code_only, {"batchnorm": "on"}, split)
     normal = nn.Sequential(nn.Linear(100, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 100))
     normalised = Case(lambda: normal, lambda: split.train.inputs, bare, "0")
-    assert "already normalised" in refusal(normalised, {"batchnorm": "on"}, split)
-    assert refusal(forum, {"batchnorm": "on", "dropout": 0.1}, split) is None
+    assert "already normalised" in why_not_applicable(normalised, {"batchnorm": "on"}, split)
+    assert why_not_applicable(forum, {"batchnorm": "on", "dropout": 0.1}, split) is None
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_levels_that_do_not_exist_are_named(name, value, message):
 )
 def test_a_case_that_cannot_work_says_what_is_wrong(forum, split, change, message):
     with pytest.raises(HarnessError, match=message):
-        treat(replace(forum, **change), {}, split)
+        apply_remedies(replace(forum, **change), {}, split)
 
 
 def test_a_model_that_cannot_take_the_rows_says_so(forum, split):
     narrow = replace(split, train=Rows(split.train.inputs[:, :50]))
     with pytest.raises(HarnessError, match=r"model\(batch\) failed"):
-        treat(replace(forum, model=lambda: forum.model()), {}, narrow)
+        apply_remedies(replace(forum, model=lambda: forum.model()), {}, narrow)
 
 
 def test_the_table_of_the_documentation_is_true():

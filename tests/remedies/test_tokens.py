@@ -7,8 +7,8 @@ from torch import nn
 
 from harness.case import Case
 from harness.data import split_of
-from harness.remedies import Refused, matched_beta, treat
-from harness.remedies.anatomy import anatomy
+from harness.remedies import RemedyNotApplicable, apply_remedies, matched_beta
+from harness.remedies.anatomy import inspect_model
 
 
 class Words(nn.Module):
@@ -36,14 +36,14 @@ CASE = Case(Words, tokens, losses, "code", numbers={"beta": 0.01})
 
 
 def test_no_output_is_compared_with_tokens_and_the_sentence_says_so():
-    assert "tokens" in anatomy(CASE, tokens()[:4]).no_r2
-    with pytest.raises(Refused, match=r"output_activation: .*\(tokens\)"):
-        treat(CASE, {"output_activation": "sigmoid"})
+    assert "tokens" in inspect_model(CASE, tokens()[:4]).no_r2
+    with pytest.raises(RemedyNotApplicable, match=r"output_activation: .*\(tokens\)"):
+        apply_remedies(CASE, {"output_activation": "sigmoid"})
 
 
 def test_tokens_have_no_mean_to_be_taken_away():
-    with pytest.raises(Refused, match=r"inputs: .*tokens.* have no mean"):
-        treat(CASE, {"inputs": "centred"})
+    with pytest.raises(RemedyNotApplicable, match=r"inputs: .*tokens.* have no mean"):
+        apply_remedies(CASE, {"inputs": "centred"})
 
 
 def test_beta_is_matched_to_the_gradients_at_the_bottleneck():

@@ -8,7 +8,7 @@ from made import study, without_diagnosis
 
 from harness.report import heat_maps
 from harness.report.drawing import inline_svg, sheet
-from harness.report.heat import Sheet, unit_histories
+from harness.report.heat import HeatmapCanvas, unit_histories
 from harness.results import Results
 from harness.results.records import MemberRecord
 
@@ -59,9 +59,9 @@ def test_a_picture_does_not_know_which_was_drawn_before_it(unknown):
     one, other = random.uniform(0, 1, (6, 5)), 3 + 40 * random.uniform(0, 1, (6, 5))
     other[2] = np.nan if unknown else other[2]
     labels, steps = [f"penalty=$kl$ a rather long name u{unit}" for unit in range(6)], [0.0, 10.0, 20.0, 500.0, 9000.0]
-    sheet = Sheet(labels, steps)
+    sheet = HeatmapCanvas(labels, steps)
     pictures = [sheet.pixels(rows, title).copy() for rows, title in ((one, "share"), (other, "bits"), (one, "share"))]
-    alone = [Sheet(labels, steps).pixels(rows, title) for rows, title in ((one, "share"), (other, "bits"))]
+    alone = [HeatmapCanvas(labels, steps).pixels(rows, title) for rows, title in ((one, "share"), (other, "bits"))]
     assert np.array_equal(pictures[0], alone[0])
     assert np.array_equal(pictures[1], alone[1])
     assert np.array_equal(pictures[2], alone[0])
@@ -98,7 +98,7 @@ def test_a_measure_that_no_unit_has_makes_no_picture_and_leaves_none_of_an_earli
 @NO_WARNING
 def test_names_in_a_script_that_no_font_has_are_drawn_without_a_warning():
     names = ["活性=中 u0", "活性=大 u0"]
-    assert Sheet(names, [0.0]).pixels(np.array([[0.1], [0.9]]), "share").any()
+    assert HeatmapCanvas(names, [0.0]).pixels(np.array([[0.1], [0.9]]), "share").any()
     figure, (axes,) = sheet((100, 100))
     axes.set_title(names[0])
     assert names[0] in inline_svg(figure, "one", "")

@@ -6,11 +6,11 @@ import pytest
 from made import FACTORS, effects_of, member, study
 
 from harness.cli.tables import verdict_table
-from harness.effects import answer
+from harness.effects import summarize
 from harness.report.answers import question
 from harness.report.figure_units import axes_for, units_picture
 from harness.report.grouping import in_declared_order
-from harness.report.palette import LOOKS, in_order, outcome_of
+from harness.report.palette import LOOKS, by_severity, shown_verdict
 from harness.report.summary import first_rows, level_rows, row_of, variant_rows
 
 LEVELS = {"penalty": "none", "batchnorm": "on"}
@@ -27,17 +27,17 @@ def _without(*measures, seed=0):
 def test_units_that_vary_under_an_output_of_no_use_are_not_shown_as_healthy(fault):
     record = replace(member(LEVELS, 0), flags=["label_inconclusive", fault])
     assert record.verdict == "healthy"
-    assert outcome_of(record) == fault
+    assert shown_verdict(record) == fault
     assert fault in LOOKS
     assert row_of("v", [record]).verdicts == f"1 {fault}"
     assert list(verdict_table([record]).columns[-1].cells) == [f"1 {fault}"]
-    assert in_order(["healthy", fault, "full_collapse"]) == ["full_collapse", fault, "healthy"]
+    assert by_severity(["healthy", fault, "full_collapse"]) == ["full_collapse", fault, "healthy"]
 
 
 def test_a_collapse_is_shown_as_one_whatever_the_output_and_dead_outputs_leave_a_code_healthy():
-    assert outcome_of(replace(member(LEVELS, 0, verdict="redundant"), flags=["mean_output"])) == "redundant"
-    assert outcome_of(replace(member(LEVELS, 0), flags=["dead_outputs"])) == "healthy"
-    assert outcome_of(replace(member(LEVELS, 0), status="diverged", flags=["mean_output"])) == "diverged"
+    assert shown_verdict(replace(member(LEVELS, 0, verdict="redundant"), flags=["mean_output"])) == "redundant"
+    assert shown_verdict(replace(member(LEVELS, 0), flags=["dead_outputs"])) == "healthy"
+    assert shown_verdict(replace(member(LEVELS, 0), status="diverged", flags=["mean_output"])) == "diverged"
 
 
 def test_the_answer_counts_codes_of_which_nothing_is_made():
@@ -45,9 +45,9 @@ def test_the_answer_counts_codes_of_which_nothing_is_made():
     idle = study(
         seeds=8, change=lambda each: replace(each, verdict="healthy", flags=["mean_output"] if each.seed < 3 else [])
     )
-    assert "Of no use" not in answer(effects_of(healthy))[0]
+    assert "Of no use" not in summarize(effects_of(healthy))[0]
     expected = "Of no use: in 12 of the 32 that did not collapse the reconstruction is no better than the mean"
-    assert expected in answer(effects_of(idle))[0]
+    assert expected in summarize(effects_of(idle))[0]
 
 
 BASELINE = {"penalty": "as_posted", "batchnorm": "off"}

@@ -7,7 +7,7 @@ import pytest
 from made import effects_of, study, without_diagnosis
 
 from harness.diagnosis import sweep
-from harness.effects import explain
+from harness.effects import explain_experiment
 from harness.frames import units_frame
 from harness.report import write_report
 from harness.report.figure_units import units_of
@@ -21,7 +21,7 @@ def test_what_is_shown_of_a_diagnosis_is_what_the_whole_one_says(change):
     swept, shown = swept_and_shown(records)
     assert swept == sweep(record.diagnosis for record in records)
     pandas.testing.assert_frame_equal(units_frame(shown), units_frame(records))
-    assert explain(shown) == explain(records)
+    assert explain_experiment(shown) == explain_experiment(records)
     assert units_of(shown) == units_of(records)
     assert [each.key for each in shown] == [each.key for each in records]
     lengths = [[len(each.diagnosis.content) for each in some] for some in (shown, records)]

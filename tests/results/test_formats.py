@@ -10,7 +10,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results import MemberRecord, as_answer, of_answer, read_records, write_stack
+from harness.results import MemberRecord, dump_records, load_records, read_records, write_stack
 
 PLAIN = {
     "key": "k0",
@@ -117,7 +117,7 @@ def test_why_a_member_trained_alone_is_a_column_where_one_did(tmp_path):
 def test_the_gpu_is_a_column_where_one_trained_and_an_answer_brings_it(tmp_path):
     first, second = records()
     given = [replace(first, gpu="NVIDIA H100"), second]
-    write_stack(tmp_path, list(of_answer(as_answer(given))))
+    write_stack(tmp_path, list(load_records(dump_records(given))))
     assert {record.key: record.gpu for record in read_records(tmp_path)[0]} == {"k0": "NVIDIA H100", "k1": None}
 
 

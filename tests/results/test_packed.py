@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.results import MemberRecord, as_answer, of_answer, read_records, write_stack
-from harness.results.packed import Document, Series
+from harness.results import MemberRecord, dump_records, load_records, read_records, write_stack
+from harness.results.packed import PackedArrays, PackedJson
 
 HISTORY = {"step": [0.0, 42.0], "loss/total": [math.inf, -math.inf], "late": [1.5], "none": []}
 UNITS = {"mean": [[0.1, -0.0], [5e-324, 1.7e308]], "empty": [[], []]}
@@ -18,7 +18,7 @@ DIAGNOSIS = {"units": [{"mean": None, "flags": []}], "text": 'a "quote"\n\u00e4'
 
 @pytest.mark.parametrize("values", [HISTORY, UNITS, {}])
 def test_series_read_as_the_lists_that_they_were(values):
-    packed = Series.of(values)
+    packed = PackedArrays.of(values)
     assert packed == values
     assert dict(packed) == values == packed.plain()
     assert list(packed.items()) == list(values.items())
@@ -29,20 +29,20 @@ def test_series_read_as_the_lists_that_they_were(values):
 
 
 def test_what_is_no_number_stays_none_and_equals_itself():
-    one, other = (Series.of({"r2": [value, 1.0]}) for value in (math.nan, None))
+    one, other = (PackedArrays.of({"r2": [value, 1.0]}) for value in (math.nan, None))
     assert repr(one) == "{'r2': [nan, 1.0]}"
     assert one == other
 
 
 def test_other_numbers_and_other_names_are_not_equal():
-    assert Series.of({"a": [1.0]}) != Series.of({"a": [2.0]})
-    assert Series.of({"a": [1.0]}) != Series.of({"b": [1.0]})
-    assert Series.of({"a": [1.0]}) != Document.of({"a": [2.0]})
-    assert Series.of({"a": [0.0]}) == {"a": [-0.0]}
+    assert PackedArrays.of({"a": [1.0]}) != PackedArrays.of({"a": [2.0]})
+    assert PackedArrays.of({"a": [1.0]}) != PackedArrays.of({"b": [1.0]})
+    assert PackedArrays.of({"a": [1.0]}) != PackedJson.of({"a": [2.0]})
+    assert PackedArrays.of({"a": [0.0]}) == {"a": [-0.0]}
 
 
 def test_an_array_is_a_view_that_cannot_be_written():
-    packed = Series.of(UNITS)
+    packed = PackedArrays.of(UNITS)
     found = packed.array("mean")
     assert found.tolist() == UNITS["mean"]
     assert not found.flags.owndata
@@ -52,35 +52,35 @@ def test_an_array_is_a_view_that_cannot_be_written():
 
 def test_a_name_that_is_not_there_is_said():
     with pytest.raises(KeyError, match="r2"):
-        Series.of(HISTORY)["r2"]
-    assert Series.of(HISTORY).get("r2") is None
+        PackedArrays.of(HISTORY)["r2"]
+    assert PackedArrays.of(HISTORY).get("r2") is None
     with pytest.raises(KeyError, match="r2"):
-        Document.of(DIAGNOSIS)["r2"]
+        PackedJson.of(DIAGNOSIS)["r2"]
 
 
 def test_rows_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="inhomogeneous"):
-        Series.of({"mean": [[1.0], [1.0, 2.0]]})
+        PackedArrays.of({"mean": [[1.0], [1.0, 2.0]]})
 
 
 def test_a_document_reads_as_it_was():
-    packed = Document.of(DIAGNOSIS)
+    packed = PackedJson.of(DIAGNOSIS)
     assert packed == DIAGNOSIS == packed.plain() == dict(packed)
     assert {**packed} == DIAGNOSIS
     assert repr(packed) == repr(DIAGNOSIS)
     assert "rows" in packed
     assert "row" not in packed
-    assert not Document()
+    assert not PackedJson()
 
 
 def test_what_a_reader_changes_in_his_copy_is_not_changed_for_others():
-    packed = Document.of(DIAGNOSIS)
+    packed = PackedJson.of(DIAGNOSIS)
     packed.plain()["units"].append("mine")
     assert packed["units"] == DIAGNOSIS["units"]
 
 
 def test_packed_fields_travel_between_processes():
-    for packed in (Series.of(UNITS), Document.of(DIAGNOSIS)):
+    for packed in (PackedArrays.of(UNITS), PackedJson.of(DIAGNOSIS)):
         assert pickle.loads(pickle.dumps(packed)) == packed
 
 
@@ -128,5 +128,5 @@ def test_an_answer_holds_the_records_as_they_are():
         MemberRecord("b", "\u00e4\n", {}, 2**40, error='said "no"', r2=0.1 + 0.2, history=HISTORY, unit_history=UNITS),
         MemberRecord("c", "v", {}, 1, diagnosis=DIAGNOSIS, flags=["single_unit_dominance"]),
     ]
-    assert list(of_answer(as_answer(records))) == records
-    assert list(of_answer(as_answer([]))) == []
+    assert list(load_records(dump_records(records))) == records
+    assert list(load_records(dump_records([]))) == []

@@ -11,7 +11,7 @@ from waiting import LONGEST
 
 from harness.errors import HarnessError
 from harness.results import MemberRecord, member_key, read_records, read_results, slug, write_manifest, write_stack
-from harness.results.files import write_whole
+from harness.results.files import write_atomic
 from harness.results.spacing import log_spaced
 
 
@@ -82,7 +82,7 @@ def test_a_manifest_comes_back(tmp_path):
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HarnessError, match="cannot be written"):
-        write_whole(tmp_path / "file" / "below", b"x")
+        write_atomic(tmp_path / "file" / "below", b"x")
 
 
 NUMBERS, TRAIN = (

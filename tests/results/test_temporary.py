@@ -8,7 +8,7 @@ import pytest
 from waiting import LONGEST
 
 from harness.results import remove_abandoned
-from harness.results.files import write_whole
+from harness.results.files import write_atomic
 from harness.results.temporary import host, temporary_path
 
 DAY = 86_400
@@ -84,5 +84,5 @@ def test_what_is_no_temporary_file_stays_however_old(tmp_path):
 
 
 def test_a_file_that_was_written_leaves_no_temporary_one(tmp_path):
-    write_whole(tmp_path / "a", b"x")
+    write_atomic(tmp_path / "a", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -13,7 +13,7 @@ from harness.cli import ui
 from harness.cli.run import _show
 from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
-from harness.experiment import conduct, project
+from harness.experiment import run_experiment, sync
 from harness.experiment.work import store_name
 from harness.tracking import Tracker, move_paths
 
@@ -54,7 +54,7 @@ def once(tmp_path_factory, stored):
     (folder / "x.yaml").write_text(
         "name: x\ncase: forum\nfactors: {bias_init: [default]}\nseeds: 1\ntrain: {epochs: 1}\n"
     )
-    conduct(folder / "x.yaml", workers=0, root=folder)
+    run_experiment(folder / "x.yaml", workers=0, root=folder)
     return folder
 
 
@@ -109,8 +109,8 @@ def test_texts_lose_what_the_environment_has_for_a_store():
 
 @pytest.mark.parametrize("uri", UNREACHABLE.values(), ids=UNREACHABLE)
 def test_a_store_that_cannot_be_reached_is_named_without_its_password(finished, uri, capfd):
-    outcome = conduct(finished / "x.yaml", workers=0, root=finished, tracking_uri=uri)
-    notes = [*outcome.notes, *project(finished / "x.yaml", uri, root=finished)]
+    outcome = run_experiment(finished / "x.yaml", workers=0, root=finished, tracking_uri=uri)
+    notes = [*outcome.notes, *sync(finished / "x.yaml", uri, root=finished)]
     assert len(notes) == 2
     assert all(note.startswith(f"MLflow store {masked(uri)}: ") for note in notes)
     _show(outcome, uri)
@@ -125,7 +125,7 @@ def test_a_store_that_cannot_be_reached_is_named_without_its_password(finished, 
 
 def test_the_address_in_the_environment_is_masked_as_well(finished, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE["a server"])
-    outcome = conduct(finished / "x.yaml", workers=0, root=finished)
+    outcome = run_experiment(finished / "x.yaml", workers=0, root=finished)
     (note,) = outcome.notes
     _show(outcome, None)
     assert note.startswith("MLflow store http://ann:***@127.0.0.1:9: ")

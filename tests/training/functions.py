@@ -17,7 +17,7 @@ from torch.func import vmap
 
 from harness.placement import place_invariant
 from harness.training.gradients import gradient_and_value
-from harness.training.kernels import Kernels
+from harness.training.kernels import StackKernels
 
 SIZES = (2, 8, 24, 40, 64)
 SIZES_OF_NORMALISATION = (8, 24, 40, 64)  # which adds in another order where its channels are no multiple of 8
@@ -53,7 +53,7 @@ def differing(function: Function, rows: int, units: int, sizes: tuple[int, ...],
         return (made * torch.linspace(0.3, 1.7, made.numel(), dtype=made.dtype).view(made.shape)).sum(), made
 
     def both(member: dict[str, Tensor]) -> dict[str, Tensor]:
-        with Kernels():
+        with StackKernels():
             slopes, (sum_of_all, made) = gradient_and_value(total)(member)
         return {"value": made, "total": sum_of_all, **slopes}
 

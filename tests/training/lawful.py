@@ -15,9 +15,9 @@ from structures import STRUCTURES
 from torch import Tensor
 
 from harness.case import Case
-from harness.training import stackability, tracing
-from harness.training.program import Seen
-from harness.training.stacked import Stacked
+from harness.training import check_vmap_support, tracing
+from harness.training.program import BottleneckView
+from harness.training.stacked import StackedEngine
 
 # which between them have what looks at places: odd layers, scalars, normalisation, convolutions, what is shared, LAPACK
 ESSENTIAL = ("sigmoid 3", "elu 20", "batch norm", "variational", "convolutional", "shared factors", "decorrelated")
@@ -28,9 +28,9 @@ ROWS_OBSERVED = (1, 33, 150)
 
 def shown(case: Case, inputs: Tensor, size: int) -> Iterator[tuple[str, Tensor]]:
     """Everything that a stack of copies of one member shows, `[member, ...]` each."""
-    stacking = stackability(case, inputs)
+    stacking = check_vmap_support(case, inputs)
     assert stacking.rule is not None, stacking.reason
-    stack = Stacked([case] * size, [5] * size, stacking.rule, inputs, stacking.fixed)
+    stack = StackedEngine([case] * size, [5] * size, stacking.rule, inputs, stacking.fixed)
     count = case.training()["batch_size"]
     for step in range(STEPS):
         rows = inputs[torch.randperm(len(inputs), generator=torch.Generator().manual_seed(step))[:count]]
@@ -50,7 +50,7 @@ def shown(case: Case, inputs: Tensor, size: int) -> Iterator[tuple[str, Tensor]]
         yield from ((f"{name} of {rows} rows with a unit held", value) for name, value in tensors(held))
 
 
-def tensors(seen: Seen) -> Iterator[tuple[str, Tensor]]:
+def tensors(seen: BottleneckView) -> Iterator[tuple[str, Tensor]]:
     """What was seen, by name."""
     for name in ("code", "preactivation", "raw", "reconstruction", "scale"):
         if getattr(seen, name) is not None:
@@ -59,7 +59,7 @@ def tensors(seen: Seen) -> Iterator[tuple[str, Tensor]]:
 
 def violations(case: Case, inputs: Tensor, sizes: Sequence[int] = SIZES) -> list[str]:
     """What differs between the places of a stack, or from the smallest stack in which such a member is trained."""
-    expected = {name: value[:1] for name, value in shown(case, inputs, stackability(case, inputs).filled(1))}
+    expected = {name: value[:1] for name, value in shown(case, inputs, check_vmap_support(case, inputs).filled(1))}
     differences = []
     for size in sizes:
         for name, value in shown(case, inputs, size):

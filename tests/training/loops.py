@@ -2,26 +2,26 @@
 
 import torch
 
-from harness.remedies.anatomy import build
-from harness.training.alone import LiveFeed
-from harness.training.randomness import Draws, generator
+from harness.remedies.anatomy import build_model
+from harness.training.alone import LiveRandom
+from harness.training.randomness import RandomStream, generator
 
 TRAIN = {"epochs": 2, "batch_size": 70, "learning_rate": 2e-3}
 
 
 def plain_loop(case, seed, inputs, steps):
     """One model, torch's own Adam, and the member's documented sources of randomness."""
-    model = build(case, seed, inputs[:4]).to(inputs.dtype)
+    model = build_model(case, seed, inputs[:4]).to(inputs.dtype)
     numbers = case.training()
     optimiser = torch.optim.Adam(model.parameters(), lr=numbers["learning_rate"])
-    draws = Draws([seed], "training", inputs.dtype, inputs.device)
+    draws = RandomStream([seed], "training", inputs.dtype, inputs.device)
     totals, done = [], 0
     for epoch in range(1, numbers["epochs"] + 1):
         order = torch.randperm(len(inputs), generator=generator(seed, f"batches {epoch}")).to(inputs.device)
         for rows in order.split(numbers["batch_size"]):
             if done == steps:
                 return model, totals
-            with LiveFeed(draws):
+            with LiveRandom(draws):
                 terms = case.losses(model, inputs[rows], **{k: case.numbers[k] for k in case.loss_keywords()})
             penalties = [value for name, value in terms.items() if name != "reconstruction"]
             total = terms["reconstruction"] + (case.numbers["beta"] * sum(penalties) if penalties else 0)

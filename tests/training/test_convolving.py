@@ -10,13 +10,13 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 import harness
 from harness.capture import observe
-from harness.remedies.anatomy import build
-from harness.training import stackability, tracing
-from harness.training.alone import Alone
+from harness.remedies.anatomy import build_model
+from harness.training import check_vmap_support, tracing
+from harness.training.alone import SequentialEngine
 from harness.training.convolving import OWN, all_products, convolution, transposed_convolution
-from harness.training.kernels import Kernels
-from harness.training.optimisers import rule_of
-from harness.training.stacked import Stacked
+from harness.training.kernels import StackKernels
+from harness.training.optimisers import optimizer_spec
+from harness.training.stacked import StackedEngine
 
 SIZES = {1: (11,), 2: (9, 12)}
 SETTINGS = [
@@ -88,7 +88,7 @@ def test_one_sample_and_no_bias_are_taken_as_torch_takes_them(own, dimensions):
 def test_arguments_by_name_are_understood_and_windows_counted(transposed):
     inputs, weight, _ = factors(2, transposed, 3, torch.float64)
     function = FUNCTIONS[2, transposed]
-    with Kernels() as seen:
+    with StackKernels() as seen:
         found = function(input=inputs, weight=weight, stride=2)
     torch.testing.assert_close(found, function(inputs, weight, stride=2))
     # 4 samples; 4 x 5 windows on 3 channels, or one of 2 channels from each of 9 x 12 places
@@ -115,7 +115,7 @@ def test_layers_under_vmap_are_torchs_layers_one_by_one(layer):
     def squares(state):
         return functional_call(layer.double(), state, (rows,)).square().mean()
 
-    with Kernels():
+    with StackKernels():
         found = vmap(grad(squares))({**parameters, **buffers})
     for member, each in enumerate(layers):
         wanted = torch.autograd.grad(each(rows).square().mean(), list(each.parameters()))
@@ -180,11 +180,11 @@ def test_a_convolutional_member_has_the_same_bits_in_any_stack(activation, batch
     """As a function (steps 1 and 2), as a list (3) and compiled (from 4 on)."""
     monkeypatch.setattr(tracing, "COMPILED_AT", 4)
     case, rows = small_case(activation, batch_size)
-    stacking = stackability(case, rows)
+    stacking = check_vmap_support(case, rows)
     assert (stacking.single, stacking.multiple) == (2, 8)
     found = []
     for size in (stacking.single, stacking.multiple, 32):
-        stack = Stacked([case] * size, range(size), stacking.rule, rows)
+        stack = StackedEngine([case] * size, range(size), stacking.rule, rows)
         for step in range(8):
             orders = [
                 torch.randperm(150, generator=torch.Generator().manual_seed(9 * seed + step)) for seed in range(size)
@@ -198,7 +198,7 @@ def test_a_convolutional_member_has_the_same_bits_in_any_stack(activation, batch
 
 def test_windows_are_picked_as_slices_once_the_step_is_a_list():
     case, rows = small_case(nn.ReLU, 20)
-    stack = Stacked([case] * 8, range(8), stackability(case, rows).rule, rows)
+    stack = StackedEngine([case] * 8, range(8), check_vmap_support(case, rows).rule, rows)
     for _ in range(3):
         stack.step(rows[:20].expand(8, 20, 3, 7, 9))
     (operations,) = stack._downhill._lists.values()
@@ -221,7 +221,7 @@ def test_windows_that_leave_the_cache_stay_torchs_and_their_models_alone():
     for batch_size, shares in ((34, True), (35, False)):
         train = {"epochs": 1, "batch_size": batch_size, "learning_rate": 1e-3}
         case = harness.Case(build, lambda: rows, losses, "0", train=train)
-        assert stackability(case, rows).shares is shares
+        assert check_vmap_support(case, rows).shares is shares
 
 
 @pytest.mark.parametrize(("bottleneck", "activation"), [("0", "elu"), ("3", "elu"), ("5", "none")])
@@ -229,10 +229,10 @@ def test_a_bottleneck_among_convolutions_is_seen_as_in_the_model_itself(bottlene
     """What a convolution does inside, a padding or a view, is no part of the way from the bottleneck to its code."""
     case, rows = small_case(nn.ELU, 22)
     case = replace(case, bottleneck=bottleneck)
-    seen = Stacked([case] * 2, range(2), stackability(case, rows).rule, rows).observe(rows[:20])
+    seen = StackedEngine([case] * 2, range(2), check_vmap_support(case, rows).rule, rows).observe(rows[:20])
     for member in range(2):
         with torch.no_grad():
-            wanted = observe(build(case, member, rows[:4]).eval(), rows[:20], bottleneck)
+            wanted = observe(build_model(case, member, rows[:4]).eval(), rows[:20], bottleneck)
         assert seen.activation == wanted.activation == activation
         # float32: what is left is the order of additions
         torch.testing.assert_close(seen.code[member], wanted.code, rtol=1e-4, atol=1e-6)
@@ -250,7 +250,10 @@ def test_a_loss_that_takes_gradients_inside_equals_a_plain_loop():
 
     case, rows = small_case(nn.Sigmoid, 22)
     case, rows = replace(case, losses=losses), rows.double()
-    stack, alone = Stacked([case] * 2, range(2), rule_of(case, case.model()), rows), Alone([case] * 2, [0, 1], rows)
+    stack, alone = (
+        StackedEngine([case] * 2, range(2), optimizer_spec(case, case.model()), rows),
+        SequentialEngine([case] * 2, [0, 1], rows),
+    )
     for start in range(0, 110, 22):  # as a function, and then as a list
         batch = rows[start : start + 22].expand(2, 22, 3, 7, 9)
         for engine in (stack, alone):

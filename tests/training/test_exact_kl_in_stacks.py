@@ -9,31 +9,31 @@ import torch.nn.functional as F
 from harness.case import load_case
 from harness.data import split_of
 from harness.penalties import bernoulli_kl
-from harness.remedies import treat
+from harness.remedies import apply_remedies
 from harness.training import train
-from harness.training.batches import gathered, orders
-from harness.training.stackable import stackability
-from harness.training.stacked import Stacked
+from harness.training.batches import batch_orders, gather_rows
+from harness.training.stackable import check_vmap_support
+from harness.training.stacked import StackedEngine
 from harness.training.tracing import COMPILED_AT
 
 SITES = ("kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck")
 
 
 def stack_of(case, split, size):
-    found = stackability(case, split.train.inputs)
-    return Stacked([case] * size, range(size), found.rule, split.train.inputs, found.fixed, found.shares)
+    found = check_vmap_support(case, split.train.inputs)
+    return StackedEngine([case] * size, range(size), found.rule, split.train.inputs, found.fixed, found.shares)
 
 
 def stepped(stack, split, steps, rows=64):
     """The totals of some steps, `[step, member]`."""
-    order = orders(stack.seeds, 1, len(split.train.inputs))
+    order = batch_orders(stack.seeds, 1, len(split.train.inputs))
     starts = [rows * (step % (len(split.train.inputs) // rows)) for step in range(steps)]
-    return torch.stack([stack.step(gathered(split.train.inputs, order[:, at : at + rows]))[0] for at in starts])
+    return torch.stack([stack.step(gather_rows(split.train.inputs, order[:, at : at + rows]))[0] for at in starts])
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_step_is_written_out_and_compiled_and_keeps_its_bits(forum, split, site):
-    case = treat(forum, {"penalty": site}, split)
+    case = apply_remedies(forum, {"penalty": site}, split)
     steps = COMPILED_AT + 4
     stack, plain = stack_of(case, split, 8), stack_of(case, split, 8)
     plain._downhill = lambda key, *arguments: plain._descend(*arguments)  # the function itself, at every step
@@ -48,7 +48,7 @@ def test_a_step_is_written_out_and_compiled_and_keeps_its_bits(forum, split, sit
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("units", [3, 4])
 def test_a_member_has_the_same_bits_in_every_stack(forum, split, site, units):
-    case = treat(forum, {"penalty": site, "units": units}, split)
+    case = apply_remedies(forum, {"penalty": site, "units": units}, split)
     few, more = stack_of(case, split, 8), stack_of(case, split, 24)
     assert torch.equal(stepped(few, split, 6), stepped(more, split, 6)[:, :8])
 
@@ -78,7 +78,7 @@ def test_on_offset_inputs_the_exact_form_trains_where_the_naive_one_diverges():
     split = split_of(case, "synthetic_100_offset")
     for seed in (0, 1):
         assert naive_loop(case, seed, split.train.inputs, epochs) is not None
-    treated = treat(case, {"penalty": "kl_sigmoid_of_relu"}, split)
+    treated = apply_remedies(case, {"penalty": "kl_sigmoid_of_relu"}, split)
     for snapshot in train([treated] * 2, [0, 1], split):
         assert snapshot.diverged.tolist() == [-1, -1]
         assert torch.isfinite(snapshot.losses["total"]).all()

@@ -12,11 +12,11 @@ from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
-from harness.experiment import conduct
-from harness.remedies import treat
-from harness.training import check_device, device_of, gpu_is_lost, stackability, tracing, train
-from harness.training.stacked import Stacked
+from harness.execution.study import run_stack
+from harness.experiment import run_experiment
+from harness.remedies import apply_remedies
+from harness.training import check_device, check_vmap_support, device_of, gpu_is_lost, tracing, train
+from harness.training.stacked import StackedEngine
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 LEVELS = [
@@ -78,7 +78,7 @@ def own(model, split, bottleneck="code", **train):
 
 
 def cases(forum, split):
-    yield from (treat(replace(forum, train=TRAIN), levels, split) for levels in LEVELS)
+    yield from (apply_remedies(replace(forum, train=TRAIN), levels, split) for levels in LEVELS)
     yield own(Convolutional, split)
     yield own(Wide, split, "encoder")
 
@@ -99,7 +99,7 @@ def test_a_stack_equals_a_plain_loop_on_the_same_gpu(case, split):
 
 @on_a_gpu
 def test_a_member_has_the_same_bits_in_any_stack_and_every_time(case, split):
-    found = stackability(case, split.train.inputs.cuda())
+    found = check_vmap_support(case, split.train.inputs.cuda())
     few = last(train([case] * 64, [5] * 64, split, found, "cuda")).engine
     again = last(train([case] * 64, [5] * 64, split, found, "cuda")).engine
     assert found.filled(1) == found.filled(64) == 64
@@ -113,8 +113,8 @@ def test_a_member_has_the_same_bits_in_any_stack_and_every_time(case, split):
 @on_a_gpu
 def test_a_step_is_one_cuda_graph(case, split):
     rows = split.train.inputs.cuda()
-    found = stackability(case, rows)
-    stack = Stacked([case] * 64, range(64), found.rule, rows, found.fixed, found.shares)
+    found = check_vmap_support(case, rows)
+    stack = StackedEngine([case] * 64, range(64), found.rule, rows, found.fixed, found.shares)
     for _ in range(5):
         stack.step(rows[:70].expand(64, 70, 100))
     (operations,) = stack._downhill._lists.values()
@@ -139,7 +139,7 @@ def test_the_records_of_a_gpu_say_what_those_of_a_processor_do(levels):
     case = replace(harness.load_case("forum"), optimizer=torch.optim.RMSprop if other else None)
     members = tuple(StackMember(f"k{seed}", "v", levels, seed) for seed in range(3))
     gpu, cpu = (
-        study(StackSpec(case, None, members, {"epochs": 6, "snapshot_every": 3, "device": device}))
+        run_stack(StackSpec(case, None, members, {"epochs": 6, "snapshot_every": 3, "device": device}))
         for device in ("auto", "cpu")
     )
     for one, two in zip(gpu, cpu, strict=True):
@@ -155,7 +155,7 @@ def test_what_runs_on_a_processor_only_does_so_unless_the_gpu_is_asked_for(split
     assert device_of(case, split.train.inputs) == "cpu"
     assert device_of(own(Convolutional, split), split.train.inputs) == "cuda"
     asked, left = (
-        study(StackSpec(case, None, (StackMember("k", "v", {}, 0),), {"device": device}))[0]
+        run_stack(StackSpec(case, None, (StackMember("k", "v", {}, 0),), {"device": device}))[0]
         for device in ("cuda", "auto")
     )
     assert (asked.status, left.status) == ("failed", "ok")
@@ -207,7 +207,7 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_written(device,
         f"name: one\ncase: forum\nfactors: {{penalty: [none, topk]}}\nseeds: 1\ntrain: {{device: {device}}}\n"
     )
     with pytest.raises(HarnessError, match=f"{device} is wanted, and torch finds none here"):
-        conduct(file, root=tmp_path)
+        run_experiment(file, root=tmp_path)
     assert list(tmp_path.iterdir()) == [file]
 
 

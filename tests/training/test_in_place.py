@@ -11,20 +11,20 @@ from torch import nn
 from harness import Case
 from harness.data import split_of
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
-from harness.remedies import treat
-from harness.training.alone import Alone
-from harness.training.stackable import stackability
-from harness.training.stacked import Stacked
+from harness.execution.study import run_stack
+from harness.remedies import apply_remedies
+from harness.training.alone import SequentialEngine
+from harness.training.stackable import check_vmap_support
+from harness.training.stacked import StackedEngine
 
 SAME_BITS = [name for name in PAIRS if name not in ROUNDED_BY_TORCH]
 STACKED = [name for name in SAME_BITS if name != "assignment"]  # vmap batches no assignment by a mask
 
 
 def engine(case, alone, inputs):
-    rule = stackability(case, inputs).rule
+    rule = check_vmap_support(case, inputs).rule
     assert alone or rule is not None
-    return Alone([case] * 2, [0, 1], inputs) if alone else Stacked([case] * 2, [0, 1], rule, inputs)
+    return SequentialEngine([case] * 2, [0, 1], inputs) if alone else StackedEngine([case] * 2, [0, 1], rule, inputs)
 
 
 def everything(case, alone):
@@ -59,7 +59,7 @@ def test_twins_that_train_alone_have_the_same_bits(name):
 @pytest.mark.parametrize("name", ["elu", "elu_", "celu", "selu", "nn.ReLU"])
 def test_a_model_that_writes_trains_as_a_plain_loop_trains_it(name):
     case = twins(name)[1]
-    members, inputs = Alone([case], [0], rows()), rows()
+    members, inputs = SequentialEngine([case], [0], rows()), rows()
     torch.manual_seed(0)
     model = case.model()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -84,7 +84,7 @@ LEVELS = (
 def test_a_remedy_on_a_model_that_writes_is_the_same_remedy(name, levels):
     if name == "linear, then x *= m" and "activation" in levels:
         levels = {**levels, "activation": "relu"}
-    first, second = (treat(replace(case, numbers={"rho": 0.05}), levels) for case in twins(name))
+    first, second = (apply_remedies(replace(case, numbers={"rho": 0.05}), levels) for case in twins(name))
     for alone in (False, True):
         assert same(everything(first, alone), everything(second, alone))
 
@@ -138,7 +138,7 @@ def test_twins_have_one_diagnosis(name):
     for case in twins(name):
         case = replace(case, train={"epochs": 2}, labels=(rows()[:, 0] > 0).long())
         members = tuple(StackMember(str(seed), "as it is", {}, seed) for seed in range(2))
-        records.append(study(StackSpec(case, None, members)))
+        records.append(run_stack(StackSpec(case, None, members)))
     for first, second in zip(*records, strict=True):
         assert first.status == "ok"
         assert first.diagnosis == second.diagnosis  # verdict, units, every measure and ablation effect

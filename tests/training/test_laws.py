@@ -10,13 +10,13 @@ from torch import nn
 
 import harness
 from harness.capture import observe
-from harness.remedies import treat
-from harness.remedies.anatomy import build
-from harness.training import stackability, tracing, train
-from harness.training.alone import Alone
-from harness.training.optimisers import rule_of
+from harness.remedies import apply_remedies
+from harness.remedies.anatomy import build_model
+from harness.training import check_vmap_support, tracing, train
+from harness.training.alone import SequentialEngine
+from harness.training.optimisers import optimizer_spec
 from harness.training.randomness import generator
-from harness.training.stacked import Stacked
+from harness.training.stacked import StackedEngine
 
 # every remedy of the table, alone and in company
 LEVELS = [
@@ -54,7 +54,7 @@ def stacked(case, seeds, split, dtype=torch.float64):
 
 @pytest.mark.parametrize("levels", LEVELS, ids=str)
 def test_a_stack_equals_a_plain_loop_of_the_same_seed(forum, split, levels):
-    case = treat(replace(forum, train=TRAIN), levels, split)
+    case = apply_remedies(replace(forum, train=TRAIN), levels, split)
     rows = case.data() if levels.get("inputs") == "centred" else split.train
     own = replace(split, train=rows)
     snapshot = stacked(case, [3, 4], own)
@@ -80,7 +80,7 @@ def test_a_stack_equals_a_plain_loop_of_the_same_seed(forum, split, levels):
     ids=str,
 )
 def test_a_stack_that_is_filled_up_has_the_bits_of_any_other(forum, split, levels):
-    case = treat(replace(forum, train=TRAIN), levels, split)
+    case = apply_remedies(replace(forum, train=TRAIN), levels, split)
     assert_filled_like_any_other(case, split, 1, 3, 8)
 
 
@@ -124,9 +124,9 @@ def test_a_batch_norm_of_few_units_has_the_bits_of_any_other(split, units, norma
 
 @pytest.mark.parametrize("rows", [1, 15, 33, 51, 79, 199])
 def test_an_odd_number_of_rows_is_observed_with_the_bits_of_any_other_stack(forum, split, rows):
-    case = treat(replace(forum, train=TRAIN), {"penalty": "kl_sigmoid_bottleneck", "units": 3}, split)
-    rule = stackability(case, split.train.inputs).rule
-    eight, more = (Stacked([case] * size, range(size), rule, split.train.inputs) for size in (8, 16))
+    case = apply_remedies(replace(forum, train=TRAIN), {"penalty": "kl_sigmoid_bottleneck", "units": 3}, split)
+    rule = check_vmap_support(case, split.train.inputs).rule
+    eight, more = (StackedEngine([case] * size, range(size), rule, split.train.inputs) for size in (8, 16))
     observed = 5 * split.train.inputs[:rows]
     seen, wanted = eight.observe(observed), more.observe(observed)
     assert seen.code.shape == (8, rows, 3)
@@ -137,7 +137,9 @@ def test_an_odd_number_of_rows_is_observed_with_the_bits_of_any_other_stack(foru
 @pytest.mark.parametrize("levels", [{}, {"batchnorm": "on"}, {"dropout": 0.2}], ids=str)
 @pytest.mark.parametrize("batch_size", [64, 45])
 def test_a_stack_is_filled_up_where_normalisation_looks_at_its_size(forum, split, levels, batch_size):
-    stacking = stackability(treat(replace(forum, train={"batch_size": batch_size}), levels, split), split.train.inputs)
+    stacking = check_vmap_support(
+        apply_remedies(replace(forum, train={"batch_size": batch_size}), levels, split), split.train.inputs
+    )
     assert [stacking.filled(members) for members in (1, 3, 8)] == [8 if "batchnorm" in levels else 2, 8, 8]
 
 
@@ -164,15 +166,15 @@ class Wavering(nn.Module):
 @pytest.mark.parametrize("draws", [True, False])
 def test_what_wavers_is_never_taken_to_repeat_itself(draws, split):
     case = harness.Case(partial(Wavering, draws), lambda: split.train.inputs, misses, "code")
-    stack = Stacked([case] * 8, range(8), rule_of(case, Wavering(draws)), split.train.inputs)
+    stack = StackedEngine([case] * 8, range(8), optimizer_spec(case, Wavering(draws)), split.train.inputs)
     for _ in range(5):
         stack.observe(split.evaluation.inputs[:40])
         assert not stack.repeats(split.evaluation.inputs[:40])
 
 
 def test_what_repeats_itself_does(forum, split):
-    case, rows = treat(replace(forum, train=TRAIN), {"dropout": 0.2}, split), split.evaluation.inputs[:40]
-    stack = Stacked([case] * 8, range(8), stackability(case, split.train.inputs).rule, split.train.inputs)
+    case, rows = apply_remedies(replace(forum, train=TRAIN), {"dropout": 0.2}, split), split.evaluation.inputs[:40]
+    stack = StackedEngine([case] * 8, range(8), check_vmap_support(case, split.train.inputs).rule, split.train.inputs)
     assert not stack.repeats(rows)
     seen = [stack.observe(rows) for _ in range(4)]
     assert stack.repeats(rows)
@@ -181,15 +183,15 @@ def test_what_repeats_itself_does(forum, split):
 
 def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(forum, split):
     rows = split.train.inputs[:199]  # four parts, the last of which begins within the one before
-    rule = stackability(forum, split.train.inputs).rule
-    stack = Stacked([forum] * 8, range(8), rule, split.train.inputs)
+    rule = check_vmap_support(forum, split.train.inputs).rule
+    stack = StackedEngine([forum] * 8, range(8), rule, split.train.inputs)
     whole = stack.observe(rows).reconstruction
     kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).made
     assert len(kept) > 1
     torch.testing.assert_close(torch.cat(kept, -1), (whole - rows).abs().amax(-1), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", [Stacked, Alone])
+@pytest.mark.parametrize("kind", [StackedEngine, SequentialEngine])
 def test_units_that_are_held_are_held_for_every_row_and_the_others_are_as_they_were(split, kind):
     class Net(nn.Module):
         def __init__(self):
@@ -203,13 +205,13 @@ def test_units_that_are_held_are_held_for_every_row_and_the_others_are_as_they_w
         return {"reconstruction": nn.functional.mse_loss(model(batch), batch)}
 
     case, rows = harness.Case(Net, lambda: split.train.inputs, losses, "code", train=TRAIN), split.train.inputs[:150]
-    rule = () if kind is Alone else (stackability(case, rows).rule,)
+    rule = () if kind is SequentialEngine else (check_vmap_support(case, rows).rule,)
     engine = kind([case] * 8, range(8), *rule, rows)
     held = torch.tensor([[torch.nan, float(member), -0.5] for member in range(8)])
     for _ in range(4):  # as a function, noted, compared, as a list
         seen = engine.observe(rows, held=held)
     for member in range(8):
-        model = build(case, member, rows)
+        model = build_model(case, member, rows)
         code = model.code(rows).relu()
         code[:, 1], code[:, 2] = member, -0.5
         torch.testing.assert_close(seen.code[member], code)
@@ -218,16 +220,16 @@ def test_units_that_are_held_are_held_for_every_row_and_the_others_are_as_they_w
 
 def test_what_a_model_makes_of_rows_is_not_worked_out_where_it_is_not_wanted(forum, split):
     rows = split.train.inputs[:64]
-    stack = Stacked([forum] * 8, range(8), stackability(forum, split.train.inputs).rule, split.train.inputs)
+    stack = StackedEngine([forum] * 8, range(8), check_vmap_support(forum, split.train.inputs).rule, split.train.inputs)
     whole, products = stack.observe(rows), []
     for _ in range(4):  # the list of operations has proved itself by then
-        with tracing.Recorder() as recorder:
+        with tracing.DispatchRecorder() as recorder:
             few = stack.observe(rows, keep=None)
         products.append(sum("bmm" in str(call.operation) for call in recorder.calls))
     assert (products[0], products[-1]) == (7, 4)  # three layers before the code, three behind it, the size of its sums
     assert torch.equal(few.code, whole.code)
     assert torch.equal(few.raw, whole.raw)
-    assert few.made == Alone([forum], [0], split.train.inputs).observe(rows, keep=None).made == ()
+    assert few.made == SequentialEngine([forum], [0], split.train.inputs).observe(rows, keep=None).made == ()
 
 
 def assert_filled_like_any_other(case, split, *sizes):
@@ -236,7 +238,7 @@ def assert_filled_like_any_other(case, split, *sizes):
     many = stacked(case, [*range(20, 30), *range(largest), *range(30, 46 - largest)], split, torch.float32).engine
     code = many.observe(rows).code
     for members in sizes:
-        real, size = list(range(members)), stackability(case, split.train.inputs).filled(members)
+        real, size = list(range(members)), check_vmap_support(case, split.train.inputs).filled(members)
         few = stacked(case, [*real, *real[-1:] * (size - members)], split, torch.float32).engine
         for member in real:
             for name, value in few.state_of(member).items():
@@ -252,9 +254,9 @@ def test_a_large_model_is_a_stack_of_its_own(forum, split):
         return {"reconstruction": torch.nn.functional.mse_loss(model(batch), batch)}
 
     large = replace(forum, model=build, losses=losses, bottleneck="0", numbers={}, reconstruction=None)
-    found = stackability(large, split.train.inputs)
+    found = check_vmap_support(large, split.train.inputs)
     assert (found.shares, found.filled(1)) == (False, 1)
-    assert stackability(forum, split.train.inputs).shares
+    assert check_vmap_support(forum, split.train.inputs).shares
 
 
 def test_a_member_that_becomes_nan_leaves_the_others_bit_for_bit_alone(forum, split):
@@ -271,7 +273,7 @@ def test_a_member_that_becomes_nan_leaves_the_others_bit_for_bit_alone(forum, sp
 
 def test_numbers_differ_within_a_stack_as_they_would_alone(forum, split):
     cases = [
-        treat(replace(forum, train=TRAIN), {"beta": beta, "learning_rate": rate}, split)
+        apply_remedies(replace(forum, train=TRAIN), {"beta": beta, "learning_rate": rate}, split)
         for beta, rate in ((0.0, 1e-3), (0.1, 5e-3))
     ]
     together = last(train(cases * 4, [6] * 8, split))
@@ -282,9 +284,9 @@ def test_numbers_differ_within_a_stack_as_they_would_alone(forum, split):
 
 
 def test_the_same_seed_means_the_same_initial_weights_in_every_variant(forum, split):
-    plain = build(forum, 3, split.train.inputs[:4]).state_dict()
-    other = build(
-        treat(forum, {"penalty": "kl_sigmoid_bottleneck", "batchnorm": "on", "dropout": 0.1}, split),
+    plain = build_model(forum, 3, split.train.inputs[:4]).state_dict()
+    other = build_model(
+        apply_remedies(forum, {"penalty": "kl_sigmoid_bottleneck", "batchnorm": "on", "dropout": 0.1}, split),
         3,
         split.train.inputs[:4],
     )
@@ -296,7 +298,7 @@ def test_the_negative_control_is_bit_for_bit_the_variant_without_penalty(forum, 
     state = {}
     for site in ("none", "hard_count"):
         state[site] = stacked(
-            treat(replace(forum, train=TRAIN), {"penalty": site}, split), [0, 1], split, torch.float32
+            apply_remedies(replace(forum, train=TRAIN), {"penalty": site}, split), [0, 1], split, torch.float32
         ).engine.state_of(1)
     for name, value in state["none"].items():
         assert torch.equal(value, state["hard_count"][name])
@@ -312,16 +314,16 @@ def test_what_is_inserted_does_not_feel_the_second_call_of_the_loss(forum, split
     twice = replace(forum, numbers={"rho": 0.05, "beta": 0.0}, train=TRAIN)
     buffers = {}
     for name, case in (("once", once), ("twice", twice)):
-        snapshot = stacked(treat(case, {"batchnorm": "on"}, split), list(range(8)), split, torch.float32)
+        snapshot = stacked(apply_remedies(case, {"batchnorm": "on"}, split), list(range(8)), split, torch.float32)
         buffers[name] = snapshot.engine.state_of(0)
     for key in ("inserted.batchnorm.running_mean", "inserted.batchnorm.running_var"):
         assert torch.equal(buffers["once"][key], buffers["twice"][key])
 
 
 def test_an_index_based_penalty_is_not_moved_by_what_is_inserted(forum, split):
-    treated = treat(forum, {"batchnorm": "on", "dropout": 0.2, "activation": "leaky_relu"}, split)
+    treated = apply_remedies(forum, {"batchnorm": "on", "dropout": 0.2, "activation": "leaky_relu"}, split)
     batch = split.train.inputs[:32]
-    plain, changed = build(forum, 0, batch), build(treated, 0, batch)
+    plain, changed = build_model(forum, 0, batch), build_model(treated, 0, batch)
     numbers = {"rho": 0.05}
     assert float(forum.losses(plain, batch, **numbers)["sparsity"]) == float(
         treated.losses(changed, batch, **{**numbers, "dropout": 0.2})["sparsity"]
@@ -332,7 +334,7 @@ def test_what_cannot_be_batched_trains_alone_and_says_so(split):
     from harness.case import load_case
 
     case = load_case("sibling_count")
-    found = stackability(case, split.train.inputs)
+    found = check_vmap_support(case, split.train.inputs)
     assert found.rule is None
     assert "cannot be batched" in found.reason
 
@@ -359,7 +361,7 @@ class Masked(nn.Module):
 @pytest.mark.parametrize("late", [False, True])
 def test_hooks_on_parameters_are_kept_by_training_alone(late, split):
     case = harness.Case(partial(Masked, late), lambda: split.train.inputs, misses, "code", train=TRAIN)
-    stacking = stackability(case, split.train.inputs)
+    stacking = check_vmap_support(case, split.train.inputs)
     assert "hooks" in stacking.reason
     snapshots = train([case] * 2, [0, 1], split, stacking)
     first = next(snapshots).engine.state_of(1)["code.weight"]
@@ -375,7 +377,7 @@ def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
         calls.append(1)
         return {"reconstruction": (model(batch)[1] - batch).pow(2).mean() * min(1.0, len(calls) / 10)}
 
-    assert "state in Python" in stackability(replace(forum, losses=losses), split.train.inputs).reason
+    assert "state in Python" in check_vmap_support(replace(forum, losses=losses), split.train.inputs).reason
 
 
 @pytest.mark.parametrize(
@@ -393,7 +395,7 @@ def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
 def test_a_plain_optimiser_is_taken_over_and_equals_torch(forum, split, make):
     case = replace(forum, optimizer=make, train={"epochs": 2, "batch_size": 50})
     snapshot = stacked(case, [0, 1], split)
-    model = build(case, 1, split.train.inputs[:4]).double()
+    model = build_model(case, 1, split.train.inputs[:4]).double()
     optimiser = make(model.parameters())
     for epoch in (1, 2):
         for rows in torch.randperm(200, generator=generator(1, f"batches {epoch}")).split(50):
@@ -448,12 +450,12 @@ def warmed_up(parameters):
     ids=["hook", "schedule", "state", "amsgrad", "maximize", "a name of its own", "a tensor as rate"],
 )
 def test_an_optimiser_that_does_more_than_its_class_is_not_taken_over(forum, split, make):
-    assert "optimiser" in stackability(replace(forum, optimizer=make, train=TRAIN), split.train.inputs).reason
+    assert "optimiser" in check_vmap_support(replace(forum, optimizer=make, train=TRAIN), split.train.inputs).reason
 
 
 def test_a_clipped_optimiser_clips(forum, split):
     case = replace(forum, optimizer=clipping, train={"epochs": 1, "batch_size": 50})
-    snapshot, model = last(train([case], [1], split)), build(case, 1, split.train.inputs[:4])
+    snapshot, model = last(train([case], [1], split)), build_model(case, 1, split.train.inputs[:4])
     optimiser = clipping(list(model.parameters()))
     for rows in torch.randperm(200, generator=generator(1, "batches 1")).split(50):
         terms = case.losses(model, split.train.inputs[rows], rho=0.05)
@@ -466,7 +468,7 @@ def test_a_clipped_optimiser_clips(forum, split):
 
 def test_another_optimiser_trains_alone(forum, split):
     case = replace(forum, optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3), train=TRAIN)
-    assert "optimiser" in stackability(case, split.train.inputs).reason
+    assert "optimiser" in check_vmap_support(case, split.train.inputs).reason
     snapshot = last(train([case], [0], split))
     assert snapshot.step == 6
 
@@ -474,7 +476,7 @@ def test_another_optimiser_trains_alone(forum, split):
 def test_global_random_state_stays_as_it_was(forum, split):
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    stacked(treat(replace(forum, train=TRAIN), {"dropout": 0.2}, split), [0], split)
+    stacked(apply_remedies(replace(forum, train=TRAIN), {"dropout": 0.2}, split), [0], split)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -483,7 +485,7 @@ def test_snapshots_start_at_birth_and_see_the_code_that_the_model_uses(forum, sp
     first = next(iter(train([case, case], [0, 1], split)))
     assert (first.step, first.epoch, first.last) == (0, 0, False)
     seen = first.engine.observe(split.evaluation.inputs)
-    model = build(case, 1, split.train.inputs[:4]).eval()
+    model = build_model(case, 1, split.train.inputs[:4]).eval()
     with torch.no_grad():
         wanted = observe(model, split.evaluation.inputs, "enc3")
     torch.testing.assert_close(seen.code[1], wanted.code)

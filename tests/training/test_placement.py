@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from placed import ELEMENTWISE, LINEAR_ALGEBRA, REDUCTIONS, numbers
 
-from harness.placement import EXACT, MATRICES, OWN, UNTAGGED, PlaceInvariant, at_a_line, place_invariant
+from harness.placement import EXACT, MATRICES, OWN, UNTAGGED, PlaceInvariant, aligned, place_invariant
 
 COUNTS = (1, 2, 3, 7, 8, 15, 16, 31, 33, 48, 63, 65, 200)
 DTYPES = (torch.float32, torch.float64)
@@ -164,8 +164,8 @@ def test_a_function_can_be_made_place_invariant():
 def test_numbers_that_begin_at_a_line_of_memory_are_not_copied():
     memory = torch.zeros(64)
     assert memory.data_ptr() % 64 == 0  # as torch has it
-    assert at_a_line(memory) is memory
-    assert at_a_line(memory[16:]).data_ptr() == memory[16:].data_ptr()
-    moved = at_a_line(memory[1:])
+    assert aligned(memory) is memory
+    assert aligned(memory[16:]).data_ptr() == memory[16:].data_ptr()
+    moved = aligned(memory[1:])
     assert moved.data_ptr() % 64 == 0
     assert torch.equal(moved, memory[1:])

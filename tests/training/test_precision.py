@@ -11,13 +11,13 @@ from torch import nn
 from harness.case import Case
 from harness.data import split_of
 from harness.remedies.gradients import gradient_norms
-from harness.training import Stackability, stackability, tracing, train
-from harness.training.alone import Alone
+from harness.training import VmapSupport, check_vmap_support, tracing, train
+from harness.training.alone import SequentialEngine
 from harness.training.randomness import generator
-from harness.training.stacked import Stacked
+from harness.training.stacked import StackedEngine
 
 TRAIN = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
-BY_ITSELF = Stackability(None, frozenset(), "")
+BY_ITSELF = VmapSupport(None, frozenset(), "")
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_a_member_trains_as_a_plain_loop_in_the_precision_of_its_model(name):
 @pytest.mark.parametrize("members", [1, 3, 8])
 def test_a_stack_has_the_bits_of_any_other_in_float64_and_on_tokens(name, members):
     case, split = ALL[name], split_of(ALL[name])
-    stacking = stackability(case, split.train.inputs)
+    stacking = check_vmap_support(case, split.train.inputs)
     assert stacking.rule is not None
     size, real = stacking.filled(members), list(range(members))
     many_seeds = [*range(20, 30), *real, *range(30, 46 - members)]
@@ -148,7 +148,7 @@ def test_a_stack_has_the_bits_of_any_other_in_float64_and_on_tokens(name, member
 
 def test_sixteen_bits_train_alone_and_it_is_said():
     for each in (SIXTEEN, HALF):
-        found = stackability(each, split_of(each).train.inputs)
+        found = check_vmap_support(each, split_of(each).train.inputs)
         assert found.rule is None
         assert "16-bit" in found.reason
 
@@ -168,8 +168,8 @@ def test_what_float16_cannot_train_is_lost_as_in_a_plain_loop_and_raises_nothing
 @pytest.mark.parametrize("name", ["float64", "float64, BatchNorm", "tokens", "tokens in float64"])
 def test_a_stack_sees_what_one_model_shows(name):
     case, split = ALL[name], split_of(ALL[name])
-    stack = Stacked([case] * 8, range(8), stackability(case, split.train.inputs).rule, split.train.inputs)
-    alone = Alone([case] * 8, range(8), split.train.inputs)
+    stack = StackedEngine([case] * 8, range(8), check_vmap_support(case, split.train.inputs).rule, split.train.inputs)
+    alone = SequentialEngine([case] * 8, range(8), split.train.inputs)
     batch = split.train.inputs[:32].expand(8, *split.train.inputs[:32].shape)
     for ask in (lambda engine: engine.gradients(batch), lambda engine: engine.losses(batch)):
         torch.testing.assert_close(ask(stack), ask(alone))
@@ -202,5 +202,5 @@ def test_gradients_too_small_to_be_squared_in_16_bits_are_measured_in_wider_numb
 def test_terms_are_no_coarser_than_float32(dtype):
     each = case(partial(Plain, dtype))
     split = split_of(each)
-    found = Alone([each], [0], split.train.inputs).losses(split.train.inputs[None, :32])
+    found = SequentialEngine([each], [0], split.train.inputs).losses(split.train.inputs[None, :32])
     assert {value.dtype for value in found.values()} == {torch.promote_types(dtype, torch.float32)}

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.func import grad, vmap
 
 from harness.placement import PlaceInvariant
-from harness.training.kernels import Kernels
-from harness.training.products import FIRST_FACTOR, is_a_members, with_own_factors
+from harness.training.kernels import StackKernels
+from harness.training.products import FIRST_FACTOR, is_member_product, separate_factors
 
 SHARED = torch.randn(11, 7, generator=torch.Generator().manual_seed(1))
 ROWS = torch.randn(45, 11, generator=torch.Generator().manual_seed(2))
@@ -31,7 +31,7 @@ def test_a_member_s_product_has_the_same_bits_in_any_stack_and_its_gradient_too(
         return PRODUCTS[name](rows).square().sum()
 
     def stacked(function, members):
-        with Kernels(), PlaceInvariant():
+        with StackKernels(), PlaceInvariant():
             return vmap(function)(ROWS.expand(members, *ROWS.shape).contiguous())
 
     for function in (PRODUCTS[name], grad(squares)):
@@ -44,7 +44,7 @@ def test_a_member_s_product_has_the_same_bits_in_any_stack_and_its_gradient_too(
 
 def test_rows_that_all_members_share_are_not_copied():
     def product(weight):
-        args, _ = with_own_factors(torch.matmul, (ROWS, weight), {})
+        args, _ = separate_factors(torch.matmul, (ROWS, weight), {})
         assert args[0] is ROWS
         return torch.matmul(*args)
 
@@ -55,7 +55,7 @@ def test_what_differs_from_member_to_member_is_told_from_what_does_not():
     told = []
 
     def look(rows):
-        told.append((is_a_members(rows), is_a_members(SHARED), is_a_members(3)))
+        told.append((is_member_product(rows), is_member_product(SHARED), is_member_product(3)))
         return rows.sum()
 
     vmap(grad(look))(torch.zeros(2, 3))
@@ -65,4 +65,4 @@ def test_what_differs_from_member_to_member_is_told_from_what_does_not():
 
 def test_a_product_without_factors_is_torchs_own_error():
     for product in FIRST_FACTOR:
-        assert with_own_factors(product, (), {}) == ((), {})
+        assert separate_factors(product, (), {}) == ((), {})

@@ -8,12 +8,12 @@ from torch import nn
 from harness.case import Case
 from harness.data import split_of
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import study
-from harness.remedies.anatomy import build
-from harness.training import stackability, train
-from harness.training.alone import Alone
+from harness.execution.study import run_stack
+from harness.remedies.anatomy import build_model
+from harness.training import check_vmap_support, train
+from harness.training.alone import SequentialEngine
 from harness.training.randomness import generator
-from harness.training.stacked import Stacked
+from harness.training.stacked import StackedEngine
 
 DEAD = 1  # the unit that is planted dead
 
@@ -139,7 +139,7 @@ ALL = {**STACKED, **ALONE}
 
 def plain_loop(case, seed, inputs):
     """torch's own Adam on the total of the terms, the rows in the member's documented order."""
-    model = build(case, seed, inputs[:4])
+    model = build_model(case, seed, inputs[:4])
     optimiser = torch.optim.Adam(model.parameters(), lr=case.training()["learning_rate"])
     for epoch in (1, 2):
         for rows in torch.randperm(len(inputs), generator=generator(seed, f"batches {epoch}")).split(32):
@@ -162,7 +162,7 @@ def test_it_trains_as_a_plain_loop_does(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_is_studied_and_its_dead_unit_is_named(name):
-    records = study(StackSpec(ALL[name], None, tuple(StackMember(f"k{i}", "v", {}, i) for i in range(2))))
+    records = run_stack(StackSpec(ALL[name], None, tuple(StackMember(f"k{i}", "v", {}, i) for i in range(2))))
     assert [(record.status, record.error) for record in records] == [("ok", None)] * 2
     for record in records:
         assert record.diagnosis["units"][DEAD]["verdict"] == "never_fired"
@@ -171,7 +171,7 @@ def test_it_is_studied_and_its_dead_unit_is_named(name):
 @pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("plan", [True, False])
 def test_what_a_stack_could_not_do_trains_alone_and_says_why(name, plan):
-    found = stackability(ALONE[name], data(), plan)
+    found = check_vmap_support(ALONE[name], data(), plan)
     assert found.rule is None
     assert "cannot be batched" in found.reason or "changes parameters in place" in found.reason
 
@@ -179,8 +179,8 @@ def test_what_a_stack_could_not_do_trains_alone_and_says_why(name, plan):
 @pytest.mark.parametrize("name", STACKED)
 def test_a_stack_finds_the_gradients_at_the_bottleneck_that_one_model_has(name):
     rows, case = data(), STACKED[name]
-    stack = Stacked([case] * 2, [0, 1], stackability(case, rows).rule, rows)
+    stack = StackedEngine([case] * 2, [0, 1], check_vmap_support(case, rows).rule, rows)
     batch = rows[:32].expand(2, 32, 12)
-    found, wanted = stack.gradients(batch), Alone([case] * 2, [0, 1], rows).gradients(batch)
+    found, wanted = stack.gradients(batch), SequentialEngine([case] * 2, [0, 1], rows).gradients(batch)
     torch.testing.assert_close(found, wanted)
     assert all(bool((value > 0).all()) for value in found.values())

@@ -7,7 +7,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from harness.training import operations as operations_module
 from harness.training import tracing
-from harness.training.tracing import Traced
+from harness.training.tracing import GraphedFunction
 
 
 def rows(*shape, seed=0):
@@ -16,7 +16,7 @@ def rows(*shape, seed=0):
 
 def traced_and_plain(function, arguments, calls=5):
     """The last results of five calls, by the list and by the function, on inputs that change each time."""
-    traced, results = Traced(function), []
+    traced, results = GraphedFunction(function), []
     for call in range(calls):
         given = [each + call for each in arguments]
         kept = [each.clone() for each in given]
@@ -142,7 +142,7 @@ def test_a_function_that_remembers_is_never_replaced():
         calls.append(1)
         return x * len(calls)
 
-    traced = Traced(counting)
+    traced = GraphedFunction(counting)
     found = [float(traced("key", torch.tensor(1.0))) for _ in range(5)]
     assert traced._lists["key"] is None
     assert found == sorted(set(found))
@@ -152,14 +152,14 @@ def test_a_function_that_looks_at_a_number_is_never_replaced():
     def branching(x):
         return x * 2 if float(x.sum()) > 3 else x * 5
 
-    traced = Traced(branching)
+    traced = GraphedFunction(branching)
     found = [float(traced("key", torch.tensor([value]))[0]) for value in (1.0, 2.0, 1.0, 4.0, 5.0)]
     assert traced._lists["key"] is None
     assert found == [5.0, 10.0, 5.0, 8.0, 10.0]
 
 
 def test_a_list_that_cannot_run_is_never_used():
-    traced = Traced(lambda x: x.view(x.numel() // 2, 2) * 2)
+    traced = GraphedFunction(lambda x: x.view(x.numel() // 2, 2) * 2)
     for size in (
         6,
         6,
@@ -175,14 +175,14 @@ def test_what_no_graph_can_hold_stays_a_function():
     def drawing(x):
         return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(0)), {1: x}
 
-    traced = Traced(drawing)
+    traced = GraphedFunction(drawing)
     for _ in range(5):
         x = rows(4)
         assert torch.equal(traced("key", x)[0], drawing(x)[0])
 
 
 def test_another_shape_has_a_list_of_its_own():
-    traced = Traced(lambda x: x.mean() * x)
+    traced = GraphedFunction(lambda x: x.mean() * x)
     for _ in range(4):
         for size in (3, 5):
             x = rows(size)
@@ -202,7 +202,7 @@ def test_what_comes_of_numbers_in_the_code_alone_is_kept_but_never_what_is_drawn
     names = [node.name.split("_")[0] for node in operations.graph.graph.nodes if node.op == "call_function"]
     assert "mul" in names
     assert not {"log", "div", "sum", "rsub", "sub", "arange", "ones", "to"} & set(names)
-    drawn = Traced(lambda x: x * torch.rand(3))
+    drawn = GraphedFunction(lambda x: x * torch.rand(3))
     assert len({float(drawn("key", torch.ones(3)).sum()) for _ in range(6)}) == 6
 
 
@@ -254,7 +254,7 @@ def test_the_compiled_list_gives_what_the_function_gives(function, monkeypatch):
 
 def test_what_a_function_reaches_is_changed_once_a_call(monkeypatch):
     monkeypatch.setattr(tracing, "COMPILED_AT", 4)
-    traced, sum_of_all, x = Traced(adds_into_what_it_reaches()), torch.zeros(6, 6), rows(6, 6)
+    traced, sum_of_all, x = GraphedFunction(adds_into_what_it_reaches()), torch.zeros(6, 6), rows(6, 6)
     for call in range(8):
         sum_of_all += x + call
         torch.testing.assert_close(traced("key", x + call), sum_of_all * 2, rtol=0, atol=0)
@@ -271,7 +271,7 @@ def test_what_torchscript_does_not_know_stays_in_python(monkeypatch):
 
 def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
     monkeypatch.setattr(tracing, "COMPILED_AT", 4)
-    monkeypatch.setattr(operations_module, "compiled", lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
+    monkeypatch.setattr(operations_module, "to_torchscript", lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
     assert_same_bits(results)
@@ -279,6 +279,6 @@ def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
 
 def test_what_is_not_to_be_compiled_stays_in_python(monkeypatch):
     monkeypatch.setattr(tracing, "COMPILED_AT", 4)
-    traced = Traced(lambda x: x * 2, compiles=False)
+    traced = GraphedFunction(lambda x: x * 2, compiles=False)
     assert all(torch.equal(traced("key", rows(3) + call), (rows(3) + call) * 2) for call in range(6))
     assert traced._lists["key"]._run == traced._lists["key"].graph.forward
