@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.boundary import CaseExit, failure, guarded
 from harness.errors import HarnessError, did_you_mean
-from harness.ranges import training_numbers
-from harness.siblings import hidden_sibling, own_name, sibling_imports, with_siblings
+from harness.factors import training_numbers
+from harness.sibling_imports import hidden_sibling, own_name, sibling_imports, with_siblings
+from harness.user_code import CaseExit, failure, guarded
 
 TRAIN_DEFAULTS: dict[str, Any] = {
     "epochs": 30,

@@ -9,7 +9,7 @@ from torch import Tensor
 from workloads import WORKLOADS
 
 from harness import Case
-from harness.remedies.anatomy import build_model
+from harness.remedies.layout import build_model
 from harness.training import check_vmap_support
 from harness.training.stacked import StackedEngine
 from harness.training.train import gather_rows

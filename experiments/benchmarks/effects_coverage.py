@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.effects import analyse
-from harness.effects.intervals import mean_interval, t_interval
+from harness.effects.risk_differences import newcombe
 from harness.effects.robust import bootstrap_interval, interquartile_mean
-from harness.effects.signflip import sign_flip_p
-from harness.effects.unpaired import newcombe
+from harness.effects.seed_intervals import mean_interval, t_interval
+from harness.effects.sign_flip import sign_flip_p
 from harness.grid import Experiment
 from harness.measures.family import benjamini_hochberg
 from harness.results.records import MemberRecord

@@ -18,7 +18,7 @@ from known_codes import HEALTHY, PLANTED, REFERRED, Healthy, Planted, Referred
 
 from harness import diagnose
 from harness.diagnosis import Diagnosis
-from harness.measures.intervals import wilson
+from harness.measures.statistics import wilson
 
 PAGE = Path(__file__).parents[2] / "docs" / "false-alarms.md"
 ROWS = (50, 200, 1000, 5000, 20000)

@@ -22,8 +22,8 @@ from scipy.stats import norm, rankdata
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 from harness.measures import dependence, mutual_information, table_information
-from harness.measures.binning import codes_of, contingency
-from harness.measures.permuting import table_p
+from harness.measures.contingency import codes_of, contingency
+from harness.measures.permutation import table_p
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "measures"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness import Case, HarnessError, load_case
 from harness.data.rows import Rows, Split
 from harness.remedies import apply_remedies
-from harness.remedies.anatomy import build_model
+from harness.remedies.layout import build_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "remedies.md"
 START, END = "<!-- table -->", "<!-- end of table -->"

@@ -18,7 +18,7 @@ from processes import peak_mb
 
 from harness.case import load_case
 from harness.data import split_of
-from harness.execution.programs import treated_case
+from harness.execution.program_batches import treated_case
 from harness.execution.spec import StackMember, StackSpec
 from harness.grid import load_experiment, stacks
 from harness.training import check_vmap_support, train

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.auditing.bounds import AUDIT_THRESHOLDS, AuditThresholds
-from harness.auditing.judging import audit
-from harness.auditing.results import Audit
+from harness.auditing.audit_result import Audit
+from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, AuditThresholds
+from harness.auditing.runner import audit
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Split

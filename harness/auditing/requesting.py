@@ -6,9 +6,9 @@ from numbers import Real
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.boundary import failure, guarded
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.user_code import failure, guarded
 
 
 def check_target(case: Case) -> None:

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.borrowing import preserved_rng
-from harness.auditing.bounds import AuditThresholds
-from harness.auditing.depending import TermProbe, Undecided
-from harness.auditing.evaluating import LossProbe, differs, replace_with
-from harness.auditing.recording import Change, TensorSite
-from harness.auditing.reporting import make_finding
+from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.dependencies import TermProbe, Undecided
+from harness.auditing.findings import make_finding
+from harness.auditing.isolation import preserved_rng
+from harness.auditing.probe import LossProbe, differs, replace_with
+from harness.auditing.probe_values import RANGES, random_values
+from harness.auditing.recorder import Change, TensorSite
 from harness.auditing.requesting import build_optimizer
-from harness.auditing.spreading import RANGES, random_values
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
 from harness.case import Case
-from harness.diagnosis.findings import Finding
+from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 

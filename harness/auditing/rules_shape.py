@@ -6,14 +6,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.auditing.bounds import AuditThresholds
-from harness.auditing.depending import TermProbe, Undecided
-from harness.auditing.evaluating import replace_with_leaves
-from harness.auditing.pointing import Minimum, SetPoint, is_reached, minima, set_point
-from harness.auditing.recording import TensorSite, TracedOperation
-from harness.auditing.reporting import make_finding, source_line
-from harness.auditing.spreading import RANGES, random_values, value_levels
-from harness.diagnosis.findings import Finding
+from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.dependencies import TermProbe, Undecided
+from harness.auditing.findings import make_finding, source_line
+from harness.auditing.optima import Minimum, SetPoint, is_reached, minima, set_point
+from harness.auditing.probe import replace_with_leaves
+from harness.auditing.probe_values import RANGES, random_values, value_levels
+from harness.auditing.recorder import TensorSite, TracedOperation
+from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from harness.auditing.bounds import AuditThresholds
-from harness.auditing.levers import WeightKeyword, weight_keyword, with_weight
-from harness.auditing.reporting import make_finding
-from harness.auditing.rules_scale import GradientRatios, gradient_ratios, train_probe
+from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.findings import make_finding
+from harness.auditing.gradient_ratios import GradientRatios, gradient_ratios, train_probe
+from harness.auditing.weight_keywords import WeightKeyword, weight_keyword, with_weight
 from harness.case import Case
-from harness.diagnosis.findings import Finding
+from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 TRIALS = 3  # of a new weight

@@ -4,9 +4,9 @@ A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu
 `relu_` look alike, nothing has to be subclassed, and the same code works under `torch.func.vmap`.
 """
 
-from harness.capture.activations import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
+from harness.capture.activation_calls import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
 from harness.capture.edits import CODE_SITE, OUTPUT_SITE, Edit
-from harness.capture.observing import Observation, code_of, eval_mode, observe
+from harness.capture.observation import Observation, code_of, eval_mode, observe
 from harness.capture.outputs import comparable, flatten_units, outputs_of, reconstruction_of, why_no_r2
 from harness.capture.tap import Activation, BottleneckTap, ForwardPass, submodule
 

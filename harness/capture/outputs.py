@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from harness.capture.identity import TensorMap
+from harness.capture.tensor_map import TensorMap
 from harness.errors import HarnessError
 
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from harness.capture.activations import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name
+from harness.capture.activation_calls import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name
+from harness.capture.dataflow import Activation, DataflowTracker, ForwardPass, TrackedTensor
 from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
-from harness.capture.identity import TensorMap
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
-from harness.capture.rectifying import ReluPatterns
-from harness.capture.trail import Activation, DataflowTracker, ForwardPass, TrackedTensor
+from harness.capture.relu_patterns import ReluPatterns
+from harness.capture.tensor_map import TensorMap
 from harness.capture.writes import TensorCopies, twin, version_of, written_to
 from harness.errors import HarnessError, did_you_mean
 

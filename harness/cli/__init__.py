@@ -6,11 +6,11 @@ import sys
 
 import typer
 
-from harness.boundary import CaseExit, guarded, refuse_os_exit
-from harness.cli.stopping import kill_now, spare_children
-from harness.collecting import freeze_gc, raise_gc_threshold
+from harness.cli.signals import kill_now, spare_children
 from harness.errors import HarnessError
-from harness.execution.isolation import leave_working_directory
+from harness.execution.gc_control import freeze_gc, raise_gc_threshold
+from harness.execution.worker_environment import leave_working_directory
+from harness.user_code import CaseExit, guarded, refuse_os_exit
 
 app = typer.Typer(
     name="harness",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.printing import Json, stdout_to_stderr
+from harness.cli.output import Json, stdout_to_stderr
 
 
 def audit(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.printing import Json, stdout_to_stderr
+from harness.cli.output import Json, stdout_to_stderr
 from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def diagnose(
         with stdout_to_stderr(json):
             found, beside = _of_case(target, weights, seed)
     if picture is not None:
-        from harness.report.figure_layer import draw_units
+        from harness.report.figure_bars import draw_units
 
         draw_units(found, picture)
     _show(found, beside, json)
@@ -154,7 +154,7 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
 
 def _no_r2(case: Any) -> str:
     from harness.data import split_of
-    from harness.remedies.anatomy import inspect_model
+    from harness.remedies.layout import inspect_model
 
     return inspect_model(case, split_of(case).train.inputs[:4]).no_r2
 
@@ -162,8 +162,8 @@ def _no_r2(case: Any) -> str:
 def _trained(target: str, seed: int) -> "Diagnosis":
     """The case, trained as it trains itself."""
     from harness.diagnosis import Diagnosis
+    from harness.execution.run_stack import run_stack
     from harness.execution.spec import StackMember, StackSpec
-    from harness.execution.study import run_stack
 
     member = StackMember(key="diagnose", variant="as it is", levels={}, seed=seed)
     (record,) = run_stack(StackSpec(case=target, data=None, members=(member,), first_seed=seed))
@@ -174,10 +174,10 @@ def _trained(target: str, seed: int) -> "Diagnosis":
 
 def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
     """The case with given weights, judged as it is."""
-    from harness.boundary import guarded
     from harness.data import split_of
-    from harness.execution.recording import judge_members
-    from harness.training.alone import SequentialEngine
+    from harness.execution.member_record import judge_members
+    from harness.training.sequential import SequentialEngine
+    from harness.user_code import guarded
 
     split = split_of(case)
     with guarded():
@@ -212,7 +212,7 @@ def _show(found: "Diagnosis", beside: dict[str, Any], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from harness.cli.units import unit_bars
+    from harness.cli.unit_bars import unit_bars
 
     console = Console(highlight=False)
     console.print(unit_bars(found))

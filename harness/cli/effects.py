@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def stored_effects(experiment: str) -> "Effects":
         HarnessError: when it was not run.
     """
     from harness.effects import analyse, stored_experiment, stored_members
-    from harness.experiment.work import load_state, results_folder
+    from harness.experiment.state import load_state, results_folder
     from harness.results import read_results
 
     if experiment.endswith((".yaml", ".yml")):
@@ -69,7 +69,7 @@ def _known(folder: Path) -> str:
 
 
 def _show(found: "Effects", outcome: str) -> None:
-    from harness.effects import summarize
+    from harness.report.answer import summarize
 
     terminal = console()
     for line in summarize(found):

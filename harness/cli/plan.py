@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.printing import Json, stdout_to_stderr
+from harness.cli.output import Json, stdout_to_stderr
 
 if TYPE_CHECKING:
-    from harness.grid.plan import Plan
+    from harness.planning.plan import Plan
 
 SHOWN = 24  # lines of a long list
 
@@ -19,9 +19,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """What an experiment would run, what it can detect and what it costs. Trains and writes nothing."""
-    from harness.cli.earlier import deviations, earlier_records, rate
-    from harness.grid.loading import load_experiment
-    from harness.grid.plan import plan as plan_of
+    from harness.cli.earlier_results import deviations, earlier_records, rate
+    from harness.grid.loader import load_experiment
+    from harness.planning.plan import plan as plan_of
 
     with stdout_to_stderr(json):
         experiment = load_experiment(file)

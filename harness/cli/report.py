@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, stdout_to_stderr
+from harness.cli.output import Json, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def report(
 
 def _write(experiment: str) -> Path:
     from harness.effects import analyse, stored_experiment
-    from harness.experiment.work import report_folder
+    from harness.experiment.state import report_folder
     from harness.report import write_report
 
     results = stored(experiment)
@@ -41,7 +41,7 @@ def _write(experiment: str) -> Path:
 
 def _compare(first: str, second: str) -> Path:
     from harness.effects import compare
-    from harness.experiment.work import report_folder
+    from harness.experiment.state import report_folder
     from harness.report import write_comparison
 
     sides = (stored(first), stored(second))
@@ -57,7 +57,7 @@ def stored(experiment: str) -> "Results":
         HarnessError: when it was not run.
     """
     from harness.effects import stored_members
-    from harness.experiment.work import results_folder
+    from harness.experiment.state import results_folder
     from harness.results import Results, read_results
 
     name = _name(experiment)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.printing import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, stdout_to_stderr
 from harness.credentials import masked
 from harness.errors import HarnessError
 
@@ -33,7 +33,7 @@ def run(
         raise HarnessError(f"--retry: 'failed' is wanted, {retry!r} was given")
     part = _shard(shard)
     from harness.cli.progress import Display
-    from harness.cli.stopping import Interrupted, exit_now, install_handlers
+    from harness.cli.signals import Interrupted, exit_now, install_handlers
     from harness.experiment import run_experiment
 
     farewell = f"Stopped. Finished stacks are kept; `harness run {file}` goes on from there."

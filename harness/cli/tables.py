@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from harness.grid.cells import changes
-from harness.report.grouping import nearest_first, tally
+from harness.grid.factorial import changes
+from harness.report.groups import nearest_first, tally
 from harness.results import COLLAPSED, MemberRecord
 from harness.results.records import Level
 

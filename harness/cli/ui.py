@@ -12,7 +12,7 @@ import typer
 
 from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
-from harness.execution.isolation import without_empty_places
+from harness.execution.worker_environment import without_empty_places
 
 
 def ui(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.tables import read_csv, read_parquet
+from harness.data.csv_parquet import read_csv, read_parquet
 from harness.data.tensors import exact_tensor
 from harness.errors import HarnessError, did_you_mean
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from harness.boundary import failure, guarded
-from harness.building import input_dtype
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
 from harness.data.tensors import exact_tensor, labels_beside, of_dataset, tensor
 from harness.errors import HarnessError, did_you_mean
+from harness.models import input_dtype
 from harness.placement import aligned
+from harness.user_code import failure, guarded
 
 if TYPE_CHECKING:
     from harness.case import Case

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.measuring import Table, pieces, unit_rows
+from harness.measures.unit_table import Table, pieces, unit_rows
 
 BITS = float(np.log(2))
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis.results import Diagnosis, UnitDiagnosis
+from harness.diagnosis.result import Diagnosis, UnitDiagnosis
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, LayerStructure, Places, first_match
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+from harness.diagnosis.unit_rules import UNIT_VERDICTS, Evidence, LayerStructure, Places, first_match
 from harness.diagnosis.verdicts import CONSTANT, LayerVerdict, UnitVerdict
 
 Holds = NDArray[np.bool_]

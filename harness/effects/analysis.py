@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.effects.blocks import MatchedBlock, contrast_blocks, interaction_blocks, level_blocks
 from harness.effects.cells import Cell, cells
-from harness.effects.design import Power, power_of
 from harness.effects.effect import Effect, EffectSpec, is_confirmed, measure_effect
+from harness.effects.matched_blocks import MatchedBlock, contrast_blocks, interaction_blocks, level_blocks
+from harness.effects.member_table import MemberTable, member_table
 from harness.effects.outcomes import OUTCOMES
-from harness.effects.table import MemberTable, member_table
+from harness.effects.power import Power, power_of
 from harness.measures.family import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
@@ -160,6 +160,6 @@ def _crossed(pair: Sequence[Any]) -> str:
 
 
 def _named(cell: Mapping[str, Any]) -> str:
-    from harness.grid.naming import cell_name
+    from harness.grid.names import cell_name
 
     return cell_name(cell)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.effects.intervals import log_error_interval, mean_interval
+from harness.effects.member_table import NOT_RUN, MemberTable
 from harness.effects.outcomes import is_judged
-from harness.effects.table import NOT_RUN, MemberTable
-from harness.measures.intervals import wilson
+from harness.effects.seed_intervals import log_error_interval, mean_interval
+from harness.measures.statistics import wilson
 
 
 @dataclass(frozen=True)

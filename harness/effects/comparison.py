@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.effects.blocks import MatchedBlock
 from harness.effects.effect import Effect, EffectSpec, is_confirmed, measure_effect
+from harness.effects.matched_blocks import MatchedBlock
+from harness.effects.member_table import member_table
 from harness.effects.outcomes import OUTCOMES, is_judged
-from harness.effects.stored import StoredExperiment, stored_experiment, stored_members
-from harness.effects.table import member_table
-from harness.effects.unpaired import RiskDifference, risk_difference
+from harness.effects.risk_differences import RiskDifference, risk_difference
+from harness.effects.stored_experiments import StoredExperiment, stored_experiment, stored_members
 from harness.measures.family import benjamini_hochberg
 from harness.results.records import COLLAPSED, MemberRecord
 

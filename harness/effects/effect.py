@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.effects.blocks import Array, MatchedBlock, block_differences, seed_means, worst_cases
-from harness.effects.intervals import Interval, agree, detectable_effect, mean_interval
+from harness.effects.matched_blocks import Array, MatchedBlock, block_differences, seed_means, worst_cases
+from harness.effects.member_table import NOT_RUN, MemberTable
 from harness.effects.outcomes import OUTCOMES, Outcome
 from harness.effects.robust import robust_summary
-from harness.effects.signflip import flip_method, sign_flip_p
-from harness.effects.table import NOT_RUN, MemberTable
+from harness.effects.seed_intervals import Interval, agree, detectable_effect, mean_interval
+from harness.effects.sign_flip import flip_method, sign_flip_p
 
 CONFIRMING_SEEDS = 8
 SIGNIFICANT = 0.05

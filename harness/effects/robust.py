@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.effects.intervals import LEVEL, Interval
+from harness.effects.seed_intervals import LEVEL, Interval
 
 Array = NDArray[np.float64]
 LEAST_SEEDS = 20

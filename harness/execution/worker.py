@@ -13,9 +13,9 @@ import threading
 import time
 from typing import BinaryIO
 
-from harness.collecting import raise_gc_threshold
-from harness.execution.questions import take_stdin
+from harness.execution.gc_control import raise_gc_threshold
 from harness.execution.spec import spec_of
+from harness.execution.stdin import take_stdin
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
     raise_gc_threshold()
     import torch
 
-    from harness.execution.programs import CaseCache
-    from harness.execution.study import run_stack
-    from harness.results import dump_records
+    from harness.execution.program_batches import CaseCache
+    from harness.execution.run_stack import run_stack
+    from harness.execution.wire import dump_records
     from harness.training import gpu_is_lost
 
     torch.set_num_threads(1)

@@ -1,15 +1,8 @@
-"""Experiments: from a YAML file to results, MLflow runs and a report."""
+"""Experiments: from a YAML file to results, MLflow runs and a report.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Names load when first used.
+"""
 
-if TYPE_CHECKING:
-    from harness.experiment.running import RunCallbacks, RunSummary, run, run_experiment, sync, synchronize
+import lazy_loader
 
-__all__ = ["RunCallbacks", "RunSummary", "run", "run_experiment", "sync", "synchronize"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'harness.experiment' has no attribute {name!r}")
-    return getattr(import_module("harness.experiment.running"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.results.locks import is_alone, locked
+from harness.results.file_locks import is_alone, locked
 
 WHOLE = (1, 1)  # the only shard
 RUN, PUBLISHING = ".lock", ".lock-publishing"

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.grid.casebook import case_file
-from harness.grid.cells import (
+from harness.grid.case_facts import case_file
+from harness.grid.factorial import (
     Axis,
     Cell,
     Member,
@@ -23,7 +23,7 @@ from harness.grid.cells import (
     matches,
     size,
 )
-from harness.grid.naming import variant_name
+from harness.grid.names import variant_name
 from harness.remedies.levels import Level
 
 LARGEST = 1_000_000  # members

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError
 from harness.measures.arrays import Array, reference_column, unit_columns
-from harness.measures.binning import binned_information, codes_of, contingency
-from harness.measures.blocks import block_groups, block_orders
-from harness.measures.comparing import MEASURED, ReferenceTest, UnitValues
-from harness.measures.pieces import chunks
+from harness.measures.block_permutation import block_groups, block_orders
+from harness.measures.chunks import chunks
+from harness.measures.contingency import binned_information, codes_of, contingency
+from harness.measures.reference_tests import MEASURED, ReferenceTest, UnitValues
 
 LEAST_NATS, LEAST_SHARE, LEAST_OF_CODES = 0.01, 0.01, 0.05
 

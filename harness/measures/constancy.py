@@ -8,8 +8,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from harness.errors import HarnessError, did_you_mean
-from harness.measures.basic import value_range
-from harness.shapes import Activations, PerUnit
+from harness.measures.units import value_range
+from harness.types import Activations, PerUnit
 
 
 def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor | float | None = None) -> PerUnit:

@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.measures.constancy import is_constant
-from harness.measures.rank import standardised
+from harness.measures.dimensionality import standardised
 from harness.placement import PlaceInvariant
-from harness.shapes import Activations
+from harness.types import Activations
 
 PerPair = Float[Tensor, "*member unit unit"]
 

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from harness.measures.basic import activation_named, layer_root_mean_square
-from harness.measures.ordering import run_lengths, run_starts
-from harness.measures.pieces import map_chunks
-from harness.shapes import Activations, PerUnit
+from harness.measures.chunks import map_chunks
+from harness.measures.ranks import run_lengths, run_starts
+from harness.measures.units import activation_named, layer_root_mean_square
+from harness.types import Activations, PerUnit
 
 BOUNDED_RESOLUTION = 1 / 64  # of sigmoid and tanh
 SHARE_OF_LAYER = 1 / 32  # of the layer's root mean square, for every other activation

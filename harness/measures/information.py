@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.measures.arrays import reference_column, unit_columns
-from harness.measures.counting import neighbor_counts
-from harness.measures.neighbours import neighbor_distances
-from harness.measures.ordering import RankOrder, counts_within, digammas, ordering, orderings, run_lengths, run_starts
+from harness.measures.nearest_neighbors import neighbor_distances
+from harness.measures.neighbor_counts import neighbor_counts
+from harness.measures.ranks import RankOrder, counts_within, digammas, ordering, orderings, run_lengths, run_starts
 
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5

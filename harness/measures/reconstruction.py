@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from harness.errors import HarnessError
+from harness.measures.chunks import CHUNK
 from harness.measures.constancy import is_constant
-from harness.measures.pieces import CHUNK
-from harness.shapes import PerMember
+from harness.types import PerMember
 
 Rows = Num[Tensor, "*member sample feature"]
 

@@ -12,7 +12,7 @@ from harness.capture import submodule
 from harness.capture.outputs import output_named, outputs_of
 from harness.case import Case, set_seed
 from harness.precision import accumulation_dtype, precision_for
-from harness.remedies.treated import TreatedModel
+from harness.remedies.wrapper import TreatedModel
 
 
 def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.errors import HarnessError, did_you_mean
-from harness.ranges import TRAINED, Factor, Level, number_in, range_of
+from harness.factors import TRAINED, Factor, Level, number_in, range_of
 
 
 def known_factors(numbers: Iterable[str] = ()) -> list[str]:

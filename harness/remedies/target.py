@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from harness.case import Case
-from harness.remedies.treating import TreatedLosses
+from harness.remedies.apply import TreatedLosses
 
 
 def judged_target(case: Case) -> float | None:

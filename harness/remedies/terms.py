@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.boundary import guarded
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.user_code import guarded
 
 
 def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from harness.effects import Effect
 from harness.effects.outcomes import OUTCOMES
-from harness.report.drawing import Margins, RenderedFigure, Table, inline_svg, safe, sheet
-from harness.report.palette import INK
-from harness.report.wording import DASH, bounds, number, plural, probability, shortened
+from harness.report.format import DASH, bounds, number, plural, probability, shortened
+from harness.report.style import INK
+from harness.report.svg import Margins, RenderedFigure, Table, inline_svg, safe, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

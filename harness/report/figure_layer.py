@@ -1,64 +1,100 @@
-"""One layer as a picture file: what each unit is, how often it fires and how much it says."""
+"""One layer on a page: how often each of its units fires against how much it says."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.diagnosis.display import shown
-from harness.errors import HarnessError
-from harness.report.drawing import safe
-from harness.report.palette import verdict_style
+import numpy as np
+
+from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
+from harness.report.format import humanize, number, plural
+from harness.report.layer_tables import gravest_first
+from harness.report.style import INK
+from harness.report.svg import RASTER_FROM, RenderedFigure, Table, inline_svg, name_axes, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from harness.diagnosis import Diagnosis, UnitDiagnosis
 
-CONSTANT_LOOK, LIVE_LOOK = "full_collapse", "healthy"
-KINDS = (".png", ".svg", ".pdf")
+MOST_LABELS = 16
 
 
-def draw_units(diagnosis: "Diagnosis", path: Path) -> Path:
-    """Write the picture of a diagnosis: one bar a unit, or the worst units of a large layer.
-
-    Raises:
-        HarnessError: for a kind of picture that cannot be written, or a folder that is not there.
-    """
-    from matplotlib.figure import Figure
-
-    if path.suffix.lower() not in KINDS:
-        raise HarnessError(f"{path}: a picture ends in one of {', '.join(KINDS)}")
-    if not path.parent.is_dir():
-        raise HarnessError(f"{path}: there is no folder {path.parent}")
-    units = shown(diagnosis)
-    figure = Figure(figsize=(8, 1.4 + 0.28 * len(units)), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    draw_frequencies(left, units)
-    draw_entropies(right, units)
-    live = f"{diagnosis.live_units} of {len(diagnosis.units)} units live, {diagnosis.rows} rows"
-    figure.suptitle(safe(f"{diagnosis.verdict}: {live}"))
-    figure.savefig(path)
-    return path
+def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
+    """The same figure for a page."""
+    figure, (axes,) = sheet((384, 240))
+    draw_layer(axes, diagnosis)
+    name_axes(figure, "share of rows on which the unit fires", _height(diagnosis)[1])
+    alt = f"Scatter plot of {plural(len(diagnosis.units), 'unit')}: {claim(diagnosis)}."
+    note = "Cross: constant; triangle: hardly varies or rarely fires; circle: alive; diamond: not judged."
+    return RenderedFigure(
+        "layer", claim(diagnosis), alt, inline_svg(figure, "layer", alt), units_table(diagnosis), note
+    )
 
 
-def draw_frequencies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
-    """Share of rows on which each unit fires, with its interval; nothing where the activation has no off state."""
-    for place, unit in enumerate(units):
-        style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
-        axes.barh(place, unit.activation_frequency, color=style.colour, hatch=None if unit.live else "//")
-        axes.plot(unit.activation_frequency_interval, (place, place), color="black", linewidth=1)
-    axes.set_yticks(range(len(units)), [f"{unit.index} {unit.verdict}" for unit in units])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("share of rows on which the unit fires")
+def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
+    """One mark a unit, numbered while there are few; colour and shape by the kind of its verdict."""
+    attribute, _ = _height(diagnosis)
+    for kind, (colour, marker) in KINDS.items():
+        units = [unit for unit in diagnosis.units if unit_kind(unit) == kind]
+        x, y = ([_known(unit, name) for unit in units] for name in ("activation_frequency", attribute))
+        size, alpha = (42, 0.8) if len(diagnosis.units) <= MOST_LABELS else (16, 0.8 if len(units) < 400 else 0.25)
+        many = len(diagnosis.units) > RASTER_FROM // 2
+        axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=alpha, rasterized=many)
+        for unit, left, height in zip(units, x, y, strict=True):
+            if len(diagnosis.units) <= MOST_LABELS and np.isfinite([left, height]).all():
+                axes.annotate(str(unit.index), (left, height), (5, 4), textcoords="offset points", color=INK)
+    axes.set_xlim(-0.05, 1.08)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return axes
 
 
-def draw_entropies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
-    """Entropy of each unit at its resolution, with its interval."""
-    for place, unit in enumerate(units):
-        style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
-        axes.barh(place, unit.entropy_bits, color=style.colour, hatch=None if unit.live else "//")
-        axes.plot(unit.entropy_bits_interval, (place, place), color="black", linewidth=1)
-    axes.set_xlabel("entropy (bits)")
-    return axes
+def claim(diagnosis: "Diagnosis") -> str:
+    """The verdict with the count behind it."""
+    return f"{humanize(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
+
+
+def unit_kind(unit: "UnitDiagnosis") -> str:
+    """Which of four kinds a unit's verdict belongs to."""
+    if unit.verdict in CONSTANT:
+        return "constant"
+    if unit.verdict in UNJUDGED:
+        return "not judged"
+    return "alive" if unit.verdict == UnitVerdict.ALIVE else "doubtful"
+
+
+def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
+    """Every unit with its measures; of a large layer the gravest."""
+    chosen = diagnosis.units if len(diagnosis.units) <= most else gravest_first(diagnosis.units)[:most]
+    header = ["unit", "verdict", "fires", "mean", "standard deviation", "entropy, bits", "information, nats", "flags"]
+    rows = [
+        [
+            str(unit.index),
+            humanize(unit.verdict),
+            *(number(_known(unit, name)) for name in COLUMNS),
+            " ".join(unit.flags),
+        ]
+        for unit in chosen
+    ]
+    return Table(header, rows, left_out=len(diagnosis.units) - len(rows))
+
+
+def _height(diagnosis: "Diagnosis") -> tuple[str, str]:
+    informed = [_known(unit, "mutual_information") for unit in diagnosis.units]
+    if np.isfinite(informed).any():
+        return "mutual_information", "mutual information (nats)"
+    return "entropy_bits", "entropy (bits)"
+
+
+def _known(unit: "UnitDiagnosis", name: str) -> float:
+    value = getattr(unit, name)
+    return float("nan") if value is None else float(value)
+
+
+COLUMNS: Sequence[str] = ("activation_frequency", "mean", "standard_deviation", "entropy_bits", "mutual_information")
+
+KINDS = {
+    "constant": ("#d1495b", "X"),
+    "doubtful": ("#d97400", "^"),
+    "alive": ("#1a9a6c", "o"),
+    "not judged": ("#85898f", "d"),
+}

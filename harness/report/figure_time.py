@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import (
+from harness.report.format import DASH, number, plural, shortened
+from harness.report.groups import Groups, panels
+from harness.report.style import LINE, by_severity, shown_verdict, verdict_style
+from harness.report.svg import (
     RASTER_FROM,
     TITLE_HEIGHT,
     Margins,
@@ -17,9 +20,6 @@ from harness.report.drawing import (
     safe,
     sheet,
 )
-from harness.report.grouping import Groups, panels
-from harness.report.palette import LINE, by_severity, shown_verdict, verdict_style
-from harness.report.wording import DASH, number, plural, shortened
 from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.drawing import RASTER_FROM, TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
-from harness.report.grouping import panels
-from harness.report.palette import by_severity, shown_verdict, verdict_style
-from harness.report.wording import number, plural, shortened
+from harness.report.format import number, plural, shortened
+from harness.report.groups import panels
+from harness.report.style import by_severity, shown_verdict, verdict_style
+from harness.report.svg import RASTER_FROM, TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
 from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:

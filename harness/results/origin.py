@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.results.file_locks import locked
 from harness.results.files import write_json
-from harness.results.locks import locked
 
 RECORD = ".origin.json"
 

@@ -1,12 +1,12 @@
 """MLflow as a projection of the results: one run a member, under one parent run an experiment."""
 
-from harness.tracking.local import experiment_id as experiment_id
-from harness.tracking.local import experiment_names as experiment_names
-from harness.tracking.local import local_store as local_store
-from harness.tracking.local import move_paths as move_paths
-from harness.tracking.local import store_uri as store_uri
-from harness.tracking.local import stored_views as stored_views
-from harness.tracking.rows import member_metrics as member_metrics
-from harness.tracking.rows import member_tags as member_tags
+from harness.tracking.member_rows import member_metrics as member_metrics
+from harness.tracking.member_rows import member_tags as member_tags
+from harness.tracking.sqlite_store import experiment_id as experiment_id
+from harness.tracking.sqlite_store import experiment_names as experiment_names
+from harness.tracking.sqlite_store import local_store as local_store
+from harness.tracking.sqlite_store import move_paths as move_paths
+from harness.tracking.sqlite_store import store_uri as store_uri
+from harness.tracking.sqlite_store import stored_views as stored_views
 from harness.tracking.tracker import Tracker as Tracker
 from harness.tracking.tracker import create_store as create_store

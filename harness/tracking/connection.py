@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
-from harness.tracking.local import local_store
+from harness.tracking.sqlite_store import local_store
 
 LONGEST_WAIT = 600  # seconds that another process may hold a local store
 LONGEST_REASON = 500  # characters of what MLflow says, whose cause comes last

@@ -13,11 +13,9 @@ from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.temporary import temporary_path
-from harness.tracking.bulk import stored_runs, takes_bulk, write_members
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
-from harness.tracking.local import local_store
-from harness.tracking.rows import (
+from harness.tracking.member_rows import (
     KEY_TAG,
     LONGEST,
     ORIGIN_TAG,
@@ -27,7 +25,9 @@ from harness.tracking.rows import (
     stored_parameters,
     stored_tags,
 )
-from harness.views import KIND_TAG, VIEW_TAG, views
+from harness.tracking.sqlite_store import local_store
+from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members
+from harness.tracking.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.training.randomness import generator
+from harness.training.rng import generator
 
 
 def gather_rows(inputs: Tensor, order: Tensor) -> Tensor:

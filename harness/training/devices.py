@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from harness.boundary import guarded
-from harness.building import accepts_rows, build_model
 from harness.capture import eval_mode
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.models import accepts_rows, build_model
+from harness.user_code import guarded
 
 LOOKED_UP_AT_ONCE = 1024  # rows
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from harness.training.convolving import OWN, transposed_convolution
-from harness.training.normalising import batch_normalization, is_of_rows
+from harness.training.convolution import OWN, transposed_convolution
+from harness.training.normalization import batch_normalization, is_of_rows
 from harness.training.products import FIRST_FACTOR, separate_factors
 
 

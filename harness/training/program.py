@@ -15,7 +15,7 @@ from harness.case import Case
 from harness.precision import accumulation_dtype, own_precision
 from harness.remedies.terms import check_terms
 from harness.training.kernels import StackKernels
-from harness.training.randomness import RandomOverride
+from harness.training.rng import RandomOverride
 
 State = dict[str, Tensor]
 

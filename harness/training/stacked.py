@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from harness.building import build_model
 from harness.case import Case
+from harness.models import build_model
 from harness.placement import place_invariant
 from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs
-from harness.training.gradients import gradient_and_value, gradients_of
-from harness.training.optimisers import OptimizerSpec, stack_optimizer
+from harness.training.functional_grad import gradient_and_value, gradients_of
+from harness.training.graph.capture import GraphedFunction
+from harness.training.optimizers import OptimizerSpec, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
-from harness.training.randomness import RandomCall, RandomOverride, RandomStream
-from harness.training.tracing import GraphedFunction
+from harness.training.rng import RandomCall, RandomOverride, RandomStream
 
 # numbers of one member's input that are observed at once, at most: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13

@@ -10,11 +10,11 @@ from harness.case import Case
 from harness.data.rows import Split
 from harness.minibatches import batch_bounds
 from harness.precision import cast_floats
-from harness.training.alone import SequentialEngine
 from harness.training.batches import batch_orders, gather_rows
 from harness.training.program import State
-from harness.training.stackable import VmapSupport, check_vmap_support
+from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
+from harness.training.vmap_support import VmapSupport, check_vmap_support
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
 
 from harness import Case
 from harness.auditing import Audit, as_manifest, audit, audit_levels
-from harness.auditing.borrowing import isolated
+from harness.auditing.isolation import isolated
 from harness.case import load_case
 from harness.errors import HarnessError
 

@@ -4,7 +4,7 @@ import pytest
 from strangers import HONEST, PLANTED
 
 from harness.auditing import AUDIT_THRESHOLDS, audit
-from harness.auditing.bounds import SEVERITY
+from harness.auditing.audit_thresholds import SEVERITY
 
 # planted faults that are two faults at once, by the rules' own definitions
 ALSO = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import Case
-from harness.auditing import audit, rules_scale
+from harness.auditing import audit, gradient_ratios
 
 
 class Autoencoder(nn.Module):
@@ -219,8 +219,8 @@ def test_trials_of_a_new_weight_stay_within_the_work_of_the_audit(monkeypatch):
     model = Autoencoder()
     # forward, and twice as much backward but for the gradient of the rows themselves
     a_step = 64 * 2 * (3 * sum(each.weight.numel() for each in model.children()) - 320)
-    a_step += rules_scale.PASSES * sum(each.numel() for each in model.parameters())
-    monkeypatch.setattr(rules_scale, "MOST_WORK", 1.5 * 300 * a_step)
+    a_step += gradient_ratios.PASSES * sum(each.numel() for each in model.parameters())
+    monkeypatch.setattr(gradient_ratios, "MOST_WORK", 1.5 * 300 * a_step)
     (untried,) = weight_findings(case)
     assert "ratio_then" not in untried.numbers
     assert dict(untried.change) == {
@@ -240,7 +240,7 @@ def test_what_a_loss_counts_for_its_warm_up_is_not_counted_on_by_looking():
         looks.append(model.steps)
         return own_keyword(model, batch, l1)
 
-    rules_scale.gradient_ratios(case_of(losses, l1=1.0), [Autoencoder()], rows(), ["l1"], True)
+    gradient_ratios.gradient_ratios(case_of(losses, l1=1.0), [Autoencoder()], rows(), ["l1"], True)
     assert max(looks) == 301  # 300 steps, and three looks at the state after each probe
     assert looks.count(301) == 3
 

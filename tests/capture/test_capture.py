@@ -15,8 +15,8 @@ from harness import Case, diagnose
 from harness.capture import BottleneckTap, Edit, eval_mode, observe
 from harness.data import split_of
 from harness.errors import HarnessError
-from harness.training.alone import SequentialEngine
 from harness.training.program import clamp_units
+from harness.training.sequential import SequentialEngine
 
 
 class Model(nn.Module):

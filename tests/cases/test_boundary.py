@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.boundary import CaseExit, failure, guarded
-from harness.cli.stopping import Interrupted, kill_now
+from harness.cli.signals import Interrupted, kill_now
+from harness.user_code import CaseExit, failure, guarded
 
 
 class Ends(BaseException):
@@ -42,7 +42,7 @@ def test_what_ends_a_process_becomes_an_exception_that_says_so(error, sentence):
 
 def test_exit_and_quit_are_no_other():
     for ends in ("exit(0)", "quit()"):
-        code = f"from harness.boundary import *\ntry:\n with guarded(): {ends}\nexcept CaseExit as e: print(e)"
+        code = f"from harness.user_code import *\ntry:\n with guarded(): {ends}\nexcept CaseExit as e: print(e)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=surroundings())
         assert "must not call sys.exit(), exit() or quit()" in done.stdout
 
@@ -103,7 +103,7 @@ def test_in_a_thread_nothing_is_a_ctrl_c():
 def test_a_forked_child_ends_where_it_would_come_back(child, status):
     code = f"""
 import os
-from harness.boundary import guarded
+from harness.user_code import guarded
 try:
     with guarded():
         child = os.fork()
@@ -120,7 +120,7 @@ except BaseException:
 def test_where_it_is_refused_os_exit_ends_the_children_of_a_case_alone():
     code = """
 import os
-from harness.boundary import CaseExit, guarded, refuse_os_exit
+from harness.user_code import CaseExit, guarded, refuse_os_exit
 refuse_os_exit()
 try:
     with guarded():

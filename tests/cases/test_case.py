@@ -6,7 +6,7 @@ import torch
 
 import harness
 from harness.errors import HarnessError
-from harness.ranges import training_numbers
+from harness.factors import training_numbers
 
 WRONG = {
     "epochs below nought": ({"train": {"epochs": -3}}, r"Case\.train\.epochs: a number from 1 is wanted, -3 was given"),

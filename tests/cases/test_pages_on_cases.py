@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.grid import load_experiment
-from harness.grid.plan import plan
+from harness.planning.plan import plan
 
 ROOT = Path(__file__).parents[2]
 

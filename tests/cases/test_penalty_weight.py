@@ -15,7 +15,7 @@ from harness.case import Case
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.grid import load_experiment
-from harness.grid.casebook import case_facts
+from harness.grid.case_facts import case_facts
 from harness.remedies import RemedyNotApplicable, apply_remedies, matched_beta, why_not_applicable
 from harness.remedies.gradients import gradient_norms
 from harness.training import train

@@ -8,8 +8,8 @@ from torch import nn
 from harness.case import load_case, shipped_cases
 from harness.data import split_of
 from harness.errors import HarnessError
-from harness.grid.casebook import case_facts, case_file
-from harness.grid.casebook import shipped_cases as known_to_the_grid
+from harness.grid.case_facts import case_facts, case_file
+from harness.grid.case_facts import shipped_cases as known_to_the_grid
 
 RHO = 0.05
 

@@ -14,7 +14,7 @@ from waiting import LONGEST
 
 from harness.case import load_case
 from harness.errors import HarnessError
-from harness.siblings import PREFIX
+from harness.sibling_imports import PREFIX
 
 NAMES = ("copy", "csv", "json", "logging", "random", "torch", "types", "pandas", "bottleneck", "numexpr")
 CASE = """

@@ -10,7 +10,7 @@ from waiting import LONGEST
 
 PROGRAM = """
 import os, signal
-from harness.cli.stopping import kill_now, install_handlers, spare_children
+from harness.cli.signals import kill_now, install_handlers, spare_children
 
 {before}
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -38,4 +38,4 @@ def test_a_forked_child_ends_by_a_signal_and_its_parent_answers_as_before(before
     code = PROGRAM.format(before=before, child=child)
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=LONGEST)
-    assert done.stdout.splitlines() == [str(status), "set() harness.cli.stopping"], done.stderr
+    assert done.stdout.splitlines() == [str(status), "set() harness.cli.signals"], done.stderr

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from waiting import LONGEST
 
-from harness.cli.stopping import LATEST
-from harness.experiment.publishing import PATIENCE
+from harness.cli.signals import LATEST
+from harness.experiment.publisher import PATIENCE
 
 WAITING = """
 import os, signal, threading
-from harness.cli import stopping
-stopping.LATEST = {latest}
-stopping.listen("bye")
+from harness.cli import signals
+signals.LATEST = {latest}
+signals.install_handlers("bye")
 try:
     os.kill(os.getpid(), {number})
     threading.Event().wait()
-except stopping.Interrupted:
+except signals.Interrupted:
     {then}
 """
 

@@ -9,7 +9,7 @@ from planted_codes import ROWS, labels, normal
 from harness import Thresholds
 from harness.diagnosis import diagnose, sweep
 from harness.diagnosis.layer_rules import LAYER_VERDICTS, _layer_rules, layer_verdicts, padded
-from harness.diagnosis.rules import UNIT_VERDICTS, Evidence, LayerStructure, _unit_rules, unit_places
+from harness.diagnosis.unit_rules import UNIT_VERDICTS, Evidence, LayerStructure, _unit_rules, unit_places
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 
 CONSTANT = {"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import harness.measures
 from harness import diagnose
-from harness.measures.comparing import MEASURED
+from harness.measures.reference_tests import MEASURED
 
 
 @dataclass

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from harness.auditing import Audit
-from harness.auditing.bounds import SEVERITY
-from harness.auditing.results import by_gravity
-from harness.diagnosis import Diagnosis, Finding, Severity, texts
+from harness.auditing.audit_result import by_gravity
+from harness.auditing.audit_thresholds import SEVERITY
+from harness.diagnosis import Diagnosis, Finding, Severity, rule_texts
 from harness.diagnosis.severity import gravity, severity_of
 
 
@@ -18,8 +18,12 @@ def test_the_words_are_plain_strings_in_one_order():
 
 
 def test_every_rule_of_diagnosis_and_audit_has_a_severity_of_the_scale():
-    written = [text for table in (texts.LAYER, texts.UNIT, texts.UNIT_FLAGS, texts.OUTPUT) for text in table.values()]
-    severities = [text.severity for text in (*written, texts.BELOW_PCA)] + list(SEVERITY.values())
+    written = [
+        text
+        for table in (rule_texts.LAYER, rule_texts.UNIT, rule_texts.UNIT_FLAGS, rule_texts.OUTPUT)
+        for text in table.values()
+    ]
+    severities = [text.severity for text in (*written, rule_texts.BELOW_PCA)] + list(SEVERITY.values())
     assert all(isinstance(severity, Severity) for severity in severities)
     assert Severity.RISK in {text.severity for text in written}
 

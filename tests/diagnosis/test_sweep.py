@@ -8,8 +8,8 @@ from planted_codes import ROWS, labels, normal
 
 from harness import Thresholds, diagnose
 from harness.diagnosis import sweep
-from harness.diagnosis.sweeping import SWEPT
-from harness.diagnosis.swept_flags import FLAGS
+from harness.diagnosis.flag_sensitivity import FLAGS
+from harness.diagnosis.sensitivity import SWEPT
 from harness.diagnosis.thresholds import TABLE
 
 
@@ -52,8 +52,8 @@ def test_a_borderline_flag_moves_with_its_threshold_and_no_verdict_does(
 
 
 def test_a_stored_flag_is_the_one_that_the_sweep_finds_under_the_same_thresholds() -> None:
-    from harness.diagnosis.stored_batches import stored_evidence
-    from harness.diagnosis.swept_flags import unit_numbers
+    from harness.diagnosis.flag_sensitivity import unit_numbers
+    from harness.diagnosis.stored_evidence import stored_evidence
 
     codes = [0.3 * normal(seed=seed) + normal(seed=seed + 9) for seed in range(3)]
     found = stored(*codes, activation="none", factors={"it": normal(units=1)[:, 0]}, labels=labels())
@@ -127,8 +127,8 @@ def test_the_output_is_swept_with_the_layer() -> None:
 
 
 def test_judging_again_under_the_same_thresholds_gives_the_stored_verdict() -> None:
-    from harness.diagnosis.stored_batches import batches, stored_evidence
-    from harness.diagnosis.sweeping import _judged
+    from harness.diagnosis.sensitivity import _judged
+    from harness.diagnosis.stored_evidence import batches, stored_evidence
 
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(4) for shift in (0.0, 2.3, 3.5, 9.0)]
     found = stored(*codes)

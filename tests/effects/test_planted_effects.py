@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.effects import analyse
-from harness.effects.blocks import contrast_blocks, interaction_blocks, level_blocks
+from harness.effects.matched_blocks import contrast_blocks, interaction_blocks, level_blocks
 from harness.grid import Experiment
 
 

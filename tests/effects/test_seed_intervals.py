@@ -6,7 +6,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from harness.effects.intervals import (
+from harness.effects.risk_differences import boschloo_p, newcombe, risk_difference
+from harness.effects.robust import bimodality, bootstrap_interval, interquartile_mean, robust_summary
+from harness.effects.seed_intervals import (
     detectable_effect,
     log_error_interval,
     mean_interval,
@@ -14,8 +16,6 @@ from harness.effects.intervals import (
     t_test_p,
     unseen_share,
 )
-from harness.effects.robust import bimodality, bootstrap_interval, interquartile_mean, robust_summary
-from harness.effects.unpaired import boschloo_p, newcombe, risk_difference
 from harness.errors import HarnessError
 from harness.measures.family import benjamini_hochberg
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.effects.signflip import flip_method, sign_flip_p
+from harness.effects.sign_flip import flip_method, sign_flip_p
 
 
 def all_flips(d: np.ndarray) -> float:

@@ -8,8 +8,8 @@ from planting import collapsed, planted
 from scipy import stats
 
 from harness.effects import analyse, stored_experiment, stored_members
-from harness.effects.intervals import mean_interval
-from harness.effects.signflip import sign_flip_p
+from harness.effects.seed_intervals import mean_interval
+from harness.effects.sign_flip import sign_flip_p
 from harness.grid import Experiment
 from harness.results import Results
 

@@ -7,10 +7,12 @@ import pytest
 from planting import collapsed, planted
 from scipy import stats
 
-from harness.effects import analyse, compare, explain_experiment, phrase, stored_experiment, stored_members, summarize
+from harness.effects import analyse, compare, stored_experiment, stored_members
 from harness.effects.effect import Effect
 from harness.errors import HarnessError
 from harness.grid import Experiment
+from harness.report.answer import phrase, summarize
+from harness.report.explanation import explain_experiment
 from harness.results import Results
 
 AUDIT = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from waiting import LONGEST
 
-from harness.execution import processes, run_stack
-from harness.execution.processes import OTHERS, Pool, Task, run_stacks
+from harness.execution import pool, run_stack
+from harness.execution.pool import OTHERS, Pool, Task, run_stacks
 from harness.execution.spec import StackMember, StackSpec, failed_record
+from harness.execution.wire import dump_records
 from harness.execution.worker import _answer
-from harness.results import dump_records
 
 CASE = """
 import multiprocessing, os, sys, torch
@@ -70,7 +70,7 @@ OWN_PROCESSES = {
 ASKED = StackSpec("forum", None, (StackMember("a", "v", {}, 0), StackMember("b", "v", {}, 1)))
 SCRIPT = """
 import json, sys
-from harness.execution.processes import run_stacks
+from harness.execution.pool import run_stacks
 from harness.execution.spec import StackMember, StackSpec
 
 members = [StackMember(f"k{i}", f"v{i}", {"poison": 0.0}, i) for i in range(4)]
@@ -178,7 +178,7 @@ def test_an_answer_about_those_who_were_asked_is_taken():
 
 
 def test_members_that_are_never_answered_for_are_failed_and_say_why(monkeypatch):
-    monkeypatch.setattr(processes, "new_worker", lambda: answering("xy"))
+    monkeypatch.setattr(pool, "new_worker", lambda: answering("xy"))
     found = [record for part in run_stacks([ASKED], 1) for record in part]
     assert sorted((record.key, record.status, record.error) for record in found) == [
         ("a", "failed", OTHERS),

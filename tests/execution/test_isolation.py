@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from waiting import LONGEST
 
-from harness.execution.isolation import module_command, without_empty_places
-from harness.execution.processes import run_stacks
+from harness.execution.pool import run_stacks
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.workers import new_worker
-from harness.siblings import SiblingFinder
+from harness.execution.worker_client import new_worker
+from harness.execution.worker_environment import module_command, without_empty_places
+from harness.sibling_imports import SiblingFinder
 
 CASE = """
 import torch
@@ -107,12 +107,12 @@ def test_places_that_the_user_names_stay():
 
 SPAWNING = """
 import multiprocessing, os, sys
-from harness.execution.isolation import leave_working_directory
+from harness.execution.worker_environment import leave_working_directory
 
 assert sys.path[0] == {first!r}
 leave_working_directory()
 assert "" not in sys.path
-from harness.execution.isolation import leave_working_directory as again
+from harness.execution.worker_environment import leave_working_directory as again
 again()
 if __name__ == "__main__":
     for method in ("spawn", "forkserver"):

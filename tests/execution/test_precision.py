@@ -11,8 +11,8 @@ from torch import nn
 from harness.case import Case
 from harness.data import split_of
 from harness.data.rows import Rows
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 from harness.remedies import apply_remedies
 
 TRAIN = {"epochs": 2, "batch_size": 64}

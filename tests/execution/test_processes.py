@@ -11,12 +11,12 @@ import pytest
 from commands import python
 from waiting import LONGEST
 
-from harness.execution.processes import Pool, Task, retry_tasks, run_stacks, split_among_workers
+from harness.execution.pool import Pool, Task, retry_tasks, run_stacks, split_among_workers
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
-from harness.execution.study import run_stack
+from harness.execution.wire import dump_records
 from harness.execution.worker import _answer
-from harness.execution.workers import new_worker, next_answer, waiting_workers
-from harness.results import dump_records
+from harness.execution.worker_client import new_worker, next_answer, waiting_workers
 
 CASE = """
 import os, torch
@@ -140,7 +140,7 @@ def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler(tmp_path)
     """Each takes a second or more, in every worker."""
     program = (
         "import sys; from harness.execution.worker import main; from harness.execution.spec import *\n"
-        "from harness.execution.study import run_stack; from harness.results import as_answer\n"
+        "from harness.execution.run_stack import run_stack; from harness.results import as_answer\n"
         "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck', 'batchnorm': 'on'}, 0)\n"
         "assert as_answer(run_stack(StackSpec('forum', sys.argv[1], (member,), {'epochs': 1})))\n"
         "print({'pandas', 'pyarrow', 'torch._dynamo', 'scipy.stats', 'scipy.spatial'} & set(sys.modules))"

@@ -7,10 +7,10 @@ import sys
 import pytest
 from filelock import FileLock
 
-from harness.collecting import gc_paused
 from harness.errors import HarnessError
-from harness.execution import workers
-from harness.experiment import run_experiment, running
+from harness.execution import worker_client
+from harness.execution.gc_control import gc_paused
+from harness.experiment import driver, run_experiment
 from harness.grid import load_experiment
 from harness.results import MemberRecord, write_stack
 
@@ -35,8 +35,8 @@ def started(monkeypatch):
         found["alive"] = sum(each.poll() is None for each in found["all"])
         raise Stopped
 
-    monkeypatch.setattr(workers, "new_worker", new_worker)
-    monkeypatch.setattr(running, "load_state", prepare)
+    monkeypatch.setattr(worker_client, "new_worker", new_worker)
+    monkeypatch.setattr(driver, "load_state", prepare)
     return found
 
 

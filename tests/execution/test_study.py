@@ -11,9 +11,9 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Rows
 from harness.errors import HarnessError
-from harness.execution.programs import CaseCache
+from harness.execution.program_batches import CaseCache
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 
 
 def rows():

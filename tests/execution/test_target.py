@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from harness.case import Case, load_case
 from harness.cli.diagnose import diagnose
 from harness.data import split_of
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 from harness.experiment import run_experiment
 from harness.remedies import apply_remedies, judged_target
 from harness.training import train

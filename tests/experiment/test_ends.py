@@ -9,9 +9,9 @@ from harness.auditing import audit
 from harness.case import load_case
 from harness.errors import HarnessError
 from harness.experiment import run_experiment
-from harness.experiment.publishing import audits
+from harness.experiment.publisher import audits
 from harness.grid import load_experiment
-from harness.grid.plan import plan
+from harness.planning.plan import plan
 
 CASE = """
 import sys

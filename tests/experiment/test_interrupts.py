@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from waiting import LONGEST, until
 
-from harness.experiment import publishing
-from harness.experiment.publishing import Publisher
+from harness.experiment import publisher as publisher_module
+from harness.experiment.publisher import Publisher
 
 
 class Store:
@@ -39,8 +39,8 @@ class Store:
 def store(monkeypatch):
     store = Store()
     monkeypatch.setattr("harness.tracking.Tracker", store.opened)
-    monkeypatch.setattr("harness.report.drawing.load_libraries", lambda: None)
-    monkeypatch.setattr(publishing, "PATIENCE", LONGEST)
+    monkeypatch.setattr("harness.report.svg.load_libraries", lambda: None)
+    monkeypatch.setattr(publisher_module, "PATIENCE", LONGEST)
     yield store
     for gate in store.gates.values():
         gate.set()
@@ -83,7 +83,7 @@ def test_a_store_that_is_being_opened_is_not_waited_for_and_nothing_is_begun_in_
 
 
 def test_an_open_store_is_marked_and_one_that_does_not_answer_is_left(store, publisher, monkeypatch):
-    monkeypatch.setattr(publishing, "PATIENCE", 0.05)
+    monkeypatch.setattr(publisher_module, "PATIENCE", 0.05)
     store.gates["open"].set()
     store.gates["begin"].set()
     until(lambda: "begin" in store.done)

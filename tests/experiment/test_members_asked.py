@@ -7,7 +7,7 @@ import pytest
 import typer.testing
 
 from harness.cli.run import run
-from harness.execution import processes
+from harness.execution import pool
 from harness.experiment import run_experiment
 from harness.results import read_manifest, read_records, write_stack
 
@@ -49,7 +49,7 @@ def file(tmp_path, empty_store, monkeypatch):
 
 def losing(*lost):
     """Workers that answer without the records of some members, named by variant and seed."""
-    train = processes.run_stacks
+    train = pool.run_stacks
 
     def run_stacks(*arguments, **more):
         for records in train(*arguments, **more):
@@ -67,7 +67,7 @@ def test_members_that_no_worker_answered_for_are_named_and_trained_by_the_next_r
     assert (whole.missing, whole.notes, whole.logged) == ((), (), ASKED)
     lost = tuple(f"{record.variant} s{record.seed}" for record in (whole.records[0], whole.records[4]))
     with monkeypatch.context() as patch:
-        patch.setattr(processes, "run_stacks", losing(*lost))
+        patch.setattr(pool, "run_stacks", losing(*lost))
         outcome = run_experiment(file, workers=0, fresh=True)
     assert outcome.missing == lost
     assert outcome.notes == (f"2 of 6 members have no result: {', '.join(lost)}; `harness run` trains them",)
@@ -82,7 +82,7 @@ def test_members_that_no_worker_answered_for_are_named_and_trained_by_the_next_r
 @pytest.mark.parametrize(("lost", "code"), [(("relu s0",), 3), ((), 0)])
 def test_the_command_ends_with_3_where_members_are_missing(file, monkeypatch, lost, code):
     variant = run_experiment(file, workers=0).records[0].variant
-    monkeypatch.setattr(processes, "run_stacks", losing(*(f"{variant} s0" for _ in lost)))
+    monkeypatch.setattr(pool, "run_stacks", losing(*(f"{variant} s0" for _ in lost)))
     application = typer.Typer()
     application.command()(run)
     done = typer.testing.CliRunner().invoke(application, [str(file), "--fresh", "--workers", "0"])
@@ -96,7 +96,7 @@ def test_the_command_ends_with_3_where_members_are_missing(file, monkeypatch, lo
 def test_a_shard_misses_its_own_members_alone(file, monkeypatch):
     whole = run_experiment(file, workers=0).records
     shutil.rmtree(results(file))
-    monkeypatch.setattr(processes, "run_stacks", losing(f"{whole[0].variant} s0"))
+    monkeypatch.setattr(pool, "run_stacks", losing(f"{whole[0].variant} s0"))
     first, second = (run_experiment(file, workers=0, shard=(part, 2)) for part in (1, 2))
     assert first.missing == (f"{whole[0].variant} s0",)
     assert (second.missing, second.report) == ((), None)
@@ -114,7 +114,7 @@ def test_a_result_that_is_gone_from_the_disk_is_written_again(file, monkeypatch)
         written.append(path)
         return path
 
-    monkeypatch.setattr("harness.experiment.running.write_stack", lose_the_first)
+    monkeypatch.setattr("harness.experiment.driver.write_stack", lose_the_first)
     outcome = run_experiment(file, workers=0)
     assert (outcome.missing, len(outcome.records), outcome.logged) == ((), ASKED, ASKED)
     assert len(read_records(results(file))[0]) == ASKED
@@ -122,7 +122,7 @@ def test_a_result_that_is_gone_from_the_disk_is_written_again(file, monkeypatch)
 
 
 def test_many_missing_members_are_counted_and_ten_are_named():
-    from harness.experiment.outcome import without_results
+    from harness.experiment.run_summary import without_results
 
     (note,) = without_results([f"relu s{seed}" for seed in range(12)], 40)
     assert note.startswith("12 of 40 members have no result: relu s0, relu s1, ")

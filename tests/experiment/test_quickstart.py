@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 from harness.grid import load_experiment
-from harness.grid.cells import changes
+from harness.grid.factorial import changes
 from harness.results import COLLAPSED
 
 QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"

@@ -14,7 +14,7 @@ from harness.data import split_of
 from harness.errors import HarnessError
 from harness.experiment import run_experiment
 from harness.grid import load_experiment
-from harness.grid.plan import plan
+from harness.planning.plan import plan
 from harness.training import train
 
 CASE = """
@@ -276,7 +276,7 @@ class Narrow(Autoencoder):
             raise RuntimeError("too narrow")
         self.enc, self.dec = nn.Linear(12, units), nn.Linear(units, 12)
 """
-    from harness.experiment.inputs import fingerprints
+    from harness.experiment.manifest import fingerprints
 
     file = experiment(tmp_path, narrow + PLAIN.replace("Autoencoder", "Narrow"), "{units: [2, 3]}")
     assert fingerprints(load_experiment(file))["bottleneck"] == "enc"

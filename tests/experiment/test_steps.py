@@ -11,13 +11,13 @@ from torch import nn
 import harness
 from harness.data.rows import Rows, Split
 from harness.experiment import run_experiment
-from harness.experiment.running import RunCallbacks
-from harness.experiment.work import load_state, member_steps, missing_members, steps_per_epoch
+from harness.experiment.driver import RunCallbacks
+from harness.experiment.state import load_state, member_steps, missing_members, steps_per_epoch
 from harness.grid import load_experiment
-from harness.grid.costs import Training
-from harness.grid.plan import plan
 from harness.minibatches import batch_bounds
 from harness.minibatches import steps_per_epoch as steps_of
+from harness.planning.cost import Training
+from harness.planning.plan import plan
 from harness.training import train
 
 # (rows, batch size): exact multiples, one row left over, more than one, a batch larger than all rows, batches of one row

@@ -48,7 +48,7 @@ def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_st
 def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, empty_store, monkeypatch):
     folder = prepared(tmp_path, store=empty_store)
     first = run_experiment(folder / "disturbed.yaml", workers=0, root=folder).records
-    monkeypatch.setattr("harness.execution.study.time.time", lambda: 1.0)
+    monkeypatch.setattr("harness.execution.run_stack.time.time", lambda: 1.0)
     run_experiment(folder / "disturbed.yaml", fresh=True, workers=0, root=folder)
     again, _ = read_records(folder / "mlruns" / "results" / "disturbed")
     before = {record.key: record.logged_at for record in first}

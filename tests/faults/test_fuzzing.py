@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from experiments.benchmarks.fuzz import DOORS, diagnose_anything, fuzz
 from harness.errors import HarnessError
 from harness.grid import load_experiment
-from harness.grid.loading import KEYS
+from harness.grid.loader import KEYS
 
 QUICK = 60  # inputs through each door
 LONG = {"yaml": 5_000, "readers": 20_000, "diagnose": 5_000}

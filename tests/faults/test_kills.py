@@ -19,8 +19,8 @@ QUICK = ("member begun",)
 CREATING = ("store migrated", "store created")
 # without the bounds of an interrupted run, which a busy machine may reach before its store is done
 PATIENT = f"""
-import harness.cli.stopping, harness.experiment.publishing
-harness.cli.stopping.LATEST = harness.experiment.publishing.PATIENCE = {LONGEST}
+import harness.cli.signals, harness.experiment.publisher
+harness.cli.signals.LATEST = harness.experiment.publisher.PATIENCE = {LONGEST}
 """
 
 

@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 from waiting import processor_seconds
 
 from harness.errors import HarnessError
-from harness.grid import document
-from harness.grid.document import parse, read_document
+from harness.grid import yaml_reader
+from harness.grid.yaml_reader import parse, read_document
 
 HOSTILE = {
     "tab": ("a: b\nc:\n  d: 1\n\te: 2\n", "e.yaml, line 4: a tab where YAML wants spaces"),
@@ -59,7 +59,7 @@ def test_hostile_text_is_one_sentence_with_its_line_and_costs_little_more_than_h
 def test_a_megabyte_of_noise_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     noise = random.Random(0).randbytes(1_000_000)
     (tmp_path / "e.yaml").write_bytes(noise)
-    monkeypatch.setattr(document, "parse", lambda *arguments: pytest.fail("it was parsed"))
+    monkeypatch.setattr(yaml_reader, "parse", lambda *arguments: pytest.fail("it was parsed"))
     with pytest.raises(HarnessError, match=r"e.yaml: larger than 64 KB"):
         read_document(tmp_path / "e.yaml")
 

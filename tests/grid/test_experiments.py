@@ -12,9 +12,9 @@ from waiting import LONGEST, processor_seconds
 
 from harness.case import TRAIN_DEFAULTS
 from harness.errors import HarnessError
+from harness.factors import TRAINING
 from harness.grid import Experiment, load_experiment
-from harness.grid.document import parse
-from harness.ranges import TRAINING
+from harness.grid.yaml_reader import parse
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BASE = {

@@ -11,11 +11,11 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from waiting import processor_seconds
 
-from harness.cli.earlier import deviations, rate
+from harness.cli.earlier_results import deviations, rate
 from harness.cli.plan import plan as print_plan
 from harness.grid import Experiment, load_experiment
-from harness.grid.costs import Training, detectable, minutes
-from harness.grid.plan import plan
+from harness.planning.cost import Training, detectable, minutes
+from harness.planning.plan import plan
 from harness.results import MemberRecord
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from waiting import processor_seconds
 
 from harness.grid import Experiment, stacks
-from harness.grid.stacking import LARGEST, MULTIPLE, WORTH_A_START, chunk_sizes, dealt
+from harness.grid.stack_plan import LARGEST, MULTIPLE, WORTH_A_START, chunk_sizes, dealt
 
 
 def experiment(seeds=10, **factors):

@@ -11,15 +11,15 @@ from statsmodels.stats.multitest import multipletests
 
 from harness.errors import HarnessError
 from harness.measures import benjamini_hochberg, dependence, mutual_information, table_information
-from harness.measures.binning import (
+from harness.measures.block_permutation import BlockOrders, block_orders
+from harness.measures.contingency import (
     binned_information,
     codes_of,
     contingency,
     information_interval,
     pearson,
 )
-from harness.measures.blocks import BlockOrders, block_orders
-from harness.measures.permuting import block_p, random_tables, table_p
+from harness.measures.permutation import block_p, random_tables, table_p
 
 OCTILES = np.arange(1, 8) / 8
 

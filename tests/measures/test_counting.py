@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from harness.measures.counting import LOOKED_UP_ROWS, neighbor_counts
-from harness.measures.ordering import ordering
+from harness.measures.neighbor_counts import LOOKED_UP_ROWS, neighbor_counts
+from harness.measures.ranks import ordering
 
 
 def searched(scores: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from harness.measures import neighbours
-from harness.measures.neighbours import neighbor_distances
-from harness.measures.ordering import ordering
+from harness.measures import nearest_neighbors
+from harness.measures.nearest_neighbors import neighbor_distances
+from harness.measures.ranks import ordering
 
 ROWS = 700
 
@@ -55,14 +55,14 @@ def test_few_rows(rows: int, k: int) -> None:
 @pytest.mark.parametrize("unit", ["continuous", "relu", "two values"])
 def test_a_tree_takes_over_where_rows_are_many(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     units, factor = columns(unit, ROWS, 2), columns("five values", ROWS, 3)[-1]
-    monkeypatch.setattr(neighbours, "SHIFTED_ROWS", ROWS - 1)
-    monkeypatch.setattr(neighbours, "_by_shifts", None)
+    monkeypatch.setattr(nearest_neighbors, "SHIFTED_ROWS", ROWS - 1)
+    monkeypatch.setattr(nearest_neighbors, "_by_shifts", None)
     found = neighbor_distances(ordering(units), ordering(factor[None]), 3)
     assert np.array_equal(found, [by_all_distances(each, factor, 3) for each in units])
 
 
 def test_rows_far_from_all_others_are_decided_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "SHIFTS", 1)
+    monkeypatch.setattr(nearest_neighbors, "SHIFTS", 1)
     angles = np.linspace(0, 2 * np.pi, ROWS, endpoint=False)  # a circle: no line sees both ends of it at once
     units, factor = np.cos(angles)[None], np.sin(angles)
     found = neighbor_distances(ordering(units), ordering(factor[None]), 3)

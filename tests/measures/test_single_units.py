@@ -22,7 +22,7 @@ from harness.measures import (
     value_range,
     variance,
 )
-from harness.measures.basic import FIRES_ABOVE
+from harness.measures.units import FIRES_ABOVE
 
 
 def normal(rows: int = 500, units: int = 3, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
 from harness.remedies import apply_remedies, matched_beta, why_not_applicable
-from harness.remedies.anatomy import build_model
+from harness.remedies.layout import build_model
 from harness.remedies.levels import check_level
 
 TABLE = Path(__file__).parents[2] / "experiments" / "benchmarks" / "remedy_table.py"

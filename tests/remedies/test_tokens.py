@@ -8,7 +8,7 @@ from torch import nn
 from harness.case import Case
 from harness.data import split_of
 from harness.remedies import RemedyNotApplicable, apply_remedies, matched_beta
-from harness.remedies.anatomy import inspect_model
+from harness.remedies.layout import inspect_model
 
 
 class Words(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnosis.results import Diagnosis, UnitDiagnosis
+from harness.diagnosis.result import Diagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 from harness.effects import Effects, analyse, stored_experiment
-from harness.grid.naming import variant_name
+from harness.grid.names import variant_name
 from harness.results import Results
 from harness.results.records import MemberRecord
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness.diagnosis import diagnose
-from harness.diagnosis.findings import Finding
+from harness.diagnosis.finding import Finding
 from harness.effects import analyse
 from harness.report import write_report
 from harness.results import Results

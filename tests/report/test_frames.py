@@ -5,7 +5,7 @@ import math
 import pandas
 from made import FACTORS, SNAPSHOTS, study, without_diagnosis
 
-from harness.frames import history_frame, members_frame, unit_history_frame, units_frame
+from harness.results.frames import history_frame, members_frame, unit_history_frame, units_frame
 from harness.results.records import MemberRecord
 
 

@@ -7,8 +7,8 @@ import pytest
 from made import study, without_diagnosis
 
 from harness.report import heat_maps
-from harness.report.drawing import inline_svg, sheet
-from harness.report.heat import HeatmapCanvas, unit_histories
+from harness.report.figure_heatmap import HeatmapCanvas, unit_histories
+from harness.report.svg import inline_svg, sheet
 from harness.results import Results
 from harness.results.records import MemberRecord
 

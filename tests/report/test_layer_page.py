@@ -10,7 +10,7 @@ import torch
 from harness.diagnosis import Diagnosis, diagnose
 from harness.errors import HarnessError
 from harness.report import picture, write_diagnosis_report
-from harness.report.large import gravest_first, measure_quantiles, verdict_counts
+from harness.report.layer_tables import gravest_first, measure_quantiles, verdict_counts
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 from made import FACTORS, effects_of, member, study
 
 from harness.cli.tables import verdict_table
-from harness.effects import summarize
-from harness.report.answers import question
+from harness.report.answer import summarize
+from harness.report.answer_lines import question
 from harness.report.figure_units import axes_for, units_picture
-from harness.report.grouping import in_declared_order
-from harness.report.palette import LOOKS, by_severity, shown_verdict
-from harness.report.summary import first_rows, level_rows, row_of, variant_rows
+from harness.report.groups import in_declared_order
+from harness.report.style import LOOKS, by_severity, shown_verdict
+from harness.report.summary_tables import first_rows, level_rows, row_of, variant_rows
 
 LEVELS = {"penalty": "none", "batchnorm": "on"}
 

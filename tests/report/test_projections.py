@@ -8,11 +8,11 @@ import pandas
 import pytest
 from made import effects_of, study
 
-from harness.frames import history_frame, members_frame, unit_history_frame, units_frame
 from harness.report import write_report
-from harness.report.writing import spreadsheet
+from harness.report.write import spreadsheet
 from harness.results import MemberRecord, Results, read_records, write_stack
-from harness.tracking.rows import stored_metrics
+from harness.results.frames import history_frame, members_frame, unit_history_frame, units_frame
+from harness.tracking.member_rows import stored_metrics
 
 NAN, INF = math.nan, math.inf
 SEEN = {

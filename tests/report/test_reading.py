@@ -7,12 +7,12 @@ import pytest
 from made import effects_of, study, without_diagnosis
 
 from harness.diagnosis import sweep
-from harness.effects import explain_experiment
-from harness.frames import units_frame
 from harness.report import write_report
+from harness.report.explanation import explain_experiment
 from harness.report.figure_units import units_of
-from harness.report.reading import swept_and_shown
+from harness.report.threshold_table import swept_and_shown
 from harness.results import MemberRecord, Results
+from harness.results.frames import units_frame
 
 
 @pytest.mark.parametrize("change", [None, without_diagnosis])

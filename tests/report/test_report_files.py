@@ -15,13 +15,13 @@ from made import effects_of, study, without_diagnosis
 
 from harness.auditing import Audit
 from harness.diagnosis import diagnose
-from harness.diagnosis.findings import Finding
+from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.effects import compare
 from harness.errors import HarnessError
 from harness.report import picture, write_comparison, write_diagnosis_report, write_report
-from harness.report.facts import reproducibility
-from harness.report.writing import guard
+from harness.report.method import reproducibility
+from harness.report.write import guard
 from harness.results import MemberRecord
 
 

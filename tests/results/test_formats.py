@@ -10,7 +10,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.results import MemberRecord, dump_records, load_records, read_records, write_stack
+from harness.execution.wire import dump_records, load_records
+from harness.results import MemberRecord, read_records, write_stack
 
 PLAIN = {
     "key": "k0",

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from harness.results.locks import is_alone, locked
+from harness.results.file_locks import is_alone, locked
 
 PATIENCE = 60  # seconds
 
@@ -51,7 +51,7 @@ def test_a_file_system_without_locks_is_worked_on_without_them(tmp_path, monkeyp
     def missing(descriptor, operation):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("harness.results.locks.fcntl.flock", missing)
+    monkeypatch.setattr("harness.results.file_locks.fcntl.flock", missing)
     with nullcontext() if works else pytest.raises(OSError, match="Input/output"), locked(tmp_path / ".lock") as lock:
         assert is_alone(lock)
 
@@ -67,7 +67,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_no_lock(tmp_path, monke
             removals.pop().unlink()
         lock(descriptor, operation)
 
-    monkeypatch.setattr("harness.results.locks.fcntl.flock", late)
+    monkeypatch.setattr("harness.results.file_locks.fcntl.flock", late)
     with locked(tmp_path / ".lock"), pytest.raises(BlockingIOError), locked(tmp_path / ".lock", wait=False):
         pass
     assert removals == []

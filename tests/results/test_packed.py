@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.results import MemberRecord, dump_records, load_records, read_records, write_stack
+from harness.execution.wire import dump_records, load_records
+from harness.results import MemberRecord, read_records, write_stack
 from harness.results.packed import PackedArrays, PackedJson
 
 HISTORY = {"step": [0.0, 42.0], "loss/total": [math.inf, -math.inf], "late": [1.5], "none": []}

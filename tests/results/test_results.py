@@ -12,7 +12,7 @@ from waiting import LONGEST
 from harness.errors import HarnessError
 from harness.results import MemberRecord, member_key, read_records, read_results, slug, write_manifest, write_stack
 from harness.results.files import write_atomic
-from harness.results.spacing import log_spaced
+from harness.results.snapshot_schedule import log_spaced
 
 
 def record(key="k0", seed=0, **changes):

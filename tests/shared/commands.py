@@ -38,7 +38,7 @@ def within(*arguments: object, folder: Path) -> Done:
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
-        patched.setattr("harness.cli.stopping.install_handlers", lambda farewell: None)
+        patched.setattr("harness.cli.signals.install_handlers", lambda farewell: None)
         result = CliRunner().invoke(_application(), [*map(str, arguments)])
     if isinstance(result.exception, HarnessError):
         return Done(arguments, 2, result.stdout, f"{result.stderr}Error: {result.exception}\n")

@@ -10,7 +10,7 @@ from stored_members import record, rows
 from harness.errors import HarnessError
 from harness.results.origin import origin_of
 from harness.tracking import Tracker, store_uri
-from harness.tracking.bulk import COLUMNS, takes_bulk
+from harness.tracking.sqlite_writer import COLUMNS, takes_bulk
 
 DIVERGED = {"history": {"step": [0.0, 5.0], "loss/total": [1.0, math.inf], "r2": [0.1, math.nan]}}
 MEMBERS = [
@@ -100,7 +100,9 @@ def test_a_server_is_left_to_the_client(root, monkeypatch):
 def test_a_stack_is_written_whole_or_not_at_all(root, monkeypatch):
     tracker = Tracker(store_uri(None, root), root)
     tracker.begin("trial")
-    monkeypatch.setattr("harness.tracking.bulk.stored_metrics", lambda member: [] if member.seed < 3 else 1 // 0)
+    monkeypatch.setattr(
+        "harness.tracking.sqlite_writer.stored_metrics", lambda member: [] if member.seed < 3 else 1 // 0
+    )
     with pytest.raises(HarnessError, match="integer division"):
         tracker.log("trial", MEMBERS)
     monkeypatch.undo()
@@ -130,6 +132,6 @@ def test_another_writer_is_waited_for(root, monkeypatch):
         return connect(path, timeout)
 
     with monkeypatch.context() as patched:
-        patched.setattr("harness.tracking.bulk.sqlite3.connect", connected)
+        patched.setattr("harness.tracking.sqlite_writer.sqlite3.connect", connected)
         tracker.log("trial", [record(0)])
     assert rows(root, "SELECT count(*) FROM runs") == [(2,)]

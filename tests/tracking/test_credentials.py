@@ -14,7 +14,7 @@ from harness.cli.run import _show
 from harness.credentials import masked, without_secrets
 from harness.errors import HarnessError
 from harness.experiment import run_experiment, sync
-from harness.experiment.work import store_name
+from harness.experiment.state import store_name
 from harness.tracking import Tracker, move_paths
 
 SECRETS = ("hunter2%40x", "hunter2@x", "hunter2")

@@ -17,7 +17,7 @@ from harness.tracking import (
     store_uri,
     stored_views,
 )
-from harness.views import views
+from harness.tracking.views import views
 
 
 def project(root, records, name="trial", **more):

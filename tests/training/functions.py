@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from harness.placement import place_invariant
-from harness.training.gradients import gradient_and_value
+from harness.training.functional_grad import gradient_and_value
 from harness.training.kernels import StackKernels
 
 SIZES = (2, 8, 24, 40, 64)

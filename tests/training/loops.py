@@ -2,9 +2,9 @@
 
 import torch
 
-from harness.remedies.anatomy import build_model
-from harness.training.alone import LiveRandom
-from harness.training.randomness import RandomStream, generator
+from harness.remedies.layout import build_model
+from harness.training.rng import RandomStream, generator
+from harness.training.sequential import LiveRandom
 
 TRAIN = {"epochs": 2, "batch_size": 70, "learning_rate": 2e-3}
 

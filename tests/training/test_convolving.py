@@ -10,12 +10,13 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 import harness
 from harness.capture import observe
-from harness.remedies.anatomy import build_model
-from harness.training import check_vmap_support, tracing
-from harness.training.alone import SequentialEngine
-from harness.training.convolving import OWN, all_products, convolution, transposed_convolution
+from harness.remedies.layout import build_model
+from harness.training import check_vmap_support
+from harness.training.convolution import OWN, all_products, convolution, transposed_convolution
+from harness.training.graph import capture
 from harness.training.kernels import StackKernels
-from harness.training.optimisers import optimizer_spec
+from harness.training.optimizers import optimizer_spec
+from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
 SIZES = {1: (11,), 2: (9, 12)}
@@ -178,7 +179,7 @@ def small_case(activation, batch_size):
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ELU, nn.Sigmoid])
 def test_a_convolutional_member_has_the_same_bits_in_any_stack(activation, batch_size, monkeypatch):
     """As a function (steps 1 and 2), as a list (3) and compiled (from 4 on)."""
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     case, rows = small_case(activation, batch_size)
     stacking = check_vmap_support(case, rows)
     assert (stacking.single, stacking.multiple) == (2, 8)

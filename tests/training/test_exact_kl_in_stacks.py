@@ -12,9 +12,9 @@ from harness.penalties import bernoulli_kl
 from harness.remedies import apply_remedies
 from harness.training import train
 from harness.training.batches import batch_orders, gather_rows
-from harness.training.stackable import check_vmap_support
+from harness.training.graph.capture import COMPILED_AT
 from harness.training.stacked import StackedEngine
-from harness.training.tracing import COMPILED_AT
+from harness.training.vmap_support import check_vmap_support
 
 SITES = ("kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck")
 

@@ -11,11 +11,12 @@ import harness
 from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 from harness.experiment import run_experiment
 from harness.remedies import apply_remedies
-from harness.training import check_device, check_vmap_support, device_of, gpu_is_lost, tracing, train
+from harness.training import check_device, check_vmap_support, device_of, gpu_is_lost, train
+from harness.training.graph import capture
 from harness.training.stacked import StackedEngine
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -33,7 +34,7 @@ LEVELS = [
 @pytest.fixture(autouse=True)
 def compiled_early(monkeypatch):
     """Every law holds for a step as a function (1, 2), as a list (3), and as a CUDA graph (from 4 on)."""
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
 
 
 class Convolutional(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad_and_value, jacrev, vmap
 
-from harness.training.gradients import gradient_and_value, gradients_of
+from harness.training.functional_grad import gradient_and_value, gradients_of
 
 
 def numbers(*shape, seed=0):

@@ -10,12 +10,12 @@ from torch import nn
 
 from harness import Case
 from harness.data import split_of
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
 from harness.remedies import apply_remedies
-from harness.training.alone import SequentialEngine
-from harness.training.stackable import check_vmap_support
+from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
+from harness.training.vmap_support import check_vmap_support
 
 SAME_BITS = [name for name in PAIRS if name not in ROUNDED_BY_TORCH]
 STACKED = [name for name in SAME_BITS if name != "assignment"]  # vmap batches no assignment by a mask

@@ -11,11 +11,12 @@ from torch import nn
 import harness
 from harness.capture import observe
 from harness.remedies import apply_remedies
-from harness.remedies.anatomy import build_model
-from harness.training import check_vmap_support, tracing, train
-from harness.training.alone import SequentialEngine
-from harness.training.optimisers import optimizer_spec
-from harness.training.randomness import generator
+from harness.remedies.layout import build_model
+from harness.training import check_vmap_support, train
+from harness.training.graph import capture
+from harness.training.optimizers import optimizer_spec
+from harness.training.rng import generator
+from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
 # every remedy of the table, alone and in company
@@ -45,7 +46,7 @@ LEVELS = [
 @pytest.fixture(autouse=True)
 def compiled_early(monkeypatch):
     """Every law holds for a step as a function (1, 2), as a list (3), and compiled (from 4 on)."""
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
 
 
 def stacked(case, seeds, split, dtype=torch.float64):
@@ -223,7 +224,7 @@ def test_what_a_model_makes_of_rows_is_not_worked_out_where_it_is_not_wanted(for
     stack = StackedEngine([forum] * 8, range(8), check_vmap_support(forum, split.train.inputs).rule, split.train.inputs)
     whole, products = stack.observe(rows), []
     for _ in range(4):  # the list of operations has proved itself by then
-        with tracing.DispatchRecorder() as recorder:
+        with capture.DispatchRecorder() as recorder:
             few = stack.observe(rows, keep=None)
         products.append(sum("bmm" in str(call.operation) for call in recorder.calls))
     assert (products[0], products[-1]) == (7, 4)  # three layers before the code, three behind it, the size of its sums

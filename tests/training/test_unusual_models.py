@@ -7,12 +7,12 @@ from torch import nn
 
 from harness.case import Case
 from harness.data import split_of
+from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
-from harness.execution.study import run_stack
-from harness.remedies.anatomy import build_model
+from harness.remedies.layout import build_model
 from harness.training import check_vmap_support, train
-from harness.training.alone import SequentialEngine
-from harness.training.randomness import generator
+from harness.training.rng import generator
+from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
 DEAD = 1  # the unit that is planted dead

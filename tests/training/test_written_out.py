@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from harness.training import operations as operations_module
-from harness.training import tracing
-from harness.training.tracing import GraphedFunction
+from harness.training.graph import capture
+from harness.training.graph import operations as operations_module
+from harness.training.graph.capture import GraphedFunction
 
 
 def rows(*shape, seed=0):
@@ -246,14 +246,14 @@ def adds_into_what_it_reaches():
     ids=lambda function: function.__name__,
 )
 def test_the_compiled_list_gives_what_the_function_gives(function, monkeypatch):
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     operations, results = traced_and_plain(function, [rows(6, 6)], calls=7)
     assert operations._run != operations.graph.forward
     assert_same_bits(results)
 
 
 def test_what_a_function_reaches_is_changed_once_a_call(monkeypatch):
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     traced, sum_of_all, x = GraphedFunction(adds_into_what_it_reaches()), torch.zeros(6, 6), rows(6, 6)
     for call in range(8):
         sum_of_all += x + call
@@ -262,7 +262,7 @@ def test_what_a_function_reaches_is_changed_once_a_call(monkeypatch):
 
 
 def test_what_torchscript_does_not_know_stays_in_python(monkeypatch):
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     monkeypatch.delattr(torch._C, "_create_function_from_graph")
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
@@ -270,7 +270,7 @@ def test_what_torchscript_does_not_know_stays_in_python(monkeypatch):
 
 
 def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     monkeypatch.setattr(operations_module, "to_torchscript", lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
@@ -278,7 +278,7 @@ def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
 
 
 def test_what_is_not_to_be_compiled_stays_in_python(monkeypatch):
-    monkeypatch.setattr(tracing, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     traced = GraphedFunction(lambda x: x * 2, compiles=False)
     assert all(torch.equal(traced("key", rows(3) + call), (rows(3) + call) * 2) for call in range(6))
     assert traced._lists["key"]._run == traced._lists["key"].graph.forward

@@ -1,0 +1,15 @@
+from . import penalties as penalties
+from .auditing import audit as audit
+from .case import Case as Case
+from .case import load_case as load_case
+from .data.rows import Rows as Rows
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import Finding as Finding
+from .diagnosis import Thresholds as Thresholds
+from .diagnosis import diagnose as diagnose
+from .errors import HarnessError as HarnessError
+from .experiment import run as run
+from .measures import dependence as dependence
+from .measures import mutual_information as mutual_information
+
+__version__: str

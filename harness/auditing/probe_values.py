@@ -1,0 +1,77 @@
+"""Values to put at a site: spread over what its activation can produce, some moderate, some extreme."""
+
+import torch
+from torch import Tensor
+
+from harness.auditing.recorder import TensorSite
+
+RANGES: dict[str, tuple[float, float]] = {
+    "relu": (0.0, float("inf")),
+    "leaky_relu": (float("-inf"), float("inf")),
+    "elu": (-1.0, float("inf")),
+    "gelu": (-0.17, float("inf")),
+    "silu": (-0.2785, float("inf")),
+    "softplus": (0.0, float("inf")),
+    "sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "none": (float("-inf"), float("inf")),
+}
+
+
+def activation_of(site: TensorSite) -> str:
+    """The activation whose range bounds a site: the last of its chain, none for a layer's own output.
+
+    >>> activation_of(TensorSite("enc3", ("batch_norm", "relu"))), activation_of(TensorSite("enc3"))
+    ('relu', 'none')
+    """
+    return site.chain[-1] if site.chain and site.chain[-1] in RANGES else "none"
+
+
+def random_values(like: Tensor, activation: str, scale: float = 1.0, seed: int = 0, axis: int | None = None) -> Tensor:
+    """Values in the activation's range with a different level in every unit, on about half of the rows for a ReLU.
+
+    Args:
+        like: gives shape and kind, `[sample, ...]`.
+        activation: its name.
+        scale: 1 is moderate; sigmoid and tanh are spread over their range by larger ones.
+        seed: other numbers for another seed.
+        axis: the unit axis that gets levels of its own; every number of a row when None.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    noise = torch.randn(like.shape, generator=draw, dtype=torch.float64)
+    shape = [1] * like.dim()
+    for each in range(1, like.dim()) if axis is None else [axis % like.dim()]:
+        shape[each] = like.shape[each]
+    level = torch.randn(shape, generator=draw, dtype=torch.float64)
+    pre = scale * (noise + level)
+    return _shaped(pre, activation).to(dtype=like.dtype, device=like.device)
+
+
+def _shaped(pre: Tensor, activation: str) -> Tensor:
+    if activation in ("relu", "softplus"):
+        return pre.clamp(min=0)
+    if activation == "sigmoid":
+        return torch.sigmoid(pre)
+    if activation == "softmax":
+        return torch.softmax(pre, -1)
+    if activation == "tanh":
+        return torch.tanh(pre)
+    low = RANGES.get(activation, RANGES["none"])[0]
+    return pre.clamp(min=low)
+
+
+def value_levels(activation: str) -> list[float]:
+    """Constant values inside the range, small to large: what a unit's whole column is put at."""
+    if activation in ("sigmoid", "softmax"):
+        return [0.5, 0.7, 0.9, 0.97, 0.99]
+    if activation == "tanh":
+        return [0.3, 0.6, 0.8, 0.95, 0.99]
+    return [0.3, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0]
+
+
+def set_point_grid() -> list[float]:
+    """Constants over which a set point is searched, wider than any activation's range."""
+    positive = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]
+    positive += [0.97, 0.99, 0.999, 1.2, 1.6, 2.2, 3.0, 4.0, 6.0, 10.0, 30.0]
+    return [-each for each in reversed(positive)] + [0.0] + positive

@@ -1,0 +1,16 @@
+from .finding import Finding as Finding
+from .pipeline import diagnose as diagnose
+from .result import Diagnosis as Diagnosis
+from .result import OutputDiagnosis as OutputDiagnosis
+from .result import Reference as Reference
+from .result import UnitDiagnosis as UnitDiagnosis
+from .sensitivity import sweep as sweep
+from .severity import Severity as Severity
+from .thresholds import THRESHOLDS as THRESHOLDS
+from .thresholds import Thresholds as Thresholds
+from .thresholds import threshold_table as threshold_table
+from .verdicts import COLLAPSED as COLLAPSED
+from .verdicts import CONSTANT as CONSTANT
+from .verdicts import LayerVerdict as LayerVerdict
+from .verdicts import OutputVerdict as OutputVerdict
+from .verdicts import UnitVerdict as UnitVerdict

@@ -1,0 +1,199 @@
+"""What is kept of every snapshot: cheap measures on a few fixed held-out rows; at a few snapshots, information, R2 and
+gradients.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.rows import Rows, Split
+from harness.measures import (
+    activation_frequency,
+    effective_rank,
+    entropy_bits,
+    has_off_state,
+    informations,
+    is_constant,
+    mean,
+    r2_from_sse,
+    standard_deviation,
+    sum_squared_error,
+)
+from harness.measures.unit_table import scale_of
+from harness.minibatches import batch_bounds
+from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
+from harness.results.snapshot_schedule import log_spaced
+from harness.training import Snapshot
+
+MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
+FINAL_BATCHES = 16
+
+
+class History:
+    """The timeline of a stack.
+
+    Args:
+        members: how many of the stack's members are real, the rest being padding.
+        split: its rows.
+        numbers: training numbers.
+        device: where the stack is.
+    """
+
+    def __init__(self, members: int, split: Split, numbers: Mapping[str, Any], device: str) -> None:
+        self.members, self.numbers, self.device = members, numbers, device
+        self.rows = few_rows(split.evaluation, MONITORED_ROWS)
+        self.inputs = self.rows.inputs.to(device)
+        self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
+        epochs, every = numbers["epochs"], numbers["snapshot_every"]
+        self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS)
+        self.series: dict[str, list[Tensor]] = {}
+        self.unit_series: dict[str, list[Tensor]] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Measure one snapshot."""
+        closely = snapshot.epoch in self.informed
+        seen = snapshot.engine.observe(self.inputs, keep=self._missed if closely or snapshot.last else None)
+        code = seen.code[: self.members].cpu()
+        scale = None if seen.scale is None else seen.scale[: self.members].cpu()
+        self._keep("step", torch.full((self.members,), float(snapshot.step)))
+        self._keep("epoch", torch.full((self.members,), float(snapshot.epoch)))
+        for name, value in snapshot.losses.items():
+            self._keep(f"loss/{name}", value)
+        self._keep_gradients(snapshot, closely)
+        lost = ~code.isfinite().all(dim=-1).all(dim=-1)
+        code[lost] = 0.0  # what is no number is measured as nothing, and marked below
+        precision = snapshot.engine.precision
+        live = ~is_constant(code, dtype=precision, scale=scale_of(seen.activation, scale))
+        live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=precision)  # as the diagnosis has it
+        self._keep("live_units", live.sum(dim=-1))
+        self._keep("effective_rank", _unless(lost, effective_rank(code)))
+        self._keep_r2(seen.made)
+        self._keep_units(code, live, lost, seen.activation, closely and not snapshot.last)
+
+    def _missed(self, made: Tensor, rows: Tensor) -> Tensor:
+        """What is kept of each part of the reconstruction: it is large, and soon out of the cache."""
+        return sum_squared_error(made, rows.flatten(1))[: self.members].cpu()
+
+    def _keep_r2(self, missed: Sequence[Tensor]) -> None:
+        if missed:
+            self._keep("r2", r2_from_sse(sum(missed[1:], start=missed[0]), self.rows.inputs.flatten(1)))
+        else:
+            self._keep_nothing("r2")
+
+    def _keep_gradients(self, snapshot: Snapshot, closely: bool) -> None:
+        if closely:
+            for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
+                self._keep(f"gradient/{name}", value)
+        else:
+            self._keep_nothing("gradient/")
+
+    def _keep_nothing(self, kind: str) -> None:
+        """NaN at the snapshots at which it is not looked at."""
+        for name in [name for name in self.series if name.startswith(kind)]:
+            self._keep(name, torch.full((self.members,), torch.nan))
+
+    def conclude(self, diagnoses: Sequence[Any]) -> None:
+        """At the last snapshot, what units share with references is what the diagnosis found on all held-out rows."""
+        for name, series in self.unit_series.items():
+            measure, _, reference = name.partition("/")
+            if measure == "mutual_information":
+                shared = [[_shared(unit, reference) for unit in each.units] for each in diagnoses]
+                series[-1] = torch.tensor(shared, dtype=torch.float64)
+
+    def by_member(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Each member's history, name -> one value a snapshot, and its units', measure -> [snapshot][unit]."""
+        series, units = _by_member(self.series), _by_member(self.unit_series)
+        for member in range(self.members):
+            yield (
+                {name: values[member] for name, values in series.items()},
+                {name: values[member] for name, values in units.items()},
+            )
+
+    def live(self, member: int, diagnosis: Any) -> list[bool]:
+        """Which units are not constant at the end, by the diagnosis where it has a word on it."""
+        return [each.live for each in diagnosis.units]
+
+    def died_at(self, member: int, live: list[bool]) -> list[int | None]:
+        """The step since which each unit never varied again; None for a unit that is live at the end."""
+        alive = torch.stack([values[member] for values in self.unit_series["live"]]) > 0
+        steps = [int(values[member]) for values in self.series["step"]]
+        return [None if living else _since(alive[:, unit], steps) for unit, living in enumerate(live)]
+
+    def final_losses(self, snapshot: Snapshot, evaluation: Rows) -> dict[str, Tensor]:
+        """The loss terms over held-out batches of the training size, `[member]` each."""
+        bounds = batch_bounds(len(evaluation), self.numbers["batch_size"])
+        bounds = [each for each in bounds if each[1] - each[0] == bounds[0][1] - bounds[0][0]]
+        chosen = bounds[:: max(1, -(-len(bounds) // FINAL_BATCHES))]
+        parts = [self._losses(snapshot, evaluation.inputs[start:end]) for start, end in chosen]
+        # one after the other: torch's mean adds in an order that depends on the number of members
+        return {name: sum((part[name] for part in parts[1:]), start=parts[0][name]) / len(parts) for name in parts[0]}
+
+    def _losses(self, snapshot: Snapshot, rows: Tensor) -> dict[str, Tensor]:
+        batch = rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
+        return {name: value[: self.members].cpu() for name, value in snapshot.engine.losses(batch).items()}
+
+    def _one_batch(self, snapshot: Snapshot) -> Tensor:
+        return self.batch.expand(self._stack_size(snapshot), *self.batch.shape)
+
+    def _stack_size(self, snapshot: Snapshot) -> int:
+        return len(snapshot.diverged)
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        self.series.setdefault(name, []).append(value[: self.members].detach().cpu())
+
+    def _keep_units(self, code: Tensor, live: Tensor, lost: Tensor, activation: str, informed: bool) -> None:
+        frequency = activation_frequency(code, activation) if has_off_state(activation) else code[..., 0, :] * torch.nan
+        found = {
+            "activation_frequency": frequency,
+            "mean": mean(code),
+            "standard_deviation": standard_deviation(code),
+            "entropy_bits": entropy_bits(code, activation),
+            "live": live,
+            **self._information(code, informed),
+        }
+        for name, value in found.items():
+            marked = value if name == "live" else _unless(lost[:, None], value.detach().double())
+            self.unit_series.setdefault(name, []).append(marked.double())
+
+    def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
+        """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor.
+
+        NaN for units past the first few.
+        """
+        references = {**({} if self.rows.labels is None else {"labels": self.rows.labels}), **self.rows.factors}
+        if not references:
+            return {}
+        unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
+        found = dict.fromkeys(references, unknown)
+        if informed:
+            shared = informations(code[..., :SHOWN_UNITS], references)
+            found = {name: torch.cat([each, unknown[:, SHOWN_UNITS:]], -1) for name, each in shared.items()}
+        best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
+        return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
+
+
+def _by_member(series: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack(list(values), dim=1).double() for name, values in series.items()}
+
+
+def _unless(lost: Tensor, value: Tensor) -> Tensor:
+    return torch.where(lost, torch.nan, value)
+
+
+def _shared(unit: Any, reference: str) -> float:
+    if unit.index >= SHOWN_UNITS or (reference and reference not in unit.references):  # a lost unit has none
+        return torch.nan
+    return float(unit.references[reference].mutual_information if reference else unit.mutual_information)
+
+
+def few_rows(rows: Rows, most: int) -> Rows:
+    """At most so many rows, evenly spread, always the same."""
+    return rows if len(rows) <= most else rows.take(torch.linspace(0, len(rows) - 1, most).long())
+
+
+def _since(alive: Tensor, steps: list[int]) -> int:
+    living = alive.nonzero()[:, 0]
+    last = int(living[-1]) if len(living) else -1
+    return steps[min(last + 1, len(steps) - 1)]

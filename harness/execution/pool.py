@@ -1,0 +1,184 @@
+"""Stacks on all cores: one worker process a core, one thread in each, one stack at a time.
+
+A worker that dies takes nothing with it: its stack is tried once more, then halved until the guilty member is alone.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from harness.execution.spec import StackSpec, failed_record, spec_line
+from harness.execution.worker_client import Worker, new_worker, next_answer
+from harness.grid.stack_plan import dealt
+from harness.results import MemberRecord
+
+ATTEMPTS = 2
+DIED = (
+    "its worker process died each time it was tried: out of memory, killed from outside, or ended by the case's code "
+    "(os._exit)"
+)
+OTHERS = "its worker process answered for other members each time it was tried: the case's code writes into its answers"
+
+
+@dataclass
+class Task:
+    """A stack to be trained, how often a worker died of it, and of what the last one did."""
+
+    spec: StackSpec
+    deaths: int = 0
+    reason: str = DIED
+
+
+@dataclass
+class Pool:
+    """Worker processes, fed by one thread each; those of `waiting` were started before, and are taken first."""
+
+    workers: int
+    on_steps: Callable[[int], None]
+    tasks: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
+    answers: "queue.Queue[list[MemberRecord] | Task | BaseException]" = field(default_factory=queue.Queue)
+    processes: list[Worker] = field(default_factory=list)
+    waiting: list[Worker] = field(default_factory=list)
+    stopping: bool = False
+
+    def start(self) -> None:
+        """Start the feeding threads; each starts its process when it has its first stack."""
+        for _ in range(self.workers):
+            threading.Thread(target=self._feed, daemon=True).start()
+
+    def stop(self) -> None:
+        """End every process at once."""
+        self.stopping = True
+        for _ in range(self.workers):
+            self.tasks.put(None)
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+
+    def _feed(self) -> None:
+        process: Worker | None = None
+        while (task := self.tasks.get()) is not None:
+            try:
+                process = process if process is not None and process.poll() is None else self._new_process()
+                self.answers.put(self._ask(process, task))
+            except OSError:
+                self.answers.put(task)
+            except BaseException as error:
+                self.answers.put(error)
+
+    def _new_process(self) -> Worker:
+        try:
+            process = self.waiting.pop()  # not `if waiting`: another thread may take the last one in between
+        except IndexError:
+            process = new_worker()
+        self.processes.append(process)
+        return process
+
+    def _ask(self, process: Worker, task: Task) -> "list[MemberRecord] | Task":
+        """The records of a stack, or the task again when the worker died of it, or answered what it was not asked."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(spec_line(task.spec).encode())
+        process.stdin.flush()
+        while (answer := next_answer(process.stdout)) is not None:
+            if isinstance(answer, int):
+                self.on_steps(answer)
+            elif [record.key for record in answer] == [member.key for member in task.spec.members]:
+                return answer
+            else:
+                task = replace(task, reason=OTHERS)
+                break
+        process.kill()
+        process.wait()
+        return task
+
+
+def run_stacks(
+    specs: Sequence[StackSpec],
+    workers: int,
+    on_steps: Callable[[int], None] = lambda steps: None,
+    waiting: Sequence[Worker] = (),
+    steps: int = 0,
+) -> Iterator[list[MemberRecord]]:
+    """Train stacks, and yield the records of each as it is done.
+
+    Args:
+        specs: the stacks; those whose case is no file run in this process.
+        workers: processes; 0 runs everything in this process.
+        on_steps: told of member-steps done, from any thread.
+        waiting: workers that were started before, by `waiting_workers`.
+        steps: of a member, about: stacks with enough of them are shared out where workers would have none.
+    """
+    here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
+    there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
+    if here:
+        from harness.execution.run_stack import run_stack
+
+        for spec in here:
+            yield run_stack(spec, on_steps)
+    if there:
+        shares = split_among_workers(there, workers, steps)
+        yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, waiting=list(waiting)))
+
+
+def split_among_workers(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:
+    """The stacks, the largest first and the last of them cut, so that no worker is left with a large one at the end."""
+    ordered = sorted(specs, key=lambda spec: -len(spec.members))
+    pieces = dealt([len(spec.members) for spec in ordered], workers, steps)
+    cut = [piece for spec, sizes in zip(ordered, pieces, strict=True) for piece in _cut(spec, sizes)]
+    return sorted(cut, key=lambda spec: -len(spec.members))
+
+
+def _cut(spec: StackSpec, sizes: Sequence[int]) -> Iterator[StackSpec]:
+    members = iter(spec.members)
+    for size in sizes:
+        yield replace(spec, members=tuple(islice(members, size)))
+
+
+def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[MemberRecord]]:
+    for spec in specs:
+        pool.tasks.put(Task(spec))
+    open_tasks = len(specs)
+    pool.start()
+    try:
+        while open_tasks:
+            answer = _waited_for(pool.answers)
+            if isinstance(answer, BaseException):
+                raise answer
+            if isinstance(answer, Task):
+                again = retry_tasks(answer)
+                open_tasks += len(again) - 1
+                if not again:
+                    yield [failed_record(member, answer.reason) for member in answer.spec.members]
+                for task in again:
+                    pool.tasks.put(task)
+                continue
+            open_tasks -= 1
+            yield answer
+    finally:
+        pool.stop()
+
+
+def _waited_for(
+    answers: "queue.Queue[list[MemberRecord] | Task | BaseException]",
+) -> "list[MemberRecord] | Task | BaseException":
+    while True:  # short waits, so that Ctrl-C is heard at once
+        try:
+            return answers.get(timeout=0.2)
+        except queue.Empty:
+            continue
+
+
+def retry_tasks(task: Task) -> list[Task]:
+    """What to do with a stack whose worker died: the same again, then halves, then nothing."""
+    if task.deaths + 1 < ATTEMPTS:
+        return [replace(task, deaths=task.deaths + 1, reason=DIED)]
+    members = task.spec.members
+    if len(members) == 1:
+        return []
+    middle = len(members) // 2
+    halves = (members[:middle], members[middle:])
+    return [Task(replace(task.spec, members=half), deaths=ATTEMPTS - 1) for half in halves]

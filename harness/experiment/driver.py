@@ -1,0 +1,275 @@
+"""An experiment from its file to its report: what is missing is trained, everything is kept, logged and explained."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.execution.stdin import forbid_stdin
+from harness.experiment.locks import WHOLE, publishing, running
+from harness.experiment.run_summary import RunSummary, trained_alone, without_results
+from harness.experiment.state import (
+    ResumeState,
+    check_device,
+    clean_results,
+    is_described,
+    known_stacks,
+    load_state,
+    member_steps,
+    missing_members,
+    refreshed,
+    report_folder,
+    results_folder,
+    start_over,
+    steps_per_epoch,
+    store_name,
+    without_result,
+)
+from harness.grid import Experiment, load_experiment
+from harness.results import MemberRecord, read_manifest, write_manifest, write_stack
+from harness.results.faults import crash_point
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from harness.experiment.publisher import Publication, Publisher
+
+
+@dataclass
+class RunCallbacks:
+    """Told of what happens; the command line shows it, a script need not care."""
+
+    started: Callable[[int, int, int], None] = lambda members, done, steps: None
+    stepped: Callable[[int], None] = lambda steps: None
+    finished: Callable[[Sequence[MemberRecord]], None] = lambda records: None
+    says: Callable[[str], None] = lambda text: None
+
+
+def run(
+    experiment: "str | Path | Experiment",
+    fresh: bool = False,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+) -> "DataFrame":
+    """Run an experiment, or continue it, and return one row a member.
+
+    Args:
+        experiment: the path of a YAML file, or an `Experiment`.
+        fresh: start over instead of continuing.
+        workers: processes; None means one a core, 0 everything in this process.
+        tracking_uri: of the MLflow store; None means `mlruns/mlflow.db`, or MLFLOW_TRACKING_URI.
+
+    Returns:
+        A frame with the factors, `seed`, `status`, `verdict`, `flags`, `live_units`, `r2` and the losses.
+
+    Raises:
+        HarnessError: when the request is wrong. What training does is a verdict, never an exception.
+    """
+    from harness.results.frames import members_frame
+
+    return members_frame(run_experiment(experiment, fresh, workers, tracking_uri).records)
+
+
+def run_experiment(
+    experiment: "str | Path | Experiment",
+    fresh: bool = False,
+    workers: int | None = None,
+    tracking_uri: str | None = None,
+    retry_failed: bool = False,
+    shard: tuple[int, int] = WHOLE,
+    progress: RunCallbacks | None = None,
+    root: Path | None = None,
+) -> RunSummary:
+    """`run`, with all that the command line offers; returns the outcome instead of a frame.
+
+    Raises:
+        HarnessError: when the request is wrong.
+    """
+    started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
+    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    folder = results_folder(experiment.name, root)
+    workers = cores() if workers is None else workers
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
+    here = not workers or not isinstance(experiment.case_reference, str)
+    with (
+        nullcontext() if here else forbid_stdin(),
+        running(folder, shard),
+        _waiting(min(workers, known_stacks(experiment, folder, fresh, shard))) as waiting,
+    ):
+        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
+        if _is_published(work, call):
+            return _finished(work, call)
+        check_device(experiment)
+        clean_results((folder, report_folder(experiment.name, root)))
+        if fresh:
+            start_over(work, shard)
+        return _carry_out(work, call, waiting)
+
+
+def sync(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
+    """Report and store, made again from the results; what went wrong.
+
+    Raises:
+        HarnessError: when there are no results.
+    """
+    return synchronize(experiment, tracking_uri, root).problems
+
+
+def synchronize(
+    experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
+) -> "Publication":
+    """Report and store, made again from the results.
+
+    Raises:
+        HarnessError: when there are no results, or the experiment is being run.
+    """
+    from harness.experiment.publisher import Publisher
+
+    root = root or Path.cwd()
+    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    folder = results_folder(experiment.name, root)
+    if not folder.is_dir():
+        raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
+    with running(folder), publishing(folder):
+        work = load_state(experiment, folder, store=store_name(tracking_uri))
+        if not work.done:
+            raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
+        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a run was asked, beside its experiment.
+
+    Args:
+        workers, tracking_uri, shard, progress, root: as `run_experiment` has them.
+        again: whether members that are there are trained again.
+        started: when it began.
+    """
+
+    workers: int
+    tracking_uri: str | None
+    shard: tuple[int, int]
+    again: bool
+    progress: RunCallbacks
+    root: Path
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.perf_counter() - self.started
+
+
+def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSummary:
+    from harness.execution.pool import run_stacks
+    from harness.experiment.publisher import Publisher
+
+    specs = missing_members(work, call.shard)
+    asked = {member.key for spec in specs for member in spec.members}
+    total = sum(len(spec.members) for spec in specs)
+    steps = member_steps(work, specs)
+    with publishing(work.folder):
+        if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
+            write_manifest(work.folder, work.manifest)
+    crash_point("manifest written")
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    if call.shard == WHOLE:  # one of several leaves the store to the last
+        trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
+        publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
+        publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
+    call.progress.started(len(work.keys), len(work.keys) - total, steps)
+    try:
+        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
+            crash_point("stack trained")
+            records = work.dated(records)
+            write_stack(work.folder, records)
+            crash_point("stack written")
+            work.done.update({record.key: record for record in records})
+            if call.shard == WHOLE:
+                publisher.log(records)
+            call.progress.finished(records)
+        lacking = _lacking(work, set(work.keys.values()) if call.shard == WHOLE else asked)
+        return _published(work, call, publisher, total, lacking)
+    except BaseException:
+        publisher.interrupted()
+        raise
+
+
+def _lacking(work: ResumeState, asked: set[str]) -> list[str]:
+    """Names of the members without a result on disk, whatever the workers said; what is in memory is written again."""
+    keys = without_result(work, asked)
+    if again := [work.done[key] for key in keys if key in work.done]:
+        write_stack(work.folder, again)
+        keys = without_result(work, asked)
+    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(keys)]
+
+
+def _published(
+    work: ResumeState, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]
+) -> RunSummary:
+    """The outcome, with report and store where no other shard has members to train."""
+    if call.shard == WHOLE:
+        with publishing(work.folder):
+            publication = publisher.publish(work, call.seconds)
+        return _outcome(work, call, trained, lacking, publication)
+    with publishing(work.folder):  # whoever is the last to come here sees the members of all
+        work = refreshed(work, store_name(call.tracking_uri))
+        if not all(key in work.done for key in work.keys.values()):
+            return _outcome(work, call, trained, lacking)
+        if not call.again and _is_published(work, call):
+            return replace(_finished(work, call), trained=trained)
+        return _outcome(work, call, trained, lacking, publisher.publish(work, call.seconds))
+
+
+def _outcome(
+    work: ResumeState, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
+) -> RunSummary:
+    told = [] if publication is None else [*publication.notes, *publication.problems]
+    notes = [*work.notes, *told, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
+    return RunSummary(
+        work.experiment,
+        work.records(),
+        trained,
+        call.seconds,
+        None if publication is None else publication.report,
+        steps_per_epoch(work),
+        tuple(notes),
+        0 if publication is None else publication.logged,
+        tuple(lacking),
+    )
+
+
+def _is_published(work: ResumeState, call: Call) -> bool:
+    """Whether nothing is left to do: every member is there, and so are the report and the store that has them all."""
+    if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
+        return False
+    from harness.tracking import local_store, store_uri
+
+    store = local_store(store_uri(call.tracking_uri, call.root))
+    return store is None or store.exists()
+
+
+def _finished(work: ResumeState, call: Call) -> RunSummary:
+    report = report_folder(work.experiment.name, call.root) / "report.html"
+    records = work.records()
+    notes, logged = tuple(work.notes), len(records)
+    return RunSummary(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
+
+
+def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
+    """Workers that load torch while this process does; none where nothing is certain to be run."""
+    if not count:
+        return nullcontext(())
+    from harness.execution.worker_client import waiting_workers
+
+    return waiting_workers(count)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,153 @@
+"""What an experiment's results depend on, and what is recorded beside them."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import harness
+from harness.errors import HarnessError
+from harness.grid import Experiment
+from harness.grid.case_facts import case_facts, case_file
+from harness.remedies.levels import FACTORS
+from harness.results import RESULTS_FORMAT, case_fingerprint
+from harness.user_code import guarded
+
+if TYPE_CHECKING:
+    from harness.case import Case
+    from harness.data.rows import Split
+
+DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
+PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-learn", "pyarrow")
+SHIPPED_SOURCES = ("cases", "data")
+
+
+def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data.
+
+    Args:
+        experiment: whose.
+        before: those of an earlier run, for which a case's optimizer was made: torch takes a second or more to load for
+            the first one.
+
+    Raises:
+        HarnessError: when the data cannot be used, or no member of a case that is not shipped can be run.
+    """
+    from harness.case import load_case
+    from harness.data import split_of
+
+    case = load_case(experiment.case_reference)
+    split = split_of(case, experiment.data_reference)
+    identity = {
+        "data": split.fingerprint,
+        "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
+    }
+    if source_digest(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
+        _check_that_it_runs(experiment, case, split, made_before=identity.items() <= (before or {}).items())
+    return {
+        **identity,
+        "train_rows": len(split.train),
+        "evaluation_rows": len(split.evaluation),
+        "features": list(split.train.inputs.shape[1:]),
+        "labels": split.evaluation.labels is not None,
+        "factors": list(split.evaluation.factors),
+        "blocks": split.evaluation.blocks is not None,
+        "bottleneck": case.bottleneck,
+    }
+
+
+def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", made_before: bool) -> None:
+    """Refuse a case of which no member can be run.
+
+    A model is built, its loss evaluated on a few rows and, unless that was done before, its optimizer made, as for a plan.
+    """
+    from harness.auditing.requesting import build_optimizer
+    from harness.models import build_model
+    from harness.remedies import RemedyNotApplicable, apply_remedies
+
+    widths = experiment.levels("units") if "units" in experiment.factors else (None,)
+    wrong: HarnessError | None = None
+    for width in widths:
+        try:
+            with guarded():
+                treated = apply_remedies(case, {} if width is None else {"units": width}, split)
+                if not made_before:
+                    build_optimizer(treated, build_model(treated, 0, split.train.inputs[:4]))
+        except Exception as error:
+            if isinstance(error, RemedyNotApplicable) or not isinstance(error, HarnessError):  # for its members to tell
+                return
+            wrong = error
+        else:
+            return
+    if wrong is not None:
+        raise wrong
+
+
+def source_digest(experiment: Experiment) -> str | None:
+    """A hash of everything that the fingerprints rest on, read without running it; None where only running tells."""
+    if experiment.case.endswith(".py") or not _is_shipped(experiment.data):
+        return None
+    digest = hashlib.sha256(json.dumps([experiment.case, experiment.data, RESULTS_FORMAT]).encode())
+    for folder in SHIPPED_SOURCES:
+        for path in sorted((Path(harness.__file__).parent / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    text = experiment.path.read_text(encoding="utf-8") if experiment.path is not None else ""
+    return {
+        "format": RESULTS_FORMAT,
+        "name": experiment.name,
+        "experiment": experiment.resolved(),
+        "text": text,
+        "inputs": dict(inputs),
+        "factors": {name: list(levels) for name, levels in experiment.factors.items()},
+        "baseline": dict(experiment.baseline),
+        "defaults": {name: factor.default for name, factor in FACTORS.items()},
+        "versions": versions(),
+        "commit": git_commit(),
+        "command": f"harness run {experiment.path.name if experiment.path else experiment.name}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def versions() -> dict[str, str]:
+    """What is installed of what a result can depend on."""
+    found = {"harness": harness.__version__, "python": sys.version.split()[0]}
+    return {**found, **{name: version(name) for name in PACKAGES if _installed(name)}}
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, with a mark where it has changes; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if commit.returncode == 0 else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def training_of(experiment: Experiment) -> dict[str, Any]:
+    facts = case_facts(case_file(experiment.case, experiment.folder))
+    return {**DEFAULT_TRAINING, **facts.train, **experiment.train}
+
+
+def _is_shipped(data: str | None) -> bool:
+    from harness.data import DATASETS
+
+    return data is None or data in DATASETS

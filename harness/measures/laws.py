@@ -1,0 +1,40 @@
+"""Laws that each measure of activations obeys; the tests are parametrized over this table."""
+
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """What a measure of activations alone obeys, whatever the layer: its laws are tested from this table.
+
+    Args:
+        axes: what is left of `[*member, sample, unit]`: "unit", "member" or "pair".
+        power: multiplying a ReLU layer by c > 0 multiplies the measure by c to this power.
+        repeats: whether it stays the same when every row is there twice.
+    """
+
+    axes: str
+    power: int
+    repeats: bool = True
+
+
+MEASURES = {
+    "mean": Measure("unit", 1),
+    "variance": Measure("unit", 2),
+    "standard_deviation": Measure("unit", 1),
+    "root_mean_square": Measure("unit", 1),
+    "layer_root_mean_square": Measure("member", 1),
+    "variation": Measure("unit", 0),
+    "value_range": Measure("unit", 1),
+    "activation_frequency": Measure("unit", 0),
+    "fired_rows": Measure("unit", 0, repeats=False),
+    "kurtosis": Measure("unit", 0),
+    "energy_share": Measure("unit", 0, repeats=False),
+    "range_tolerance": Measure("unit", 1),
+    "is_constant": Measure("unit", 0),
+    "resolution": Measure("member", 1),
+    "entropy_bits": Measure("unit", 0, repeats=False),
+    "effective_rank": Measure("member", 0),
+    "participation_ratio": Measure("member", 0),
+    "pairwise_correlation": Measure("pair", 0),
+    "rank_correlation": Measure("pair", 0),
+}

@@ -1,0 +1,241 @@
+"""What an experiment would run, what it can detect, and what it costs; nothing is trained and nothing is written."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.grid.experiment import Experiment
+from harness.grid.names import cell_name
+from harness.grid.stack_plan import stacks
+from harness.planning import cost
+from harness.planning.cost import Detectable, Training
+from harness.user_code import guarded
+
+if TYPE_CHECKING:
+    from harness.case import Case
+    from harness.data.rows import Split
+    from harness.training import VmapSupport
+
+CONFIRMING_SEEDS = 8
+MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
+LARGE = "the model fills a core by itself: its members are written out like stacks, and train one after the other"
+REMEDIES = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
+
+
+@dataclass(frozen=True)
+class PlannedStack:
+    """Members that are one structure.
+
+    Args:
+        members: how many.
+        why: what they share.
+        alone: why they train one by one instead of as one batched program; None when they stack.
+    """
+
+    members: int
+    why: str
+    alone: str | None = None
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """A level that cannot be applied to this case, and why; its members become rows marked failed, not a crash."""
+
+    levels: str
+    reason: str
+    members: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before the first step; `minutes`, `megabytes` and `metric_rows` are estimates."""
+
+    experiment: str
+    case: str
+    data: str | None
+    factors: dict[str, list[Any]]
+    baseline: dict[str, Any]
+    interactions: list[list[str]]
+    contrasts: list[list[str]]
+    seeds: int
+    members: int
+    variants: list[str]
+    stacks: list[PlannedStack]
+    not_applicable: list[NotApplicable]
+    matched_beta: dict[str, float]
+    rows: dict[str, int]
+    steps_per_epoch: int
+    member_steps: int
+    metric_rows: int
+    megabytes: float
+    minutes: float
+    detectable: list[Detectable]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, with the names of the fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """An experiment with its case, under its training numbers, and its rows."""
+
+    experiment: Experiment
+    case: "Case"
+    split: "Split"
+
+
+def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rate: float | None = None) -> Plan:
+    """The plan of an experiment.
+
+    Args:
+        experiment: what is planned.
+        earlier: standard deviation, over seeds, of each factor's per-seed differences, from earlier results.
+        rate: member-steps per second and core, from earlier results.
+
+    Raises:
+        HarnessError: when the case or its data cannot be used at all.
+    """
+    subject = _subject(experiment)
+    refused = _refused(subject)
+    cut = stacks(experiment)
+    stacking = _stacking(subject, {level for name, level, _ in refused if name == "penalty"})
+    sites = [str(each.members[0].variant.levels.get("penalty", "as_posted")) for each in cut]
+    reasons = [_alone(stacking.get(site)) for site in sites]
+    training = Training(subject.case.training(), len(subject.split.train))
+    steps = cost.member_steps(training, cut)
+    units, terms, no_r2 = _looked_at(subject)
+    rows = cost.metric_rows(training, cut, units, terms)
+    members = len(experiment.members())
+    return Plan(
+        experiment=experiment.name,
+        case=experiment.case,
+        data=experiment.data,
+        factors={name: list(experiment.levels(name)) for name in experiment.factors},
+        baseline=dict(experiment.baseline),
+        interactions=[list(pair) for pair in experiment.interactions],
+        contrasts=[[cell_name(cell) for cell in pair] for pair in experiment.contrasts],
+        seeds=len(experiment.seeds),
+        members=members,
+        variants=[variant.name for variant in experiment.variants()],
+        stacks=[PlannedStack(len(each.members), each.why, why) for each, why in zip(cut, reasons, strict=True)],
+        not_applicable=[_not_applicable(experiment, *each) for each in refused],
+        matched_beta=_matched(subject),
+        rows={"train": len(subject.split.train), "evaluation": len(subject.split.evaluation)},
+        steps_per_epoch=training.steps_per_epoch(experiment.baseline),
+        member_steps=sum(steps),
+        metric_rows=rows,
+        megabytes=round(cost.megabytes(rows, members), 1),
+        minutes=round(
+            cost.minutes(steps, [len(each.members) for each in cut], [why is not None for why in reasons], rate), 2
+        ),
+        detectable=cost.detectable(len(experiment.seeds), earlier),
+        notes=[*_split_numbers(experiment, stacking), *no_r2, *_notes(experiment, rate)],
+    )
+
+
+def _subject(experiment: Experiment) -> _Subject:
+    from harness.case import load_case
+    from harness.data.split import split_of
+
+    case = load_case(experiment.case_reference)
+    split = split_of(case, experiment.data_reference)
+    return _Subject(experiment, replace(case, train={**case.train, **experiment.train}), split)
+
+
+def _refused(subject: _Subject) -> list[tuple[str, Any, str]]:
+    """Every level that finds no place in the case, with the reason."""
+    from harness.remedies import why_not_applicable
+
+    found = []
+    for name in REMEDIES:
+        for level in subject.experiment.levels(name) if name in subject.experiment.factors else ():
+            why = why_not_applicable(subject.case, {name: level}, subject.split)
+            found += [] if why is None else [(name, level, why)]
+    return found
+
+
+def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> NotApplicable:
+    variants = sum(each.levels[name] == level for each in experiment.variants())
+    return NotApplicable(f"{name}: {level}", why, variants * len(experiment.seeds))
+
+
+def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
+    """For each penalty how its members can be batched; tried without the other remedies."""
+    from harness.remedies import apply_remedies
+    from harness.training import VmapSupport, check_vmap_support
+
+    def tried(site: str) -> VmapSupport:
+        try:
+            with guarded():
+                return check_vmap_support(
+                    apply_remedies(subject.case, {"penalty": site}, subject.split),
+                    subject.split.train.inputs,
+                    plan=True,
+                )
+        except HarnessError:
+            raise
+        except Exception:  # the author's code may raise anything; its members train one by one, and may fail
+            return VmapSupport(None, frozenset(), "it could not be tried")
+
+    factors = subject.experiment.factors
+    sites = map(str, subject.experiment.levels("penalty")) if "penalty" in factors else ("as_posted",)
+    return {site: tried(site) for site in sites if site not in refused}
+
+
+def _alone(stacking: "VmapSupport | None") -> str | None:
+    return None if stacking is None or stacking.rule is not None else stacking.reason
+
+
+def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]") -> list[str]:
+    """Why members that could be one stack are not: plain numbers that a loss wants, and the size of the model."""
+    large = any(found.rule is not None and not found.shares for found in stacking.values())
+    return [LARGE] * large + [
+        f"penalty {site}: the loss takes {name} as a plain number only, so its levels are batched apart"
+        for site, found in stacking.items()
+        for name in sorted(found.fixed)
+        if found.rule is not None and name in experiment.factors
+    ]
+
+
+def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
+    """How many units and loss terms there are at most, and why there is no R2, where there is none."""
+    from harness.auditing.requesting import build_optimizer
+    from harness.models import build_model
+    from harness.remedies.layout import inspect_model
+    from harness.remedies.terms import loss_terms
+
+    case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
+    units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
+    model = build_model(case, 0, batch)
+    terms = loss_terms(case, model, batch)
+    build_optimizer(case, model)
+    places = inspect_model(case, batch)
+    widest = max((int(each) for each in units), default=places.units)
+    return widest, len(terms), [f"R2 is not available: {places.no_r2}"] if places.no_r2 else []
+
+
+def _matched(subject: _Subject) -> dict[str, float]:
+    """The beta that `matched` stands for in each variant; a variant without a gradient to match is left out."""
+    from harness.remedies import matched_beta
+
+    variants = [each for each in subject.experiment.variants() if each.levels.get("beta") == "matched"]
+    found: dict[str, float] = {}
+    for variant in variants[:MOST_MATCHED]:
+        try:
+            found[variant.name] = matched_beta(subject.case, variant.levels, subject.split)
+        except HarnessError:  # told as a row of its own: the level is not applicable
+            continue
+    return found
+
+
+def _notes(experiment: Experiment, rate: float | None) -> list[str]:
+    notes = [
+        "scope: other initialisations and batch orders on this data set; the data are not resampled",
+        f"minutes: on {cost.CORES} cores, {'at the rate of earlier results' if rate else 'at a typical rate'}",
+    ]
+    if len(experiment.seeds) < CONFIRMING_SEEDS:
+        notes.append(f"{len(experiment.seeds)} seeds confirm nothing, at least {CONFIRMING_SEEDS} can: estimates only")
+    return notes

@@ -1,0 +1,102 @@
+"""Two experiments on one page: what changed from the first to the second."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.effects import Comparison, Effect, analyse, stored_experiment, stored_members
+from harness.effects.outcomes import OUTCOMES
+from harness.report import method
+from harness.report.answer_lines import AnswerLine, answer_lines, split_line
+from harness.report.figure_effects import forest
+from harness.report.figure_units import units_picture
+from harness.report.format import DASH, bounds, number, probability, share
+from harness.report.page_templates import page
+from harness.report.style import by_severity, shown_verdict
+from harness.report.svg import RenderedFigure, Table
+from harness.results import Results, write_atomic, write_json
+
+
+def write_comparison(first: Results, second: Results, comparison: Comparison, folder: Path) -> Path:
+    """Write comparison.html and comparison.json; the path of comparison.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (comparison.first, comparison.second)
+    only = [
+        (name, list(lacking))
+        for name, lacking in zip(names, (comparison.only_first, comparison.only_second), strict=True)
+        if lacking
+    ]
+    values: dict[str, Any] = {
+        "title": f"{comparison.first} and {comparison.second}, side by side",
+        "answer": [_line(place, text) for place, text in enumerate(comparison.sentences)],
+        "variants": variants_table(comparison),
+        "figures": _figures(comparison),
+        "only": only,
+        "sides": [
+            _side(results, name, place)
+            for place, (results, name) in enumerate(zip((first, second), names, strict=True))
+        ],
+    }
+    write_json(folder / "comparison.json", comparison.to_dict())
+    path = folder / "comparison.html"
+    write_atomic(path, page("comparison.html", values).encode())
+    return path
+
+
+def variants_table(comparison: Comparison) -> Table:
+    """One row a shared variant: both sides, and the difference in how often it collapses."""
+    header = [
+        "variant",
+        comparison.first,
+        comparison.second,
+        "change in share collapsed",
+        "95 % interval",
+        "adjusted p",
+    ]
+    rows = []
+    for pair in comparison.variants:
+        collapsed = next((each for each in pair.effects if each.outcome == "collapsed"), None)
+        rows.append([pair.variant, _counted(pair.first), _counted(pair.second), *_difference(collapsed, pair)])
+    return Table(header, rows)
+
+
+def _difference(effect: Effect | None, pair: Any) -> list[str]:
+    if effect is not None:
+        interval = bounds(effect.low, effect.high) or effect.interval or DASH
+        return [number(effect.estimate, 2), interval, probability(effect.p_adjusted)]
+    if pair.risk is not None:
+        return [number(pair.risk.estimate, 2), bounds(pair.risk.low, pair.risk.high), probability(pair.p_adjusted)]
+    return [DASH, DASH, DASH]
+
+
+def _counted(side: dict[str, Any]) -> str:
+    r2 = f", R2 {number(side['r2'], 2)}" if side["r2"] is not None else ""
+    return f"{share(side['collapsed'], side['judged'])}{r2}"
+
+
+def _figures(comparison: Comparison) -> list[RenderedFigure]:
+    """Overall first; then each variant's collapse and R2."""
+    overall = [replace(each, factor="all variants") for each in comparison.overall]
+    named = [replace(each, factor=pair.variant) for pair in comparison.variants for each in pair.effects]
+    found = [forest([*overall, *named], outcome, "pair") for outcome in OUTCOMES]
+    return [each for each in found if each is not None]
+
+
+def _side(results: Results, name: str, place: int) -> dict[str, Any]:
+    records = stored_members(results)
+    drawn = units_picture(records)
+    if drawn is not None:
+        # two figures on one page: the names inside the markup must not meet
+        drawn = replace(drawn, svg=drawn.svg.replace("units-", f"units{place}-"))
+    return {
+        "name": name,
+        "answer": answer_lines(analyse(records, stored_experiment(results))),
+        "verdicts": by_severity(map(shown_verdict, records)),
+        "units": drawn,
+        "facts": method.reproducibility(results.manifest, records),
+    }
+
+
+def _line(place: int, text: str) -> AnswerLine:
+    found = split_line(text)
+    return found if found.about else AnswerLine("Compared" if not place else "Also", text)

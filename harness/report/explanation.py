@@ -1,0 +1,252 @@
+"""From audit to verdict in plain words: for each group of variants one paragraph, each sentence resting on a number."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from harness.diagnosis.severity import Severity, gravity, severity_of
+from harness.effects.outcomes import is_judged
+from harness.measures.statistics import wilson
+from harness.results.records import COLLAPSED, Level, MemberRecord
+
+MOST_VARIANTS = 12  # beyond so many the variants are told by the level of their first factor
+MOST_FINDINGS = 2  # of the audit, told with their evidence
+GRAVE = (Severity.FAULT, Severity.RISK)
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A statement with the numbers that it rests on."""
+
+    text: str
+    numbers: Numbers = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """What happened in one group of variants: audit, birth, death, gradients, use, reconstruction, verdict."""
+
+    group: str
+    variants: tuple[str, ...]
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        """The sentences in a row."""
+        return " ".join(sentence.text for sentence in self.sentences)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; numbers that are not finite become None."""
+        numbers = [
+            {name: value if math.isfinite(value) else None for name, value in each.numbers.items()}
+            for each in self.sentences
+        ]
+        said = [{"text": each.text, "numbers": found} for each, found in zip(self.sentences, numbers, strict=True)]
+        return {"group": self.group, "variants": list(self.variants), "text": self.text, "sentences": said}
+
+
+def explain_experiment(
+    records: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+) -> list[Paragraph]:
+    """One paragraph a variant; beyond 12 variants one for each level of `penalty`, or of the first factor.
+
+    Args:
+        records: the members. audit: level of `penalty` -> what the audit found in it (`Finding.to_dict()`).
+    """
+    groups: dict[str, list[MemberRecord]] = {}
+    by_variant = len({record.variant for record in records}) <= MOST_VARIANTS
+    for record in records:
+        groups.setdefault(_group(record, by_variant), []).append(record)
+    return [_paragraph(name, members, audit or {}) for name, members in groups.items()]
+
+
+def _group(record: MemberRecord, by_variant: bool) -> str:
+    factor = _grouping(record.levels)
+    return record.variant if by_variant or factor is None else f"{factor}: {record.levels[factor]}"
+
+
+def _grouping(levels: Mapping[str, Level]) -> str | None:
+    return "penalty" if "penalty" in levels else next(iter(levels), None)
+
+
+def _paragraph(
+    name: str, members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Paragraph:
+    judged = [record for record in members if is_judged(record)]
+    chain = [sentence for link in CHAIN if judged and (sentence := link(judged)) is not None]
+    sentences = [*_audited(members, audit), *chain, _verdict(members, judged)]
+    return Paragraph(name, tuple(dict.fromkeys(record.variant for record in members)), tuple(sentences))
+
+
+def _audited(members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sentence]:
+    """Faults and risks that the audit found in the group's penalty: the gravest with their evidence, the rest by name."""
+    level = str(members[0].levels.get("penalty", "as_posted"))
+    findings = [each for each in audit.get(level, ()) if severity_of(each.get("severity")) in GRAVE]
+    findings.sort(key=lambda finding: gravity(finding.get("severity")))
+    sentences = [
+        Sentence(
+            f"The audit of the penalty finds {_named(finding)}: {_stop(finding.get('evidence') or finding['rule'])}",
+            {key: float(value) for key, value in (finding.get("numbers") or {}).items() if value is not None},
+        )
+        for finding in findings[:MOST_FINDINGS]
+    ]
+    rest = list(dict.fromkeys(_named(finding) for finding in findings[MOST_FINDINGS:]))
+    if rest:
+        sentences.append(Sentence(f"It also finds {'; '.join(rest)}.", {"findings": float(len(findings))}))
+    return sentences
+
+
+def _named(finding: Mapping[str, Any]) -> str:
+    risk = severity_of(finding.get("severity")) == Severity.RISK
+    return f"a risk, {_rule(finding)}" if risk else _rule(finding)
+
+
+def _born_dead(judged: Sequence[MemberRecord]) -> Sentence | None:
+    units = [step for record in judged for step in record.died_at]
+    if not units:
+        return None
+    dead = sum(step == 0 for step in units)
+    return Sentence(
+        f"At initialisation {dead} of {len(units)} units ({dead / len(units):.1%}) were constant on the held-out rows "
+        "and stayed so.",
+        {"units": len(units), "dead_at_birth": dead},
+    )
+
+
+def _died_later(judged: Sequence[MemberRecord]) -> Sentence | None:
+    units = [step for record in judged for step in record.died_at]
+    later = [step for step in units if step]
+    if not units:
+        return None
+    if not later:
+        return Sentence("None died later.", {"died_in_training": 0})
+    return Sentence(
+        f"{len(later)} more died in training, half of them by step {median(later):.0f}.",
+        {"died_in_training": len(later), "median_step": float(median(later))},
+    )
+
+
+def _gradients(judged: Sequence[MemberRecord]) -> Sentence | None:
+    """Penalty against reconstruction at the bottleneck, just before the first death in training or at birth."""
+    dying = [record for record in judged if any(record.died_at)]
+    ratios = [ratio for record in dying or judged if (ratio := _gradient_ratio(record)) is not None]
+    if not ratios:
+        return None
+    when = "Just before the first unit died" if dying else "At initialisation"
+    middle = median(ratios)
+    if middle == 0:
+        text = f"{when} the penalty's gradient at the bottleneck was 0: it moved nothing there."
+    elif not math.isfinite(middle):
+        text = f"{when} the reconstruction's gradient at the bottleneck was 0 and the penalty's was not."
+    else:
+        text = f"{when} the penalty's gradient at the bottleneck was {middle:.2g} times the reconstruction's (median)."
+    return Sentence(text, {"gradient_ratio": middle, "members": len(ratios)})
+
+
+def _gradient_ratio(record: MemberRecord) -> float | None:
+    history = record.history
+    terms = [name for name in history if name.startswith("gradient/") and name != "gradient/total"]
+    penalties = [name for name in terms if name != "gradient/reconstruction"]
+    if not penalties or "gradient/reconstruction" not in terms:
+        return None
+    deaths = [step for step in record.died_at if step]
+    steps = history.get("step", [0.0])
+    at = max((place for place, step in enumerate(steps) if step < min(deaths)), default=0) if deaths else 0
+    norms = [history[name][at] for name in penalties]
+    base = history["gradient/reconstruction"][at]
+    push = _penalty_weight(record) * math.sqrt(sum(norm**2 for norm in norms))
+    if not math.isfinite(push) or not math.isfinite(base):
+        return None
+    if base == 0:
+        return math.inf if push else None
+    return push / base
+
+
+def _penalty_weight(record: MemberRecord) -> float:
+    """What the penalties are multiplied by in the loss that is trained: terms are recorded without it, the total with it."""
+    series = {name.removeprefix("loss/"): values for name, values in record.history.items() if name.startswith("loss/")}
+    penalties = [values for name, values in series.items() if name not in ("reconstruction", "total")]
+    if not penalties or not {"reconstruction", "total"} <= set(series):
+        return 1.0
+    raw = math.fsum(map(math.fsum, penalties))
+    added = math.fsum(series["total"]) - math.fsum(series["reconstruction"])
+    weight = added / raw if raw else 1.0
+    return weight if math.isfinite(weight) else 1.0
+
+
+def _used(judged: Sequence[MemberRecord]) -> Sentence | None:
+    known = [  # (what its mean in its place costs, whether it is flagged): the rest of a diagnosis is large
+        (float(unit["ablation"]), "unused" in unit.get("flags", ()))
+        for record in judged
+        for unit in record.diagnosis.get("units", ())
+        if _number(unit.get("ablation")) is not None and unit.get("verdict") not in CONSTANT
+    ]
+    if not known:
+        return None
+    unused = sum(flagged for _, flagged in known)
+    middle = median(cost for cost, _ in known)
+    return Sentence(
+        f"Of {len(known)} live units {unused} are not used: one's mean in its place costs {middle:.3f} of R2 (median).",
+        {"live_units": len(known), "unused": unused, "median_ablation": middle},
+    )
+
+
+def _reconstruction(judged: Sequence[MemberRecord]) -> Sentence | None:
+    fits = [float(record.r2) for record in judged if record.r2 is not None]
+    if not fits:
+        return None
+    worse, middle = sum(fit <= 0 for fit in fits), median(fits)
+    text = (
+        f"The reconstruction's R2 is {middle:.2f} (median); {worse} of {len(fits)} members do no better than the mean"
+    )
+    behind = [record.pca_r2[-1] - record.r2 for record in judged if record.pca_r2 and record.r2 is not None]
+    if not behind:
+        return Sentence(f"{text}.", {"median_r2": middle, "no_better_than_mean": worse})
+    gap = median(behind)
+    side = f"{gap:.2f} below" if gap >= 0 else f"{-gap:.2f} above"
+    return Sentence(
+        f"{text}; it is {side} principal components of as many dimensions as units live (median of {len(behind)}).",
+        {"median_r2": middle, "no_better_than_mean": worse, "median_gap_to_pca": gap},
+    )
+
+
+def _verdict(members: Sequence[MemberRecord], judged: Sequence[MemberRecord]) -> Sentence:
+    lost = len(members) - len(judged)
+    beside = f"; {lost} more diverged, failed or could not be judged" if lost else ""
+    if not judged:
+        errors = [record.error for record in members if record.error]
+        return Sentence(
+            f"No member has a verdict{': ' + _stop(errors[0]) if errors else '.'}", {"members": len(members)}
+        )
+    collapsed = sum(record.verdict in COLLAPSED for record in judged)
+    numbers = {"collapsed": float(collapsed), "judged": float(len(judged)), "lost": float(lost)}
+    if len({record.seed for record in judged}) < len(judged):  # a group of variants: its members share seeds
+        return Sentence(f"In the end {collapsed} of {len(judged)} members collapsed{beside}.", numbers)
+    low, high = (float(bound) for bound in wilson(collapsed, len(judged)))
+    text = f"In the end {collapsed} of {len(judged)} seeds collapsed (95 % interval {low:.2f} to {high:.2f}){beside}."
+    return Sentence(text, {**numbers, "low": low, "high": high})
+
+
+def _rule(finding: Mapping[str, Any]) -> str:
+    return str(finding["rule"]).replace("_", " ")
+
+
+def _stop(text: Any) -> str:
+    return f"{str(text).rstrip('.')}."
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+CONSTANT = frozenset({"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"})
+CHAIN: tuple[Callable[[Sequence[MemberRecord]], Sentence | None], ...] = (
+    _born_dead,
+    _died_later,
+    _gradients,
+    _used,
+    _reconstruction,
+)

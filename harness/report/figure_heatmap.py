@@ -1,0 +1,159 @@
+"""Heat maps of the units' histories: what every unit did at every snapshot, one picture a measure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.report.format import shortened
+from harness.report.groups import in_declared_order, variants
+from harness.report.svg import POINT, TITLE_HEIGHT, any_script, safe
+from harness.results import Results
+from harness.results.records import MemberRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+MOST_ROWS = 800
+MOST_LABELS = 40  # a text takes as long to draw as a hundred rows
+WIDTH, LABELS, BAR = 860, 340, 60
+DENSITY = 1.5 * POINT
+
+
+def heat_maps(results: Results, folder: Path) -> list[Path]:
+    """Write `heat_<measure>.png` for each measure that the members left, a row a unit, a column a snapshot.
+
+    Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all.
+    """
+    records = in_declared_order(results.records, results.manifest)
+    found = []
+    sheets: dict[object, HeatmapCanvas] = {}
+    for measure, title in MEASURES.items():
+        rows, labels, steps = unit_histories(records, measure)
+        path = folder / f"heat_{measure}.png"
+        path.unlink(missing_ok=True)  # of an earlier report, which may have had what this one lacks
+        if np.isfinite(rows).any():  # an activation without an off state has no frequency
+            alike = (rows.shape, tuple(labels), tuple(steps))
+            sheet = sheets.setdefault(alike, HeatmapCanvas(labels, steps))
+            found.append(_write(sheet.pixels(rows, title), path))
+    return found
+
+
+def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array, list[str], list[float]]:
+    """Values [row, snapshot] with a label a row ("variant u0"), and the steps of the snapshots."""
+    rows: list[Array] = []
+    labels: list[str] = []
+    steps: list[float] = []
+    for name, members in variants(records).items():
+        usable = [each for each in members if measure in each.unit_history and len(each.unit_history.array(measure))]
+        if not usable or len(rows) >= MOST_ROWS:
+            continue
+        steps = max(steps, list(usable[0].history.get("step", [])), key=len)
+        means = _over_seeds([each.unit_history.array(measure).T for each in usable])
+        rows += list(means)
+        labels += [f"{shortened(name, 52)} u{unit}" for unit in range(len(means))]
+    return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
+
+
+def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[float], title: str) -> "Axes":
+    """A row a unit, a column a snapshot; empty where nothing was computed."""
+    import seaborn
+
+    every = -(-len(labels) // MOST_LABELS)
+    bar = {"label": title, "fraction": 0.04, "aspect": 40}
+    seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws=bar, yticklabels=False, xticklabels=False)
+    axes.set_yticks(np.arange(0, len(labels), every) + 0.5, [safe(label) for label in labels[::every]])
+    columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
+    axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
+    axes.set_xlabel("step")
+    axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
+    return axes
+
+
+class HeatmapCanvas:
+    """A figure for all pictures that differ in values and title alone: its labels take longer to draw than the rest.
+
+    Args:
+        labels: of the rows. steps: of the columns.
+    """
+
+    def __init__(self, labels: Sequence[str], steps: Sequence[float]) -> None:
+        self.labels, self.steps = labels, steps
+        self._canvas: Any = None
+        self._edge: Pixels = np.empty(0, dtype=np.uint8)
+
+    def pixels(self, rows: Array, title: str) -> Pixels:
+        """The picture as `[row, column, colour]`; what it holds is drawn over when the next is asked for."""
+        if self._canvas is None:
+            self._draw(rows, title)
+        else:
+            self._redraw(rows, title)
+        with any_script():
+            self._canvas.draw()
+        pixels = np.asarray(self._canvas.buffer_rgba())
+        edge = pixels[:, : int(LABELS * DENSITY / POINT)]
+        if self._edge.size:
+            edge[:] = self._edge
+        self._edge = edge.copy()
+        return pixels
+
+    def _draw(self, rows: Array, title: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        inner = min(max(10 * len(rows), 120), 2400)
+        height = inner + 80
+        figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=DENSITY)
+        axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + BAR) / WIDTH, inner / height))
+        draw_heat(axes, rows, self.labels, self.steps, title)
+        self._canvas = FigureCanvasAgg(figure)  # not before: seaborn draws what can be drawn
+
+    def _redraw(self, rows: Array, title: str) -> None:
+        """Other values on the same axes; the labels of the rows are taken over as they were drawn."""
+        axes = self._canvas.figure.axes[0]
+        (mesh,) = axes.collections
+        mesh.set_array(np.ma.masked_invalid(rows))
+        mesh.set_clim(np.nanmin(rows), np.nanmax(rows))
+        mesh.colorbar.set_label(title)
+        axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
+        axes.tick_params(axis="y", labelleft=False)
+
+
+def heading(title: str) -> str:
+    """What stands above a picture."""
+    return f"{title}, mean over seeds"
+
+
+def _write(pixels: Pixels, path: Path) -> Path:
+    from matplotlib.image import imsave
+
+    unsigned: Any = {"Software": None}
+    imsave(path, pixels, format="png", dpi=DENSITY, metadata=unsigned, pil_kwargs={"compress_level": 3})
+    return path
+
+
+def _over_seeds(members: Sequence[Array]) -> Array:
+    """The mean over members that may have stopped early; NaN where none has a value."""
+    units, length = max(len(each) for each in members), max(each.shape[1] for each in members)
+    values = np.full((len(members), units, length), np.nan)
+    for index, each in enumerate(members):
+        values[index, : each.shape[0], : each.shape[1]] = each
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+
+
+def _padded(rows: Sequence[Array]) -> Array:
+    length = max((len(row) for row in rows), default=0)
+    return np.array([np.pad(row, (0, length - len(row)), constant_values=np.nan) for row in rows])
+
+
+MEASURES = {
+    "activation_frequency": "share of rows on which the unit fires",
+    "mutual_information": "mutual information (nats)",
+    "entropy_bits": "entropy (bits)",
+}

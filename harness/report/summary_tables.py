@@ -1,0 +1,116 @@
+"""The verdict table: what became of the members, by the levels of each factor and by variant."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.effects.outcomes import category
+from harness.grid.factorial import changes
+from harness.measures.statistics import wilson
+from harness.report.format import DASH, bounds, number, share
+from harness.report.groups import by_level, nearest_first, tally, variants
+from harness.report.style import shown_verdict, verdict_style
+from harness.results.records import Level, MemberRecord
+
+
+@dataclass(frozen=True)
+class SeedMark:
+    """One seed: its shape as a character, and the class of its colour."""
+
+    glyph: str
+    verdict: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """Some members, summed up.
+
+    Args:
+        name: the level or variant. collapsed: "3 of 8". bar: the share in percent; None where none is judged.
+        interval: Wilson's 95 % bounds of the share. lost: diverged, failed, not judged.
+        live: mean of live units, of how many. r2: mean R2 of the judged. marks: every seed, in order.
+    """
+
+    name: str
+    members: int
+    collapsed: str
+    bar: float | None
+    interval: str
+    live: str
+    r2: str
+    lost: str
+    verdicts: str
+    marks: Sequence[SeedMark]
+
+
+def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
+    """The first table: the baseline, then the variants by how much they change of it."""
+    groups = nearest_first(records, baseline)
+    return [row_of(_name(name, members, baseline), members) for name, members in groups.items()]
+
+
+def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[SummaryRow]]:
+    """Factor -> one row a level, over the variants that every level of the factor has."""
+    return {
+        factor: [row_of(level, members) for level, members in groups.items()]
+        for factor, groups in by_level(records).items()
+    }
+
+
+def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
+    """One row a variant: the largest share collapsed first, then the fewest live units, then in their order."""
+    groups = variants(records)
+    order = sorted(groups, key=lambda name: _gravity(groups[name]))
+    return [row_of(_name(name, groups[name], baseline), groups[name]) for name in order]
+
+
+def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
+    """A group of members in one row; nothing is dropped, what has no verdict is counted as lost."""
+    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
+    collapsed = sum(category(record) == "collapsed" for record in judged)
+    low, high = wilson(collapsed, len(judged)) if judged else (float("nan"), float("nan"))
+    ordered = sorted(members, key=lambda record: record.seed)
+    return SummaryRow(
+        name=name,
+        members=len(members),
+        collapsed=share(collapsed, len(judged)),
+        bar=100 * collapsed / len(judged) if judged else None,
+        interval=bounds(float(low), float(high)),
+        live=_live(judged),
+        r2=number(_mean([record.r2 for record in judged if record.r2 is not None]), 2),
+        lost=_lost(members),
+        verdicts=tally(members),
+        marks=[SeedMark(verdict_style(shown_verdict(each)).glyph, shown_verdict(each), each.seed) for each in ordered],
+    )
+
+
+def _name(variant: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> str:
+    return variant if not baseline or changes(members[0].levels, baseline) else f"{variant} (baseline)"
+
+
+def _gravity(members: Sequence[MemberRecord]) -> tuple[float, float]:
+    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
+    collapsed = [float(category(record) == "collapsed") for record in judged]
+    live = [record.live_units / max(record.units, 1) for record in judged]
+    return -(_mean(collapsed) or 0.0), 1.0 if not live else float(np.mean(live))
+
+
+def _live(judged: Sequence[MemberRecord]) -> str:
+    if not judged:
+        return DASH
+    widths = sorted({record.units for record in judged})
+    of = str(widths[0]) if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+    return f"{number(_mean([record.live_units for record in judged]), 2)} of {of}"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+def _lost(members: Sequence[MemberRecord]) -> str:
+    kinds = [category(record) for record in members]
+    found = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind not in ("collapsed", "not collapsed")}
+    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or DASH

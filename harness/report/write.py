@@ -1,0 +1,116 @@
+"""The report's files, each whole or not at all."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.effects import Effects
+from harness.report.figure_heatmap import heat_maps
+from harness.report.groups import in_declared_order
+from harness.report.page import content, counts
+from harness.report.page_templates import markdown, page
+from harness.report.threshold_table import swept_and_shown
+from harness.results import Results, write_atomic, write_json
+from harness.results.frames import members_frame, unit_history_frame, units_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def write_report(results: Results, effects: Effects, folder: Path) -> Path:
+    """Write report.html, report.md, report.json, members.csv, units.parquet, and the units' histories as heat maps.
+
+    Args:
+        results: members and manifest. effects: over them. folder: made if it is not there.
+
+    Returns:
+        The path of report.html: one file, at most 2 MB for 1000 members, without scripts, that loads nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ordered = in_declared_order(results.records, results.manifest)
+    swept, shown = swept_and_shown(ordered)
+    results = Results(results.manifest, shown, results.damaged)
+    values = content(results, effects, swept)
+    write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
+    write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
+    write_atomic(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))
+    heat_maps(results, folder)
+    write_json(folder / "report.json", document(results, effects, values))
+    write_atomic(folder / "report.md", markdown("report.md", values).encode())
+    path = folder / "report.html"
+    write_atomic(path, page("report.html", values).encode())
+    return path
+
+
+def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The report as plain JSON: effects, interactions, contrasts, cells, and what they rest on."""
+    from harness.diagnosis.thresholds import threshold_table
+
+    manifest = results.manifest
+    return plain_json(
+        {
+            **effects.to_dict(),
+            "answer": [f"{line.about}: {line.text}" if line.about else line.text for line in values["answer"]],
+            "explanation": values["explanation"],
+            "counts": dict(counts(results.records)),
+            "thresholds": threshold_table(),
+            "audit": manifest.get("audit") or {},
+            "experiment": manifest.get("experiment") or {},
+            "versions": manifest.get("versions") or {},
+            "commit": manifest.get("commit"),
+            "command": manifest.get("command"),
+            "inputs": manifest.get("inputs") or {},
+            "name": manifest.get("name"),
+        }
+    )
+
+
+def spreadsheet(frame: "DataFrame") -> str:
+    """A frame as CSV that no spreadsheet runs: a text that would start a formula gets an apostrophe before it."""
+    guarded = frame.map(guard)
+    guarded.columns = [guard(name) for name in frame.columns]
+    return guarded.to_csv(index=False, lineterminator="\n")
+
+
+def guard(value: Any) -> Any:
+    """A cell that a spreadsheet takes for text; numbers stay numbers.
+
+    >>> guard("=1+1"), guard("-0.5"), guard(-0.5), guard("relu")
+    ("'=1+1", '-0.5', -0.5, 'relu')
+    """
+    if not isinstance(value, str) or _is_number(value):
+        return value
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", value)
+    return f"'{text}" if text.lstrip(" \t\r\n\ufeff\u200e\u200f")[:1] in FORMULA else text
+
+
+def plain_json(value: Any) -> Any:
+    """A value as JSON knows it: what is not finite becomes None.
+
+    >>> plain_json({"p": float("nan"), "n": (1, 2)})
+    {'p': None, 'n': [1, 2]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else json.loads(json.dumps(value, default=str))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) is not None
+
+
+def _parquet(frame: "DataFrame") -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+FORMULA = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠")

@@ -1,0 +1,16 @@
+from .files import slug as slug
+from .files import write_atomic as write_atomic
+from .files import write_json as write_json
+from .fingerprint import RESULTS_FORMAT as RESULTS_FORMAT
+from .fingerprint import case_fingerprint as case_fingerprint
+from .fingerprint import member_key as member_key
+from .records import COLLAPSED as COLLAPSED
+from .records import MemberRecord as MemberRecord
+from .store import Results as Results
+from .store import read_manifest as read_manifest
+from .store import read_records as read_records
+from .store import read_results as read_results
+from .store import stored_keys as stored_keys
+from .store import write_manifest as write_manifest
+from .store import write_stack as write_stack
+from .temporary import remove_abandoned as remove_abandoned

@@ -1,0 +1,129 @@
+"""What MLflow is told of a member: its tags, its parameters and its metric rows."""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
+from harness.results import MemberRecord
+from harness.results.snapshot_schedule import log_spaced
+from harness.tracking.views import KIND_TAG
+
+ROWS_PER_MEMBER = 200
+KEY_TAG = "harness.key"
+ORIGIN_TAG = "harness.origin"
+LOG_SCALED = ("rho", "beta", "learning_rate")
+MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 5000  # what MLflow takes at a time, and characters it does not cut
+Metric = tuple[str, float, int, int]
+
+
+def member_tags(record: MemberRecord) -> dict[str, str]:
+    """What runs are grouped and filtered by."""
+    factors = {name: str(level) for name, level in record.levels.items()}
+    infinite = [name for name, value in record.losses.items() if not math.isfinite(value)]
+    return {
+        **factors,
+        KEY_TAG: record.key,
+        KIND_TAG: "member",
+        "variant": record.variant,
+        "seed": str(record.seed),
+        "verdict": record.verdict or record.status,
+        "status": record.status,
+        "flags": " ".join(record.flags),
+        **({"not_finite": " ".join(infinite)} if infinite else {}),
+        **({"error": record.error} if record.error else {}),
+        **({"alone": record.alone} if record.alone else {}),
+        **({"gpu": record.gpu} if record.gpu else {}),
+        **({"diverged_step": str(record.diverged_step)} if record.diverged_step is not None else {}),
+    }
+
+
+def member_parameters(record: MemberRecord) -> dict[str, Any]:
+    """The levels and the seed, and the logarithm of what is spaced by it."""
+    logs = {
+        f"log10_{name}": round(math.log10(value), 6)
+        for name, value in record.levels.items()
+        if name in LOG_SCALED and isinstance(value, int | float) and value > 0
+    }
+    return {**record.levels, **logs, "seed": record.seed}
+
+
+def member_metrics(record: MemberRecord) -> list[Metric]:
+    """(key, value, timestamp, step): curves at a few log-spaced snapshots, each reference's own at the last."""
+    series = dict(_series(record))
+    steps = [int(step) for step in record.history.get("step", ())]
+    final = [("time/seconds", record.seconds, record.logged_at, steps[-1] if steps else 0)]
+    final += [
+        (f"loss_held_out/{name}", value, record.logged_at, steps[-1]) for name, value in record.losses.items() if steps
+    ]
+    room = max(
+        2, min(SHOWN_SNAPSHOTS, (ROWS_PER_MEMBER - len(final)) // max(1, sum(name.count("/") == 1 for name in series)))
+    )
+    shown = sorted(log_spaced(range(len(steps)), room))
+    rows = [
+        (name, float(values[index]), record.logged_at + index, steps[index])
+        for name, values in series.items()
+        for index in (shown if name.count("/") == 1 else shown[-1:])
+        if name.startswith("loss/") or not math.isnan(values[index])
+    ]
+    return rows + final
+
+
+def stored_metrics(record: MemberRecord) -> list[Metric]:
+    """`member_metrics` under keys and with values that MLflow keeps as they are."""
+    return [
+        # an infinity is stored as 1.8e308 and wrecks the axes
+        (metric_key(name), value if math.isfinite(value) else math.nan, timestamp, step)
+        for name, value, timestamp, step in member_metrics(record)
+    ][:MOST_METRICS]
+
+
+def stored_parameters(record: MemberRecord) -> list[tuple[str, str]]:
+    """`member_parameters` as MLflow keeps them."""
+    return [(name, str(value)[:LONGEST]) for name, value in member_parameters(record).items()][:MOST_PARAMETERS]
+
+
+def stored_tags(record: MemberRecord, parent: str, origin: str) -> dict[str, str]:
+    """`member_tags` as MLflow keeps them, with the run's origin and what makes it a child of its parent."""
+    tags = {**member_tags(record), ORIGIN_TAG: origin, "mlflow.parentRunId": parent}
+    return {name: value[:LONGEST] for name, value in tags.items()}
+
+
+def run_name(record: MemberRecord) -> str:
+    """The variant, then the seed: lists cut names at their end."""
+    return f"{record.variant} s{record.seed}"
+
+
+def ending(record: MemberRecord) -> tuple[str, int]:
+    """The status of a member's finished run, and when it ended."""
+    return "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1
+
+
+def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:
+    for name in record.history:
+        if name.startswith("loss/"):
+            yield name, record.history[name]
+    for name, key in HISTORY_KEYS.items():
+        if name in record.history:
+            yield key, record.history[name]
+    units = min(SHOWN_UNITS, record.units)
+    for measure in record.unit_history:
+        if measure.partition("/")[0] in UNIT_MEASURES:
+            snapshots = record.unit_history[measure]
+            for unit in range(units):
+                yield f"{measure}/u{unit}", [row[unit] for row in snapshots]
+
+
+@lru_cache(maxsize=4096)  # every member has the same names
+def metric_key(name: str) -> str:
+    """A name in the characters that MLflow takes.
+
+    >>> metric_key("loss/kl+l1")
+    'loss/kl-l1'
+    """
+    return "".join(each if each.isalnum() or each in "_-. /:" else "-" for each in name)[:250]
+
+
+HISTORY_KEYS = {"live_units": "collapse/live_units", "effective_rank": "collapse/effective_rank", "r2": "health/r2"}
+UNIT_MEASURES = ("activation_frequency", "mutual_information", "entropy_bits")

@@ -1,0 +1,138 @@
+"""Members written into a local store a stack at a time: one transaction, where MLflow's client takes several a run.
+
+The tables are MLflow's own, and are written here only while they have exactly the columns that are known here; a store
+of another version, and every server, is written by the client.
+"""
+
+import math
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from harness.results import MemberRecord
+from harness.results.faults import crash_point
+from harness.tracking.inventory import StoredRun
+from harness.tracking.member_rows import (
+    KEY_TAG,
+    ORIGIN_TAG,
+    Metric,
+    ending,
+    run_name,
+    stored_metrics,
+    stored_parameters,
+    stored_tags,
+)
+
+PATIENCE = 60.0  # seconds that another writer is waited for
+RUN = {  # what the client gives a run that it is told nothing else of
+    "source_type": "UNKNOWN",
+    "source_name": "",
+    "entry_point_name": "",
+    "user_id": "unknown",
+    "source_version": "",
+    "lifecycle_stage": "active",
+    "deleted_time": None,
+}
+COLUMNS = {
+    "runs": ("run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id", *RUN),
+    "tags": ("key", "value", "run_uuid"),
+    "params": ("key", "value", "run_uuid"),
+    "metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
+    "latest_metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
+}
+KEYED_RUNS = f"""
+SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
+    EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
+    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid)
+FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
+LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
+"""
+Row = tuple[object, ...]
+
+
+def takes_bulk(path: Path) -> bool:
+    """Whether the store's tables are those that are known here."""
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+        return all(
+            {column for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
+            for table, columns in COLUMNS.items()
+        )
+
+
+def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) -> list[StoredRun]:
+    """The runs of an experiment that carry a key, the oldest first.
+
+    Args:
+        path: of the store's file.
+        experiment: its id.
+        keys: look for these alone.
+    """
+    chosen = "" if keys is None else f" AND keys.value IN ({', '.join('?' * len(keys))})"
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+        rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
+        return [
+            StoredRun(run, key, origin, status, start, bool(filled)) for run, key, origin, status, start, filled in rows
+        ]
+
+
+def write_members(
+    path: Path, experiment: str, parent: str, origin: str, records: Sequence[MemberRecord]
+) -> dict[str, str]:
+    """A finished run for each member, all of them or none; key -> run id.
+
+    Args:
+        path: of the store's file.
+        experiment: its id.
+        parent: the id of the run above them.
+        origin: of all of them.
+        records: members that the store does not have.
+    """
+    runs = {record.key: uuid.uuid4().hex for record in records}
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
+        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+        (location,) = connection.execute(query, (experiment,)).fetchone()
+        _insert(connection, "runs", [_run(each, runs[each.key], int(experiment), location) for each in records])
+        crash_point("member begun")
+        for record in records:
+            _describe(connection, record, runs[record.key], parent, origin)
+        crash_point("member logged")
+    return runs
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
+    columns = COLUMNS[table]
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+
+
+def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
+    status, end = ending(record)
+    artifacts = f"{location.rstrip('/')}/{run}/artifacts"
+    return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
+
+
+def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str, origin: str) -> None:
+    tags = stored_tags(record, parent, origin) | {"mlflow.runName": run_name(record)}
+    metrics = stored_metrics(record)
+    _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
+    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record)])
+    _insert(connection, "metrics", list(dict.fromkeys(_rows(metrics, run))))
+    _insert(connection, "latest_metrics", list(_rows(_latest(metrics), run)))
+
+
+def _rows(metrics: Sequence[Metric], run: str) -> Iterator[Row]:
+    """NaN is a 0 that says so."""
+    for key, value, timestamp, step in metrics:
+        missing = math.isnan(value)
+        yield key, 0.0 if missing else value, timestamp, step, missing, run
+
+
+def _latest(metrics: Sequence[Metric]) -> list[Metric]:
+    """The last of each key: by step, then by time, then the larger."""
+    latest: dict[str, Metric] = {}
+    for metric in sorted(metrics, key=lambda each: (each[3], each[2], 0.0 if math.isnan(each[1]) else each[1])):
+        latest[metric[0]] = metric
+    return list(latest.values())

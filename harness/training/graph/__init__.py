@@ -1,0 +1,1 @@
+"""A training step as a graph of operations: captured, simplified, and run."""
