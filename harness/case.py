@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -234,3 +235,36 @@ def _not_run(path: Path, error: Exception) -> HarnessError:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
+
+
+def check_target(case: Case) -> None:
+    """Refuse a target that is no number.
+
+    Raises:
+        HarnessError: for it.
+    """
+    target = case.target
+    number = isinstance(target, Real) and not isinstance(target, bool)
+    if target is not None and not (number and math.isfinite(target)):
+        raise HarnessError(f"{case.name}: target: a number or None is wanted, {target!r} was given")
+
+
+def build_optimizer(case: Case, model: nn.Module) -> Optimizer | None:
+    """The case's own optimizer over the model's parameters; None where it leaves that to the harness.
+
+    Raises:
+        HarnessError: when it fails, or makes something else.
+    """
+    if case.optimizer is None:
+        return None
+    try:
+        with guarded():
+            made = case.optimizer(list(model.parameters()))
+    except Exception as error:
+        raise HarnessError(f"{case.name}: optimizer(parameters) {failure(error)}") from error
+    if not isinstance(made, Optimizer):
+        raise HarnessError(
+            f"{case.name}: optimizer(parameters) returned {made!r}; a torch.optim.Optimizer is wanted,"
+            " such as `optimizer=lambda parameters: Adam(parameters)`"
+        )
+    return made

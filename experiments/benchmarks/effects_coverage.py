@@ -22,7 +22,7 @@ from harness.effects.robust import bootstrap_interval, interquartile_mean
 from harness.effects.seed_intervals import mean_interval, t_interval
 from harness.effects.sign_flip import sign_flip_p
 from harness.grid import Experiment
-from harness.measures.family import benjamini_hochberg
+from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import MemberRecord
 
 Array = NDArray[np.float64]

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
-from harness.auditing.requesting import build_optimizer
-from harness.case import Case
-from harness.precision import precision_for
+from harness.case import Case, build_optimizer
+from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
 
 PROBES = (0, 50, 300)

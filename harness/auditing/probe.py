@@ -14,8 +14,8 @@ from harness.auditing.recorder import Change, TensorRecorder, TensorSite, Trace,
 from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
-from harness.precision import cast_floats, own_precision
-from harness.remedies.terms import check_terms
+from harness.loss_terms import check_terms
+from harness.models import cast_floats, own_precision
 from harness.user_code import failure, guarded
 
 

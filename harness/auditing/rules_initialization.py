@@ -12,7 +12,7 @@ from harness.auditing.recorder import layers_of
 from harness.capture import BottleneckTap, eval_mode
 from harness.case import Case
 from harness.diagnosis.finding import Finding
-from harness.precision import accumulation_dtype, cast_floats
+from harness.models import accumulation_dtype, cast_floats
 from harness.user_code import guarded
 
 FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")

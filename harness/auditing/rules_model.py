@@ -10,9 +10,8 @@ from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import LossProbe, differs, replace_with
 from harness.auditing.probe_values import RANGES, random_values
 from harness.auditing.recorder import Change, TensorSite
-from harness.auditing.requesting import build_optimizer
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
-from harness.case import Case
+from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 

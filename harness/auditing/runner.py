@@ -1,9 +1,10 @@
 """The audit itself: build the case's models, probe its loss, ask every rule, and put what they say together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from harness.auditing.gradient_ratios import GradientRatios, gradient_ratios
 from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.recorder import TracedOperation
-from harness.auditing.requesting import build_optimizer, check_target
 from harness.auditing.rules_gradient import (
     batch_size_rule,
     edits_in_place,
@@ -42,12 +42,13 @@ from harness.auditing.rules_shape import (
     unreachable_target,
 )
 from harness.auditing.rules_weight import weight_findings
-from harness.case import Case
+from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
+from harness.data.rows import Split
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
-from harness.models import build_model
-from harness.precision import own_precision
+from harness.models import build_model, own_precision
+from harness.remedies import RemedyNotApplicable, apply_remedies
 from harness.user_code import failure, guarded
 
 Rule = Callable[[TermProbe, list[TracedOperation], AuditThresholds], list[Finding]]
@@ -301,3 +302,35 @@ PENALTY: dict[str, Rule] = {
 }
 
 NEEDS_GRADIENT = ("unreachable_target", "collapse_optimum", "pushes_active_units_down", "escape")
+
+
+def audit_levels(
+    case: Case,
+    levels: Iterable[str],
+    split: Split | None = None,
+    others: Mapping[str, Any] | None = None,
+    bounds: AuditThresholds = AUDIT_THRESHOLDS,
+) -> dict[str, Audit]:
+    """The audit of the case under every level of `penalty`; a level that the model refuses is left out.
+
+    Args:
+        case: any case.
+        levels: levels of the factor `penalty`.
+        split: the case's rows where they are at hand already (of another data set, say).
+        others: levels of other factors that hold throughout, such as a grid's baseline.
+        bounds: what the rules compare with.
+    """
+    split = split or split_of(case)
+    found: dict[str, Audit] = {}
+    for level in dict.fromkeys(str(each) for each in levels):
+        try:
+            treated = apply_remedies(case, {**(others or {}), "penalty": level}, split)
+        except RemedyNotApplicable:
+            continue
+        found[level] = audit(treated, during_training=False, seeds=1, bounds=bounds, rows=split.train.inputs)
+    return found
+
+
+def as_manifest(audits: Mapping[str, Audit]) -> dict[str, list[dict[str, Any]]]:
+    """The findings of each level as plain JSON values: what a results folder keeps under `audit`."""
+    return {level: [each.to_dict() for each in found.findings] for level, found in audits.items()}

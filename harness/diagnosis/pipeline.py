@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.diagnosis.assembly import DiagnosisParts, assemble
-from harness.diagnosis.entropies import entropy_table
 from harness.diagnosis.input_checks import yes_or_no
 from harness.diagnosis.inputs import DiagnosisInputs, check_inputs
 from harness.diagnosis.layer_rules import layer_verdicts, padded
@@ -27,7 +26,7 @@ from harness.diagnosis.unit_rules import (
 )
 from harness.diagnosis.verdicts import CONSTANT, UNJUDGED
 from harness.measures.reliability import reliability_table
-from harness.measures.unit_table import Saturation, Table, range_ratios, unit_table
+from harness.measures.unit_table import Saturation, Table, entropy_table, range_ratios, unit_table
 
 
 def diagnose(

@@ -12,8 +12,8 @@ from torch import Tensor
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.measures.association import smallest_dependence
 from harness.measures.chunks import chunks
-from harness.measures.family import benjamini_hochberg
 from harness.measures.reference_tests import MEASURED
+from harness.measures.statistics import benjamini_hochberg
 
 if TYPE_CHECKING:
     from harness.measures import Dependence

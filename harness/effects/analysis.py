@@ -13,7 +13,7 @@ from harness.effects.matched_blocks import MatchedBlock, contrast_blocks, intera
 from harness.effects.member_table import MemberTable, member_table
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.power import Power, power_of
-from harness.measures.family import benjamini_hochberg
+from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
 SCOPE = "Scope: other initialisations and batch orders on this data set; the data are not resampled."

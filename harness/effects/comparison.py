@@ -12,7 +12,7 @@ from harness.effects.member_table import member_table
 from harness.effects.outcomes import OUTCOMES, is_judged
 from harness.effects.risk_differences import RiskDifference, risk_difference
 from harness.effects.stored_experiments import StoredExperiment, stored_experiment, stored_members
-from harness.measures.family import benjamini_hochberg
+from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import COLLAPSED, MemberRecord
 
 SIDES = ("first", "second")

@@ -81,7 +81,7 @@ def _case(spec: StackSpec) -> Case:
 
 
 def _structure(levels: Mapping[str, Level], case: Case) -> str:
-    from harness.remedies.levels import is_number
+    from harness.factors import is_number
 
     numbers = set(case.numbers) | {"learning_rate", "bias_init"}
     return json.dumps(

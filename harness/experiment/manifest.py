@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import harness
 from harness.errors import HarnessError
+from harness.factors import FACTORS
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
-from harness.remedies.levels import FACTORS
 from harness.results import RESULTS_FORMAT, case_fingerprint
 from harness.user_code import guarded
 
@@ -67,7 +67,7 @@ def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", ma
 
     A model is built, its loss evaluated on a few rows and, unless that was done before, its optimizer made, as for a plan.
     """
-    from harness.auditing.requesting import build_optimizer
+    from harness.case import build_optimizer
     from harness.models import build_model
     from harness.remedies import RemedyNotApplicable, apply_remedies
 

@@ -1,9 +1,9 @@
 """From a YAML file to an experiment, its variants, its members and its stacks. Nothing here loads torch."""
 
+from harness.factors import Level
 from harness.grid.experiment import Experiment
 from harness.grid.factorial import Member, Variant
 from harness.grid.loader import load_experiment
 from harness.grid.stack_plan import StackPlan, stacks
-from harness.remedies.levels import Level
 
 __all__ = ["Experiment", "Level", "Member", "StackPlan", "Variant", "load_experiment", "stacks"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.factors import Level
 from harness.grid.case_facts import case_file
 from harness.grid.factorial import (
     Axis,
@@ -24,7 +25,6 @@ from harness.grid.factorial import (
     size,
 )
 from harness.grid.names import variant_name
-from harness.remedies.levels import Level
 
 LARGEST = 1_000_000  # members
 

@@ -9,7 +9,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from harness.remedies.levels import Level
+from harness.factors import Level
 
 Cell = dict[str, Level]
 PartialCell = Mapping[str, Level | Sequence[Level]]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.remedies.levels import Level
+from harness.factors import Level
 
 
 def variant_name(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> str:

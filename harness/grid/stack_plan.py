@@ -10,8 +10,8 @@ from heapq import heapreplace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from harness.factors import Level, is_number
 from harness.grid.factorial import Member
-from harness.remedies.levels import Level, is_number
 
 if TYPE_CHECKING:
     from harness.grid.experiment import Experiment

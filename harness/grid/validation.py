@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, did_you_mean
+from harness.factors import FACTORS, Level, check_level, known_factors
 from harness.grid.case_facts import CaseFacts
 from harness.grid.experiment import LARGEST, Experiment
 from harness.grid.factorial import as_list, size
 from harness.grid.names import cell_name
-from harness.remedies.levels import FACTORS, Level, check_level, known_factors
 
 MOST_CELLS_TO_SIFT = 200_000  # beyond it, what `exclude` leaves is not counted one by one
 DATA_FILES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")

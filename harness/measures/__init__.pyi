@@ -13,7 +13,7 @@ from .dimensionality import effective_rank as effective_rank
 from .dimensionality import participation_ratio as participation_ratio
 from .entropy import entropy_bits as entropy_bits
 from .entropy import resolution as resolution
-from .family import benjamini_hochberg as benjamini_hochberg
+from .statistics import benjamini_hochberg as benjamini_hochberg
 from .information import informations as informations
 from .information import mutual_information as mutual_information
 from .reconstruction import constant_features as constant_features

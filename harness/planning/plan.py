@@ -202,10 +202,10 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]"
 
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     """How many units and loss terms there are at most, and why there is no R2, where there is none."""
-    from harness.auditing.requesting import build_optimizer
+    from harness.case import build_optimizer
+    from harness.loss_terms import loss_terms
     from harness.models import build_model
     from harness.remedies.layout import inspect_model
-    from harness.remedies.terms import loss_terms
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()

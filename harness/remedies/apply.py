@@ -12,12 +12,12 @@ from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
+from harness.factors import Level, check_level
+from harness.loss_terms import check_terms
 from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, RemedyNotApplicable, case_number
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.layout import ModelLayout, inspect_model
-from harness.remedies.levels import Level, check_level
-from harness.remedies.terms import check_terms
 from harness.remedies.wrapper import TreatedModel, Treatment
 
 
@@ -256,3 +256,15 @@ class _TreatedFactory(_Factory):
 
     def __call__(self, **keywords: Any) -> nn.Module:
         return TreatedModel(self.model(**keywords), self.recipe, self.places, self.bottleneck)
+
+
+def judged_target(case: Case) -> float | None:
+    """Target activation of the penalty that a case trains with, treated or not; None where its penalty has none.
+
+    A penalty of the harness's own has `rho` where it is a KL, and no target otherwise (no penalty, L1, a count, top-k).
+    The author's penalty has the declared `target`, or the number `rho` of the case.
+    """
+    losses, target = case.losses, case.rho
+    if isinstance(losses, TreatedLosses) and not losses.recipe.own_penalty:
+        target = case.numbers["rho"] if losses.recipe.has_target else None
+    return float(target) if isinstance(target, Tensor) else target

@@ -12,9 +12,9 @@ from torch import Tensor
 from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
 from harness.errors import HarnessError
+from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
 from harness.remedies.layout import ModelLayout
-from harness.remedies.levels import SIGMOID_SITES, Level
 from harness.remedies.wrapper import Treatment
 
 DEFAULT_RHO = 0.05

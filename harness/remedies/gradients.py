@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from harness.capture import submodule
 from harness.capture.outputs import output_named, outputs_of
 from harness.case import Case, set_seed
-from harness.precision import accumulation_dtype, precision_for
+from harness.models import accumulation_dtype, precision_for
 from harness.remedies.wrapper import TreatedModel
 
 

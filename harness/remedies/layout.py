@@ -20,8 +20,8 @@ from harness.capture import (
 )
 from harness.case import Case
 from harness.errors import HarnessError
+from harness.loss_terms import loss_terms
 from harness.models import build_model
-from harness.remedies.terms import loss_terms
 from harness.user_code import failure, guarded
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import CODE_SITE, OUTPUT_SITE, BottleneckTap, Edit, ForwardPass
+from harness.models import own_precision
 from harness.penalties import keep_largest
-from harness.precision import own_precision
 
 Penalty = Callable[[ForwardPass, Mapping[str, Any]], Tensor]
 

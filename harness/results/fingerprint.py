@@ -1,15 +1,15 @@
 """The resume key: what a member's result depends on, and nothing else."""
 
+import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.factors import FACTORS, Level
 from harness.grid.case_facts import CASES_FOLDER
-from harness.remedies.levels import FACTORS, Level
-from harness.results.sources import imported_files
 
 RESULTS_FORMAT = 2  # 1: penalties whose KL was rounded, and roundings that depended on the stack
 TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every")
@@ -75,3 +75,42 @@ def _is_number(name: str, known: Mapping[str, Any]) -> bool:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str) or value is None else float(value)
+
+
+def imported_files(path: Path) -> list[Path]:
+    """The files in the folder of `path` and below that it imports, and those that they import, in order.
+
+    A name that is made while the code runs (`importlib.import_module(name)`) is not followed, and neither is this
+    package, where it lies in the folder: its version is recorded, and no part of a key.
+    """
+    folder, found, open_files = path.parent, {path}, [path]
+    while open_files:
+        file = open_files.pop()
+        names = {name for name in _imports(file, folder) if name[0] != "harness"}
+        new = {each for name in names for each in _files(folder, name)} - found
+        found |= new
+        open_files += new
+    return sorted(found - {path})
+
+
+def _imports(file: Path, folder: Path) -> Iterator[tuple[str, ...]]:
+    """The dotted names that a file may import, in parts; `from a import b` may mean the module `a.b`."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    package = file.parent.relative_to(folder).parts
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in each.names)
+        elif isinstance(each, ast.ImportFrom):
+            above = package[: max(0, len(package) - each.level + 1)] if each.level else ()
+            base = (*above, *(each.module.split(".") if each.module else ()))
+            yield from ((*base, alias.name) for alias in each.names)
+
+
+def _files(folder: Path, name: tuple[str, ...]) -> Iterator[Path]:
+    """The files that importing a dotted name runs: each package on the way, and the module itself."""
+    for length in range(1, len(name) + 1):
+        place = folder.joinpath(*name[:length])
+        yield from (each for each in (place.with_name(f"{place.name}.py"), place / "__init__.py") if each.is_file())

@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from harness.capture import BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
 from harness.case import Case
-from harness.precision import accumulation_dtype, own_precision
-from harness.remedies.terms import check_terms
+from harness.loss_terms import check_terms
+from harness.models import accumulation_dtype, own_precision
 from harness.training.kernels import StackKernels
 from harness.training.rng import RandomOverride
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from harness.capture import eval_mode
 from harness.case import Case, set_seed
-from harness.models import build_model
-from harness.precision import accumulation_dtype, precision_for
+from harness.models import accumulation_dtype, build_model, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
 from harness.training.program import BottleneckView, Program, State

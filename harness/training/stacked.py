@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from harness.case import Case
-from harness.models import build_model
+from harness.models import build_model, precision_for
 from harness.placement import place_invariant
-from harness.precision import precision_for
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction

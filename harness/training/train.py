@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.case import Case
 from harness.data.rows import Split
 from harness.minibatches import batch_bounds
-from harness.precision import cast_floats
+from harness.models import cast_floats
 from harness.training.batches import batch_orders, gather_rows
 from harness.training.program import State
 from harness.training.sequential import SequentialEngine

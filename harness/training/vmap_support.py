@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.case import Case
-from harness.models import build_model
-from harness.precision import SIXTEEN_BITS, precision_for
+from harness.models import SIXTEEN_BITS, build_model, precision_for
 from harness.training.convolution import all_products
 from harness.training.kernels import StackKernels
 from harness.training.optimizers import OptimizerSpec, optimizer_spec

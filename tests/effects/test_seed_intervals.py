@@ -17,7 +17,7 @@ from harness.effects.seed_intervals import (
     unseen_share,
 )
 from harness.errors import HarnessError
-from harness.measures.family import benjamini_hochberg
+from harness.measures.statistics import benjamini_hochberg
 
 
 @pytest.fixture

@@ -140,9 +140,9 @@ def test_a_worker_loads_neither_pandas_nor_pyarrow_nor_torchs_compiler(tmp_path)
     """Each takes a second or more, in every worker."""
     program = (
         "import sys; from harness.execution.worker import main; from harness.execution.spec import *\n"
-        "from harness.execution.run_stack import run_stack; from harness.results import as_answer\n"
+        "from harness.execution.run_stack import run_stack; from harness.execution.wire import dump_records\n"
         "member = StackMember('k', 'v', {'penalty': 'kl_sigmoid_bottleneck', 'batchnorm': 'on'}, 0)\n"
-        "assert as_answer(run_stack(StackSpec('forum', sys.argv[1], (member,), {'epochs': 1})))\n"
+        "assert dump_records(run_stack(StackSpec('forum', sys.argv[1], (member,), {'epochs': 1})))\n"
         "print({'pandas', 'pyarrow', 'torch._dynamo', 'scipy.stats', 'scipy.spatial'} & set(sys.modules))"
     )
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((200, 100), dtype=np.float32))

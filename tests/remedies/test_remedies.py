@@ -14,9 +14,9 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Rows
 from harness.errors import HarnessError
+from harness.factors import check_level
 from harness.remedies import apply_remedies, matched_beta, why_not_applicable
 from harness.remedies.layout import build_model
-from harness.remedies.levels import check_level
 
 TABLE = Path(__file__).parents[2] / "experiments" / "benchmarks" / "remedy_table.py"
 
