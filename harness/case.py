@@ -52,6 +52,9 @@ class Case:
             where `numbers` has no `beta`). A loss that names it applies it; None says that the loss weighs itself,
             whatever it names. A loss that takes `**numbers` without naming it is multiplied and not given it, so that
             the weight is never applied twice.
+        objective: the term that is no penalty; another name for contrastive, clustering and supervised models.
+        posterior: where the log-variance of the bottleneck's latent is: a dotted module name, or an output such as
+            `"out:2"`; None for a layer that is not the mean of a posterior.
         target: the penalty's target activation; by default `numbers["rho"]` where there is one.
         labels: one class per row of `data`, for mutual information; an `evaluation` brings its own, and its factors.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
@@ -72,6 +75,8 @@ class Case:
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     penalty_weight: str | None = PENALTY_WEIGHT
+    objective: str = "reconstruction"
+    posterior: str | None = None
     target: float | None = None
     labels: Any = None
     factors: Mapping[str, Any] | None = None
@@ -89,6 +94,12 @@ class Case:
         if not isinstance(self.bottleneck, str) or not self.bottleneck:
             raise HarnessError(
                 f"Case.bottleneck: the dotted name of a module or 'out:0' is wanted, {self.bottleneck!r} was given"
+            )
+        if not isinstance(self.objective, str) or not self.objective:
+            raise HarnessError(f"Case.objective: expected the name of a term, got {_kind(self.objective)}")
+        if self.posterior is not None and (not isinstance(self.posterior, str) or not self.posterior):
+            raise HarnessError(
+                f"Case.posterior: expected a dotted module name, an output such as 'out:2', or None, got {_kind(self.posterior)}"
             )
         for key in ("numbers", "train", "factors"):
             given = getattr(self, key)
@@ -130,11 +141,11 @@ class Case:
         return 1.0 if self.weighs_itself or self.penalty_weight is None else numbers.get(self.penalty_weight, 1.0)
 
     def total(self, terms: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Any:
-        """The reconstruction plus the penalties, times their weight where the loss leaves that to the harness."""
-        penalties = [value for name, value in terms.items() if name != "reconstruction"]
+        """The objective plus the penalties, times their weight where the loss leaves that to the harness."""
+        penalties = [value for name, value in terms.items() if name != self.objective]
         if not penalties:
-            return terms["reconstruction"]
-        return terms["reconstruction"] + self.weight(numbers) * sum(penalties[1:], start=penalties[0])
+            return terms[self.objective]
+        return terms[self.objective] + self.weight(numbers) * sum(penalties[1:], start=penalties[0])
 
     def loss_failure(self, error: Exception) -> str:
         """The sentence for a loss that raised this, with the way out where it asked for the weight that it is not given."""

@@ -35,10 +35,10 @@ def check_terms(case: Case, terms: Any) -> Mapping[str, Any]:
     """
     where = f"{case.name}: losses"
     if not hasattr(terms, "items"):
-        raise HarnessError(f"{where} must return a mapping with a 'reconstruction' term, it returned {_kind(terms)}")
-    if "reconstruction" not in terms:
+        raise HarnessError(f"{where} must return a mapping with a {case.objective!r} term, it returned {_kind(terms)}")
+    if case.objective not in terms:
         names = ", ".join(map(str, terms)) or "none"
-        raise HarnessError(f"{where} must name one of its terms 'reconstruction'; it returned {names}")
+        raise HarnessError(f"{where} must name one of its terms {case.objective!r}; it returned {names}")
     for name, value in terms.items():
         if not isinstance(value, Tensor | Real):
             raise HarnessError(f"{where}: the term {name!r} must be a scalar tensor or a number, it is {_kind(value)}")

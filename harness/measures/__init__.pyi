@@ -13,7 +13,6 @@ from .dimensionality import effective_rank as effective_rank
 from .dimensionality import participation_ratio as participation_ratio
 from .entropy import entropy_bits as entropy_bits
 from .entropy import resolution as resolution
-from .statistics import benjamini_hochberg as benjamini_hochberg
 from .information import informations as informations
 from .information import mutual_information as mutual_information
 from .reconstruction import constant_features as constant_features
@@ -22,6 +21,7 @@ from .reconstruction import r2 as r2
 from .reconstruction import r2_from_sse as r2_from_sse
 from .reconstruction import sum_squared_error as sum_squared_error
 from .reconstruction import variance_ratio as variance_ratio
+from .statistics import benjamini_hochberg as benjamini_hochberg
 from .statistics import clopper_pearson as clopper_pearson
 from .statistics import wilson as wilson
 from .units import activation_frequency as activation_frequency

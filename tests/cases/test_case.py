@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import harness
+from harness.case import Case
 from harness.errors import HarnessError
 from harness.factors import training_numbers
 
@@ -68,3 +70,16 @@ def test_a_case_and_an_experiment_read_training_numbers_alike():
 
 def test_a_number_may_be_any_kind_of_number():
     assert made(numbers={"rho": np.float32(0.5), "beta": torch.tensor(0.5), "on": True}).numbers["rho"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("objective", ""), ("objective", None), ("posterior", 3), ("posterior", "")]
+)
+def test_the_objective_and_the_posterior_are_names(key, value):
+    with pytest.raises(HarnessError, match=f"Case.{key}: expected "):
+        Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", **{key: value})
+
+
+def test_the_objective_is_not_weighed():
+    case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", numbers={"beta": 0.5}, objective="similarity")
+    assert case.total({"similarity": torch.tensor(2.0), "kl": torch.tensor(4.0)}, case.numbers) == 4
