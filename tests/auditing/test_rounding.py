@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn as nn
-from strangers import Plain, case_of, kl, linear_model, normed_model, sigmoid_model
+from penalty_zoo import Plain, case_of, kl, linear_model, normed_model, sigmoid_model
 
 from harness.auditing import audit
 from harness.penalties import bernoulli_kl_of_logits
