@@ -157,7 +157,7 @@ def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) 
         terms, outputs = watched_terms(case, loop.model, loop.batch(), loop.terms)
     keyword = harness_keyword(case)
     weight = 1.0 if keyword is None else float(case.numbers.get(keyword, 1.0))
-    reference = gradient_norm(terms["reconstruction"], outputs)
+    reference = gradient_norm(terms[case.objective], outputs)
     for name, ratios in weights.items():
         norm = weight * gradient_norm(terms[name], outputs)
         if reference > 0 and math.isfinite(norm):
