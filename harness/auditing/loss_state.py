@@ -101,7 +101,7 @@ def _globals(function: types.FunctionType) -> list[tuple[str, Any]]:
 
 def _restorers(holder: Any) -> list[Callable[[], None]]:
     if isinstance(holder, list | dict):
-        return [functools.partial(_refill, holder, holder.copy())] if len(holder) <= MOST_ENTRIES else []
+        return [functools.partial(_refill, holder, holder.copy())] if 0 < len(holder) <= MOST_ENTRIES else []
     restorers: list[Callable[[], None]] = []
     if isinstance(holder, types.FunctionType):
         for cell, value in zip(holder.__closure__ or (), _cell_values(holder), strict=False):
