@@ -24,3 +24,27 @@ def did_you_mean(kind: str, name: object, known: Iterable[object], article: str 
     close = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     guess = f"; did you mean {lower[close[0]]!r}?" if close else "."
     return f"{article} {kind} is called {str(name)!r}{guess} Known: {', '.join(names) or 'none'}"
+
+
+def missing_extra(error: ImportError) -> HarnessError | None:
+    """Return the sentence for a package that an extra brings and that is not installed; None for any other package.
+
+    >>> print(missing_extra(ModuleNotFoundError("No module named 'mlflow'", name="mlflow")))
+    mlflow is not installed: this command needs the extra 'mlflow'; run `pip install 'harness[mlflow]'`
+    >>> missing_extra(ModuleNotFoundError("No module named 'a_module_of_mine'", name="a_module_of_mine"))
+    """
+    package = (error.name or "").split(".")[0]
+    if package not in EXTRAS:
+        return None
+    extra = EXTRAS[package]
+    return HarnessError(
+        f"{package} is not installed: this command needs the extra {extra!r}; run `pip install 'harness[{extra}]'`"
+    )
+
+
+EXTRAS = {
+    **dict.fromkeys(("pandas", "pyarrow", "safetensors"), "files"),
+    **dict.fromkeys(("sklearn", "PIL", "pydantic", "ruamel", "filelock"), "grid"),
+    "mlflow": "mlflow",
+    **dict.fromkeys(("seaborn", "matplotlib", "jinja2"), "report"),
+}

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from harness.cli.signals import kill_now, spare_children
-from harness.errors import HarnessError
+from harness.errors import HarnessError, missing_extra
 from harness.execution.gc_control import freeze_gc, raise_gc_threshold
 from harness.execution.worker_environment import leave_working_directory
 from harness.user_code import CaseExit, guarded, refuse_os_exit
@@ -36,6 +36,11 @@ def main() -> None:
         app()
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        print(f"Error: {missing}", file=sys.stderr)
         sys.exit(2)
     except CaseExit as error:
         print(f"Error: the case's code ended with {error}", file=sys.stderr)
