@@ -44,7 +44,7 @@ def missing_extra(error: ImportError) -> HarnessError | None:
 
 EXTRAS = {
     **dict.fromkeys(("pandas", "pyarrow", "safetensors"), "files"),
-    **dict.fromkeys(("sklearn", "PIL", "pydantic", "ruamel", "filelock"), "grid"),
+    **dict.fromkeys(("sklearn", "PIL", "ruamel", "filelock"), "grid"),
     "mlflow": "mlflow",
     **dict.fromkeys(("seaborn", "matplotlib", "jinja2"), "report"),
 }
