@@ -30,7 +30,7 @@ def missing_extra(error: ImportError) -> HarnessError | None:
     """Return the sentence for a package that an extra brings and that is not installed; None for any other package.
 
     >>> print(missing_extra(ModuleNotFoundError("No module named 'mlflow'", name="mlflow")))
-    mlflow is not installed: this command needs the extra 'mlflow'; run `pip install 'harness[mlflow]'`
+    mlflow is not installed: `pip install 'harness[mlflow]'` brings it, and 'harness[all]' what every command needs
     >>> missing_extra(ModuleNotFoundError("No module named 'a_module_of_mine'", name="a_module_of_mine"))
     """
     package = (error.name or "").split(".")[0]
@@ -38,7 +38,7 @@ def missing_extra(error: ImportError) -> HarnessError | None:
         return None
     extra = EXTRAS[package]
     return HarnessError(
-        f"{package} is not installed: this command needs the extra {extra!r}; run `pip install 'harness[{extra}]'`"
+        f"{package} is not installed: `pip install 'harness[{extra}]'` brings it, and 'harness[all]' what every command needs"
     )
 
 

@@ -9,6 +9,8 @@ from os import _exit as end_process  # as it is before `refuse_os_exit`
 from types import TracebackType
 from typing import NoReturn
 
+from harness.errors import missing_extra
+
 PARSERS = ("argparse", "optparse", "click", "typer", "absl", "fire", "docopt")
 _inside = threading.local()
 
@@ -71,6 +73,8 @@ def failure(error: Exception) -> str:
     >>> failure(CaseExit("SystemExit(0); a case must not call sys.exit()"))
     'ended with SystemExit(0); a case must not call sys.exit()'
     """
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
+        return f"failed: {missing}"
     return f"ended with {error}" if isinstance(error, CaseExit) else f"failed with {type(error).__name__}: {error}"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
 from harness.data.tensors import exact_tensor
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, missing_extra, did_you_mean
 
 
 def read_array(path: str | Path) -> Tensor:
@@ -55,6 +55,8 @@ def _told_of(path: str | Path, file: Path) -> Iterator[None]:
     except HarnessError as error:
         raise HarnessError(f"{path}: {error}") from error
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
+            raise missing from error
         kind = file.suffix.lower()
         raise HarnessError(
             f"{path}: cannot be read as {kind} ({_first_line(error)}): cut off, or of another kind? "
