@@ -41,10 +41,12 @@ def test_a_record_is_as_before(records, variant):
     before, record = BEFORE[variant], records[variant]
     history, units = record.history.plain(), record.unit_history.plain()
     assert record.live_units == before["live_units"]
-    # an epoch at learning rate 0.001: rounding grows from 1e-7 to below 1e-3
-    assert record.r2 == pytest.approx(before["r2"], abs=2e-3)
-    assert record.losses == pytest.approx(before["losses"], rel=2e-3)
+    # an epoch at learning rate 0.001: rounding grows from 1e-7 to below 1e-3; behind a normalization the gradient of the
+    # layer's scale is rounding alone, and Adam makes steps of it
+    tolerance = 2e-2 if "bn=on" in variant else 2e-3
+    assert record.r2 == pytest.approx(before["r2"], abs=tolerance)
+    assert record.losses == pytest.approx(before["losses"], rel=tolerance)
     for name, value in before["gradients"].items():
-        assert history[name][-1] == pytest.approx(value, rel=2e-2, abs=1e-8)
+        assert history[name][-1] == pytest.approx(value, rel=10 * tolerance, abs=1e-8)
     for name, values in before["units"].items():
-        assert units[name][-1] == pytest.approx(values, rel=2e-2, abs=2e-2)
+        assert units[name][-1] == pytest.approx(values, rel=10 * tolerance, abs=2e-2)
