@@ -11,5 +11,6 @@ from .errors import HarnessError as HarnessError
 from .experiment import run as run
 from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
+from .prescription import prescribe as prescribe
 
 __version__: str

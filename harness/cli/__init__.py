@@ -53,8 +53,18 @@ def main() -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
+    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
 
-    verbs = (run.run, diagnose.diagnose, audit.audit, plan.plan, effects.effects, report.report, ui.ui, sync.sync)
+    verbs = (
+        run.run,
+        diagnose.diagnose,
+        audit.audit,
+        prescribe.prescribe,
+        plan.plan,
+        effects.effects,
+        report.report,
+        ui.ui,
+        sync.sync,
+    )
     for verb in verbs:
         app.command()(guarded()(verb))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
 from harness.data.tensors import exact_tensor
-from harness.errors import HarnessError, missing_extra, did_you_mean
+from harness.errors import HarnessError, did_you_mean, missing_extra
 
 
 def read_array(path: str | Path) -> Tensor:

@@ -1,5 +1,6 @@
 """Copies among tens of thousands of units in bounded memory: a short sketch of every unit finds the candidates, the
-units themselves decide."""
+units themselves decide.
+"""
 
 from dataclasses import dataclass
 

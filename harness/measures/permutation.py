@@ -59,7 +59,7 @@ def _shuffled_tables(
 
 
 def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> float:
-    """p of X2 among `count` random tables of the same margins, (1 + as large) / (count + 1).
+    """P of X2 among `count` random tables of the same margins, (1 + as large) / (count + 1).
 
     >>> table_p(np.array([[20, 0], [0, 20]]), 0)
     0.001
@@ -76,7 +76,7 @@ def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> f
 
 
 def block_p(codes: Codes, classes: NDArray[Any], orders: BlockOrders) -> tuple[Array, Array]:
-    """p of X2 of each unit's codes `[unit, sample]` when blocks of the classes are permuted, and its inflation.
+    """P of X2 of each unit's codes `[unit, sample]` when blocks of the classes are permuted, and its inflation.
 
     The second is what blocks cost: how many times chi-square's mean X2 has on average, 1 for rows that are exchangeable
     after all, larger where rows of one block are alike. All units and orders are one matrix product.
