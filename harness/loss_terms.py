@@ -1,4 +1,4 @@
-"""The terms that a case's loss returns: named, the reconstruction among them, one number each."""
+"""Evaluation and checks of the terms that a case's loss returns."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -12,10 +12,10 @@ from harness.user_code import guarded
 
 
 def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]:
-    """What `losses` makes of `[sample, *feature]` with the case's own numbers, checked.
+    """Return the checked terms of `losses` on `[sample, *feature]` with the case's own numbers.
 
     Raises:
-        HarnessError: when it fails, or returns what `check_terms` refuses.
+        HarnessError: when the loss fails, or returns terms that `check_terms` refuses.
     """
     try:
         with guarded():
@@ -28,23 +28,23 @@ def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]
 
 
 def check_terms(case: Case, terms: Any) -> Mapping[str, Any]:
-    """The terms, if they are what a loss has to return: scalar tensors, or plain numbers for what is constant.
+    """Return the terms after checking that they are scalar tensors or plain numbers.
 
     Raises:
-        HarnessError: when they are no mapping, name no reconstruction, or one of them is no single number.
+        HarnessError: when they are no mapping, lack the objective, or one of them is not a scalar.
     """
     where = f"{case.name}: losses"
     if not hasattr(terms, "items"):
-        raise HarnessError(f"{where} must return a mapping with a {case.objective!r} term, it returned {_kind(terms)}")
+        raise HarnessError(f"{where}: expected a mapping with a {case.objective!r} term, got {_kind(terms)}")
     if case.objective not in terms:
         names = ", ".join(map(str, terms)) or "none"
-        raise HarnessError(f"{where} must name one of its terms {case.objective!r}; it returned {names}")
+        raise HarnessError(f"{where}: expected a term {case.objective!r}, got {names}")
     for name, value in terms.items():
         if not isinstance(value, Tensor | Real):
-            raise HarnessError(f"{where}: the term {name!r} must be a scalar tensor or a number, it is {_kind(value)}")
+            raise HarnessError(f"{where}: term {name!r}: expected a scalar tensor or a number, got {_kind(value)}")
         if isinstance(value, Tensor) and value.ndim:
             raise HarnessError(
-                f"{where}: the term {name!r} must be a scalar, its shape is {list(value.shape)}; reduce it, as with .mean()"
+                f"{where}: term {name!r}: expected a scalar, got shape {list(value.shape)}; reduce it, for example with .mean()"
             )
     return terms
 
