@@ -27,6 +27,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "device": "auto",
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
+SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
 PENALTY_WEIGHT = "beta"  # the keyword that weighs penalties, unless a case says otherwise
 
 
@@ -38,10 +39,12 @@ class Case:
         model: `() -> nn.Module`, or with the keywords `features`, `units` (input and bottleneck width). The harness
             seeds torch before it calls it.
         data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once. The
-            model gets the rows in its own precision; integers stay integers if it takes only those.
+            model gets the rows in its own precision; integers stay integers if it takes only those. If `losses` names
+            `target`, it returns `(inputs, targets)` or a `Dataset` of such pairs; targets have any shape per row.
         losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty. It gets
             the numbers that its signature names; a loss that ends in `**numbers` gets all of them, except the penalties'
-            weight unless its signature names the weight or `penalty_weight` is None.
+            weight unless its signature names the weight or `penalty_weight` is None. A signature that names `target`,
+            `step` or `progress` gets the rows' targets, the number of steps done, and the share of training done.
         bottleneck: dotted name of the module whose following activation is judged, or `"out:0"` for the first output.
         evaluation: the same as `data` for held-out rows; None takes a fixed fifth of the rows, the same for all seeds.
         reconstruction: the output that is the reconstruction (`"out:1"`); None for the one shaped like the batch. Tokens,
@@ -121,6 +124,30 @@ class Case:
         return tuple(
             name for name in self.numbers if name in named_keywords or (takes_any and name != self.penalty_weight)
         )
+
+    def supplied_keywords(self) -> tuple[str, ...]:
+        """Return those of `target`, `step` and `progress` that the signature of `losses` names, unless they are numbers."""
+        keywords = self._named
+        return tuple(name for name in SUPPLIED if name in keywords and name not in self.numbers)
+
+    def loss_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keywords of `losses` from `values`: its numbers, and its targets, step and progress if present.
+
+        >>> def losses(model, batch, rho, step): ...
+        >>> case = Case(nn.Identity, lambda: None, losses, "0", numbers={"rho": 0.1, "beta": 1.0})
+        >>> case.loss_arguments({**case.numbers, "step": 3, "progress": 0.5})
+        {'rho': 0.1, 'step': 3}
+        """
+        names = (*self.loss_keywords(), *(name for name in self.supplied_keywords() if name in values))
+        return {name: values[name] for name in names}
+
+    @property
+    def needs_target(self) -> bool:
+        """True if `losses` names `target` without a default value."""
+        if "target" not in self.supplied_keywords():
+            return False
+        parameter = inspect.signature(self.losses).parameters["target"]
+        return parameter.default is parameter.empty
 
     @property
     def weighs_itself(self) -> bool:

@@ -1,6 +1,8 @@
 """Evaluation and checks of the terms that a case's loss returns."""
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -11,15 +13,74 @@ from harness.errors import HarnessError
 from harness.user_code import guarded
 
 
-def loss_terms(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Any]:
+class BoundLosses:
+    """A case's loss with fixed targets, step and progress, for evaluations outside training.
+
+    The targets belong to consecutive rows: a batch of n rows is evaluated with the first n targets.
+    """
+
+    def __init__(self, case: Case, target: Tensor | None, step: int, progress: float) -> None:
+        self.losses, self.target = case.losses, target
+        self.values: dict[str, Any] = {"step": step, "progress": progress}
+        self.names = [name for name in case.supplied_keywords() if name != "target" or target is not None]
+        self.weighs_itself = case.weighs_itself
+        signature = inspect.signature(case.losses)
+        parameters = [parameter for name, parameter in signature.parameters.items() if name not in self.names]
+        self.__signature__ = signature.replace(parameters=parameters)
+
+    def __call__(self, model: nn.Module, batch: Tensor, **numbers: Any) -> Mapping[str, Any]:
+        values = dict(self.values)
+        if self.target is not None:
+            target = self.target[: len(batch)].to(batch.device)
+            floats = target.is_floating_point() and batch.is_floating_point()
+            values["target"] = target.to(batch.dtype) if floats else target
+        return self.losses(model, batch, **numbers, **{name: values[name] for name in self.names})
+
+
+def bind_losses(case: Case, target: Tensor | None = None, step: int = 0, progress: float = 0.0) -> Case:
+    """Return the case with `target`, `step` and `progress` of its loss fixed; the case itself if it names none of them.
+
+    Args:
+        case: a case, treated or not.
+        target: targets of consecutive rows, `[sample, ...]`, of which a batch of n rows gets the first n; None if the
+            data have none.
+        step: steps done.
+        progress: share of training done.
+    """
+    if not case.supplied_keywords():
+        return case
+    return replace(case, losses=BoundLosses(case, target, step, progress))
+
+
+def supplied(case: Case, target: Tensor | None = None, step: int = 0, progress: float = 0.0) -> dict[str, Any]:
+    """Return the keywords beside its numbers that the case's loss names, with these values.
+
+    Targets that the data do not have are left to the default value of the loss.
+    """
+    values = {"target": target, "step": step, "progress": progress}
+    return {name: values[name] for name in case.supplied_keywords() if values[name] is not None}
+
+
+def loss_terms(
+    case: Case, model: nn.Module, batch: Tensor, target: Tensor | None = None, step: int = 0, progress: float = 0.0
+) -> Mapping[str, Any]:
     """Return the checked terms of `losses` on `[sample, *feature]` with the case's own numbers.
+
+    Args:
+        case: a case, treated or not.
+        model: its model.
+        batch: rows.
+        target: targets of the rows, for a loss that names `target`.
+        step: steps done, for a loss that names `step`.
+        progress: share of training done, for a loss that names `progress`.
 
     Raises:
         HarnessError: when the loss fails, or returns terms that `check_terms` refuses.
     """
     try:
         with guarded():
-            terms = case.losses(model, batch, **{name: case.numbers[name] for name in case.loss_keywords()})
+            bound = bind_losses(case, target, step, progress)
+            terms = bound.losses(model, batch, **bound.loss_arguments(bound.numbers))
     except HarnessError:
         raise
     except Exception as error:

@@ -68,13 +68,12 @@ def input_dtype(case: Case, inputs: Tensor) -> torch.dtype:
 
 def accepts_rows(case: Case, model: nn.Module, rows: Tensor) -> bool:
     """Return True if the model and the case's loss run on these rows."""
-    numbers = {name: case.numbers[name] for name in case.loss_keywords()}
     with torch.random.fork_rng(), eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with guarded():
                 model(rows)
-                case.losses(model, rows, **numbers)
+                case.losses(model, rows, **case.loss_arguments(case.numbers))
         except IndexError:  # a token past the end of its table: the model looks rows up, so it takes integers
             return not rows.is_floating_point()
         except Exception:  # the author's code may raise anything

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.rows import Rows, Split
+from harness.loss_terms import supplied
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -46,6 +47,8 @@ class History:
         self.rows = few_rows(split.evaluation, MONITORED_ROWS)
         self.inputs = self.rows.inputs.to(device)
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
+        targets = split.train.targets
+        self.targets = None if targets is None else targets[: numbers["batch_size"]]
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
         self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS)
         self.series: dict[str, list[Tensor]] = {}
@@ -84,7 +87,7 @@ class History:
 
     def _keep_gradients(self, snapshot: Snapshot, closely: bool) -> None:
         if closely:
-            for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
+            for name, value in self._gradients(snapshot).items():
                 self._keep(f"gradient/{name}", value)
         else:
             self._keep_missing("gradient/")
@@ -126,16 +129,26 @@ class History:
         bounds = batch_bounds(len(evaluation), self.numbers["batch_size"])
         bounds = [bound for bound in bounds if bound[1] - bound[0] == bounds[0][1] - bounds[0][0]]
         chosen = bounds[:: max(1, -(-len(bounds) // FINAL_BATCHES))]
-        parts = [self._losses(snapshot, evaluation.inputs[start:end]) for start, end in chosen]
+        parts = [self._losses(snapshot, evaluation, slice(*bound)) for bound in chosen]
         # one after the other: torch's mean adds in an order that depends on the number of members
         return {name: sum((part[name] for part in parts[1:]), start=parts[0][name]) / len(parts) for name in parts[0]}
 
-    def _losses(self, snapshot: Snapshot, rows: Tensor) -> dict[str, Tensor]:
-        batch = rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
-        return {name: value[: self.members].cpu() for name, value in snapshot.engine.losses(batch).items()}
+    def _losses(self, snapshot: Snapshot, evaluation: Rows, part: slice) -> dict[str, Tensor]:
+        batch = self._per_member(snapshot, evaluation.inputs[part])
+        targets = None if evaluation.targets is None else evaluation.targets[part]
+        losses = snapshot.engine.losses(batch, self._extras(snapshot, targets))
+        return {name: value[: self.members].cpu() for name, value in losses.items()}
 
-    def _one_batch(self, snapshot: Snapshot) -> Tensor:
-        return self.batch.expand(self._stack_size(snapshot), *self.batch.shape)
+    def _gradients(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        batch = self._per_member(snapshot, self.batch)
+        return snapshot.engine.gradients(batch, self._extras(snapshot, self.targets))
+
+    def _per_member(self, snapshot: Snapshot, rows: Tensor) -> Tensor:
+        return rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
+
+    def _extras(self, snapshot: Snapshot, targets: Tensor | None) -> dict[str, Any]:
+        target = None if targets is None else self._per_member(snapshot, targets)
+        return supplied(snapshot.engine.cases[0], target, snapshot.step, snapshot.progress)
 
     def _stack_size(self, snapshot: Snapshot) -> int:
         return len(snapshot.diverged)

@@ -97,11 +97,12 @@ def _split_group(
     members, cases = [member for member, _ in group], [case for _, case in group]
 
     def support() -> tuple[VmapSupport, Split, str]:
-        device = device_of(cases[0], split.train.inputs)
+        device = device_of(cases[0], split.train.inputs, split.train.targets)
         try:
             with guarded():
                 rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-                return check_vmap_support(cases[0], rows.train.inputs.to(device)), rows, device
+                inputs, targets = rows.train.inputs.to(device), rows.train.targets
+                return check_vmap_support(cases[0], inputs, targets=targets), rows, device
         except Exception:
             return VmapSupport(None, frozenset(), "the test of the case failed"), split, device
 

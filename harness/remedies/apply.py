@@ -13,7 +13,7 @@ from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.factors import Level, check_level
-from harness.loss_terms import check_terms
+from harness.loss_terms import bind_losses, check_terms
 from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, RemedyNotApplicable, case_number
 from harness.remedies.gradients import gradient_norms
@@ -40,7 +40,7 @@ def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None 
     levels = weight_by_name(case, {name: check_level(name, value, case.numbers) for name, value in levels.items()})
     split = split or split_of(case)
     case = _with_units(case, levels)
-    layout = inspect_model(case, split.train.inputs[:4])
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
     treatment = treatment_of(case, levels, layout)
     if not treatment.centered:
         return _apply(case, treatment, layout)
@@ -115,13 +115,14 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
     treated = apply_remedies(
         case, {name: value for name, value in levels.items() if (name, value) != (PENALTY_WEIGHT, "matched")}, split
     )
+    treated = bind_losses(treated, split.train.targets)
     batch = split.train.inputs[: treated.training()["batch_size"]]
     numbers = {**treated.numbers, treated.penalty_weight or PENALTY_WEIGHT: 1.0}
     ratios = []
     for seed in range(seeds):
         norms = gradient_norms(treated, build_model(treated, seed, batch), batch, numbers)
-        penalty = sum(value for name, value in norms.items() if name != "reconstruction")
-        ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
+        penalty = sum(value for name, value in norms.items() if name != treated.objective)
+        ratios.append(norms[treated.objective] / penalty if penalty else 0.0)
     return float(sum(ratios) / len(ratios))
 
 
@@ -198,6 +199,7 @@ class TreatedLosses:
         names = dict.fromkeys(
             (
                 *case.loss_keywords(),
+                *case.supplied_keywords(),
                 *(("rho",) if treatment.has_target else ()),
                 *(("dropout",) if treatment.dropped else ()),
             )
@@ -205,18 +207,25 @@ class TreatedLosses:
         keyword_only = inspect.Parameter.KEYWORD_ONLY
         positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("model", "batch")]
         self.__signature__ = inspect.Signature(
-            [*positional, *(inspect.Parameter(name, keyword_only) for name in names if name in case.numbers)]
+            [
+                *positional,
+                *(
+                    inspect.Parameter(name, keyword_only)
+                    for name in names
+                    if name in case.numbers or name in case.supplied_keywords()
+                ),
+            ]
         )
 
     def __call__(self, model: TreatedModel, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
-        own = {name: numbers[name] for name in self.case.loss_keywords()}
+        own = self.case.loss_arguments(numbers)
         with model.at_rate(numbers.get("dropout", model.rate)), model.tap(self.everywhere) as tap:
             terms = self.case.losses(model.model, batch, **own)
         check_terms(self.case, terms)
         if self.treatment.own_penalty:
             return dict(terms)
         name, penalty = self.treatment.penalty
-        objective = {"reconstruction": terms["reconstruction"]}
+        objective = {self.case.objective: terms[self.case.objective]}
         return {**objective, name: penalty(tap.passes[0], numbers)} if penalty else objective
 
 

@@ -20,6 +20,7 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
 
     Args:
         batch: `[sample, *feature]`.
+        numbers: numbers of the loss, with targets, step and progress if it names them.
 
     Returns:
         term -> norm, 0 for a term without a gradient there. In the units of the loss per unit of the output.
@@ -27,7 +28,7 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
     nudge = torch.zeros((), dtype=precision_for(model, batch), device=batch.device, requires_grad=True)
     with torch.random.fork_rng(), bottleneck_outputs(model, case.bottleneck, nudge) as outputs:
         set_seed(0)
-        terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
+        terms = case.losses(model, batch, **case.loss_arguments(numbers))
     return {name: gradient_norm(term, outputs) for name, term in terms.items()}
 
 

@@ -59,13 +59,16 @@ class Program(nn.Module):
     def __init__(self, case: Case, model: nn.Module, own_kernels: bool = False) -> None:
         super().__init__()
         self.case, self.model, self.own_kernels = case, model, own_kernels
-        self.keywords = case.loss_keywords()
+        self.keywords = (*case.loss_keywords(), *case.supplied_keywords())
         self.activation = "none"
         self._names = first_names(model)
         self._terms_in = accumulation_dtype(own_precision(model))
 
     def forward(self, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
-        terms = self.case.losses(self.model, batch, **{name: numbers[name] for name in self.keywords})
+        """Return the terms of the loss; `numbers` also holds the targets, the step and the progress."""
+        terms = self.case.losses(
+            self.model, batch, **{name: numbers[name] for name in self.keywords if name in numbers}
+        )
         terms = check_terms(self.case, terms)
         return {
             name: torch.as_tensor(value, dtype=self._terms_in, device=batch.device) for name, value in terms.items()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from harness.capture import eval_mode
 from harness.case import Case, set_seed
-from harness.models import accumulation_dtype, build_model, precision_for
+from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
-from harness.training.stacked import Keep, identity, joined
+from harness.training.stacked import NOTHING, Keep, identity, joined
 
 
 class SequentialEngine:
@@ -30,6 +30,7 @@ class SequentialEngine:
     """
 
     def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
+        self.cases = list(cases)
         self.members = [MemberModel(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
 
     @property
@@ -37,18 +38,18 @@ class SequentialEngine:
         """Precision in which the members compute."""
         return self.members[0].precision
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+    def step(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> tuple[Tensor, State]:
         """Take one optimizer step of each member on its rows of `[member, sample, *feature]`."""
-        done = [member.step(rows) for member, rows in zip(self.members, batch, strict=True)]
+        done = [member.step(rows, own) for member, rows, own in self._zipped(batch, extras)]
         return torch.stack([total for total, _ in done]), _stacked([terms for _, terms in done])
 
-    def totals(self, batch: Tensor) -> Tensor:
+    def totals(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> Tensor:
         """Return the totals of the next step, `[member]`, without stepping; buffers and random numbers advance."""
-        return torch.stack([member.total(rows)[0] for member, rows in zip(self.members, batch, strict=True)]).detach()
+        return torch.stack([member.total(rows, own)[0] for member, rows, own in self._zipped(batch, extras)]).detach()
 
-    def losses(self, batch: Tensor) -> State:
+    def losses(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> State:
         """Return the loss terms on a batch in eval mode, `[member]` each, with `total`."""
-        return _stacked([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
+        return _stacked([member.losses(rows, own) for member, rows, own in self._zipped(batch, extras)])
 
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
@@ -73,13 +74,20 @@ class SequentialEngine:
         """Return False: plain code may give other numbers when it observes the same rows again."""
         return False
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
         """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
-        return _stacked([member.gradients(rows) for member, rows in zip(self.members, batch, strict=True)])
+        return _stacked([member.gradients(rows, own) for member, rows, own in self._zipped(batch, extras)])
 
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""
         return {name: value.detach().clone() for name, value in self.members[member].model.state_dict().items()}
+
+    def _zipped(
+        self, batch: Tensor, extras: Mapping[str, Any]
+    ) -> Iterator[tuple["MemberModel", Tensor, dict[str, Any]]]:
+        """Yield each member with its rows and its own extras."""
+        for index, (member, rows) in enumerate(zip(self.members, batch, strict=True)):
+            yield member, rows, {name: value[index] if name == "target" else value for name, value in extras.items()}
 
 
 class MemberModel:
@@ -101,45 +109,52 @@ class MemberModel:
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Made when it first steps: torch loads its compiler for it, a second and a half."""
+        """Optimizer, made at the first step because torch loads its compiler for it (1.5 seconds)."""
         return _optimizer(self.case, self.model)
 
-    def total(self, batch: Tensor) -> tuple[Tensor, State]:
-        """The total and the terms of the loss in training mode."""
+    def total(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
+        """Return the total and the terms of the loss in training mode."""
         self.program.train()
         with _seeded(self.seed, f"step {self.steps}"), LiveRandom(self._draws):
-            terms = self.program(batch, self.numbers)
-        return self.case.total(terms, self.numbers), terms
+            numbers = self._numbers(extras)
+            terms = self.program(batch, numbers)
+        return self.case.total(terms, numbers), terms
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
+    def step(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
         """Take one optimizer step; return the total and the terms before it."""
         self.optimizer.zero_grad()
-        total, terms = self.total(batch)
+        total, terms = self.total(batch, extras)
         if total.requires_grad:
             total.backward()
             self.optimizer.step()
         self.steps += 1
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def losses(self, batch: Tensor) -> State:
-        """The loss terms in eval mode, and `total`."""
+    def losses(self, batch: Tensor, extras: Mapping[str, Any]) -> State:
+        """Return the loss terms in eval mode, and `total`."""
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         with torch.no_grad(), self._observing("evaluation"):
-            terms = self.program(batch, self.numbers)
+            numbers = self._numbers(extras)
+            terms = self.program(batch, numbers)
         for name, value in self.model.named_buffers():
             value.data.copy_(buffers[name])
-        return {**terms, "total": self.case.total(terms, self.numbers)}
+        return {**terms, "total": self.case.total(terms, numbers)}
 
     def observe(self, rows: Tensor, purpose: str, clamp: Tensor | None = None) -> dict[str, Tensor]:
         """Return the bottleneck tensors on these rows, with the units in `clamp` fixed."""
         with torch.no_grad(), self._observing(purpose):
             return self.program.look(rows, clamp)
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
-        """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
         with self._observing("evaluation"):
-            norms = gradient_norms(self.case, self.model, batch, self.numbers)
+            norms = gradient_norms(self.case, self.model, batch, self._numbers(extras))
         return {name: torch.tensor(value, dtype=accumulation_dtype(self.precision)) for name, value in norms.items()}
+
+    def _numbers(self, extras: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the case's numbers with the extras, targets in the member's precision."""
+        target = {name: cast_floats(extras[name], self.precision) for name in ("target",) if name in extras}
+        return {**self.numbers, **extras, **target}
 
     @contextmanager
     def _observing(self, purpose: str) -> Iterator[None]:

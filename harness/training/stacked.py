@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from harness.case import Case
-from harness.models import build_model, precision_for
+from harness.models import build_model, cast_floats, precision_for
 from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
@@ -26,6 +27,7 @@ OBSERVED_AT_ONCE = 1 << 13
 ALIGNED_TO = 64
 
 Keep = Callable[[Tensor, Tensor], Tensor]
+NOTHING: Mapping[str, Any] = MappingProxyType({})  # no targets, no step, no progress
 
 
 def identity(reconstruction: Tensor, rows: Tensor) -> Tensor:
@@ -69,37 +71,43 @@ class StackedEngine:
             else torch.tensor([float(case.numbers[name]) for case in cases], dtype=self.precision, device=rows.device)
             for name in cases[0].numbers
         }
-        number_axes = {name: None if name in fixed else 0 for name in self.numbers}
-        axes = (0, 0, 0, number_axes, 0)
-        self._gradients = self._batched(gradient_and_value(self.program.loss), axes)
+        self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
+        self._gradients = self._batched(gradient_and_value(self.program.loss))
         self._descent = GraphedFunction(self._descend)
         self._observations: dict[tuple[bool, bool], GraphedFunction] = {}
-        self._losses = self._batched(self.program.loss, axes)
+        self._losses = self._batched(self.program.loss)
         self._evaluate = GraphedFunction(self._evaluation)
-        self._norms = self._batched(self._norms_of_one, axes)
+        self._norms = self._batched(self._norms_of_one)
         rates = [rule.rate(case) for case in cases]
         self._optimizer = stack_optimizer(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
         self._draws = self._fresh_draws("training")
         self._sites: dict[tuple[Any, ...], list[RandomCall]] = {}
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
-        """Take one optimizer step on `[member, sample, *feature]`; return totals and terms before the step, `[member]`."""
+    def step(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> tuple[Tensor, State]:
+        """Take one optimizer step on `[member, sample, *feature]`; return totals and terms before the step, `[member]`.
+
+        Args:
+            batch: the rows of each member.
+            extras: targets `[member, sample, ...]`, step and progress, for a loss that names them.
+        """
         if not self.program.training:
             self.program.train()
         batch = batch.contiguous()  # indexing chooses the strides of its result
-        totals, terms = self._descent(batch.shape, batch, self._draws.take(self._sites_of(batch)))
+        extras = self._tensors(extras)
+        draws = self._draws.take(self._sites_of(batch, extras))
+        totals, terms = self._descent(_key(batch, extras), batch, extras, draws)
         self._optimizer.step(self._flat, self._flat_gradients)
         return totals, terms
 
-    def totals(self, batch: Tensor) -> Tensor:
+    def totals(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> Tensor:
         """Return the totals of the next step, `[member]`, without stepping; random numbers advance."""
         self.program.train()
-        return self._evaluate_terms(batch, self._draws)["total"]
+        return self._evaluate_terms(batch, extras, self._draws)["total"]
 
-    def losses(self, batch: Tensor) -> State:
+    def losses(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> State:
         """Return the loss terms on a batch in eval mode, `[member]` each, with `total`."""
         self.program.eval()
-        return self._evaluate_terms(batch, self._fresh_draws("evaluation"))
+        return self._evaluate_terms(batch, extras, self._fresh_draws("evaluation"))
 
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
@@ -129,19 +137,21 @@ class StackedEngine:
         look = self._observations.get((False, True))
         return look is not None and look.is_pure(part.shape) and not self._observation_sites(part)
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
         """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
         self.program.eval()
-        draws = self._fresh_draws("evaluation").take(self._sites_of(batch))
-        return self._norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
+        extras = self._tensors(extras)
+        draws = self._fresh_draws("evaluation").take(self._sites_of(batch, extras))
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        return self._norms(self.parameters, buffers, batch, {**self.numbers, **extras}, draws)
 
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""
         return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}
 
-    def _descend(self, batch: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+    def _descend(self, batch: Tensor, extras: State, draws: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         """Return totals and terms; update the flat gradients and the buffers in place."""
-        results = self._gradients(self.parameters, self.buffers, batch, self.numbers, draws)
+        results = self._gradients(self.parameters, self.buffers, batch, {**self.numbers, **extras}, draws)
         gradients, (totals, (terms, buffers)) = results
         self._flatten(gradients)
         for name, value in buffers.items():
@@ -159,22 +169,39 @@ class StackedEngine:
         gradients = gradients_of(terms_and_outputs)((parameters, zero[0]))
         return {name: torch.cat([zero, *map(torch.flatten, at)]).norm() for name, at in gradients.items()}
 
-    def _batched(self, function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
+    def _batched(self, function: Callable[..., Any], axes: tuple[Any, ...] | None = None) -> Callable[..., Any]:
         """Batch a function of one member over all members, with the same bits at every position of the stack."""
-        batched = vmap(function, in_dims=axes)
+
+        def batched(*arguments: Any) -> Any:
+            if axes is not None:
+                return vmap(function, in_dims=axes)(*arguments)
+            numbers = {name: None if name in self._shared else 0 for name in arguments[3]}
+            return vmap(function, in_dims=(0, 0, 0, numbers, 0))(*arguments)
+
         return place_invariant(batched) if self._shares_a_processor else batched
 
     def _fresh_draws(self, purpose: str) -> RandomStream:
         return RandomStream(self.seeds, purpose, self.precision, self.rows.device)
 
-    def _evaluate_terms(self, batch: Tensor, source: RandomStream) -> State:
-        key = batch.shape, batch.stride(), self.program.training
-        return self._evaluate(key, batch, source.take(self._sites_of(batch)))
+    def _evaluate_terms(self, batch: Tensor, extras: Mapping[str, Any], source: RandomStream) -> State:
+        extras = self._tensors(extras)
+        key = _key(batch, extras), batch.stride(), self.program.training
+        return self._evaluate(key, batch, extras, source.take(self._sites_of(batch, extras)))
 
-    def _evaluation(self, batch: Tensor, draws: Mapping[str, Tensor]) -> State:
+    def _tensors(self, extras: Mapping[str, Any]) -> State:
+        """Return the extras as tensors, so that a recorded list of operations can take them as inputs."""
+        dtypes = {"step": torch.long, "progress": self.precision}
+        return {
+            name: cast_floats(value, self.precision).contiguous()
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=dtypes[name], device=self.rows.device)
+            for name, value in extras.items()
+        }
+
+    def _evaluation(self, batch: Tensor, extras: State, draws: Mapping[str, Tensor]) -> State:
         buffers = {name: value.clone() for name, value in self.buffers.items()}
         with torch.no_grad():
-            totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
+            totals, (terms, _) = self._losses(self.parameters, buffers, batch, {**self.numbers, **extras}, draws)
         return {**terms, "total": totals}
 
     @torch.no_grad()
@@ -196,10 +223,12 @@ class StackedEngine:
             self._sites[key] = feed.sites
         return self._sites[key]
 
-    def _sites_of(self, batch: Tensor) -> list[RandomCall]:
+    def _sites_of(self, batch: Tensor, extras: State) -> list[RandomCall]:
         key = (batch.shape[1:], self.program.training)
         if key not in self._sites:
-            self._sites[key] = random_sites(self.program, batch[0], {n: _first(v) for n, v in self.numbers.items()})
+            numbers: dict[str, Any] = {**self.numbers, **extras}
+            first = {name: value if name in self._shared else value[0] for name, value in numbers.items()}
+            self._sites[key] = random_sites(self.program, batch[0], first)
         return self._sites[key]
 
     def _stack(self, models: Sequence[nn.Module], trained: frozenset[str]) -> None:
@@ -271,5 +300,6 @@ def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) ->
     return feed.sites
 
 
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, Tensor) else value
+def _key(batch: Tensor, extras: State) -> tuple[Any, ...]:
+    """Return the shapes that tell recorded lists of operations apart."""
+    return (batch.shape, *(value.shape for value in extras.values()))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Split
+from harness.loss_terms import supplied
 from harness.minibatches import batch_bounds
 from harness.models import cast_floats
 from harness.training.batches import batch_orders, gather_rows
@@ -29,6 +30,7 @@ class Snapshot:
             at initialization.
         diverged: first step whose total was NaN or infinite, -1 for none, `[member]`.
         engine: the stack itself: `observe(rows)`, `losses(batch)`, `gradients(batch)`, `state_of(member)`.
+        progress: share of the steps done, from 0 to 1.
     """
 
     step: int
@@ -37,6 +39,7 @@ class Snapshot:
     losses: State
     diverged: Tensor
     engine: StackedEngine | SequentialEngine
+    progress: float = 0.0
 
 
 def train(
@@ -64,21 +67,27 @@ def train(
     """
     inputs = split.train.inputs.to(device)
     inputs = inputs if dtype is None else cast_floats(inputs, dtype)
-    stacking = stacking or check_vmap_support(cases[0], inputs)
+    targets = None if split.train.targets is None else split.train.targets.to(device)
+    stacking = stacking or check_vmap_support(cases[0], inputs, targets=targets)
     engine = _engine(cases, seeds, inputs, stacking)
     numbers = cases[0].training()
     batches = batch_bounds(len(inputs), numbers["batch_size"])
-    initial = _initial_snapshot(engine, inputs, seeds, batches[0])
+    steps = numbers["epochs"] * len(batches)
+    initial = _initial_snapshot(engine, cases[0], inputs, targets, seeds, batches[0])
     yield initial
     progress = RunningLosses(initial.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
         order = batch_orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
-            totals, terms = engine.step(gather_rows(inputs, order[:, start:end]))
+            rows, step = order[:, start:end], progress.steps
+            batch_targets = None if targets is None else gather_rows(targets, rows)
+            extras = supplied(cases[0], batch_targets, step, step / steps)
+            totals, terms = engine.step(gather_rows(inputs, rows), extras)
             progress.add(totals, terms, end - start)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
             last = epoch == numbers["epochs"]
-            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine)
+            done = progress.steps / steps
+            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine, done)
 
 
 class RunningLosses:
@@ -119,9 +128,15 @@ def _engine(
 
 
 def _initial_snapshot(
-    engine: StackedEngine | SequentialEngine, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]
+    engine: StackedEngine | SequentialEngine,
+    case: Case,
+    inputs: Tensor,
+    targets: Tensor | None,
+    seeds: Sequence[int],
+    bounds: tuple[int, int],
 ) -> Snapshot:
     order = batch_orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
-    losses = engine.losses(gather_rows(inputs, order))
+    extras = supplied(case, None if targets is None else gather_rows(targets, order))
+    losses = engine.losses(gather_rows(inputs, order), extras)
     diverged = ~torch.isfinite(losses["total"].cpu())
     return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, diverged.long() - 1, engine)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.case import Case
+from harness.loss_terms import bind_losses, supplied
 from harness.models import SIXTEEN_BITS, build_model, precision_for
 from harness.training.convolution import all_products
 from harness.training.kernels import StackKernels
@@ -66,7 +67,7 @@ class VmapSupport:
         return self.single if members == 1 else members + -members % self.multiple
 
 
-def check_vmap_support(case: Case, rows: Tensor, plan: bool = False) -> VmapSupport:
+def check_vmap_support(case: Case, rows: Tensor, plan: bool = False, targets: Tensor | None = None) -> VmapSupport:
     """Train two members on a few rows, as a stack and one by one, and compare.
 
     Args:
@@ -74,6 +75,7 @@ def check_vmap_support(case: Case, rows: Tensor, plan: bool = False) -> VmapSupp
         rows: training inputs, `[sample, *feature]`, on the device of training.
         plan: True when nothing will be trained: the gradient, for which torch loads sympy (half a second), is left
             out for a model without buffers.
+        targets: targets of the rows, for a loss that names `target`.
     """
     model = build_model(case, 0, rows[:4])
     rule = optimizer_spec(case, model)
@@ -85,17 +87,17 @@ def check_vmap_support(case: Case, rows: Tensor, plan: bool = False) -> VmapSupp
         return VmapSupport(None, frozenset(), "16-bit models are trained one by one: stacking would change rounding")
     if any(_hooked(parameter) for parameter in model.parameters()):
         return VmapSupport(None, frozenset(), "its parameters have hooks, which a stack cannot run")
-    side_effect = _side_effect(case, rows)
+    side_effect = _side_effect(bind_losses(case, targets), rows)
     if side_effect:
         return VmapSupport(None, frozenset(), side_effect)
-    shares = _shares(case, model, rows)
+    shares = _shares(bind_losses(case, targets), model, rows)
     keywords = frozenset(case.loss_keywords())
-    failure = _failure(case, rule, rows, frozenset(), stepped)
+    failure = _failure(case, rule, rows, frozenset(), stepped, targets)
     if not failure:
         return VmapSupport(rule, frozenset(), "", shares, *sizes)
-    if not keywords or _failure(case, rule, rows, keywords, stepped):
+    if not keywords or _failure(case, rule, rows, keywords, stepped, targets):
         return VmapSupport(None, frozenset(), failure)
-    needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped))
+    needed = frozenset(name for name in keywords if _failure(case, rule, rows, keywords - {name}, stepped, targets))
     return VmapSupport(rule, needed, "", shares, *sizes)
 
 
@@ -120,7 +122,7 @@ def _shares(case: Case, model: torch.nn.Module, rows: Tensor) -> bool:
 
 
 def _plain_numbers(case: Case) -> dict[str, float]:
-    return {name: float(case.numbers[name]) for name in case.loss_keywords()}
+    return {name: float(value) for name, value in case.loss_arguments(case.numbers).items()}
 
 
 def _sizes(model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
@@ -131,16 +133,19 @@ def _sizes(model: torch.nn.Module, rows: Tensor) -> tuple[int, int]:
     return STACK_MULTIPLE, SINGLE_SIZE_OF_PRODUCTS if products else STACK_MULTIPLE
 
 
-def _failure(case: Case, rule: OptimizerSpec, rows: Tensor, fixed: frozenset[str], stepped: bool) -> str:
+def _failure(
+    case: Case, rule: OptimizerSpec, rows: Tensor, fixed: frozenset[str], stepped: bool, targets: Tensor | None
+) -> str:
     """Return the reason why two members cannot be batched with these numbers as floats; empty when they can."""
     batch = rows[:6].expand(2, *rows[:6].shape)
+    extras = supplied(case, None if targets is None else targets[:6].to(rows.device).expand(2, *targets[:6].shape))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = SequentialEngine([case, case], [0, 1], rows).totals(batch)
+        expected = SequentialEngine([case, case], [0, 1], rows).totals(batch, extras)
         try:
             with guarded():
                 stack = StackedEngine([case, case], [0, 1], rule, rows, fixed)
-                totals = _exercise(stack, batch, stepped)
+                totals = _exercise(stack, batch, stepped, extras)
         except Exception as error:
             return refused_by_vmap(error)
     if torch.allclose(totals, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -163,14 +168,14 @@ def is_vmap_error(error: Exception) -> bool:
     return any(word in str(error) for word in ("vmap", "Batching rule", "functorch"))
 
 
-def _exercise(stack: StackedEngine, batch: Tensor, stepped: bool) -> Tensor:
+def _exercise(stack: StackedEngine, batch: Tensor, stepped: bool, extras: Mapping[str, Any]) -> Tensor:
     """Run everything that training runs on a stack, and return the totals of its first step."""
-    totals = stack.step(batch)[0] if stepped else stack.totals(batch)
-    stack.losses(batch)
+    totals = stack.step(batch, extras)[0] if stepped else stack.totals(batch, extras)
+    stack.losses(batch, extras)
     view = stack.observe(batch[0])
     stack.observe(batch[0], clamp=view.code[:, 0])
     if stepped:
-        stack.gradients(batch)
+        stack.gradients(batch, extras)
     return totals
 
 
