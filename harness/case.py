@@ -28,6 +28,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
 SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
+RAMP = "penalty ramp"  # key of the share of the penalties' weight in use; no keyword can have this name
 PENALTY_WEIGHT = "beta"  # the keyword that weighs penalties, unless a case says otherwise
 
 
@@ -50,7 +51,8 @@ class Case:
         reconstruction: the output that is the reconstruction (`"out:1"`); None for the one shaped like the batch. Tokens,
             and an output of another size than a row, have no R2.
         numbers: keywords that `losses` names; each may be a factor.
-        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
+        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device, and warmup: the share of
+            training over which the penalties' weight rises linearly from 0); an experiment's own win.
         penalty_weight: name of the number that multiplies the penalties of a loss whose signature does not name it (1
             if `numbers` has no `beta`). A loss that names it applies it; None means that the loss weighs itself. A loss
             with `**numbers` that does not name the weight does not get it, so that it is never applied twice.
@@ -171,11 +173,15 @@ class Case:
         return 1.0 if self.weighs_itself or self.penalty_weight is None else numbers.get(self.penalty_weight, 1.0)
 
     def total(self, terms: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Any:
-        """Return the objective plus the penalties, weighted unless the loss weighs itself."""
+        """Return the objective plus the penalties, weighted unless the loss weighs itself.
+
+        `numbers[RAMP]`, if present, multiplies the penalties in any case.
+        """
         penalties = [value for name, value in terms.items() if name != self.objective]
         if not penalties:
             return terms[self.objective]
-        return terms[self.objective] + self.weight(numbers) * sum(penalties[1:], start=penalties[0])
+        weight = self.weight(numbers) * numbers[RAMP] if RAMP in numbers else self.weight(numbers)
+        return terms[self.objective] + weight * sum(penalties[1:], start=penalties[0])
 
     def loss_failure(self, error: Exception) -> str:
         """Return the message for a loss that raised this error, with advice if it reads a weight that it does not get."""
@@ -189,6 +195,16 @@ class Case:
             f"{sentence}; the harness multiplies the penalties by {name!r}, so a loss with **numbers does not get it:"
             f" write penalty_weight=None if the loss weighs itself, or name the keyword, as in losses(model, batch, {name})"
         )
+
+    def ramp(self, progress: float) -> float:
+        """Return the share of the penalties' weight in use at this progress of training, from 0 to 1.
+
+        >>> case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", train={"warmup": 0.5})
+        >>> [case.ramp(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.5, 1.0, 1.0]
+        """
+        warmup = self.training().get("warmup", 0.0)
+        return min(1.0, progress / warmup) if warmup else 1.0
 
     def training(self) -> dict[str, Any]:
         """Return the case's training numbers, completed with the defaults."""

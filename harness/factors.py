@@ -103,8 +103,9 @@ TRAINED: dict[str, Factor] = {
     "learning_rate": Factor(None, open_below=True, stacks=True),
     "batch_size": Factor(None, low=1, whole=True),
     "epochs": Factor(None, low=1, whole=True),
+    "warmup": Factor(0.0, high=1.0, stacks=True),  # share of training
 }
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device")
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device", "warmup")
 
 
 def known_factors(numbers: Iterable[str] = ()) -> list[str]:
@@ -123,21 +124,28 @@ def check_level(name: str, value: Any, numbers: Iterable[str] = ()) -> Level:
     """
     if name not in FACTORS and name not in set(numbers):
         raise HarnessError(did_you_mean("factor", name, known_factors(numbers)))
-    factor = FACTORS.get(name, CASE_NUMBER)
+    factor = _factor(name, numbers)
     return _word(name, value, factor) if isinstance(value, str) else _number(name, value, factor)
 
 
 def default_level(name: str, numbers: Mapping[str, float] | None = None, train: Mapping[str, Any] | None = None) -> Any:
     """Return the level that leaves the case unchanged: the factor's default, or the case's own number."""
-    factor = FACTORS.get(name, CASE_NUMBER)
-    if factor.default is not None:
+    factor = _factor(name, numbers or {})
+    own = {**(train or {}), **(numbers or {})}
+    if factor.default is not None and not (name in TRAINED and name in own):
         return factor.default
-    return {**(train or {}), **(numbers or {})}.get(name)
+    return own.get(name)
 
 
 def is_number(name: str) -> bool:
     """Return True if members that differ only in this factor can share a stack."""
     return FACTORS.get(name, CASE_NUMBER).stacks
+
+
+def _factor(name: str, numbers: Iterable[str]) -> Factor:
+    """Return the factor of this name; a number of the case's own called `warmup` or `free_bits` has its own range."""
+    own = name in OWN_FIRST and name in set(numbers)
+    return CASE_NUMBER if own else FACTORS.get(name, CASE_NUMBER)
 
 
 def _word(name: str, value: str, factor: Factor) -> Level:
@@ -166,6 +174,7 @@ PENALTY_SITES = (
     "l1",
     "topk",
 )
+OWN_FIRST = ("warmup", "free_bits")  # names that a case may have for a number of its own
 SIGMOID_SITES = ("none_sigmoid_bottleneck", "kl_sigmoid_bottleneck")
 
 # a number of the case's own: any real value, stacked if the loss accepts a tensor for it
@@ -182,5 +191,6 @@ FACTORS: dict[str, Factor] = {
     "units": Factor(None, low=1, high=1e6, whole=True),
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
+    "free_bits": Factor(0.0, stacks=True),  # nats per unit
     **TRAINED,
 }

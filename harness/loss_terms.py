@@ -52,13 +52,10 @@ def bind_losses(case: Case, target: Tensor | None = None, step: int = 0, progres
     return replace(case, losses=BoundLosses(case, target, step, progress))
 
 
-def supplied(case: Case, target: Tensor | None = None, step: int = 0, progress: float = 0.0) -> dict[str, Any]:
-    """Return the keywords beside its numbers that the case's loss names, with these values.
-
-    Targets that the data do not have are left to the default value of the loss.
-    """
+def step_values(target: Tensor | None = None, step: int = 0, progress: float = 0.0) -> dict[str, Any]:
+    """Return the values that a training step adds to the numbers of a loss; no `target` if the data have none."""
     values = {"target": target, "step": step, "progress": progress}
-    return {name: values[name] for name in case.supplied_keywords() if values[name] is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def loss_terms(

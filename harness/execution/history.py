@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.rows import Rows, Split
-from harness.loss_terms import supplied
+from harness.loss_terms import step_values
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -148,7 +148,7 @@ class History:
 
     def _extras(self, snapshot: Snapshot, targets: Tensor | None) -> dict[str, Any]:
         target = None if targets is None else self._per_member(snapshot, targets)
-        return supplied(snapshot.engine.cases[0], target, snapshot.step, snapshot.progress)
+        return step_values(target, snapshot.step, snapshot.progress)
 
     def _stack_size(self, snapshot: Snapshot) -> int:
         return len(snapshot.diverged)

@@ -66,8 +66,10 @@ def judge_members(
     repeat = None if torch.equal(code, again) or not bool(code.isfinite().all()) else again
     ablation = _ablation(engine, evaluation, device, count, code.shape[-1]) if reconstruction is not None else None
     scale = None if view.scale is None else view.scale[:count].cpu()
+    posterior = None if view.posterior is None else view.posterior[:count].cpu()
     diagnoses: dict[int, Diagnosis] = {}
     for target, members in _by_target(cases).items():
+        options: dict[str, Any] = {} if posterior is None else {"posterior": posterior[members]}
         group = diagnose(
             code[members],
             activation=view.activation,
@@ -84,6 +86,7 @@ def judge_members(
             ablation=_of(members, ablation),
             blocks=evaluation.blocks,
             training_inputs=split.train.quantities,
+            **options,
         )
         diagnoses |= dict(zip(members, group, strict=True))
     return JudgedStack([diagnoses[member] for member in range(count)], reconstruction, evaluation)

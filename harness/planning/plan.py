@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 CONFIRMING_SEEDS = 8
 MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
 LARGE = "the model fills a core by itself: its members are written out like stacks, and train one after the other"
-REMEDIES = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
+REMEDIES = (
+    "penalty",
+    "bias_init",
+    "activation",
+    "batchnorm",
+    "dropout",
+    "output_activation",
+    "inputs",
+    "units",
+    "free_bits",
+)
 
 
 @dataclass(frozen=True)

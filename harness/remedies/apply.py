@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,15 @@ from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.factors import Level, check_level
+from harness.factors import OWN_FIRST, Level, check_level
 from harness.loss_terms import bind_losses, check_terms
 from harness.models import build_model
-from harness.remedies.catalogue import REMEDIES, RemedyNotApplicable, case_number
+from harness.remedies.catalogue import REMEDIES, case_number
+from harness.remedies.free_bits import KlTerm, divergences_of, kl_term
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.layout import ModelLayout, inspect_model
+from harness.remedies.not_applicable import RemedyNotApplicable
+from harness.remedies.posterior import log_variance
 from harness.remedies.wrapper import TreatedModel, Treatment
 
 
@@ -42,11 +46,14 @@ def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None 
     case = _with_units(case, levels)
     layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
     treatment = treatment_of(case, levels, layout)
+    kl = None
+    if treatment.floor and treatment.own_penalty:
+        kl = kl_term(case, split.train.inputs, split.train.targets)
     if not treatment.centered:
-        return _apply(case, treatment, layout)
+        return _apply(case, treatment, layout, kl)
     if split.train.quantities is None:
         raise RemedyNotApplicable("inputs: the model takes rows of integers (tokens), which have no mean")
-    return _center_inputs(_apply(case, treatment, layout), split)
+    return _center_inputs(_apply(case, treatment, layout, kl), split)
 
 
 def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
@@ -89,12 +96,17 @@ def treatment_of(case: Case, levels: Mapping[str, Level], layout: ModelLayout) -
     """Return the combined treatment of the levels in this model."""
     treatment = Treatment()
     for name, level in levels.items():
-        if name not in REMEDIES and level != "matched":
-            treatment = case_number(name, level, treatment)
+        if _is_number(name, case) and level != "matched":
+            treatment = case_number(name, level, treatment, name in case.numbers)
     for name, remedy in REMEDIES.items():
-        if name in levels:
+        if name in levels and not _is_number(name, case):
             treatment = remedy(levels[name], case, layout, treatment)
     return treatment
+
+
+def _is_number(name: str, case: Case) -> bool:
+    """Return True for a number of the case or its training, False for a remedy."""
+    return name not in REMEDIES or (name in OWN_FIRST and name in case.numbers)
 
 
 def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: int = 5) -> float:
@@ -134,20 +146,25 @@ def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
     return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
 
 
-def _apply(case: Case, treatment: Treatment, layout: ModelLayout) -> Case:
+def _apply(case: Case, treatment: Treatment, layout: ModelLayout, kl: KlTerm | None) -> Case:
     case = _with_numbers(case, treatment)
     if treatment.zero_bias:
         case = replace(case, model=_ZeroBias(case.model))
-    if treatment.own_penalty and treatment.edits_nothing:
+    if treatment.own_penalty and treatment.edits_nothing and kl is None:
         return case
     inside = "" if case.bottleneck.startswith("out:") else "model."
     return replace(
         case,
         model=_TreatedFactory(case, treatment, layout),
-        losses=TreatedLosses(case, treatment, layout.scope == "loss"),
+        losses=TreatedLosses(case, treatment, layout.scope == "loss", kl),
         bottleneck=f"{inside}{case.bottleneck}",
+        posterior=_in_wrapper(case.posterior),
         penalty_weight=case.penalty_weight if treatment.own_penalty else case.penalty_weight or PENALTY_WEIGHT,
     )
+
+
+def _in_wrapper(posterior: str | None) -> str | None:
+    return posterior if posterior is None or posterior.startswith("out:") else f"model.{posterior}"
 
 
 def _with_numbers(case: Case, treatment: Treatment) -> Case:
@@ -193,8 +210,8 @@ class _StoredRows:
 class TreatedLosses:
     """The author's loss on the author's model under a treatment, or the objective with the harness's own penalty."""
 
-    def __init__(self, case: Case, treatment: Treatment, everywhere: bool) -> None:
-        self.case, self.treatment, self.everywhere = case, treatment, everywhere
+    def __init__(self, case: Case, treatment: Treatment, everywhere: bool, kl: KlTerm | None = None) -> None:
+        self.case, self.treatment, self.everywhere, self.kl = case, treatment, everywhere, kl
         self.weighs_itself = treatment.own_penalty and case.weighs_itself
         names = dict.fromkeys(
             (
@@ -202,6 +219,7 @@ class TreatedLosses:
                 *case.supplied_keywords(),
                 *(("rho",) if treatment.has_target else ()),
                 *(("dropout",) if treatment.dropped else ()),
+                *(("free_bits",) if treatment.floor else ()),
             )
         )
         keyword_only = inspect.Parameter.KEYWORD_ONLY
@@ -218,10 +236,16 @@ class TreatedLosses:
         )
 
     def __call__(self, model: TreatedModel, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
-        own = self.case.loss_arguments(numbers)
-        with model.at_rate(numbers.get("dropout", model.rate)), model.tap(self.everywhere) as tap:
+        own, rate = self.case.loss_arguments(numbers), numbers.get("dropout", model.rate)
+        recorded: AbstractContextManager[list[Tensor]]
+        recorded = nullcontext([]) if self.kl is None else log_variance(self.case, model.model)
+        with model.at_rate(rate), model.tap(self.everywhere) as tap, recorded as log_variances:
             terms = self.case.losses(model.model, batch, **own)
         check_terms(self.case, terms)
+        if self.kl is not None:
+            divergences = divergences_of(self.case, tap.passes[0], log_variances)
+            floored = self.kl.value(divergences, numbers["free_bits"], numbers, len(batch))
+            return {**terms, self.kl.name: floored}
         if self.treatment.own_penalty:
             return dict(terms)
         name, penalty = self.treatment.penalty

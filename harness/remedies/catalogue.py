@@ -11,18 +11,15 @@ from torch import Tensor
 
 from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
-from harness.errors import HarnessError
 from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
+from harness.remedies.free_bits import with_floor
 from harness.remedies.layout import ModelLayout
+from harness.remedies.not_applicable import RemedyNotApplicable
 from harness.remedies.wrapper import Treatment
 
 DEFAULT_RHO = 0.05
 DEFAULT_WEIGHT = 1e-3
-
-
-class RemedyNotApplicable(HarnessError):
-    """A remedy cannot be applied to a case; the message is the reason."""
 
 
 def penalty(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
@@ -107,9 +104,28 @@ def units(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -
     return replace(treatment, units=int(level))
 
 
-def case_number(name: str, level: Level, treatment: Treatment) -> Treatment:
-    """Set a number of the case or of its training."""
-    if name in TRAINING_NUMBERS:
+def free_bits(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Give the KL divergence of each unit a floor, in nats: a unit below it has no gradient from the penalty.
+
+    Source: Kingma et al. 2016, Improved variational inference with inverse autoregressive flow, appendix C.
+    """
+    reason = ""
+    if treatment.own_penalty and case.posterior is None:
+        reason = "the KL divergence of a unit is known only with Case.posterior or a KL penalty of the harness"
+    elif treatment.own_penalty and layout.scope == "unknown":
+        reason = "the loss calls parts of the model in its own order; no call is known to lead to the reconstruction"
+    elif not treatment.own_penalty and treatment.penalty[0] != "kl":
+        reason = f"the penalty {treatment.penalty[0] or 'none'} has no KL divergence per unit"
+    if not reason:
+        return replace(treatment, floor=True, numbers={**treatment.numbers, "free_bits": float(level)})
+    if level == 0:
+        return treatment
+    raise RemedyNotApplicable(f"free_bits: {reason}")
+
+
+def case_number(name: str, level: Level, treatment: Treatment, own: bool = False) -> Treatment:
+    """Set a number of the case or of its training; `own` for a number that the case itself names."""
+    if name in TRAINING_NUMBERS and not own:
         return replace(treatment, train={**treatment.train, name: level})
     return replace(treatment, numbers={**treatment.numbers, name: float(level)})
 
@@ -143,12 +159,20 @@ def _preactivation_of(forward: ForwardPass) -> Tensor:
 
 def _kl_of_code(forward: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
     """KL on the mean sigmoid of the code in use."""
-    return bernoulli_kl_of_logits(numbers["rho"], _code_of(forward))
+    return _kl(_code_of(forward), numbers)
 
 
 def _kl_of_preactivation(forward: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
     """KL on the mean sigmoid of the preactivation; with a sigmoid activation, on the mean of the code itself."""
-    return bernoulli_kl_of_logits(numbers["rho"], _preactivation_of(forward))
+    return _kl(_preactivation_of(forward), numbers)
+
+
+def _kl(logits: Tensor, numbers: Mapping[str, Any]) -> Tensor:
+    """KL on the mean sigmoid of logits `[sample, unit]`; with `free_bits`, each unit's divergence has that floor."""
+    if "free_bits" not in numbers:
+        return bernoulli_kl_of_logits(numbers["rho"], logits)
+    per_unit = bernoulli_kl_of_logits(numbers["rho"], logits.T[..., None])
+    return with_floor(per_unit, numbers["free_bits"]).sum()
 
 
 PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tensor] | None]] = {
@@ -162,7 +186,7 @@ PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tenso
     "l1": ("l1", lambda forward, numbers: l1(_code_of(forward))),
 }
 
-TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs")
+TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs", "warmup")
 
 # in order of application: the penalty's sigmoid comes before the activation that would replace it
 REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] = {
@@ -172,6 +196,7 @@ REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] 
     "batchnorm": batchnorm,
     "dropout": dropout,
     "output_activation": output_activation,
+    "free_bits": free_bits,
     "bias_init": bias_init,
     "inputs": inputs,
 }

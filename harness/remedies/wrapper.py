@@ -36,6 +36,7 @@ class Treatment:
         numbers: numbers of the variant.
         train: training numbers of the variant.
         units: bottleneck width, or None for the author's.
+        floor: True if each unit's KL divergence has the floor `free_bits`.
     """
 
     activations: Mapping[int, str] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Treatment:
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     units: int | None = None
+    floor: bool = False
 
     @property
     def has_target(self) -> bool:

@@ -14,6 +14,7 @@ from harness.capture import BottleneckTap, code_of, comparable, flatten_units, r
 from harness.case import Case
 from harness.loss_terms import check_terms
 from harness.models import accumulation_dtype, own_precision
+from harness.remedies.posterior import log_variance, posterior_of
 from harness.training.kernels import StackKernels
 from harness.training.rng import RandomOverride
 
@@ -32,6 +33,7 @@ class BottleneckView:
             part; empty without a reconstruction that can be compared with the rows.
         scale: magnitude of the sums behind each unit, `[member, unit]`; None where the weights are not available.
         activation: name of the activation function.
+        posterior: log-variances of the latent, `[member, sample, unit]`; None for a case without a posterior.
     """
 
     code: Tensor
@@ -40,6 +42,7 @@ class BottleneckView:
     parts: tuple[Tensor, ...]
     scale: Tensor | None
     activation: str
+    posterior: Tensor | None = None
 
     @property
     def reconstruction(self) -> Tensor | None:
@@ -114,7 +117,10 @@ class Program(nn.Module):
         scales: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = None if module is None else module.register_forward_pre_hook(_record_scale(scales), with_kwargs=True)
-        with BottleneckTap(self.model, self.case.bottleneck, replace=replace) as tap:
+        with (
+            BottleneckTap(self.model, self.case.bottleneck, replace=replace) as tap,
+            log_variance(self.case, self.model) as log_variances,
+        ):
             self.model(rows)
         if handle is not None:
             handle.remove()
@@ -131,6 +137,8 @@ class Program(nn.Module):
             view["reconstruction"] = flatten_units(reconstruction)
         if scales and not forward.moved:
             view["scale"] = scales[0]
+        if self.case.posterior is not None:
+            view["posterior"] = posterior_of(self.case, forward.outputs, log_variances, view["code"])
         return view
 
 

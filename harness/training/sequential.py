@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import eval_mode
-from harness.case import Case, set_seed
+from harness.case import RAMP, Case, set_seed
 from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
@@ -152,9 +152,13 @@ class MemberModel:
         return {name: torch.tensor(value, dtype=accumulation_dtype(self.precision)) for name, value in norms.items()}
 
     def _numbers(self, extras: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the case's numbers with the extras, targets in the member's precision."""
-        target = {name: cast_floats(extras[name], self.precision) for name in ("target",) if name in extras}
-        return {**self.numbers, **extras, **target}
+        """Return the case's numbers with the extras that its loss names, targets in the member's precision."""
+        named = {name: extras[name] for name in self.case.supplied_keywords() if name in extras}
+        if "target" in named:
+            named["target"] = cast_floats(named["target"], self.precision)
+        if self.case.training().get("warmup"):
+            named[RAMP] = self.case.ramp(extras.get("progress", 0.0))
+        return {**self.numbers, **named}
 
     @contextmanager
     def _observing(self, purpose: str) -> Iterator[None]:

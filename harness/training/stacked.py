@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from harness.case import Case
+from harness.case import RAMP, Case
 from harness.models import build_model, cast_floats, precision_for
 from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
@@ -71,6 +71,8 @@ class StackedEngine:
             else torch.tensor([float(case.numbers[name]) for case in cases], dtype=self.precision, device=rows.device)
             for name in cases[0].numbers
         }
+        self._supplied = cases[0].supplied_keywords()
+        self._warms_up = any(case.training().get("warmup") for case in cases)
         self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
         self._gradients = self._batched(gradient_and_value(self.program.loss))
         self._descent = GraphedFunction(self._descend)
@@ -189,14 +191,19 @@ class StackedEngine:
         return self._evaluate(key, batch, extras, source.take(self._sites_of(batch, extras)))
 
     def _tensors(self, extras: Mapping[str, Any]) -> State:
-        """Return the extras as tensors, so that a recorded list of operations can take them as inputs."""
-        dtypes = {"step": torch.long, "progress": self.precision}
-        return {
-            name: cast_floats(value, self.precision).contiguous()
-            if isinstance(value, Tensor)
-            else torch.tensor(value, dtype=dtypes[name], device=self.rows.device)
-            for name, value in extras.items()
-        }
+        """Return the extras that the program uses as tensors, which a recorded list of operations can take as inputs."""
+        named = {name: extras[name] for name in self._supplied if name in extras}
+        tensors = {}
+        if "target" in named:
+            tensors["target"] = cast_floats(named["target"], self.precision).contiguous()
+        if "step" in named:
+            tensors["step"] = torch.tensor(named["step"], device=self.rows.device)
+        if "progress" in named:
+            tensors["progress"] = torch.tensor(named["progress"], dtype=self.precision, device=self.rows.device)
+        if self._warms_up:
+            ramps = [case.ramp(extras.get("progress", 0.0)) for case in self.cases]
+            tensors[RAMP] = torch.tensor(ramps, dtype=self.precision, device=self.rows.device)
+        return tensors
 
     def _evaluation(self, batch: Tensor, extras: State, draws: Mapping[str, Tensor]) -> State:
         buffers = {name: value.clone() for name, value in self.buffers.items()}
@@ -287,7 +294,9 @@ def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Bottleneck
     reconstructions = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
     scales = [part["scale"] for part in parts if "scale" in part]
     scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
-    return BottleneckView(code, before, raw, reconstructions, scale, activation)
+    log_variances = [part["posterior"] for part in parts if "posterior" in part]
+    posterior = torch.cat(log_variances, dim=-2) if log_variances else None
+    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[RandomCall]:

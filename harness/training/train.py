@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Split
-from harness.loss_terms import supplied
+from harness.loss_terms import step_values
 from harness.minibatches import batch_bounds
 from harness.models import cast_floats
 from harness.training.batches import batch_orders, gather_rows
@@ -73,7 +73,7 @@ def train(
     numbers = cases[0].training()
     batches = batch_bounds(len(inputs), numbers["batch_size"])
     steps = numbers["epochs"] * len(batches)
-    initial = _initial_snapshot(engine, cases[0], inputs, targets, seeds, batches[0])
+    initial = _initial_snapshot(engine, inputs, targets, seeds, batches[0])
     yield initial
     progress = RunningLosses(initial.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
@@ -81,7 +81,7 @@ def train(
         for start, end in batches:
             rows, step = order[:, start:end], progress.steps
             batch_targets = None if targets is None else gather_rows(targets, rows)
-            extras = supplied(cases[0], batch_targets, step, step / steps)
+            extras = step_values(batch_targets, step, step / steps)
             totals, terms = engine.step(gather_rows(inputs, rows), extras)
             progress.add(totals, terms, end - start)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
@@ -129,14 +129,13 @@ def _engine(
 
 def _initial_snapshot(
     engine: StackedEngine | SequentialEngine,
-    case: Case,
     inputs: Tensor,
     targets: Tensor | None,
     seeds: Sequence[int],
     bounds: tuple[int, int],
 ) -> Snapshot:
     order = batch_orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
-    extras = supplied(case, None if targets is None else gather_rows(targets, order))
+    extras = step_values(None if targets is None else gather_rows(targets, order))
     losses = engine.losses(gather_rows(inputs, order), extras)
     diverged = ~torch.isfinite(losses["total"].cpu())
     return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, diverged.long() - 1, engine)

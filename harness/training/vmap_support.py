@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.case import Case
-from harness.loss_terms import bind_losses, supplied
+from harness.loss_terms import bind_losses, step_values
 from harness.models import SIXTEEN_BITS, build_model, precision_for
 from harness.training.convolution import all_products
 from harness.training.kernels import StackKernels
@@ -138,7 +138,8 @@ def _failure(
 ) -> str:
     """Return the reason why two members cannot be batched with these numbers as floats; empty when they can."""
     batch = rows[:6].expand(2, *rows[:6].shape)
-    extras = supplied(case, None if targets is None else targets[:6].to(rows.device).expand(2, *targets[:6].shape))
+    target = None if targets is None else targets[:6].to(rows.device).expand(2, *targets[:6].shape)
+    extras = step_values(target, step=1, progress=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = SequentialEngine([case, case], [0, 1], rows).totals(batch, extras)
