@@ -63,6 +63,9 @@ class Case:
         labels: one class per row of `data`, for mutual information; `evaluation` has labels and factors of its own.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
         optimizer: `(parameters) -> Optimizer`; None means Adam at `learning_rate`.
+        scheduler: `(optimizer, steps) -> scheduler`, with the number of steps of the training; its `step()` is called
+            after every optimizer step. None for a constant learning rate.
+        clip: largest norm of a model's gradient, to which larger gradients are scaled down; None for no limit.
         name: name in reports; the stem of the case's file, if any.
         source: the case's file, if any.
 
@@ -85,6 +88,8 @@ class Case:
     labels: Any = None
     factors: Mapping[str, Any] | None = None
     optimizer: Callable[..., Optimizer] | None = None
+    scheduler: Callable[..., Any] | None = None
+    clip: float | None = None
     name: str = "case"
     source: Path | None = None
 
@@ -92,7 +97,7 @@ class Case:
         for key in ("model", "data", "losses"):
             if not callable(getattr(self, key)):
                 raise HarnessError(f"Case.{key}: expected a function, got {_kind(getattr(self, key))}")
-        for key in ("evaluation", "optimizer"):
+        for key in ("evaluation", "optimizer", "scheduler"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise HarnessError(f"Case.{key}: expected a function or None, got {_kind(getattr(self, key))}")
         if not isinstance(self.bottleneck, str) or not self.bottleneck:
@@ -113,6 +118,7 @@ class Case:
             if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
                 raise HarnessError(f"Case.numbers[{name!r}]: expected a number, got {_kind(value)}")
         self._check_penalty_weight()
+        _check_clip(self.clip)
         object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
 
     @property
@@ -298,6 +304,12 @@ def _not_run(path: Path, error: Exception) -> HarnessError:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
+
+
+def _check_clip(clip: Any) -> None:
+    number = isinstance(clip, Real) and not isinstance(clip, bool)
+    if clip is not None and not (number and math.isfinite(clip) and clip > 0):
+        raise HarnessError(f"Case.clip: expected a number above 0 or None, got {_kind(clip)}")
 
 
 def check_target(case: Case) -> None:

@@ -4,14 +4,18 @@ All parameters of a member are one row of a flat `[member, parameter]` buffer, s
 in a step does not depend on the number of layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from harness.case import Case
+
+Schedules = Mapping[float, Sequence[float]]
+NO_SCHEDULE: Schedules = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,30 @@ def _is_plain(optimizer: Any) -> bool:
     return all(name in default and value == default[name] for name, value in extra.items())
 
 
-def stack_optimizer(rule: OptimizerSpec, rates: Tensor) -> StackOptimizer:
-    """Return the stack's optimizer; `rates` is one learning rate per member, `[member]`."""
-    return STACK_OPTIMIZERS[rule.name](rule.options, rates[:, None])
+def stack_optimizer(rule: OptimizerSpec, rates: Tensor, schedules: Schedules = NO_SCHEDULE) -> StackOptimizer:
+    """Return the stack's optimizer.
+
+    Args:
+        rule: the optimizer of all members.
+        rates: one learning rate per member, `[member]`.
+        schedules: learning rate -> the rate of each step; empty for constant rates.
+    """
+    return STACK_OPTIMIZERS[rule.name](rule.options, rates[:, None], schedules)
+
+
+def clip_gradients(gradients: Tensor, clip: float) -> None:
+    """Scale each member's gradient, a row of `[member, parameter]`, in place to a norm of at most `clip`.
+
+    The same formula as `torch.nn.utils.clip_grad_norm_`, member by member.
+
+    >>> gradients = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    >>> clip_gradients(gradients, 1.0)
+    >>> gradients
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    gradients.mul_((clip / (norms + 1e-6)).clamp(max=1.0))
 
 
 class Adam:
@@ -79,11 +104,14 @@ class Adam:
     Members with the same rate are stepped together. Source: Kingma & Ba 2015; Loshchilov & Hutter 2019.
     """
 
-    def __init__(self, options: Mapping[str, Any], rates: Tensor, decoupled: bool = False) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], rates: Tensor, schedules: Schedules = NO_SCHEDULE, decoupled: bool = False
+    ) -> None:
         self.options = {"beta1": options["betas"][0], "beta2": options["betas"][1], "eps": options["eps"]}
         self.options |= {"weight_decay": options["weight_decay"], "amsgrad": False, "maximize": False}
         self._update = torch._fused_adamw_ if decoupled else torch._fused_adam_
         self._rates: list[float] = rates[:, 0].tolist()
+        self._schedules, self._done = schedules, 0
         self._first: Tensor | None = None
         self._second: Tensor | None = None
         self._groups: list[tuple[float, list[list[Tensor]]]] = []
@@ -97,7 +125,9 @@ class Adam:
         self._steps += 1
         for rate, (parameter, gradient, first, second) in self._groups:
             steps = [self._steps] * len(parameter)
-            self._update(parameter, gradient, first, second, [], steps, lr=rate, **self.options)
+            scheduled = _rate(self._schedules, rate, self._done)
+            self._update(parameter, gradient, first, second, [], steps, lr=scheduled, **self.options)
+        self._done += 1
 
     def _by_rate(self, buffers: list[Tensor]) -> list[tuple[float, list[list[Tensor]]]]:
         if len(set(self._rates)) == 1:
@@ -112,8 +142,9 @@ class Adam:
 class SGD:
     """Stochastic gradient descent with momentum, dampening, Nesterov and weight decay, as torch defines them."""
 
-    def __init__(self, options: Mapping[str, Any], rates: Tensor) -> None:
-        self.rates = rates
+    def __init__(self, options: Mapping[str, Any], rates: Tensor, schedules: Schedules = NO_SCHEDULE) -> None:
+        self.rates, self._schedules, self._done = rates, schedules, 0
+        self._plain_rates: list[float] = rates[:, 0].tolist()
         self.momentum, self.dampening = options["momentum"], options["dampening"]
         self.decay, self.nesterov = options["weight_decay"], options["nesterov"]
         self._velocity: Tensor | None = None
@@ -124,7 +155,13 @@ class SGD:
             gradients = gradients + self.decay * parameters
         if self.momentum:
             gradients = self._accelerate(gradients)
-        parameters.sub_(gradients * self.rates)
+        parameters.sub_(gradients * self._scheduled_rates())
+        self._done += 1
+
+    def _scheduled_rates(self) -> Tensor:
+        if not self._schedules:
+            return self.rates
+        return self.rates.new_tensor([[_rate(self._schedules, rate, self._done)] for rate in self._plain_rates])
 
     def _accelerate(self, gradients: Tensor) -> Tensor:
         if self._velocity is None:
@@ -134,9 +171,15 @@ class SGD:
         return gradients + self.momentum * self._velocity if self.nesterov else self._velocity
 
 
-def adamw(options: Mapping[str, Any], rates: Tensor) -> Adam:
+def adamw(options: Mapping[str, Any], rates: Tensor, schedules: Schedules = NO_SCHEDULE) -> Adam:
     """Return Adam with decoupled weight decay."""
-    return Adam(options, rates, decoupled=True)
+    return Adam(options, rates, schedules, decoupled=True)
+
+
+def _rate(schedules: Schedules, rate: float, step: int) -> float:
+    """Return the learning rate of a step; after the end of the schedule, that of its last step."""
+    schedule = schedules.get(rate)
+    return schedule[min(step, len(schedule) - 1)] if schedule else rate
 
 
 ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}

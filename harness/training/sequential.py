@@ -17,6 +17,7 @@ from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
+from harness.training.schedules import advance, make_scheduler, training_steps
 from harness.training.stacked import NOTHING, Keep, identity, joined
 
 
@@ -95,6 +96,7 @@ class MemberModel:
 
     def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
         self.case, self.seed, self.steps = case, seed, 0
+        self.training_steps = training_steps(case, len(rows))
         model = build_model(case, seed, rows[:4])
         self.precision = precision_for(model, rows)
         self.model = model.to(self.precision)
@@ -112,6 +114,11 @@ class MemberModel:
         """Optimizer, made at the first step because torch loads its compiler for it (1.5 seconds)."""
         return _optimizer(self.case, self.model)
 
+    @cached_property
+    def scheduler(self) -> Any:
+        """Scheduler of the optimizer, or None."""
+        return make_scheduler(self.case, self.optimizer, self.training_steps)
+
     def total(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
         """Return the total and the terms of the loss in training mode."""
         self.program.train()
@@ -122,11 +129,17 @@ class MemberModel:
 
     def step(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
         """Take one optimizer step; return the total and the terms before it."""
+        scheduler = self.scheduler  # made before the first step: it may set the rate of that step
         self.optimizer.zero_grad()
         total, terms = self.total(batch, extras)
         if total.requires_grad:
             total.backward()
+            if self.case.clip is not None:
+                trained = [value for group in self.optimizer.param_groups for value in group["params"]]
+                torch.nn.utils.clip_grad_norm_(trained, self.case.clip)
             self.optimizer.step()
+        if scheduler is not None:
+            advance(self.case, scheduler)
         self.steps += 1
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 

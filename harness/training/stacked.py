@@ -15,9 +15,10 @@ from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction
-from harness.training.optimizers import OptimizerSpec, stack_optimizer
+from harness.training.optimizers import OptimizerSpec, clip_gradients, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream
+from harness.training.schedules import learning_rates, training_steps
 
 # largest number of input elements of one member observed at once: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13
@@ -80,8 +81,9 @@ class StackedEngine:
         self._losses = self._batched(self.program.loss)
         self._evaluate = GraphedFunction(self._evaluation)
         self._norms = self._batched(self._norms_of_one)
-        rates = [rule.rate(case) for case in cases]
-        self._optimizer = stack_optimizer(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
+        self._clip = cases[0].clip
+        rates = torch.tensor([rule.rate(case) for case in cases], dtype=self.precision, device=rows.device)
+        self._optimizer = stack_optimizer(rule, rates, self._schedules(rates))
         self._draws = self._fresh_draws("training")
         self._sites: dict[tuple[Any, ...], list[RandomCall]] = {}
 
@@ -98,8 +100,16 @@ class StackedEngine:
         extras = self._tensors(extras)
         draws = self._draws.take(self._sites_of(batch, extras))
         totals, terms = self._descent(_key(batch, extras), batch, extras, draws)
+        if self._clip is not None:
+            clip_gradients(self._flat_gradients, self._clip)
         self._optimizer.step(self._flat, self._flat_gradients)
         return totals, terms
+
+    def _schedules(self, rates: Tensor) -> dict[float, list[float]]:
+        """Return, for each learning rate of the stack, the scheduled rate of each step; empty without a scheduler."""
+        case, steps = self.cases[0], training_steps(self.cases[0], len(self.rows))
+        schedules = {rate: learning_rates(case, rate, steps) for rate in dict.fromkeys(rates.tolist())}
+        return {rate: schedule for rate, schedule in schedules.items() if schedule is not None}
 
     def totals(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> Tensor:
         """Return the totals of the next step, `[member]`, without stepping; random numbers advance."""

@@ -20,6 +20,7 @@ from harness.models import SIXTEEN_BITS, build_model, precision_for
 from harness.training.convolution import all_products
 from harness.training.kernels import StackKernels
 from harness.training.optimizers import OptimizerSpec, optimizer_spec
+from harness.training.schedules import training_steps, why_no_schedule
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 from harness.user_code import guarded
@@ -87,6 +88,9 @@ def check_vmap_support(case: Case, rows: Tensor, plan: bool = False, targets: Te
         return VmapSupport(None, frozenset(), "16-bit models are trained one by one: stacking would change rounding")
     if any(_hooked(parameter) for parameter in model.parameters()):
         return VmapSupport(None, frozenset(), "its parameters have hooks, which a stack cannot run")
+    no_schedule = why_no_schedule(case, rule.rate(case), training_steps(case, len(rows)))
+    if no_schedule:
+        return VmapSupport(None, frozenset(), no_schedule)
     side_effect = _side_effect(bind_losses(case, targets), rows)
     if side_effect:
         return VmapSupport(None, frozenset(), side_effect)
