@@ -66,6 +66,9 @@ class Case:
         scheduler: `(optimizer, steps) -> scheduler`, with the number of steps of the training; its `step()` is called
             after every optimizer step. None for a constant learning rate.
         clip: largest norm of a model's gradient, to which larger gradients are scaled down; None for no limit.
+        fit: `(model, seed) -> None`, which trains the model in place of the harness; members then train alone, and
+            `losses` may be left out. Under a remedy that edits the forward pass, the model is a wrapper whose `.model`
+            is the author's. Factors of penalties and training numbers do not apply.
         name: name in reports; the stem of the case's file, if any.
         source: the case's file, if any.
 
@@ -75,8 +78,8 @@ class Case:
 
     model: Callable[..., nn.Module]
     data: Callable[[], Any]
-    losses: Callable[..., Mapping[str, Tensor]]
-    bottleneck: str
+    losses: Callable[..., Mapping[str, Tensor]] = None  # type: ignore[assignment]  # None only beside `fit`
+    bottleneck: str = ""
     evaluation: Callable[[], Any] | None = None
     reconstruction: str | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -90,14 +93,17 @@ class Case:
     optimizer: Callable[..., Optimizer] | None = None
     scheduler: Callable[..., Any] | None = None
     clip: float | None = None
+    fit: Callable[[nn.Module, int], None] | None = None
     name: str = "case"
     source: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.losses is None and self.fit is not None:
+            object.__setattr__(self, "losses", no_losses)
         for key in ("model", "data", "losses"):
             if not callable(getattr(self, key)):
                 raise HarnessError(f"Case.{key}: expected a function, got {_kind(getattr(self, key))}")
-        for key in ("evaluation", "optimizer", "scheduler"):
+        for key in ("evaluation", "optimizer", "scheduler", "fit"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
                 raise HarnessError(f"Case.{key}: expected a function or None, got {_kind(getattr(self, key))}")
         if not isinstance(self.bottleneck, str) or not self.bottleneck:
@@ -120,6 +126,11 @@ class Case:
         self._check_penalty_weight()
         _check_clip(self.clip)
         object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
+
+    @property
+    def has_losses(self) -> bool:
+        """False if the case trains by `fit` and has no `losses`."""
+        return self.losses is not no_losses
 
     @property
     def rho(self) -> float | None:
@@ -239,6 +250,11 @@ class Case:
             raise HarnessError(f"Case.penalty_weight: expected the name of a number or None, got {_kind(name)}")
         if name is not None and name != PENALTY_WEIGHT and name not in self.numbers:
             raise HarnessError(f"Case.penalty_weight: {did_you_mean('number of the case', name, self.numbers)}")
+
+
+def no_losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """Return no terms: the loss of a case that trains by `fit` and has no `losses`."""
+    return {}
 
 
 def load_case(name: str | Path) -> Case:

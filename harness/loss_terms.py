@@ -72,8 +72,10 @@ def loss_terms(
         progress: share of training done, for a loss that names `progress`.
 
     Raises:
-        HarnessError: when the loss fails, or returns terms that `check_terms` refuses.
+        HarnessError: when the case has no loss, the loss fails, or returns terms that `check_terms` refuses.
     """
+    if not case.has_losses:
+        raise HarnessError(f"{case.name}: losses: expected a function, got None; Case.fit alone has no terms")
     try:
         with guarded():
             bound = bind_losses(case, target, step, progress)

@@ -11,6 +11,7 @@ from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_
 from harness.execution.spec import StackSpec
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
+from harness.training.schedules import training_steps
 from harness.user_code import CaseExit, end_if_forked, guarded
 
 
@@ -91,6 +92,8 @@ def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[M
         progress((snapshot.step - done) * len(members))
         done = snapshot.step
     assert snapshot is not None
+    if cases[0].fit is not None:
+        progress((training_steps(cases[0], len(batch.split.train)) - done) * len(members))
     return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
 
 

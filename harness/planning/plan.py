@@ -222,7 +222,7 @@ def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
     model = build_model(case, 0, batch)
     targets = subject.split.train.targets
-    terms = loss_terms(case, model, batch, None if targets is None else targets[: len(batch)])
+    terms = loss_terms(case, model, batch, targets) if case.has_losses else {}
     build_optimizer(case, model)
     places = inspect_model(bind_losses(case, targets), batch)
     widest = max((int(each) for each in units), default=places.units)

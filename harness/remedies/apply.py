@@ -13,7 +13,7 @@ from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.factors import OWN_FIRST, Level, check_level
+from harness.factors import FACTORS, OWN_FIRST, Level, check_level
 from harness.loss_terms import bind_losses, check_terms
 from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, case_number
@@ -42,6 +42,7 @@ def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None 
         HarnessError: for unknown levels.
     """
     levels = weight_by_name(case, {name: check_level(name, value, case.numbers) for name, value in levels.items()})
+    _check_fit(case, levels)
     split = split or split_of(case)
     case = _with_units(case, levels)
     layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
@@ -104,6 +105,26 @@ def treatment_of(case: Case, levels: Mapping[str, Level], layout: ModelLayout) -
     return treatment
 
 
+def _check_fit(case: Case, levels: Mapping[str, Level]) -> None:
+    """Refuse levels that a case's own `fit` would not use.
+
+    Raises:
+        RemedyNotApplicable: for another penalty, another number or other inputs.
+    """
+    if case.fit is None:
+        return
+    for name, level in levels.items():
+        default = FACTORS[name].default if name in FACTORS else None
+        unchanged = level == default or level == {**case.train, **case.numbers}.get(name)
+        if unchanged or name in ("bias_init", "activation", "batchnorm", "dropout", "output_activation", "units"):
+            continue
+        if name in ("penalty", "free_bits", "beta", "rho", case.penalty_weight):
+            raise RemedyNotApplicable(
+                f"{name}: a penalty needs `losses` that the harness trains; Case.fit trains by itself"
+            )
+        raise RemedyNotApplicable(f"{name}: Case.fit trains by itself and does not use this factor")
+
+
 def _is_number(name: str, case: Case) -> bool:
     """Return True for a number of the case or its training, False for a remedy."""
     return name not in REMEDIES or (name in OWN_FIRST and name in case.numbers)
@@ -156,7 +177,7 @@ def _apply(case: Case, treatment: Treatment, layout: ModelLayout, kl: KlTerm | N
     return replace(
         case,
         model=_TreatedFactory(case, treatment, layout),
-        losses=TreatedLosses(case, treatment, layout.scope == "loss", kl),
+        losses=TreatedLosses(case, treatment, layout.scope == "loss", kl) if case.has_losses else case.losses,
         bottleneck=f"{inside}{case.bottleneck}",
         posterior=_in_wrapper(case.posterior),
         penalty_weight=case.penalty_weight if treatment.own_penalty else case.penalty_weight or PENALTY_WEIGHT,

@@ -85,6 +85,8 @@ def _forward(case: Case, model: nn.Module, batch: Tensor) -> ForwardPass:
 
 
 def _scope(case: Case, model: nn.Module, batch: Tensor, forward: ForwardPass) -> str:
+    if not case.has_losses:
+        return "model"
     calls: list[int] = []
     handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
     try:

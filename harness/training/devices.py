@@ -24,6 +24,8 @@ def device_of(case: Case, rows: Tensor, targets: Tensor | None = None) -> str:
     name = str(case.training()["device"])
     if name != "auto":
         return name
+    if case.fit is not None:
+        return "cpu"  # the device of training is that function's own choice
     return "cuda" if torch.cuda.is_available() and _runs_on_the_gpu(case, rows, targets) else "cpu"
 
 

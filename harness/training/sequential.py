@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.capture import eval_mode
 from harness.case import RAMP, Case, set_seed
+from harness.errors import HarnessError
 from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
@@ -19,6 +20,7 @@ from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
 from harness.training.schedules import advance, make_scheduler, training_steps
 from harness.training.stacked import NOTHING, Keep, identity, joined
+from harness.user_code import failure, guarded
 
 
 class SequentialEngine:
@@ -79,6 +81,12 @@ class SequentialEngine:
         """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
         return _stacked([member.gradients(rows, own) for member, rows, own in self._zipped(batch, extras)])
 
+    def fit(self) -> Tensor:
+        """Train each member by the case's own function; return True for members with a non-finite value, `[member]`."""
+        for member in self.members:
+            member.fit()
+        return torch.tensor([not member.is_finite() for member in self.members])
+
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""
         return {name: value.detach().clone() for name, value in self.members[member].model.state_dict().items()}
@@ -96,6 +104,7 @@ class MemberModel:
 
     def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
         self.case, self.seed, self.steps = case, seed, 0
+        self.device = rows.device
         self.training_steps = training_steps(case, len(rows))
         model = build_model(case, seed, rows[:4])
         self.precision = precision_for(model, rows)
@@ -143,8 +152,29 @@ class MemberModel:
         self.steps += 1
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
+    def fit(self) -> None:
+        """Train the model by the case's own function, under random states of the member.
+
+        Raises:
+            HarnessError: when the function fails.
+        """
+        assert self.case.fit is not None
+        self.model.train()
+        try:
+            with _seeded(self.seed, "fit"), guarded():
+                self.case.fit(self.model, self.seed)
+        except Exception as error:
+            raise HarnessError(f"{self.case.name}: fit(model, seed) {failure(error)}") from error
+        self.model.to(self.device, self.precision)
+
+    def is_finite(self) -> bool:
+        """Return True if all parameters and buffers are finite."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
     def losses(self, batch: Tensor, extras: Mapping[str, Any]) -> State:
-        """Return the loss terms in eval mode, and `total`."""
+        """Return the loss terms in eval mode, and `total`; nothing for a case without a loss."""
+        if not self.case.has_losses:
+            return {}
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         with torch.no_grad(), self._observing("evaluation"):
             numbers = self._numbers(extras)
@@ -160,6 +190,8 @@ class MemberModel:
 
     def gradients(self, batch: Tensor, extras: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
+        if not self.case.has_losses:
+            return {}
         with self._observing("evaluation"):
             norms = gradient_norms(self.case, self.model, batch, self._numbers(extras))
         return {name: torch.tensor(value, dtype=accumulation_dtype(self.precision)) for name, value in norms.items()}

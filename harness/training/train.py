@@ -28,7 +28,7 @@ class Snapshot:
         last: True at the end of training.
         losses: term -> mean training loss since the previous snapshot, `[member]`, with `total`; at step 0 the loss
             at initialization.
-        diverged: first step whose total was NaN or infinite, -1 for none, `[member]`.
+        diverged: first step whose total was NaN or infinite, -1 for none, `[member]`; after `fit`, 1 for non-finite weights.
         engine: the stack itself: `observe(rows)`, `losses(batch)`, `gradients(batch)`, `state_of(member)`.
         progress: share of the steps done, from 0 to 1.
     """
@@ -63,7 +63,8 @@ def train(
         dtype: precision of floating rows and models; None for that of the rows.
 
     Yields:
-        A snapshot before the first step, every `snapshot_every` epochs, and at the end.
+        A snapshot before the first step, every `snapshot_every` epochs, and at the end. A case with `fit` is trained by
+        that function in a single step, with a snapshot before and after it.
     """
     inputs = split.train.inputs.to(device)
     inputs = inputs if dtype is None else cast_floats(inputs, dtype)
@@ -75,6 +76,9 @@ def train(
     steps = numbers["epochs"] * len(batches)
     initial = _initial_snapshot(engine, inputs, targets, seeds, batches[0])
     yield initial
+    if cases[0].fit is not None and isinstance(engine, SequentialEngine):
+        yield _fitted(engine, inputs, targets, seeds, batches[0])
+        return
     progress = RunningLosses(initial.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
         order = batch_orders(seeds, epoch, len(inputs)).to(device)
@@ -88,6 +92,15 @@ def train(
             last = epoch == numbers["epochs"]
             done = progress.steps / steps
             yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine, done)
+
+
+def _fitted(
+    engine: SequentialEngine, inputs: Tensor, targets: Tensor | None, seeds: Sequence[int], bounds: tuple[int, int]
+) -> Snapshot:
+    """Train by the case's own function, as a single step, and return the last snapshot."""
+    broken = engine.fit()
+    losses = _first_losses(engine, inputs, targets, seeds, bounds, step=1, progress=1.0)
+    return Snapshot(1, engine.cases[0].training()["epochs"], True, losses, 2 * broken.long() - 1, engine, 1.0)
 
 
 class RunningLosses:
@@ -134,8 +147,21 @@ def _initial_snapshot(
     seeds: Sequence[int],
     bounds: tuple[int, int],
 ) -> Snapshot:
+    losses = _first_losses(engine, inputs, targets, seeds, bounds)
+    diverged = ~torch.isfinite(losses["total"]) if losses else torch.zeros(len(seeds), dtype=torch.bool)
+    return Snapshot(0, 0, False, losses, diverged.long() - 1, engine)
+
+
+def _first_losses(
+    engine: StackedEngine | SequentialEngine,
+    inputs: Tensor,
+    targets: Tensor | None,
+    seeds: Sequence[int],
+    bounds: tuple[int, int],
+    step: int = 0,
+    progress: float = 0.0,
+) -> State:
+    """Return the loss terms on the first batch of the first epoch, `[member]` each."""
     order = batch_orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
-    extras = step_values(None if targets is None else gather_rows(targets, order))
-    losses = engine.losses(gather_rows(inputs, order), extras)
-    diverged = ~torch.isfinite(losses["total"].cpu())
-    return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, diverged.long() - 1, engine)
+    extras = step_values(None if targets is None else gather_rows(targets, order), step, progress)
+    return {name: value.cpu() for name, value in engine.losses(gather_rows(inputs, order), extras).items()}

@@ -78,6 +78,8 @@ def check_vmap_support(case: Case, rows: Tensor, plan: bool = False, targets: Te
             out for a model without buffers.
         targets: targets of the rows, for a loss that names `target`.
     """
+    if case.fit is not None:
+        return VmapSupport(None, frozenset(), "its own fit function trains it")
     model = build_model(case, 0, rows[:4])
     rule = optimizer_spec(case, model)
     stepped = not plan or any(True for _ in model.buffers())
