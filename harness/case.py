@@ -25,6 +25,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "snapshot_every": 1,
     "device": "auto",
+    "warmup": 0.0,
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
 SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
@@ -220,7 +221,7 @@ class Case:
         >>> [case.ramp(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
         [0.0, 0.5, 1.0, 1.0]
         """
-        warmup = self.training().get("warmup", 0.0)
+        warmup = self.training()["warmup"]
         return min(1.0, progress / warmup) if warmup else 1.0
 
     def training(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
 from harness.factors import FACTORS, OWN_FIRST, Level, check_level
-from harness.loss_terms import bind_losses, check_terms
+from harness.loss_terms import BoundLosses, bind_losses, check_terms
 from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, case_number
 from harness.remedies.free_bits import KlTerm, divergences_of, kl_term
@@ -323,6 +323,7 @@ def judged_target(case: Case) -> float | None:
     penalty has the declared `target`, or the number `rho` of the case.
     """
     losses, target = case.losses, case.rho
+    losses = losses.losses if isinstance(losses, BoundLosses) else losses
     if isinstance(losses, TreatedLosses) and not losses.treatment.own_penalty:
         target = case.numbers["rho"] if losses.treatment.has_target else None
     return float(target) if isinstance(target, Tensor) else target

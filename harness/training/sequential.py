@@ -201,7 +201,7 @@ class MemberModel:
         named = {name: extras[name] for name in self.case.supplied_keywords() if name in extras}
         if "target" in named:
             named["target"] = cast_floats(named["target"], self.precision)
-        if self.case.training().get("warmup"):
+        if self.case.training()["warmup"]:
             named[RAMP] = self.case.ramp(extras.get("progress", 0.0))
         return {**self.numbers, **named}
 

@@ -73,7 +73,7 @@ class StackedEngine:
             for name in cases[0].numbers
         }
         self._supplied = cases[0].supplied_keywords()
-        self._warms_up = any(case.training().get("warmup") for case in cases)
+        self._warms_up = any(case.training()["warmup"] for case in cases)
         self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
         self._gradients = self._batched(gradient_and_value(self.program.loss))
         self._descent = GraphedFunction(self._descend)

@@ -146,7 +146,7 @@ def fails(parameters):
         ),
         (
             lambda: case_of(None, optimizer=lambda p: None),
-            r"case: optimizer\(parameters\) returned None; a torch.optim",
+            r"case: optimizer\(parameters\): expected a torch.optim",
         ),
         (lambda: case_of(None, optimizer=fails), "failed with ValueError: no learning rate"),
         (lambda: case_of(None, reconstruction="recon"), "case: reconstruction: 'recon': 'out:0' for the first output"),
