@@ -47,6 +47,7 @@ from harness.data import split_of
 from harness.data.rows import Split
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
+from harness.loss_terms import bind_losses
 from harness.models import build_model, own_precision
 from harness.remedies import RemedyNotApplicable, apply_remedies
 from harness.user_code import failure, guarded
@@ -113,7 +114,7 @@ def audit(
     started = time.monotonic()
     with guarded(), preserved_rng():
         check_target(case)
-        rows = split_of(case).train.inputs if rows is None else rows
+        case, rows = _with_targets(case, rows)
         models = _models(case, rows, seeds)
         build_optimizer(case, models[0])  # before a rule could take its failure for a probe's
         bench = FindingCollector(bounds)
@@ -135,6 +136,14 @@ def audit(
         round(time.monotonic() - started, 3),
         bounds,
     )
+
+
+def _with_targets(case: Case, rows: Tensor | None) -> tuple[Case, Tensor]:
+    """Return the case with the targets of its training rows bound to its loss, and the rows."""
+    if rows is not None and not case.supplied_keywords():
+        return case, rows
+    train = split_of(case).train
+    return bind_losses(case, train.targets, rows=train.inputs), train.inputs if rows is None else rows
 
 
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:

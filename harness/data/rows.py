@@ -16,12 +16,14 @@ class Rows:
         factors: name -> `[sample]`; integers are classes, floats a continuous factor.
         blocks: `[sample]` int64, or None when rows are exchangeable: rows of one block (windows of one series,
             neighbouring patches of one photograph) are permuted together.
+        targets: `[sample, ...]`, passed to a loss that names `target`, or None.
     """
 
     inputs: Tensor
     labels: Tensor | None = None
     factors: Mapping[str, Tensor] = field(default_factory=dict)
     blocks: Tensor | None = None
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -38,6 +40,7 @@ class Rows:
             None if self.labels is None else self.labels[index],
             {name: values[index] for name, values in self.factors.items()},
             None if self.blocks is None else self.blocks[index],
+            None if self.targets is None else self.targets[index],
         )
 
 

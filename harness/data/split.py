@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 from harness.data.datasets import DATASETS, load
 from harness.data.readers import read_array
 from harness.data.rows import Rows, Split
+from harness.data.targets import checked_targets, paired_rows, with_targets
 from harness.data.tensors import exact_tensor, labels_beside, of_dataset, tensor
 from harness.errors import HarnessError, did_you_mean
+from harness.loss_terms import bind_losses
 from harness.models import input_dtype
 from harness.placement import aligned
 from harness.user_code import failure, guarded
@@ -41,7 +43,9 @@ def split_of(case: "Case", data: str | None = None) -> Split:
     """
     where = f"data {data}" if data is not None else f"case {case.name}: data"
     train, evaluation = _other_rows(data) if data is not None else _own_rows(case)
-    dtype = input_dtype(case, train.inputs)
+    train = with_targets(case, train, where)
+    evaluation = None if evaluation is None else with_targets(case, evaluation, where)
+    dtype = input_dtype(bind_losses(case, train.targets), train.inputs)
     train = check_rows(train, where, dtype=dtype)
     if evaluation is None:
         train, evaluation = hold_out(train)
@@ -91,7 +95,7 @@ def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.d
         rounded = bool((rows.inputs != rows.inputs[:1]).any())
         kind = f" in {_name(dtype)}, the model's precision" if rounded else ""
         raise HarnessError(f"{where}: all {len(inputs)} rows are equal{kind}: there is nothing to learn")
-    return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks)
+    return Rows(inputs, _labels(rows, where), _factors(rows, where), rows.blocks, checked_targets(rows, dtype, where))
 
 
 def _as_numbers(given: Tensor, dtype: torch.dtype, where: str) -> Tensor:
@@ -119,7 +123,13 @@ def fingerprint(*parts: Rows) -> str:
     """The SHA-256 of all bytes, shapes and kinds of the rows and their references."""
     digest = hashlib.sha256()
     for rows in parts:
-        named = {"inputs": rows.inputs, "labels": rows.labels, "blocks": rows.blocks, **rows.factors}
+        named = {
+            "inputs": rows.inputs,
+            "labels": rows.labels,
+            "blocks": rows.blocks,
+            "targets": rows.targets,
+            **rows.factors,
+        }
         for name, values in named.items():
             if values is not None:
                 digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
@@ -138,11 +148,12 @@ def _other_rows(data: str) -> tuple[Rows, Rows | None]:
 
 
 def _own_rows(case: "Case") -> tuple[Rows, Rows | None]:
-    train = _as_rows(case.data, f"case {case.name}: data")
+    paired = "target" in case.supplied_keywords()
+    train = _as_rows(case.data, f"case {case.name}: data", paired)
     labels = train.labels if case.labels is None else tensor(case.labels)
     factors = {**train.factors, **{name: tensor(each) for name, each in (case.factors or {}).items()}}
-    evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation")
-    own = Rows(train.inputs, labels, factors, train.blocks)
+    evaluation = None if case.evaluation is None else _as_rows(case.evaluation, f"case {case.name}: evaluation", paired)
+    own = Rows(train.inputs, labels, factors, train.blocks, train.targets)
     if evaluation is not None:
         _check_references(own, evaluation, f"case {case.name}")
     return own, evaluation
@@ -160,20 +171,22 @@ def _check_references(own: Rows, evaluation: Rows, where: str) -> None:
         )
 
 
-def _as_rows(load: Callable[[], Any], where: str) -> Rows:
+def _as_rows(load: Callable[[], Any], where: str, paired: bool = False) -> Rows:
     try:
         with guarded():
-            return _of_any_kind(load(), where)
+            return _of_any_kind(load(), where, paired)
     except HarnessError:
         raise
     except Exception as error:  # the author's code may raise anything
         raise HarnessError(f"{where}: reading it {failure(error)}") from error
 
 
-def _of_any_kind(found: Any, where: str) -> Rows:
+def _of_any_kind(found: Any, where: str, paired: bool = False) -> Rows:
     try:
         if isinstance(found, Rows):
             return _in_memory(found)
+        if paired and isinstance(found, Dataset | tuple):
+            return paired_rows(found)
         if isinstance(found, Dataset):
             return Rows(*of_dataset(found))
         if isinstance(found, tuple) and len(found) == 2:
@@ -188,8 +201,11 @@ def _of_any_kind(found: Any, where: str) -> Rows:
 
 def _in_memory(rows: Rows) -> Rows:
     """The same on the processor."""
-    labels, blocks = (None if each is None else exact_tensor(each) for each in (rows.labels, rows.blocks))
-    return Rows(exact_tensor(rows.inputs), labels, {n: exact_tensor(each) for n, each in rows.factors.items()}, blocks)
+    labels, blocks, targets = (
+        None if each is None else exact_tensor(each) for each in (rows.labels, rows.blocks, rows.targets)
+    )
+    factors = {n: exact_tensor(each) for n, each in rows.factors.items()}
+    return Rows(exact_tensor(rows.inputs), labels, factors, blocks, targets)
 
 
 def _labels(rows: Rows, where: str) -> Tensor | None:

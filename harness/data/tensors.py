@@ -46,6 +46,16 @@ def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
         HarnessError: for an iterable data set without a length, no items, items of unequal shape, or targets that
             differ from their inputs.
     """
+    inputs, seconds = dataset_pairs(dataset)
+    return inputs, labels_beside(inputs, seconds)
+
+
+def dataset_pairs(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
+    """Read all items of a torch `Dataset`: inputs, and the second parts if items are pairs.
+
+    Raises:
+        HarnessError: for an iterable data set without a length, no items, or items of unequal shape.
+    """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise HarnessError("a torch Dataset with a length is wanted, as its rows are read into memory once")
     items = [dataset[index] for index in range(len(dataset))]
@@ -54,7 +64,7 @@ def of_dataset(dataset: "Dataset[Any]") -> tuple[Tensor, Tensor | None]:
     if not isinstance(items[0], tuple | list):
         return _stack(items), None
     inputs, seconds = _stack([item[0] for item in items]), [item[1] for item in items if len(item) > 1]
-    return inputs, labels_beside(inputs, None if all(each is None for each in seconds) else _stack(seconds))
+    return inputs, None if all(second is None for second in seconds) else _stack(seconds)
 
 
 def labels_beside(inputs: Tensor, second: Any) -> Tensor | None:
