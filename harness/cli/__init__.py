@@ -1,4 +1,4 @@
-"""The command line: four verbs and what stands beside them. Nothing heavy loads before a command runs."""
+"""The command line. Heavy libraries load when a command needs them."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from harness.user_code import CaseExit, guarded, refuse_os_exit
 
 app = typer.Typer(
     name="harness",
-    help="A doctor for collapsed bottlenecks: whether, which unit, how, why, and what fixes it.",
+    help="Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,11 +23,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run a command. A wrong request is one sentence on standard error and exit code 2."""
+    """Run a command. A wrong request prints one sentence on standard error and exits with code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     leave_working_directory()
     raise_gc_threshold()
-    for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a command installs its own handlers
         signal.signal(number, kill_now)
     spare_children()
     refuse_os_exit()

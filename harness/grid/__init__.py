@@ -1,4 +1,4 @@
-"""From a YAML file to an experiment, its variants, its members and its stacks. Nothing here loads torch."""
+"""Experiments read from YAML files, with their variants, members and stacks. Nothing here loads torch."""
 
 from harness.factors import Level
 from harness.grid.experiment import Experiment

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
+"""Atomic writes: a file is written beside its path, flushed to the disk, then renamed."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that no reader ever sees a part of it, and a power cut loses all of it or nothing.
 
     Raises:
-        HarnessError: when the disk is full or the folder cannot be written.
+        HarnessError: if the disk is full or the folder cannot be written.
     """
     beside = temporary_path(path)
     try:
@@ -32,22 +32,22 @@ def write_atomic(path: Path, content: bytes) -> None:
         with suppress(OSError):
             beside.unlink()
         raise HarnessError(
-            f"{path}: cannot be written: {error.strerror}; free the disk or name another place"
+            f"{path}: cannot be written: {error.strerror}; free disk space or use another folder"
         ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_atomic` of a JSON document; what is no JSON number becomes null."""
+    """Write a JSON document atomically; values that are not JSON are written as strings."""
     write_atomic(path, json.dumps(content, indent=1, default=str).encode())
 
 
 def checksum(content: bytes) -> str:
-    """The first 16 hexadecimal digits of the SHA-256."""
+    """Return the first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def slug(name: str) -> str:
-    """A folder name that stays inside its parent, whatever the experiment is called.
+    """Return a folder name that stays inside its parent, for any name of an experiment.
 
     >>> slug("forum"), slug("../etc <b>")[:6]
     ('forum', 'etc-b-')

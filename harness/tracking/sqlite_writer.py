@@ -1,7 +1,7 @@
-"""Members written into a local store a stack at a time: one transaction, where MLflow's client takes several a run.
+"""Write members into a local store, many in one transaction; MLflow's client takes several transactions per run.
 
-The tables are MLflow's own, and are written here only while they have exactly the columns that are known here; a store
-of another version, and every server, is written by the client.
+The tables are MLflow's own. They are written here only if they have exactly the expected columns; a store of another
+version, and every server, is written by the client.
 """
 
 import math
@@ -25,8 +25,8 @@ from harness.tracking.member_rows import (
     stored_tags,
 )
 
-PATIENCE = 60.0  # seconds that another writer is waited for
-RUN = {  # what the client gives a run that it is told nothing else of
+PATIENCE = 60.0  # seconds to wait for another writer
+RUN = {  # the client's defaults for a run
     "source_type": "UNKNOWN",
     "source_name": "",
     "entry_point_name": "",
@@ -54,7 +54,7 @@ Row = tuple[object, ...]
 
 
 def takes_bulk(path: Path) -> bool:
-    """Whether the store's tables are those that are known here."""
+    """Return True if the store's tables have the expected columns."""
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         return all(
             {column for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
@@ -63,12 +63,12 @@ def takes_bulk(path: Path) -> bool:
 
 
 def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) -> list[StoredRun]:
-    """The runs of an experiment that carry a key, the oldest first.
+    """Return the runs of an experiment that have a key, oldest first.
 
     Args:
         path: of the store's file.
         experiment: its id.
-        keys: look for these alone.
+        keys: only runs with these keys; None means all.
     """
     chosen = "" if keys is None else f" AND keys.value IN ({', '.join('?' * len(keys))})"
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
@@ -81,20 +81,20 @@ def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) 
 def write_members(
     path: Path, experiment: str, parent: str, origin: str, records: Sequence[MemberRecord]
 ) -> dict[str, str]:
-    """A finished run for each member, all of them or none; key -> run id.
+    """Write a finished run for each member, all of them or none; return key -> run id.
 
     Args:
         path: of the store's file.
         experiment: its id.
-        parent: the id of the run above them.
-        origin: of all of them.
-        records: members that the store does not have.
+        parent: id of the parent run.
+        origin: of the runs.
+        records: members that the store does not contain.
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
         query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
         (location,) = connection.execute(query, (experiment,)).fetchone()
-        _insert(connection, "runs", [_run(each, runs[each.key], int(experiment), location) for each in records])
+        _insert(connection, "runs", [_run(record, runs[record.key], int(experiment), location) for record in records])
         crash_point("member begun")
         for record in records:
             _describe(connection, record, runs[record.key], parent, origin)
@@ -124,15 +124,17 @@ def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, pa
 
 
 def _rows(metrics: Sequence[Metric], run: str) -> Iterator[Row]:
-    """NaN is a 0 that says so."""
+    """Convert metrics to rows; MLflow stores NaN as 0 with a mark."""
     for key, value, timestamp, step in metrics:
         missing = math.isnan(value)
         yield key, 0.0 if missing else value, timestamp, step, missing, run
 
 
 def _latest(metrics: Sequence[Metric]) -> list[Metric]:
-    """The last of each key: by step, then by time, then the larger."""
+    """Return the latest metric of each key: by step, then by time, then by value."""
     latest: dict[str, Metric] = {}
-    for metric in sorted(metrics, key=lambda each: (each[3], each[2], 0.0 if math.isnan(each[1]) else each[1])):
+    for metric in sorted(
+        metrics, key=lambda metric: (metric[3], metric[2], 0.0 if math.isnan(metric[1]) else metric[1])
+    ):
         latest[metric[0]] = metric
     return list(latest.values())

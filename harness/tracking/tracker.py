@@ -1,6 +1,6 @@
-"""MLflow as a projection of the results: the only file that imports it.
+"""Log results to MLflow; the only file that imports it.
 
-Everything is found by tag and logged with stored timestamps, so that logging the same results again adds nothing.
+Runs are found by tag and logged with stored timestamps, so logging the same results again adds nothing.
 """
 
 import os
@@ -33,9 +33,9 @@ MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 
 
 def create_store(uri: str) -> None:
-    """Create the store if it is a local one that is not there: whole or not at all, by one process.
+    """Create a local store that does not exist, atomically and by one process.
 
-    Creating takes seconds of migrations, and a store that was interrupted in them can never be opened again.
+    Its creation takes seconds of migrations, and a store that is interrupted during them cannot be opened again.
     """
     path = local_store(uri)
     if path is None or path.exists():
@@ -62,17 +62,17 @@ def create_store(uri: str) -> None:
 
 
 class Tracker:
-    """Writes experiments into one store. Only the driver process has one.
+    """Writes experiments into a store. Only the driver process has one.
 
-    Runs that carry the origin of its folder are its own, to be completed and replaced. All others stay as they are,
-    and a member that another origin has finished is not logged again: equal keys are equal results.
+    Runs with the origin of its folder are its own: they may be completed and replaced. All other runs stay unchanged,
+    and a member that another origin has finished is not logged again, since equal keys are equal results.
 
     Args:
         uri: of the store.
         root: the folder that holds `mlruns/`.
 
     Raises:
-        HarnessError: when the store cannot be reached.
+        HarnessError: if the store cannot be reached.
     """
 
     def __init__(self, uri: str, root: Path) -> None:
@@ -87,11 +87,11 @@ class Tracker:
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
         self._experiments: dict[str, str] = {}  # name -> id
-        self._inventories: dict[str, Inventory] = {}  # experiment id -> what a server had when it was asked
+        self._inventories: dict[str, Inventory] = {}  # experiment id -> runs at the last query
 
     @property
     def at_once(self) -> int:
-        """How many members are logged in one go: many where they share a transaction, else one."""
+        """Number of members logged at once: many if they share a transaction, else one."""
         return 1 if self._file is None else MEMBERS_AT_ONCE
 
     def project(
@@ -103,22 +103,22 @@ class Tracker:
         parameters: Mapping[str, Any] | None = None,
         seconds: float = 0.0,
     ) -> str:
-        """Bring the store's experiment level with the results, and return its id.
+        """Update the store's experiment with the results, and return its id.
 
         Args:
             name: of the experiment.
-            records: its members; each is one run, found by its key.
-            note: Markdown, shown as the parent's description.
+            records: its members; each is a run, found by its key.
+            note: Markdown, the description of the parent run.
             artifacts: files of the parent run.
             parameters: of the parent run.
             seconds: wall time, a metric under `time/`.
 
         Raises:
-            HarnessError: when the store cannot be reached or written, or does not show what was logged.
+            HarnessError: if the store cannot be reached or written, or does not show the logged runs.
         """
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            self._inventories.pop(experiment, None)  # a server may have done more than it said
+            self._inventories.pop(experiment, None)  # a server may have done more than it reported
             parent = self._parent(experiment, name, records)
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
@@ -131,7 +131,7 @@ class Tracker:
         return experiment
 
     def begin(self, name: str) -> str:
-        """The experiment's id, with its parent run RUNNING."""
+        """Set the parent run to RUNNING, and return the experiment's id."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             self._parent(experiment, name, ())
@@ -139,17 +139,17 @@ class Tracker:
         return experiment
 
     def log(self, name: str, records: Sequence[MemberRecord]) -> None:
-        """Log members of a begun experiment; those that are there already are left alone."""
+        """Log members of an experiment after `begin`; existing runs stay unchanged."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             parent = self._inventory(experiment, [_parent_key(name)]).own[_parent_key(name)].run
             self._log_members(experiment, parent, records)
 
     def confirmed(self, name: str, records: Sequence[MemberRecord]) -> int:
-        """How many of the members the store shows, wholly logged, by this folder or by another.
+        """Count the members that the store shows as logged completely, by this folder or by another.
 
         Raises:
-            HarnessError: when it cannot be asked.
+            HarnessError: if it cannot be queried.
         """
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
@@ -157,7 +157,7 @@ class Tracker:
             return self._shown(experiment, records)
 
     def stopped(self, name: str) -> None:
-        """Mark the experiment's parent run KILLED: it was interrupted, and can be resumed."""
+        """Set the parent run to KILLED: the experiment was interrupted, and can be resumed."""
         with reaching(self.uri), store_lock(self.uri):
             parent = self._inventory(self._experiment(name), [_parent_key(name)]).own.get(_parent_key(name))
             if parent is not None:
@@ -165,29 +165,31 @@ class Tracker:
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
-            found = self.client.get_experiment_by_name(name)
-            if found is not None and found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            number = found.experiment_id if found is not None else self._new_experiment(name)
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(experiment.experiment_id)
+            number = experiment.experiment_id if experiment is not None else self._new_experiment(name)
             self._experiments[name] = _identified(number)
         return self._experiments[name]
 
     def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
-        place = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        location = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            return str(self.client.create_experiment(name, artifact_location=location))
         except Exception:
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return str(found.experiment_id)  # another folder was faster
+            return str(experiment.experiment_id)  # another process created it first
 
     def _inventory(self, experiment: str, keys: Sequence[str] | None = None) -> Inventory:
-        """What the store has, of `keys` at least; a server, which takes long to answer, is asked once."""
+        """Return the runs in the store, at least those of `keys`; a server, which is slow to answer, is queried once."""
         if self._file is not None:
             return self._single(Inventory(self.origin, stored_runs(self._file, experiment, keys)))
-        if experiment not in self._inventories or local_store(self.uri) is not None:  # others write a local one too
+        if (
+            experiment not in self._inventories or local_store(self.uri) is not None
+        ):  # other processes write a local store too
             self._inventories[experiment] = self._single(Inventory(self.origin, self._search(experiment)))
         return self._inventories[experiment]
 
@@ -205,13 +207,13 @@ class Tracker:
                 return
 
     def _single(self, inventory: Inventory) -> Inventory:
-        """Without own runs that are there twice: a server can do what it was asked and say that it did not."""
+        """Remove duplicates of own runs: a server can carry out a request and answer with an error."""
         while inventory.doubled:
             self._remove(inventory.doubled.pop())
         return inventory
 
     def _remove(self, run: StoredRun) -> None:
-        """Delete an own run, and no other."""
+        """Delete an own run, never another."""
         assert run.origin == self.origin
         self.client.set_terminated(run.run, "KILLED")
         self.client.delete_run(run.run)
@@ -249,10 +251,10 @@ class Tracker:
         members = {record.key: record for record in records}
         inventory = self._inventory(experiment, list(members))
         for key, own in [(key, inventory.own[key]) for key in members if key in inventory.own]:
-            # of an earlier attempt: a failed one that was tried again, or one before `--fresh`
+            # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
             if own.start != members[key].logged_at:
                 self._remove(inventory.own.pop(key))
-                inventory.elsewhere.discard(key)  # what replaces it is logged, whoever has it as well
+                inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
         missing = [record for key, record in members.items() if not inventory.has(key)]
         new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
@@ -262,19 +264,19 @@ class Tracker:
             self._log_member(experiment, parent, record, inventory)
 
     def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
-        """By the client, step by step: into a server, or where an earlier process left a run half logged."""
+        """Log a member by the client, step by step: into a server, or to complete a run of a killed process."""
         from mlflow.entities import Metric, Param
 
         if record.key in inventory.own:
             run = inventory.own[record.key].run
         else:
             tags, name, start = stored_tags(record, parent, self.origin), run_name(record), record.logged_at
-            made = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
-            run = _identified(made.info.run_id)
+            created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
+            run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         crash_point("member begun")
-        parameters = [Param(*each) for each in stored_parameters(record)]
-        metrics = [Metric(*each) for each in stored_metrics(record)]
+        parameters = [Param(*row) for row in stored_parameters(record)]
+        metrics = [Metric(*row) for row in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
@@ -282,11 +284,11 @@ class Tracker:
         inventory.own[record.key] = logged
 
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
-        """Ask for what was logged: an answer that looks like success may be nobody's, as of a page to log in."""
+        """Query what was logged: an answer that looks like success may come from something else, such as a login page."""
         self._inventories.pop(experiment, None)
-        shown = self._shown(experiment, records)
-        if shown < len(records):
-            raise RuntimeError(f"it shows {shown} of {len(records)} members after all of them were logged")
+        count = self._shown(experiment, records)
+        if count < len(records):
+            raise RuntimeError(f"it shows {count} of {len(records)} members after all of them were logged")
         parent = self._inventory(experiment, [_parent_key(name)]).own.get(_parent_key(name))
         if parent is None or parent.status != "FINISHED":
             raise RuntimeError("it does not show the experiment's parent run as finished after it was logged")
@@ -301,7 +303,7 @@ def _parent_key(name: str) -> str:
 
 
 def _identified(answer: str) -> str:
-    """The id that a store answered with; MLflow's client takes an empty answer for success."""
+    """Return the id in a store's answer; MLflow's client takes an empty answer for success."""
     if not answer:
         raise RuntimeError("expected an id, got an empty answer; is it an MLflow server?")
     return str(answer)

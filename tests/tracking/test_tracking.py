@@ -152,7 +152,7 @@ def test_the_page_of_an_experiment_is_found_without_mlflow(root):
 
 
 def test_only_a_local_store_can_be_repaired():
-    with pytest.raises(HarnessError, match="only a local store"):
+    with pytest.raises(HarnessError, match="expected an existing local store"):
         move_paths("http://127.0.0.1:9")
 
 
