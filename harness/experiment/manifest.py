@@ -15,7 +15,7 @@ import harness
 from harness.errors import HarnessError
 from harness.factors import FACTORS
 from harness.grid import Experiment
-from harness.grid.case_facts import case_facts, case_file
+from harness.grid.case_facts import DEFAULT_TRAINING, case_facts, case_file
 from harness.results import RESULTS_FORMAT, case_fingerprint
 from harness.user_code import guarded
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.case import Case
     from harness.data.rows import Split
 
-DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
 PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-learn", "pyarrow")
 SHIPPED_SOURCES = ("cases", "data")
 

@@ -13,6 +13,7 @@ from typing import Any
 from harness.errors import HarnessError, did_you_mean
 
 CASES_FOLDER = Path(__file__).parent.parent / "cases"
+DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Experiment(BaseModel):
         train: training numbers that override the case's own.
         exclude: partial cells that are not run.
         include: partial cells that are added; the baseline supplies the levels of the other factors.
+        remedies: the cells of a design of one remedy at a time; empty for a factorial. `factors` has the baseline's
+            levels then, and `include` the remedies.
         zip: partial cells whose factors move together instead of being crossed.
         path: the file from which it was read.
     """
@@ -62,6 +64,7 @@ class Experiment(BaseModel):
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
     zip: tuple[dict[str, Any], ...] = ()
+    remedies: tuple[dict[str, Any], ...] = ()
     path: Path | None = None
 
     def model_post_init(self, context: Any) -> None:
@@ -114,7 +117,7 @@ class Experiment(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON values, without the path of its file."""
-        return self.model_dump(mode="json", exclude={"path"})
+        return self.model_dump(mode="json", exclude={"path"} if self.remedies else {"path", "remedies"})
 
     def _cells(self) -> list[Cell]:
         order = list(self.factors)

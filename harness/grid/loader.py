@@ -6,12 +6,15 @@ from typing import Any
 
 from harness.errors import HarnessError, did_you_mean
 from harness.factors import training_numbers
-from harness.grid.case_facts import CaseFacts, case_facts, case_file
+from harness.grid.case_facts import DEFAULT_TRAINING, CaseFacts, case_facts, case_file
 from harness.grid.experiment import Experiment
+from harness.grid.remedy_design import remedy_baseline, remedy_cells
 from harness.grid.validation import check_experiment, factor_levels
 from harness.grid.yaml_reader import read_document
 
-REQUIRED = ("name", "case", "factors", "seeds")
+REQUIRED = ("name", "case", "seeds")
+DESIGNS = ("remedies", "factors")  # exactly one of them
+FACTORIAL_ONLY = ("exclude", "include", "zip")
 LONGEST_NAME = 200
 
 
@@ -47,9 +50,20 @@ def _experiment(content: Any, file: Path) -> Experiment:
     for key in REQUIRED:
         if key not in content:
             raise HarnessError(f"{key}: expected this key, which is required; it is missing")
+    _check_design(content)
     values = {key: KEYS[key](value, key) for key, value in content.items()}
     facts = _facts(values["case"], file)
     return check_experiment(_build(values, facts, file), facts)
+
+
+def _check_design(content: Mapping[str, Any]) -> None:
+    if not any(key in content for key in DESIGNS):
+        raise HarnessError("remedies: expected either this key or `factors`, got neither")
+    if all(key in content for key in DESIGNS):
+        raise HarnessError("factors: expected either `remedies` (one at a time) or `factors` (all crossed), got both")
+    for key in FACTORIAL_ONLY if "remedies" in content else ():
+        if key in content:
+            raise HarnessError(f"{key}: expected with `factors` only, got it beside `remedies`; write its cells there")
 
 
 def _facts(case: str, file: Path) -> CaseFacts:
@@ -60,9 +74,21 @@ def _facts(case: str, file: Path) -> CaseFacts:
 
 
 def _build(values: Mapping[str, Any], facts: CaseFacts, file: Path) -> Experiment:
-    levels = factor_levels(values["factors"], values.get("zip", ()), facts.numbers)
     train = training_numbers(values.get("train", {}))
+    if "remedies" in values:
+        return Experiment(**{**values, **_remedy_design(values, facts, train), "train": train, "path": file})
+    levels = factor_levels(values["factors"], values.get("zip", ()), facts.numbers)
     return Experiment(**{**values, "factors": levels, "train": train, "path": file})
+
+
+def _remedy_design(values: Mapping[str, Any], facts: CaseFacts, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Express remedies as a factorial of the baseline alone, to which a cell is added for each remedy."""
+    remedies, numbers = values["remedies"], facts.numbers
+    defaults = {**DEFAULT_TRAINING, **facts.train, **train}
+    baseline = remedy_baseline(remedies, values.get("baseline", {}), numbers, defaults)
+    cells = remedy_cells(remedies, baseline, numbers)
+    factors = {name: (level,) for name, level in baseline.items()}
+    return {"factors": factors, "baseline": baseline, "include": cells, "remedies": cells}
 
 
 def _text(value: Any, key: str) -> str:
@@ -124,6 +150,12 @@ def _baseline(value: Any, key: str) -> dict[str, Any]:
     return _mapping(value, key)
 
 
+def _remedies(value: Any, key: str) -> tuple[dict[str, Any], ...]:
+    if not _list(value, key):
+        raise HarnessError(f"{key}: expected at least one remedy, as in `- {{batchnorm: on}}`, got an empty list")
+    return _cells(value, key)
+
+
 def _cells(value: Any, key: str) -> tuple[dict[str, Any], ...]:
     return tuple(_cell(cell, f"{key}[{index}]") for index, cell in enumerate(_list(value, key)))
 
@@ -173,6 +205,7 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "name": _text,
     "case": _text,
     "data": _text,
+    "remedies": _remedies,
     "factors": _factors,
     "baseline": _baseline,
     "interactions": _interactions,

@@ -1,5 +1,6 @@
 """Checks between the keys of an experiment; each error names the offending key."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from harness.grid.factorial import as_list, size
 from harness.grid.names import cell_name
 
 MOST_CELLS_TO_SIFT = 200_000  # beyond this, the cells that `exclude` leaves are not counted one by one
+INDEX_AT_END = re.compile(r"\[\d+\]$")
 DATA_FILES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")
 
 
@@ -71,7 +73,9 @@ def plain_level(name: str, value: Any, key: str, numbers: Mapping[str, float]) -
         HarnessError: if the factor or level is unknown; the message names the key.
     """
     if name not in FACTORS and name not in numbers:
-        raise HarnessError(f"{key.split('[')[0]}: {did_you_mean('factor', name[:60], known_factors(numbers))}")
+        raise HarnessError(
+            f"{re.sub(INDEX_AT_END, '', key)}: {did_you_mean('factor', name[:60], known_factors(numbers))}"
+        )
     try:
         level = check_level(name, value, numbers)
     except HarnessError as error:

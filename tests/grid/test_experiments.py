@@ -183,7 +183,7 @@ def test_a_clumsy_file_is_answered_with_file_and_key_in_under_a_second_of_the_pr
     assert sorted(tmp_path.iterdir()) == [*before, tmp_path / "e.yaml"]
 
 
-@pytest.mark.parametrize("missing", ["name", "case", "factors", "seeds"])
+@pytest.mark.parametrize("missing", ["name", "case", "seeds"])
 def test_a_required_key_is_missed_by_name(load, missing):
     text = "\n".join(f"{key}: {value}" for key, value in BASE.items() if key != missing)
     with pytest.raises(HarnessError, match=f"{missing}: expected this key, which is required; it is missing"):
