@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from harness import __version__
 from harness.cli.signals import kill_now, spare_children
 from harness.errors import HarnessError
 from harness.execution.gc_control import freeze_gc, raise_gc_threshold
@@ -16,7 +18,7 @@ app = typer.Typer(
     name="harness",
     help="Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -47,9 +49,38 @@ def main() -> None:
         freeze_gc()
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"harness {__version__}")
+        raise typer.Exit
+
+
 def _register() -> None:
     from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
 
     verbs = (run.run, diagnose.diagnose, audit.audit, plan.plan, effects.effects, report.report, ui.ui, sync.sync)
     for verb in verbs:
-        app.command()(guarded()(verb))
+        # an empty line between two lines keeps them apart
+        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]])
+        app.command(epilog=examples)(guarded()(verb))
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=_print_version)
+    ] = False,
+) -> None:
+    """Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them."""
+
+
+EXAMPLES = {
+    "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
+    "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
+    "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
+    "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
+    "report": ("harness report quickstart", "harness report quickstart symptom"),
+    "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
+    "sync": ("harness sync mine.yaml", "harness sync --repair"),
+}

@@ -1,11 +1,11 @@
 """`harness audit CASE`: check the penalty's gradient, range, weight and location."""
 
-import json as json_format
 from typing import Annotated
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
+from harness.errors import HarnessError
 
 
 def audit(
@@ -23,7 +23,15 @@ def audit(
     from harness.auditing import audit as judge
     from harness.case import load_case
 
+    if case.endswith((".yaml", ".yml")):
+        raise HarnessError(
+            f"{case}: expected a case (a shipped name or a .py file), got an experiment; `harness plan` and "
+            "`harness run` take it"
+        )
     with stdout_to_stderr(json):
         result = judge(load_case(case), during, seeds)
-    typer.echo(json_format.dumps(result.to_dict(), indent=2) if json else str(result))
+    if json:
+        print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
     raise typer.Exit(1 if result.faults else 0)

@@ -1,14 +1,12 @@
 """`harness effects EXPERIMENT`: effect of every level on collapse, from stored results."""
 
-import json as json_format
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.output import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, print_json, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -28,44 +26,14 @@ def effects(
 
     if outcome not in OUTCOMES:
         raise HarnessError(f"--outcome: {did_you_mean('outcome', outcome, OUTCOMES)}")
+    from harness.experiment import effects as stored_effects
+
     with stdout_to_stderr(json):
         analysis = stored_effects(experiment)
     if json:
-        typer.echo(json_format.dumps(analysis.to_dict(), allow_nan=False))
+        print_json(analysis.to_dict())
         return
     _show(analysis, outcome)
-
-
-def stored_effects(experiment: str) -> "Effects":
-    """Analyze the stored results of an experiment.
-
-    Raises:
-        HarnessError: if there are none.
-    """
-    from harness.effects import analyse, stored_experiment, stored_members
-    from harness.experiment.state import load_state, results_folder
-    from harness.results import read_results
-
-    if experiment.endswith((".yaml", ".yml")):
-        from harness.grid import load_experiment
-
-        declared = load_experiment(Path(experiment))
-        folder = results_folder(declared.name, Path.cwd())
-        records = load_state(declared, folder).records() if folder.is_dir() else []
-    else:
-        folder = results_folder(experiment, Path.cwd())
-        results = read_results(folder)
-        if not results.records:
-            raise HarnessError(f"{folder}: no results; `harness run FILE.yaml` creates them{_known(folder.parent)}")
-        declared, records = stored_experiment(results), stored_members(results)
-    if not records:
-        raise HarnessError(f"{folder}: no results of this experiment; `harness run {experiment}` creates them")
-    return analyse(records, declared)
-
-
-def _known(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return f". Known: {', '.join(names)}" if names else ""
 
 
 def _show(analysis: "Effects", outcome: str) -> None:

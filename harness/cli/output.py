@@ -1,6 +1,9 @@
 """Standard output: with `--json` one document and nothing else, even if the case's code prints."""
 
+import json
+import math
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +13,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a JSON document, with its schema version; numbers that are not finite become null."""
+    from harness.results.files import with_schema_version
+
+    print(json.dumps(_finite(with_schema_version(document)), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def stdout_to_stderr(redirect: bool) -> AbstractContextManager[Any]:

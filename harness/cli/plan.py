@@ -1,12 +1,11 @@
 """`harness plan FILE`: members, cost and detectable effects of an experiment."""
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -19,17 +18,15 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show what an experiment would run, what it costs and what it can detect. Nothing is trained or written."""
-    from harness.cli.earlier_results import deviations, earlier_records, rate
+    from harness.experiment import plan as plan_experiment
     from harness.grid.loader import load_experiment
-    from harness.planning.plan import plan as plan_of
 
     with stdout_to_stderr(json):
         experiment = load_experiment(file)
         _one_thread()
-        records = earlier_records(experiment, Path("mlruns"))
-        result = plan_of(experiment, deviations(experiment, records), rate(records))
+        result = plan_experiment(experiment)
     if json:
-        typer.echo(json_format.dumps(result.to_dict(), indent=2))
+        print_json(result.to_dict())
         return
     typer.echo("\n".join(_lines(result)))
 

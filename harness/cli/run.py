@@ -1,6 +1,5 @@
 """`harness run FILE.yaml`: train an experiment's members, and count which variants collapse."""
 
-import json as json_format
 import shutil
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.output import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, print_json, stdout_to_stderr
 from harness.credentials import masked
 from harness.errors import HarnessError
 
@@ -41,7 +40,7 @@ def run(
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
-        print(json_format.dumps(outcome.to_dict()))
+        print_json(outcome.to_dict())
     else:
         _show(outcome, tracking_uri)
     failed = outcome.to_dict()["failed"]

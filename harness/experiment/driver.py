@@ -22,21 +22,25 @@ from harness.experiment.state import (
     member_steps,
     missing_members,
     refreshed,
-    report_folder,
-    results_folder,
     start_over,
     steps_per_epoch,
     store_name,
     without_result,
 )
 from harness.grid import Experiment, load_experiment
-from harness.results import MemberRecord, read_manifest, write_manifest, write_stack
+from harness.results import (
+    MemberRecord,
+    read_manifest,
+    report_folder,
+    results_folder,
+    write_manifest,
+    write_stack,
+)
 from harness.results.faults import crash_point
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from harness.experiment.publisher import Publication, Publisher
+    from harness.experiment.run_results import Results
 
 
 @dataclass
@@ -54,8 +58,8 @@ def run(
     fresh: bool = False,
     workers: int | None = None,
     tracking_uri: str | None = None,
-) -> "DataFrame":
-    """Run an experiment, or continue it, and return one row a member.
+) -> "Results":
+    """Run an experiment, or continue it.
 
     Args:
         experiment: the path of a YAML file, or an `Experiment`.
@@ -64,14 +68,15 @@ def run(
         tracking_uri: of the MLflow store; None means `mlruns/mlflow.db`, or MLFLOW_TRACKING_URI.
 
     Returns:
-        A frame with the factors, `seed`, `status`, `verdict`, `flags`, `live_units`, `r2` and the losses.
+        Results: `.members`, `.effects` and `.cells` are DataFrames, `.report` is the path of the report. Indexing and
+        iterating refer to the table of members.
 
     Raises:
         HarnessError: if the request is wrong. The outcome of training is a verdict, never an exception.
     """
-    from harness.results.frames import members_frame
+    from harness.experiment.run_results import Results
 
-    return members_frame(run_experiment(experiment, fresh, workers, tracking_uri).records)
+    return Results(run_experiment(experiment, fresh, workers, tracking_uri))
 
 
 def run_experiment(

@@ -10,9 +10,17 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
-from harness.experiment.state import ResumeState, report_folder, store_digest, store_name
+from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
-from harness.results import COLLAPSED, MemberRecord, StoredResults, write_atomic, write_json, write_manifest
+from harness.results import (
+    COLLAPSED,
+    MemberRecord,
+    StoredResults,
+    report_folder,
+    write_atomic,
+    write_json,
+    write_manifest,
+)
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.user_code import guarded

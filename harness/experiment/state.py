@@ -21,7 +21,6 @@ from harness.results import (
     member_key,
     read_results,
     remove_abandoned,
-    slug,
     stored_keys,
 )
 
@@ -77,16 +76,6 @@ class ResumeState:
 def store_name(tracking_uri: str | None) -> str:
     """Name of the store, independent of the folder; the password is not part of it."""
     return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
-
-
-def results_folder(name: str, root: Path) -> Path:
-    """Folder of an experiment's results."""
-    return root / "mlruns" / "results" / slug(name)
-
-
-def report_folder(name: str, root: Path) -> Path:
-    """Folder of an experiment's report."""
-    return root / "mlruns" / "reports" / slug(name)
 
 
 def load_state(

@@ -25,11 +25,27 @@ def load_experiment(path: str | Path) -> Experiment:
         HarnessError: if the file is invalid; the message names the file and the key (the line of a syntax error).
     """
     file = Path(path)
+    refuse_case_file(file)
     content = read_document(file).content
     try:
         return _experiment(content, file)
     except HarnessError as error:
         raise HarnessError(printable(f"{file}: {error}")) from error
+
+
+def refuse_case_file(path: str | Path) -> None:
+    """Check that an experiment is not given as a Python file.
+
+    Raises:
+        HarnessError: for a path that ends with `.py`; the message names the commands that take a case.
+    """
+    if str(path).endswith(".py"):
+        raise HarnessError(
+            printable(
+                f"{path}: expected an experiment (.yaml), got a Python file; `harness audit` and `harness diagnose` "
+                "take a case, and an experiment names it as `case: FILE.py`"
+            )
+        )
 
 
 def printable(text: str) -> str:

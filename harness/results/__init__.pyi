@@ -1,4 +1,7 @@
+from .files import report_folder as report_folder
+from .files import results_folder as results_folder
 from .files import slug as slug
+from .files import with_schema_version as with_schema_version
 from .files import write_atomic as write_atomic
 from .files import write_json as write_json
 from .fingerprint import RESULTS_FORMAT as RESULTS_FORMAT

@@ -5,12 +5,15 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.results.temporary import temporary_path
+
+SCHEMA_VERSION = 1
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -37,8 +40,18 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON document atomically; values that are not JSON are written as strings."""
-    write_atomic(path, json.dumps(content, indent=1, default=str).encode())
+    """Write a JSON document atomically, with its schema version; values that are not JSON are written as strings."""
+    document = with_schema_version(content) if isinstance(content, Mapping) else content
+    write_atomic(path, json.dumps(document, indent=1, default=str).encode())
+
+
+def with_schema_version(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the key `schema_version`, which changes when a key of a JSON document is removed or changes its meaning.
+
+    >>> with_schema_version({"members": 4})
+    {'schema_version': 1, 'members': 4}
+    """
+    return {"schema_version": SCHEMA_VERSION, **document}
 
 
 def checksum(content: bytes) -> str:
@@ -55,6 +68,16 @@ def slug(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")[:60]
     return safe if safe and safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def results_folder(name: str, root: Path) -> Path:
+    """Folder of an experiment's results."""
+    return root / "mlruns" / "results" / slug(name)
+
+
+def report_folder(name: str, root: Path) -> Path:
+    """Folder of an experiment's report."""
+    return root / "mlruns" / "reports" / slug(name)
 
 
 def _flush_folder(folder: Path) -> None:

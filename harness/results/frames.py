@@ -20,8 +20,8 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     """Return a table with one row per member.
 
     Returns:
-        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `flags` (separated
-        by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
+        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `failed`
+        (see `has_failed`), `collapsed`, `flags` (separated by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
 
     >>> record = MemberRecord("k", "relu", {"activation": "relu"}, 3, verdict="healthy", units=4, live_units=4)
     >>> members_frame([record])[["activation", "seed", "verdict"]].values.tolist()
@@ -33,7 +33,21 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     terms = dict.fromkeys(term for record in records for term in record.losses)
     rows = [_member(record, factors, terms) for record in records]
     columns = [*_columns(factors), *BEFORE, *(f"loss/{term}" for term in terms), *AFTER]
-    return DataFrame(rows, columns=columns)
+    # nullable: a member without a verdict is neither
+    return DataFrame(rows, columns=columns).astype({"failed": "boolean", "collapsed": "boolean"})
+
+
+def has_failed(record: MemberRecord) -> bool | None:
+    """Return True if the bottleneck collapsed, the output is no better than the mean, or the loss diverged.
+
+    None if the member could not be run.
+
+    >>> has_failed(MemberRecord("k", "v", {}, 0, verdict="healthy", flags=["mean_output"]))
+    True
+    """
+    if record.status == "failed":
+        return None
+    return record.status == "diverged" or bool(record.collapsed) or bool(record.output_fault)
 
 
 def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":
@@ -124,7 +138,7 @@ def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[st
     judged = record.status != "failed"
     return [
         *(record.levels.get(name) for name in factors),
-        *(record.seed, record.status, record.verdict, " ".join(record.flags)),
+        *(record.seed, record.status, record.verdict, has_failed(record), record.collapsed, " ".join(record.flags)),
         *((record.live_units, record.units) if judged else (float("nan"), float("nan"))),
         float("nan") if record.r2 is None else record.r2,
         *(record.losses.get(term, float("nan")) for term in terms),
@@ -154,7 +168,7 @@ ABOUT_UNITS: dict[str, Column] = {
     "unit": lambda records, sizes: np.concatenate([np.tile(np.arange(units), snapshots) for snapshots, units in sizes]),
     "step": _steps,
 }
-BEFORE = ("seed", "status", "verdict", "flags", "live_units", "units", "r2")
+BEFORE = ("seed", "status", "verdict", "failed", "collapsed", "flags", "live_units", "units", "r2")
 AFTER = ("variant", "key", "error")
 MEASURES = (
     *("activation_frequency", "mutual_information", "entropy_bits", "mean", "standard_deviation"),

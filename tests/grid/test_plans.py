@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from waiting import processor_seconds
 
-from harness.cli.earlier_results import deviations, rate
 from harness.cli.plan import plan as print_plan
+from harness.experiment.earlier_results import deviations, rate
 from harness.grid import Experiment, load_experiment
 from harness.planning.cost import Training, detectable, minutes
 from harness.planning.plan import plan
