@@ -17,7 +17,7 @@ def verdict_table(records: Sequence[MemberRecord], baseline: Mapping[str, Level]
     table = Table(title="Collapsed members", title_justify="left", caption_justify="left", header_style="bold")
     hidden = len({record.variant for record in records}) - len(groups)
     if hidden:
-        table.caption = f"and {hidden} more variants in the report"
+        table.caption = f"and {hidden} more variants, in the report"
     table.add_column("variant", overflow="fold")
     for column in ("collapsed", "live units", "R2"):
         table.add_column(column, justify="right")

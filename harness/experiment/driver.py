@@ -138,11 +138,11 @@ def synchronize(
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
     if not folder.is_dir():
-        raise HarnessError(f"{folder}: no results of this experiment; `harness run` creates them")
+        raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     with running(folder), publishing(folder):
         work = load_state(experiment, folder, store=store_name(tracking_uri))
         if not work.done:
-            raise HarnessError(f"{folder}: no results of this experiment; `harness run` creates them")
+            raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
         return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
 
 

@@ -35,7 +35,7 @@ def effects(experiment: "str | Path | Experiment", root: Path | None = None) -> 
     folder = results_folder(declared.name, root)
     records = load_state(declared, folder).records() if folder.is_dir() else []
     if not records:
-        raise HarnessError(f"{folder}: no results of this experiment; `harness run {_shown(experiment)}` creates them")
+        raise HarnessError(f"{folder}: no results of this experiment; `harness run {_shown(experiment)}` makes them")
     return analyse(records, declared)
 
 
@@ -52,7 +52,7 @@ def stored_results(experiment: "str | Path | Experiment", root: Path | None = No
     results = read_results(folder)
     if not results.records:
         raise HarnessError(
-            f"{folder}: no results of {name!r}; `harness run FILE.yaml` creates them{_others(folder.parent)}"
+            f"{folder}: no results of {name!r}; `harness run FILE.yaml` makes them{_others(folder.parent)}"
         )
     return StoredResults(results.manifest, stored_members(results), results.damaged)
 
@@ -122,4 +122,4 @@ def _shown(experiment: "str | Path | Experiment") -> str:
 
 def _others(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return f". Known: {', '.join(names)}" if names else ""
+    return f". There are: {', '.join(names)}" if names else ""

@@ -179,7 +179,7 @@ def test_stored_results_are_read_by_name_file_or_experiment(study, monkeypatch):
 @pytest.mark.parametrize("verb", ["effects", "report"])
 def test_results_that_are_not_there_are_said_with_those_that_are(verb, study, monkeypatch):
     monkeypatch.chdir(study[0])
-    with pytest.raises(HarnessError, match=r"no results of 'tinny'.*Known: tiny"):
+    with pytest.raises(HarnessError, match=r"no results of 'tinny'.*There are: tiny"):
         getattr(package, verb)("tinny")
     with pytest.raises(HarnessError, match=r"own_case.py: expected an experiment \(.yaml\), got a Python file"):
         getattr(package, verb)("own_case.py")
