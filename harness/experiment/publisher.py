@@ -10,8 +10,10 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
+from harness.experiment.manifest import training_of
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
+from harness.grid.case_facts import case_facts, case_file
 from harness.results import (
     COLLAPSED,
     MemberRecord,
@@ -139,7 +141,7 @@ class Publisher:
 
         try:
             with gc_paused():
-                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
+                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
                 with (
                     self._logging
                 ):  # an interrupt comes before this block (nothing is begun) or after it (the run is marked)
@@ -168,7 +170,7 @@ class Publisher:
 
         if self._tracker is not None and self._failure is None:
             return self._tracker
-        return Tracker(store_uri(self.tracking_uri, self.root), self.root)
+        return Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
 
     def _log(self, results: StoredResults, report: Path | None, seconds: float) -> tuple[int, list[str]]:
         """Log everything; return the number of members that the store shows, and the problems."""
@@ -188,6 +190,7 @@ class Publisher:
                 artifacts=files,
                 parameters=_facts(results),
                 seconds=seconds,
+                baseline=self.experiment.baseline,
             )
             return len(results.records), []  # `project` has verified it
         except HarnessError as error:
@@ -264,6 +267,13 @@ def _note(folder: Path) -> str:
     markdown = folder / "report.md"
     text = markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
     return text[max(0, text.find("- **How often**")) :]
+
+
+def _used(experiment: Experiment) -> dict[str, Any]:
+    """Return what every member uses whose levels do not change it: case, data, numbers and training numbers."""
+    facts = case_facts(case_file(experiment.case, experiment.folder))
+    names = {"case": experiment.case, "data": experiment.data or "of the case"}
+    return {**names, **facts.numbers, **training_of(experiment)}
 
 
 def _facts(results: StoredResults) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class StoredRun:
         status: in MLflow's terms.
         start: the stored start time.
         filled: whether it has parameters and metrics.
+        digest: of a summary run: a hash of what it shows.
     """
 
     run: str
@@ -25,6 +26,7 @@ class StoredRun:
     status: str
     start: int
     filled: bool
+    digest: str = ""
 
     @property
     def whole(self) -> bool:

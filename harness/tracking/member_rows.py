@@ -1,18 +1,20 @@
 """Tags, parameters and metric rows of a member's MLflow run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results import MemberRecord
+from harness.results.frames import has_failed
 from harness.results.snapshot_schedule import log_spaced
 from harness.tracking.views import KIND_TAG
 
 ROWS_PER_MEMBER = 200
 KEY_TAG = "harness.key"
 ORIGIN_TAG = "harness.origin"
+DIGEST_TAG = "harness.summary"
 LOG_SCALED = ("rho", "beta", "learning_rate")
 MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 5000  # MLflow's limits: per request, and in characters
 Metric = tuple[str, float, int, int]
@@ -39,14 +41,20 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
     }
 
 
-def member_parameters(record: MemberRecord) -> dict[str, Any]:
-    """Return the levels and the seed, and the logarithms of log-spaced numbers."""
+def member_parameters(record: MemberRecord, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return all parameters of a member: its levels and seed, logarithms of log-spaced numbers, then the defaults.
+
+    Args:
+        record: of the member.
+        defaults: numbers of the case and training numbers, which hold for every member whose levels do not change them.
+    """
     logs = {
         f"log10_{name}": round(math.log10(value), 6)
         for name, value in record.levels.items()
         if name in LOG_SCALED and isinstance(value, int | float) and value > 0
     }
-    return {**record.levels, **logs, "seed": record.seed}
+    own = {**record.levels, **logs, "seed": record.seed}
+    return {**own, **{name: value for name, value in (defaults or {}).items() if name not in own}}
 
 
 def member_metrics(record: MemberRecord) -> list[Metric]:
@@ -56,6 +64,12 @@ def member_metrics(record: MemberRecord) -> list[Metric]:
     final = [("time/seconds", record.seconds, record.logged_at, steps[-1] if steps else 0)]
     final += [
         (f"loss_held_out/{name}", value, record.logged_at, steps[-1]) for name, value in record.losses.items() if steps
+    ]
+    outcomes = {"collapse/failed": has_failed(record), "collapse/collapsed": record.collapsed}
+    final += [
+        (name, float(outcome), record.logged_at, steps[-1] if steps else 0)
+        for name, outcome in outcomes.items()
+        if outcome is not None
     ]
     room = max(
         2, min(SHOWN_SNAPSHOTS, (ROWS_PER_MEMBER - len(final)) // max(1, sum(name.count("/") == 1 for name in series)))
@@ -79,9 +93,10 @@ def stored_metrics(record: MemberRecord) -> list[Metric]:
     ][:MOST_METRICS]
 
 
-def stored_parameters(record: MemberRecord) -> list[tuple[str, str]]:
+def stored_parameters(record: MemberRecord, defaults: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
     """Return `member_parameters` as MLflow stores them."""
-    return [(name, str(value)[:LONGEST]) for name, value in member_parameters(record).items()][:MOST_PARAMETERS]
+    parameters = member_parameters(record, defaults)
+    return [(metric_key(name), str(value)[:LONGEST]) for name, value in parameters.items()][:MOST_PARAMETERS]
 
 
 def stored_tags(record: MemberRecord, parent: str, origin: str) -> dict[str, str]:

@@ -7,14 +7,16 @@ version, and every server, is written by the client.
 import math
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from harness.results import MemberRecord
 from harness.results.faults import crash_point
 from harness.tracking.inventory import StoredRun
 from harness.tracking.member_rows import (
+    DIGEST_TAG,
     KEY_TAG,
     ORIGIN_TAG,
     Metric,
@@ -45,9 +47,11 @@ COLUMNS = {
 KEYED_RUNS = f"""
 SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
     EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
-    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid)
+    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid),
+    coalesce(digests.value, '')
 FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
 LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+LEFT JOIN tags digests ON digests.run_uuid = runs.run_uuid AND digests.key = '{DIGEST_TAG}'
 WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
 """
 Row = tuple[object, ...]
@@ -74,12 +78,18 @@ def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) 
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
         return [
-            StoredRun(run, key, origin, status, start, bool(filled)) for run, key, origin, status, start, filled in rows
+            StoredRun(run, key, origin, status, start, bool(filled), digest)
+            for run, key, origin, status, start, filled, digest in rows
         ]
 
 
 def write_members(
-    path: Path, experiment: str, parent: str, origin: str, records: Sequence[MemberRecord]
+    path: Path,
+    experiment: str,
+    parent: str,
+    origin: str,
+    records: Sequence[MemberRecord],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Write a finished run for each member, all of them or none; return key -> run id.
 
@@ -89,6 +99,7 @@ def write_members(
         parent: id of the parent run.
         origin: of the runs.
         records: members that the store does not contain.
+        defaults: parameters of members whose levels do not change them.
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
@@ -97,7 +108,7 @@ def write_members(
         _insert(connection, "runs", [_run(record, runs[record.key], int(experiment), location) for record in records])
         crash_point("member begun")
         for record in records:
-            _describe(connection, record, runs[record.key], parent, origin)
+            _describe(connection, record, runs[record.key], parent, origin, defaults)
         crash_point("member logged")
     return runs
 
@@ -114,11 +125,18 @@ def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
     return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
 
 
-def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str, origin: str) -> None:
+def _describe(
+    connection: sqlite3.Connection,
+    record: MemberRecord,
+    run: str,
+    parent: str,
+    origin: str,
+    defaults: Mapping[str, Any] | None,
+) -> None:
     tags = stored_tags(record, parent, origin) | {"mlflow.runName": run_name(record)}
     metrics = stored_metrics(record)
     _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
-    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record)])
+    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record, defaults)])
     _insert(connection, "metrics", list(dict.fromkeys(_rows(metrics, run))))
     _insert(connection, "latest_metrics", list(_rows(_latest(metrics), run)))
 

@@ -12,10 +12,12 @@ from typing import Any
 from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
+from harness.results.records import Level
 from harness.results.temporary import temporary_path
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
 from harness.tracking.member_rows import (
+    DIGEST_TAG,
     KEY_TAG,
     LONGEST,
     ORIGIN_TAG,
@@ -27,6 +29,7 @@ from harness.tracking.member_rows import (
 )
 from harness.tracking.sqlite_store import local_store
 from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members
+from harness.tracking.variant_summary import VariantSummary, variant_summaries
 from harness.tracking.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
@@ -69,14 +72,16 @@ class Tracker:
 
     Args:
         uri: of the store.
-        root: the folder that holds `mlruns/`.
+        root: the folder that contains `mlruns/`.
+        defaults: parameters of every member whose levels do not change them: numbers of the case, training numbers.
 
     Raises:
         HarnessError: if the store cannot be reached.
     """
 
-    def __init__(self, uri: str, root: Path) -> None:
+    def __init__(self, uri: str, root: Path, defaults: Mapping[str, Any] | None = None) -> None:
         quiet()
+        self.defaults = dict(defaults or {})
         self.origin = origin_of(root).name
         with reaching(uri):
             create_store(uri)
@@ -102,6 +107,7 @@ class Tracker:
         artifacts: Sequence[Path] = (),
         parameters: Mapping[str, Any] | None = None,
         seconds: float = 0.0,
+        baseline: Mapping[str, Level] | None = None,
     ) -> str:
         """Update the store's experiment with the results, and return its id.
 
@@ -112,6 +118,7 @@ class Tracker:
             artifacts: files of the parent run.
             parameters: of the parent run.
             seconds: wall time, a metric under `time/`.
+            baseline: levels that the remedies of variants are compared with, in their summary runs.
 
         Raises:
             HarnessError: if the store cannot be reached or written, or does not show the logged runs.
@@ -123,6 +130,7 @@ class Tracker:
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
             crash_point("members logged")
+            self._log_summaries(experiment, parent, variant_summaries(name, records, baseline))
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             for view, state in views(records).items():
                 self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
@@ -201,7 +209,8 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled)
+                    digest = tags.get(DIGEST_TAG, "")
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled, digest)
             token = page.token
             if not token:
                 return
@@ -258,7 +267,7 @@ class Tracker:
         missing = [record for key, record in members.items() if not inventory.has(key)]
         new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
-            write_members(self._file, experiment, parent, self.origin, new)
+            write_members(self._file, experiment, parent, self.origin, new, self.defaults)
             missing = [record for record in missing if record.key in inventory.own]
         for record in missing:
             self._log_member(experiment, parent, record, inventory)
@@ -275,13 +284,38 @@ class Tracker:
             run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         crash_point("member begun")
-        parameters = [Param(*row) for row in stored_parameters(record)]
+        parameters = [Param(*row) for row in stored_parameters(record, self.defaults)]
         metrics = [Metric(*row) for row in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
         logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
         inventory.own[record.key] = logged
+
+    def _log_summaries(self, experiment: str, parent: str, summaries: Sequence[VariantSummary]) -> None:
+        """Create the summary run of each variant, or update it in place; a run that is up to date stays unchanged."""
+        inventory = self._inventory(experiment, [summary.key for summary in summaries])
+        for summary in summaries:
+            run = inventory.own.get(summary.key)
+            if run is None or run.digest != summary.digest or run.status != "FINISHED":
+                self._log_summary(experiment, parent, summary, run)
+
+    def _log_summary(self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        own = {KEY_TAG: summary.key, ORIGIN_TAG: self.origin, "mlflow.parentRunId": parent}
+        tags = {name: value[:LONGEST] for name, value in {**summary.tags, **own}.items()}
+        if stored is None:
+            created = self.client.create_run(experiment, summary.start, tags=tags, run_name=summary.variant)
+            run = _identified(created.info.run_id)
+        else:
+            run = stored.run
+        # of values with one step, MLflow shows the one with the latest time
+        time_stamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
+        metrics = [Metric(name, value, time_stamp, 0) for name, value in summary.metrics.items()]
+        self.client.log_batch(run, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()] if stored else [])
+        self.client.set_tag(run, DIGEST_TAG, summary.digest)
+        self.client.set_terminated(run, "FINISHED", summary.end + 1)
 
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
         """Query what was logged: an answer that looks like success may come from something else, such as a login page."""

@@ -43,7 +43,11 @@ class Folder:
 
     def members(self):
         """key -> (run, start) of the members that it logged itself."""
-        runs = [run for run in rows_of(self.store, RUNS) if run[2] == self.origin and run[1][:7] != "parent:"]
+        runs = [
+            run
+            for run in rows_of(self.store, RUNS)
+            if run[2] == self.origin and run[1].partition(":")[0] not in ("parent", "summary")
+        ]
         assert {status for _, _, _, status, _ in runs} <= {"FINISHED"}
         assert len({key for _, key, *_ in runs}) == len(runs)
         return {key: (run, start) for run, key, _, _, start in runs}
