@@ -82,7 +82,9 @@ def test_every_finished_run_stays_and_both_folders_are_told_the_truth(pair):
         assert sync(folder.file, folder.uri, root=folder.root) == []
     assert (one.members(), len(two.members())) == (before, 4)
     assert (one.parents(), two.parents()) == (["FINISHED"], ["FINISHED"])
-    assert rows_of(one.store, "SELECT count(*) FROM runs") == [(8 + 4 + 2,)]
+    assert rows_of(one.store, "SELECT count(*) FROM runs") == [
+        (8 + 4 + 2 * 2 + 2,)
+    ]  # members, a summary of each variant, parents
 
 
 def test_starting_over_replaces_the_own_runs_alone(pair):
