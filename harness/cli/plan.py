@@ -44,7 +44,7 @@ def _lines(plan: "Plan") -> list[str]:
     return [
         f"{plan.experiment}: case {plan.case} on {data} ({plan.rows['train']} rows to train, "
         f"{plan.rows['evaluation']} held out)",
-        f"  {len(plan.variants)} variants x {plan.seeds} seeds = {plan.members} members, {len(plan.stacks)} stacks",
+        f"  {plan.members} models: {len(plan.variants)} variants x {plan.seeds} seeds, trained in {len(plan.stacks)} stacks",
         f"  {plan.member_steps:,} member-steps ({plan.steps_per_epoch} steps per epoch), about {_time(plan.minutes)}",
         f"  about {plan.metric_rows:,} metric rows, {plan.megabytes:.0f} MB",
         *_section("factors (baseline *)", [_factor(plan, name) for name in plan.factors]),

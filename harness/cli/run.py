@@ -62,9 +62,11 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     for note in outcome.notes:
         terminal.print(f"Note: {note}", style="yellow", markup=False)
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them done before"
-    terminal.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s")
+    seeds = len(outcome.experiment.seeds)
+    counts = f"{len(outcome.experiment.variants())} variants x {seeds} seed{'s' * (seeds > 1)}"
+    terminal.print(f"{len(outcome.records)} models ({counts}), {trained}, {outcome.seconds:.0f} s")
     if outcome.report is not None:
         option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
-        program = "harness" if shutil.which("harness") else sys.argv[0]
+        program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
         print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")

@@ -26,6 +26,7 @@ from harness.tracking.member_rows import (
     stored_parameters,
     stored_tags,
 )
+from harness.tracking.variant_summary import VariantSummary, stored_summary_tags, summary_metrics
 
 PATIENCE = 60.0  # seconds to wait for another writer
 RUN = {  # the client's defaults for a run
@@ -103,14 +104,45 @@ def write_members(
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
-        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        (location,) = connection.execute(query, (experiment,)).fetchone()
+        location = _location(connection, experiment)
         _insert(connection, "runs", [_run(record, runs[record.key], int(experiment), location) for record in records])
         crash_point("member begun")
         for record in records:
             _describe(connection, record, runs[record.key], parent, origin, defaults)
         crash_point("member logged")
     return runs
+
+
+def write_summaries(path: Path, experiment: str, parent: str, origin: str, summaries: Sequence[VariantSummary]) -> None:
+    """Write a finished run for each summary, all of them or none.
+
+    Args:
+        path: of the store's file.
+        experiment: its id.
+        parent: id of the parent run.
+        origin: of the runs.
+        summaries: of variants without a summary run.
+    """
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
+        location = _location(connection, experiment)
+        for summary in summaries:
+            run = uuid.uuid4().hex
+            artifacts = f"{location}/{run}/artifacts"
+            dates = (summary.start, summary.end + 1)
+            row = (run, summary.variant, "FINISHED", *dates, artifacts, int(experiment), *RUN.values())
+            tags = stored_summary_tags(summary, parent, origin)
+            tags |= {DIGEST_TAG: summary.digest, "mlflow.runName": summary.variant}
+            metrics = summary_metrics(summary, summary.end)
+            _insert(connection, "runs", [row])
+            _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
+            for table in ("metrics", "latest_metrics"):
+                _insert(connection, table, list(_rows(metrics, run)))
+
+
+def _location(connection: sqlite3.Connection, experiment: str) -> str:
+    query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+    (location,) = connection.execute(query, (experiment,)).fetchone()
+    return str(location).rstrip("/")
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
@@ -121,7 +153,7 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> 
 
 def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
     status, end = ending(record)
-    artifacts = f"{location.rstrip('/')}/{run}/artifacts"
+    artifacts = f"{location}/{run}/artifacts"
     return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
 
 

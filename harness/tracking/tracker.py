@@ -28,8 +28,13 @@ from harness.tracking.member_rows import (
     stored_tags,
 )
 from harness.tracking.sqlite_store import local_store
-from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members
-from harness.tracking.variant_summary import VariantSummary, variant_summaries
+from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members, write_summaries
+from harness.tracking.variant_summary import (
+    VariantSummary,
+    stored_summary_tags,
+    summary_metrics,
+    variant_summaries,
+)
 from harness.tracking.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
@@ -295,24 +300,30 @@ class Tracker:
     def _log_summaries(self, experiment: str, parent: str, summaries: Sequence[VariantSummary]) -> None:
         """Create the summary run of each variant, or update it in place; a run that is up to date stays unchanged."""
         inventory = self._inventory(experiment, [summary.key for summary in summaries])
+        new = [summary for summary in summaries if summary.key not in inventory.own]
+        if self._file is not None and new:
+            write_summaries(self._file, experiment, parent, self.origin, new)
         for summary in summaries:
             run = inventory.own.get(summary.key)
-            if run is None or run.digest != summary.digest or run.status != "FINISHED":
+            if run is None and self._file is None:
+                self._log_summary(experiment, parent, summary)
+            elif run is not None and (run.digest != summary.digest or run.status != "FINISHED"):
                 self._log_summary(experiment, parent, summary, run)
 
-    def _log_summary(self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None) -> None:
+    def _log_summary(
+        self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
+    ) -> None:
         from mlflow.entities import Metric, RunTag
 
-        own = {KEY_TAG: summary.key, ORIGIN_TAG: self.origin, "mlflow.parentRunId": parent}
-        tags = {name: value[:LONGEST] for name, value in {**summary.tags, **own}.items()}
+        tags = stored_summary_tags(summary, parent, self.origin)
         if stored is None:
             created = self.client.create_run(experiment, summary.start, tags=tags, run_name=summary.variant)
             run = _identified(created.info.run_id)
         else:
             run = stored.run
-        # of values with one step, MLflow shows the one with the latest time
-        time_stamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
-        metrics = [Metric(name, value, time_stamp, 0) for name, value in summary.metrics.items()]
+        # of values with the same step, MLflow shows the one with the latest time
+        timestamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
+        metrics = [Metric(*row) for row in summary_metrics(summary, timestamp)]
         self.client.log_batch(run, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()] if stored else [])
         self.client.set_tag(run, DIGEST_TAG, summary.digest)
         self.client.set_terminated(run, "FINISHED", summary.end + 1)

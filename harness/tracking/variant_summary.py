@@ -16,6 +16,7 @@ from harness.measures.statistics import wilson
 from harness.results import MemberRecord
 from harness.results.frames import has_failed
 from harness.results.records import Level
+from harness.tracking.member_rows import KEY_TAG, LONGEST, ORIGIN_TAG, Metric
 from harness.tracking.views import KIND_TAG
 
 SUMMARY_KEY = "summary"
@@ -66,6 +67,17 @@ def variant_summaries(
 def summary_key(experiment: str, variant: str) -> str:
     """Key of the summary run of a variant."""
     return f"{SUMMARY_KEY}:{experiment}:{variant}"
+
+
+def stored_summary_tags(summary: VariantSummary, parent: str, origin: str) -> dict[str, str]:
+    """Return the tags of a summary run as MLflow stores them, with its key, its origin and the id of its parent."""
+    tags = {**summary.tags, KEY_TAG: summary.key, ORIGIN_TAG: origin, "mlflow.parentRunId": parent}
+    return {name: value[:LONGEST] for name, value in tags.items()}
+
+
+def summary_metrics(summary: VariantSummary, timestamp: int) -> list[Metric]:
+    """Return (key, value, timestamp, step) of a summary run; its metrics have a single step."""
+    return [(name, value, timestamp, 0) for name, value in summary.metrics.items()]
 
 
 def share(outcomes: Iterable[bool | None]) -> tuple[float, float, float]:

@@ -136,7 +136,7 @@ def test_json_is_one_document_and_text_is_for_reading(capsys, tmp_path, monkeypa
     document = json.loads(capsys.readouterr().out)
     assert (document["members"], len(document["variants"]), document["seeds"]) == (352, 11, 32)
     print_plan(EXPERIMENTS / "quickstart.yaml")
-    assert "11 variants x 32 seeds = 352 members" in capsys.readouterr().out
+    assert "352 models: 11 variants x 32 seeds" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
