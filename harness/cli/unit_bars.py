@@ -1,4 +1,4 @@
-"""A picture of the units for the terminal: how often each fires, how much it says, what it is."""
+"""Bars of the units for the terminal: activation frequency, entropy and verdict."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ MOST_BITS = 6.0
 
 
 def unit_bars(diagnosis: "Diagnosis") -> Table:
-    """One line a unit (the worst of a large layer), with bars of its activation frequency and its entropy."""
+    """Tabulate units (the worst ones of a large layer), with bars of activation frequency and entropy."""
     table = Table(header_style="bold", box=None)
     for column in ("unit", "", "verdict", f"fires (0 to 1){' ' * (WIDTH - 14)}", f"entropy (0 to {MOST_BITS:g} bits)"):
         table.add_column(column)
@@ -33,7 +33,7 @@ def unit_bars(diagnosis: "Diagnosis") -> Table:
 
 
 def bar(share: float, width: int = WIDTH) -> str:
-    """A bar of a share of the width, to an eighth of a character; empty for NaN.
+    """Draw a share of the width as a bar, to an eighth of a character; empty for NaN.
 
     >>> bar(0.5, 4), bar(1.0, 4), bar(float("nan"), 4)
     ('██', '████', '')
@@ -51,5 +51,5 @@ def _style(unit: "UnitDiagnosis") -> str:
 
 
 EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-# never colour alone
+# marks, since color alone is not readable by everybody
 MARKS = {"red": "×", "yellow": "~", "green": "+"}

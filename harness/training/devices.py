@@ -78,7 +78,8 @@ def _runs_on_the_gpu(case: Case, rows: Tensor, targets: Tensor | None) -> bool:
 def _check_lookups(case: Case, rows: Tensor, targets: Tensor | None) -> None:
     """Evaluate the loss on all rows on the CPU, where a token past the end of its table is an exception.
 
-    On a GPU the same error would make the device unusable for this process."""
+    On a GPU the same error would make the device unusable for this process.
+    """
     model = build_model(case, 0, rows[:4])
     with torch.random.fork_rng(), torch.no_grad(), eval_mode(model):
         for start in range(0, len(rows), LOOKUP_ROWS):
