@@ -1,4 +1,4 @@
-"""Statistics across members: what a level does, over seeds, with intervals; nothing here trains or draws."""
+"""Statistics across members: effects of levels and remedies over seeds, with intervals. Nothing here trains or draws."""
 
 from harness.effects.analysis import SCOPE, Effects, analyse
 from harness.effects.cells import Cell
