@@ -13,6 +13,7 @@ from harness.effects.matched_blocks import MatchedBlock, contrast_blocks, intera
 from harness.effects.member_table import MemberTable, member_table
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.power import Power, power_of
+from harness.effects.remedy_effects import RemedyEffect, remedy_effects
 from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
@@ -46,6 +47,7 @@ class Effects:
         cells: every variant, with every seed.
         design: the limits of the design.
         scope: the scope of every claim.
+        remedies: each remedy alone against the baseline cell, best first: the primary comparison.
     """
 
     experiment: str
@@ -56,6 +58,7 @@ class Effects:
     design: Power
     baseline: Mapping[str, Level]
     scope: str = SCOPE
+    remedies: tuple[RemedyEffect, ...] = ()
 
     @property
     def family(self) -> tuple[Effect, ...]:
@@ -79,6 +82,7 @@ class Effects:
         return {
             "experiment": self.experiment,
             "baseline": dict(self.baseline),
+            "remedies": [remedy.to_dict() for remedy in self.remedies],
             "effects": [effect.to_dict() for effect in self.effects],
             "interactions": [effect.to_dict() for effect in self.interactions],
             "contrasts": [effect.to_dict() for effect in self.contrasts],
@@ -118,6 +122,7 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         cells=tuple(cells(table)),
         design=power_of(len(table.seeds), judged),
         baseline=dict(experiment.baseline),
+        remedies=remedy_effects(records, experiment),
     )
 
 

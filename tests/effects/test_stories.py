@@ -167,8 +167,8 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
         "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
         "8 of 8 live units are unused; replacing a unit by its mean lowers R2 by 0.000 (median).",
-        "The reconstruction's R2 is 0.20 (median); 0 of 8 members do no better than the mean; it is 0.06 below "
-        "principal components of as many dimensions as units live (median of 8).",
+        "The reconstruction's R2 is 0.20 (median); 0 of 8 members are no better than the mean of the rows; it is 0.06 below "
+        "that of as many principal components as live units (median of 8).",
         "At the end of training 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
     ]
     assert [sentence.text for sentence in paragraph.sentences] == told_in_order
