@@ -48,7 +48,7 @@ def test_zeros_are_a_full_collapse_of_rank_zero() -> None:
 
 @pytest.mark.parametrize("end", [20.0, -20.0])
 def test_sigmoids_saturated_at_one_end_are_a_full_collapse(end: float) -> None:
-    assert diagnose(torch.sigmoid(normal() + end), "sigmoid").verdict == "full_collapse"
+    assert diagnose(torch.sigmoid(normal() + end), activation="sigmoid").verdict == "full_collapse"
 
 
 @pytest.mark.parametrize("end", [20.0, -20.0, 40.0, -40.0])
@@ -57,13 +57,13 @@ def test_a_float64_copy_of_saturated_sigmoids_is_judged_as_the_float32_model_it_
     end: float, noise: float
 ) -> None:
     copy = torch.sigmoid(noise * normal() + end).double()
-    assert diagnose(copy, "sigmoid", dtype="float32").verdict == "full_collapse"
+    assert diagnose(copy, activation="sigmoid", dtype="float32").verdict == "full_collapse"
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_a_float64_sigmoid_is_constant_where_float64_is(side: float) -> None:
-    assert diagnose(torch.sigmoid(normal().double() + 40 * side), "sigmoid").verdict == "full_collapse"
-    varies = diagnose(torch.sigmoid(normal().double() + 20 * side), "sigmoid")
+    assert diagnose(torch.sigmoid(normal().double() + 40 * side), activation="sigmoid").verdict == "full_collapse"
+    varies = diagnose(torch.sigmoid(normal().double() + 20 * side), activation="sigmoid")
     assert {unit.verdict for unit in varies.units} == {"near_constant" if side > 0 else "subthreshold"}
 
 
@@ -74,7 +74,7 @@ def test_copies_are_redundant() -> None:
 
 
 def test_a_narrow_sigmoid_code_is_healthy() -> None:
-    assert diagnose(0.5 + 0.1 * normal(), "sigmoid").verdict == "healthy"
+    assert diagnose(0.5 + 0.1 * normal(), activation="sigmoid").verdict == "healthy"
 
 
 @pytest.mark.parametrize("seed", range(5))

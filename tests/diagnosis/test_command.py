@@ -74,7 +74,7 @@ def test_not_a_number_is_a_verdict(tmp_path: Path) -> None:
 def test_json_is_one_document_with_the_names_of_the_types(tmp_path: Path) -> None:
     path = save(tmp_path, "layer.npy", DEAD)
     _, said = run(path, "--json", "--activation", "leaky_relu", "--target", "0.05")
-    assert json.loads(said) == json.loads(json.dumps(diagnose(DEAD, "leaky_relu", target=0.05).to_dict()))
+    assert json.loads(said) == json.loads(json.dumps(diagnose(DEAD, activation="leaky_relu", target=0.05).to_dict()))
 
 
 def test_a_csv_of_a_float32_model_says_so(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     [
         (["nowhere.npy"], "no such file"),
         (["forums"], "no case is called 'forums'"),
-        (["layer.npy", "--weights", "state.pt"], "--weights: goes with a case"),
-        (["forum", "--activation", "relu"], "--activation: goes with a matrix"),
+        (["layer.npy", "--weights", "state.pt"], "--weights: expected together with a case"),
+        (["forum", "--activation", "relu"], "--activation: expected together with a matrix"),
         (["layer.npz"], "holds 2 arrays"),
         (["layer.txt"], "layer.txt: no kind of file is called '.txt'.* Known: .npy, .npz, .*, .py"),
         (["layer.npz:codes", "--factors", "noise.npz"], "noise.npz: cannot be read as .npz"),
@@ -185,21 +185,21 @@ def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
     found = json.loads(said)
     assert code == 1
     assert found["verdict"] == "full_collapse"
-    assert found["flags"] == ["single_unit_dominance", "mean_output"]
+    assert found["flags"] == ["single_unit_dominance", "constant_output"]
 
 
 def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(CASE)
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model"):
         run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
     (tmp_path / "empty.pt").touch()
-    with pytest.raises(HarnessError, match="no state dict of this case's model: EOFError"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model: EOFError"):
         run(tmp_path / "small.py", "--weights", tmp_path / "empty.pt")
     with pytest.raises(HarnessError, match=r"model: .*Missing key\(s\) in state_dict: \"enc.weight\""):
         run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "pickle.pt")
-    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model"):
         run(tmp_path / "small.py", "--weights", tmp_path / "pickle.pt")
     with pytest.raises(HarnessError, match="no such file"):
         run(tmp_path / "small.py", "--weights", tmp_path / "nowhere.pt")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from planted_codes import ROWS, beside_zeros, generator, normal
+from scipy import stats
 from torch import Tensor
 
 from harness import diagnose
@@ -19,7 +20,7 @@ def healthy(rows: int = ROWS, units: int = 4, seed: int = 0) -> Tensor:
 def test_a_healthy_code_of_every_activation_has_no_flag(activation: str) -> None:
     from harness.capture import ACTIVATIONS
 
-    found = diagnose(ACTIVATIONS[activation](normal()), activation)
+    found = diagnose(ACTIVATIONS[activation](normal()), activation=activation)
     assert (found.verdict, found.flags) == ("healthy", ())
     assert {(unit.verdict, unit.flags) for unit in found.units} == {("alive", ())}
     assert [each for each in found.findings if each.severity != "note"] == []
@@ -50,7 +51,7 @@ def test_redundant_is_at_most_half_as_many_groups_as_live_units() -> None:
     three, four = healthy(units=3), healthy(units=4)
     half = diagnose(torch.cat([three, 2 * three], 1))
     assert (half.verdict, half.measures["groups"]) == ("redundant", 3)
-    some = diagnose(torch.cat([four, -3 * four[:, :1]], 1), "none")
+    some = diagnose(torch.cat([four, -3 * four[:, :1]], 1), activation="none")
     assert (some.verdict, some.flags) == ("healthy", ("duplicates",))
     assert some.units[4].flags == ("duplicate_of=0",)
 
@@ -61,12 +62,12 @@ def test_a_correlation_below_the_threshold_is_no_copy() -> None:
         rest = rest - (rest @ first) / (first @ first) * first
         mixed = aimed * first / first.norm() + (1 - aimed**2) ** 0.5 * rest / rest.norm()
         code = torch.stack([first - first.mean(), mixed - mixed.mean()], 1)
-        assert diagnose(code, "none").units[1].flags == flags
+        assert diagnose(code, activation="none").units[1].flags == flags
 
 
 def test_a_monotone_copy_is_a_copy_by_rank() -> None:
     first = normal(units=2)
-    found = diagnose(torch.cat([first, torch.exp(3 * first[:, :1])], 1), "none")
+    found = diagnose(torch.cat([first, torch.exp(first[:, :1])], 1), activation="none")
     assert "duplicate_of=0" in found.units[2].flags
     assert found.verdict == "healthy"
     assert {"duplicates", "nonlinear_redundancy"} <= set(found.flags)
@@ -80,11 +81,34 @@ def test_units_that_fire_on_fewer_than_five_rows_are_not_compared() -> None:
         assert ("duplicate_of=0" in found.units[1].flags) is flagged
 
 
-def test_copies_below_the_threshold_of_firing_are_copies() -> None:
+def test_units_that_never_fire_are_no_copies_and_their_layer_has_one_dimension() -> None:
     below = 0.2 + 0.1 * torch.tanh(normal())
-    found = diagnose(below[:, :1].expand(ROWS, 4), "sigmoid")
-    assert {unit.verdict for unit in found.units} == {"subthreshold"}
-    assert found.verdict == "redundant"
+    diagnosis = diagnose(below[:, :1].expand(ROWS, 4), activation="sigmoid")
+    assert {unit.verdict for unit in diagnosis.units} == {"subthreshold"}
+    assert not any("duplicate" in flag for unit in diagnosis.units for flag in unit.flags)
+    assert (diagnosis.verdict, diagnosis.measures["rank"]) == ("dimensional_collapse", 1)
+    assert diagnose(below, activation="sigmoid").verdict == "healthy"
+
+
+def test_copies_by_rank_alone_are_redundant() -> None:
+    """exp of a normal unit has a correlation of 1 / sqrt(e - 1) = 0.76 with it, and a rank correlation of 1."""
+    pair = normal(units=2)
+    diagnosis = diagnose(torch.cat([pair, pair.exp()], 1), activation="none")
+    assert np.corrcoef(pair[:, 0], pair[:, 0].exp())[0, 1] == pytest.approx((np.e - 1) ** -0.5, abs=0.05)
+    assert (diagnosis.verdict, diagnosis.measures["groups"]) == ("redundant", 2)
+    independent = torch.cat([pair, normal(units=2, seed=3).exp()], 1)
+    assert diagnose(independent, activation="none").verdict == "healthy"
+
+
+def test_tails_below_the_resolution_decide_no_copy() -> None:
+    """Units that differ where they are large and are in one order where they are 1e-30."""
+    tail = 1e-30 * torch.rand(ROWS, generator=generator()).double()
+    large = torch.zeros(ROWS, 2).double()
+    large[:20, 0], large[20:40, 1] = 1 + torch.arange(20).double(), 1 + torch.arange(20).double()
+    code = tail[:, None] + large
+    assert stats.spearmanr(code[40:, 0], code[40:, 1]).statistic == 1
+    flags = [flag for unit in diagnose(code, activation="relu").units for flag in unit.flags]
+    assert not any("duplicate" in flag for flag in flags)
 
 
 def heavy_tailed(kind: str, rows: int, units: int, seed: int) -> Tensor:
@@ -129,7 +153,7 @@ def test_heavy_tailed_copies_are_copies(copy: Callable[[Tensor], Tensor], units:
 
 def test_a_handful_of_rows_makes_no_copies_by_chance() -> None:
     code = torch.randn(200, 5, 32, generator=generator())
-    flags = [unit.flags for each in diagnose(code, "none", members=True) for unit in each.units]
+    flags = [unit.flags for each in diagnose(code, activation="none", members=True) for unit in each.units]
     assert sum(any(flag.startswith("duplicate") for flag in each) for each in flags) <= 5
 
 
@@ -137,22 +161,24 @@ def test_few_dimensions_are_a_dimensional_collapse() -> None:
     hidden = normal(units=3)
     mixing = torch.randn(3, 16, generator=generator(3))
     narrow = hidden @ mixing + 0.1 * normal(units=16, seed=4)
-    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
-    assert diagnose(narrow, "none", inputs=hidden).verdict == "healthy"
-    assert diagnose(normal(units=16), "none").verdict == "healthy"
+    assert diagnose(narrow, activation="none").verdict == "dimensional_collapse"
+    assert diagnose(narrow, activation="none", inputs=hidden).verdict == "healthy"
+    assert diagnose(normal(units=16), activation="none").verdict == "healthy"
 
 
 def test_rank_is_not_judged_on_fewer_than_four_rows_a_unit() -> None:
     narrow = normal(64, 3) @ torch.randn(3, 16, generator=generator(3)) + 0.1 * normal(64, 16, 4)
-    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
-    found = diagnose(narrow[:63], "none")
+    assert diagnose(narrow, activation="none").verdict == "dimensional_collapse"
+    found = diagnose(narrow[:63], activation="none")
     assert found.verdict == "healthy"
     assert "rank_not_testable" in found.flags
 
 
 def test_the_corrected_ratio_of_independent_units_does_not_depend_on_the_rows() -> None:
     ratios = [
-        np.mean([each.measures["participation_ratio_corrected"] for each in diagnose(code, "none", members=True)])
+        np.mean(
+            [each.measures["participation_ratio_corrected"] for each in diagnose(code, activation="none", members=True)]
+        )
         for code in (torch.randn(40, rows, 16, generator=generator()) for rows in (64, 2048))
     ]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.1)
@@ -160,16 +186,16 @@ def test_the_corrected_ratio_of_independent_units_does_not_depend_on_the_rows() 
 
 def test_units_that_share_information_without_correlation_are_flagged() -> None:
     code = normal(units=3)
-    found = diagnose(torch.stack([code[:, 0], code[:, 0] ** 2, code[:, 1]], 1), "none")
+    found = diagnose(torch.stack([code[:, 0], code[:, 0] ** 2, code[:, 1]], 1), activation="none")
     assert found.flags == ("nonlinear_redundancy",)
     assert found.measures["nonlinear_pairs"] == 1
     mixed = 0.8 * code[:, 0] + 0.6 * code[:, 1]
-    assert diagnose(torch.stack([code[:, 0], mixed], 1), "none").flags == ()
+    assert diagnose(torch.stack([code[:, 0], mixed], 1), activation="none").flags == ()
 
 
 @pytest.mark.parametrize("activation", ["tanh", "none"])
 def test_without_an_off_state_nothing_dominates_and_nothing_is_always_on(activation: str) -> None:
-    found = diagnose(torch.tensor([[0.9, 0.0, 0.0, 0.0]]).expand(ROWS, 4), activation)
+    found = diagnose(torch.tensor([[0.9, 0.0, 0.0, 0.0]]).expand(ROWS, 4), activation=activation)
     assert (found.verdict, found.flags) == ("full_collapse", ())
     assert all(unit.flags == () for unit in found.units)
 
@@ -186,7 +212,7 @@ def test_dominance_ends_with_a_second_unit_that_fires_or_varies() -> None:
     assert "single_unit_dominance" not in diagnose(beside_zeros(once_off)).flags
     quiet = beside_zeros(on)
     quiet[:, 1] = -0.01 * normal(seed=2)[:, 0].abs()
-    assert "single_unit_dominance" not in diagnose(quiet, "leaky_relu").flags
+    assert "single_unit_dominance" not in diagnose(quiet, activation="leaky_relu").flags
 
 
 @pytest.mark.parametrize(("rows", "flagged"), [(367, False), (368, True)])
@@ -197,7 +223,7 @@ def test_always_on_needs_rows_that_rule_out_an_off_state(rows: int, flagged: boo
 def test_heavy_tails_are_flagged_by_kurtosis_and_by_one_row() -> None:
     code = normal(units=2)
     code[3, 0] = 500.0
-    assert diagnose(code, "none").units[0].flags == ("heavy_tailed",)
+    assert diagnose(code, activation="none").units[0].flags == ("heavy_tailed",)
     spiky = torch.zeros(ROWS)
     spiky[:10] = 1.0
     assert diagnose(torch.stack([spiky, code[:, 1]], 1)).units[0].flags == ("heavy_tailed",)
@@ -212,7 +238,7 @@ def test_a_unit_that_the_decoder_ignores_is_unused() -> None:
 
 def test_dropout_noise_makes_a_unit_stochastic_and_not_constant() -> None:
     signal = normal()
-    found = diagnose(signal + normal(seed=1), "none", repeat=signal + normal(seed=2))
+    found = diagnose(signal + normal(seed=1), activation="none", repeat=signal + normal(seed=2))
     assert found.verdict == "healthy"
     assert all(unit.flags == ("stochastic",) for unit in found.units)
     low, high = found.units[0].reliability_interval
@@ -224,13 +250,13 @@ def test_dropout_noise_makes_a_unit_stochastic_and_not_constant() -> None:
 def test_one_reliable_unit_is_not_pooled_with_the_noise_beside_it() -> None:
     first, second, signal = normal(seed=1), normal(seed=2), normal(seed=3)[:, 0]
     first[:, 0], second[:, 0] = signal + first[:, 0], signal + second[:, 0]
-    found = diagnose(first, "none", repeat=second)
+    found = diagnose(first, activation="none", repeat=second)
     assert [unit.live for unit in found.units] == [True, False, False, False]
     assert found.verdict == "single_live_unit"
 
 
 def test_noise_on_few_rows_is_not_called_constant() -> None:
-    found = diagnose(normal(50), "none", repeat=normal(50, seed=1))
+    found = diagnose(normal(50), activation="none", repeat=normal(50, seed=1))
     assert found.verdict == "healthy"
     assert all(unit.flags == ("stochastic",) for unit in found.units)
 

@@ -32,8 +32,9 @@ def test_a_good_reconstruction_is_healthy_and_its_r2_is_sklearns() -> None:
 def test_the_mean_for_every_row_is_mean_output_and_a_flag_of_the_layer() -> None:
     found = output(INPUTS.mean(0).expand(ROWS, 40) + 0.01 * normal(units=40, seed=2))
     assert found.output.verdict == "mean_output"
-    assert found.verdict == "healthy"
+    assert found.verdict == "mean_output"
     assert found.flags == ("mean_output",)
+    assert [finding.rule for finding in found.findings if finding.severity == "fault"] == ["mean_output"]
     assert output(0.2 * INPUTS).output.verdict == "healthy"
 
 
@@ -56,8 +57,9 @@ def test_a_feature_that_never_varies_may_be_constant() -> None:
 
 def test_live_units_with_r2_below_zero_are_not_healthy() -> None:
     found = output(-INPUTS)
-    assert found.output.verdict == "worse_than_mean"
-    assert found.flags == ("worse_than_mean",)
+    assert found.output.verdict == "mean_output"
+    assert found.output.variance_ratio == pytest.approx(1)
+    assert (found.verdict, found.flags) == ("mean_output", ("mean_output",))
 
 
 def test_a_reconstruction_that_is_not_finite_is_invalid() -> None:
@@ -97,5 +99,63 @@ def test_no_live_unit_leaves_no_component() -> None:
 def test_each_member_has_its_own_output() -> None:
     made = torch.stack([INPUTS, INPUTS.mean(0).expand(ROWS, 40)])
     found = diagnose(torch.stack([CODE, CODE]), inputs=INPUTS, reconstruction=made, members=True)
-    assert [str(each.output.verdict) for each in found] == ["healthy", "mean_output"]
+    assert [str(each.output.verdict) for each in found] == ["healthy", "constant_output"]
     assert np.isclose(found[0].output.r2, 1)
+
+
+def test_an_output_of_another_shape_that_never_varies_is_constant_output() -> None:
+    """A softmax of one number is 1 on every row; there are no rows of its shape to compare it with."""
+    softmax = torch.softmax(normal(units=1, seed=3), 1)
+    for more in ({}, {"inputs": INPUTS}):
+        diagnosis = diagnose(CODE, output=softmax, **more)
+        assert diagnosis.output.verdict == "constant_output"
+        assert (diagnosis.verdict, diagnosis.flags) == ("constant_output", ("constant_output",))
+        assert math.isnan(diagnosis.output.r2)
+        (finding,) = [finding for finding in diagnosis.findings if finding.severity == "fault"]
+        assert "constant although the inputs vary" in finding.evidence
+    assert diagnose(CODE, output=torch.sigmoid(normal(units=1, seed=3)), inputs=INPUTS).output is None
+    assert diagnose(CODE, output=torch.softmax(normal(units=2, seed=3), 1)).verdict == "healthy"
+
+
+def test_an_output_of_another_shape_may_be_constant_where_the_inputs_are() -> None:
+    diagnosis = diagnose(CODE, output=torch.ones(ROWS, 1), inputs=torch.ones(ROWS, 3))
+    assert (diagnosis.verdict, diagnosis.output) == ("not_testable", None)
+
+
+def test_a_constant_reconstruction_is_constant_before_it_is_the_mean() -> None:
+    for value in (INPUTS.mean(0), torch.full((40,), 9.0)):
+        diagnosis = output(value.expand(ROWS, 40))
+        assert (diagnosis.output.verdict, diagnosis.output.constant) == ("constant_output", True)
+
+
+def test_an_output_is_compared_with_targets_where_they_are_given() -> None:
+    targets = INPUTS[:, :3].sum(1, keepdim=True)
+    good = targets + 0.1 * normal(units=1, seed=8)
+    diagnosis = diagnose(CODE, inputs=INPUTS, reconstruction=good, expected_output=targets)
+    assert diagnosis.output.r2 == pytest.approx(r2_score(targets, good), abs=1e-6)
+    assert (diagnosis.verdict, diagnosis.output.pca_r2) == ("healthy", ())
+    noise = normal(units=1, seed=8)
+    assert diagnose(CODE, inputs=INPUTS, reconstruction=noise, expected_output=targets).verdict == "mean_output"
+    assert diagnose(CODE, reconstruction=noise, expected_output=targets).verdict == "mean_output"
+
+
+def test_an_upper_bound_of_r2_above_a_twentieth_is_not_the_mean() -> None:
+    """The best linear reconstruction from a unit of correlation r has R2 = r^2."""
+    unit, rest = normal(units=1, seed=1), normal(units=1, seed=2)
+    for correlation, verdict in ((0.1, "mean_output"), (0.4, "healthy")):
+        rows = correlation * unit + (1 - correlation**2) ** 0.5 * rest
+        diagnosis = diagnose(CODE, inputs=rows, reconstruction=correlation * unit)
+        assert diagnosis.output.r2 == pytest.approx(correlation**2, abs=0.03)
+        assert diagnosis.output.verdict == verdict
+
+
+def test_two_verdicts_say_the_same_after_json() -> None:
+    from harness import Diagnosis
+
+    diagnosis = diagnose(CODE, output=torch.ones(ROWS, 1))
+    assert Diagnosis.from_dict(diagnosis.to_dict()).output.verdict == "constant_output"
+    stored = output(INPUTS).to_dict()
+    stored["output"]["verdict"] = "worse_than_mean"
+    del stored["output"]["constant"]
+    stored["thresholds"]["mean_output_variance"] = 0.01
+    assert Diagnosis.from_dict(stored).output.verdict == "worse_than_mean"

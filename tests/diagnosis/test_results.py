@@ -38,7 +38,7 @@ def test_names_are_plain_strings() -> None:
     found = diagnose(mixed())
     assert found.verdict == "invalid"
     assert found.verdict.value == "invalid"
-    assert all(type(flag) is str for unit in found.units for flag in unit.flags)
+    assert all(type(flag) is str for unit in found.to_dict()["units"] for flag in unit["flags"])
     assert all(type(each.rule) is str for each in found.findings)
 
 
@@ -52,7 +52,9 @@ def test_every_measure_of_a_unit_has_its_interval() -> None:
 
 
 def test_the_intervals_of_mean_and_spread_cover_the_truth() -> None:
-    units = [unit for each in diagnose(torch.randn(100, 200, 4), "none", members=True) for unit in each.units]
+    units = [
+        unit for each in diagnose(torch.randn(100, 200, 4), activation="none", members=True) for unit in each.units
+    ]
     for name, truth in (("mean", 0.0), ("standard_deviation", 1.0)):
         inside = np.mean(
             [getattr(u, f"{name}_interval")[0] <= truth <= getattr(u, f"{name}_interval")[1] for u in units]
@@ -64,7 +66,7 @@ def test_entropy_is_that_of_the_rounded_values() -> None:
     code = torch.sigmoid(normal(20000))
     _, counts = np.unique(np.floor(code[:, 0].double().numpy() * 64 + 0.5), return_counts=True)
     truth = stats.entropy(counts, base=2) + (len(counts) - 1) / (2 * 20000) / math.log(2)
-    unit = diagnose(code, "sigmoid").units[0]
+    unit = diagnose(code, activation="sigmoid").units[0]
     assert unit.entropy_bits == pytest.approx(truth, rel=1e-12)
     assert unit.resolution == 1 / 64
 
@@ -79,7 +81,7 @@ def test_the_frame_has_a_row_a_unit() -> None:
 def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> None:
     found = diagnose(mixed())
     assert str(found).startswith("invalid")
-    assert "dead (units 1): 1 of 6 units; 0 of 2048 rows" in str(found)
+    assert "dead (units 1): 1 of 6 units; active on 0 of 2048 rows" in str(found)
     page = found._repr_html_()
     assert page.count("<tr>") == 7
     assert "<b>invalid" in page
@@ -140,4 +142,72 @@ def test_a_wide_layer_of_copies_is_redundant() -> None:
 
 def test_a_wide_layer_with_rows_enough_has_its_dimensions_judged() -> None:
     narrow = normal(4600, 8) @ normal(8, 1100, seed=2) + 0.3 * normal(4600, 1100, seed=3)
-    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
+    assert diagnose(narrow, activation="none").verdict == "dimensional_collapse"
+
+
+def test_flags_have_a_name_and_an_argument_and_equal_their_strings() -> None:
+    code = torch.relu(normal(units=3))
+    code[:, 2] = 2 * code[:, 0]
+    (flag,) = diagnose(code).units[2].flags
+    assert (flag, flag.name, flag.argument) == ("duplicate_of=0", "duplicate_of", "0")
+    assert json.dumps([flag]) == '["duplicate_of=0"]'
+    again = Diagnosis.from_dict(diagnose(code).to_dict())
+    assert (again.units[2].flags[0].argument, again.flags[0].argument) == ("0", None)
+
+
+def test_repr_is_a_line_and_equal_units_share_one() -> None:
+    code = torch.relu(normal(units=12))
+    code[:, :8] = 0
+    diagnosis = diagnose(code)
+    assert repr(diagnosis).startswith("Diagnosis(partial_collapse")
+    assert len(repr(diagnosis).splitlines()) == 1
+    lines = str(diagnosis).splitlines()
+    assert [line.split()[:2] for line in lines[3:8]] == [
+        ["0-7", "dead"],
+        *([str(unit), "alive"] for unit in range(8, 12)),
+    ]
+    assert diagnosis._repr_html_().count("<tr>") == 6
+
+
+def test_members_have_a_function_of_their_own() -> None:
+    from harness.diagnosis import diagnose_members
+
+    codes = torch.stack([torch.relu(normal()), torch.zeros(ROWS, 4)])
+    assert [str(diagnosis.verdict) for diagnosis in diagnose_members(codes)] == ["healthy", "full_collapse"]
+    assert [diagnosis.to_dict() for diagnosis in diagnose_members(codes)] == [
+        diagnosis.to_dict() for diagnosis in diagnose(codes, members=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "activation"),
+    [
+        (normal(), "none"),
+        (torch.sigmoid(normal()), "sigmoid"),
+        (torch.relu(normal()), "relu"),
+        (torch.relu(torch.tanh(normal())), "relu"),
+        (torch.full((ROWS, 4), math.nan), "relu"),
+    ],
+)
+def test_the_activation_is_inferred_from_the_values_and_printed(code: torch.Tensor, activation: str) -> None:
+    diagnosis = diagnose(code)
+    assert (diagnosis.activation, diagnosis.activation_inferred) == (activation, True)
+    assert f"activation {activation} (inferred from the values)" in str(diagnosis)
+    declared = diagnose(code, activation=activation)
+    assert "inferred" not in str(declared)
+    assert declared.units[0].verdict == diagnosis.units[0].verdict
+
+
+def test_each_member_has_its_own_inferred_activation() -> None:
+    codes = torch.stack([normal(), torch.sigmoid(normal()), torch.relu(normal())])
+    repeat = codes + 0.1
+    for member, diagnosis in enumerate(diagnose(codes, repeat=repeat, members=True)):
+        alone = diagnose(codes[member], repeat=repeat[member])
+        assert (diagnosis.activation, diagnosis.verdict) == (alone.activation, alone.verdict)
+        assert diagnosis.units[2].reliability == pytest.approx(alone.units[2].reliability)
+
+
+def test_rounding_below_zero_is_still_a_relu() -> None:
+    code = torch.relu(normal())
+    code[0, 0] = -1e-7 * code.max()
+    assert diagnose(code, activation="relu").verdict == "healthy"

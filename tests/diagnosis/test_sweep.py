@@ -14,7 +14,7 @@ from harness.diagnosis.thresholds import TABLE
 
 
 def stored(*codes: torch.Tensor, activation: str = "relu", **more: object) -> list[dict[str, object]]:
-    return [json.loads(json.dumps(diagnose(code, activation, **more).to_dict())) for code in codes]
+    return [json.loads(json.dumps(diagnose(code, activation=activation, **more).to_dict())) for code in codes]
 
 
 def share(found: list[dict[str, object]], name: str) -> float:
@@ -66,9 +66,10 @@ def test_a_stored_flag_is_the_one_that_the_sweep_finds_under_the_same_thresholds
 def test_the_bounds_of_what_is_negligible_are_obeyed() -> None:
     code, factor = 0.6 * normal(units=1) + normal(units=1, seed=4), normal(units=1)[:, 0]
     strict = Thresholds(delta_nats=1.0, delta_codes=1.0)
-    assert diagnose(code, "none", factors={"it": factor}).units[0].references["it"].flag == "dependent"
+    assert diagnose(code, activation="none", factors={"it": factor}).units[0].references["it"].flag == "dependent"
     assert (
-        diagnose(code, "none", factors={"it": factor}, thresholds=strict).units[0].references["it"].flag == "negligible"
+        diagnose(code, activation="none", factors={"it": factor}, thresholds=strict).units[0].references["it"].flag
+        == "negligible"
     )
 
 
@@ -92,7 +93,7 @@ def test_a_borderline_member_shows_in_its_own_threshold_alone() -> None:
     [
         ("range_epsilons", 1 + 64 * 2.0**-23 * 1.5 * (normal() > 0).float(), "none", {}),
         ("redundant_share", torch.relu(normal()[:, [0, 0, 1, 2]]), "relu", {}),
-        ("dimensional_share", normal()[:, [0, 0, 1, 1]] + 0.3 * normal(seed=2), "none", {}),
+        ("dimensional_share", normal(units=3) @ normal(3, 5, seed=2), "none", {}),
         ("duplicate_correlation", normal()[:, :1] + 0.15 * normal(seed=2), "none", {}),
         ("reliability", normal() + 0.3 * normal(seed=1), "none", {"repeat": normal(seed=2) + 0.3 * normal(seed=1)}),
     ],

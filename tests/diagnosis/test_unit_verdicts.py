@@ -14,7 +14,7 @@ from harness import diagnose
 def verdict(unit: Tensor, activation: str = "relu", **more: object) -> str:
     """Of a unit beside a healthy one."""
     other = torch.sigmoid(normal(len(unit), 1, seed=9)[:, 0]).to(unit.dtype)
-    return str(diagnose(torch.stack([unit, other], 1), activation, **more).units[0].verdict)
+    return str(diagnose(torch.stack([unit, other], 1), activation=activation, **more).units[0].verdict)
 
 
 def on_rows(count: int, rows: int = ROWS, below: float = 0.0) -> Tensor:
@@ -154,25 +154,25 @@ def test_a_copy_in_double_precision_needs_to_be_told_the_models() -> None:
 
 def test_a_sum_that_cancels_is_judged_by_the_size_of_its_terms() -> None:
     unit = 1e-6 * normal()[:, :1].abs() + 1e-6
-    assert diagnose(unit).units[0].verdict == "alive"
-    assert diagnose(unit, scale=[1000.0]).units[0].verdict == "constant_on"
+    assert diagnose(unit, activation="relu").units[0].verdict == "alive"
+    assert diagnose(unit, activation="relu", scale=[1000.0]).units[0].verdict == "constant_on"
 
 
 def test_noise_that_a_normalisation_blew_up_is_constant() -> None:
     noise = 1e-7 * torch.randint(-2, 3, (ROWS, 1)).float()
     blown_up = (noise - noise.mean()) / noise.std()
-    found = diagnose(blown_up, "none", normalised=1 + noise)
-    assert diagnose(blown_up, "none").units[0].verdict == "alive"
+    found = diagnose(blown_up, activation="none", normalised=1 + noise)
+    assert diagnose(blown_up, activation="none").units[0].verdict == "alive"
     assert found.units[0].verdict == "constant_off"
 
 
 def test_softplus_fires_where_its_pre_activation_is_positive() -> None:
-    found = diagnose(torch.nn.functional.softplus(normal()), "softplus")
+    found = diagnose(torch.nn.functional.softplus(normal()), activation="softplus")
     assert found.units[0].activation_frequency == pytest.approx(0.5, abs=0.05)
     assert torch.nn.functional.softplus(torch.zeros(1)).item() > math.log(
         2
     )  # in float32, which must not count as firing
-    assert diagnose(torch.nn.functional.softplus(torch.zeros(400, 1)), "softplus").units[0].verdict == "dead"
+    assert diagnose(torch.nn.functional.softplus(torch.zeros(400, 1)), activation="softplus").units[0].verdict == "dead"
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1.0, 1e30, 1e300])
