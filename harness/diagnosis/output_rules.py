@@ -32,9 +32,9 @@ def output_diagnoses(request: DiagnosisInputs, live: list[int]) -> list[OutputDi
     levels = _levels(data, request.training, components) if data is expected else ()
     source = "evaluation" if request.training is None else "training"
     repeats = len(expected) / len(request.distinct)
-    compared = _Compared(
-        expected.double(), _about_mean(expected.double()), ~is_constant(expected, dtype=expected.dtype), repeats
-    )
+    size = max(float(expected.abs().max()), torch.finfo(torch.float64).tiny)
+    rows = expected.double() / size
+    compared = _Compared(size, rows, _about_mean(rows), ~is_constant(expected, dtype=expected.dtype), repeats)
     testable = len(request.distinct) > 1 and bool(compared.varies.any())
     return [
         _judge(reconstruction, compared, testable, levels[:count], source, request.dtype, request.thresholds)
@@ -67,10 +67,12 @@ class _Compared:
     """The rows that every reconstruction is compared with.
 
     Args:
+        size: the largest value; squares of 1e200 leave the range of float64, so all is divided by it.
         rows: `[sample, feature]`, float64. squares: of each row about the mean row, `[sample]`.
         varies: True for the features that vary. repeats: rows per distinct input row.
     """
 
+    size: float
     rows: Tensor
     squares: Tensor
     varies: Tensor
@@ -109,12 +111,12 @@ def _judge(
 
 def _explained(reconstruction: Tensor, compared: _Compared) -> dict[str, float]:
     """R2 pooled over features, its 95 % interval over distinct rows (delta method), and the ratio of variances."""
-    error, total = (reconstruction - compared.rows).square().sum(-1), compared.squares.sum()
+    error, total = (reconstruction / compared.size - compared.rows).square().sum(-1), compared.squares.sum()
     unexplained = error.sum() / total
     spread = (error - unexplained * compared.squares).square().sum().sqrt() / total
-    variance = _about_mean(reconstruction).sum() / total
+    variance = _about_mean(reconstruction / compared.size).sum() / total
     r2, margin = float(1 - unexplained), NORMAL * float(spread) * float(np.sqrt(compared.repeats))
-    return {"r2": r2, "r2_low": r2 - margin, "r2_high": r2 + margin, "variance_ratio": float(variance)}
+    return {"r2": r2, "r2_low": r2 - margin, "r2_high": min(r2 + margin, 1.0), "variance_ratio": float(variance)}
 
 
 def _about_mean(rows: Tensor) -> Tensor:

@@ -98,6 +98,8 @@ def input_dimension(inputs: Tensor | None, categories: bool, thresholds: Thresho
         return float(inputs.shape[-1])
     most = max(64, min(MOST_DIMENSION_ROWS, MOST_DIMENSION_NUMBERS // inputs.shape[-1]))
     rows = inputs if len(inputs) <= most else inputs[torch.linspace(0, len(inputs) - 1, most).long()]
+    # squares of 1e200 leave the range of a float64
+    rows = rows.double() / max(float(rows.abs().max()), torch.finfo(torch.float64).tiny)
     power = torch.linalg.eigvalsh(products(centered(rows))).clamp_min(0).flip(-1)
     if not float(power.sum()) > 0:
         return 0.0
