@@ -30,6 +30,7 @@ class DiagnosisParts:
         inferred: True where the activation was chosen from the values.
         units, ablation: `[member, unit]`. layers, relations, outputs: one per member.
         dimension: number of dimensions of the inputs.
+        classes: number of classes of the labels. within_class: `[member]`, share of the variance within them.
     """
 
     evidence: Evidence
@@ -43,6 +44,8 @@ class DiagnosisParts:
     outputs: Sequence[OutputDiagnosis | None]
     ablation: NDArray[np.float64] | None
     dimension: float
+    classes: int
+    within_class: NDArray[np.float64] | None
     thresholds: Thresholds
 
 
@@ -92,6 +95,7 @@ def _measures(parts: DiagnosisParts, member: int, units: Sequence[UnitDiagnosis]
         "groups": float(groups(live, relations.links, parts.thresholds)),
         "nonlinear_pairs": float(relations.nonlinear) if relations.nonlinear >= 0 else float("nan"),
         "dimension": parts.dimension,
+        **({} if parts.within_class is None else {"within_class_variance": float(parts.within_class[member])}),
         "rms": float(parts.table["layer_rms"][member, 0]),
     }
 
@@ -110,11 +114,19 @@ def _layer_flags(
         "duplicates": bool(relations.copies) and layer != LayerVerdict.REDUNDANT,
         "nonlinear_redundancy": relations.nonlinear > 0,
         "nonlinear_redundancy_not_searched": relations.nonlinear < 0 and live > 1,
+        "neural_collapse": _is_neural_collapse(parts, member, live),
         "rank_not_testable": live > 1 and (few_rows or relations.rank != relations.rank),
         "posterior_not_testable": few_to_claim and any(unit.informed_rows == 0 for unit in units),
         str(output.verdict) if output else "": output is not None and output.verdict != OutputVerdict.HEALTHY,
     }
     return tuple(Flag(flag) for flag, holds in flags.items() if holds)
+
+
+def _is_neural_collapse(parts: DiagnosisParts, member: int, live: int) -> bool:
+    if parts.within_class is None or live < 2:
+        return False
+    few = parts.relations[member].rank <= parts.classes - 1
+    return few and bool(parts.within_class[member] <= parts.thresholds.within_class)
 
 
 def unit_columns(parts: DiagnosisParts) -> dict[str, list[list[object]]]:

@@ -158,6 +158,10 @@ def _dimensions(measures: Mapping[str, float], units: Units) -> str:
     return f"rank {measures['rank']:.0f} of {possible:.0f} possible"
 
 
+def _classes(measures: Mapping[str, float], units: Units) -> str:
+    return f"rank {measures['rank']:.0f}; {measures['within_class_variance']:.1%} of the variance lies within classes"
+
+
 def _noise(units: Units) -> str:
     lowest, highest = min(unit.reliability for unit in units), max(unit.reliability for unit in units)
     return f"test-retest reliability {lowest:.2f} to {highest:.2f}"
@@ -180,6 +184,7 @@ LAYER_EVIDENCE: dict[str, Callable[[Mapping[str, float], Units], str]] = {
     "redundant": _copies,
     "duplicates": _copies,
     "dimensional_collapse": _dimensions,
+    "neural_collapse": _classes,
     "nonlinear_redundancy": lambda measures, _: f"{measures['nonlinear_pairs']:.0f} pairs",
 }
 

@@ -12,7 +12,7 @@ from harness.diagnosis.input_checks import true_or_false
 from harness.diagnosis.inputs import AUTO, DiagnosisInputs, check_inputs, inferred_activation, members_of
 from harness.diagnosis.layer_rules import LayerStructure, layer_verdicts, padded
 from harness.diagnosis.output_rules import output_diagnoses
-from harness.diagnosis.redundancy import comparable_units, input_dimension, unit_redundancy
+from harness.diagnosis.redundancy import comparable_units, input_dimension, unit_redundancy, within_class_variance
 from harness.diagnosis.references import reference_dependence
 from harness.diagnosis.result import Diagnosis
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
@@ -199,6 +199,7 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
     structure = LayerStructure(
         padded([relation.links for relation in relations]), np.where(np.isnan(ranks), np.inf, ranks), dimension
     )
+    classes = request.references.get("labels")
     outputs = output_diagnoses(request, live.sum(-1).tolist())
     verdicts = [None if output is None else output.verdict for output in outputs]
     layers = layer_verdicts(places, evidence, structure, verdicts, thresholds).tolist()
@@ -215,6 +216,8 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
             outputs=outputs,
             ablation=request.ablation,
             dimension=dimension,
+            classes=0 if classes is None else len(classes.unique()),
+            within_class=None if classes is None else within_class_variance(request.activations, classes, live),
             thresholds=thresholds,
         )
     )

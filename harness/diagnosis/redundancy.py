@@ -108,6 +108,26 @@ def input_dimension(inputs: Tensor | None, categories: bool, thresholds: Thresho
     return float(min(components, int(_rank(products(standardised(rows)), thresholds))))
 
 
+def within_class_variance(activations: Tensor, classes: Tensor, live: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`[member]`: share of the live units' variance within classes, averaged over units; NaN without a live unit.
+
+    0: every unit has one value per class. 1: the class means are equal.
+
+    >>> layer = torch.tensor([[[0.0], [2.0], [4.0], [6.0]]])
+    >>> within_class_variance(layer, torch.tensor([0, 0, 1, 1]), np.array([[True]])).round(9).tolist()
+    [0.2]
+    """
+    values = standardised(torch.where(torch.from_numpy(live)[..., None, :], activations, 0.0))
+    number = classes.unique(return_inverse=True)[1]
+    sizes = number.bincount().double()
+    sums = torch.zeros(*values.shape[:-2], len(sizes), values.shape[-1], dtype=torch.float64)
+    sums.index_add_(-2, number, values)
+    between = (sums.square() / sizes[:, None]).sum(-2).numpy()
+    count = live.sum(-1)
+    within = np.where(live, 1 - between, 0.0).sum(-1)
+    return np.where(count > 0, within / np.maximum(count, 1), np.nan).clip(0, 1)
+
+
 def _rank(gram: Tensor, thresholds: Thresholds) -> Tensor:
     """Number of eigenvalues of `[*member, one, other]` above a share of the largest, `[*member]`."""
     with PlaceInvariant():

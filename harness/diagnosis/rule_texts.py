@@ -67,6 +67,12 @@ LAYER: dict[str, RuleText] = {
         "units share much of their information without being correlated",
         "do not count them as independent dimensions",
     ),
+    "neural_collapse": RuleText(
+        Severity.NOTE,
+        "the code has little more than one point per class: usual at the end of a classifier's training, and a loss of"
+        " everything else that the inputs contain",
+        "stop earlier, or judge an earlier layer, if the code is to be used for other tasks",
+    ),
     "rank_not_testable": RuleText(
         Severity.NOTE,
         "the rank of the live units is not judged: it takes at least 4 rows per live unit, and at most 4096 live units",

@@ -33,6 +33,7 @@ class Thresholds:
     dimensional_share: float = 0.5
     dimensional_rows: float = 4.0
     nonlinear_share: float = 0.5
+    within_class: float = 0.1
     heavy_kurtosis: float = 100.0
     heavy_energy: float = 0.5
     unused: float = 1e-3
@@ -141,6 +142,9 @@ TABLE: dict[str, ThresholdInfo] = {
     "dimensional_rows": ThresholdInfo("rank is judged with at least this many rows for each live unit"),
     "nonlinear_share": ThresholdInfo(
         "two units share information when it is at least this share of the smaller entropy", decides="flag"
+    ),
+    "within_class": ThresholdInfo(
+        "a layer has neural_collapse when at most this share of its variance lies within classes", decides="method"
     ),
     "heavy_kurtosis": ThresholdInfo("a unit is heavy_tailed above this kurtosis (a normal unit has 3)", decides="flag"),
     "heavy_energy": ThresholdInfo("a unit is heavy_tailed when one row holds this share of its energy", decides="flag"),

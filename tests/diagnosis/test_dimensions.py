@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, generator, normal
+from planted_codes import ROWS, generator, labels, normal
+from scipy import stats
 from torch import Tensor
 
 from harness import Thresholds, diagnose
@@ -92,3 +93,29 @@ def test_a_wide_layer_counts_its_dimensions_as_a_narrow_one(units: int) -> None:
     code = mixed(normal(4 * units, 5), units)
     diagnosis = diagnose(code, activation="none")
     assert (diagnosis.measures["rank"], diagnosis.verdict) == (5, "dimensional_collapse")
+
+
+def test_one_point_per_class_is_neural_collapse_and_not_without_labels() -> None:
+    """Four classes at the corners of a simplex in three dimensions, seen by eight units."""
+    classes = labels()
+    corners = torch.eye(4) - 0.25
+    code = mixed(corners[classes], 8) + 0.02 * normal(units=8)
+    diagnosis = diagnose(code, activation="none", labels=classes)
+    assert "neural_collapse" in diagnosis.flags
+    (finding,) = [finding for finding in diagnosis.findings if finding.rule == "neural_collapse"]
+    assert "rank 3" in finding.evidence
+    assert "neural_collapse" not in diagnose(code, activation="none").flags
+    spread = mixed(corners[classes], 8) + normal(units=8)
+    assert "neural_collapse" not in diagnose(spread, activation="none", labels=classes).flags
+
+
+def test_the_variance_within_classes_is_that_of_an_analysis_of_variance() -> None:
+    classes = labels()
+    code = normal(units=3) + classes[:, None] * torch.tensor([0.0, 0.5, 2.0])
+    ratios = []
+    for unit in code.double().T.numpy():
+        groups = [unit[classes.numpy() == label] for label in range(4)]
+        f = stats.f_oneway(*groups).statistic
+        ratios.append(1 / (1 + f * 3 / (ROWS - 4)))
+    measured = diagnose(code, activation="none", labels=classes).measures["within_class_variance"]
+    assert measured == pytest.approx(np.mean(ratios))
