@@ -7,6 +7,7 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Finding as Finding
 from .diagnosis import Thresholds as Thresholds
 from .diagnosis import diagnose as diagnose
+from .diagnosis import diagnose_members as diagnose_members
 from .errors import HarnessError as HarnessError
 from .experiment import run as run
 from .measures import dependence as dependence

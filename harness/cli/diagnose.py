@@ -142,8 +142,8 @@ def _column_names(file: Path) -> list[str]:
 
 def _as_classes(column: Any) -> Any:
     """Whole numbers of a mixed table as integers, if few enough to be classes."""
-    whole = bool((column == column.round()).all())
-    return column.long() if whole and 2 * len(column.unique()) <= len(column) else column
+    integral = bool((column == column.round()).all())
+    return column.long() if integral and 2 * len(column.unique()) <= len(column) else column
 
 
 def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, dict[str, Any]]":

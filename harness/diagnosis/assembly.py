@@ -125,8 +125,8 @@ def _layer_flags(
 def _is_neural_collapse(parts: DiagnosisParts, member: int, live: int) -> bool:
     if parts.within_class is None or live < 2:
         return False
-    few = parts.relations[member].rank <= parts.classes - 1
-    return few and bool(parts.within_class[member] <= parts.thresholds.within_class)
+    low_rank = parts.relations[member].rank <= parts.classes - 1
+    return low_rank and bool(parts.within_class[member] <= parts.thresholds.within_class)
 
 
 def unit_columns(parts: DiagnosisParts) -> dict[str, list[list[object]]]:

@@ -30,7 +30,9 @@ def findings_for(
     """
     rules = [rule for rule in (str(verdict), *map(str, flags)) if rule in LAYER]
     findings = [_layer(rule, units, measures, _rows(distinct, rows)) for rule in rules]
-    findings += [finding for kind in UnitVerdict if (finding := _units(kind, units, distinct, rows)) is not None]
+    findings += [
+        finding for unit_verdict in UnitVerdict if (finding := _units(unit_verdict, units, distinct, rows)) is not None
+    ]
     findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
     findings += [] if output is None else _output(output)
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
@@ -49,17 +51,19 @@ def _layer(rule: str, units: Units, measures: Mapping[str, float], rows: str) ->
     return Finding(rule, text.severity, evidence, text.meaning, text.remedy, numbers=measures)
 
 
-def _units(kind: UnitVerdict, units: Units, distinct: int, rows: int) -> Finding | None:
-    concerned = [unit for unit in units if unit.verdict == kind]
-    if not concerned or kind not in UNIT:
+def _units(unit_verdict: UnitVerdict, units: Units, distinct: int, rows: int) -> Finding | None:
+    concerned = [unit for unit in units if unit.verdict == unit_verdict]
+    if not concerned or unit_verdict not in UNIT:
         return None
-    text = UNIT[kind]
-    describe = UNIT_EVIDENCE.get(kind, _spread)
+    text = UNIT[unit_verdict]
+    describe = UNIT_EVIDENCE.get(unit_verdict, _spread)
     evidence = f"{len(concerned)} of {len(units)} units; {describe(concerned, _rows(distinct, rows))}"
     numbers = {}
-    if kind in (UnitVerdict.NEVER_FIRED, UnitVerdict.DEAD):
+    if unit_verdict in (UnitVerdict.NEVER_FIRED, UnitVerdict.DEAD):
         numbers = {"rows": float(distinct), "excluded_frequency": excluded_frequency(distinct)}
-    return Finding(kind.value, text.severity, evidence, text.meaning, text.remedy, _indices(concerned), numbers=numbers)
+    return Finding(
+        unit_verdict.value, text.severity, evidence, text.meaning, text.remedy, _indices(concerned), numbers=numbers
+    )
 
 
 def _flagged(flag: str, units: Units) -> Finding | None:
@@ -148,9 +152,9 @@ def _ends(units: Units, rows: str) -> str:
 
 def _copies(measures: Mapping[str, float], units: Units) -> str:
     pairs = [(unit.index, flag.argument) for unit in units for flag in unit.flags if flag.name == "duplicate_of"]
-    named = "; ".join(f"unit {copy} is a copy of unit {original}" for copy, original in pairs[:MOST_COPIES])
+    listed = "; ".join(f"unit {copy} is a copy of unit {original}" for copy, original in pairs[:MOST_COPIES])
     rest = f" and {len(pairs) - MOST_COPIES} more" if len(pairs) > MOST_COPIES else ""
-    return f"{named}{rest}; {measures['groups']:.0f} different units"
+    return f"{listed}{rest}; {measures['groups']:.0f} different units"
 
 
 def _dimensions(measures: Mapping[str, float], units: Units) -> str:

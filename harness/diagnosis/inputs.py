@@ -129,10 +129,7 @@ def inferred_activation(values: Tensor) -> str:
     >>> [inferred_activation(torch.tensor([low, high])) for low, high in ((-1.0, 2.0), (0.1, 0.9), (0.0, 0.9))]
     ['none', 'sigmoid', 'relu']
     """
-    finite = values[torch.isfinite(values)]
-    if not finite.numel():
-        return "relu"
-    low, high = float(finite.min()), float(finite.max())
+    low, high = _ends(values)
     if low < 0:
         return "none"
     return "sigmoid" if low > 0 and high < 1 else "relu"
@@ -140,8 +137,17 @@ def inferred_activation(values: Tensor) -> str:
 
 def is_relu(values: Tensor) -> bool:
     """True where no value is below -1e-6 of the largest, as after a ReLU."""
+    low, high = _ends(values)
+    return low >= -NEGLIGIBLE * max(-low, high)
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """Smallest and largest finite value; 0 and 0 without any."""
+    low, high = (float(end) for end in values.aminmax())
+    if np.isfinite(low) and np.isfinite(high):  # the usual case, without a copy of the values
+        return low, high
     finite = values[torch.isfinite(values)]
-    return not finite.numel() or float(finite.min()) >= -NEGLIGIBLE * float(finite.abs().max())
+    return (float(finite.min()), float(finite.max())) if finite.numel() else (0.0, 0.0)
 
 
 def _activation(name: Any, matrix: Tensor) -> str:
@@ -149,7 +155,7 @@ def _activation(name: Any, matrix: Tensor) -> str:
         return AUTO
     activation = activation_named(name)
     if activation == "relu" and not is_relu(matrix):
-        low = float(matrix[torch.isfinite(matrix)].min())
+        low, _ = _ends(matrix)
         raise HarnessError(
             f"activation: expected values of 0 or more after a ReLU, got {low:.4g}; say activation='none' for a linear"
             " layer, 'leaky_relu' for a leaky one, or activation='auto'"

@@ -93,8 +93,8 @@ def padded(links: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def _few_dimensions(live: NDArray[np.int64], rows: int, structure: LayerStructure, thresholds: Thresholds) -> Holds:
     judged = (live >= 2) & (rows >= thresholds.dimensional_rows * live)
-    few: Holds = structure.rank <= thresholds.dimensional_share * np.minimum(live, structure.dimension)
-    return judged & few
+    narrow: Holds = structure.rank <= thresholds.dimensional_share * np.minimum(live, structure.dimension)
+    return judged & narrow
 
 
 def _any(units: Places, verdict: UnitVerdict) -> Holds:
@@ -103,5 +103,5 @@ def _any(units: Places, verdict: UnitVerdict) -> Holds:
 
 
 LAYER_VERDICTS = np.array(list(LayerVerdict), dtype=object)
-PLACES = {verdict: place for place, verdict in enumerate(UNIT_VERDICTS)}
+PLACES = {verdict: position for position, verdict in enumerate(UNIT_VERDICTS)}
 IS_NOT_LIVE = np.array([verdict in NOT_LIVE for verdict in UNIT_VERDICTS])

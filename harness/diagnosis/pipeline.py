@@ -189,8 +189,8 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
         request.activations, request.references, tested, evidence.finite, constant, request.blocks, thresholds
     )
     evidence = _evidence(request, table, shared.smallest_p)
-    places = unit_places(evidence, thresholds)
-    units = UNIT_VERDICTS[places]
+    positions = unit_places(evidence, thresholds)
+    units = UNIT_VERDICTS[positions]
     live = np.array([[verdict not in NOT_LIVE and verdict not in UNJUDGED for verdict in row] for row in units])
     comparable = comparable_units(live, evidence.fired, evidence.rows, evidence.can_be_off, thresholds.few_rows)
     relations = unit_redundancy(_once(request, request.activations), live, comparable, table["resolution"], thresholds)
@@ -202,7 +202,7 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
     classes = request.references.get("labels")
     outputs = output_diagnoses(request, live.sum(-1).tolist())
     verdicts = [None if output is None else output.verdict for output in outputs]
-    layers = layer_verdicts(places, evidence, structure, verdicts, thresholds).tolist()
+    layers = layer_verdicts(positions, evidence, structure, verdicts, thresholds).tolist()
     return assemble(
         DiagnosisParts(
             evidence=evidence,

@@ -74,11 +74,11 @@ def unit_redundancy(
 
 
 def comparable_units(
-    live: NDArray[np.bool_], fired: NDArray[np.int64], rows: int, can_be_off: bool, few: int
+    live: NDArray[np.bool_], fired: NDArray[np.int64], rows: int, can_be_off: bool, few_rows: int
 ) -> NDArray[np.bool_]:
     """`[member, unit]`: live units that fire on enough rows for their correlation to mean something."""
-    often = fired >= few if can_be_off else np.ones_like(live)
-    return live & often & (rows >= few)
+    often = fired >= few_rows if can_be_off else np.ones_like(live)
+    return live & often & (rows >= few_rows)
 
 
 def input_dimension(inputs: Tensor | None, categories: bool, thresholds: Thresholds) -> float:

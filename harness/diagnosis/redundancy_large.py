@@ -41,7 +41,7 @@ class Copies:
 
 
 @dataclass(frozen=True)
-class _Compared:
+class ComparedUnits:
     """Units to compare.
 
     Args:
@@ -64,10 +64,10 @@ class _Compared:
         return directed(ranks, self.chosen[units])
 
 
-def ranks_at_resolution(values: Tensor, resolution: Tensor, few: int) -> Tensor:
+def ranks_at_resolution(values: Tensor, resolution: Tensor, few_rows: int) -> Tensor:
     """Average ranks of the cells `floor(value / D + 1/2)` of `[*member, unit, sample]`; D is `[*member, unit]`.
 
-    Values closer than the resolution are ties. A unit with fewer than `few` rows outside its most frequent cell gets
+    Values closer than the resolution are ties. A unit with fewer than `few_rows` rows outside its most frequent cell gets
     equal ranks: its order rests on too few rows.
 
     >>> ranks = ranks_at_resolution(torch.tensor([[0.1, 0.2, 1.0, 3.0]]), torch.ones(1), 1)
@@ -79,7 +79,7 @@ def ranks_at_resolution(values: Tensor, resolution: Tensor, few: int) -> Tensor:
         step > 0, torch.floor(values.double() / torch.where(step > 0, step, 1.0) + 0.5), values.double()
     )
     cells = torch.nan_to_num(cells, nan=0.0)
-    varied = (cells != cells.mode(-1, keepdim=True).values).sum(-1, keepdim=True) >= few
+    varied = (cells != cells.mode(-1, keepdim=True).values).sum(-1, keepdim=True) >= few_rows
     return ranks_of(torch.where(varied, cells, 0.0))
 
 
@@ -92,7 +92,7 @@ def large_redundancy(
 ) -> Copies:
     """Copies among the units of `[sample, unit]`, without the table of all correlations."""
     rows, units = activations.shape
-    compared = _Compared(
+    compared = ComparedUnits(
         activations, torch.from_numpy(comparable), torch.from_numpy(np.array(resolution)), thresholds.few_rows
     )
     pairs = units * (units - 1) // 2
@@ -110,7 +110,7 @@ def large_redundancy(
     return Copies(links, copies, *_dimensions(activations, live, thresholds))
 
 
-def _sketches(compared: _Compared, ranks: bool) -> tuple[Tensor, Tensor | None]:
+def _sketches(compared: ComparedUnits, ranks: bool) -> tuple[Tensor, Tensor | None]:
     """`[unit, direction]`: every compared unit, and its ranks, projected on the same random directions."""
     rows, units = compared.activations.shape
     # a fixed seed: the sketch only proposes, so that nothing reported depends on it
@@ -119,10 +119,10 @@ def _sketches(compared: _Compared, ranks: bool) -> tuple[Tensor, Tensor | None]:
     directions -= directions.mean(0)
     plain = torch.zeros(units, DIRECTIONS)
     ranked = torch.zeros(units, DIRECTIONS) if ranks else None
-    for piece in chunks((rows, units), RANK_PIECE):
-        plain[piece] = compared.values(piece) @ directions
+    for units_slice in chunks((rows, units), RANK_PIECE):
+        plain[units_slice] = compared.values(units_slice) @ directions
         if ranked is not None:
-            ranked[piece] = compared.ranks(piece) @ directions
+            ranked[units_slice] = compared.ranks(units_slice) @ directions
     return _unit_length(plain), None if ranked is None else _unit_length(ranked)
 
 
@@ -138,7 +138,9 @@ def _unit_length(sketch: Tensor) -> Tensor:
     return sketch / sketch.norm(dim=-1, keepdim=True).clamp_min(1e-30)
 
 
-def _find(compared: _Compared, sketch: Tensor, needed: float, ranks: bool) -> tuple[dict[int, int], dict[int, float]]:
+def _find(
+    compared: ComparedUnits, sketch: Tensor, needed: float, ranks: bool
+) -> tuple[dict[int, int], dict[int, float]]:
     """For each unit the first earlier one whose sketch and then whose values agree."""
     copies: dict[int, int] = {}
     strengths: dict[int, float] = {}
@@ -166,13 +168,13 @@ def _candidates(alike: Tensor, threshold: float) -> list[Tensor]:
     return [first, torch.where(best.values >= threshold, best.indices, -1)]
 
 
-def _exact(compared: _Compared, units: Tensor, partners: Tensor, ranks: bool) -> Tensor:
+def _exact(compared: ComparedUnits, units: Tensor, partners: Tensor, ranks: bool) -> Tensor:
     if not len(units):
         return torch.zeros(0)
     lines = compared.ranks if ranks else compared.values
     rows, width = compared.activations.shape
-    few = rows_by_chance(rows, width * (width - 1) // 2)
-    return robust_correlation(lines(units).double(), lines(partners).double(), few)
+    left_out = rows_by_chance(rows, width * (width - 1) // 2)
+    return robust_correlation(lines(units).double(), lines(partners).double(), left_out)
 
 
 def _dimensions(activations: Tensor, live: NDArray[np.bool_], thresholds: Thresholds) -> tuple[float, float]:

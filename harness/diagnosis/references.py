@@ -69,10 +69,12 @@ def _columns(
     from harness.measures import dependences
 
     valued, parts = finite & ~constant, []
-    for piece in chunks(tuple(activations.shape)):
+    for units_slice in chunks(tuple(activations.shape)):
         # constant units, and units that are not finite, enter as 0
-        chosen = torch.from_numpy(valued[:, piece])
-        values = torch.where(chosen[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))
+        chosen = torch.from_numpy(valued[:, units_slice])
+        values = torch.where(
+            chosen[:, None, :], activations[..., units_slice], torch.zeros((), dtype=activations.dtype)
+        )
         parts.append(dependences(values, references, blocks=blocks))
     return {name: _whole([part[name] for part in parts], tested, valued, constant) for name in references}
 

@@ -103,7 +103,7 @@ def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict,
     silent = constant & never & (evidence.activation in FIRING)
     loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
     quiet = evidence.can_be_off & (evidence.outside_ratio <= loosened)
-    few = evidence.can_be_off & (evidence.fired < thresholds.few_rows)
+    hardly = evidence.can_be_off & (evidence.fired < thresholds.few_rows)
     still = evidence.variation < thresholds.near_constant
     rare = quiet & (evidence.fired < thresholds.rare_frequency * evidence.rows)
     uninformed = _uninformed(evidence, thresholds)
@@ -116,8 +116,8 @@ def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict,
         UnitVerdict.CONSTANT_AT_TARGET: constant & _at_target(evidence, thresholds),
         UnitVerdict.CONSTANT_ON: constant & always & evidence.can_be_off,
         UnitVerdict.CONSTANT_OFF: constant,
-        UnitVerdict.SUBTHRESHOLD: few & ~quiet,
-        UnitVerdict.RARE_INSUFFICIENT: few & quiet & ~never,
+        UnitVerdict.SUBTHRESHOLD: hardly & ~quiet,
+        UnitVerdict.RARE_INSUFFICIENT: hardly & quiet & ~never,
         UnitVerdict.AT_PRIOR: uninformed & ~informed_rarely,
         UnitVerdict.NEAR_CONSTANT: still & ~(evidence.p_adjusted <= thresholds.significance),
         UnitVerdict.RARE: rare | informed_rarely,
@@ -147,8 +147,8 @@ def excluded_frequency(rows: int, thresholds: Thresholds = THRESHOLDS) -> float:
 
 def _uninformed(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
     """Posterior equal to the prior on nearly all rows, of which there are enough to claim it."""
-    few = evidence.informed <= thresholds.prior_share * evidence.rows
-    return (evidence.informed >= 0) & few & (evidence.rows >= rows_to_claim(thresholds))
+    uninformed = evidence.informed <= thresholds.prior_share * evidence.rows
+    return (evidence.informed >= 0) & uninformed & (evidence.rows >= rows_to_claim(thresholds))
 
 
 def _at_target(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:

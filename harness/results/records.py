@@ -1,4 +1,4 @@
-"""What a member left behind: the row from which MLflow and the report are made. Imports neither torch nor pandas."""
+"""Record of a trained member: the row for MLflow and the report. Imports neither torch nor pandas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -69,7 +69,7 @@ class MemberRecord:
 
     @property
     def collapsed(self) -> bool | None:
-        """Whether the bottleneck collapsed; None where the member has no verdict to count."""
+        """True for a collapsed bottleneck; None where the member has no verdict to count."""
         return self.verdict in COLLAPSED if self.status == "ok" else None
 
     @property
@@ -89,8 +89,8 @@ class MemberRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in found.items()}
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in values.items()}
 
 
 PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {

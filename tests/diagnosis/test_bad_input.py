@@ -16,7 +16,7 @@ CODE = torch.relu(normal(100))
 
 
 @pytest.mark.parametrize(
-    ("activations", "more", "message"),
+    ("activations", "options", "message"),
     [
         (CODE[0], {}, r"expected a matrix \[sample, unit\], got the shape"),
         (CODE[None], {}, r"rank 3 is ambiguous.*members=True.*flatten"),
@@ -92,16 +92,16 @@ CODE = torch.relu(normal(100))
         (CODE, {"factors": pd.DataFrame({"a": range(100)})}, r"dict\(frame.items\(\)\)"),
     ],
 )
-def test_bad_input_says_what_is_expected(activations: object, more: dict[str, object], message: str) -> None:
+def test_bad_input_says_what_is_expected(activations: object, options: dict[str, object], message: str) -> None:
     with pytest.raises(HarnessError, match=message):
-        diagnose(activations, **more)
+        diagnose(activations, **options)
 
 
 @pytest.mark.parametrize(
-    "kind", [np.float16, np.float32, np.float64, np.longdouble, np.int8, np.uint8, np.int64, ">f4"]
+    "dtype", [np.float16, np.float32, np.float64, np.longdouble, np.int8, np.uint8, np.int64, ">f4"]
 )
-def test_every_kind_of_real_number_is_read(kind: object) -> None:
-    code = (4 * CODE.numpy()).astype(kind)
+def test_every_kind_of_real_number_is_read(dtype: object) -> None:
+    code = (4 * CODE.numpy()).astype(dtype)
     code.setflags(write=False)
     assert diagnose(code).verdict == "healthy"
     assert diagnose(code[::-1]).verdict == "healthy"
@@ -131,15 +131,15 @@ NAMES = some.sampled_from(["auto", "leaky_relu", "softplus", "sigmoid", "tanh", 
 @settings(max_examples=80)
 @given(MATRICES, NAMES)
 def test_no_matrix_of_small_numbers_crashes(matrix: np.ndarray, activation: str) -> None:
-    found = diagnose(matrix, activation=activation, repeat=matrix[::-1])
-    assert len(found.units) == matrix.shape[1]
-    str(found)
+    diagnosis = diagnose(matrix, activation=activation, repeat=matrix[::-1])
+    assert len(diagnosis.units) == matrix.shape[1]
+    str(diagnosis)
 
 
 @settings(max_examples=80)
 @given(arrays.arrays(np.float64, some.tuples(some.integers(1, 9), some.integers(1, 3)), elements=some.floats()), NAMES)
 def test_no_matrix_of_any_floats_crashes(matrix: np.ndarray, activation: str) -> None:
-    found = diagnose(matrix, activation=activation)
-    for unit, column in zip(found.units, matrix.T, strict=True):
+    diagnosis = diagnose(matrix, activation=activation)
+    for unit, column in zip(diagnosis.units, matrix.T, strict=True):
         assert (unit.verdict == "invalid") is (not np.isfinite(column).all())
-    found.to_dict()
+    diagnosis.to_dict()

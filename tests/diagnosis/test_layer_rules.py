@@ -69,7 +69,7 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
     verdicts = layer_verdicts(places, nothing_measured(members, units, rows), structure, outputs, Thresholds())
     expected = [
         read_out(
-            [str(UNIT_VERDICTS[place]) for place in row],
+            [str(UNIT_VERDICTS[index]) for index in row],
             list(links[member]),
             rank[member],
             dimension,
@@ -97,13 +97,13 @@ def test_many_members_owe_their_thresholds_what_each_owes_alone() -> None:
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(3) for shift in (0.0, 2.3, 9.0)]
     codes += [1 + 5e-4 * torch.tanh(normal()), torch.relu(normal()[:, [0, 0, 1, 2]]), torch.zeros(ROWS, 4)]
     codes += [normal()[:, :1] + 0.15 * normal(seed=2), normal()[:, [0, 0, 1, 1]] + 0.3 * normal(seed=2)]
-    found = [diagnose(each, labels=labels()).to_dict() for each in codes]
-    found += [diagnose(each, activation="none", inputs=inputs, reconstruction=flat).to_dict() for each in codes]
-    alone = [sweep([each]) for each in found]
-    for place, together in enumerate(sweep(found)):
-        parts = [each[place] for each in alone]
-        assert together.members == len(found)
+    documents = [diagnose(item, labels=labels()).to_dict() for item in codes]
+    documents += [diagnose(item, activation="none", inputs=inputs, reconstruction=flat).to_dict() for item in codes]
+    alone = [sweep([item]) for item in documents]
+    for index, together in enumerate(sweep(documents)):
+        parts = [item[index] for item in alone]
+        assert together.members == len(documents)
         assert (together.changed, together.units, together.units_changed) == tuple(
-            sum(getattr(each, name) for each in parts) for name in ("changed", "units", "units_changed")
+            sum(getattr(item, name) for item in parts) for name in ("changed", "units", "units_changed")
         )
-    assert sum(each.changed > 0 for each in sweep(found)) >= 4
+    assert sum(item.changed > 0 for item in sweep(documents)) >= 4

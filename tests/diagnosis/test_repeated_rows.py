@@ -72,10 +72,10 @@ def test_repeated_rows_that_depend_on_their_label_still_do() -> None:
 
 
 def test_the_interval_of_r2_is_that_of_the_distinct_rows() -> None:
-    made = INPUTS + 0.5 * normal(400, 6, seed=4)
+    reconstruction = INPUTS + 0.5 * normal(400, 6, seed=4)
     code = torch.relu(normal(400, 3))
-    once = diagnose(code, inputs=INPUTS, reconstruction=made).output
-    often = diagnose(code.repeat(4, 1), inputs=INPUTS.repeat(4, 1), reconstruction=made.repeat(4, 1)).output
+    once = diagnose(code, inputs=INPUTS, reconstruction=reconstruction).output
+    often = diagnose(code.repeat(4, 1), inputs=INPUTS.repeat(4, 1), reconstruction=reconstruction.repeat(4, 1)).output
     assert often.r2 == pytest.approx(once.r2)
     assert often.r2_interval == pytest.approx(once.r2_interval)
 

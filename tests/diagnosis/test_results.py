@@ -23,23 +23,23 @@ def mixed() -> torch.Tensor:
 
 
 def test_json_and_back_is_the_same() -> None:
-    found = diagnose(mixed(), inputs=INPUTS, reconstruction=INPUTS * 0.5, target=0.05, repeat=mixed() + 0.1)
-    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    diagnosis = diagnose(mixed(), inputs=INPUTS, reconstruction=INPUTS * 0.5, target=0.05, repeat=mixed() + 0.1)
+    stored = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
     again = Diagnosis.from_dict(stored)
-    assert again.to_dict() == found.to_dict()
-    assert str(again) == str(found)
+    assert again.to_dict() == diagnosis.to_dict()
+    assert str(again) == str(diagnosis)
     assert isinstance(again.units[0].verdict, UnitVerdict)
     assert isinstance(again.verdict, LayerVerdict)
     assert isinstance(again.output.verdict, OutputVerdict)
-    assert all(isinstance(each, Finding) for each in again.findings)
+    assert all(isinstance(item, Finding) for item in again.findings)
 
 
 def test_names_are_plain_strings() -> None:
-    found = diagnose(mixed())
-    assert found.verdict == "invalid"
-    assert found.verdict.value == "invalid"
-    assert all(type(flag) is str for unit in found.to_dict()["units"] for flag in unit["flags"])
-    assert all(type(each.rule) is str for each in found.findings)
+    diagnosis = diagnose(mixed())
+    assert diagnosis.verdict == "invalid"
+    assert diagnosis.verdict.value == "invalid"
+    assert all(type(flag) is str for unit in diagnosis.to_dict()["units"] for flag in unit["flags"])
+    assert all(type(item.rule) is str for item in diagnosis.findings)
 
 
 def test_every_measure_of_a_unit_has_its_interval() -> None:
@@ -53,7 +53,7 @@ def test_every_measure_of_a_unit_has_its_interval() -> None:
 
 def test_the_intervals_of_mean_and_spread_cover_the_truth() -> None:
     units = [
-        unit for each in diagnose(torch.randn(100, 200, 4), activation="none", members=True) for unit in each.units
+        unit for item in diagnose(torch.randn(100, 200, 4), activation="none", members=True) for unit in item.units
     ]
     for name, truth in (("mean", 0.0), ("standard_deviation", 1.0)):
         inside = np.mean(
@@ -79,10 +79,10 @@ def test_the_frame_has_a_row_a_unit() -> None:
 
 
 def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> None:
-    found = diagnose(mixed())
-    assert str(found).startswith("invalid")
-    assert "dead (units 1): 1 of 6 units; active on 0 of 2048 rows" in str(found)
-    page = found._repr_html_()
+    diagnosis = diagnose(mixed())
+    assert str(diagnosis).startswith("invalid")
+    assert "dead (units 1): 1 of 6 units; active on 0 of 2048 rows" in str(diagnosis)
+    page = diagnosis._repr_html_()
     assert page.count("<tr>") == 7
     assert "<b>invalid" in page
 
@@ -90,22 +90,22 @@ def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> Non
 def test_members_are_judged_as_if_alone() -> None:
     codes = torch.stack([torch.relu(normal(seed=seed)) * (seed % 2 + torch.eye(4)[0]) for seed in range(6)])
     codes[2, 5, 1] = math.nan
-    made = INPUTS + 0.1 * torch.randn(6, ROWS, 6)
-    together = diagnose(codes, inputs=INPUTS, reconstruction=made, members=True)
-    for member, found in enumerate(together):
-        alone = diagnose(codes[member], inputs=INPUTS, reconstruction=made[member])
-        mine, theirs = found.to_dict(), alone.to_dict()
+    reconstruction = INPUTS + 0.1 * torch.randn(6, ROWS, 6)
+    together = diagnose(codes, inputs=INPUTS, reconstruction=reconstruction, members=True)
+    for member, diagnosis in enumerate(together):
+        alone = diagnose(codes[member], inputs=INPUTS, reconstruction=reconstruction[member])
+        mine, theirs = diagnosis.to_dict(), alone.to_dict()
         assert (mine["verdict"], mine["flags"]) == (theirs["verdict"], theirs["flags"])
-        assert [unit.verdict for unit in found.units] == [unit.verdict for unit in alone.units]
-        assert found.units[0].entropy_bits == pytest.approx(alone.units[0].entropy_bits, rel=1e-12)
-        assert found.output.r2 == pytest.approx(alone.output.r2, rel=1e-12)
+        assert [unit.verdict for unit in diagnosis.units] == [unit.verdict for unit in alone.units]
+        assert diagnosis.units[0].entropy_bits == pytest.approx(alone.units[0].entropy_bits, rel=1e-12)
+        assert diagnosis.output.r2 == pytest.approx(alone.output.r2, rel=1e-12)
 
 
 def test_permuting_units_permutes_the_diagnosis() -> None:
     code, order = mixed()[:, [0, 1, 3, 4, 5]], [4, 2, 0, 1, 3]
-    found, permuted = diagnose(code), diagnose(code[:, order])
-    assert [unit.verdict for unit in permuted.units] == [found.units[i].verdict for i in order]
-    assert permuted.verdict == found.verdict
+    diagnosis, permuted = diagnose(code), diagnose(code[:, order])
+    assert [unit.verdict for unit in permuted.units] == [diagnosis.units[i].verdict for i in order]
+    assert permuted.verdict == diagnosis.verdict
 
 
 def test_permuting_rows_changes_nothing() -> None:
@@ -124,16 +124,16 @@ def test_every_threshold_is_named_with_its_source() -> None:
 def test_a_wide_layer_stays_readable_and_its_copies_are_found() -> None:
     code = torch.relu(normal(600, 1500))
     code[:, 7], code[:, 9], code[:, 1400] = 0, torch.exp(code[:, 3]) - 1, 2 * code[:, 20]
-    found = diagnose(code)
-    assert found.verdict == "partial_collapse"
-    assert "nonlinear_redundancy_not_searched" in found.flags
-    assert {u.index: u.flags for u in found.units if any(f.startswith("dup") for f in u.flags)} == {
+    diagnosis = diagnose(code)
+    assert diagnosis.verdict == "partial_collapse"
+    assert "nonlinear_redundancy_not_searched" in diagnosis.flags
+    assert {u.index: u.flags for u in diagnosis.units if any(f.startswith("dup") for f in u.flags)} == {
         9: ("duplicate_of=3",),
         1400: ("duplicate_of=20",),
     }
-    shown = str(found)
-    assert "1 dead, 1499 alive" in shown
-    assert len(shown.splitlines()) < 50
+    printed = str(diagnosis)
+    assert "1 dead, 1499 alive" in printed
+    assert len(printed.splitlines()) < 50
 
 
 def test_a_wide_layer_of_copies_is_redundant() -> None:
