@@ -9,6 +9,7 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Finding as Finding
 from .diagnosis import Thresholds as Thresholds
 from .diagnosis import diagnose as diagnose
+from .diagnosis import diagnose_members as diagnose_members
 from .errors import HarnessError as HarnessError
 from .experiment import Results as Results
 from .experiment import compare as compare
