@@ -1,10 +1,11 @@
-"""Values in order, ties together: what ranks, normal scores and neighbour counts on a line are read from."""
+"""Order of values, ties together: the source of ranks, normal scores and neighbor counts on a line."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import digamma, ndtri
 
@@ -96,9 +97,7 @@ def ordering(columns: NDArray[Any]) -> RankOrder:
             np.broadcast_to(np.arange(1.0, rows + 1), order.shape),
             np.broadcast_to(normal_scores(rows), order.shape),
         )
-    sizes = run_lengths(starts)
-    # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
-    doubled = np.repeat(2 * (np.flatnonzero(starts) % rows) + sizes + 1, sizes).reshape(order.shape)
+    doubled = doubled_ranks(starts)
     return RankOrder(order, starts, doubled / 2, _normal_quantiles(rows)[doubled])
 
 
@@ -109,6 +108,34 @@ def orderings(columns: NDArray[Any]) -> list[RankOrder]:
     [1, 1, 1]
     """
     return [ordering(columns[piece]) for piece in chunks(columns.shape[::-1], NUMBERS_AT_ONCE)]
+
+
+def average_ranks(columns: torch.Tensor) -> torch.Tensor:
+    """Average rank of each row within its line of `[*member, unit, sample]`, from 1; ties share theirs; float64.
+
+    >>> average_ranks(torch.tensor([[3.0, 0.0, 0.0, 9.0]])).tolist()
+    [[3.0, 1.5, 1.5, 4.0]]
+
+    Source: Spearman 1904.
+    """
+    lines = columns.detach().reshape(-1, columns.shape[-1]).cpu()
+    values = np.ascontiguousarray((lines.float() if lines.dtype == torch.bfloat16 else lines).numpy())
+    order = np.argsort(values, axis=-1)
+    starts = run_starts(np.take_along_axis(values, order, -1))
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, doubled_ranks(starts) / 2, -1)
+    return torch.from_numpy(ranks).reshape(columns.shape).to(columns.device)
+
+
+def doubled_ranks(starts: NDArray[np.bool_]) -> Index:
+    """Twice the average rank, in rising order, of lines whose runs of equal values begin at `starts`.
+
+    >>> doubled_ranks(np.array([[True, False, True]])).tolist()
+    [[3, 3, 6]]
+    """
+    sizes = run_lengths(starts)
+    # the middle rank of a run, doubled: the rows before it twice, its own size, and 1
+    return np.repeat(2 * (np.flatnonzero(starts) % starts.shape[-1]) + sizes + 1, sizes).reshape(starts.shape)
 
 
 def run_starts(ordered: NDArray[Any]) -> NDArray[np.bool_]:
