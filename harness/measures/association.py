@@ -99,15 +99,15 @@ def _judged(columns: Array, against: Mapping[str, ReferenceTest]) -> dict[str, d
     if not len(columns):
         return {name: dict.fromkeys(MEASURED, np.zeros(0)) for name in against}
     parts = []
-    for piece in chunks(columns.shape[::-1]):
-        units = UnitValues(columns[piece])
+    for chunk in chunks(columns.shape[::-1]):
+        units = UnitValues(columns[chunk])
         parts.append({name: each.judge(units) for name, each in against.items()})
     return {name: {key: np.concatenate([part[name][key] for part in parts]) for key in MEASURED} for name in against}
 
 
 def _counted(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise HarnessError(f"seed: a whole number from 0 is wanted, {seed!r} was given")
+        raise HarnessError(f"seed: expected a whole number from 0, got {seed!r}")
     return int(seed)
 
 

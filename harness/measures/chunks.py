@@ -24,7 +24,7 @@ def chunks(shape: tuple[int, ...], numbers: int = CHUNK) -> Iterator[slice]:
         yield slice(start, min(start + step, units))
 
 
-def unit_rows(activations: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
+def unit_rows(activations: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
     """Some units as contiguous float64 lines, 0 for a unit that is not finite.
 
     Returns:
@@ -34,7 +34,7 @@ def unit_rows(activations: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
     (tensor([[1., 2.],
             [0., 0.]], dtype=torch.float64), tensor([ True, False]))
     """
-    values = activations[..., piece].movedim(-1, -2).double().contiguous()
+    values = activations[..., chunk].movedim(-1, -2).double().contiguous()
     finite = torch.isfinite(values).all(-1)
     return torch.where(finite[..., None], values, torch.zeros((), dtype=torch.float64)), finite
 
@@ -46,7 +46,7 @@ def map_units(measure: Callable[[Tensor], Tensor], activations: Tensor) -> Tenso
     [3.0, nan]
     """
     parts = []
-    for piece in chunks(tuple(activations.shape), UNIT_CHUNK):
-        lines, finite = unit_rows(activations, piece)
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(activations, chunk)
         parts.append(torch.where(finite, measure(lines), torch.nan))
     return torch.cat(parts, dim=-1)

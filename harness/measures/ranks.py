@@ -107,7 +107,7 @@ def orderings(columns: NDArray[Any]) -> list[RankOrder]:
     >>> [len(each.order) for each in orderings(np.zeros((3, 40000)))]
     [1, 1, 1]
     """
-    return [ordering(columns[piece]) for piece in chunks(columns.shape[::-1], NUMBERS_AT_ONCE)]
+    return [ordering(columns[chunk]) for chunk in chunks(columns.shape[::-1], NUMBERS_AT_ONCE)]
 
 
 def average_ranks(columns: torch.Tensor) -> torch.Tensor:

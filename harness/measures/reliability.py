@@ -51,10 +51,10 @@ def reliability_table(first: Tensor, second: Tensor, tolerance: NDArray[np.float
 
 
 def _chunk_tables(first: Tensor, second: Tensor, tolerance: NDArray[np.float64]) -> Iterator[tuple[Table, Tensor]]:
-    for piece in chunks(tuple(first.shape), UNIT_CHUNK):
-        lines, finite = unit_rows(first, piece)
-        repeats, repeat_finite = unit_rows(second, piece)
-        stochastic = (lines - repeats).abs().amax(-1) > torch.from_numpy(tolerance[..., piece])
+    for chunk in chunks(tuple(first.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(first, chunk)
+        repeats, repeat_finite = unit_rows(second, chunk)
+        stochastic = (lines - repeats).abs().amax(-1) > torch.from_numpy(tolerance[..., chunk])
         product, power = _products(lines, repeats)
         table = {
             "repeat_finite": repeat_finite.numpy(),

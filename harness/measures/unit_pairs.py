@@ -48,28 +48,29 @@ def rows_by_chance(rows: int, pairs: int) -> int:
     return next((k for k in range(MOST_LEFT_OUT) if pairs <= COINCIDENCE * comb(rows, k + 1)), MOST_LEFT_OUT)
 
 
-def robust_correlation(left: Tensor, right: Tensor, few: int) -> Tensor:
+def robust_correlation(first: Tensor, second: Tensor, count: int) -> Tensor:
     """|correlation| of lines `[pair, sample]` of mean 0 and length 1; without the `few` rows that carry it, if any do.
 
     >>> line = torch.tensor([[9.0, 1.0, -2.0, -3.0, -5.0]], dtype=torch.float64) / 120**0.5
     >>> [round(float(robust_correlation(line, right, 1)), 2) for right in (-line, line[:, [0, 3, 1, 4, 2]])]
     [1.0, 0.01]
     """
-    product = left * right
-    whole = product.sum(-1).abs()
-    if few == 0 or left.shape[-1] <= few + 1:
-        return whole
-    weight = torch.ones_like(product).scatter_(-1, product.abs().topk(few, -1).indices, 0.0)
-    left, right = (
-        (line - (line * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)) * weight for line in (left, right)
+    product = first * second
+    plain = product.sum(-1).abs()
+    if count == 0 or first.shape[-1] <= count + 1:
+        return plain
+    weight = torch.ones_like(product).scatter_(-1, product.abs().topk(count, -1).indices, 0.0)
+    first, second = (
+        (line - (line * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)) * weight
+        for line in (first, second)
     )
-    lengths = left.norm(dim=-1) * right.norm(dim=-1)
-    rest = (left * right).sum(-1).abs() / lengths.clamp_min(torch.finfo(product.dtype).tiny)
-    return torch.where(rest >= STANDS, whole, torch.minimum(whole, rest))
+    lengths = first.norm(dim=-1) * second.norm(dim=-1)
+    rest = (first * second).sum(-1).abs() / lengths.clamp_min(torch.finfo(product.dtype).tiny)
+    return torch.where(rest >= STANDS, plain, torch.minimum(plain, rest))
 
 
 def standing_correlation(
-    values: Tensor, correlation: NDArray[np.float64], floor: float, few: int
+    values: Tensor, correlation: NDArray[np.float64], floor: float, count: int
 ) -> NDArray[np.float64]:
     """`robust_correlation` of the pairs whose largest values weigh enough to carry it; the others are unchanged.
 
@@ -83,12 +84,12 @@ def standing_correlation(
     """
     lines = (values - values.mean(-2, keepdim=True)).mT
     lines = lines / lines.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(lines.dtype).tiny)
-    heavy = (few * lines.square().amax(-1) > STANDS).numpy()
+    heavy = (count * lines.square().amax(-1) > STANDS).numpy()
     robust = correlation.copy()
     for member, unit in zip(*np.nonzero(heavy), strict=True):
         strong = heavy[member, :unit] & (np.abs(correlation[member, unit, :unit]) >= floor)
         partners = np.flatnonzero(strong)
-        standing = robust_correlation(lines[member, partners], lines[member, unit], few).numpy()
+        standing = robust_correlation(lines[member, partners], lines[member, unit], count).numpy()
         robust[member, unit, partners] = robust[member, partners, unit] = standing
     return robust
 
@@ -116,9 +117,9 @@ def spanning_tree_weights(strength: NDArray[np.float64], floor: float) -> NDArra
     parent = np.arange(len(strength))
     weights = []
     for edge in np.argsort(-values, kind="stable"):
-        left, right = _root(parent, rows[edge]), _root(parent, columns[edge])
-        if left != right:
-            parent[max(left, right)] = min(left, right)
+        first, second = _root(parent, rows[edge]), _root(parent, columns[edge])
+        if first != second:
+            parent[max(first, second)] = min(first, second)
             weights.append(values[edge])
     return np.minimum(np.array(weights, dtype=np.float64), 1.0)
 

@@ -53,9 +53,9 @@ def unit_table(
     ([[2.0, 0.0]], [[2.0, 0.0]])
     """
     tables = []
-    for piece in chunks(tuple(activations.shape), UNIT_CHUNK):
-        lines, finite = unit_rows(activations, piece)
-        part = None if scale is None else scale[..., piece]
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(activations, chunk)
+        part = None if scale is None else scale[..., chunk]
         tables.append(_chunk_table(lines, finite, activation, dtype, part, saturation))
     return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]}
 
@@ -133,8 +133,8 @@ def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]
     [[0.0, inf]]
     """
     ratios = []
-    for piece in chunks(tuple(activations.shape), UNIT_CHUNK):
-        lines, finite = unit_rows(activations, piece)
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(activations, chunk)
         ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, None, "")["range_ratio"]
         ratios.append(torch.where(finite, ratio, torch.inf).numpy())
     return np.concatenate(ratios, -1)
@@ -155,8 +155,8 @@ def entropy_table(
     rms = layer_size(power, finite > 0)[..., None]
     step = resolution_of(rms, activation)
     tables = []
-    for piece in chunks(tuple(activations.shape), UNIT_CHUNK):
-        lines, _ = unit_rows(activations, piece)
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, _ = unit_rows(activations, chunk)
         tables.append(_entropy(lines, torch.from_numpy(step)))
     wide = {"resolution": np.broadcast_to(step, power.shape), "layer_rms": np.broadcast_to(rms, power.shape)}
     return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]} | wide

@@ -196,11 +196,11 @@ def activation_named(activation: str) -> str:
     'none'
 
     Raises:
-        HarnessError: for a name that is not known, or a value that is no name.
+        HarnessError: for an unknown name, or a value that is no string.
     """
     if not isinstance(activation, str):
         raise HarnessError(
-            f"activation: a name is wanted, {type(activation).__name__} was given. Known: {', '.join(FIRES_ABOVE)}"
+            f"activation: expected a name, got {type(activation).__name__}; names are {', '.join(FIRES_ABOVE)}"
         )
     name = ALIASES.get(activation, activation)
     if name not in FIRES_ABOVE:

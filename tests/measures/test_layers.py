@@ -48,7 +48,7 @@ def test_counts_that_cannot_be_are_refused(interval: object) -> None:
         interval(6, 5)
     with pytest.raises(HarnessError, match="at least one row"):
         interval(0, 0)
-    with pytest.raises(HarnessError, match="no coverage"):
+    with pytest.raises(HarnessError, match=r"expected a coverage in \(0, 1\), got 95"):
         interval(1, 5, 95)
 
 
