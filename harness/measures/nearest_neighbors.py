@@ -36,7 +36,7 @@ def neighbor_distances(units: RankOrder, factor: RankOrder, neighbours: int) -> 
     """
     if factor.order.shape[1] <= SHIFTED_ROWS:
         return _by_shifts(units, factor, neighbours)
-    return np.stack([_by_tree(*column, factor, neighbours) for column in zip(units.shown, units.tied, strict=True)])
+    return np.stack([_by_tree(*column, factor, neighbours) for column in zip(units.row_scores, units.tied, strict=True)])
 
 
 def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbours: int) -> Array:
@@ -44,7 +44,7 @@ def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbours: int) -> Arr
 
     # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
     order = np.argsort(unit)
-    joint = np.stack([unit, factor.shown[0]], axis=1)[order]
+    joint = np.stack([unit, factor.row_scores[0]], axis=1)[order]
     points = _few_copies(joint, neighbours + 1) if tied and factor.tied[0] else joint
     tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
     distances = np.empty(len(order))
@@ -65,7 +65,7 @@ def _by_shifts(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
     count, rows = units.order.shape
     # where unit and factor are independent, a square around a row that holds k others is half as many ranks wide
     reach = min(ceil(sqrt(neighbours * rows)), rows - 1)
-    scores, beside = factor.scores[0].astype(np.float32), units.shown.astype(np.float32).T[factor.order[0]]
+    scores, beside = factor.scores[0].astype(np.float32), units.row_scores.astype(np.float32).T[factor.order[0]]
     nearest = _within_reach(scores, beside, reach, neighbours)
     undecided = np.flatnonzero(nearest[-1] > _unseen(scores, reach)[:, None])
     if len(undecided):
@@ -79,13 +79,13 @@ def _by_shifts(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
 
 
 def _along_units(units: RankOrder, factor: RankOrder) -> "_Line":
-    return _Line(units.scores.astype(np.float32).T, factor.shown[0].astype(np.float32)[units.order.T])
+    return _Line(units.scores.astype(np.float32).T, factor.row_scores[0].astype(np.float32)[units.order.T])
 
 
 def _places_along_units(units: RankOrder, factor: RankOrder, positions: Index) -> Index:
     """Positions on the line of the units of positions on that of the factor, `position x unit`."""
     position, unit = np.divmod(positions, len(units.order))
-    standing: Index = units.standing[unit, factor.order[0][position]]
+    standing: Index = units.row_positions[unit, factor.order[0][position]]
     return standing * len(units.order) + unit
 
 

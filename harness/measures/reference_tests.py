@@ -18,7 +18,7 @@ from harness.measures.contingency import (
 )
 from harness.measures.information import ReferenceVariable
 from harness.measures.permutation import block_p, table_p
-from harness.measures.ranks import orderings
+from harness.measures.ranks import SMALL_ATOM, ColumnOrders
 
 SIGNIFICANCE = 0.05
 MEASURED = ("value", "p", "low", "high", "codes_entropy")
@@ -28,13 +28,14 @@ class UnitValues:
     """Columns that vary `[unit, sample]`, as every reference wants them."""
 
     def __init__(self, columns: Array) -> None:
-        self.orderings = orderings(columns)
+        self.columns, self.orders = columns, ColumnOrders(columns)
         self.codes = codes_of(columns)
 
     @cached_property
     def ranks(self) -> Array:
         """Standardised, `[unit, sample]`."""
-        return np.concatenate([_standardised(each.restored(each.ranks)) for each in self.orderings])
+        parts = self.orders.broken_below(SMALL_ATOM)
+        return np.concatenate([_standardised(part.restored(part.ranks)) for part in parts])
 
 
 class ReferenceTest:
@@ -58,7 +59,7 @@ class ReferenceTest:
             lower = p > self._least_p  # else there is nothing to find
             p[lower] = np.minimum(p[lower], self._spearman_p(units.ranks[lower]))
             p = np.minimum(1.0, 2 * p)
-        value = self.reference.information(units.orderings)
+        value = self.reference.information(units.orders)
         return dict(zip(MEASURED, (value, p, low, high, entropy_of(tables.sum(2))), strict=True))
 
     @cached_property
