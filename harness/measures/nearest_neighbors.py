@@ -36,7 +36,9 @@ def neighbor_distances(units: RankOrder, factor: RankOrder, neighbours: int) -> 
     """
     if factor.order.shape[1] <= SHIFTED_ROWS:
         return _by_shifts(units, factor, neighbours)
-    return np.stack([_by_tree(*column, factor, neighbours) for column in zip(units.row_scores, units.tied, strict=True)])
+    return np.stack(
+        [_by_tree(*column, factor, neighbours) for column in zip(units.row_scores, units.tied, strict=True)]
+    )
 
 
 def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbours: int) -> Array:

@@ -272,7 +272,10 @@ CODE = np.random.default_rng(0).standard_normal((40, 3))
     [
         (torch.zeros(40, 2, device="meta"), "activations: expected a dense tensor, got a meta tensor, without values"),
         (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: expected real numbers, got torch.float8_e4m3fn"),
-        ([torch.ones(3, requires_grad=True)] * 40, "activations: expected an array, got a list that numpy cannot convert"),
+        (
+            [torch.ones(3, requires_grad=True)] * 40,
+            "activations: expected an array, got a list that numpy cannot convert",
+        ),
         (np.ma.masked_array(CODE, CODE > 1), "activations: expected an array, got a masked array"),
         (torch.zeros(40, 2, dtype=torch.bool), "activations: expected real numbers, got torch.bool"),
         (None, r"activations: expected real numbers, got an array of object \(from a NoneType\)"),
