@@ -158,7 +158,7 @@ def with_classes(units: RankOrder, labels: ReferenceVariable) -> Array:
     >>> with_classes(ordering(classes[None] * 1.0), ReferenceVariable(classes)).round(2)
     array([0.69])
     """
-    return np.array([_with_classes(*unit, labels) for unit in zip(units.order, units.scores, strict=True)])
+    return np.array([_with_classes(*unit, labels) for unit in zip(units.order, units.fine_scores, strict=True)])
 
 
 def _with_classes(order: NDArray[np.int64], scores: Array, labels: ReferenceVariable) -> float:

@@ -12,12 +12,12 @@ from math import ceil, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.measures.ranks import RankOrder
+from harness.measures.ranks import FLOAT32_ROWS, RankOrder
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Index = NDArray[np.int64]
-SHIFTED_ROWS = 4096  # up to here shifts beat a tree
+SHIFTED_ROWS = FLOAT32_ROWS  # up to here shifts beat a tree
 SHIFTS = 8  # between looks at what is decided
 
 
