@@ -1,7 +1,7 @@
-"""How an activation is read from any module: which values enter the activation in use, and which leave it.
+"""Reading of the activation of any module: the values that enter the activation in use, and the values that leave it.
 
-A forward pass is watched as a sequence of torch calls, so `F.relu`, `torch.relu`, `nn.ReLU`, `x.clamp(min=0)` and
-`relu_` look alike, nothing has to be subclassed, and the same code works under `torch.func.vmap`.
+A forward pass is recorded as a sequence of torch calls. `F.relu`, `torch.relu`, `nn.ReLU`, `x.clamp(min=0)` and `relu_`
+are treated alike, no class of the package has to be subclassed, and the same code runs under `torch.func.vmap`.
 """
 
 from harness.capture.activation_calls import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name

@@ -1,4 +1,4 @@
-"""The watch over a forward pass: it finds the bottleneck's activation in use, and edits activations on the way."""
+"""Tap on a forward pass: reads the bottleneck's activation in use, and edits activations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,21 +20,21 @@ from harness.errors import HarnessError, did_you_mean
 
 
 class BottleneckTap(TorchFunctionMode):
-    """Follows the bottleneck's output to its activation in use, and edits activations on the way.
+    """Follows the bottleneck's output to its activation in use, and edits activations.
 
-    It is followed through normalisations, dropout, reshaping, a choice of units, and a shift or scale that is the same
-    for every sample; a choice of samples, or a sum with what another layer made, ends the way.
+    The output is followed through normalizations, dropout, reshaping, a selection of units, and a shift or scale that is
+    the same for every sample. A selection of samples, or a sum with the output of another layer, ends it.
 
-    Only calls inside the model's own forward pass count; a loss that calls a child of the model by itself is left
-    alone. Each call of the model adds one `ForwardPass` to `passes`. With `everywhere`, for a loss that never calls the
-    model as a whole, all that happens while the tap is open is one pass.
+    Only calls inside the model's own forward pass count; a loss that calls a child of the model directly is ignored.
+    Each call of the model adds one `ForwardPass` to `passes`. With `everywhere`, for a loss that never calls the model as
+    a whole, all calls while the tap is open are one pass.
 
     Args:
-        model: the model whose forward pass is watched.
+        model: the model whose forward pass is recorded.
         bottleneck: dotted module name, or `"out:<index>"`.
-        edits: what to change at which activation, by its position in the pass; `CODE_SITE` stands for the output of
+        edits: position of an activation in the pass -> its change; `CODE_SITE` stands for the output of
             a bottleneck that no activation follows.
-        replace: takes the code in use and gives the values that the rest of the model shall see instead.
+        replace: maps the code to the values that the rest of the model reads instead.
         everywhere: see above.
     """
 
@@ -75,7 +75,7 @@ class BottleneckTap(TorchFunctionMode):
             handle.remove()
         if self.everywhere and self._open is not None:
             self._end(())
-        self._forget()  # a pass that broke off ends here
+        self._forget()  # a pass that an exception ended is dropped
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -89,9 +89,9 @@ class BottleneckTap(TorchFunctionMode):
         return self._call(func, args, kwargs)
 
     def _write(self, target: Tensor, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a call that writes to a tensor: records stay as they were, and all else is as for the call's twin.
+        """Run a call that writes to a tensor: records keep the old values, and the rest is as for the out-of-place twin.
 
-        `x.relu_()` is `x = relu(copy of x)`, whoever else holds `x`.
+        `x.relu_()` is recorded as `x = relu(copy of x)`, also for other references to `x`.
         """
         passes = [*self.passes, *([] if self._open is None else [self._open])]
         tensors = chain(self._trail.tensors(), self._rectifiers.tensors(), *(record.tensors() for record in passes))
@@ -139,19 +139,19 @@ class BottleneckTap(TorchFunctionMode):
         return result
 
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Tensor:
-        """Chosen units among zeros: the code, if they were chosen from the bottleneck's output and had an activation."""
-        found = self._trail.put_back(args, kwargs, result)
-        if found is None:
+        """Take selected units among zeros as the code, if they are the bottleneck's and had an activation."""
+        entry = self._trail.put_back(args, kwargs, result)
+        if entry is None:
             return result
-        made, origin = found
-        self._pass().activations[made.position].is_code = True
-        return self._found(made.entered, result, made.name, replace(origin, moved=True))
+        source, origin = entry
+        self._pass().activations[source.position].is_code = True
+        return self._set_code(source.entered, result, source.name, replace(origin, moved=True))
 
     def _activate(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        seen = self._pass()
-        edit = self.edits.get(len(seen.activations), KEEP)
-        followed = self._trail.followed.get(args[0]) if seen.code is None else None
-        is_code = followed is not None and followed.whole
+        current = self._pass()
+        edit = self.edits.get(len(current.activations), KEEP)
+        followed = self._trail.followed.get(args[0]) if current.code is None else None
+        is_code = followed is not None and followed.complete
         entered = args[0]
         if edit.before:
             entered = self._normalised[args[0]] = edit.before(args[0])
@@ -164,71 +164,73 @@ class BottleneckTap(TorchFunctionMode):
         left = _writable(own(entered), edit, name)
         left = edit.after(left) if edit.after else left
         if is_code:
-            left = self._found(entered, left, edit.activation or name, followed)
-        met = Activation(edit.activation or name, len(seen.activations), entered, left, is_code, followed, own)
-        seen.activations.append(met)
-        self._trail.made[left] = met
+            left = self._set_code(entered, left, edit.activation or name, followed)
+        source = Activation(edit.activation or name, len(current.activations), entered, left, is_code, followed, own)
+        current.activations.append(source)
+        self._trail.sources[left] = source
         return left
 
     def _undone(self, chain: list[Activation]) -> Tensor:
-        """The factor of a gate: if what leads to it was taken for the code, that is undone, as the product is."""
-        if not any(met.is_code for met in chain):
+        """Return the factor of a gate. If it was taken for the code, undo that: the product is the code."""
+        if not any(source.is_code for source in chain):
             return chain[0].left
-        seen, factor = self._pass(), chain[-1].entered
-        seen.code, seen.preactivation, seen.activation = None, None, "none"
-        for met in reversed(chain):
-            met.is_code = False
-            assert met.again is not None
-            factor = met.again(factor)
+        current, factor = self._pass(), chain[-1].entered
+        current.code, current.preactivation, current.activation = None, None, "none"
+        for source in reversed(chain):
+            source.is_code = False
+            assert source.again is not None
+            factor = source.again(factor)
         return factor
 
-    def _found(self, entered: Tensor, code: Tensor, activation: str, followed: TrackedTensor | None = None) -> Tensor:
-        seen = self._pass()
+    def _set_code(
+        self, entered: Tensor, code: Tensor, activation: str, followed: TrackedTensor | None = None
+    ) -> Tensor:
+        current = self._pass()
         code = self.replace(code) if self.replace else code
-        seen.preactivation, seen.code, seen.activation = entered, code, activation
-        seen.holder = code, version_of(code)
+        current.preactivation, current.code, current.activation = entered, code, activation
+        current.holder = code, version_of(code)
         if followed is not None:
-            seen.raw, seen.moved = followed.raw, followed.moved
+            current.raw, current.moved = followed.raw, followed.moved
         return code
 
     def _settle(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A parametric layer ends the trail: what enters it is the code.
+        """Take the input of a parametric layer as the code.
 
-        Its activation is none, unless the layer reads a part of the units behind an activation of theirs. Only here is
-        it known that such a part is handed on by itself: the other half of a VAE's layer has an activation too.
+        Its activation is none, unless the layer reads a part of the units behind an activation of their own. Such a part
+        can be the code only where it is read alone: the other half of a VAE's layer has an activation too.
         """
         if self._pass().code is not None:
             return args
-        for position, each in enumerate(args):
-            followed, made = self._trail.followed.get(each), self._trail.made.get(each)
+        for position, argument in enumerate(args):
+            followed, source = self._trail.followed.get(argument), self._trail.sources.get(argument)
             if followed is not None:
-                return (*args[:position], self._found(each, each, "none", followed), *args[position + 1 :])
-            if made is not None and made.part is not None:
-                return (*args[:position], self._found_part(made, each), *args[position + 1 :])
+                return (*args[:position], self._set_code(argument, argument, "none", followed), *args[position + 1 :])
+            if source is not None and source.part is not None:
+                return (*args[:position], self._set_partial_code(source, argument), *args[position + 1 :])
         return args
 
-    def _found_part(self, made: Activation, handed_on: Tensor) -> Tensor:
-        made.is_code = True
-        code = self._found(made.entered, handed_on, made.name, made.part)
+    def _set_partial_code(self, source: Activation, value: Tensor) -> Tensor:
+        source.is_code = True
+        code = self._set_code(source.entered, value, source.name, source.part)
         if self.replace is None:
-            self._pass().code = made.left
+            self._pass().code = source.left
         return code
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
-        seen = self._open
+        current = self._open
         value = first_tensor(output)
-        if seen is None or seen.raw is not None or value is None:
+        if current is None or current.raw is not None or value is None:
             return None
-        seen.raw, seen.before_raw = value, len(seen.activations)
-        made = self._trail.made.get(value)
-        if made is not None:  # the module ends in an activation of its own
-            made.is_code = True
-            seen.preactivation, seen.code, seen.activation = made.entered, value, made.name
-            seen.holder = value, version_of(value)
+        current.raw, current.before_raw = value, len(current.activations)
+        source = self._trail.sources.get(value)
+        if source is not None:  # the module ends in an activation of its own
+            source.is_code = True
+            current.preactivation, current.code, current.activation = source.entered, value, source.name
+            current.holder = value, version_of(value)
             if self.replace is None:
                 return None
-            seen.code = self.replace(value)
-            return with_first_tensor(output, seen.code)
+            current.code = self.replace(value)
+            return with_first_tensor(output, current.code)
         edit = self.edits.get(CODE_SITE)
         if edit is None:
             self._trail.followed[value] = TrackedTensor(value)
@@ -236,12 +238,12 @@ class BottleneckTap(TorchFunctionMode):
         return with_first_tensor(output, self._edit_linear_code(value, edit))
 
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
-        self._editing = True  # a hook runs with this very mode on, and its own calls are no part of the model
+        self._editing = True  # a hook runs under this mode, and the calls of an edit do not belong to the model
         entered = edit.before(value) if edit.before else value
         left = _writable(ACTIVATIONS[edit.activation](entered), edit, "none") if edit.activation else entered
         left = edit.after(left) if edit.after else left
         self._editing = False
-        return self._found(entered, left, edit.activation or "none")
+        return self._set_code(entered, left, edit.activation or "none")
 
     def _enter_model(self, module: nn.Module, args: Any) -> None:
         self._depth += 1
@@ -255,9 +257,9 @@ class BottleneckTap(TorchFunctionMode):
         edit = self.edits.get(OUTPUT_SITE)
         if edit is not None and edit.after is not None:
             self._editing = True
-            output = edit.after(output)  # the whole output: only who wrote the edit knows which part is meant
+            output = edit.after(output)  # the whole output: only the author of the edit knows the part
             self._editing = False
-        # a model that returns what entered an activation returns what enters it now
+        # a model that returns the input of an activation returns the edited input
         output = with_replaced(output, self._normalised)
         self._end(outputs_of(output))
         return output
@@ -267,41 +269,41 @@ class BottleneckTap(TorchFunctionMode):
         self._forget(self._open)
 
     def _end(self, outputs: tuple[Any, ...]) -> None:
-        seen = self._pass()
-        seen.outputs = outputs
-        seen.makers = tuple(self._trail.made.get(each) for each in outputs)
+        current = self._pass()
+        current.outputs = outputs
+        current.makers = tuple(self._trail.sources.get(output) for output in outputs)
         if self.bottleneck.startswith("out:") and outputs:
-            self._read_output(seen)
-        elif seen.code is None and seen.raw is not None:
-            self._found_last(seen)
-        self.passes.append(seen)
+            self._read_output(current)
+        elif current.code is None and current.raw is not None:
+            self._set_last_code(current)
+        self.passes.append(current)
         self._open = None
         self._forget()
 
-    def _forget(self, begun: ForwardPass | None = None) -> None:
-        self._trail = DataflowTracker(begun or ForwardPass())
+    def _forget(self, forward_pass: ForwardPass | None = None) -> None:
+        self._trail = DataflowTracker(forward_pass or ForwardPass())
         self._rectifiers = ReluPatterns()
-        self._normalised = TensorMap[Tensor]()  # what the model put into an activation -> what an edit made of it
+        self._normalised = TensorMap[Tensor]()  # input of an activation -> the edited input
 
-    def _found_last(self, seen: ForwardPass) -> None:
-        """Nothing that ends the trail was met: the code is where it ends, before the units went ways of their own."""
+    def _set_last_code(self, current: ForwardPass) -> None:
+        """Take the last followed tensor as the code of a pass in which no parametric layer read it."""
         last = self._trail.last()
         if last is None:
-            seen.preactivation = seen.code = seen.raw
+            current.preactivation = current.code = current.raw
             return
-        seen.preactivation = seen.code = last[0]
-        seen.holder = self._trail.origin(last[0])
-        seen.raw, seen.moved = last[1].raw, last[1].moved
+        current.preactivation = current.code = last[0]
+        current.holder = self._trail.origin(last[0])
+        current.raw, current.moved = last[1].raw, last[1].moved
 
-    def _read_output(self, seen: ForwardPass) -> None:
-        value = output_named(seen.outputs, self.bottleneck)
-        made = self._trail.made.get(value)
-        seen.code = seen.raw = seen.preactivation = value
-        seen.holder = value, version_of(value)
-        if made is not None:
-            made.is_code = True
-            seen.preactivation = seen.raw = made.entered
-            seen.activation = made.name
+    def _read_output(self, current: ForwardPass) -> None:
+        value = output_named(current.outputs, self.bottleneck)
+        source = self._trail.sources.get(value)
+        current.code = current.raw = current.preactivation = value
+        current.holder = value, version_of(value)
+        if source is not None:
+            source.is_code = True
+            current.preactivation = current.raw = source.entered
+            current.activation = source.name
 
     def _pass(self) -> ForwardPass:
         assert self._open is not None
@@ -309,19 +311,19 @@ class BottleneckTap(TorchFunctionMode):
 
 
 def _writable(result: Tensor, edit: Edit, own: str) -> Tensor:
-    """Return an edit's result, or a copy that the model may write to where the gradient needs the result itself."""
+    """Return an edit's result, or a copy that the model may write to where the gradient needs the result."""
     return result.clone() if edit.activation in NEEDING_RESULT and own not in NEEDING_RESULT else result
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
-    """The module of that dotted name.
+    """Return the module with a dotted name.
 
     Raises:
-        HarnessError: when there is none, with the nearest name.
+        HarnessError: when no module has this name; the message gives the nearest one.
     """
     modules = dict(model.named_modules())
     if name not in modules:
-        raise HarnessError(f"bottleneck: {did_you_mean('module', name, [each for each in modules if each])}")
+        raise HarnessError(f"bottleneck: {did_you_mean('module', name, [module for module in modules if module])}")
     return modules[name]
 
 
