@@ -43,20 +43,20 @@ class TrackedTensor:
 class Activation:
     """One activation of a forward pass: its name, its position, and `is_code` for the bottleneck's.
 
-    `part` is set for an activation of a part of the bottleneck's units. `again` maps `entered` to `left`.
+    `part` is set for an activation of a part of the bottleneck's units. `again` maps `entered` to `result`.
     """
 
     name: str
     position: int
     entered: Tensor
-    left: Tensor
+    result: Tensor
     is_code: bool = False
     part: TrackedTensor | None = None
     again: Callable[[Tensor], Tensor] | None = None
 
     def set_aside(self, aside: TensorCopies) -> None:
         """Replace tensors that are about to be written to by copies."""
-        self.entered, self.left = aside(self.entered), aside(self.left)
+        self.entered, self.result = aside(self.entered), aside(self.result)
         self.part = self.part and replace(self.part, raw=aside(self.part.raw))
 
 
@@ -84,7 +84,7 @@ class ForwardPass:
         """Iterate over all recorded tensors except the outputs."""
         yield from (values for values in (self.raw, self.preactivation, self.code) if values is not None)
         for activation in self.activations:
-            yield from (activation.entered, activation.left, *([activation.part.raw] if activation.part else []))
+            yield from (activation.entered, activation.result, *([activation.part.raw] if activation.part else []))
 
     def set_aside(self, aside: TensorCopies) -> None:
         """Replace tensors that are about to be written to by copies."""
@@ -116,7 +116,7 @@ class DataflowTracker:
         for tensor, followed in self.followed.items():
             yield from (tensor, followed.raw)
         for tensor, activation in self.sources.items():
-            yield from (tensor, activation.entered, activation.left)
+            yield from (tensor, activation.entered, activation.result)
         for tensor, source in self._chosen.items():
             yield from (tensor, source)
 
@@ -138,8 +138,8 @@ class DataflowTracker:
         """Move the entries of written values to the target, and to views of the whole target."""
         followed, activation = self.followed.hand_over(written, target), self.sources.hand_over(written, target)
         self._chosen.hand_over(written, target)
-        if activation is not None and activation.left is written:
-            activation.left = target
+        if activation is not None and activation.result is written:
+            activation.result = target
         views = [(tensor, copy) for tensor, copy in aside.pairs() if tensor is not target]
         self.touched([(tensor, copy) for tensor, copy in views if not same_layout(tensor, target)])
         for tensor, _ in views:
@@ -192,7 +192,7 @@ class DataflowTracker:
         if activation is not None:
             axis, index = _axis_and_index(args, kwargs)
             entered = result.new_zeros(result.shape).scatter(axis, index, activation.entered)
-            activation = self.sources[result] = replace(activation, entered=entered, left=result)
+            activation = self.sources[result] = replace(activation, entered=entered, result=result)
         elif origin is not None:
             self.followed[result] = replace(origin, moved=True)
         return None if activation is None or origin is None else (activation, origin)
@@ -210,7 +210,7 @@ class DataflowTracker:
     def _chain(self, value: Any) -> list[Activation]:
         """Return the activation that made a value, the one that made its input, and so on."""
         activation = self.sources.get(value)
-        if activation is None or activation.left is not value:
+        if activation is None or activation.result is not value:
             return []
         return [activation, *self._chain(activation.entered)]
 
@@ -246,7 +246,7 @@ class DataflowTracker:
         if activation is not None:
             gathered = isinstance(result, Tensor)
             axis, index = _axis_and_index(args, kwargs) if gathered else (_axis_of_topk(args, kwargs), result[1])
-            self.sources[values] = replace(activation, entered=activation.entered.gather(axis, index), left=values)
+            self.sources[values] = replace(activation, entered=activation.entered.gather(axis, index), result=values)
 
     def _follow_shift(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> None:
         """Follow a shift or scale that is the same for all samples; a sum with the output of another layer is another value."""
@@ -263,7 +263,7 @@ class DataflowTracker:
         """Join parts of the units that each had the same activation."""
         sources = [self.sources.get(tensor) for tensor in args[0]]
         parts = [
-            source for source, x in zip(sources, args[0], strict=True) if source and source.part and source.left is x
+            source for source, x in zip(sources, args[0], strict=True) if source and source.part and source.result is x
         ]
         if len(parts) < len(sources) or len({source.name for source in parts}) > 1 or len(result) != len(args[0][0]):
             return

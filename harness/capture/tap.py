@@ -161,19 +161,19 @@ class BottleneckTap(TorchFunctionMode):
             if edit.activation
             else lambda values: func(values.clone() if writes else values, *args[1:], **kwargs)
         )
-        left = _writable(own(entered), edit, name)
-        left = edit.after(left) if edit.after else left
+        result = _writable(own(entered), edit, name)
+        result = edit.after(result) if edit.after else result
         if is_code:
-            left = self._set_code(entered, left, edit.activation or name, followed)
-        source = Activation(edit.activation or name, len(current.activations), entered, left, is_code, followed, own)
+            result = self._set_code(entered, result, edit.activation or name, followed)
+        source = Activation(edit.activation or name, len(current.activations), entered, result, is_code, followed, own)
         current.activations.append(source)
-        self._trail.sources[left] = source
-        return left
+        self._trail.sources[result] = source
+        return result
 
     def _undone(self, chain: list[Activation]) -> Tensor:
         """Return the factor of a gate. If it was taken for the code, undo that: the product is the code."""
         if not any(source.is_code for source in chain):
-            return chain[0].left
+            return chain[0].result
         current, factor = self._pass(), chain[-1].entered
         current.code, current.preactivation, current.activation = None, None, "none"
         for source in reversed(chain):
@@ -213,7 +213,7 @@ class BottleneckTap(TorchFunctionMode):
         source.is_code = True
         code = self._set_code(source.entered, value, source.name, source.part)
         if self.replace is None:
-            self._pass().code = source.left
+            self._pass().code = source.result
         return code
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
@@ -240,10 +240,10 @@ class BottleneckTap(TorchFunctionMode):
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
         self._editing = True  # a hook runs under this mode, and the calls of an edit do not belong to the model
         entered = edit.before(value) if edit.before else value
-        left = _writable(ACTIVATIONS[edit.activation](entered), edit, "none") if edit.activation else entered
-        left = edit.after(left) if edit.after else left
+        result = _writable(ACTIVATIONS[edit.activation](entered), edit, "none") if edit.activation else entered
+        result = edit.after(result) if edit.after else result
         self._editing = False
-        return self._set_code(entered, left, edit.activation or "none")
+        return self._set_code(entered, result, edit.activation or "none")
 
     def _enter_model(self, module: nn.Module, args: Any) -> None:
         self._depth += 1

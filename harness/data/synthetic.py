@@ -26,21 +26,21 @@ class Planted:
 
     Args:
         name: name of the factor in the rows.
-        kind: `normal` (mean 0, standard deviation 1), `uniform` (0 to 1) or `classes` (equally likely).
+        distribution: `normal` (mean 0, standard deviation 1), `uniform` (0 to 1) or `classes` (equally likely).
         scale: distance by which one unit of the factor moves the row, in standard deviations of the noise.
         classes: number of classes; 0 for a continuous factor.
     """
 
     name: str
-    kind: str
+    distribution: str
     scale: float
     classes: int = 0
 
     def draw(self, generator: np.random.Generator, rows: int) -> NDArray[np.int64] | NDArray[np.float64]:
         """Draw values, `[sample]`: integers for classes, else float64."""
-        if self.kind == "classes":
+        if self.distribution == "classes":
             return generator.integers(self.classes, size=rows)
-        return generator.normal(size=rows) if self.kind == "normal" else generator.uniform(size=rows)
+        return generator.normal(size=rows) if self.distribution == "normal" else generator.uniform(size=rows)
 
 
 def synthetic_20() -> "tuple[Rows, Rows]":
@@ -89,10 +89,10 @@ def _information(planted: Planted) -> float:
 
 
 def _levels(planted: Planted) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    if planted.kind == "classes":
+    if planted.distribution == "classes":
         return planted.scale * np.arange(planted.classes), np.full(planted.classes, 1 / planted.classes)
-    points = np.linspace(-8, 8, 1601) if planted.kind == "normal" else (np.arange(1000) + 0.5) / 1000
-    weights = np.exp(-(points**2) / 2) if planted.kind == "normal" else np.ones(1000)
+    points = np.linspace(-8, 8, 1601) if planted.distribution == "normal" else (np.arange(1000) + 0.5) / 1000
+    weights = np.exp(-(points**2) / 2) if planted.distribution == "normal" else np.ones(1000)
     return planted.scale * points, weights / weights.sum()
 
 
@@ -118,7 +118,7 @@ def _sample(
     values = {factor.name: factor.draw(generator, rows) for factor in planted}
     moved = np.stack([factor.scale * values[factor.name] for factor in planted], axis=1)
     inputs = moved @ directions(features, len(planted)) + generator.normal(size=(rows, features))
-    labels = next(values[factor.name] for factor in planted if factor.kind == "classes")
+    labels = next(values[factor.name] for factor in planted if factor.distribution == "classes")
     return Rows(tensor(inputs + offset), tensor(labels), {name: tensor(column) for name, column in values.items()})
 
 
