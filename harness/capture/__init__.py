@@ -8,12 +8,13 @@ from harness.capture.activation_calls import ACTIVATIONS, NORMALISATIONS, PASSED
 from harness.capture.edits import CODE_SITE, OUTPUT_SITE, Edit
 from harness.capture.observation import Observation, code_of, eval_mode, observe
 from harness.capture.outputs import comparable, flatten_units, outputs_of, reconstruction_of, why_no_r2
-from harness.capture.tap import Activation, BottleneckTap, ForwardPass, submodule
+from harness.capture.tap import NOWHERE, Activation, BottleneckTap, ForwardPass, submodule
 
 __all__ = [
     "ACTIVATIONS",
     "CODE_SITE",
     "NORMALISATIONS",
+    "NOWHERE",
     "OUTPUT_SITE",
     "PASSED_THROUGH",
     "Activation",

@@ -66,6 +66,8 @@ class ForwardPass:
 
     All tensors keep the values that they had when they were recorded: a tensor that the model writes to is replaced by a
     copy. `holder` is the model's own tensor with the code, and its version at the time.
+    `code_call` is the number of the call that made the code, and the position of the code among its results; `replaced`
+    is True if another value was put there.
     """
 
     activations: list[Activation] = field(default_factory=list)
@@ -79,6 +81,8 @@ class ForwardPass:
     outputs: tuple[Any, ...] = ()
     makers: tuple[Activation | None, ...] = ()
     holder: tuple[Tensor, int] | None = None
+    code_call: "tuple[int, int] | None" = None
+    replaced: bool = False
 
     def tensors(self) -> Iterator[Tensor]:
         """Iterate over all recorded tensors except the outputs."""
@@ -230,7 +234,7 @@ class DataflowTracker:
         if so_far is None or not (same or takes_units(func, args, kwargs)):
             return
         self.forward_pass.normalised |= func in NORMALISATIONS
-        raw = _laid_out(func, so_far.raw, args, kwargs, result)
+        raw = laid_out(func, so_far.raw, args, kwargs, result)
         for tensor, numbers in zip(_tensors(result), _tensors(raw), strict=False):
             if same or (tensor.dim() and len(tensor) == len(source)):
                 complete = so_far.complete and tensor.numel() == source.numel()
@@ -243,10 +247,11 @@ class DataflowTracker:
         values = result if isinstance(result, Tensor) else result[0]
         self._chosen[values] = args[0]
         activation = self.sources.get(args[0])
-        if activation is not None:
+        if activation is not None and activation.entered.numel() == args[0].numel():
+            entered = activation.entered.reshape(args[0].shape)
             gathered = isinstance(result, Tensor)
             axis, index = _axis_and_index(args, kwargs) if gathered else (_axis_of_topk(args, kwargs), result[1])
-            self.sources[values] = replace(activation, entered=activation.entered.gather(axis, index), result=values)
+            self.sources[values] = replace(activation, entered=entered.gather(axis, index), result=values)
 
     def _follow_shift(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> None:
         """Follow a shift or scale that is the same for all samples; a sum with the output of another layer is another value."""
@@ -289,7 +294,7 @@ def _tensors(result: Any) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def _laid_out(func: Callable[..., Any], raw: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+def laid_out(func: Callable[..., Any], raw: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
     """Apply the layout change of a call to the module's own output."""
     if func in PASSED_THROUGH and func not in RESHAPES:
         return raw

@@ -5,8 +5,10 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from harness.capture.activation_calls import ACTIVATIONS, PARAMETRIC, SCATTERS, activation_name
@@ -14,6 +16,7 @@ from harness.capture.dataflow import Activation, DataflowTracker, ForwardPass, T
 from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
 from harness.capture.relu_patterns import ReluPatterns
+from harness.capture.selections import Candidate, SelectionTracker
 from harness.capture.tensor_map import TensorMap
 from harness.capture.writes import TensorCopies, twin, version_of, written_to
 from harness.errors import HarnessError, did_you_mean
@@ -35,6 +38,8 @@ class BottleneckTap(TorchFunctionMode):
         edits: position of an activation in the pass -> its change; `CODE_SITE` stands for the output of
             a bottleneck that no activation follows.
         replace: maps the code to the values that the rest of the model reads instead.
+        code_call: `ForwardPass.code_call` of an earlier pass, at which `replace` acts. By default the model runs once
+            more beforehand, on the same arguments, to find it.
         everywhere: see above.
     """
 
@@ -45,12 +50,13 @@ class BottleneckTap(TorchFunctionMode):
         edits: Mapping[int, Edit] | None = None,
         replace: Callable[[Tensor], Tensor] | None = None,
         everywhere: bool = False,
+        code_call: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.bottleneck = model, bottleneck
         self.edits, self.replace, self.everywhere = edits or {}, replace, everywhere
         self.module = None if bottleneck.startswith("out:") else submodule(model, bottleneck)
-        self.passes: list[ForwardPass] = []
+        self.code_call, self.passes = code_call, list[ForwardPass]()
         self._open: ForwardPass | None = None
         self._depth = 0
         self._editing = False
@@ -59,7 +65,7 @@ class BottleneckTap(TorchFunctionMode):
 
     def __enter__(self) -> "BottleneckTap":
         self._handles = [
-            self.model.register_forward_pre_hook(self._enter_model, prepend=True),
+            self.model.register_forward_pre_hook(self._enter_model, prepend=True, with_kwargs=True),
             self.model.register_forward_hook(self._leave_model),
         ]
         if self.module is not None and self.module is not self.model:
@@ -94,28 +100,62 @@ class BottleneckTap(TorchFunctionMode):
         `x.relu_()` is recorded as `x = relu(copy of x)`, also for other references to `x`.
         """
         passes = [*self.passes, *([] if self._open is None else [self._open])]
-        tensors = chain(self._trail.tensors(), self._rectifiers.tensors(), *(record.tensors() for record in passes))
+        tensors = chain(*(part.tensors() for part in self._trackers()), *(record.tensors() for record in passes))
         watched = self._open is not None and activation_name(func, args, kwargs) is not None
         aside = TensorCopies(target)
         if not watched and not any(map(aside.shares, tensors)):
             return func(*args, **kwargs)
         for record in passes:
             record.set_aside(aside)
-        self._trail.set_aside(aside)
-        self._rectifiers.set_aside(aside)
+        for part in self._trackers():
+            part.set_aside(aside)
+        for tensor, copy in aside.pairs():
+            self._made_by[id(copy)] = self._made_by.get(id(tensor), NOWHERE)
         call = twin(func, args, kwargs)
         if self._open is None or call is None:
             result = func(*args, **kwargs)
-            self._trail.touched(aside.pairs() if func is Tensor.__setitem__ else [])
+            if func is Tensor.__setitem__ and self._open is not None:
+                self._touched(aside, args[2])
             return result
         keywords = {name: aside(value) for name, value in call.kwargs.items()}
         written = self._call(call.func, tuple(map(aside, call.args)), keywords)
         target.copy_(written)
         self._rectifiers.hand_over(written, target)
         self._trail.hand_over(written, target, aside)
+        self._selections.hand_over(written, target, aside)
+        self._made_by[id(target)] = self._made_by.get(id(written), NOWHERE)
         if self._open.code is written:
             self._open.holder = target, version_of(target)
         return None if func is Tensor.__setitem__ else target
+
+    def _touched(self, aside: TensorCopies, value: Any) -> None:
+        """Follow tensors of which some numbers were overwritten."""
+        self._calls += 1
+        self._trail.touched(aside.pairs())
+        for position, (tensor, copy) in enumerate(aside.pairs()):
+            if self._selections.touched(tensor, copy, value) and tensor is aside.target:
+                self._made_by[id(tensor)] = self._calls, position
+                if self.replace is not None and self.code_call == (self._calls, position):
+                    self._pass().replaced = True
+                    tensor.copy_(self.replace(tensor.clone()))
+
+    def _trackers(self) -> tuple[DataflowTracker, ReluPatterns, SelectionTracker]:
+        return self._trail, self._rectifiers, self._selections
+
+    def _made(self, result: Any) -> Any:
+        """Number a call by its results, and replace the code where its call is known."""
+        self._calls += 1
+        tensors = [result] if isinstance(result, Tensor) else result if isinstance(result, tuple | list) else []
+        for position, tensor in enumerate(tensors):
+            if self.replace is not None and self.code_call == (self._calls, position):
+                self._pass().replaced = True
+                self._editing, editing = True, self._editing
+                tensor = self.replace(tensor)
+                self._editing = editing
+                result = tensor if isinstance(result, Tensor) else _with_item(result, position, tensor)
+            if isinstance(tensor, Tensor):
+                self._made_by[id(tensor)] = self._calls, position
+        return result
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = activation_name(func, args, kwargs)
@@ -128,14 +168,16 @@ class BottleneckTap(TorchFunctionMode):
         if name is not None and args and isinstance(args[0], Tensor):
             return self._activate(name, func, args, kwargs)
         if func in PARAMETRIC:
-            return func(*self._settle(args), **kwargs)
+            self._settle(args)
+            return self._made(func(*args, **kwargs))
         among_zeros = func in SCATTERS and self._rectifiers.is_zero(args[0])
-        result = func(*args, **kwargs)
+        result = self._made(func(*args, **kwargs))
         self._rectifiers.note(func, args, result)
         if among_zeros:
-            return self._put_back(args, kwargs, result)
-        if args:
+            result = self._put_back(args, kwargs, result)
+        elif args:
             self._trail.follow(func, args, kwargs, result)
+        self._selections.follow(func, args, kwargs, result)
         return result
 
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Tensor:
@@ -162,12 +204,13 @@ class BottleneckTap(TorchFunctionMode):
             else lambda values: func(values.clone() if writes else values, *args[1:], **kwargs)
         )
         result = _writable(own(entered), edit, name)
-        result = edit.after(result) if edit.after else result
+        result = self._made(edit.after(result) if edit.after else result)
         if is_code:
-            result = self._set_code(entered, result, edit.activation or name, followed)
+            self._set_code(entered, result, edit.activation or name, followed)
         source = Activation(edit.activation or name, len(current.activations), entered, result, is_code, followed, own)
         current.activations.append(source)
         self._trail.sources[result] = source
+        self._selections.activated(source.name, args[0], result)
         return result
 
     def _undone(self, chain: list[Activation]) -> Tensor:
@@ -186,67 +229,75 @@ class BottleneckTap(TorchFunctionMode):
         self, entered: Tensor, code: Tensor, activation: str, followed: TrackedTensor | None = None
     ) -> Tensor:
         current = self._pass()
-        code = self.replace(code) if self.replace else code
         current.preactivation, current.code, current.activation = entered, code, activation
         current.holder = code, version_of(code)
+        current.code_call = self._made_by.get(id(self._selections.base(code)))
         if followed is not None:
             current.raw, current.moved = followed.raw, followed.moved
         return code
 
-    def _settle(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _settle(self, args: tuple[Any, ...]) -> None:
         """Take the input of a parametric layer as the code.
 
         Its activation is none, unless the layer reads a part of the units behind an activation of their own. Such a part
         can be the code only where it is read alone: the other half of a VAE's layer has an activation too.
         """
-        if self._pass().code is not None:
-            return args
-        for position, argument in enumerate(args):
+        for argument in args:
             followed, source = self._trail.followed.get(argument), self._trail.sources.get(argument)
-            if followed is not None:
-                return (*args[:position], self._set_code(argument, argument, "none", followed), *args[position + 1 :])
-            if source is not None and source.part is not None:
-                return (*args[:position], self._set_partial_code(source, argument), *args[position + 1 :])
-        return args
+            if self._pass().code is None and followed is not None:
+                self._read, _ = True, self._set_code(argument, argument, "none", followed)
+                return
+            candidate = self._selections.candidate(argument)
+            if candidate is not None and self._is_read(candidate):
+                self._read = True
+                if candidate.code is not None:
+                    self._set_selected(candidate)
+                elif self._pass().code is None and source is not None:
+                    source.is_code = True
+                    self._set_code(source.entered, source.result, source.name, source.part)
+                return
 
-    def _set_partial_code(self, source: Activation, value: Tensor) -> Tensor:
-        source.is_code = True
-        code = self._set_code(source.entered, value, source.name, source.part)
-        if self.replace is None:
-            self._pass().code = source.result
-        return code
+    def _is_read(self, candidate: Candidate) -> bool:
+        # the distances of a quantizer may read the values that its straight-through output replaces
+        return (candidate.activated or candidate.complete) and (not self._read or candidate.straight)
+
+    def _set_selected(self, candidate: Candidate) -> None:
+        assert candidate.code is not None
+        values, raw, entered = candidate.code
+        self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=True))
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         current = self._open
         value = first_tensor(output)
         if current is None or current.raw is not None or value is None:
             return None
+        made = self._made(value)
+        if made is not value:
+            output, value = with_first_tensor(output, made), made
         current.raw, current.before_raw = value, len(current.activations)
         source = self._trail.sources.get(value)
         if source is not None:  # the module ends in an activation of its own
             source.is_code = True
-            current.preactivation, current.code, current.activation = source.entered, value, source.name
-            current.holder = value, version_of(value)
-            if self.replace is None:
-                return None
-            current.code = self.replace(value)
-            return with_first_tensor(output, current.code)
+            self._set_code(source.entered, value, source.name)
+            return output
         edit = self.edits.get(CODE_SITE)
         if edit is None:
             self._trail.followed[value] = TrackedTensor(value)
-            return None
+            return output
         return with_first_tensor(output, self._edit_linear_code(value, edit))
 
     def _edit_linear_code(self, value: Tensor, edit: Edit) -> Tensor:
         self._editing = True  # a hook runs under this mode, and the calls of an edit do not belong to the model
         entered = edit.before(value) if edit.before else value
         result = _writable(ACTIVATIONS[edit.activation](entered), edit, "none") if edit.activation else entered
-        result = edit.after(result) if edit.after else result
+        result = self._made(edit.after(result) if edit.after else result)
         self._editing = False
         return self._set_code(entered, result, edit.activation or "none")
 
-    def _enter_model(self, module: nn.Module, args: Any) -> None:
+    def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
+        if self._depth == 1 and self.replace is not None and self.code_call is None and not self.everywhere:
+            self.code_call = self._find_code(args, kwargs)
         if self._depth == 1 and not self.everywhere:
             self._begin()
 
@@ -264,6 +315,14 @@ class BottleneckTap(TorchFunctionMode):
         self._end(outputs_of(output))
         return output
 
+    def _find_code(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+        """Run the model once without a replacement; return the call that made the code."""
+        copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+        tap = BottleneckTap(self.model, self.bottleneck, self.edits)
+        with torch.no_grad(), torch.random.fork_rng(), tap:
+            self.model(*copies[0], **copies[1])
+        return tap.passes[0].code_call or NOWHERE
+
     def _begin(self) -> None:
         self._open = ForwardPass()
         self._forget(self._open)
@@ -274,7 +333,7 @@ class BottleneckTap(TorchFunctionMode):
         current.makers = tuple(self._trail.sources.get(output) for output in outputs)
         if self.bottleneck.startswith("out:") and outputs:
             self._read_output(current)
-        elif current.code is None and current.raw is not None:
+        elif not self._read and current.raw is not None:
             self._set_last_code(current)
         self.passes.append(current)
         self._open = None
@@ -283,15 +342,25 @@ class BottleneckTap(TorchFunctionMode):
     def _forget(self, forward_pass: ForwardPass | None = None) -> None:
         self._trail = DataflowTracker(forward_pass or ForwardPass())
         self._rectifiers = ReluPatterns()
+        self._selections = SelectionTracker(self._trail, self._rectifiers.is_zero)
+        self._made_by: dict[int, tuple[int, int]] = {}  # id of a tensor -> the call that made it
+        self._calls, self._read = 0, False
         self._normalised = TensorMap[Tensor]()  # input of an activation -> the edited input
 
     def _set_last_code(self, current: ForwardPass) -> None:
-        """Take the last followed tensor as the code of a pass in which no parametric layer read it."""
+        """Take the code of a pass without a parametric layer behind it: what a sum reads, or the last followed tensor."""
+        summed = self._selections.summed
+        if summed is not None and summed[1].code is not None:
+            self._set_selected(summed[1])
+        if current.code is not None:
+            return
         last = self._trail.last()
         if last is None:
             current.preactivation = current.code = current.raw
+            current.code_call = None if current.raw is None else self._made_by.get(id(current.raw))
             return
         current.preactivation = current.code = last[0]
+        current.code_call = self._made_by.get(id(self._selections.base(last[0])))
         current.holder = self._trail.origin(last[0])
         current.raw, current.moved = last[1].raw, last[1].moved
 
@@ -300,6 +369,7 @@ class BottleneckTap(TorchFunctionMode):
         source = self._trail.sources.get(value)
         current.code = current.raw = current.preactivation = value
         current.holder = value, version_of(value)
+        current.code_call = self._made_by.get(id(value))
         if source is not None:
             source.is_code = True
             current.preactivation = current.raw = source.entered
@@ -327,4 +397,12 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     return modules[name]
 
 
+def _with_item(items: Any, position: int, value: Tensor) -> Any:
+    """Return the results of a call with one of them replaced."""
+    if isinstance(items, tuple) and type(items) is not tuple:  # a struct sequence, such as that of topk
+        return items if position else type(items)((value, *items[1:]))
+    return type(items)([*items[:position], value, *items[position + 1 :]])
+
+
+NOWHERE = (-1, -1)
 NEEDING_RESULT = ("relu", "sigmoid", "tanh")

@@ -116,7 +116,7 @@ def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, 
 def _ablation(
     engine: StackedEngine | SequentialEngine, held: Rows, device: str, count: int, units: int
 ) -> Tensor | None:
-    """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes."""
+    """R2 lost when a unit shows its mean, `[member, unit]`; None for wide codes, and where no unit can be replaced."""
     from harness.measures import r2_from_sse, sum_squared_error
 
     if units > LARGEST_ABLATION:
@@ -131,7 +131,8 @@ def _ablation(
     whole, code = look()
     means = code.double().mean(dim=-2).to(code)
     one = torch.eye(units, dtype=torch.bool, device=means.device)
-    return torch.stack([whole - look(means.where(one[unit], torch.nan))[0] for unit in range(units)], dim=-1)
+    lost = torch.stack([whole - look(means.where(one[unit], torch.nan))[0] for unit in range(units)], dim=-1)
+    return lost if engine.replaces_code else None
 
 
 def _record(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.capture import BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
+from harness.capture import NOWHERE, BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
 from harness.case import Case
 from harness.loss_terms import check_terms
 from harness.models import accumulation_dtype, own_precision
@@ -61,6 +61,8 @@ class Program(nn.Module):
         self.case, self.model, self.own_kernels = case, model, own_kernels
         self.keywords = case.loss_keywords()
         self.activation = "none"
+        self.code_call: tuple[int, int] | None = None  # the call that makes the code, known after the first look
+        self.replaces_code = True  # False after a look in which units could not be held
         self._names = first_names(model)
         self._terms_in = accumulation_dtype(own_precision(model))
 
@@ -107,16 +109,22 @@ class Program(nn.Module):
 
     def look(self, rows: Tensor, held: Tensor | None = None, made: bool = True) -> dict[str, Tensor]:
         """The named tensors of one forward pass of the model as it stands, with what it made of the rows or without."""
+        if held is not None and self.code_call is None:
+            self.look(rows, made=False)
         replace = None if held is None else partial(clamp_units, numbers=held)
         scales: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = None if module is None else module.register_forward_pre_hook(_keep_scale(scales), with_kwargs=True)
-        with BottleneckTap(self.model, self.case.bottleneck, replace=replace) as tap:
+        with BottleneckTap(self.model, self.case.bottleneck, replace=replace, code_call=self.code_call) as tap:
             self.model(rows)
         if handle is not None:
             handle.remove()
         seen = tap.passes[0]
         code = code_of(seen, self.case.bottleneck)
+        if held is None:
+            self.code_call = seen.code_call or NOWHERE
+        else:
+            self.replaces_code = seen.replaced
         self.activation = seen.activation
         shown = {
             "code": flatten_units(code),

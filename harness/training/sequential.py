@@ -50,6 +50,11 @@ class SequentialEngine:
         """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
 
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with held units could not put them into the forward pass."""
+        return all(member.program.replaces_code for member in self.members)
+
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
     ) -> BottleneckView:

@@ -101,6 +101,11 @@ class StackedEngine:
         self.program.eval()
         return self._evaluated(batch, self._fresh_draws("evaluation"))
 
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with held units could not put them into the forward pass."""
+        return self.program.replaces_code
+
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
     ) -> BottleneckView:
