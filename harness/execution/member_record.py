@@ -130,7 +130,10 @@ def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, 
 def _ablation(
     engine: StackedEngine | SequentialEngine, evaluation: Rows, device: str, count: int, units: int
 ) -> Tensor | None:
-    """Return the loss of R2 when a unit is replaced by its mean, `[member, unit]`; None for wide codes."""
+    """Return the loss of R2 when a unit is replaced by its mean, `[member, unit]`.
+
+    None for wide codes, and where no unit can be replaced.
+    """
     from harness.measures import r2_from_sse, sum_squared_error
 
     if units > LARGEST_ABLATION:
@@ -149,7 +152,8 @@ def _ablation(
     r2, code = look()
     means = code.double().mean(dim=-2).to(code)
     single_unit = torch.eye(units, dtype=torch.bool, device=means.device)
-    return torch.stack([r2 - look(means.where(single_unit[unit], torch.nan))[0] for unit in range(units)], dim=-1)
+    losses = torch.stack([r2 - look(means.where(single_unit[unit], torch.nan))[0] for unit in range(units)], dim=-1)
+    return losses if engine.replaces_code else None
 
 
 def _record(

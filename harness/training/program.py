@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from harness.capture import BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
+from harness.capture import NOWHERE, BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
 from harness.case import Case
 from harness.loss_terms import check_terms
 from harness.models import accumulation_dtype, own_precision
@@ -64,6 +64,8 @@ class Program(nn.Module):
         self.case, self.model, self.own_kernels = case, model, own_kernels
         self.keywords = (*case.loss_keywords(), *case.supplied_keywords())
         self.activation = "none"
+        self.code_call: tuple[int, int] | None = None  # the call that makes the code, known after the first look
+        self.replaces_code = True  # False after a look in which units could not be held
         self._names = first_names(model)
         self._terms_in = accumulation_dtype(own_precision(model))
 
@@ -113,12 +115,14 @@ class Program(nn.Module):
 
     def look(self, rows: Tensor, clamp: Tensor | None = None, reconstruct: bool = True) -> dict[str, Tensor]:
         """Return the named tensors of one forward pass of the model, with or without its reconstruction."""
+        if clamp is not None and self.code_call is None:
+            self.look(rows, reconstruct=False)
         replace = None if clamp is None else partial(clamp_units, numbers=clamp)
         scales: list[Tensor] = []
         module = None if self.case.bottleneck.startswith("out:") else self.model.get_submodule(self.case.bottleneck)
         handle = None if module is None else module.register_forward_pre_hook(_record_scale(scales), with_kwargs=True)
         with (
-            BottleneckTap(self.model, self.case.bottleneck, replace=replace) as tap,
+            BottleneckTap(self.model, self.case.bottleneck, replace=replace, code_call=self.code_call) as tap,
             log_variance(self.case, self.model) as log_variances,
         ):
             self.model(rows)
@@ -126,6 +130,10 @@ class Program(nn.Module):
             handle.remove()
         forward = tap.passes[0]
         code = code_of(forward, self.case.bottleneck)
+        if clamp is None:
+            self.code_call = forward.code_call or NOWHERE
+        else:
+            self.replaces_code = forward.replaced
         self.activation = forward.activation
         view = {
             "code": flatten_units(code),

@@ -54,6 +54,11 @@ class SequentialEngine:
         """Return the loss terms on a batch in eval mode, `[member]` each, with `total`."""
         return _stacked([member.losses(rows, own) for member, rows, own in self._zipped(batch, extras)])
 
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with held units could not put them into the forward pass."""
+        return all(member.program.replaces_code for member in self.members)
+
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
     ) -> BottleneckView:

@@ -157,6 +157,11 @@ class StackedEngine:
         buffers = {name: value.clone() for name, value in self.buffers.items()}
         return self._norms(self.parameters, buffers, batch, {**self.numbers, **extras}, draws)
 
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with fixed units could not put them into the forward pass."""
+        return self.program.replaces_code
+
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""
         return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}
