@@ -18,6 +18,8 @@ from harness.auditing.rules_gradient import edits_in_place, gradient_status, out
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_model import optimizer_parameters, output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
+from harness.auditing.rules_rows import mixed_rows
+from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
 from harness.auditing.rules_weight import check_weights
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
@@ -59,11 +61,13 @@ def audit(
         models = _models(case, rows, seeds)
         build_optimizer(case, models[0])  # here, so that an error is raised and not recorded as undecided
         collector = FindingCollector(bounds)
-        terms, evaluations, exact = _first_model(case, models[0], rows, collector)
+        watch = TrainingWatch(case, rows[:BIRTH_ROWS])
+        terms, evaluations, exact = _first_model(case, models[0], rows, collector, watch)
         _other_models(case, models[1:], rows, collector)
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
-        _model_rules(case, models, rows, collector)
-        check_weights(case, models, rows, collector, terms, during_training)
+        _model_rules(case, models, rows, collector, watch)
+        check_weights(case, models, rows, collector, terms, during_training, watch)
+        check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
     source = loss_source(case)
     return Audit(
         case.name,
@@ -92,7 +96,7 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
 
 
 def _first_model(
-    case: Case, model: nn.Module, rows: Tensor, collector: FindingCollector
+    case: Case, model: nn.Module, rows: Tensor, collector: FindingCollector, watch: TrainingWatch
 ) -> tuple[list[str], int, Exact]:
     with make_probe(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
@@ -114,6 +118,8 @@ def _first_model(
             if probe.dtype == torch.float64:
                 exact[term] = subject, {} if subject.inert else _constants(subject)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
+        collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
+        collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
 
 
@@ -168,7 +174,9 @@ def _other_models(case: Case, models: list[nn.Module], rows: Tensor, collector: 
                     )
 
 
-def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector) -> None:
+def _model_rules(
+    case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector, watch: TrainingWatch
+) -> None:
     sample, bounds = rows[:BIRTH_ROWS], collector.bounds
     missing = range(len(models), BIRTH_SEEDS) if len(models) >= 3 else ()
     more_models = [*models, *(build_model(case, seed, rows[:4]) for seed in missing)]
@@ -176,3 +184,4 @@ def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, collector: F
     collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
     collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))
     collector.run("input_offset", None, lambda: input_offset(case, models, sample, bounds))
+    collector.run("constant_at_birth", None, lambda: watch_constant(watch, more_models))
