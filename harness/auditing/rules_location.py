@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.dependencies import TermProbe, Undecided
+from harness.auditing.dependencies import TermProbe, Undecided, perturbations
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.optima import set_point
-from harness.auditing.probe import Evaluation, differs
+from harness.auditing.probe import Evaluation, LossProbe, differs
 from harness.auditing.probe_values import RANGES, activation_of, random_values
 from harness.auditing.recorder import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
@@ -60,7 +60,10 @@ def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: A
     own = {code.site.layer, *subject.beside}
     if not subject.layers or subject.direct or own & set(subject.layers) or _reads_the_batch(subject):
         return []
-    names = ", ".join(subject.layers)
+    layers = [name for name in subject.layers if not (subject.follows and is_own_head(subject.probe, name))]
+    if not layers:
+        return []
+    names = ", ".join(layers)
     return [
         make_finding(
             "wrong_layer",
@@ -68,9 +71,20 @@ def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: A
             f"{subject.term} reads the output of {names}, not that of {code.site.layer}",
             f"it constrains {names} instead of the bottleneck",
             f"apply it to {code.site}, the values that the decoder reads",
-            source=source_line(operations, [TensorSite(name) for name in subject.layers]),
+            source=source_line(operations, [TensorSite(name) for name in layers]),
         )
     ]
+
+
+def is_own_head(probe: LossProbe, layer: str) -> bool:
+    """True for a layer that the main term does not use, such as a classifier, projection head, critic or probe."""
+    site, objective = TensorSite(layer), TermProbe(probe, probe.case.objective, 0.0)
+    first, second = (probe.evaluate().value(objective.term) for _ in range(2))
+    objective.noise = abs(first - second) if math.isfinite(first - second) else 0.0
+    return not any(
+        objective.differs(probe.evaluate({site: change}).value(objective.term), first)
+        for change in perturbations(site, "none")
+    )
 
 
 def not_the_code_in_use(
