@@ -101,7 +101,7 @@ class LossProbe:
 
     def penalties(self) -> list[str]:
         """Return the names of the terms that are penalties."""
-        return [name for name in self.evaluate().terms if name != "reconstruction"]
+        return [name for name in self.evaluate().terms if name != self.case.objective]
 
     def prefixes(self) -> list[TensorSite]:
         """Return the sites between the bottleneck's layer and the code: raw output, pre-activation."""

@@ -111,7 +111,7 @@ def situations(subject: TermProbe, soft: bool = True) -> list[tuple[str, float]]
     """Return situations that training can reach, in words, and the term there; `soft` keeps sigmoids off 0 and 1."""
     probe, code = subject.probe, subject.probe.code
     values = [("on the data at initialization", subject.base)]
-    if subject.term == "reconstruction" or code.site is None:
+    if subject.term == probe.case.objective or code.site is None:
         return values
     if code.site in subject.direct and code.activation in RELU_FAMILY:
         off = subject.at({code.site: _silenced}).value(subject.term)

@@ -112,7 +112,7 @@ def _loss_pulls_outward(probe: LossProbe, output: Tensor, low: float, high: floa
 
     handle = probe.model.register_forward_hook(hook)
     try:
-        pull = probe.evaluate().gradient("reconstruction", leaves)
+        pull = probe.evaluate().gradient(probe.case.objective, leaves)
     finally:
         handle.remove()
     if not pull or not any(bool((gradient != 0).any()) for gradient in pull):

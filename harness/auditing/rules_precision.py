@@ -22,7 +22,7 @@ def finite_constants(subject: TermProbe) -> dict[float, float]:
     Empty where the activation before the term is bounded.
     """
     site = subject.site
-    if site is None or subject.term == "reconstruction" or math.isfinite(RANGES[activation_of(site)][1]):
+    if site is None or subject.term == subject.probe.case.objective or math.isfinite(RANGES[activation_of(site)][1]):
         return {}
     constants = [sign * level for sign in (1, -1) for level in value_levels("none")]
     terms = {constant: _at_constant(subject, constant) for constant in constants}

@@ -115,11 +115,26 @@ class ReachedParameters:
         without_gradient: names whose gradient was zero or absent at every probe; None before the first probe.
         without_path: those to which no term's graph leads.
         followers: name -> terms whose value followed it at some probe.
+        written: names of parameters without a gradient that a training changed: moving averages.
     """
 
     without_gradient: set[str] | None = None
     without_path: set[str] = field(default_factory=set)
     followers: dict[str, set[str]] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    _initial: dict[str, Tensor] = field(default_factory=dict)
+
+    def start(self, model: nn.Module) -> None:
+        """Keep the initial values of the parameters without a path, before a training."""
+        self._initial = {
+            name: value.detach().clone() for name, value in model.named_parameters() if name in self.without_path
+        }
+
+    def compare(self, model: nn.Module) -> None:
+        """Find the parameters that a training has changed though no graph leads to them."""
+        values = dict(model.named_parameters())
+        changed = {name for name, value in self._initial.items() if not torch.equal(value, values[name])}
+        self.written |= changed & self.without_path
 
     def look(self, case: Case, model: nn.Module, terms: Terms) -> None:
         """Remove the parameters that a term's gradient reaches."""
@@ -147,17 +162,30 @@ class ReachedParameters:
         base = values_of(evaluate())
         if not groups or any(has_changed(value, base[name]) for name, value in values_of(evaluate()).items()):
             return  # a loss with a generator of its own: a change shows nothing
-        for parameters in list(groups.values())[:MOST_GROUPS]:
+
+        def followers(parameters: Iterable[Tensor]) -> set[str]:
+            terms: set[str] = set()
             for seed, size in MOVES:
-                with moved(parameters.values(), size, seed):
+                with moved(parameters, size, seed):
                     values = values_of(evaluate())
-                terms = {name for name in base if has_changed(values[name], base[name], tolerance=tolerance)}
-                for name in parameters:
-                    self.followers.setdefault(name, set()).update(terms)
+                terms |= {name for name in base if has_changed(values[name], base[name], tolerance=tolerance)}
+            return terms
+
+        for parameters in list(groups.values())[:MOST_GROUPS]:
+            together = followers(list(parameters.values()))
+            for name, value in parameters.items():
+                alone = followers([value]) if together and len(parameters) > 1 else together
+                self.followers.setdefault(name, set()).update(alone)
 
 
 def unreached_parameters(
-    probe: LossProbe, reached: ReachedParameters, inert: set[str], explained: set[str], tied: set[str], looks: str
+    probe: LossProbe,
+    reached: ReachedParameters,
+    inert: set[str],
+    explained: set[str],
+    tied: set[str],
+    looks: str,
+    zero_explained: bool = False,
 ) -> list[Finding]:
     """Find trainable parameters that some term's value follows and no term's gradient reaches.
 
@@ -168,6 +196,7 @@ def unreached_parameters(
         explained: names that another finding explains.
         tied: names that share their numbers with a parameter that has a gradient.
         looks: probes in words.
+        zero_explained: True if a dead or constant code explains gradients that are zero, but not absent.
     """
     parameters = dict(probe.model.named_parameters())
     before = copies(list(parameters.values()))
@@ -180,12 +209,13 @@ def unreached_parameters(
     for seed, size in MOVES:
         with moved(parameters.values(), size, seed):
             reached.look(probe.case, probe.model, probe.evaluate().terms)
-    reached.without_gradient = (reached.without_gradient or set()) - averaged - explained - tied
+    reached.without_gradient = (reached.without_gradient or set()) - averaged - explained - tied - reached.written
     reached.without_path &= reached.without_gradient
     reached.follow(probe.model, lambda: probe.evaluate().terms, 1e-9 if probe.dtype == torch.float64 else 1e-4)
     names = sorted(reached.without_gradient)
     followers = {name: reached.followers.get(name, set()) for name in names}
-    faults = [name for name in names if followers[name] - inert]
+    judged = reached.without_path if zero_explained else reached.without_gradient
+    faults = [name for name in names if followers[name] - inert and name in judged]
     unused = [name for name in names if not followers[name] and name in reached.without_path]
     return [*_unreached(parameters, faults, followers, looks), *_unused(parameters, unused, looks)]
 
@@ -313,6 +343,31 @@ def numbers_without_effect(probe: LossProbe) -> list[str]:
         }
         names = [name for name in names if not has_effect(case, name, _differentiated(probe, changes))]
     return names
+
+
+def changes_state(probe: LossProbe, name: str) -> bool:
+    """Return True if another value of the number changes what the loss writes into the model, for a later step."""
+    case, number = probe.case, _default(probe.case, name)
+    base = _state_after(probe, case)
+    return any(
+        _state_after(probe, replace(case, numbers={**case.numbers, name: trial})) != base for trial in _trials(number)
+    )
+
+
+def _state_after(probe: LossProbe, case: Case) -> list[str]:
+    """Return the parameters, buffers, and number and tensor attributes of the model after an evaluation, as text."""
+    model = probe.model
+    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
+    parameters = [(value, value.detach().clone()) for value in model.parameters()]
+    with preserved_rng(0), preserved_state(model):
+        case.losses(model, probe.batch.clone(), **keywords)
+        attributes = [value for module in model.modules() for value in vars(module).values()]
+        tensors = [*model.parameters(), *model.buffers(), *(v for v in attributes if isinstance(v, Tensor))]
+        state = [repr(value.detach().tolist()) for value in tensors]
+        state += [repr(value) for value in attributes if isinstance(value, int | float)]
+    for value, copy in parameters:
+        value.data = copy
+    return state
 
 
 def _differentiated(

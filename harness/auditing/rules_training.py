@@ -17,6 +17,7 @@ from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.rules_reach import (
     ReachedParameters,
     Terms,
+    changes_state,
     encoder_parameters,
     evaluated,
     gradients_of,
@@ -88,7 +89,10 @@ class TrainingWatch:
         batch = loop.rows[:SAMPLE]
         if self.reached.without_gradient is None or self.reached.without_gradient:
             self.reached.look(self.case, loop.model, evaluated(self.case, loop.model, batch))
-            if step:
+            if step == 0:
+                self.reached.start(loop.model)
+            else:
+                self.reached.compare(loop.model)
                 self.reached.follow(loop.model, lambda: evaluated(self.case, loop.model, batch), 1e-4)
         if self.constant and step == PROBES[-1]:
             self.stays_constant.append(has_constant_code(self.case, loop.model, self.sample))
@@ -124,6 +128,7 @@ class TrainingWatch:
 def watch_numbers(watch: TrainingWatch, probe: LossProbe) -> list[Finding]:
     """Note the keywords of `losses` without an effect at the first probe; the training probes look at them again."""
     watch.numbers = numbers_without_effect(probe)
+    watch.numbers = [name for name in watch.numbers if not changes_state(probe, name)]
     if watch.numbers:
         watch.unmet = unmet_reads(probe.case, watch.numbers, probe.evaluate)
     return []
@@ -169,11 +174,12 @@ def check_training(
             raise Undecided(f"no term has a gradient at {', '.join(sorted(names)[:6])} so far; {reason}")
         tied = tied_parameters(models[0], names)
         with make_probe(case, models[0], batch) as probe:
-            explains = {"cut_encoder", "constant_at_birth", "dead_at_birth"} & {rule for _, rule in collector.rules}
-            has_code = probe.code.site is not None
-            explained = set(encoder_parameters(probe)) if explains and has_code else set()
+            rules = {rule for _, rule in collector.rules}
+            constant = bool({"constant_at_birth", "dead_at_birth"} & rules)
+            cut = "cut_encoder" in rules or constant
+            explained = set(encoder_parameters(probe)) if cut and probe.code.site is not None else set()
             looks = watch.looks(during_training)
-            return unreached_parameters(probe, watch.reached, inert, explained, tied, looks)
+            return unreached_parameters(probe, watch.reached, inert, explained, tied, looks, zero_explained=constant)
 
     collector.run("unreached_parameter", None, check_parameters)
 

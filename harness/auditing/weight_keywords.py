@@ -50,7 +50,7 @@ def weight_keyword(case: Case, model: nn.Module, batch: Tensor, term: str, facto
     ]
     keyword = harness_keyword(case)
     if keyword is not None and _number(case.numbers.get(keyword)) is not None:
-        penalties = tuple(name for name in _term_gradients(case, model, batch) if name not in ("reconstruction", term))
+        penalties = tuple(name for name in _term_gradients(case, model, batch) if name not in (case.objective, term))
         levers.append(WeightKeyword(keyword, float(case.numbers[keyword]), penalties))
     return min(levers, key=lambda lever: len(lever.beside), default=None)
 
@@ -96,7 +96,7 @@ def _weight_from_keyword(
         if not _distance(moved[term], times * first[term], times * first[term]) <= bound[term]:
             return None
         changed = [key for key in first if not _distance(moved[key], first[key], first[key]) <= bound[key]]
-        if "reconstruction" in changed:
+        if case.objective in changed:
             return None
         beside |= dict.fromkeys(key for key in changed if key != term)
     return WeightKeyword(name, now, tuple(beside))

@@ -148,11 +148,11 @@ class Saturated(Autoencoder):
         nn.init.constant_(self.enc.bias, 100.0)
 
 
-class SoftmaxOfOne(Autoencoder):
-    """A softmax over an axis of one entry."""
+class WrongUnits(Autoencoder):
+    """Inputs in units that make them vanish beside the biases."""
 
     def encode(self, x):
-        return self.enc(F.relu(self.body(x))).unsqueeze(2).softmax(2).squeeze(2)
+        return super().encode(1e-12 * x)
 
 
 def huge_steps(parameters):
@@ -201,7 +201,7 @@ FAULTY = {
     ),
     "default never read": ("unused_number", lambda: case(Autoencoder, with_a_default)),
     "saturated": ("constant_at_birth", lambda: case(Saturated)),
-    "softmax of one": ("constant_at_birth", lambda: case(SoftmaxOfOne)),
+    "inputs in other units": ("constant_at_birth", lambda: case(WrongUnits)),
     "huge steps": ("diverges", lambda: case(Autoencoder, optimizer=huge_steps)),
     "logarithm of a negative number": ("diverges", lambda: case(Autoencoder, logarithm_of_what_is_left)),
     "root at zero": ("diverges", lambda: case(Autoencoder, root_at_zero)),

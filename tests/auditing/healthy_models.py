@@ -380,6 +380,43 @@ class SharedBook(Quantized):
         return self.book[torch.cdist(code, self.table).argmin(1)]
 
 
+class MeanTeacher(Siamese):
+    """A teacher that starts as a copy of the student and follows it; its parameters are not frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 8))
+        self.teacher.load_state_dict(
+            {f"{2 * i}.{k}": v for i, m in ((0, self.body), (1, self.enc)) for k, v in m.state_dict().items()}
+        )
+
+    def taught(self, x):
+        with torch.no_grad():
+            for mine, layer in ((self.teacher[0], self.body), (self.teacher[2], self.enc)):
+                mine.weight.data.lerp_(layer.weight, 0.05)
+                mine.bias.data.lerp_(layer.bias, 0.05)
+            return self.teacher(x)
+
+
+def taught_similarity(model, x):
+    first, second = (x + 0.1 * torch.randn_like(x) for _ in range(2))
+    return {"similarity": -F.cosine_similarity(model(first)[1], model.taught(second), dim=1).mean()}
+
+
+class Averaging(Autoencoder):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(4))
+
+
+def kept_for_the_next_step(model, x, decay):
+    """A penalty towards an average that is updated after it was read."""
+    z, made = model(x)
+    penalty = 1e-2 * (z - model.average).pow(2).mean()
+    model.average = (decay * model.average + (1 - decay) * z.mean(0)).detach()
+    return {"reconstruction": F.mse_loss(made, x), "penalty": penalty}
+
+
 def without_momentum(parameters):
     return torch.optim.SGD(list(parameters), lr=0.05)
 
@@ -411,6 +448,8 @@ HEALTHY = {
     "number in the gradient alone": lambda: case(Autoencoder, sharp_surrogate, numbers={"sharpness": 4.0}),
     "number read after 100 steps": lambda: case(Autoencoder, warm_up_after(100), numbers={"strength": 3.0}),
     "number read after 1000 steps": lambda: case(Autoencoder, warm_up_after(1000), numbers={"strength": 3.0}),
+    "mean teacher": lambda: case(MeanTeacher, taught_similarity, objective="similarity"),
+    "number of the next step": lambda: case(Averaging, kept_for_the_next_step, numbers={"decay": 0.9}),
     "large steps": lambda: case(Autoencoder, optimizer=without_momentum),
 }
 
