@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
+from penalty_zoo import PLANTED, Plain, case_of, kl, losses_of, own_case
 
 from harness import Case
 from harness.auditing import Audit, as_manifest, audit, audit_levels
