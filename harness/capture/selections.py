@@ -130,7 +130,7 @@ class SelectionTracker:
         if candidate is not None and candidate.code is not None and candidate.code.values is written:
             candidate = self._values[target] = candidate.selected(target)
         for table in (self._chosen, self._bases, self._detached, self._differences, self._noise, self._masks):
-            table.hand_over(written, target)  # type: ignore[attr-defined]
+            table.hand_over(written, target)
         for tensor, _ in aside.pairs():
             if candidate is not None and tensor is not target and same_layout(tensor, target):
                 self._values[tensor] = self._shaped(candidate, tensor)
@@ -390,7 +390,7 @@ SUMS = _functions("add") | {Tensor.__add__, Tensor.__radd__}
 DIVISORS = _functions("div", "divide", "true_divide", "sub", "subtract")
 MINIMA = {torch.minimum, Tensor.minimum, torch.min, Tensor.min, torch.fmin, Tensor.fmin}
 NOISE = {torch.randn, torch.randn_like, torch.normal, Tensor.normal_}
-COPIES = DETACHES | {torch.clone, Tensor.clone, Tensor.contiguous}
+COPIES: set[Any] = DETACHES | {torch.clone, Tensor.clone, Tensor.contiguous}
 ORDERED_RESHAPES = RESHAPES & {
     *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, Tensor.unflatten, Tensor.flatten),
     *(Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.view, Tensor.view_as, Tensor.reshape_as),

@@ -30,11 +30,6 @@ def prescribe(
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
 
     Exit code 0: nothing is wrong; 1: something is wrong, whatever helps; 2: bad request.
-
-    Examples:
-        harness prescribe mine.py
-
-        harness prescribe forum --budget 2m --try batchnorm,leaky_relu
     """
     from harness.cli.signals import Interrupted, exit_now, install_handlers
     from harness.prescription import prescribe as find
