@@ -390,7 +390,7 @@ SUMS = _functions("add") | {Tensor.__add__, Tensor.__radd__}
 DIVISORS = _functions("div", "divide", "true_divide", "sub", "subtract")
 MINIMA = {torch.minimum, Tensor.minimum, torch.min, Tensor.min, torch.fmin, Tensor.fmin}
 NOISE = {torch.randn, torch.randn_like, torch.normal, Tensor.normal_}
-COPIES: set[Any] = DETACHES | {torch.clone, Tensor.clone, Tensor.contiguous}
+COPIES: set[Any] = {*DETACHES, torch.clone, Tensor.clone, Tensor.contiguous}
 ORDERED_RESHAPES = RESHAPES & {
     *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, Tensor.unflatten, Tensor.flatten),
     *(Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.view, Tensor.view_as, Tensor.reshape_as),
