@@ -23,9 +23,6 @@ from harness.auditing.rules_training import TrainingWatch, check_training, watch
 from harness.auditing.rules_weight import check_weights
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
-from harness.data.rows import Split
-from harness.diagnosis.finding import Finding
-from harness.diagnosis.severity import Severity
 from harness.loss_terms import bind_losses
 from harness.models import build_model, own_precision
 from harness.user_code import guarded

@@ -113,7 +113,6 @@ class SelectionTracker:
 
     def set_aside(self, aside: TensorCopies) -> None:
         """Move the entries of tensors that are about to be written to to their copies."""
-
         self._values.change(aside, lambda candidate: candidate.mapped(aside))
         self._chosen.change(aside, lambda entry: (aside(entry[0]), entry[1].mapped(aside)))
         self._bases.change(aside, aside)

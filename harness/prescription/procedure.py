@@ -97,7 +97,7 @@ def prescribe(
     needs_r2 = not any(not meets(record) for record in untreated) and _is_poor(untreated)
     if needs_r2:
         meets = _beats(untreated)
-    examination = {
+    examination: dict[str, Any] = {
         "findings": tuple(finding.to_dict() for finding in audit.findings),
         "untreated": dict(Counter(record.verdict or record.status for record in untreated)),
     }
