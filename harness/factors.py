@@ -19,7 +19,7 @@ class Factor:
         default: the level that leaves a case unchanged; None if the case determines it.
         choices: the allowed words; empty for a factor of numbers.
         low, high: the closed or half-open range of its numbers (`high` is excluded where `open_above`).
-        whole: True if only integers are allowed.
+        integer: True if only integers are allowed.
         stacks: True when members with different levels can share one batched program.
         words: words allowed in addition to numbers.
     """
@@ -30,7 +30,7 @@ class Factor:
     high: float = float("inf")
     open_below: bool = False
     open_above: bool = False
-    whole: bool = False
+    integer: bool = False
     stacks: bool = False
     words: tuple[str, ...] = ()
 
@@ -51,9 +51,9 @@ def number_in(factor: Factor, value: Any, where: str) -> int | float:
     above = value >= factor.high if factor.open_above else value > factor.high
     if below or above or value != value or value in (float("inf"), float("-inf")):
         raise outside
-    if factor.whole and value != int(value):
+    if factor.integer and value != int(value):
         raise HarnessError(f"{where}: expected a whole number, got {value!r}")
-    return int(value) if factor.whole else value
+    return int(value) if factor.integer else value
 
 
 def _is_number(value: Any) -> bool:
@@ -87,11 +87,11 @@ def training_numbers(train: Mapping[str, Any], where: str = "train") -> dict[str
 def _training_number(key: str, value: Any, where: str) -> Any:
     if key in TRAINED:
         number = number_in(TRAINED[key], value, f"{where}.{key}")
-        return number if TRAINED[key].whole else float(number)
+        return number if TRAINED[key].integer else float(number)
     if key == "snapshot_every":
         if not _is_number(value) or not 0 < value < float("inf"):
             raise HarnessError(f"{where}.{key}: expected a number of epochs above 0, got {value!r}")
-        return number_in(Factor(None, whole=True), value, f"{where}.{key}")
+        return number_in(Factor(None, integer=True), value, f"{where}.{key}")
     if key == "device":
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
             raise HarnessError(f"{where}.{key}: expected auto, cpu, cuda, cuda:0 or mps, got {value!r}")
@@ -101,8 +101,8 @@ def _training_number(key: str, value: Any, where: str) -> Any:
 
 TRAINED: dict[str, Factor] = {
     "learning_rate": Factor(None, open_below=True, stacks=True),
-    "batch_size": Factor(None, low=1, whole=True),
-    "epochs": Factor(None, low=1, whole=True),
+    "batch_size": Factor(None, low=1, integer=True),
+    "epochs": Factor(None, low=1, integer=True),
     "warmup": Factor(0.0, high=1.0, stacks=True),  # share of training
 }
 TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device", "warmup")
@@ -188,7 +188,7 @@ FACTORS: dict[str, Factor] = {
     "dropout": Factor(0.0, high=1.0, open_above=True, stacks=True),
     "output_activation": Factor("default", ("default", "relu", "linear", "sigmoid")),
     "inputs": Factor("as_given", ("as_given", "centred")),
-    "units": Factor(None, low=1, high=1e6, whole=True),
+    "units": Factor(None, low=1, high=1e6, integer=True),
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
     "free_bits": Factor(0.0, stacks=True),  # nats per unit

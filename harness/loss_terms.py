@@ -36,6 +36,7 @@ class BoundLosses:
         self.__signature__ = signature.replace(parameters=parameters)
 
     def __call__(self, model: nn.Module, batch: Tensor, **numbers: Any) -> Mapping[str, Any]:
+        """Evaluate the loss with its targets, step and progress."""
         values = dict(self.values)
         if self.target is not None:
             target = self.target[self._positions(batch)].to(batch.device)

@@ -89,7 +89,7 @@ def labels_beside(inputs: Tensor, second: Any) -> Tensor | None:
     if inputs[:1].numel() > 1:
         raise HarnessError(
             "the second value has the shape of the inputs and differs from them, as a target does, but `losses` receives "
-            "the inputs alone; return the inputs, and let `losses` compute its target from them (noise, a shift)"
+            "the inputs alone; name it `target` in the signature of `losses`, or return the inputs alone"
         )
     return labels
 

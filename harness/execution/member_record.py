@@ -10,16 +10,14 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Rows, Split
-from harness.errors import HarnessError
 from harness.execution.history import History, few_rows
-from harness.execution.spec import StackMember, failed_record
+from harness.execution.spec import StackMember
 from harness.remedies import judged_target
 from harness.results.packed import PackedArrays, PackedJson
 from harness.results.records import MemberRecord
 from harness.training import Snapshot
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
-from harness.user_code import CaseExit
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
@@ -213,10 +211,3 @@ def _examples(member: StackMember, first_seed: int, reconstruction: Tensor | Non
         "reconstruction": reconstruction[index].flatten(1).tolist(),
         "shape": list(evaluation.inputs.shape[1:]),
     }
-
-
-def failed(member: StackMember, error: Exception) -> MemberRecord:
-    """Return the record of a member whose remedies, model or loss raised this error."""
-    prefix = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-    prefix = "the case's code ended with " if isinstance(error, CaseExit) else prefix
-    return failed_record(member, f"{prefix}{error}"[:1000])

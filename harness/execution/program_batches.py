@@ -11,8 +11,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
 from harness.errors import HarnessError
-from harness.execution.member_record import failed
-from harness.execution.spec import StackMember, StackSpec
+from harness.execution.spec import StackMember, StackSpec, failed
 from harness.results.records import Level, MemberRecord
 from harness.training import VmapSupport, check_vmap_support, device_of
 from harness.training.vmap_support import is_vmap_error, refused_by_vmap

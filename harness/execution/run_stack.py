@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from harness.execution.history import History
-from harness.execution.member_record import failed, member_records
+from harness.execution.member_record import member_records
 from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_batches, group_programs
-from harness.execution.spec import StackSpec
+from harness.execution.spec import StackSpec, failed
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
 from harness.training.schedules import training_steps

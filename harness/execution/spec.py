@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
+from harness.errors import HarnessError
 from harness.results.records import Level, MemberRecord
+from harness.user_code import CaseExit
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -67,3 +69,10 @@ def failed_record(member: StackMember, error: str) -> MemberRecord:
         error=error,
         logged_at=int(time.time() * 1000),
     )
+
+
+def failed(member: StackMember, error: Exception) -> MemberRecord:
+    """Return the record of a member whose remedies, model or loss raised this error."""
+    prefix = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+    prefix = "the case's code ended with " if isinstance(error, CaseExit) else prefix
+    return failed_record(member, f"{prefix}{error}"[:1000])

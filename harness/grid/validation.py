@@ -80,7 +80,7 @@ def plain_level(name: str, value: Any, key: str, numbers: Mapping[str, float]) -
         level = check_level(name, value, numbers)
     except HarnessError as error:
         raise HarnessError(f"{key}: {error}") from error
-    integral = name not in FACTORS or FACTORS[name].whole
+    integral = name not in FACTORS or FACTORS[name].integer
     return level if isinstance(level, str) or integral else float(level)
 
 

@@ -257,6 +257,7 @@ class TreatedLosses:
         )
 
     def __call__(self, model: TreatedModel, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
+        """Return the terms of the treated loss."""
         own, rate = self.case.loss_arguments(numbers), numbers.get("dropout", model.rate)
         recorded: AbstractContextManager[list[Tensor]]
         recorded = nullcontext([]) if self.kl is None else log_variance(self.case, model.model)

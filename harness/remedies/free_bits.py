@@ -118,5 +118,5 @@ def divergences_of(case: Case, forward: Any, log_variances: list[Tensor]) -> Ten
     return kl_per_unit(mean, posterior_of(case, forward.outputs, log_variances, mean))
 
 
-def _same(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=SAME)
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=SAME)

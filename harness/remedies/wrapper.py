@@ -77,6 +77,7 @@ class TreatedModel(nn.Module):
             self.inserted["batchnorm"] = nn.BatchNorm1d(layout.channels, affine=False, dtype=own_precision(model))
 
     def forward(self, *batch: Any, **keywords: Any) -> Any:
+        """Run the author's model under the treatment."""
         with self.tap():
             return self.model(*batch, **keywords)
 

@@ -37,7 +37,8 @@ class OptimizerSpec:
 class StackOptimizer(Protocol):
     """Optimizer that changes `parameters` in place, given gradients of the same shape `[member, parameter]`."""
 
-    def step(self, parameters: Tensor, gradients: Tensor) -> None: ...
+    def step(self, parameters: Tensor, gradients: Tensor) -> None:
+        """Update the parameters in place."""
 
 
 def optimizer_spec(case: Case, model: nn.Module) -> OptimizerSpec | None:

@@ -203,12 +203,12 @@ class MemberModel:
 
     def _numbers(self, extras: Mapping[str, Any]) -> dict[str, Any]:
         """Return the case's numbers with the extras that its loss names, targets in the member's precision."""
-        named = {name: extras[name] for name in self.case.supplied_keywords() if name in extras}
-        if "target" in named:
-            named["target"] = cast_floats(named["target"], self.precision)
+        supplied = {name: extras[name] for name in self.case.supplied_keywords() if name in extras}
+        if "target" in supplied:
+            supplied["target"] = cast_floats(supplied["target"], self.precision)
         if self.case.training()["warmup"]:
-            named[RAMP] = self.case.ramp(extras.get("progress", 0.0))
-        return {**self.numbers, **named}
+            supplied[RAMP] = self.case.ramp(extras.get("progress", 0.0))
+        return {**self.numbers, **supplied}
 
     @contextmanager
     def _observing(self, purpose: str) -> Iterator[None]:

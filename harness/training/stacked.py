@@ -207,14 +207,14 @@ class StackedEngine:
 
     def _tensors(self, extras: Mapping[str, Any]) -> State:
         """Return the extras that the program uses as tensors, which a recorded list of operations can take as inputs."""
-        named = {name: extras[name] for name in self._supplied if name in extras}
+        supplied = {name: extras[name] for name in self._supplied if name in extras}
         tensors = {}
-        if "target" in named:
-            tensors["target"] = cast_floats(named["target"], self.precision).contiguous()
-        if "step" in named:
-            tensors["step"] = torch.tensor(named["step"], device=self.rows.device)
-        if "progress" in named:
-            tensors["progress"] = torch.tensor(named["progress"], dtype=self.precision, device=self.rows.device)
+        if "target" in supplied:
+            tensors["target"] = cast_floats(supplied["target"], self.precision).contiguous()
+        if "step" in supplied:
+            tensors["step"] = torch.tensor(supplied["step"], device=self.rows.device)
+        if "progress" in supplied:
+            tensors["progress"] = torch.tensor(supplied["progress"], dtype=self.precision, device=self.rows.device)
         if self._warms_up:
             ramps = [case.ramp(extras.get("progress", 0.0)) for case in self.cases]
             tensors[RAMP] = torch.tensor(ramps, dtype=self.precision, device=self.rows.device)

@@ -161,9 +161,9 @@ def _failure(
 
 
 def refused_by_vmap(error: Exception) -> str:
-    """Return the reason for training alone after a stack raised this error.
+    r"""Return the reason for training alone after a stack raised this error.
 
-    >>> refused_by_vmap(ValueError("no rows\\nat all")), refused_by_vmap(KeyError())
+    >>> refused_by_vmap(ValueError("no rows\nat all")), refused_by_vmap(KeyError())
     ('it cannot be batched: ValueError: no rows', 'it cannot be batched: KeyError')
     """
     lines = str(error).strip().splitlines()[:1]

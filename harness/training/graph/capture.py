@@ -5,13 +5,12 @@ keep state in Python cannot be recorded, because that state would be frozen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.training.graph.nested import iter_tensors
-from harness.training.graph.operations import StepGraph, build_step_graph
+from harness.training.graph.operations import RecordedOp, StepGraph, build_step_graph
 
 COMPILED_AT = 64  # calls; compiling a list takes the time that about fifty steps save
 
@@ -61,16 +60,6 @@ class GraphedFunction:
         except Exception:  # a function that no graph can represent is called as it is
             self._lists[key] = None
         return result
-
-
-@dataclass(frozen=True)
-class RecordedOp:
-    """One call of an operation."""
-
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    result: Any
 
 
 class DispatchRecorder(TorchDispatchMode):

@@ -6,8 +6,9 @@ or four.
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +20,17 @@ from harness.training.graph.nested import bitwise_equal, iter_tensors, replace_t
 from harness.training.graph.passes import simplify
 from harness.training.graph.torchscript import to_torchscript
 
-if TYPE_CHECKING:
-    from harness.training.graph.capture import RecordedOp
-
 Run = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class RecordedOp:
+    """One call of an operation."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
 
 
 class StepGraph:
@@ -88,7 +96,7 @@ class StepGraph:
         return [*(inputs[index] for index in self._inputs), *self._reached]
 
 
-def build_step_graph(calls: "Sequence[RecordedOp]", inputs: Sequence[Tensor], result: Any) -> StepGraph | None:
+def build_step_graph(calls: Sequence[RecordedOp], inputs: Sequence[Tensor], result: Any) -> StepGraph | None:
     """Return the graph of these calls, or None if Python read a value, which may differ in another step.
 
     Args:
@@ -120,7 +128,7 @@ class _Builder:
         for index, tensor in enumerate(inputs):
             self._note(self.graph.placeholder(f"input_{index}"), tensor)
 
-    def add(self, call: "RecordedOp", writes: bool) -> None:
+    def add(self, call: RecordedOp, writes: bool) -> None:
         """Add one call with its results."""
         if self._is_fixed(call):
             self._fixed |= {id(tensor) for tensor in iter_tensors(call.result)}
@@ -135,7 +143,7 @@ class _Builder:
                 if isinstance(item, Tensor):
                     self._note(self.graph.call_function(operator.getitem, (node, index)), item)
 
-    def _is_fixed(self, call: "RecordedOp") -> bool:
+    def _is_fixed(self, call: RecordedOp) -> bool:
         """Return True if the call gives the same values at every step, because it depends on constants alone."""
         arguments = list(iter_tensors((call.args, call.kwargs)))
         if any(_storage(tensor) in self.changed for tensor in (*arguments, *iter_tensors(call.result))):
@@ -167,7 +175,7 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _written_to(call: "RecordedOp") -> list[Tensor]:
+def _written_to(call: RecordedOp) -> list[Tensor]:
     """Return the tensors that an operation changes, by its schema or by `UNDECLARED_WRITES`."""
     undeclared = [call.args[position] for position in UNDECLARED_WRITES.get(call.operation, ())]
     positional = zip(call.operation._schema.arguments, call.args, strict=False)
