@@ -12,7 +12,6 @@ import numpy as np
 from harness.grid.factorial import changes
 from harness.grid.names import cell_name
 from harness.grid.student import student_quantile
-from harness.measures.statistics import wilson
 from harness.results import MemberRecord
 from harness.results.frames import has_failed
 from harness.results.records import Level
@@ -86,6 +85,8 @@ def share(outcomes: Iterable[bool | None]) -> tuple[float, float, float]:
     >>> share([True, False, True, True, None])[0]
     0.75
     """
+    from harness.measures.statistics import wilson  # loads scipy, which a finished run does without
+
     judged = [outcome for outcome in outcomes if outcome is not None]
     if not judged:
         return math.nan, math.nan, math.nan
