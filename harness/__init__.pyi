@@ -9,6 +9,7 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Finding as Finding
 from .diagnosis import Thresholds as Thresholds
 from .diagnosis import diagnose as diagnose
+from .diagnosis import diagnose_members as diagnose_members
 from .errors import HarnessError as HarnessError
 from .experiment import Results as Results
 from .experiment import compare as compare
@@ -17,5 +18,6 @@ from .experiment import run as run
 from .experiment import sync as sync
 from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
+from .prescription import prescribe as prescribe
 
 __version__: str

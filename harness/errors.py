@@ -24,3 +24,27 @@ def did_you_mean(noun: str, name: object, candidates: Iterable[object], article:
     close = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     guess = f"; did you mean {lower[close[0]]!r}?" if close else "."
     return f"{article} {noun} is called {str(name)!r}{guess} Known: {', '.join(names) or 'none'}"
+
+
+def missing_extra(error: ImportError) -> HarnessError | None:
+    """Return the sentence for a package that an extra brings and that is not installed; None for any other package.
+
+    >>> print(missing_extra(ModuleNotFoundError("No module named 'mlflow'", name="mlflow")))
+    mlflow is not installed: `pip install 'harness[mlflow]'` brings it, and 'harness[all]' what every command needs
+    >>> missing_extra(ModuleNotFoundError("No module named 'a_module_of_mine'", name="a_module_of_mine"))
+    """
+    package = (error.name or "").split(".")[0]
+    if package not in EXTRAS:
+        return None
+    extra = EXTRAS[package]
+    return HarnessError(
+        f"{package} is not installed: `pip install 'harness[{extra}]'` brings it, and 'harness[all]' what every command needs"
+    )
+
+
+EXTRAS = {
+    **dict.fromkeys(("pandas", "pyarrow", "safetensors"), "files"),
+    **dict.fromkeys(("sklearn", "PIL", "ruamel", "filelock"), "grid"),
+    "mlflow": "mlflow",
+    **dict.fromkeys(("seaborn", "matplotlib", "jinja2"), "report"),
+}

@@ -9,7 +9,7 @@ import typer
 
 from harness import __version__
 from harness.cli.signals import kill_now, spare_children
-from harness.errors import HarnessError
+from harness.errors import HarnessError, missing_extra
 from harness.execution.gc_control import freeze_gc, raise_gc_threshold
 from harness.execution.worker_environment import leave_working_directory
 from harness.user_code import CaseExit, guarded, refuse_os_exit
@@ -39,6 +39,11 @@ def main() -> None:
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        print(f"Error: {missing}", file=sys.stderr)
+        sys.exit(2)
     except CaseExit as error:
         print(f"Error: the case's code ended with {error}", file=sys.stderr)
         sys.exit(2)
@@ -56,9 +61,19 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
+    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
 
-    verbs = (run.run, diagnose.diagnose, audit.audit, plan.plan, effects.effects, report.report, ui.ui, sync.sync)
+    verbs = (
+        run.run,
+        diagnose.diagnose,
+        audit.audit,
+        prescribe.prescribe,
+        plan.plan,
+        effects.effects,
+        report.report,
+        ui.ui,
+        sync.sync,
+    )
     for verb in verbs:
         # an empty line between two lines keeps them apart
         examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]])

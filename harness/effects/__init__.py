@@ -1,4 +1,4 @@
-"""Statistics across members: what a level does, over seeds, with intervals; nothing here trains or draws.
+"""Statistics across members: effects of levels and remedies over seeds, with intervals. Nothing here trains or draws.
 
 The package is callable: `harness.effects("forum")` analyzes stored results.
 """
@@ -12,6 +12,7 @@ from harness.effects.analysis import SCOPE, Effects, analyse
 from harness.effects.cells import Cell
 from harness.effects.comparison import Comparison, compare
 from harness.effects.effect import CONFIRMING_SEEDS, Effect
+from harness.effects.remedy_effects import RemedyEffect, remedy_effects
 from harness.effects.stored_experiments import stored_experiment, stored_members
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Comparison",
     "Effect",
     "Effects",
+    "RemedyEffect",
     "analyse",
     "compare",
+    "remedy_effects",
     "stored_experiment",
     "stored_members",
 ]

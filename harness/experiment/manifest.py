@@ -100,6 +100,7 @@ def source_digest(experiment: Experiment) -> str | None:
 
 
 def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of an experiment: its text, factors, inputs and versions."""
     text = experiment.path.read_text(encoding="utf-8") if experiment.path is not None else ""
     return {
         "format": RESULTS_FORMAT,
@@ -142,6 +143,7 @@ def _installed(name: str) -> bool:
 
 
 def training_of(experiment: Experiment) -> dict[str, Any]:
+    """Return the training numbers of an experiment, completed by its case and the defaults."""
     facts = case_facts(case_file(experiment.case, experiment.folder))
     return {**DEFAULT_TRAINING, **facts.train, **experiment.train}
 

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 CONFIRMING_SEEDS = 8
 MOST_MATCHED = 64  # variants whose beta is computed for the plan; each takes a hundredth of a second
 LARGE = "the model is too large to share a stack; its members train one after another"
-REMEDIES = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
+REMEDIES = (
+    "penalty",
+    "bias_init",
+    "activation",
+    "batchnorm",
+    "dropout",
+    "output_activation",
+    "inputs",
+    "units",
+    "free_bits",
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,7 @@ def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
                     apply_remedies(subject.case, {"penalty": site}, subject.split),
                     subject.split.train.inputs,
                     plan=True,
+                    targets=subject.split.train.targets,
                 )
         except HarnessError:
             raise
@@ -203,16 +214,17 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]"
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     """Count units and loss terms (the largest numbers), and explain a missing R2."""
     from harness.case import build_optimizer
-    from harness.loss_terms import loss_terms
+    from harness.loss_terms import bind_losses, loss_terms
     from harness.models import build_model
     from harness.remedies.layout import inspect_model
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
     model = build_model(case, 0, batch)
-    terms = loss_terms(case, model, batch)
+    targets = subject.split.train.targets
+    terms = loss_terms(case, model, batch, targets) if case.has_losses else {}
     build_optimizer(case, model)
-    layout = inspect_model(case, batch)
+    layout = inspect_model(bind_losses(case, targets), batch)
     widest = max((int(width) for width in units), default=layout.units)
     return widest, len(terms), [f"R2 is not available: {layout.no_r2}"] if layout.no_r2 else []
 

@@ -12,7 +12,7 @@ from harness.factors import FACTORS, Level
 from harness.grid.case_facts import CASES_FOLDER
 
 RESULTS_FORMAT = 2  # 1: penalties whose KL was rounded, and roundings that depended on the stack
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every")
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "warmup")
 SHIPPED_IMPORT = re.compile(rb"^\s*from harness\.cases\.(\w+) import", re.MULTILINE)
 
 

@@ -69,17 +69,27 @@ class MemberRecord:
 
     @property
     def collapsed(self) -> bool | None:
-        """True if the bottleneck collapsed; None if the member has no valid verdict."""
+        """True for a collapsed bottleneck; None where the member has no verdict to count."""
         return self.verdict in COLLAPSED if self.status == "ok" else None
 
     @property
+    def failed(self) -> bool | None:
+        """True for a model that cannot be used: collapsed, an output no better than the mean, or diverged.
+
+        None for a member without a result.
+        """
+        if self.status == "diverged":
+            return True
+        return self.verdict in COLLAPSED or bool(self.output_fault) if self.status == "ok" else None
+
+    @property
     def output_fault(self) -> str:
-        """Flag of a reconstruction that is no better than the mean of the rows; "" if it is better, or there is none."""
+        """The flag of an output that is constant or no better than the mean; "" for any other output."""
         return next((flag for flag in self.flags if flag in NO_BETTER_THAN_MEAN), "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain containers."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        """All fields, as plain containers."""
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
         return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in values.items()}
 
 
@@ -90,4 +100,4 @@ PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {
     "unit_history": PackedArrays,
 }
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
-NO_BETTER_THAN_MEAN = frozenset({"mean_output", "worse_than_mean", "invalid_output"})
+NO_BETTER_THAN_MEAN = frozenset({"constant_output", "mean_output", "worse_than_mean", "invalid_output"})
