@@ -21,7 +21,7 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
 
     Returns:
         A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `failed`
-        (see `has_failed`), `collapsed`, `flags` (separated by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
+        (see `MemberRecord`), `collapsed`, `flags` (separated by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
 
     >>> record = MemberRecord("k", "relu", {"activation": "relu"}, 3, verdict="healthy", units=4, live_units=4)
     >>> members_frame([record])[["activation", "seed", "verdict"]].values.tolist()
@@ -35,19 +35,6 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     columns = [*_columns(factors), *BEFORE, *(f"loss/{term}" for term in terms), *AFTER]
     # nullable: a member without a verdict is neither
     return DataFrame(rows, columns=columns).astype({"failed": "boolean", "collapsed": "boolean"})
-
-
-def has_failed(record: MemberRecord) -> bool | None:
-    """Return True if the bottleneck collapsed, the output is no better than the mean, or the loss diverged.
-
-    None if the member could not be run.
-
-    >>> has_failed(MemberRecord("k", "v", {}, 0, verdict="healthy", flags=["mean_output"]))
-    True
-    """
-    if record.status == "failed":
-        return None
-    return record.status == "diverged" or bool(record.collapsed) or bool(record.output_fault)
 
 
 def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":
@@ -138,7 +125,7 @@ def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[st
     judged = record.status != "failed"
     return [
         *(record.levels.get(name) for name in factors),
-        *(record.seed, record.status, record.verdict, has_failed(record), record.collapsed, " ".join(record.flags)),
+        *(record.seed, record.status, record.verdict, record.failed, record.collapsed, " ".join(record.flags)),
         *((record.live_units, record.units) if judged else (float("nan"), float("nan"))),
         float("nan") if record.r2 is None else record.r2,
         *(record.losses.get(term, float("nan")) for term in terms),

@@ -7,7 +7,6 @@ from typing import Any
 
 from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results import MemberRecord
-from harness.results.frames import has_failed
 from harness.results.snapshot_schedule import log_spaced
 from harness.tracking.views import KIND_TAG
 
@@ -65,7 +64,7 @@ def member_metrics(record: MemberRecord) -> list[Metric]:
     final += [
         (f"loss_held_out/{name}", value, record.logged_at, steps[-1]) for name, value in record.losses.items() if steps
     ]
-    outcomes = {"collapse/failed": has_failed(record), "collapse/collapsed": record.collapsed}
+    outcomes = {"collapse/failed": record.failed, "collapse/collapsed": record.collapsed}
     final += [
         (name, float(outcome), record.logged_at, steps[-1] if steps else 0)
         for name, outcome in outcomes.items()

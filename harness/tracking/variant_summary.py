@@ -12,9 +12,7 @@ import numpy as np
 from harness.grid.factorial import changes
 from harness.grid.names import cell_name
 from harness.grid.student import student_quantile
-from harness.measures.statistics import wilson
 from harness.results import MemberRecord
-from harness.results.frames import has_failed
 from harness.results.records import Level
 from harness.tracking.member_rows import KEY_TAG, LONGEST, ORIGIN_TAG, Metric
 from harness.tracking.views import KIND_TAG
@@ -86,6 +84,8 @@ def share(outcomes: Iterable[bool | None]) -> tuple[float, float, float]:
     >>> share([True, False, True, True, None])[0]
     0.75
     """
+    from harness.measures.statistics import wilson  # loads scipy, which a finished run does without
+
     judged = [outcome for outcome in outcomes if outcome is not None]
     if not judged:
         return math.nan, math.nan, math.nan
@@ -110,7 +110,7 @@ def _summary(experiment: str, members: Sequence[MemberRecord], baseline: Mapping
     first, judged = members[0], [record for record in members if record.status == "ok"]
     remedy = cell_name(changes(first.levels, baseline)) or "none: the baseline"
     statistics = {
-        "collapse/failed": share(map(has_failed, members)),
+        "collapse/failed": share(record.failed for record in members),
         "collapse/collapsed": share(record.collapsed for record in members),
         "collapse/live_units": mean(record.live_units for record in judged),
         "health/r2": mean(record.r2 for record in judged if record.r2 is not None),
