@@ -60,6 +60,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
+    from harness.effects import analyse
+    from harness.report.answer import headline
 
     terminal = console()
     terminal.print(verdict_table(outcome.records, outcome.experiment.baseline))
@@ -67,6 +69,8 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
         terminal.print(f"Note: {note}", style="yellow", markup=False)
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"
     terminal.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s")
+    if outcome.records:
+        terminal.print(headline(analyse(outcome.records, outcome.experiment)), markup=False)
     if outcome.report is not None:
         option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")

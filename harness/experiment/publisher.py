@@ -250,10 +250,10 @@ def _report(results: Results, effects: Any, folder: Path) -> Path:
 
 
 def _note(folder: Path) -> str:
-    """The report in short, from its answer on: MLflow's page shows a few lines, and the rest when asked."""
+    """The report without its title: MLflow's page shows the first lines, the headline, and the rest on request."""
     markdown = folder / "report.md"
     text = markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
-    return text[max(0, text.find("- **How often**")) :]
+    return text[text.find("\n") + 1 :].lstrip()
 
 
 def _facts(results: Results) -> dict[str, Any]:

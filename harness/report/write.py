@@ -54,7 +54,8 @@ def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> d
     return plain_json(
         {
             **effects.to_dict(),
-            "answer": [f"{line.about}: {line.text}" if line.about else line.text for line in values["answer"]],
+            "answer": values["answer_document"],
+            "averaged": [f"{line.about}: {line.text}" for line in values["averaged"]],
             "explanation": values["explanation"],
             "counts": dict(counts(results.records)),
             "thresholds": threshold_table(),
