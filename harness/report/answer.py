@@ -14,7 +14,7 @@ from harness.report.style import shown_verdict, verdict_style
 from harness.report.summary_tables import SeedMark
 from harness.results.records import Level, MemberRecord
 
-MOST_NAMES = 4
+MOST_NAMES = 6
 MOST_ROWS = 24
 
 
@@ -110,7 +110,7 @@ def _level_name(factor: str, level: Level) -> str:
     if phrase:
         return phrase
     form = FACTORS.get(factor)
-    return form.format(level=str(level).replace("_", " ")) if form else f"{factor} {level}".replace("_", " ")
+    return form.format(level=level) if form else f"{factor} {level}".replace("_", " ")
 
 
 def _baseline_clause(baseline: BaselineOutcome) -> str:
@@ -121,8 +121,8 @@ def _baseline_clause(baseline: BaselineOutcome) -> str:
         quality = f" (R2 {_r2(baseline.r2)})" if math.isfinite(baseline.r2) else ""
         return f"{subject}, none of {seeds} fails{lost}{quality}"
     ends = "ends" if baseline.failed == 1 else "end"
-    (first, count), *others = baseline.symptoms.items()
-    if not others:
+    if len(baseline.symptoms) == 1:
+        (first,) = baseline.symptoms
         return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{lost}"
     causes = ", ".join(f"{number} {SYMPTOMS.get(name, name)}" for name, number in baseline.symptoms.items())
     return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{lost}: {causes}"
@@ -143,16 +143,23 @@ def _clauses(remedies: Sequence[RemedyEffect], baseline: BaselineOutcome) -> lis
 def _parts(remedies: Sequence[RemedyEffect]) -> dict[str, str]:
     """Words of a clause: the subjects, the number of failed seeds, R2, and the verbs that agree with the subjects."""
     several = len(remedies) > 1
-    counts = [f"{remedy.failed_after} of {remedy.seeds}" for remedy in remedies]
     fits = f"{_r2(remedies[0].r2_before)} to {_joined([_r2(remedy.r2_after) for remedy in remedies])}"
     return {
         "names": _joined([remedy_name(remedy.remedy) for remedy in remedies]),
-        "counts": counts[0] if len(set(counts)) == 1 else _joined(counts),
+        "counts": _range(remedies),
         "fits": fits,
         "s": "" if several else "s",
         "do": "do" if several else "does",
         "are": "are" if several else "is",
     }
+
+
+def _range(remedies: Sequence[RemedyEffect]) -> str:
+    """Failed seeds of several remedies: "0 of 24", or "0 to 2 of 24"."""
+    failed = [remedy.failed_after for remedy in remedies]
+    seeds = max(remedy.seeds for remedy in remedies)
+    least = f"{min(failed)} to " if min(failed) < max(failed) else ""
+    return f"{least}{max(failed)} of {seeds}"
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -222,7 +229,7 @@ WORDS = {
     "works": "works",
     "helps": "helps",
     "live_not_better_than_mean": "live units, but no better than the mean",
-    "no_effect_seen": "no effect seen",
+    "no_effect_seen": "no effect on failures seen",
     "equal": "equal bit for bit: is it used?",
     "worse": "worse",
 }

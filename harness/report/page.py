@@ -1,6 +1,7 @@
 """Contents of the report of an experiment, in the order of the page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.diagnosis.sensitivity import Sensitivity
@@ -80,11 +81,12 @@ def first_strips(records: Sequence[MemberRecord], effects: Effects) -> list[Exam
     """Example rows of the baseline and of the best remedy."""
     if effects.at_baseline is None:
         return []
-    best = [remedy.variant for remedy in effects.remedies[:1] if remedy.word in ("works", "helps")]
-    names = [effects.at_baseline.variant, *best]
+    best = [remedy for remedy in effects.remedies[:1] if remedy.word in ("works", "helps")]
+    titles = {effects.at_baseline.variant: "as it is (baseline)"}
+    titles.update({remedy.variant: remedy_name(remedy.remedy) for remedy in best})
     return [
-        strip
-        for name in names
+        replace(strip, variant=title)
+        for name, title in titles.items()
         for strip in example_strips([record for record in records if record.variant == name])[:1]
     ]
 
