@@ -54,7 +54,7 @@ def summarize(effects: Effects) -> list[str]:
 def headline(effects: Effects) -> str:
     """The answer in one sentence."""
     baseline = effects.at_baseline
-    if baseline is None:
+    if baseline is None or baseline.lost == baseline.seeds:
         return "No member of the baseline has a result, so no remedy can be compared with it."
     clauses = _clauses(effects.remedies, baseline)
     first = _baseline_clause(baseline)
@@ -116,7 +116,7 @@ def _level_name(factor: str, level: Level) -> str:
 def _baseline_clause(baseline: BaselineOutcome) -> str:
     subject = "As posted" if baseline.levels.get("penalty") == "as_posted" else "At the baseline"
     seeds = plural(baseline.seeds, "seed")
-    lost = f" ({baseline.lost} more without a result)" if baseline.lost else ""
+    lost = f" ({baseline.lost} of them without a result)" if baseline.lost else ""
     if not baseline.failed:
         quality = f" (R2 {_r2(baseline.r2)})" if math.isfinite(baseline.r2) else ""
         return f"{subject}, none of {seeds} fails{lost}{quality}"

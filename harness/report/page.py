@@ -163,7 +163,7 @@ SECTIONS = (
     ("losses", "Losses"),
     ("reconstructions", "Reconstructions"),
     ("audit", "What the penalties can do"),
-    ("explanation", "Why"),
+    ("explanation", "Why, by variant"),
     ("method", "Method"),
     ("limits", "Limits"),
     ("reproducibility", "Reproducibility"),

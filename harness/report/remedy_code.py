@@ -33,7 +33,8 @@ def attribute_path(module: str) -> str:
 
 def _block(factor: str, level: Level, layer: str) -> str:
     template = SNIPPETS.get((factor, str(level))) or SNIPPETS.get((factor, "")) or NUMBER
-    if isinstance(level, str) and template != NUMBER and not level.isidentifier():
+    is_function = "{function}" in template
+    if not str(level).isidentifier() and (is_function or isinstance(level, str)):
         template = NUMBER
     function = OUTPUTS.get(str(level), f"F.{level}")
     name = factor if factor.isidentifier() else "number"

@@ -132,6 +132,9 @@ def test_lost_members_are_named_in_their_row(star):
 def test_the_answer_holds_without_a_baseline(star):
     records = planted(star, lambda levels, seed: {} if levels["activation"] == "leaky_relu" else None)
     assert headline(analyse(records, star)).startswith("No member of the baseline has a result")
+    lost = {"status": "failed", "verdict": "", "r2": None}
+    killed = analyse(planted(star, lambda levels, seed: {} if levels["activation"] == "leaky_relu" else lost), star)
+    assert headline(killed).startswith("No member of the baseline has a result")
 
 
 def test_what_worsens_collapse_is_said_to_worsen_it(declared):

@@ -26,7 +26,6 @@ from harness.report.page_templates import markdown_text
 from harness.report.write import guard
 from harness.results import MemberRecord
 
-
 ANSWER_KEYS = (
     *("remedy", "seeds", "failed_before", "failed_after", "collapsed_before", "collapsed_after", "low", "high"),
     *("p", "p_adjusted", "r2_before", "r2_after", "word"),
@@ -194,7 +193,10 @@ def test_experiments_of_which_nothing_ran_have_a_report(tmp_path):
 def why(folder: Path) -> str:
     """The section "Why" of the page and of the Markdown."""
     html, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
-    return html.split('id="explanation">Why')[1].split("</section>")[0] + markdown.split("## Why")[1].split("## ")[0]
+    return (
+        html.split('id="explanation">Why')[1].split("</section>")[0]
+        + markdown.split("## Why, by variant")[1].split("## ")[0]
+    )
 
 
 def test_a_risk_of_the_audit_stands_under_why_and_a_note_does_not(tmp_path):
