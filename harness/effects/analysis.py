@@ -113,6 +113,7 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         for outcome in OUTCOMES.values()
     ]
     judged = _adjusted(measured)
+    remedies = remedy_effects(records, experiment)
     kinds = {
         role: tuple(effect for effect in judged if effect.kind == role) for role in ("level", "interaction", "contrast")
     }
@@ -122,9 +123,9 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         interactions=kinds["interaction"],
         contrasts=kinds["contrast"],
         cells=tuple(cells(table)),
-        design=power_of(len(table.seeds), judged),
+        design=power_of(len(table.seeds), judged, len(remedies)),
         baseline=dict(experiment.baseline),
-        remedies=remedy_effects(records, experiment),
+        remedies=remedies,
         at_baseline=baseline_outcome(records, experiment.baseline),
     )
 
