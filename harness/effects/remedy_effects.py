@@ -318,7 +318,9 @@ def _complete(seed: int, *arms: Mapping[int, MemberRecord]) -> bool:
 
 def _counts(pairs: Sequence[tuple[Any, Any]]) -> PairedCounts:
     tally = [(bool(was), bool(now)) for was, now in pairs]
-    return PairedCounts(*(tally.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))))
+    return PairedCounts(
+        *(tally.count(outcome) for outcome in ((True, True), (True, False), (False, True), (False, False)))
+    )
 
 
 def _mean_r2(arm: Mapping[int, MemberRecord]) -> float:

@@ -63,9 +63,9 @@ def headline(effects: Effects) -> str:
 
 def remedy_line(remedy: RemedyEffect) -> str:
     """One remedy as a line of text."""
-    lost = f", {remedy.lost_before + remedy.lost_after} lost" if remedy.lost_before or remedy.lost_after else ""
+    unjudged = f", {remedy.lost_before + remedy.lost_after} lost" if remedy.lost_before or remedy.lost_after else ""
     return (
-        f"  {remedy_name(remedy.remedy)}: failed {remedy.failed_before} -> {remedy.failed_after} of {remedy.seeds}{lost} "
+        f"  {remedy_name(remedy.remedy)}: failed {remedy.failed_before} -> {remedy.failed_after} of {remedy.seeds}{unjudged} "
         f"({_points(remedy)}), R2 {_r2(remedy.r2_before)} -> {_r2(remedy.r2_after)}: {word_text(remedy)}"
     )
 
@@ -116,16 +116,16 @@ def _level_name(factor: str, level: Level) -> str:
 def _baseline_clause(baseline: BaselineOutcome) -> str:
     subject = "As posted" if baseline.levels.get("penalty") == "as_posted" else "At the baseline"
     seeds = plural(baseline.seeds, "seed")
-    lost = f" ({baseline.lost} of them without a result)" if baseline.lost else ""
+    unjudged = f" ({baseline.lost} of them without a result)" if baseline.lost else ""
     if not baseline.failed:
         quality = f" (R2 {_r2(baseline.r2)})" if math.isfinite(baseline.r2) else ""
-        return f"{subject}, none of {seeds} fails{lost}{quality}"
+        return f"{subject}, none of {seeds} fails{unjudged}{quality}"
     ends = "ends" if baseline.failed == 1 else "end"
     if len(baseline.symptoms) == 1:
         (first,) = baseline.symptoms
-        return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{lost}"
+        return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{unjudged}"
     causes = ", ".join(f"{number} {SYMPTOMS.get(name, name)}" for name, number in baseline.symptoms.items())
-    return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{lost}: {causes}"
+    return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{unjudged}: {causes}"
 
 
 def _clauses(remedies: Sequence[RemedyEffect], baseline: BaselineOutcome) -> list[str]:
@@ -169,11 +169,11 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _row(remedy: RemedyEffect, marks: Sequence[SeedMark]) -> AnswerRow:
-    lost = remedy.lost_before + remedy.lost_after
+    unjudged = remedy.lost_before + remedy.lost_after
     return AnswerRow(
         name=remedy_name(remedy.remedy),
         marks=marks,
-        failed=f"{remedy.failed_before} → {remedy.failed_after} of {remedy.seeds}{f', {lost} lost' if lost else ''}",
+        failed=f"{remedy.failed_before} → {remedy.failed_after} of {remedy.seeds}{f', {unjudged} lost' if unjudged else ''}",
         collapsed=f"{remedy.collapsed_before} → {remedy.collapsed_after}",
         change=_points(remedy),
         p=f"{remedy.p_adjusted:.2g}" if math.isfinite(remedy.p_adjusted) else DASH,

@@ -66,11 +66,11 @@ def _baseline_cell(effects: Effects) -> Cell | None:
 def _how_common(effects: Effects) -> str:
     judged = sum(cell.judged for cell in effects.cells)
     collapsed = sum(cell.collapsed for cell in effects.cells)
-    lost = _lost(effects)
+    missing = _lost(effects)
     base = _baseline_cell(effects)
     if not judged:
-        return f"How often: not estimable, no member has a verdict{lost}."
-    text = f"How often: {collapsed} of {judged} judged members collapsed{lost}"
+        return f"How often: not estimable, no member has a verdict{missing}."
+    text = f"How often: {collapsed} of {judged} judged members collapsed{missing}"
     if base is None or not base.judged:
         return f"{text}; the baseline itself was not judged.{_of_no_use(effects)}"
     share = f"{base.collapsed} of {base.judged} seeds, 95 % interval {base.low:.2f} to {base.high:.2f}"
@@ -108,19 +108,19 @@ def _others(levels: Sequence[Effect], confirmed: Sequence[Effect], effects: Effe
     open_ones = [effect for effect in levels if not effect.confirmed]
     parts = [f"Worsens it: {_listed(worse)}" if worse else "Worsens it: nothing confirmed"]
     if open_ones:
-        shown = ", ".join(
+        listed = ", ".join(
             _brief(effect) for effect in sorted(open_ones, key=lambda effect: abs(effect.estimate), reverse=True)[:6]
         )
-        more = f" and {len(open_ones) - 6} more" if len(open_ones) > 6 else ""
-        parts.append(f"inconclusive (95 % intervals, percentage points): {shown}{more}")
+        remainder = f" and {len(open_ones) - 6} more" if len(open_ones) > 6 else ""
+        parts.append(f"inconclusive (95 % intervals, percentage points): {listed}{remainder}")
     crossed = [effect for effect in effects.interactions if effect.outcome == "collapsed" and effect.confirmed]
     if crossed:
         parts.append(
             f"effects that depend on each other: {', '.join(dict.fromkeys(effect.factor for effect in crossed))}"
         )
-    lost = [f"{effect.factor} {effect.level}" for effect in effects.of("collapsed") if not effect.estimable]
-    if lost:
-        parts.append(f"not estimable: {', '.join(dict.fromkeys(lost))}")
+    not_estimable = [f"{effect.factor} {effect.level}" for effect in effects.of("collapsed") if not effect.estimable]
+    if not_estimable:
+        parts.append(f"not estimable: {', '.join(dict.fromkeys(not_estimable))}")
     return "; ".join(parts) + "."
 
 
@@ -145,15 +145,17 @@ def _live(effects: Effects) -> str:
 def _lost(effects: Effects) -> str:
     counts: dict[str, int] = {}
     for cell in effects.cells:
-        for kind, count in cell.counts.items():
-            counts[kind] = counts.get(kind, 0) + count
-    missing = [f"{count} {kind}" for kind, count in counts.items() if kind not in ("collapsed", "not collapsed")]
+        for category, count in cell.counts.items():
+            counts[category] = counts.get(category, 0) + count
+    missing = [
+        f"{count} {category}" for category, count in counts.items() if category not in ("collapsed", "not collapsed")
+    ]
     return f" (another {', '.join(missing)})" if missing else ""
 
 
 def _listed(effects: Sequence[Effect]) -> str:
-    more = f"; and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
-    return "; ".join(phrase(effect) for effect in effects[:SHOWN]) + more
+    remainder = f"; and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
+    return "; ".join(phrase(effect) for effect in effects[:SHOWN]) + remainder
 
 
 def _brief(effect: Effect) -> str:
@@ -170,9 +172,9 @@ def _interval(effect: Effect) -> str:
 
 def _doubt(effect: Effect, unit: float, form: str) -> str:
     """Worst case of the effect, where members have no verdict."""
-    lost = effect.diverged + effect.failed + effect.unjudged
+    unjudged = effect.diverged + effect.failed + effect.unjudged
     worst = f"{_signed(effect.worst_low * unit, form)} to {_signed(effect.worst_high * unit, form)}"
-    return f", with {lost} members lost: {worst} at worst" if lost and math.isfinite(effect.worst_low) else ""
+    return f", with {unjudged} members lost: {worst} at worst" if unjudged and math.isfinite(effect.worst_low) else ""
 
 
 def _form(points: float) -> str:
@@ -185,8 +187,8 @@ def _named(effect: Effect) -> str:
 
 
 def _signed(value: float, form: str) -> str:
-    shown = format(value, form)
-    return "0" if set(shown) <= set("+-0.") else shown
+    text = format(value, form)
+    return "0" if set(text) <= set("+-0.") else text
 
 
 def _p(value: float) -> str:

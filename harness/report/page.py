@@ -25,7 +25,6 @@ from harness.results import Results
 from harness.results.records import MemberRecord
 
 MOST_CODE = 3
-MOST_SENTENCES = 3
 
 
 def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
@@ -92,12 +91,15 @@ def first_strips(records: Sequence[MemberRecord], effects: Effects) -> list[Exam
 
 
 def why(records: Sequence[MemberRecord], manifest: Mapping[str, Any], effects: Effects) -> str:
-    """The first sentences of the explanation of the baseline."""
+    """The explanation of the baseline in short: the gravest finding of the audit, then two sentences on training."""
     if effects.at_baseline is None:
         return ""
     members = [record for record in records if record.variant == effects.at_baseline.variant]
-    paragraphs = explain_experiment(members, manifest.get("audit") or {})
-    return " ".join(sentence.text for paragraph in paragraphs[:1] for sentence in paragraph.sentences[:MOST_SENTENCES])
+    audit = manifest.get("audit") or {}
+    training = [sentence for paragraph in explain_experiment(members)[:1] for sentence in paragraph.sentences]
+    complete = [sentence for paragraph in explain_experiment(members, audit)[:1] for sentence in paragraph.sentences]
+    audit_sentences = complete[: len(complete) - len(training)]
+    return " ".join(sentence.text for sentence in [*audit_sentences[:1], *training[:2]])
 
 
 def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -32,8 +32,8 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     ordered = in_declared_order(results.records, results.manifest)
-    swept, shown = swept_and_shown(ordered)
-    results = Results(results.manifest, shown, results.damaged)
+    swept, reduced = swept_and_shown(ordered)
+    results = Results(results.manifest, reduced, results.damaged)
     values = content(results, effects, swept)
     write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
