@@ -56,6 +56,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
+    from harness.effects import analyse
+    from harness.report.answer import headline
 
     terminal = console()
     terminal.print(verdict_table(outcome.records, outcome.experiment.baseline))
@@ -65,6 +67,8 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     seeds = len(outcome.experiment.seeds)
     counts = f"{len(outcome.experiment.variants())} variants x {seeds} seed{'s' * (seeds > 1)}"
     terminal.print(f"{len(outcome.records)} models ({counts}), {trained}, {outcome.seconds:.0f} s")
+    if outcome.records:
+        terminal.print(headline(analyse(outcome.records, outcome.experiment)), markup=False)
     if outcome.report is not None:
         option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")

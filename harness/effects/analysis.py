@@ -13,7 +13,7 @@ from harness.effects.matched_blocks import MatchedBlock, contrast_blocks, intera
 from harness.effects.member_table import MemberTable, member_table
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.power import Power, power_of
-from harness.effects.remedy_effects import RemedyEffect, remedy_effects
+from harness.effects.remedy_effects import BaselineOutcome, RemedyEffect, baseline_outcome, remedy_effects
 from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
@@ -47,6 +47,7 @@ class Effects:
         cells: every variant, with every seed.
         design: the limits of the design.
         scope: the scope of every claim.
+        at_baseline: the outcome of the baseline cell.
         remedies: each remedy alone against the baseline cell, best first: the primary comparison.
     """
 
@@ -59,6 +60,7 @@ class Effects:
     baseline: Mapping[str, Level]
     scope: str = SCOPE
     remedies: tuple[RemedyEffect, ...] = ()
+    at_baseline: BaselineOutcome | None = None
 
     @property
     def family(self) -> tuple[Effect, ...]:
@@ -111,6 +113,7 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         for outcome in OUTCOMES.values()
     ]
     judged = _adjusted(measured)
+    remedies = remedy_effects(records, experiment)
     kinds = {
         role: tuple(effect for effect in judged if effect.kind == role) for role in ("level", "interaction", "contrast")
     }
@@ -120,9 +123,10 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         interactions=kinds["interaction"],
         contrasts=kinds["contrast"],
         cells=tuple(cells(table)),
-        design=power_of(len(table.seeds), judged),
+        design=power_of(len(table.seeds), judged, len(remedies)),
         baseline=dict(experiment.baseline),
-        remedies=remedy_effects(records, experiment),
+        remedies=remedies,
+        at_baseline=baseline_outcome(records, experiment.baseline),
     )
 
 

@@ -86,29 +86,6 @@ def newcombe_paired(counts: PairedCounts) -> Interval:
     return Interval(max(-1.0, change - below), min(1.0, change + above), "Newcombe, paired")
 
 
-def mcnemar_power(seeds: int, before: float, after: float = 0.0, tests: int = 1) -> float:
-    """Probability that the mid-p McNemar test confirms a fall of the failed share, by exact enumeration.
-
-    The outcomes before and after are independent within a seed. p must stay below 0.05 / `tests`, which is the
-    threshold of Benjamini-Hochberg for the smallest p of a family.
-
-    Args:
-        seeds: number of pairs. before, after: true failed shares. tests: size of the family.
-
-    >>> [round(mcnemar_power(seeds, 0.4, tests=6), 2) for seeds in (8, 16, 24, 32)]
-    [0.01, 0.47, 0.9, 0.99]
-
-    Raises:
-        HarnessError: for a share outside 0 to 1, or fewer than one seed or test.
-    """
-    if seeds < 1 or tests < 1 or not (0 <= before <= 1 and 0 <= after <= 1):
-        raise HarnessError(
-            f"mcnemar_power: expected at least 1 seed and test and shares from 0 to 1, got seeds {seeds}, "
-            f"tests {tests}, before {before}, after {after}"
-        )
-    return discordant_power(seeds, before * (1 - after), after * (1 - before), tests)
-
-
 def discordant_power(seeds: int, fixed: float, broken: float, tests: int = 1) -> float:
     """Probability of a confirmed fall, from the probabilities of the two kinds of discordant pairs.
 

@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.effects.effect import CONFIRMING_SEEDS, SIGNIFICANT, Effect
+from harness.effects.paired_shares import discordant_power
+from harness.errors import HarnessError
+
+FAILED_BEFORE = 0.4  # the share that the printed power assumes: a baseline that fails in 4 of 10 seeds
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,48 @@ class Power:
         return {**asdict(self), "sentences": list(self.sentences)}
 
 
-def power_of(seeds: int, effects: Sequence[Effect]) -> Power:
-    """Limits from the number of seeds and the spread of the per-seed differences."""
+def mcnemar_power(seeds: int, before: float, after: float = 0.0, tests: int = 1) -> float:
+    """Probability that the mid-p McNemar test confirms a fall of the failed share, by exact enumeration.
+
+    The outcomes before and after are independent within a seed. p must stay below 0.05 / `tests`, which is the
+    threshold of Benjamini-Hochberg for the smallest p of a family.
+
+    Args:
+        seeds: number of pairs. before, after: true failed shares. tests: size of the family.
+
+    >>> [round(mcnemar_power(seeds, 0.4, tests=6), 2) for seeds in (8, 16, 24, 32)]
+    [0.01, 0.47, 0.9, 0.99]
+
+    Raises:
+        HarnessError: for a share outside 0 to 1, or fewer than one seed or test.
+    """
+    if seeds < 1 or tests < 1 or not (0 <= before <= 1 and 0 <= after <= 1):
+        raise HarnessError(
+            f"mcnemar_power: expected at least 1 seed and test and shares from 0 to 1, got seeds {seeds}, "
+            f"tests {tests}, before {before}, after {after}"
+        )
+    return discordant_power(seeds, before * (1 - after), after * (1 - before), tests)
+
+
+def power_of(seeds: int, effects: Sequence[Effect], remedies: int = 0) -> Power:
+    """Limits from the number of seeds, the spread of the per-seed differences, and the number of remedies compared."""
     tests = sum(math.isfinite(effect.p) and effect.outcome == "collapsed" for effect in effects)
     least = min(1.0, 2.0 ** (1 - seeds))
     needed = max(1, math.ceil(least * tests / SIGNIFICANT - 1e-9))
     detectable = _detectable(effects)
-    sentences = _sentences(seeds, tests, least, needed, detectable)
+    sentences = (*_cure_sentence(seeds, remedies), *_sentences(seeds, tests, least, needed, detectable))
     return Power(seeds, tests, least, needed, seeds >= CONFIRMING_SEEDS, detectable, sentences)
+
+
+def _cure_sentence(seeds: int, remedies: int) -> tuple[str, ...]:
+    """Power of the primary comparison as a sentence; nothing without seeds or remedies."""
+    if not seeds or not remedies:
+        return ()
+    power = mcnemar_power(seeds, FAILED_BEFORE, tests=remedies)
+    return (
+        f"A remedy that takes failures from {FAILED_BEFORE:.0%} of the seeds to none is confirmed with probability "
+        f"{power:.2f} (McNemar's mid-p, {seeds} seeds, {remedies} remedies compared).",
+    )
 
 
 def _detectable(effects: Sequence[Effect]) -> dict[str, float]:

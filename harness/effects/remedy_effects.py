@@ -1,6 +1,7 @@
 """Effect of each remedy alone against the baseline: failed seeds before and after, paired by seed, and one word."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -90,6 +91,20 @@ class RemedyEffect:
 
 
 @dataclass(frozen=True)
+class BaselineOutcome:
+    """Outcome of the baseline cell: numbers of seeds, mean R2, and symptom -> number of failed seeds."""
+
+    levels: dict[str, Level]
+    variant: str
+    seeds: int
+    failed: int
+    collapsed: int
+    lost: int
+    r2: float
+    symptoms: dict[str, int]
+
+
+@dataclass(frozen=True)
 class _Row:
     """A row before the family is known, with the facts that its word depends on."""
 
@@ -116,6 +131,37 @@ def has_failed(record: MemberRecord) -> bool | None:
 def has_collapsed(record: MemberRecord) -> bool:
     """True where the layer of a judged member collapsed."""
     return record.status == "ok" and record.verdict in COLLAPSED
+
+
+def symptom(record: MemberRecord) -> str:
+    """Most telling name of a failure: a flag of the layer or output, the verdict, or "diverged"."""
+    if record.status == "diverged":
+        return "diverged"
+    if "single_unit_dominance" in record.flags and record.verdict in COLLAPSED:
+        return "single_unit_dominance"
+    if has_collapsed(record) or record.verdict in USELESS_OUTPUT or record.verdict == "invalid":
+        return record.verdict
+    return "mean_output"
+
+
+def baseline_outcome(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> BaselineOutcome | None:
+    """Summarize the baseline cell; None where it has no member."""
+    members = {record.seed: record for record in records if not changes(record.levels, baseline)}
+    if not members:
+        return None
+    outcomes = _outcomes(members, sorted(members))
+    symptoms = Counter(symptom(record) for record in members.values() if has_failed(record))
+    first = next(iter(members.values()))
+    return BaselineOutcome(
+        levels=dict(first.levels),
+        variant=first.variant,
+        seeds=len(members),
+        failed=outcomes.count(True),
+        collapsed=sum(map(has_collapsed, members.values())),
+        lost=outcomes.count(None),
+        r2=_mean_r2(members),
+        symptoms=dict(symptoms.most_common()),
+    )
 
 
 def remedy_effects(records: Sequence[MemberRecord], design: RemedyDesign) -> tuple[RemedyEffect, ...]:
@@ -272,7 +318,9 @@ def _complete(seed: int, *arms: Mapping[int, MemberRecord]) -> bool:
 
 def _counts(pairs: Sequence[tuple[Any, Any]]) -> PairedCounts:
     tally = [(bool(was), bool(now)) for was, now in pairs]
-    return PairedCounts(*(tally.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))))
+    return PairedCounts(
+        *(tally.count(outcome) for outcome in ((True, True), (True, False), (False, True), (False, False)))
+    )
 
 
 def _mean_r2(arm: Mapping[int, MemberRecord]) -> float:

@@ -263,10 +263,10 @@ def _report(results: StoredResults, effects: Any, folder: Path) -> Path:
 
 
 def _note(folder: Path) -> str:
-    """Return the short report, from its answer on: MLflow's page shows the first lines, and the rest on demand."""
+    """The report without its title: MLflow's page shows the first lines, the headline, and the rest on request."""
     markdown = folder / "report.md"
     text = markdown.read_text(encoding="utf-8") if markdown.is_file() else ""
-    return text[max(0, text.find("- **How often**")) :]
+    return text[text.find("\n") + 1 :].lstrip()
 
 
 def _used(experiment: Experiment) -> dict[str, Any]:

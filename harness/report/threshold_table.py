@@ -18,15 +18,15 @@ def swept_and_shown(records: Sequence[MemberRecord]) -> tuple[list[Sensitivity],
 
     A reduced diagnosis has only its units, and a unit only the fields in `SHOWN`: a tenth of the size.
     """
-    shown: list[MemberRecord] = []
+    reduced: list[MemberRecord] = []
 
     def diagnoses() -> Iterator[Mapping[str, Any]]:
         for record in records:
             stored = record.diagnosis.plain()
-            shown.append(replace(record, diagnosis=_shown(stored)))
+            reduced.append(replace(record, diagnosis=_shown(stored)))
             yield stored
 
-    return sweep(diagnoses()), shown
+    return sweep(diagnoses()), reduced
 
 
 def _shown(stored: Mapping[str, Any]) -> PackedJson:

@@ -32,8 +32,8 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     ordered = in_declared_order(results.records, results.manifest)
-    swept, shown = swept_and_shown(ordered)
-    results = Results(results.manifest, shown, results.damaged)
+    swept, reduced = swept_and_shown(ordered)
+    results = Results(results.manifest, reduced, results.damaged)
     values = content(results, effects, swept)
     write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
@@ -54,7 +54,8 @@ def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> d
     return plain_json(
         {
             **effects.to_dict(),
-            "answer": [f"{line.about}: {line.text}" if line.about else line.text for line in values["answer"]],
+            "answer": values["answer_document"],
+            "averaged": [f"{line.about}: {line.text}" for line in values["averaged"]],
             "explanation": values["explanation"],
             "counts": dict(counts(results.records)),
             "thresholds": threshold_table(),

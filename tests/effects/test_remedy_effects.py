@@ -7,7 +7,8 @@ from scipy.stats import binom, binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from harness.effects import analyse, remedy_effects
-from harness.effects.paired_shares import PairedCounts, mcnemar_mid_p, mcnemar_power, newcombe_paired
+from harness.effects.paired_shares import PairedCounts, mcnemar_mid_p, newcombe_paired
+from harness.effects.power import mcnemar_power
 from harness.effects.remedy_effects import has_failed
 from harness.errors import HarnessError
 from harness.grid import Experiment
@@ -85,6 +86,13 @@ def test_the_power_of_a_cure_from_forty_percent_in_a_family_of_six(seeds, power)
     assert mcnemar_power(seeds, 0.4, tests=6) == pytest.approx(power, abs=0.006)
     # by hand: with no failure left, p = 2^-b, so at least 7 of the seeds must have failed before
     assert mcnemar_power(seeds, 0.4, tests=6) == pytest.approx(binom.sf(6, seeds, 0.4))
+
+
+def test_the_design_says_how_likely_a_cure_is_confirmed():
+    design = star(24, {"activation": "leaky_relu"}, {"dropout": 0.2})
+    sentence = analyse(planted(design, lambda levels, seed: {}), design).design.sentences[0]
+    assert f"with probability {binom.sf(5, 24, 0.4):.2f}" in sentence  # 2^-6 is below 0.05 / 2, 2^-5 is not
+    assert "24 seeds, 2 remedies compared" in sentence
 
 
 def test_power_agrees_with_a_simulation_where_both_arms_fail():
