@@ -224,7 +224,7 @@ def test_the_default_activation_is_inferred_and_printed(tmp_path: Path) -> None:
 
 def test_no_unit_is_printed_twice(tmp_path: Path) -> None:
     _, printed = run(save(tmp_path, "layer.npy", torch.cat([torch.zeros(500, 8), CODE], 1)))
-    rows = [line.split()[0] for line in printed.splitlines() if line[:1].isdigit()]
+    rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
     assert rows == ["0-7", "8", "9", "10", "11"]
 
 
