@@ -35,14 +35,14 @@ ROWS, SEEDS = 2000, 20
 
 
 def scores(values: NDArray[np.generic]) -> Array:
-    found: Array = norm.ppf(rankdata(values) / (len(values) + 1))
-    return found
+    quantiles: Array = norm.ppf(rankdata(values) / (len(values) + 1))
+    return quantiles
 
 
 def theirs(unit: Array, reference: NDArray[np.generic]) -> float:
     """scikit-learn on normal scores, k = 3, both sides continuous."""
-    found = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=3, random_state=0)
-    return float(found[0])
+    estimate = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=3, random_state=0)
+    return float(estimate[0])
 
 
 def errors(task: Task, seeds: int) -> tuple[float, Array, Array]:
@@ -60,7 +60,7 @@ def accuracy(seeds: int) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name, (task, _) in TASKS.items():
         exact, ours, bar = errors(task, seeds)
-        numbers = [each for found in (ours, bar) for each in (found.mean(), np.sqrt(np.mean(found**2)))]
+        numbers = [number for error in (ours, bar) for number in (error.mean(), np.sqrt(np.mean(error**2)))]
         yield f"| {name} | {exact:.6f} | {numbers[0]:+.3f} | {numbers[1]:.3f} | {numbers[2]:+.3f} | {numbers[3]:.3f} |"
 
 

@@ -164,9 +164,11 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
 
 def _no_r2(case: Any) -> str:
     from harness.data import split_of
+    from harness.loss_terms import bind_losses
     from harness.remedies.layout import inspect_model
 
-    return inspect_model(case, split_of(case).train.inputs[:4]).no_r2
+    train = split_of(case).train
+    return inspect_model(bind_losses(case, train.targets), train.inputs[:4]).no_r2
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":

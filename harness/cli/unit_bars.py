@@ -49,7 +49,7 @@ def unit_bars(diagnosis: "Diagnosis") -> Table:
 
 
 def bar(share: float, width: int = WIDTH) -> str:
-    """A bar of a share of the width, to an eighth of a character; empty for NaN.
+    """Draw a share of the width as a bar, to an eighth of a character; empty for NaN.
 
     >>> bar(0.5, 4), bar(1.0, 4), bar(float("nan"), 4)
     ('██', '████', '')

@@ -1,4 +1,4 @@
-"""Record of a trained member: the row for MLflow and the report. Imports neither torch nor pandas."""
+"""The record of a member, from which MLflow runs and the report are made. Imports neither torch nor pandas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,30 +11,30 @@ Level = str | int | float
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """One member, judged. The large fields may be given as plain dicts; they are kept packed, and read like dicts.
+    """A member with its verdict. Large fields may be passed as plain dicts; they are packed, and read like dicts.
 
     Args:
         key: its resume key.
-        variant, levels, seed: which member it is.
+        variant, levels, seed: identify the member.
         status: "ok", "diverged" (a loss became NaN or infinite), or "failed" (it could not be run).
-        error: why it failed.
-        diverged_step: the first step whose loss was no number.
-        verdict, flags: of its bottleneck, at the end; empty when it failed.
-        units, live_units: width of the bottleneck, and how many units are not constant.
-        r2: of the reconstruction about the mean of the held-out rows; None where there is no reconstruction.
-        pca_r2: R2 of principal components, 1 to the number of live units: the level to compare with.
+        error: the reason if it failed.
+        diverged_step: the first step with a loss that is NaN or infinite.
+        verdict, flags: of its bottleneck, at the end; empty if it failed.
+        units, live_units: width of the bottleneck, and number of units that are not constant.
+        r2: of the reconstruction about the mean of the held-out rows; None if there is no reconstruction.
+        pca_r2: R2 of the first 1, 2, ... principal components, up to the number of live units, for comparison.
         losses: term -> final loss on the held-out rows, with "total".
-        history: name -> one value a snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
-            "gradient/<term>"; R2 and gradients are NaN at snapshots that are not looked at closely.
+        history: name -> one value per snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
+            "gradient/<term>"; R2 and gradients are NaN at snapshots where they are not computed.
         unit_history: measure -> [snapshot][unit].
-        died_at: per unit: None = alive at the end, 0 = dead at birth, else the step of the first snapshot since which
-            it never varied.
+        died_at: per unit: None = alive at the end, 0 = dead at initialization, else the step of the first
+            snapshot since which it never varied.
         diagnosis: `Diagnosis.to_dict()`.
         examples: a few held-out rows ("inputs", "reconstruction", "shape"), for the first seed of a variant.
         seconds: training time of its stack, divided by its members.
-        logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
-        alone: why it trained alone where it could be batched when that was tried; None where it trained as planned.
-        gpu: the GPU on which it trained; None for a processor, whose last digits are others.
+        logged_at: milliseconds since 1970, stored so that logging again writes the same rows.
+        alone: why it trained alone although the plan batches it; None if it trained as planned.
+        gpu: the GPU on which it trained; None for a CPU, whose results differ in the last digits.
     """
 
     key: str

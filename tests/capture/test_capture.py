@@ -478,7 +478,7 @@ def test_an_output_that_is_no_tensor_is_named_as_what_it_is():
             code, made = super().forward(rows)
             return made, (code, made)
 
-    with pytest.raises(HarnessError, match="'out:1': this output of the model is a tuple, and a tensor is wanted"):
+    with pytest.raises(HarnessError, match="'out:1': expected a tensor, got a tuple"):
         observe(Nested(F.relu), torch.randn(9, 6), "out:1")
 
 

@@ -246,9 +246,9 @@ def test_a_dependence_within_blocks_is_still_found() -> None:
 
 def test_blocks_that_cannot_be_permuted_are_refused() -> None:
     unit, label, _ = independent_labels(3)(np.random.default_rng(0), 60)
-    with pytest.raises(HarnessError, match="one block for each of the 60 samples"):
+    with pytest.raises(HarnessError, match="expected one block for each of the 60 samples"):
         dependence(unit[:, None], label, blocks=np.zeros(59))
-    with pytest.raises(HarnessError, match="all rows are in one block"):
+    with pytest.raises(HarnessError, match="expected at least two blocks, got one"):
         dependence(unit[:, None], label, blocks=np.zeros(60))
 
 
@@ -270,12 +270,15 @@ CODE = np.random.default_rng(0).standard_normal((40, 3))
 @pytest.mark.parametrize(
     ("activations", "message"),
     [
-        (torch.zeros(40, 2, device="meta"), "activations: .* a meta tensor, without values"),
-        (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: real numbers are wanted, torch.float8_e4m3fn"),
-        ([torch.ones(3, requires_grad=True)] * 40, "activations: .* numpy makes none of a list"),
-        (np.ma.masked_array(CODE, CODE > 1), "activations: plain values are wanted, a masked array was given"),
-        (torch.zeros(40, 2, dtype=torch.bool), "activations: real numbers are wanted, torch.bool"),
-        (None, "activations: real numbers are wanted, an array of object was given, made of a NoneType"),
+        (torch.zeros(40, 2, device="meta"), "activations: expected a dense tensor, got a meta tensor, without values"),
+        (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: expected real numbers, got torch.float8_e4m3fn"),
+        (
+            [torch.ones(3, requires_grad=True)] * 40,
+            "activations: expected an array, got a list that numpy cannot convert",
+        ),
+        (np.ma.masked_array(CODE, CODE > 1), "activations: expected an array, got a masked array"),
+        (torch.zeros(40, 2, dtype=torch.bool), "activations: expected real numbers, got torch.bool"),
+        (None, r"activations: expected real numbers, got an array of object \(from a NoneType\)"),
     ],
 )
 def test_what_is_no_matrix_of_numbers_is_refused(measure: object, activations: object, message: str) -> None:
@@ -319,7 +322,7 @@ def test_what_names_no_block_is_refused(blocks: object) -> None:
 
 @pytest.mark.parametrize("seed", ["x", -1, 1.5, None, True])
 def test_a_seed_is_a_whole_number(seed: object) -> None:
-    with pytest.raises(HarnessError, match="seed: a whole number from 0 is wanted"):
+    with pytest.raises(HarnessError, match="seed: expected a whole number from 0, got"):
         dependence(CODE, ROWS % 2, seed=seed)
 
 

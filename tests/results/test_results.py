@@ -76,7 +76,7 @@ def test_only_the_wanted_records_are_read(tmp_path):
 
 def test_a_manifest_comes_back(tmp_path):
     write_manifest(tmp_path, {"name": "x"})
-    assert read_results(tmp_path).manifest == {"name": "x"}
+    assert read_results(tmp_path).manifest == {"schema_version": 1, "name": "x"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
