@@ -11,7 +11,7 @@ from harness.diagnosis.verdicts import NOT_LIVE, UnitVerdict
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis, UnitDiagnosis
 
-WIDTH = 16
+WIDTH = 10
 MOST_BITS = 6.0
 
 
