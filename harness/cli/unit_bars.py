@@ -44,7 +44,7 @@ def unit_bars(diagnosis: "Diagnosis", bars: bool = True) -> Table:
             table.add_column(
                 column, no_wrap=column != "information", min_width=None if column == "information" else len(column)
             )
-    table.add_column("flags")
+    table.add_column("flags", overflow="fold")
     for label, unit in equal_units(diagnosis):
         style = _style(unit)
         table.add_row(
