@@ -229,7 +229,9 @@ def _show(diagnosis: "Diagnosis", extra: dict[str, Any], as_json: bool) -> None:
 
     console = Console(highlight=False)
     console.print("\n".join([headline(diagnosis), *counts(diagnosis), ""]), markup=False, soft_wrap=True)
-    console.print(unit_bars(diagnosis))
+    table = unit_bars(diagnosis)
+    wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if wide <= console.width else unit_bars(diagnosis, bars=False))
     console.print("\n".join(details(diagnosis)), markup=False, soft_wrap=True)
     if "no_r2" in extra:
         console.print(f"\nR2 is not available: {extra['no_r2']}", markup=False, soft_wrap=True)

@@ -5,44 +5,60 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from harness.diagnosis.render import equal_units, information, number, short_flags
+from harness.diagnosis.render import equal_units, information, short_flags
 from harness.diagnosis.verdicts import NOT_LIVE, UnitVerdict
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis, UnitDiagnosis
 
-WIDTH = 16
+WIDTH = 8
 MOST_BITS = 6.0
 
 
-def unit_bars(diagnosis: "Diagnosis") -> Table:
+def unit_bars(diagnosis: "Diagnosis", bars: bool = True) -> Table:
     """One line per unit, equal units together; of a large layer the worst lines.
 
     The bar of the frequency runs from 0 to 1, that of the entropy from 0 to 6 bits.
+
+    Args:
+        diagnosis: of the layer.
+        bars: False for a narrow terminal.
     """
     table = Table(header_style="bold", box=None)
     posterior = any(unit.informed_rows >= 0 for unit in diagnosis.units)
     informed = any(unit.references for unit in diagnosis.units)
-    for column in ("unit", "", "verdict", "fires", "", "mean", "sd", "entropy (bits)", ""):
-        table.add_column(column)
-    for column, present in (("information", informed), ("KL", posterior)):
+    for column, present in (
+        ("unit", True),
+        ("", True),
+        ("verdict", True),
+        ("fires", True),
+        ("", bars),
+        ("mean", True),
+        ("sd", True),
+        ("bits", True),
+        ("", bars),
+        ("information", informed),
+        ("KL (nats)", posterior),
+    ):
         if present:
-            table.add_column(column)
-    table.add_column("flags")
+            table.add_column(
+                column, no_wrap=column != "information", min_width=None if column == "information" else len(column)
+            )
+    table.add_column("flags", overflow="fold")
     for label, unit in equal_units(diagnosis):
         style = _style(unit)
         table.add_row(
             label,
             Text(MARKS[style], style),
             Text(str(unit.verdict), style),
-            number(unit.activation_frequency),
-            bar(unit.activation_frequency),
-            number(unit.mean),
-            number(unit.standard_deviation),
+            _short(unit.activation_frequency),
+            *([bar(unit.activation_frequency)] if bars else []),
+            _short(unit.mean),
+            _short(unit.standard_deviation),
             "" if unit.entropy_bits != unit.entropy_bits else f"{unit.entropy_bits:.2f}",
-            bar(unit.entropy_bits / MOST_BITS),
+            *([bar(unit.entropy_bits / MOST_BITS)] if bars else []),
             *([information(unit)] if informed else []),
-            *([f"{number(unit.kl)} nats"] if posterior else []),
+            *([_short(unit.kl)] if posterior else []),
             Text(short_flags(unit.flags)),
         )
     return table
@@ -58,6 +74,10 @@ def bar(share: float, width: int = WIDTH) -> str:
         return ""
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8]
+
+
+def _short(value: float) -> str:
+    return "" if value != value else f"{value:.3g}"
 
 
 def _style(unit: "UnitDiagnosis") -> str:

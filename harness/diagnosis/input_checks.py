@@ -141,8 +141,10 @@ def distinct_rows(inputs: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     """
     numbers: dict[bytes, int] = {}
     first, number = [], np.empty(len(inputs), np.int64)
+    # numpy has no bfloat16; every 16-bit float is a float32
+    wide = inputs if inputs.dtype in (torch.float32, torch.float64) else inputs.float()
     # adding 0 makes -0 equal to 0
-    for row, values in enumerate((inputs + 0.0).contiguous().numpy()):
+    for row, values in enumerate((wide + 0.0).contiguous().numpy()):
         digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
         if digest not in numbers:
             numbers[digest] = len(numbers)

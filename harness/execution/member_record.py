@@ -55,6 +55,7 @@ def judge_members(
         device: device of the engine.
     """
     from harness.diagnosis import diagnose
+    from harness.diagnosis.inputs import is_relu
 
     count, evaluation = len(cases), few_rows(split.evaluation, LARGEST_EVALUATION)
     rows = evaluation.inputs.to(device)
@@ -65,16 +66,20 @@ def judge_members(
     ablation = _ablation(engine, evaluation, device, count, code.shape[-1]) if reconstruction is not None else None
     scale = None if view.scale is None else view.scale[:count].cpu()
     posterior = None if view.posterior is None else view.posterior[:count].cpu()
+    output = None if view.output is None else view.output[:count].cpu()
     diagnoses: dict[int, Diagnosis] = {}
     for target, members in _by_target(cases).items():
-        options: dict[str, Any] = {} if posterior is None else {"posterior": posterior[members]}
+        options = _compared(
+            _of(members, reconstruction), None if output is None else output[members], evaluation.targets
+        )
+        options |= {} if posterior is None else {"posterior": posterior[members]}
         group = diagnose(
             code[members],
-            activation=view.activation,
+            # values behind a normalization or a shift may be negative after a ReLU
+            activation="none" if view.activation == "relu" and not is_relu(code[members]) else view.activation,
             labels=evaluation.labels,
             factors=evaluation.factors or None,
             inputs=evaluation.quantities,
-            reconstruction=_of(members, reconstruction),
             target=target,
             repeat=_of(members, repeat),
             members=True,
@@ -88,6 +93,19 @@ def judge_members(
         )
         diagnoses |= dict(zip(members, group, strict=True))
     return JudgedStack([diagnoses[member] for member in range(count)], reconstruction, evaluation)
+
+
+def _compared(reconstruction: Tensor | None, output: Tensor | None, targets: Tensor | None) -> dict[str, Any]:
+    """Return the options of `diagnose` for the output: compared with the inputs, with the targets, or with nothing."""
+    if output is None:
+        return {"reconstruction": reconstruction}
+    if (
+        targets is not None
+        and targets.is_floating_point()
+        and targets.reshape(len(targets), -1).shape == output.shape[1:]
+    ):
+        return {"reconstruction": output, "expected_output": targets}
+    return {"output": output}
 
 
 def _by_target(cases: Sequence[Case]) -> dict[float | None, list[int]]:

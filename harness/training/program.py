@@ -19,6 +19,7 @@ from harness.training.kernels import StackKernels
 from harness.training.rng import RandomOverride
 
 State = dict[str, Tensor]
+WIDEST_OUTPUT = 16384  # numbers per row that are kept of an output which is only tested for being constant
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class BottleneckView:
         scale: magnitude of the sums behind each unit, `[member, unit]`; None where the weights are not available.
         activation: name of the activation function.
         posterior: log-variances of the latent, `[member, sample, unit]`; None for a case without a posterior.
+        output: output of the model, `[member, sample, feature]`; None if it is a reconstruction, or too wide.
     """
 
     code: Tensor
@@ -43,6 +45,7 @@ class BottleneckView:
     scale: Tensor | None
     activation: str
     posterior: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def reconstruction(self) -> Tensor | None:
@@ -143,11 +146,26 @@ class Program(nn.Module):
         reconstruction = reconstruction_of(forward.outputs, rows, self.case.reconstruction) if reconstruct else None
         if reconstruction is not None and comparable(reconstruction, rows):
             view["reconstruction"] = flatten_units(reconstruction)
+        elif reconstruct and (output := _output(reconstruction, forward.outputs, rows)) is not None:
+            view["output"] = flatten_units(output)
         if scales and not forward.moved:
             view["scale"] = scales[0]
         if self.case.posterior is not None:
             view["posterior"] = posterior_of(self.case, forward.outputs, log_variances, view["code"])
         return view
+
+
+def _output(chosen: Tensor | None, outputs: tuple[Any, ...], rows: Tensor) -> Tensor | None:
+    """Return the declared output, or the only one, if it has one row per sample and is not too wide to keep."""
+    output = outputs[0] if chosen is None and len(outputs) == 1 else chosen
+    if (
+        not isinstance(output, Tensor)
+        or not output.is_floating_point()
+        or output.dim() == 0
+        or len(output) != len(rows)
+    ):
+        return None
+    return output if output[0].numel() <= WIDEST_OUTPUT else None
 
 
 class _Observer(nn.Module):

@@ -311,7 +311,9 @@ def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Bottleneck
     scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
     log_variances = [part["posterior"] for part in parts if "posterior" in part]
     posterior = torch.cat(log_variances, dim=-2) if log_variances else None
-    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior)
+    outputs = [part["output"] for part in parts if "output" in part]
+    output = torch.cat(outputs, dim=-2) if outputs else None
+    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior, output)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[RandomCall]:

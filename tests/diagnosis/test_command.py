@@ -113,9 +113,9 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     path = save(tmp_path, "layer.npy", DEAD)
     run(path, "--picture", tmp_path / "units.png")
     assert (tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match="a picture ends in"):
+    with pytest.raises(HarnessError, match="expected a file name that ends in one of"):
         run(path, "--picture", tmp_path / "units.txt")
-    with pytest.raises(HarnessError, match="there is no folder"):
+    with pytest.raises(HarnessError, match="nowhere does not exist; create it first"):
         run(path, "--picture", tmp_path / "nowhere" / "units.png")
 
 
@@ -213,3 +213,26 @@ def test_weights_that_are_no_numbers_are_a_finding_and_no_error(tmp_path):
     code, text = run("forum", "--weights", tmp_path / "lost.pt", "--json")
     assert code == 1
     assert json.loads(text)["verdict"] == "invalid"
+
+
+def test_the_default_activation_is_inferred_and_printed(tmp_path: Path) -> None:
+    _, printed = run(save(tmp_path, "layer.npy", normal(500)))
+    assert "activation none (inferred from the values)" in printed
+    with pytest.raises(HarnessError, match="expected values of 0 or more after a ReLU"):
+        run(tmp_path / "layer.npy", "--activation", "relu")
+
+
+def test_no_unit_is_printed_twice(tmp_path: Path) -> None:
+    _, printed = run(save(tmp_path, "layer.npy", torch.cat([torch.zeros(500, 8), CODE], 1)))
+    rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
+    assert rows == ["0-7", "8", "9", "10", "11"]
+
+
+def test_a_posterior_and_an_output_of_another_shape_come_from_files(tmp_path: Path) -> None:
+    means = save(tmp_path, "means.npy", 0.003 * normal(500))
+    logs = save(tmp_path, "logs.npy", torch.zeros(500, 4))
+    code, printed = run(means, "--posterior", logs)
+    assert (code, "full_collapse" in printed, "KL" in printed) == (1, True, True)
+    constant = save(tmp_path, "output.npy", torch.ones(500, 1))
+    code, printed = run(save(tmp_path, "layer.npy", CODE), "--output", constant, "--json")
+    assert (code, json.loads(printed)["verdict"]) == (1, "constant_output")

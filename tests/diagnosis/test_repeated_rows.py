@@ -92,3 +92,11 @@ def test_distinct_rows_are_left_as_they_are() -> None:
     assert [unit.flags for unit in diagnose(code, labels=labels(400), inputs=INPUTS).units] == [
         unit.flags for unit in diagnose(code, labels=labels(400)).units
     ]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.uint8, torch.int64]
+)
+def test_rows_of_every_precision_are_compared_exactly(dtype: torch.dtype) -> None:
+    inputs = torch.arange(40).reshape(20, 2).to(dtype).repeat(2, 1)
+    assert diagnose(normal(40, 2), inputs=inputs).distinct_rows == 20
