@@ -37,6 +37,7 @@ from harness.measures.ranks import (
 Array = NDArray[np.float64]
 CLASS_NEIGHBOURS = 5
 FACTOR_NEIGHBOURS = 3
+MOST_OF_ROWS = 0.95  # held by the largest classes, for which atoms must be large enough
 SHRINK = 1 - 1e-10  # strict counts: the k-th neighbor is not inside its own radius
 
 
@@ -89,7 +90,7 @@ class ReferenceVariable:
         column: `[sample]`, class numbers 0, 1, ... or floats, from `reference_column`.
 
     `atom_share` is the share of the rows below which ties are broken: 5 %, or as much as leaves `ROWS_PER_ATOM` rows of
-    an atom in a class of mean size, or in a pair of atoms of a unit and a factor. An atom with fewer rows than
+    an atom in every class but the rarest, which hold 5 % of the rows, or in a pair of atoms of a unit and a factor. An atom with fewer rows than
     neighbors beside it loses its own ties to the strict count: +0.25 nats for 15 integers against 50 independent
     classes at n = 2000.
     """
@@ -103,7 +104,9 @@ class ReferenceVariable:
             self.ordering = ordering(column[None], tie_breaker(rows, of_references=True), self.atom_share)
             return
         sizes = np.bincount(column)
-        self.atom_share = max(SMALL_ATOM, ROWS_PER_ATOM * len(sizes) / rows)
+        largest = np.sort(sizes)[::-1]
+        smallest = largest[np.searchsorted(np.cumsum(largest), MOST_OF_ROWS * rows)]
+        self.atom_share = min(1.0, max(SMALL_ATOM, ROWS_PER_ATOM / smallest))
         self.ordering = ordering(column[None])
         self.has_neighbor = sizes[column] > 1  # a class of one row is left out
         self.classes = column.astype(np.int16 if len(sizes) < 1 << 15 else np.int64)
