@@ -207,7 +207,7 @@ def test_constant_units_are_no_tests_and_values_are_those_of_the_other_door() ->
     assert found.interval == (found.low, found.high)
 
 
-def test_a_units_answer_does_not_depend_on_its_neighbours() -> None:
+def test_a_units_answer_does_not_depend_on_its_neighbors() -> None:
     generator = np.random.default_rng(0)
     stack = np.where(generator.random((2, 120, 3)) < 0.1, generator.random((2, 120, 3)), 0)
     for reference in (generator.integers(0, 6, 120), generator.random(120)):
