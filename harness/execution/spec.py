@@ -1,4 +1,4 @@
-"""What a worker is told of a stack: plain values, read and written without torch."""
+"""Specification of a stack for a worker: plain values, read and written without torch."""
 
 import json
 import time
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StackMember:
-    """A member as a worker is told of it: plain values only."""
+    """A member of a stack, in plain values only."""
 
     key: str
     variant: str
@@ -24,14 +24,14 @@ class StackMember:
 
 @dataclass(frozen=True)
 class StackSpec:
-    """What a worker is told of a stack.
+    """Specification of a stack.
 
     Args:
         case: a shipped name or the path of a case file; a Case only within this process.
         data: a data set or file in place of the case's own rows, or None.
-        members: who is in it.
-        train: training numbers that the experiment sets; a member's levels win over them.
-        first_seed: the seed whose reconstructions are kept as examples.
+        members: its members.
+        train: training numbers of the experiment; a member's levels override them.
+        first_seed: the seed whose reconstructions are stored as examples.
     """
 
     case: Union[str, "Case"]
@@ -42,22 +42,22 @@ class StackSpec:
 
 
 def spec_line(spec: StackSpec) -> str:
-    """A stack as one line of JSON."""
+    """Return a stack as one line of JSON."""
     return json.dumps({**asdict(spec), "members": [asdict(member) for member in spec.members]}) + "\n"
 
 
 def spec_of(line: str) -> StackSpec:
-    """The stack of a line.
+    """Read the stack of a line.
 
     >>> spec_of(spec_line(StackSpec("forum", None, ()))).case
     'forum'
     """
     content = json.loads(line)
-    return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
+    return StackSpec(**{**content, "members": tuple(StackMember(**member) for member in content["members"])})
 
 
 def failed_record(member: StackMember, error: str) -> MemberRecord:
-    """The record of a member that could not be run, with the reason."""
+    """Return the record of a member that could not be run, with the reason."""
     return MemberRecord(
         key=member.key,
         variant=member.variant,

@@ -89,7 +89,7 @@ class NeighborTest:
         return ReferenceVariable(self._column[self._rows.chosen])
 
     def p(self, column: NDArray[Any], least: float, draws: int) -> tuple[float, int]:
-        """p of a unit's estimate among permutations of its rows, and the number of draws.
+        """P of a unit's estimate among permutations of its rows, and the number of draws.
 
         Args:
             column: the unit, `[sample]`.

@@ -59,7 +59,7 @@ def _shuffled_tables(
 
 
 def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> float:
-    """p of X2 among `count` random tables of the same margins, (1 + number as large) / (count + 1).
+    """Return p of X2 among `count` random tables of the same margins, (1 + number as large) / (count + 1).
 
     >>> table_p(np.array([[20, 0], [0, 20]]), 0)
     0.001
@@ -76,7 +76,7 @@ def table_p(table: NDArray[np.int64], seed: int, count: int = PERMUTATIONS) -> f
 
 
 def block_p(codes: Codes, classes: NDArray[Any], orders: BlockOrders) -> tuple[Array, Array]:
-    """p of X2 of each unit's codes when blocks of the classes are permuted, and the inflation of X2, `[unit]` each.
+    """Return p of X2 of each unit's codes when blocks of the classes are permuted, and the inflation of X2, `[unit]` each.
 
     The inflation is mean X2 over the permutations / its degrees of freedom: 1 for exchangeable rows, larger where
     rows of one block are alike. All units and orders are one matrix product.

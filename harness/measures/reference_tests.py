@@ -85,7 +85,7 @@ class ReferenceTest:
         return p, np.ones(len(p))
 
     def _spearman_p(self, ranks: Array) -> Array:
-        """p of standardised ranks `[unit, sample]` against the reference's."""
+        """P of standardised ranks `[unit, sample]` against the reference's."""
         from scipy.special import stdtr
 
         # no product of matrices: its rounding depends on how many units there are

@@ -31,24 +31,24 @@ def answer_lines(effects: Effects) -> list[AnswerLine]:
 
 def split_line(line: str) -> AnswerLine:
     """A line in two: what it is about, and the rest."""
-    about, found, text = line.partition(": ")
-    return AnswerLine(about, text) if found and len(about) < LONGEST_ABOUT else AnswerLine("", line)
+    about, separator, text = line.partition(": ")
+    return AnswerLine(about, text) if separator and len(about) < LONGEST_ABOUT else AnswerLine("", line)
 
 
 def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One paragraph a group of variants, as plain values."""
-    return [each.to_dict() for each in explain_experiment(records, manifest.get("audit") or {})]
+    return [paragraph.to_dict() for paragraph in explain_experiment(records, manifest.get("audit") or {})]
 
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:
     """What was asked, in a sentence."""
     declared = manifest.get("factors") or (manifest.get("experiment") or {}).get("factors") or {}
     levels = {name: _levels(name, declared[name], records) for name in declared}
-    varied = "; ".join(f"{name} ({', '.join(names)})" for name, names in levels.items() if len(names) > 1)
-    variants, seeds = len({each.variant for each in records}), len({each.seed for each in records})
+    factors = "; ".join(f"{name} ({', '.join(names)})" for name, names in levels.items() if len(names) > 1)
+    variants, seeds = len({record.variant for record in records}), len({record.seed for record in records})
     return (
         f"Which of {variants} variants collapse in how many of {seeds} seeds, and what does each remedy do? "
-        f"{len(records)} members were trained{f'; varied: {varied}' if varied else ''}."
+        f"{len(records)} members were trained{f'; factors: {factors}' if factors else ''}."
     )
 
 

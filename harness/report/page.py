@@ -1,4 +1,4 @@
-"""What the report of an experiment says, in the order in which it says it."""
+"""Contents of the report of an experiment, in the order of the page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ from harness.results.records import MemberRecord
 
 
 def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
-    """Every value that the templates show, by name.
+    """Values of the templates, by name.
 
     Args:
-        results, effects: what is reported. swept: how much the verdicts owe to the thresholds.
+        results, effects: the experiment. swept: sensitivity of the verdicts to the thresholds.
     """
     records, manifest = results.records, results.manifest
     values: dict[str, Any] = {
@@ -37,7 +37,7 @@ def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) ->
         "levels": {} if is_one_at_a_time(effects) else level_rows(records),
         "variants": variant_rows(records, effects.baseline),
         "failures": failures(records),
-        "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
+        "outcome_titles": {f"forest-{name.replace('_', '-')}": outcome.title for name, outcome in OUTCOMES.items()},
         "strips": example_strips(records),
         "audit": {level: audited(findings) for level, findings in (manifest.get("audit") or {}).items()},
         "explanation": explanations(records, manifest),
@@ -54,7 +54,7 @@ def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) ->
 
 
 def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stored findings with the severities of today; a word that names none stands as it was stored.
+    """Stored findings with current names of severities; unknown names stay.
 
     >>> audited([{"rule": "dominates", "severity": "warning"}])
     [{'rule': 'dominates', 'severity': 'risk'}]
@@ -63,7 +63,7 @@ def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any]:
-    """The figures, by the section in which they stand."""
+    """Figures by section."""
     crossed = [*effects.interactions, *effects.contrasts]
     return {
         "effects": _drawn(forest(effects.effects, outcome) for outcome in OUTCOMES),
@@ -75,37 +75,37 @@ def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any
 
 
 def failures(records: Sequence[MemberRecord], most: int = 40) -> Table | None:
-    """Members that failed or diverged, and why; None where there is none."""
-    lost = [record for record in records if record.status != "ok"]
-    if not lost:
+    """Table of the members that failed or diverged, with the reason; None where there is none."""
+    unjudged = [record for record in records if record.status != "ok"]
+    if not unjudged:
         return None
-    rows = [[record.variant, str(record.seed), record.status, _reason(record)] for record in lost[:most]]
-    return Table(["variant", "seed", "status", "why"], rows, left_out=len(lost) - len(rows))
+    rows = [[record.variant, str(record.seed), record.status, _reason(record)] for record in unjudged[:most]]
+    return Table(["variant", "seed", "status", "why"], rows, left_out=len(unjudged) - len(rows))
 
 
 def _reason(record: MemberRecord) -> str:
     if record.status == "diverged":
-        return f"a loss was no number from step {record.diverged_step} on" if record.diverged_step is not None else ""
+        return f"loss is NaN or infinite from step {record.diverged_step}" if record.diverged_step is not None else ""
     return (record.error or "not known")[:300]
 
 
 def _terms(records: Sequence[MemberRecord]) -> list[str]:
-    """The reconstruction, then the penalties that anybody has: at most four pictures."""
-    found = dict.fromkeys(
+    """Loss terms to draw: the reconstruction, then the penalties, at most four."""
+    names = dict.fromkeys(
         name.removeprefix("loss/") for record in records for name in record.history if "loss/" in name
     )
-    terms = [term for term in found if term not in ("reconstruction", "total")]
-    return ["reconstruction", *terms][:4] if "reconstruction" in found else ["total"]
+    terms = [term for term in names if term not in ("reconstruction", "total")]
+    return ["reconstruction", *terms][:4] if "reconstruction" in names else ["total"]
 
 
-def _drawn(found: Any) -> list[RenderedFigure]:
-    return [each for each in found if each is not None]
+def _drawn(figures: Any) -> list[RenderedFigure]:
+    return [figure for figure in figures if figure is not None]
 
 
 def counts(records: Sequence[MemberRecord]) -> Mapping[str, int]:
-    """How many members came to what."""
+    """Number of members, and number of members per verdict."""
     outcomes = [shown_verdict(record) for record in records]
-    return {"members": len(records), **{each: outcomes.count(each) for each in by_severity(outcomes)}}
+    return {"members": len(records), **{verdict: outcomes.count(verdict) for verdict in by_severity(outcomes)}}
 
 
 SECTIONS = (

@@ -43,7 +43,7 @@ def test_the_answer_names_what_works_by_how_much_and_how_sure(declared):
     assert "activation leaky_relu (against relu) -100 points [-100, -26], adjusted p .031, 8 seeds" in lines[1]
     assert "dropout 0.2 (against 0.0)" in lines[2]
     assert "not shown either way" in lines[2]
-    assert lines[4].startswith("Scope: other initialisations and batch orders on this data set")
+    assert lines[4].startswith("Scope: other initializations and batch orders on this data set")
 
 
 @pytest.fixture
@@ -162,14 +162,14 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     (paragraph,) = explain_experiment(records, AUDIT)
     told_in_order = [
         "The audit of the penalty finds wrong layer: dec1 is penalised.",
-        "At initialisation 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
+        "At initialization 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
         "16 more died in training, half of them by step 20.",
         "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
-        "Of 8 live units 8 are not used: one's mean in its place costs 0.000 of R2 (median).",
-        "The reconstruction's R2 is 0.20 (median); 0 of 8 members do no better than the mean; it is 0.06 below "
-        "principal components of as many dimensions as units live (median of 8).",
-        "In the end 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
+        "8 of 8 live units are unused; replacing a unit by its mean lowers R2 by 0.000 (median).",
+        "The reconstruction's R2 is 0.20 (median); 0 of 8 members are no better than the mean of the rows; it is 0.06 below "
+        "that of as many principal components as live units (median of 8).",
+        "At the end of training 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
     ]
     assert [sentence.text for sentence in paragraph.sentences] == told_in_order
     assert all(sentence.numbers for sentence in paragraph.sentences)
@@ -209,13 +209,13 @@ def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(
 
 @pytest.mark.parametrize(
     ("reconstruction", "penalty", "said"),
-    [(1.0, 0.0, "it moved nothing there"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],
+    [(1.0, 0.0, "did not act on the bottleneck"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],
 )
 def test_gradients_of_nothing_are_told_as_such(declared, reconstruction, penalty, said):
     history = {"step": [0.0], "gradient/reconstruction": [reconstruction], "gradient/kl": [penalty]}
     paragraph = explain_experiment(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
     assert said in paragraph.text
-    assert "At initialisation the" in paragraph.text
+    assert "At initialization the" in paragraph.text
     json.dumps(paragraph.to_dict(), allow_nan=False)
 
 
@@ -236,7 +236,7 @@ def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
     wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
     paragraphs = explain_experiment(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
     assert [each.group for each in paragraphs] == ["penalty: as_posted", "penalty: none", "penalty: l1"]
-    assert "In the end 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
+    assert "At the end of training 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
 
 
 def test_a_group_without_verdicts_says_why(declared):
@@ -314,5 +314,5 @@ def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declar
 
 
 def test_results_that_name_no_experiment_are_refused():
-    with pytest.raises(HarnessError, match="the manifest names no experiment"):
+    with pytest.raises(HarnessError, match="expected an experiment in the manifest"):
         compare(Results({}, []), Results({}, []))

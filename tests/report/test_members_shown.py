@@ -108,7 +108,7 @@ def test_members_come_in_the_order_of_the_experiment_and_included_cells_in_their
 def test_the_question_names_the_levels_that_were_trained_and_no_factor_that_was_not_varied():
     manifest = {"factors": {"penalty": ["as_posted"], "batchnorm": ["off"], "dropout": [0.0]}}
     text = question(manifest, [member({**levels, "dropout": 0.0}, 0) for levels in STAR])
-    assert text.endswith("3 members were trained; varied: penalty (as_posted, none); batchnorm (off, on).")
+    assert text.endswith("3 members were trained; factors: penalty (as_posted, none); batchnorm (off, on).")
 
 
 @pytest.mark.parametrize(

@@ -217,12 +217,12 @@ def test_a_layer_has_its_verdict_findings_and_audit(layer):
 def test_a_picture_is_a_picture_file_or_refused(tmp_path):
     found = diagnose(torch.eye(20)[:, :3], information=False)
     assert picture(found, tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match=r"a picture ends in one of"):
+    with pytest.raises(HarnessError, match=r"expected a file name that ends in one of"):
         picture(found, tmp_path / "units.docx")
 
 
 def test_the_gpus_are_told_where_a_member_trained_on_one():
     on_one = [MemberRecord(f"k{seed}", "v", {}, seed, gpu="NVIDIA H100") for seed in range(2)]
     beside = [MemberRecord("k2", "v", {}, 2), MemberRecord("k3", "v", {}, 3, status="failed")]
-    assert dict(reproducibility({}, on_one + beside))["trained on"] == "NVIDIA H100 (2 members), a processor (1 member)"
+    assert dict(reproducibility({}, on_one + beside))["trained on"] == "NVIDIA H100 (2 members), CPU (1 member)"
     assert "trained on" not in dict(reproducibility({}, beside))

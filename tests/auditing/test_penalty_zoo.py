@@ -1,7 +1,7 @@
 """Textbook penalties have no fault, every rule fires on its planted fault, and nothing else is called a fault."""
 
 import pytest
-from strangers import HONEST, PLANTED
+from penalty_zoo import HONEST, PLANTED
 
 from harness.auditing import AUDIT_THRESHOLDS, audit
 from harness.auditing.audit_thresholds import SEVERITY
