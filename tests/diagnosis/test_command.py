@@ -113,7 +113,7 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     path = save(tmp_path, "layer.npy", DEAD)
     run(path, "--picture", tmp_path / "units.png")
     assert (tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match="a picture ends in"):
+    with pytest.raises(HarnessError, match="expected a file name that ends in one of"):
         run(path, "--picture", tmp_path / "units.txt")
     with pytest.raises(HarnessError, match="there is no folder"):
         run(path, "--picture", tmp_path / "nowhere" / "units.png")
