@@ -33,9 +33,9 @@ from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.constancy import is_constant
+from harness.measures.units import RELU_FAMILY
 from harness.user_code import failure, guarded
 
-RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 SAMPLE = 64  # rows on which gradients are looked for
 
 

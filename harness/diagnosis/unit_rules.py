@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import OutputVerdict, UnitVerdict
+from harness.measures.units import RELU_FAMILY
 
 Places = NDArray[np.int64]
 UNIT_VERDICTS = np.array(list(UnitVerdict), dtype=object)
-FIRING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Evidence:
     @property
     def can_be_off(self) -> bool:
         """True for an activation with an off state."""
-        return self.activation in FIRING or self.activation == "sigmoid"
+        return self.activation in RELU_FAMILY or self.activation == "sigmoid"
 
 
 def constant_units(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
@@ -100,7 +100,7 @@ def first_match(rules: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> P
 def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict, NDArray[np.bool_]]:
     constant = constant_units(evidence, thresholds)
     never, always = evidence.fired == 0, evidence.fired == evidence.rows
-    silent = constant & never & (evidence.activation in FIRING)
+    silent = constant & never & (evidence.activation in RELU_FAMILY)
     loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
     quiet = evidence.can_be_off & (evidence.outside_ratio <= loosened)
     hardly = evidence.can_be_off & (evidence.fired < thresholds.few_rows)

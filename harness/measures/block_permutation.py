@@ -57,11 +57,11 @@ class BlockPart:
     """Blocks that are permuted among themselves.
 
     Args:
-        places: their rows, block by block, `[row]`.
-        orders: rows that take these places, `[round, order, row]`; the first order of the first round is the identity.
+        rows: of these blocks, block by block, `[row]`.
+        orders: rows that take their positions, `[round, order, row]`; the first order of the first round is the identity.
     """
 
-    places: Index
+    rows: Index
     orders: Index
 
 
@@ -79,10 +79,10 @@ class BlockOrders:
     def whole(self) -> Index:
         """The orders row by row, `[order, sample]`, without the identity."""
         rounds, *counts = len(self.parts[0].orders), *(part.orders.shape[1] for part in self.parts)
-        orders = np.empty((rounds, *counts, sum(len(part.places) for part in self.parts)), np.int64)
+        orders = np.empty((rounds, *counts, sum(len(part.rows) for part in self.parts)), np.int64)
         for axis, part in enumerate(self.parts):
             axes = tuple(1 + part_axis for part_axis in range(len(self.parts)) if part_axis != axis)
-            orders[..., part.places] = np.expand_dims(part.orders, axes)
+            orders[..., part.rows] = np.expand_dims(part.orders, axes)
         return orders.reshape(-1, orders.shape[-1])[1:]
 
 

@@ -80,7 +80,7 @@ def contingency(codes: Codes, classes: NDArray[Any]) -> Tables:
 def binned_information(tables: Tables) -> Array:
     """Plug-in mutual information of count tables `[unit, code, class]`, nats, 0 to the smaller entropy.
 
-    Biased upward by about (codes - 1)(classes - 1) / 2n: noise, 8 bins and 10 labels give .12 nats at n = 256.
+    Biased upward by about (codes - 1)(classes - 1) / 2n: noise, 8 bins and 10 labels give 0.12 nats at n = 256.
 
     >>> binned_information(np.array([[[5, 0], [0, 5]]])).round(4).tolist()
     [0.6931]

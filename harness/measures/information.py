@@ -35,8 +35,9 @@ from harness.measures.ranks import (
 )
 
 Array = NDArray[np.float64]
-CLASS_NEIGHBOURS = 5
-FACTOR_NEIGHBOURS = 3
+CLASS_NEIGHBORS = 5
+FACTOR_NEIGHBORS = 3
+MOST_OF_ROWS = 0.95  # held by the largest classes, for which atoms must be large enough
 SHRINK = 1 - 1e-10  # strict counts: the k-th neighbor is not inside its own radius
 
 
@@ -89,7 +90,7 @@ class ReferenceVariable:
         column: `[sample]`, class numbers 0, 1, ... or floats, from `reference_column`.
 
     `atom_share` is the share of the rows below which ties are broken: 5 %, or as much as leaves `ROWS_PER_ATOM` rows of
-    an atom in a class of mean size, or in a pair of atoms of a unit and a factor. An atom with fewer rows than
+    an atom in every class but the rarest, which hold 5 % of the rows, or in a pair of atoms of a unit and a factor. An atom with fewer rows than
     neighbors beside it loses its own ties to the strict count: +0.25 nats for 15 integers against 50 independent
     classes at n = 2000.
     """
@@ -103,7 +104,9 @@ class ReferenceVariable:
             self.ordering = ordering(column[None], tie_breaker(rows, of_references=True), self.atom_share)
             return
         sizes = np.bincount(column)
-        self.atom_share = max(SMALL_ATOM, ROWS_PER_ATOM * len(sizes) / rows)
+        largest = np.sort(sizes)[::-1]
+        smallest = largest[np.searchsorted(np.cumsum(largest), MOST_OF_ROWS * rows)]
+        self.atom_share = min(1.0, max(SMALL_ATOM, ROWS_PER_ATOM / smallest))
         self.ordering = ordering(column[None])
         self.has_neighbor = sizes[column] > 1  # a class of one row is left out
         self.classes = column.astype(np.int16 if len(sizes) < 1 << 15 else np.int64)
@@ -126,9 +129,9 @@ def with_factor(units: RankOrder, factor: RankOrder) -> Array:
     array([ True])
     """
     rows = units.order.shape[1]
-    neighbours, psi = min(FACTOR_NEIGHBOURS, rows - 1), digammas(rows)
-    inside = neighbor_distances(units, factor, neighbours) * SHRINK
-    neighbor_count = _neighbours_found(units, factor, inside, neighbours)
+    neighbors, psi = min(FACTOR_NEIGHBORS, rows - 1), digammas(rows)
+    inside = neighbor_distances(units, factor, neighbors) * SHRINK
+    neighbor_count = _neighbors_found(units, factor, inside, neighbors)
     near_unit, near_factor = (
         neighbor_counts(units, units.ordered(inside)),
         neighbor_counts(factor, factor.ordered(inside)),
@@ -137,9 +140,9 @@ def with_factor(units: RankOrder, factor: RankOrder) -> Array:
     return values
 
 
-def _neighbours_found(units: RankOrder, factor: RankOrder, inside: Array, neighbours: int) -> NDArray[np.int64]:
+def _neighbors_found(units: RankOrder, factor: RankOrder, inside: Array, neighbors: int) -> NDArray[np.int64]:
     """k, or the number of copies of the row (itself included) if the k-th neighbor is a copy, `[unit, sample]`."""
-    counts = np.full(inside.shape, neighbours)
+    counts = np.full(inside.shape, neighbors)
     crowded = np.flatnonzero((inside == 0).any(1))
     if len(crowded):
         cells = units.groups[crowded] * inside.shape[1] + factor.groups
@@ -147,7 +150,7 @@ def _neighbours_found(units: RankOrder, factor: RankOrder, inside: Array, neighb
         lengths = run_lengths(run_starts(np.take_along_axis(cells, order, 1)))
         copies = np.empty_like(cells)
         np.put_along_axis(copies, order, np.repeat(lengths, lengths).reshape(cells.shape), 1)
-        counts[crowded] = np.maximum(copies, neighbours)
+        counts[crowded] = np.maximum(copies, neighbors)
     return counts
 
 
@@ -172,22 +175,22 @@ def _with_classes(order: NDArray[np.int64], scores: Array, labels: ReferenceVari
     by_class = np.argsort(classes, kind="stable")
     own, classes = scores[by_class], classes[by_class]
     sizes = np.bincount(classes)
-    neighbours = np.minimum(CLASS_NEIGHBOURS, sizes - 1)[classes]
-    radius = _class_radius(own, classes, neighbours)
+    neighbors = np.minimum(CLASS_NEIGHBORS, sizes - 1)[classes]
+    radius = _class_radius(own, classes, neighbors)
     # tied with the k-th neighbor: all ties of its class are neighbors, itself included
     ties = run_lengths(run_starts(own) | run_starts(classes))
-    neighbor_count = np.where(radius == 0, np.repeat(ties, ties), neighbours)
+    neighbor_count = np.where(radius == 0, np.repeat(ties, ties), neighbors)
     psi = digammas(len(order))
     around = psi[counts_within(scores, own, radius * SHRINK)].mean()
     return float(psi[len(own)] + psi[neighbor_count].mean() - psi[sizes[classes]].mean() - around)
 
 
-def _class_radius(own: Array, classes: NDArray[Any], neighbours: NDArray[np.int64]) -> Array:
+def _class_radius(own: Array, classes: NDArray[Any], neighbors: NDArray[np.int64]) -> Array:
     """Distance to the k-th neighbor of the same class, of values ordered within classes.
 
     It is the least over the k + 1 windows that hold the value and k neighbors.
     """
-    rows, most = len(own), int(neighbours.max())
+    rows, most = len(own), int(neighbors.max())
     down = np.full((most + 1, rows), np.inf)
     up = np.full((most + 1, rows), np.inf)
     down[0] = up[0] = 0
@@ -195,7 +198,7 @@ def _class_radius(own: Array, classes: NDArray[Any], neighbours: NDArray[np.int6
         gap = np.where(classes[step:] == classes[:-step], own[step:] - own[:-step], np.inf)
         down[step, step:], up[step, :-step] = gap, gap
     radius = np.empty(rows)
-    for count in np.flatnonzero(np.bincount(neighbours)):
+    for count in np.flatnonzero(np.bincount(neighbors)):
         windows = np.maximum(down[: count + 1], up[count::-1]).min(axis=0)
-        radius = np.where(neighbours == count, windows, radius)
+        radius = np.where(neighbors == count, windows, radius)
     return radius

@@ -1,4 +1,4 @@
-"""Distances to the k-th neighbour in the plane of a unit and a factor, for many units at once.
+"""Distances to the k-th neighbor in the plane of a unit and a factor, for many units at once.
 
 Rows are compared with those next to them along the factor: one shift of all columns is one pass over memory, and a few
 dozen shifts decide most rows. A row is decided when its k-th neighbor so far is no farther than any row not yet compared.
@@ -21,13 +21,13 @@ SHIFTED_ROWS = FLOAT32_ROWS  # up to here shifts beat a tree
 SHIFTS = 8  # between looks at what is decided
 
 
-def neighbor_distances(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
-    """Chebyshev distance of each row to its k-th neighbour among normal scores, `[unit, sample]`, 0 among copies.
+def neighbor_distances(units: RankOrder, factor: RankOrder, neighbors: int) -> Array:
+    """Chebyshev distance of each row to its k-th neighbor among normal scores, `[unit, sample]`, 0 among copies.
 
     Args:
         units: their ordering.
         factor: the ordering of the other axis, one column.
-        neighbours: k, less than the number of rows.
+        neighbors: k, less than the number of rows.
 
     >>> from harness.measures.ranks import ordering
     >>> column = ordering(np.arange(3.0)[None])
@@ -35,22 +35,20 @@ def neighbor_distances(units: RankOrder, factor: RankOrder, neighbours: int) -> 
     [[0.674, 0.674, 0.674]]
     """
     if factor.order.shape[1] <= SHIFTED_ROWS:
-        return _by_shifts(units, factor, neighbours)
-    return np.stack(
-        [_by_tree(*column, factor, neighbours) for column in zip(units.row_scores, units.tied, strict=True)]
-    )
+        return _by_shifts(units, factor, neighbors)
+    return np.stack([_by_tree(*column, factor, neighbors) for column in zip(units.row_scores, units.tied, strict=True)])
 
 
-def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbours: int) -> Array:
+def _by_tree(unit: Array, tied: bool, factor: RankOrder, neighbors: int) -> Array:
     from scipy.spatial import cKDTree
 
-    # in the unit's order: a tree is asked for neighbours of neighbours, and ordered searches are three times as fast
+    # in the unit's order: a tree is asked for neighbors of neighbors, and ordered searches are three times as fast
     order = np.argsort(unit)
     joint = np.stack([unit, factor.row_scores[0]], axis=1)[order]
-    points = _few_copies(joint, neighbours + 1) if tied and factor.tied[0] else joint
+    points = _few_copies(joint, neighbors + 1) if tied and factor.tied[0] else joint
     tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
     distances = np.empty(len(order))
-    distances[order] = tree.query(joint, k=[neighbours + 1], p=np.inf)[0][:, 0]
+    distances[order] = tree.query(joint, k=[neighbors + 1], p=np.inf)[0][:, 0]
     return distances
 
 
@@ -63,17 +61,17 @@ def _few_copies(points: Array, most: int) -> Array:
     return limited
 
 
-def _by_shifts(units: RankOrder, factor: RankOrder, neighbours: int) -> Array:
+def _by_shifts(units: RankOrder, factor: RankOrder, neighbors: int) -> Array:
     count, rows = units.order.shape
     # where unit and factor are independent, a square around a row that holds k others is half as many ranks wide
-    reach = min(ceil(sqrt(neighbours * rows)), rows - 1)
+    reach = min(ceil(sqrt(neighbors * rows)), rows - 1)
     scores, beside = factor.scores[0].astype(np.float32), units.row_scores.astype(np.float32).T[factor.order[0]]
-    nearest = _within_reach(scores, beside, reach, neighbours)
+    nearest = _within_reach(scores, beside, reach, neighbors)
     undecided = np.flatnonzero(nearest[-1] > _unseen(scores, reach)[:, None])
     if len(undecided):
         lines = _Line(np.broadcast_to(scores[:, None], beside.shape), beside), _along_units(units, factor)
         positions = undecided, _places_along_units(units, factor, undecided)
-        so_far = nearest.reshape(neighbours, -1)[:, undecided]
+        so_far = nearest.reshape(neighbors, -1)[:, undecided]
         nearest[-1].reshape(-1)[undecided] = _farther(lines, positions, so_far, reach)
     distances = np.empty((count, rows))
     distances[:, factor.order[0]] = nearest[-1].T
@@ -106,13 +104,13 @@ def _farther(lines: "tuple[_Line, _Line]", positions: tuple[Index, Index], neare
     return distances
 
 
-def _within_reach(own: Single, across: Single, reach: int, neighbours: int) -> Single:
+def _within_reach(own: Single, across: Single, reach: int, neighbors: int) -> Single:
     """The k least distances of each row to rows at most `reach` positions away, `[k, position, unit]`.
 
     Args:
         own: scores that the order follows, `[position]`. across: scores of the other axis, `[position, unit]`.
     """
-    nearest = np.full((neighbours, *across.shape), np.inf, np.float32)
+    nearest = np.full((neighbors, *across.shape), np.inf, np.float32)
     away, room = np.empty_like(across), np.empty_like(across)
     for shift in range(1, reach + 1):
         gap = np.subtract(across[shift:], across[:-shift], out=away[shift:])

@@ -28,10 +28,10 @@ def neighbor_counts(columns: RankOrder, radius: Array) -> Index:
     >>> neighbor_counts(ordering(np.array([[7.0, 8.0, 8.0]])), np.array([[0.0, 0.0, 9.0]])).tolist()
     [[1, 2, 3]]
     """
-    centres = np.broadcast_to(columns.scores, radius.shape)
+    centers = np.broadcast_to(columns.scores, radius.shape)
     if radius.shape[1] > LOOKED_UP_ROWS:
-        return np.stack([counts_within(line, line, wide) for line, wide in zip(centres, radius, strict=True)])
-    highest, lowest = centres + radius, centres - radius
+        return np.stack([counts_within(line, line, wide) for line, wide in zip(centers, radius, strict=True)])
+    highest, lowest = centers + radius, centers - radius
     above, below = _places(highest, np.less_equal), _places(lowest, np.less)
     if not columns.tied.any():
         return above - below

@@ -20,8 +20,8 @@ MOST_ROWS = 2000
 MOST_DRAWS = 199  # with the rows as they are 200: the least p is 0.005
 ENOUGH_EXCEEDANCES = 10
 DRAWS_AT_ONCE = 20
-FACTOR_COST = 3  # of an estimate against a continuous factor; classes cost 1
-LAYER_BUDGET = 6_000_000
+FACTOR_COST = 2  # of an estimate against a continuous factor; classes cost 1
+LAYER_BUDGET = 18_000_000
 """Rows x draws x cost that the tests of a member may take, about 2 s of one core.
 
 A count of work, not of seconds, so that a result does not depend on the machine.

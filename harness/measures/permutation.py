@@ -131,9 +131,9 @@ def _counts(
     """
     orders, (width, depth) = part.orders.swapaxes(0, 1), form
     shape = (orders.shape[0], orders.shape[1] * depth)
-    permuted = classes[orders.reshape(-1, len(part.places))]
+    permuted = classes[orders.reshape(-1, len(part.rows))]
     totals = _rows_of_classes(permuted, depth).reshape(shape).astype(_count_type(codes.shape[1]))
-    first_codes = _products(codes[:, part.places], permuted, width - 1, depth).reshape(len(codes), width - 1, *shape)
+    first_codes = _products(codes[:, part.rows], permuted, width - 1, depth).reshape(len(codes), width - 1, *shape)
     last = totals - first_codes.sum(1, dtype=totals.dtype)
     return totals, np.concatenate([first_codes, last[:, None]], axis=1, dtype=totals.dtype)
 

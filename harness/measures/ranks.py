@@ -247,12 +247,12 @@ def digammas(largest: int) -> Array:
     return values
 
 
-def counts_within(ordered: Array, centres: Array, radius: Array) -> Index:
+def counts_within(ordered: Array, centers: Array, radius: Array) -> Index:
     """Number of the ordered values within a radius of each center.
 
     >>> counts_within(np.array([0.0, 1.0, 3.0]), np.array([1.0]), np.array([1.0])).tolist()
     [2]
     """
-    above = np.searchsorted(ordered, centres + radius, side="right")
-    counts: Index = above - np.searchsorted(ordered, centres - radius, side="left")
+    above = np.searchsorted(ordered, centers + radius, side="right")
+    counts: Index = above - np.searchsorted(ordered, centers - radius, side="left")
     return counts

@@ -50,10 +50,10 @@ def wilson(count: Any, rows: Any, level: float = 0.95) -> Bounds:
     """
     k, n = _counts(count, rows, level)
     z = float(ndtri(0.5 + level / 2))
-    centre = (k + z * z / 2) / (n + z * z)
+    center = (k + z * z / 2) / (n + z * z)
     half = z * np.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
     # exact at the ends, where rounding would leave 1e-17 and 1 - 1e-16
-    return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
+    return np.where(k == 0, 0.0, center - half), np.where(k == n, 1.0, center + half)
 
 
 def _counts(count: Any, rows: Any, level: float) -> Bounds:

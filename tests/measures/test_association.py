@@ -207,7 +207,7 @@ def test_constant_units_are_no_tests_and_values_are_those_of_the_other_door() ->
     assert found.interval == (found.low, found.high)
 
 
-def test_a_units_answer_does_not_depend_on_its_neighbours() -> None:
+def test_a_units_answer_does_not_depend_on_its_neighbors() -> None:
     generator = np.random.default_rng(0)
     stack = np.where(generator.random((2, 120, 3)) < 0.1, generator.random((2, 120, 3)), 0)
     for reference in (generator.integers(0, 6, 120), generator.random(120)):
@@ -345,7 +345,7 @@ def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks
 def test_a_half_of_the_blocks_may_lack_a_unit_s_commonest_code() -> None:
     orders = block_orders([np.arange(each, 500, 50) for each in range(50)], 0, 24)
     codes = np.random.default_rng(0).integers(0, 2, (1, 500)).astype(np.uint8)
-    codes[:, orders.parts[1].places] = 2
+    codes[:, orders.parts[1].rows] = 2
     classes = np.arange(500) % 3
     compare_one_by_one(codes, classes, orders, *block_p(codes, classes, orders))
 
@@ -386,7 +386,7 @@ def everywhere(orders: BlockOrders, rows: int) -> Iterator[np.ndarray]:
 def test_orders_keep_blocks_whole_and_the_rows_that_stand_are_none_of_them(blocks: int) -> None:
     groups = np.array_split(np.random.default_rng(0).permutation(8 * blocks), blocks)
     orders = block_orders(groups, 0)
-    places = np.concatenate([part.places for part in orders.parts])
+    places = np.concatenate([part.rows for part in orders.parts])
     assert orders.whole.shape == (999, 8 * blocks)
     assert len({tuple(each) for each in [np.arange(8 * blocks), *orders.whole]}) == 1000
     names = np.repeat(np.arange(blocks), 8)[np.argsort(np.concatenate(groups))]

@@ -10,7 +10,7 @@ from sklearn.feature_selection import mutual_info_regression
 import harness
 from harness.errors import HarnessError
 from harness.measures import mutual_information
-from harness.measures.information import FACTOR_NEIGHBOURS
+from harness.measures.information import FACTOR_NEIGHBORS
 
 ROWS, SEEDS = 2000, 6
 
@@ -36,7 +36,7 @@ def scores(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["binormal .95", "student 1", "uniform noise .1"])
 def test_without_ties_it_is_scikit_learns_number(name: str) -> None:
     unit, reference, _ = TASKS[name][0](np.random.default_rng(3), 700)
-    other = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=FACTOR_NEIGHBOURS)[0]
+    other = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=FACTOR_NEIGHBORS)[0]
     # scikit-learn adds noise of 1e-10 to the values and rescales them, which may move one count in a thousand
     assert mutual_information(unit[:, None], reference).item() == pytest.approx(other, abs=2e-3)
 
@@ -88,7 +88,7 @@ def test_an_independent_unit_scatters_around_zero_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("kind", [int, float])
-def test_a_rare_unit_is_one_atom_and_not_a_thousand_neighbours(kind: type) -> None:
+def test_a_rare_unit_is_one_atom_and_not_a_thousand_neighbors(kind: type) -> None:
     generator = np.random.default_rng(1)
     label = generator.integers(0, 2, ROWS)
     unit = np.where((label == 1) & (generator.random(ROWS) < 0.1), generator.random(ROWS), 0)

@@ -1,4 +1,4 @@
-"""Distances to the k-th neighbour, against all distances."""
+"""Distances to the k-th neighbor, against all distances."""
 
 import numpy as np
 import pytest
