@@ -263,8 +263,8 @@ class BottleneckTap(TorchFunctionMode):
 
     def _set_selected(self, candidate: Candidate) -> None:
         assert candidate.code is not None
-        values, raw, entered = candidate.code
-        self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=True))
+        values, raw, entered, moved = candidate.code
+        self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=moved))
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         current = self._open
