@@ -11,5 +11,7 @@ from .errors import HarnessError as HarnessError
 from .experiment import run as run
 from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
+from .watching import diagnose_model as diagnose_model
+from .watching import watch as watch
 
 __version__: str
