@@ -43,7 +43,7 @@ def batches_of(rows: Any) -> Iterable[Any]:
     if isinstance(rows, Tensor):
         return rows.split(ROWS_AT_ONCE)
     if isinstance(rows, Mapping) and _equal_lengths(rows.values()):
-        return _slices(rows, len(list(rows.values())[0]))
+        return _slices(rows, len(next(iter(rows.values()))))
     if isinstance(rows, tuple) and len(rows) > 1 and _equal_lengths(rows):
         return _slices(rows, len(rows[0]))
     if isinstance(rows, Dataset) and hasattr(rows, "__len__"):
@@ -73,8 +73,7 @@ def call_of(model: nn.Module, batch: Any) -> Call:
     count = min(max(1, _required(model)), len(batch))
     inputs = _first_tensor(batch[:count])
     rest = batch[count] if len(batch) > count else None
-    is_class = isinstance(rest, Tensor) and rest.dim() == 1 and not rest.is_floating_point() and not rest.is_complex()
-    labels = rest if is_class and inputs is not None and len(rest) == len(inputs) else None
+    labels = rest if inputs is not None and _are_labels(rest, len(inputs)) else None
     return Call(tuple(batch[:count]), {}, inputs, labels)
 
 
@@ -87,6 +86,12 @@ def run_model(model: nn.Module, batch: Any, forward: Callable[[Any], Any] | None
     forward(batch)
     leaves = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
     return Call((), {}, _first_tensor(leaves))
+
+
+def _are_labels(values: Any, rows: int) -> bool:
+    if not isinstance(values, Tensor) or values.dim() != 1 or len(values) != rows:
+        return False
+    return not values.is_floating_point() and not values.is_complex()
 
 
 def _slices(rows: Any, length: int) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from harness.capture.outputs import output_named
 from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds, diagnose
 from harness.errors import HarnessError
 from harness.watching.batches import batches_of, loader_generators, run_model
-from harness.watching.layers import axis_finding, layer_names, never_called, unit_axis_of, unit_rows
+from harness.watching.layers import axis_finding, layer_names, never_called, unit_axis_of, unit_rows, whole_numbers
 from harness.watching.preservation import preserved
 
 MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, an even share of every batch
@@ -180,4 +180,4 @@ def _reference(values: Any, sample: Tensor, index: Tensor, samples: int, name: s
     tensor = torch.as_tensor(values if isinstance(values, Tensor) or not isinstance(values, Iterable) else list(values))
     if tensor.dim() != 1 or len(tensor) != samples:
         raise HarnessError(f"{name}: expected one value per sample, got {list(tensor.shape)} for {samples} samples")
-    return tensor.detach().cpu()[sample[index]]
+    return whole_numbers(tensor.detach().cpu())[sample[index]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
 from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
@@ -36,7 +37,7 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
     A declared axis is taken. Otherwise axis 1 for modules that keep channels there (convolution, BatchNorm2d, pooling),
     and the last axis for all others.
 
-    >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(__import__("torch").zeros(2, 1, 5, 5)), declared=None)
+    >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(torch.zeros(2, 1, 5, 5)), declared=None)
     1
 
     Raises:
@@ -62,7 +63,6 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
 def unit_rows(values: Tensor, axis: int) -> Tensor:
     """Return activations as `[row, unit]`; every position of a sample is a row.
 
-    >>> import torch
     >>> unit_rows(torch.zeros(2, 8, 5, 5), 1).shape, unit_rows(torch.zeros(2, 7, 3), 2).shape
     (torch.Size([50, 8]), torch.Size([14, 3]))
     """
@@ -95,6 +95,11 @@ def never_called(layer: str, passes: int) -> Diagnosis:
         numbers={"passes": float(passes)},
     )
     return Diagnosis(LayerVerdict.NOT_TESTABLE, (), (), None, (finding,), {"live_units": 0.0}, "none", 0)
+
+
+def whole_numbers(labels: Tensor) -> Tensor:
+    """Return boolean labels as 0 and 1, all others unchanged."""
+    return labels.long() if labels.dtype == torch.bool else labels
 
 
 CHANNELS_IN_FRONT = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool", "Dropout2d", "Dropout3d")

@@ -15,7 +15,7 @@ from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds, diagnose
 from harness.errors import HarnessError, did_you_mean
 from harness.watching.epochs import EpochCounter
 from harness.watching.layer_window import LEAST_ROWS, LayerWindow
-from harness.watching.layers import axis_finding, layer_names, never_called
+from harness.watching.layers import axis_finding, layer_names, never_called, whole_numbers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -92,6 +92,7 @@ class Monitor:
         self._handles: list[RemovableHandle] = []
         self._taps: list[BottleneckTap] = []
         self._depth = 0
+        self._error: BaseException | None = None
         self._warned: set[tuple[str, str, int]] = set()
 
     def __enter__(self) -> "Monitor":
@@ -189,6 +190,7 @@ class Monitor:
         if self._depth > 1 or not self.model.training:
             return
         self.step += 1
+        self._error = sys.exc_info()[1]
         inputs = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         self._epochs.add(inputs)
         if (self.step - 1) % self.every:
@@ -202,7 +204,10 @@ class Monitor:
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         self._depth = max(0, self._depth - 1)
         if self._depth == 0 and self._taps:
-            self._record(self._close())
+            taps = self._close()
+            # torch calls this hook for a forward pass that raised, too
+            if sys.exc_info()[1] is self._error:
+                self._record(taps)
 
     def _close(self) -> list[BottleneckTap]:
         taps, self._taps, self._depth = self._taps, [], 0
@@ -212,7 +217,7 @@ class Monitor:
 
     @torch.no_grad()
     def _record(self, taps: list[BottleneckTap]) -> None:
-        labels = None if self.labels is None else torch.as_tensor(self.labels())
+        labels = None if self.labels is None else whole_numbers(torch.as_tensor(self.labels()))
         for window, tap in zip(self._windows.values(), taps, strict=True):
             recorded = tap.passes[-1] if tap.passes else None
             if recorded is None or recorded.code is None:

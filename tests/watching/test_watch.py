@@ -140,7 +140,7 @@ def test_the_window_is_the_last_epoch_of_at_least_a_thousand_rows():
         for batch in rows(3000).split(100):
             model(batch)
     assert monitor.diagnosis().rows == 1000
-    assert monitor.diagnosis().units[0].references.keys() == {"label"} or monitor.diagnosis().references
+    assert len(monitor.diagnosis().references) == 1
     with harness.watch(model, "fc2") as monitor:
         for _ in range(3):
             for batch in rows(3000).split(100):
@@ -202,9 +202,9 @@ class Broken(Network):
 
 def test_exceptions_come_through_and_nothing_is_left_behind():
     model = Broken().train()
-    with pytest.raises(ZeroDivisionError, match="inside"), harness.watch(model, "fc2") as monitor:
-        for batch in rows().split(64):
-            model(batch)
+    monitor = harness.watch(model, "fc2")
+    with pytest.raises(ZeroDivisionError, match="inside"), monitor:
+        train(model, rows())
     with pytest.raises(KeyError), harness.watch(model, "fc2"):
         raise KeyError("outside of the model")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
