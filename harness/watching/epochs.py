@@ -43,6 +43,11 @@ class EpochCounter:
         self._counts += torch.isin(self._sentinels, keys)
         self._count(int(self._counts.min()) - 1, len(inputs))
 
+    @property
+    def returning(self) -> bool:
+        """True if epochs are declared, or rows of the first batch were seen again."""
+        return self.steps is not None or (len(self._counts) > 0 and bool(self._counts.max() > 1))
+
     def _count(self, complete: int, rows: int) -> None:
         if self.steps is not None:
             self._seen += rows

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SILENT_EPOCHS = 3  # epochs without activity after which a unit is reported
+SILENT_ROWS = 10_000  # the same for rows that never return: a frequency below 0.0004 (Clopper-Pearson)
 
 
 def watch(
@@ -224,17 +225,17 @@ class Monitor:
                 continue
             size = max(LEAST_ROWS, (self._epochs.rows or 0) * _positions(recorded.code, window))
             window.add(self.step, self._epochs.complete, recorded.code, recorded.activation, labels, size)
-            self._warn(window, size)
+            self._warn(window)
 
-    def _warn(self, window: LayerWindow, size: int) -> None:
+    def _warn(self, window: LayerWindow) -> None:
         if not window.finite:
             self._say(window, "values", (0,), f"{window.name} has NaN or infinite values")
         assert window.active_epochs is not None
         epochs = self._epochs.complete - window.active_epochs >= SILENT_EPOCHS
-        unknown = self._epochs.complete == 0 and self._epochs.steps is None
-        silent = window.silent(SILENT_EPOCHS * size) if unknown else epochs
+        by_epochs = self._epochs.returning
+        silent = epochs if by_epochs else window.silent(SILENT_ROWS)
         units = tuple(silent.nonzero()[:, 0].tolist())
-        length = f"{SILENT_EPOCHS * size} rows" if unknown else f"{SILENT_EPOCHS} epochs"
+        length = f"{SILENT_EPOCHS} epochs" if by_epochs else f"{SILENT_ROWS} rows"
         verb = "fired" if window.history[-1]["activation_frequency"].isfinite().any() else "varied"
         units = tuple(unit for unit in units if (window.name, "silent", unit) not in self._warned)
         if len(units) == 1:

@@ -125,6 +125,16 @@ def test_a_healthy_layer_is_not_reported_and_warnings_go_to_stderr(capsys):
     assert capsys.readouterr().err == "step 15: units 0, 1 of fc2 have not fired for 3 epochs\n"
 
 
+def test_rows_that_never_return_have_no_epochs():
+    model, messages = seeded(), []
+    with torch.no_grad():
+        model.fc2.bias[2] = -1000.0
+    with harness.watch(model, "fc2", callback=messages.append):
+        for step in range(60):
+            model(rows(200, seed=step))
+    assert messages == ["step 50: unit 2 of fc2 has not fired for 10000 rows"]
+
+
 def test_values_that_are_no_numbers_are_reported():
     model, messages = seeded(), []
     with harness.watch(model, "fc2", callback=messages.append) as monitor:
