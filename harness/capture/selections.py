@@ -28,11 +28,15 @@ from harness.capture.writes import TensorCopies, same_layout
 
 
 class SelectedCode(NamedTuple):
-    """A selected code with the module's own output and the activation's input in the same layout."""
+    """A code with the module's own output and the activation's input in the same layout.
+
+    `moved` is False for the module's own output.
+    """
 
     values: Tensor
     raw: Tensor
     entered: Tensor
+    moved: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ class Candidate:
 
     def mapped(self, tensor: Callable[[Tensor], Any]) -> "Candidate":
         """Return the state with other tensors."""
-        code = None if self.code is None else SelectedCode(*map(tensor, self.code))
+        code = self.code
+        if code is not None:
+            code = SelectedCode(tensor(code.values), tensor(code.raw), tensor(code.entered), code.moved)
         return replace(self, raw=tensor(self.raw), entered=tensor(self.entered), code=code)
 
 
@@ -103,7 +109,7 @@ class SelectionTracker:
     def tensors(self) -> Iterator[Tensor]:
         """Iterate over all tensors with an entry."""
         for tensor, candidate in self._values.items():
-            yield from (tensor, candidate.raw, candidate.entered, *(candidate.code or ()))
+            yield from (tensor, candidate.raw, candidate.entered, *(candidate.code or ())[:3])
         for tensor, (origin, _) in self._chosen.items():
             yield from (tensor, origin)
         for tensor, base in self._bases.items():
@@ -170,7 +176,7 @@ class SelectionTracker:
         followed = self._trail.followed.get(value)
         if followed is None or current.activation != "none":
             return None
-        code = SelectedCode(value, followed.raw, value)
+        code = SelectedCode(value, followed.raw, value, followed.moved)
         return Candidate("none", followed.raw, value, False, code, followed.complete)
 
     def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
@@ -384,13 +390,13 @@ MASKS = COMPARISONS | {
     *(Tensor.softmax, torch.rand, torch.rand_like, torch.logical_and, torch.logical_or, torch.logical_not),
     *(Tensor.logical_and, Tensor.logical_or, Tensor.logical_not, torch.exp, Tensor.exp, torch.abs, Tensor.abs),
 }
-DETACHES = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+DETACHES: set[Callable[..., Any]] = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
 DIFFERENCES = _functions("sub", "subtract") | {Tensor.__sub__}
 SUMS = _functions("add") | {Tensor.__add__, Tensor.__radd__}
 DIVISORS = _functions("div", "divide", "true_divide", "sub", "subtract")
 MINIMA = {torch.minimum, Tensor.minimum, torch.min, Tensor.min, torch.fmin, Tensor.fmin}
 NOISE = {torch.randn, torch.randn_like, torch.normal, Tensor.normal_}
-COPIES: set[Any] = {*DETACHES, torch.clone, Tensor.clone, Tensor.contiguous}
+COPIES: set[Callable[..., Any]] = {*DETACHES, torch.clone, Tensor.clone, Tensor.contiguous}
 ORDERED_RESHAPES = RESHAPES & {
     *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, Tensor.unflatten, Tensor.flatten),
     *(Tensor.reshape, Tensor.squeeze, Tensor.unsqueeze, Tensor.view, Tensor.view_as, Tensor.reshape_as),

@@ -64,10 +64,12 @@ class BottleneckTap(TorchFunctionMode):
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "BottleneckTap":
-        self._handles = [
-            self.model.register_forward_pre_hook(self._enter_model, prepend=True, with_kwargs=True),
-            self.model.register_forward_hook(self._leave_model),
-        ]
+        self._handles = []
+        if not self.everywhere:
+            self._handles = [
+                self.model.register_forward_pre_hook(self._enter_model, prepend=True, with_kwargs=True),
+                self.model.register_forward_hook(self._leave_model),
+            ]
         if self.module is not None and self.module is not self.model:
             self._handles.append(self.module.register_forward_hook(self._leave_bottleneck))
         if self.everywhere:
@@ -263,8 +265,8 @@ class BottleneckTap(TorchFunctionMode):
 
     def _set_selected(self, candidate: Candidate) -> None:
         assert candidate.code is not None
-        values, raw, entered = candidate.code
-        self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=True))
+        values, raw, entered, moved = candidate.code
+        self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=moved))
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         current = self._open
@@ -296,14 +298,14 @@ class BottleneckTap(TorchFunctionMode):
 
     def _enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
-        if self._depth == 1 and self.replace is not None and self.code_call is None and not self.everywhere:
+        if self._depth == 1 and self.replace is not None and self.code_call is None:
             self.code_call = self._find_code(args, kwargs)
-        if self._depth == 1 and not self.everywhere:
+        if self._depth == 1:
             self._begin()
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> Any:
         self._depth -= 1
-        if self._depth > 0 or self.everywhere:
+        if self._depth > 0:
             return None
         edit = self.edits.get(OUTPUT_SITE)
         if edit is not None and edit.after is not None:
