@@ -175,7 +175,7 @@ class BatchAttention(Autoencoder):
 class BatchTopK(Autoencoder):
     def encode(self, x):
         z = F.relu(self.enc(F.relu(self.body(x))))
-        least = z.flatten().sort(descending=True).values[2 * len(z)]
+        least = z.flatten().sort(descending=True).values[len(z)]
         return z * (z >= least)
 
 
