@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,7 +104,7 @@ def _fill(container: Any, value: Any) -> None:
         container.update(value)
 
 
-def copies(tensors: list[Tensor]) -> list[Tensor]:
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return detached copies, to detect later changes."""
     return [tensor.detach().clone() for tensor in tensors]
 

@@ -1,6 +1,7 @@
 """Table of the rules on loss terms, in the order in which they run."""
 
 from collections.abc import Callable
+from functools import partial
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe
@@ -15,6 +16,7 @@ from harness.auditing.rules_location import (
     wrong_layer,
 )
 from harness.auditing.rules_model import bypass
+from harness.auditing.rules_objective import objective_collapse
 from harness.auditing.rules_reach import cut_encoder
 from harness.auditing.rules_rows import unpaired_rows
 from harness.auditing.rules_shape import (
@@ -52,13 +54,18 @@ NEEDS_GRADIENT = ("unreachable_target", "collapse_optimum", "pushes_active_units
 
 
 def check_term(subject: TermProbe, operations: list[TracedOperation], collector: FindingCollector) -> None:
-    """Run the rules on one term."""
-    is_objective = subject.term == subject.probe.case.objective
+    """Run the rules on one term; a penalty beside a constant main term is judged as an objective too."""
+    objective = subject.probe.case.objective
+    is_objective = subject.term == objective
     rules: dict[str, TermRule] = EVERY_TERM if is_objective else {**EVERY_TERM, **PENALTY}
     for name, rule in rules.items():
         if subject.inert and name in NEEDS_GRADIENT:
             continue
         collector.run(name, subject.term, lambda rule=rule: rule(subject, operations, collector.bounds))  # type: ignore[misc]
+    constant_objective = {(objective, "no_gradient"), (objective, "zero_gradient")} & collector.rules
+    if is_objective or (constant_objective and (subject.term, "collapse_optimum") not in collector.rules):
+        check = partial(objective_collapse, subject, operations, collector.bounds)
+        collector.run("collapse_optimum", subject.term, check)
     if is_objective:
         collector.run("bypass", subject.term, lambda: bypass(subject, collector.bounds))
         collector.run("cut_encoder", subject.term, lambda: cut_encoder(subject, operations))

@@ -12,10 +12,11 @@ from harness.auditing.recorder import layers_of
 from harness.capture import BottleneckTap, eval_mode
 from harness.case import Case
 from harness.diagnosis.finding import Finding
+from harness.diagnosis.severity import Severity
 from harness.models import accumulation_dtype, cast_floats
 from harness.user_code import guarded
 
-FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+DEAD_BELOW = {"relu": 0.0, "gelu": -6.0, "silu": -20.0}  # pre-activations with zero or vanishing gradient
 
 
 def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Finding]:
@@ -134,11 +135,22 @@ def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, flo
     view = tap.passes[0]
     code, dead = None, []
     for activation in view.activations:
-        if activation.name in FIRES_ABOVE and activation.entered.dim() >= 2 and len(activation.entered) == len(rows):
-            share = float((~(activation.entered.reshape(len(rows), -1) > 0).any(0)).float().mean())
+        if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == len(rows):
+            fires = activation.entered.reshape(len(rows), -1) > DEAD_BELOW[activation.name]
+            share = float((~fires.any(0)).float().mean())
             code = share if activation.is_code else code
             dead.append(share)
     return code, (sum(dead) / len(dead) if dead else None)
+
+
+def _mean_dead(case: Case, models: list[nn.Module], rows: Tensor) -> tuple[float, float]:
+    """Mean over models of the dead share of the bottleneck's units and of all ReLU units; NaN without such units."""
+    pairs = [_dead(case, model, rows) for model in models]
+    means = []
+    for position in (0, 1):
+        shares = [share for pair in pairs if (share := pair[position]) is not None]
+        means.append(sum(shares) / len(shares) if shares else math.nan)
+    return means[0], means[1]
 
 
 def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
@@ -149,11 +161,12 @@ def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Audi
     ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
     if ratio <= bounds.offset:
         return []
-    shares = [share for model in models if (share := _dead(case, model, rows)[1]) is not None]
-    centered_shares = [share for model in models if (share := _dead(case, model, rows - rows.mean(0))[1]) is not None]
-    if not shares or sum(shares) / len(shares) - sum(centered_shares) / len(centered_shares) <= bounds.offset_dead:
+    code_share, dead_share = _mean_dead(case, models, rows)
+    centered_code, centered_share = _mean_dead(case, models, rows - rows.mean(0))
+    if not dead_share - centered_share > bounds.offset_dead:  # NaN where no unit can be dead
         return []
-    dead_share, centered_share = sum(shares) / len(shares), sum(centered_shares) / len(centered_shares)
+    kills_code = code_share - centered_code > bounds.offset_dead
+    severity = None if kills_code or dead_share - centered_share > bounds.dead_share else Severity.NOTE
     return [
         make_finding(
             "input_offset",
@@ -163,5 +176,6 @@ def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Audi
             "the offset determines the sign of most pre-activations, so units are on or off for all rows",
             "subtract the mean of the training rows from the inputs",
             {"ratio": ratio, "dead": dead_share, "dead_centred": centered_share},
+            severity,
         )
     ]

@@ -266,8 +266,6 @@ def _reads_heads_of_the_code(subject: TermProbe) -> bool:
 
 def _reads_the_batch(subject: TermProbe) -> bool:
     """True for another reconstruction term, which reads the output layer and the batch."""
-    if subject.probe.evaluate().terms.get("reconstruction") is None:
-        return False
     objective_layers = subject.cache.get("objective_layers", ())
     if not set(subject.layers) <= set(objective_layers):  # type: ignore[call-overload]
         return False

@@ -7,7 +7,7 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding
 from harness.auditing.isolation import preserved_rng
-from harness.auditing.probe import LossProbe, differs, replace_with
+from harness.auditing.probe import Code, LossProbe, differs, replace_with
 from harness.auditing.probe_values import RANGES, random_values
 from harness.auditing.recorder import Change, TensorSite
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
@@ -67,8 +67,8 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
         probe.model(probe.batch.clone())
     view = tap.passes[0]
     output = reconstruction_of(view.outputs, probe.batch, probe.case.reconstruction)
-    if not rows.is_floating_point():
-        return []  # tokens have no range
+    if not rows.is_floating_point() or probe.case.objective != "reconstruction":
+        return []  # tokens have no range, and other objectives do not ask for the rows
     index = next((i for i, tensor in enumerate(view.outputs) if tensor is output), None)
     maker = None if index is None else view.makers[index]
     if output is None or maker is None or maker.name not in RANGES:
@@ -82,7 +82,7 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
     return [
         make_finding(
             "output_range",
-            "reconstruction",
+            probe.case.objective,
             f"{share:.1%} of the data's entries lie outside {low:g} to {high:g}, the range of the output's {maker.name}"
             f" (the data run from {float(rows.min()):.3g} to {float(rows.max()):.3g})",
             "these entries cannot be reconstructed; their gradient drives the output activation into saturation",
@@ -128,6 +128,8 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
         raise Undecided("no layer's output leads to the code")
     first = _output(probe, probe.batch, {})
     if first is None:
+        if probe.case.objective != "reconstruction":
+            return []
         raise Undecided("no output of the model is its reconstruction")
     record = probe.forward(probe.batch)
     # the layer's own output too: a top-k selects by pre-activation, which is not a bypass
@@ -144,29 +146,72 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
     assert changed is not None
     assert replaced is not None
     followed = float((changed - reference).norm()) / size
+    if followed > bounds.bypass and _is_gate(probe, fixed, code, size * bounds.bypass):
+        return [
+            _bypass_finding(
+                probe.case.objective,
+                f"with {code.site} fixed, the output still changes by {followed:.3g} of its spread when the input changes;"
+                f" {code.site} multiplies what is computed from the input",
+                "the bottleneck is a gate or router: the input is meant to reach the output beside it",
+                "none is needed for a mixture of experts or attention",
+                followed,
+                Severity.NOTE,
+            )
+        ]
+    severity = None if probe.case.objective == "reconstruction" else Severity.NOTE
     if followed > bounds.bypass:
         return [
             _bypass_finding(
+                probe.case.objective,
                 f"with {code.site} fixed, the reconstruction still changes by {followed:.3g} of its spread when the input changes",
                 "the input reaches the output around the bottleneck, so the bottleneck need not carry information",
                 "remove the skip connection around the bottleneck",
                 followed,
+                severity,
             )
         ]
     if float((replaced - first).norm()) / size <= bounds.bypass and not _is_zero(first):
         return [
             _bypass_finding(
+                probe.case.objective,
                 f"the reconstruction does not change when {code.site} is replaced",
                 "the decoder does not read the bottleneck",
                 "feed the decoder from the bottleneck",
                 0.0,
+                severity,
             )
         ]
     return []
 
 
-def _bypass_finding(evidence: str, meaning: str, remedy: str, followed: float) -> Finding:
-    return make_finding("bypass", "reconstruction", evidence, meaning, remedy, {"followed": followed})
+def _is_gate(probe: LossProbe, fixed: dict[TensorSite, Change], code: Code, tolerance: float) -> bool:
+    """True if the code multiplies what is computed from the input, as a router or attention weights do.
+
+    With a gate of 0 the output no longer follows the input. A softmax gate beside a residual connection is recognized
+    by the interaction of code and input.
+    """
+    assert code.site is not None
+    sites = probe.forward(probe.batch).sites
+    gates = [site for site in sites if site.layer == code.site.layer and site.chain[-1:] in GATES]
+    return any(_multiplies(probe, fixed, gate, tolerance) for gate in [code.site, *gates])
+
+
+def _multiplies(probe: LossProbe, fixed: dict[TensorSite, Change], gate: TensorSite, tolerance: float) -> bool:
+    rows, moved = probe.batch, differs(probe.batch, lambda batch: batch.flip(0) * 0.5 + batch.roll(1, 0))
+    closed = {**fixed, gate: lambda values, index: values * 0}
+    first, second = _output(probe, rows, closed), _output(probe, moved, closed)
+    opened = [_output(probe, batch, fixed) for batch in (rows, moved)]
+    if first is None or second is None or opened[0] is None or opened[1] is None:
+        return False
+    if float((first - second).norm()) <= tolerance:
+        return True
+    return "softmax" in gate.chain and float((opened[0] - opened[1] - first + second).norm()) > tolerance
+
+
+def _bypass_finding(
+    term: str, evidence: str, meaning: str, remedy: str, followed: float, severity: Severity | None = None
+) -> Finding:
+    return make_finding("bypass", term, evidence, meaning, remedy, {"followed": followed}, severity)
 
 
 def _is_zero(output: Tensor) -> bool:
@@ -178,3 +223,6 @@ def _output(probe: LossProbe, batch: Tensor, changes: dict[TensorSite, Change]) 
         outputs = probe.forward(batch, changes).outputs
     reconstruction = reconstruction_of(outputs[0], batch, probe.case.reconstruction)
     return None if reconstruction is None else reconstruction.detach()
+
+
+GATES = (("softmax",), ("sigmoid",))

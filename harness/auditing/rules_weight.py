@@ -98,17 +98,19 @@ def check_weights(
 
     collector.run("dominates", None, measure if penalties else list)
     for term, term_ratios in ratios.items():
-        if reason := _why_undecided(term, term_ratios, collector, during_training):
+        if reason := _why_undecided(case.objective, term, term_ratios, collector, during_training):
             collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
         if term_ratios.has_gradient:
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
             collector.run("dominates", term, check)
 
 
-def _why_undecided(term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool) -> str:
+def _why_undecided(
+    objective: str, term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool
+) -> str:
     """Return the reason why the weight of a term cannot be judged in full, or ""."""
     if not ratios.ratios:
-        return "the reconstruction has no gradient at the bottleneck, so there is no ratio"
+        return f"the main term {objective} has no gradient at the bottleneck, so there is no ratio"
     if not ratios.has_gradient and (term, "misses_bottleneck") in collector.rules:
         return "the penalty has no gradient at the bottleneck, as misses_bottleneck says"
     if ratios.stopped:
@@ -136,7 +138,7 @@ def weight_findings(
     result = make_finding(
         judgment.rule,
         term,
-        f"the gradient of {term} at {case.bottleneck} has {ratios_text} times the norm of the reconstruction's",
+        f"the gradient of {term} at {case.bottleneck} has {ratios_text} times the norm of that of {case.objective}",
         judgment.meaning,
         "change its weight in losses" if advice is None else advice.text(),
         {**{f"ratio_at_{probe}": ratio for probe, ratio in ratios.items()}, **(advice.numbers() if advice else {})},
@@ -152,7 +154,7 @@ def judge_weights(ratios: dict[int, float], bounds: AuditThresholds) -> Judgment
         return None
     birth, least, most = ratios.get(0, math.nan), min(ratios.values()), max(ratios.values())
     heavy, light = (
-        "at the bottleneck the penalty's gradient dominates the reconstruction's",
+        "at the bottleneck the penalty's gradient dominates that of the main term",
         "the penalty has almost no influence on training",
     )
     if birth > bounds.dominates_birth:
