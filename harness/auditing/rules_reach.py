@@ -18,6 +18,7 @@ from harness.auditing.dependencies import TermProbe, Undecided, observed_values
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.gradient_ratios import ProbeLoop
 from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with_leaves
 from harness.auditing.probe_values import random_values
 from harness.auditing.recorder import Change, TensorSite, TracedOperation
@@ -360,7 +361,7 @@ def _state_after(probe: LossProbe, case: Case) -> list[str]:
     model = probe.model
     loop = ProbeLoop(case, model, probe.batch, 0, {})
     parameters = [(value, value.detach().clone()) for value in model.parameters()]
-    with preserved_rng(0), preserved_state(model):
+    with preserved_rng(0), preserved_state(model), preserved_loss(case.losses):
         loop.terms(probe.batch)
         attributes = [value for module in model.modules() for value in vars(module).values()]
         tensors = [*model.parameters(), *model.buffers(), *(v for v in attributes if isinstance(v, Tensor))]
@@ -532,8 +533,9 @@ def _code_objects(function: Any) -> list[CodeType]:
 READS = ("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_CLASSDEREF")
 
 
-def evaluated(case: Case, model: nn.Module, batch: Tensor) -> Terms:
-    """Return the loss terms of a batch under one fixed random state; the model's buffers and attributes are restored."""
-    loop = ProbeLoop(case, model, batch, 0, {})
-    with preserved_rng(0), preserved_state(model):
-        return loop.terms(batch)
+def evaluated(case: Case, loop: ProbeLoop, batch: Tensor) -> Terms:
+    """Return the loss terms at a loop's step under one fixed random state; buffers, attributes and counters are restored."""
+    look = ProbeLoop(case, loop.model, loop.rows, 0, {})
+    look.step = loop.step
+    with preserved_rng(0), preserved_state(loop.model), preserved_loss(case.losses):
+        return look.terms(batch)
