@@ -1,7 +1,7 @@
 """Gradient norms of the penalties at the bottleneck, relative to the main term, at initialization and during training."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.divergence import Divergence, find_divergence
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
+from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.case import Case, build_optimizer
 from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
@@ -82,7 +83,7 @@ def gradient_ratios(
     """Measure the ratios of every penalty at initialization and, with `train`, during a plain loop; models are restored."""
     weights = {term: GradientRatios() for term in terms}
     for seed, model in enumerate(models):
-        with isolated(model), preserved_rng(seed):
+        with isolated(model), preserved_rng(seed), preserved_loss(case.losses):
             loop = ProbeLoop(case, model, rows, seed, scales or {})
             for step in loop.reach(PROBES if train else PROBES[:1]):
                 if watch is not None:
@@ -102,7 +103,7 @@ def train_probe(
     case: Case, model: nn.Module, rows: Tensor, steps: int, seed: int
 ) -> Iterator[tuple[nn.Module, Tensor]]:
     """Yield a batch and the model of a seed as `gradient_ratios` trains it for `steps` steps; the model is restored."""
-    with isolated(model), preserved_rng(seed):
+    with isolated(model), preserved_rng(seed), preserved_loss(case.losses):
         loop = ProbeLoop(case, model, rows, seed, {})
         for step in loop.reach(tuple(probe for probe in PROBES if probe <= steps)):
             batches = [loop.batch() for _ in range(BATCHES)]
@@ -112,15 +113,44 @@ def train_probe(
         raise AssertionError(f"steps: expected one of {PROBES}, got {steps}")
 
 
+def steps_with_gradient(case: Case, model: nn.Module, rows: Tensor, terms: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Train the model of seed 0, and find the first probe at which each of `terms` has a gradient.
+
+    Returns:
+        The number of steps by term, and the reason why the training ended early, or "".
+    """
+    steps: dict[str, int] = {}
+    with isolated(model), preserved_rng(0), preserved_loss(case.losses):
+        loop = ProbeLoop(case, model, rows, 0, {})
+        for step in loop.reach(PROBES):
+            with preserved_state(model), preserved_loss(case.losses):
+                values = loop.terms(loop.batch())
+            for term in terms:
+                if term not in steps and _has_gradient(values[term], model):
+                    steps[term] = step
+            if len(steps) == len(terms):
+                break
+        return steps, loop.stopped
+
+
+def _has_gradient(value: Any, model: nn.Module) -> bool:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return False
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    return any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients)
+
+
 class ProbeLoop:
     """Plain training loop of one model, which pauses at probes and ends where it would take too much work."""
 
     def __init__(self, case: Case, model: nn.Module, rows: Tensor, seed: int, scales: Scales) -> None:
         self.case, self.model, self.rows, self.scales = case, model, rows, scales
-        self.stopped, self.work = "", 0.0
+        self.stopped, self.work, self.step = "", 0.0, 0
         self.divergence: Divergence | None = None
         self._previous: Mapping[str, Any] = {}
         self._size = min(int(case.training()["batch_size"]), len(rows))
+        self.steps = int(case.training()["epochs"]) * math.ceil(len(rows) / self._size)
         self._draw = torch.Generator().manual_seed(seed)
 
     def batch(self) -> Tensor:
@@ -140,7 +170,7 @@ class ProbeLoop:
             if step >= last or optimizer is None:
                 break
             with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
-                self._step(optimizer, step)
+                self._step(optimizer)
             if self.divergence is not None:
                 self.stopped = (
                     f"training stopped after {step} steps: {self.divergence.term} or its gradient is not finite"
@@ -159,21 +189,22 @@ class ProbeLoop:
 
     def terms(self, batch: Tensor) -> dict[str, Any]:
         """Return the loss terms of a batch, multiplied by their scales."""
-        keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
+        keywords = loss_arguments(self.case, self.step, self.steps)
         terms = self.case.losses(self.model, batch.clone(), **keywords)
         return {name: term * self.scales[name] if name in self.scales else term for name, term in terms.items()}
 
-    def _step(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
         batch = self.batch()
         terms = self.terms(batch)
         total = self.case.total(terms, self.case.numbers)
         optimizer.zero_grad()
         total.backward()
         again = partial(self.terms, batch)
-        self.divergence = find_divergence(self.model, step, total, terms, self._previous, again)
+        self.divergence = find_divergence(self.model, self.step, total, terms, self._previous, again)
         if self.divergence is None:
             optimizer.step()
         self._previous = {name: term.detach() if isinstance(term, Tensor) else term for name, term in terms.items()}
+        self.step += 1
 
 
 def _probe_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
@@ -183,7 +214,10 @@ def _probe_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
 
 def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) -> None:
     case = loop.case
-    with preserved_state(loop.model):  # a warm-up counter in the loss counts training steps, not measurements
+    with (
+        preserved_state(loop.model),
+        preserved_loss(case.losses),
+    ):  # a warm-up counter in the loss counts training steps, not measurements
         terms, outputs = watched_terms(case, loop.model, loop.batch(), loop.terms)
     keyword = harness_keyword(case)
     weight = 1.0 if keyword is None else float(case.numbers.get(keyword, 1.0))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
+from harness.auditing.loss_state import loss_arguments, loss_numbers, preserved_loss, schedule_keywords
 from harness.auditing.recorder import Change, TensorRecorder, TensorSite, Trace, hooked_model, layers_of
 from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
@@ -69,6 +70,8 @@ class LossProbe:
     code: Code
     natural: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     evaluations: int = 0
+    step: int = 0
+    steps: int = 300
 
     def evaluate(
         self,
@@ -81,10 +84,11 @@ class LossProbe:
         self.evaluations += 1
         recorder = TensorRecorder(self.layers, changes, self.natural if hold else None, **options)
         rows = (self.batch if batch is None else batch).clone()
-        keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
+        keywords = loss_arguments(self.case, self.step, self.steps)
         with (
             preserved_rng(0),
             preserved_state(self.model),
+            preserved_loss(self.case.losses),
             torch.enable_grad(),
             hooked_model(self.model, self.layers, recorder),
         ):
@@ -139,8 +143,8 @@ def make_probe(case: Case, model: nn.Module, batch: Tensor, widest: bool = True)
 
 
 def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bool:
-    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
-    with isolated(model, dtype), preserved_rng(0):
+    keywords = loss_arguments(case)
+    with isolated(model, dtype), preserved_rng(0), preserved_loss(case.losses):
         model.train()
         try:
             with guarded():
@@ -183,6 +187,24 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
     code = code_of(view, case.bottleneck)
     site = None if view.holder is None else recorder.site_when(view.holder)
     return Code(site, view.activation, code.reshape(len(code), -1).shape[1], code.detach())
+
+
+def has_schedule(probe: LossProbe) -> bool:
+    """True if an evaluation changes attributes or buffers of the model, or the loss names `step` or `progress`."""
+    if schedule_keywords(probe.case):
+        return True
+    modules = [module for module in probe.model.modules() if "Norm" not in type(module).__name__]
+    with isolated(probe.model), preserved_rng(0), preserved_loss(probe.case.losses):
+        before, counters = [_numbers(module) for module in modules], loss_numbers(probe.case.losses)
+        probe.case.losses(probe.model, probe.batch.clone(), **loss_arguments(probe.case, probe.step, probe.steps))
+        return before != [_numbers(module) for module in modules] or counters != loss_numbers(probe.case.losses)
+
+
+def _numbers(module: nn.Module) -> dict[str, object]:
+    """Return the plain numbers and the small buffers of a module as values that can be compared."""
+    numbers = {name: value for name, value in vars(module).items() if isinstance(value, int | float)}
+    buffers = {name: buffer.tolist() for name, buffer in module.named_buffers(recurse=False) if buffer.numel() <= 16}
+    return {**numbers, **buffers}
 
 
 def has_changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:

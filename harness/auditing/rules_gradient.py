@@ -10,6 +10,7 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.auditing.probe import LossProbe, replace_with_leaves
 from harness.auditing.probe_values import activation_of, random_values
 from harness.auditing.recorder import TensorRecorder, TensorSite, TracedOperation, hooked_model
@@ -225,8 +226,13 @@ def edits_in_place(probe: LossProbe) -> list[Finding]:
 
 def _evaluated_on(probe: LossProbe, rows: Tensor) -> list[str]:
     recorder = TensorRecorder(probe.layers)
-    keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
-    with preserved_rng(0), preserved_state(probe.model), hooked_model(probe.model, probe.layers, recorder):
+    keywords = loss_arguments(probe.case, probe.step, probe.steps)
+    with (
+        preserved_rng(0),
+        preserved_state(probe.model),
+        preserved_loss(probe.case.losses),
+        hooked_model(probe.model, probe.layers, recorder),
+    ):
         probe.case.losses(probe.model, rows, **keywords)
     touched = [
         recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.tensors if tensor._version > version

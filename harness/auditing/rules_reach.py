@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from harness.auditing.dependencies import TermProbe, Undecided, observed_values
 from harness.auditing.findings import loss_source, make_finding, source_line
+from harness.auditing.gradient_ratios import ProbeLoop
 from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with_leaves
 from harness.auditing.probe_values import random_values
 from harness.auditing.recorder import Change, TensorSite, TracedOperation
@@ -357,10 +359,10 @@ def changes_state(probe: LossProbe, name: str) -> bool:
 def _state_after(probe: LossProbe, case: Case) -> list[str]:
     """Return the parameters, buffers, and number and tensor attributes of the model after an evaluation, as text."""
     model = probe.model
-    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
+    loop = ProbeLoop(case, model, probe.batch, 0, {})
     parameters = [(value, value.detach().clone()) for value in model.parameters()]
-    with preserved_rng(0), preserved_state(model):
-        case.losses(model, probe.batch.clone(), **keywords)
+    with preserved_rng(0), preserved_state(model), preserved_loss(case.losses):
+        loop.terms(probe.batch)
         attributes = [value for module in model.modules() for value in vars(module).values()]
         tensors = [*model.parameters(), *model.buffers(), *(v for v in attributes if isinstance(v, Tensor))]
         state = [repr(value.detach().tolist()) for value in tensors]
@@ -531,8 +533,9 @@ def _code_objects(function: Any) -> list[CodeType]:
 READS = ("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_CLASSDEREF")
 
 
-def evaluated(case: Case, model: nn.Module, batch: Tensor) -> Terms:
-    """Return the loss terms of a batch under one fixed random state; the model's buffers and attributes are restored."""
-    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
-    with preserved_rng(0), preserved_state(model):
-        return case.losses(model, batch.clone(), **keywords)
+def evaluated(case: Case, loop: ProbeLoop, batch: Tensor) -> Terms:
+    """Return the loss terms at a loop's step under one fixed random state; buffers, attributes and counters are restored."""
+    look = ProbeLoop(case, loop.model, loop.rows, 0, {})
+    look.step = loop.step
+    with preserved_rng(0), preserved_state(loop.model), preserved_loss(case.losses):
+        return look.terms(batch)

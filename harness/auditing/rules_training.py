@@ -13,6 +13,7 @@ from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import PROBES, ProbeLoop
 from harness.auditing.isolation import isolated, preserved_rng
+from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.rules_reach import (
     ReachedParameters,
@@ -88,18 +89,18 @@ class TrainingWatch:
     def _look(self, loop: ProbeLoop, step: int) -> None:
         batch = loop.rows[:SAMPLE]
         if self.reached.without_gradient is None or self.reached.without_gradient:
-            self.reached.look(self.case, loop.model, evaluated(self.case, loop.model, batch))
+            self.reached.look(self.case, loop.model, evaluated(self.case, loop, batch))
             if step == 0:
                 self.reached.start(loop.model)
             else:
                 self.reached.compare(loop.model)
-                self.reached.follow(loop.model, lambda: evaluated(self.case, loop.model, batch), 1e-4)
+                self.reached.follow(loop.model, lambda: evaluated(self.case, loop, batch), 1e-4)
         if self.constant and step == PROBES[-1]:
             self.stays_constant.append(has_constant_code(self.case, loop.model, self.sample))
         if step and self.numbers:
 
             def evaluate(case: Case) -> tuple[Terms, Callable[[], list[Tensor]]]:
-                terms = evaluated(case, loop.model, batch)
+                terms = evaluated(case, loop, batch)
                 return terms, lambda: gradients_of(loop.model, terms)
 
             self.numbers = [name for name in self.numbers if not has_effect(self.case, name, evaluate)]
@@ -198,7 +199,7 @@ def _train(case: Case, models: list[nn.Module], rows: Tensor, watch: TrainingWat
     for seed, model in enumerate(models):
         if seed and not watch.suspects:
             break
-        with isolated(model), preserved_rng(seed):
+        with isolated(model), preserved_rng(seed), preserved_loss(case.losses):
             loop = ProbeLoop(case, model, rows, seed, {})
             for step in loop.reach(PROBES if train else PROBES[:1]):
                 watch.look(loop, seed, step)

@@ -11,8 +11,10 @@ from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, AuditThresholds
 from harness.auditing.dependencies import TermProbe, inspect_term
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import loss_source
+from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
 from harness.auditing.isolation import preserved_rng
-from harness.auditing.probe import LossProbe, make_probe
+from harness.auditing.probe import LossProbe, has_schedule, make_probe
+from harness.auditing.recorder import TracedOperation
 from harness.auditing.rule_table import check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
@@ -24,7 +26,7 @@ from harness.auditing.rules_weight import check_weights
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
 from harness.loss_terms import bind_losses
-from harness.models import build_model, own_precision
+from harness.models import build_model, cast_floats, own_precision
 from harness.user_code import guarded
 
 Exact = dict[str, tuple[TermProbe, dict[float, float]]]  # term -> its float64 probe and its values at some constants
@@ -63,7 +65,7 @@ def audit(
         build_optimizer(case, models[0])  # here, so that an error is raised and not recorded as undecided
         collector = FindingCollector(bounds)
         watch = TrainingWatch(case, rows[:BIRTH_ROWS])
-        terms, evaluations, exact = _first_model(case, models[0], rows, collector, watch)
+        terms, evaluations, exact = _first_model(case, models[0], rows, collector, during_training, watch)
         _other_models(case, models[1:], rows, collector)
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
         _model_rules(case, models, rows, collector, watch)
@@ -105,7 +107,12 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
 
 
 def _first_model(
-    case: Case, model: nn.Module, rows: Tensor, collector: FindingCollector, watch: TrainingWatch
+    case: Case,
+    model: nn.Module,
+    rows: Tensor,
+    collector: FindingCollector,
+    during_training: bool,
+    watch: TrainingWatch,
 ) -> tuple[list[str], int, Exact]:
     with make_probe(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
@@ -117,19 +124,62 @@ def _first_model(
         collector.run("edits_in_place", None, lambda: edits_in_place(probe))
         objective_layers: tuple[str, ...] = ()
         exact: Exact = {}
+        inert: list[tuple[TermProbe, list[TracedOperation]]] = []
         for term in terms:
             subject = _inspected(probe, term, collector)
             if subject is None:
                 continue
             subject.cache["objective_layers"] = objective_layers
             objective_layers = subject.layers if term == case.objective else objective_layers
+            if subject.inert and (during_training or has_schedule(probe)):
+                inert.append((subject, operations))
+                continue
             check_term(subject, operations, collector)
             if probe.dtype == torch.float64:
                 exact[term] = subject, {} if subject.inert else _constants(subject)
+        _check_scheduled(inert, rows, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
         collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
         collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
+
+
+def _check_scheduled(
+    inert: list[tuple[TermProbe, list[TracedOperation]]], rows: Tensor, collector: FindingCollector
+) -> None:
+    """Check terms without a gradient at initialization, after training where a schedule gives them one."""
+    if not inert:
+        return
+    case, model = inert[0][0].probe.case, inert[0][0].probe.model
+    names = [subject.term for subject, _ in inert]
+    rows = cast_floats(rows, inert[0][0].probe.dtype)
+    try:
+        with guarded():
+            steps, stopped = steps_with_gradient(case, model, rows, names)
+    except Exception:  # the case cannot be trained, so only the initialization counts
+        steps, stopped = {}, ""
+    for subject, operations in inert:
+        if subject.term in steps:
+            _check_after(subject, steps[subject.term], rows, collector)
+        elif stopped and has_schedule(subject.probe):
+            reason = f"the gradient is 0 at initialization and follows a schedule; {stopped}"
+            collector.add_undecided(subject.inert, subject.term, reason)
+        else:
+            check_term(subject, operations, collector)
+
+
+def _check_after(subject: TermProbe, steps: int, rows: Tensor, collector: FindingCollector) -> None:
+    """Check a term in the state after `steps` training steps."""
+    case, model = subject.probe.case, subject.probe.model
+    with (
+        train_probe(case, model, rows, steps, 0) as (trained, _),
+        make_probe(case, trained, _batch(rows, trained)) as probe,
+    ):
+        probe.step = steps
+        later = _inspected(probe, subject.term, collector)
+        if later is not None:
+            later.cache["objective_layers"] = subject.cache["objective_layers"]
+            check_term(later, probe.evaluate(lines=True).record.operations, collector)
 
 
 def _constants(subject: TermProbe) -> dict[float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.auditing.gradient_ratios import ProbeLoop, harness_keyword, watched_terms
 from harness.auditing.isolation import preserved_rng, preserved_state
+from harness.auditing.loss_state import preserved_loss
 from harness.case import Case
 
 TOLERANCE = 1e-3  # relative deviation of a float32 gradient from exact proportionality
@@ -105,7 +106,7 @@ def _weight_from_keyword(
 def _term_gradients(case: Case, model: nn.Module, batch: Tensor) -> Mapping[str, Tensor]:
     """Return every term's gradient at the bottleneck as one vector; the value of a term without gradient."""
     loop = ProbeLoop(case, model, batch, 0, {})
-    with preserved_rng(0), preserved_state(model):
+    with preserved_rng(0), preserved_state(model), preserved_loss(case.losses):
         terms, outputs = watched_terms(case, model, batch, loop.terms)
     return {name: _term_gradient(term, outputs) for name, term in terms.items()}
 

@@ -173,6 +173,10 @@ class BatchAttention(Autoencoder):
 
 
 class BatchTopK(Autoencoder):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(16, 16), nn.Linear(16, 16)
+
     def encode(self, x):
         z = F.relu(self.enc(F.relu(self.body(x))))
         least = z.flatten().sort(descending=True).values[2 * len(z)]
