@@ -35,11 +35,15 @@ class GradientRatios:
     Args:
         ratios: probe -> its values.
         stopped: reason why the training ended before the last probe, or "".
+        trains: True if any parameter has a gradient of the penalty at any probe.
+        values: values of the penalty.
         cost: share of `MOST_WORK` used to train one seed; 0 without training.
     """
 
     ratios: dict[int, list[float]] = field(default_factory=dict)
     stopped: str = ""
+    trains: bool = False
+    values: list[float] = field(default_factory=list)
     cost: float = 0.0
 
     def at(self, probe: int) -> float:
@@ -224,6 +228,8 @@ def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) 
     reference = gradient_norm(terms[case.objective], outputs)
     for name, ratios in weights.items():
         norm = weight * gradient_norm(terms[name], outputs)
+        ratios.values.append(float(terms[name]))
+        ratios.trains = ratios.trains or norm != 0 or _has_gradient(terms[name], loop.model)
         if reference > 0 and math.isfinite(norm):
             ratios.ratios.setdefault(step, []).append(abs(norm) / reference)
 

@@ -55,9 +55,11 @@ def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], boun
         return []
     ends = minima(subject)
     activation = subject.probe.code.activation
+    point = _set_point(subject)
+    if point is not None and _asks_every_entry(subject, site, point, ends):
+        return [_entry_finding(subject, site, point, operations)]
     if not all(math.isfinite(end.value) and (end.dead(activation) or end.constant()) for end in ends):
         return []
-    point = _set_point(subject)
     if point is None and not _fell(subject, ends):
         return []
     ends_text = ", ".join(
@@ -77,6 +79,41 @@ def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], boun
             source=source_line(operations, [site]),
         )
     ]
+
+
+def _asks_every_entry(subject: TermProbe, site: TensorSite, point: SetPoint, ends: list[Minimum]) -> bool:
+    """True if every deviation from the set point raises the penalty, although the means of rows and units stay."""
+    size = point.typical - point.floor
+    if any(math.isfinite(end.value) and end.value < point.floor - 1e-6 * size for end in ends):
+        return False
+    like = subject.shape(site)
+    low, high = RANGES.get(site.chain[-1] if site.chain else "none", RANGES["none"])
+    room = min(point.at - low, high - point.at, 1.0)
+    if room <= 0 or len(like) < 4:
+        return False
+    for seed in range(2):
+        noise = random_values(like, "tanh", 1.0, 45 + seed).reshape(len(like), -1)
+        noise = noise - noise.mean(0)
+        noise = noise - noise.mean(1, keepdim=True) if noise.shape[1] > 1 else noise
+        noise = (noise / noise.abs().max().clamp_min(1e-12)).reshape(like.shape)
+        for share in (0.3, 0.6, 0.95):
+            value = subject.value(site, point.at + share * room * noise)
+            if not (math.isfinite(value) and value - point.floor > 1e-6 * size and subject.differs(value, point.floor)):
+                return False
+    return True
+
+
+def _entry_finding(subject: TermProbe, site: TensorSite, point: SetPoint, operations: list[TracedOperation]) -> Finding:
+    return make_finding(
+        "collapse_optimum",
+        subject.term,
+        f"{subject.term} is least ({point.floor:.4g}) where every entry of {site} is {point.at:.4g}, and higher at every"
+        " tried code with the same means that varies",
+        "it asks every activation, not every unit's mean, to be at the target: a constant code minimizes it",
+        "average over the batch first (dim 0), then take the divergence of the mean",
+        {"set_point": point.at, "least": point.floor},
+        source=source_line(operations, [site]),
+    )
 
 
 def _fell(subject: TermProbe, ends: list[Minimum]) -> bool:

@@ -98,11 +98,37 @@ def check_weights(
 
     collector.run("dominates", None, measure if penalties else list)
     for term, term_ratios in ratios.items():
+        if during_training and _at_floor(term_ratios) and (term, "misses_bottleneck") not in collector.rules:
+            collector.findings.append(_floor_finding(case, term, term_ratios))
+            continue
         if reason := _why_undecided(case.objective, term, term_ratios, collector, during_training):
             collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
         if term_ratios.has_gradient:
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
             collector.run("dominates", term, check)
+
+
+def _at_floor(ratios: GradientRatios) -> bool:
+    """True if no parameter has a gradient at any probe, although the term has one at other values."""
+    return bool(ratios.ratios) and not ratios.trains and not ratios.stopped and len(ratios.ratios) > 1
+
+
+def _floor_finding(case: Case, term: str, ratios: GradientRatios) -> Finding:
+    """Return the finding on a clamped or hinged term: a risk where the term is 0, since its condition holds then."""
+    holds = not any(ratios.values)
+    probes = ", ".join("initialization" if probe == 0 else f"{probe} steps" for probe in ratios.ratios)
+    return make_finding(
+        "negligible",
+        term,
+        f"{term} is at its floor of {min(ratios.values):.4g} at every probe ({probes}): its gradient is 0, and so is the"
+        f" ratio of gradient norms at {case.bottleneck}",
+        "its condition holds already, so the term has no effect so far"
+        if holds
+        else "the term has no effect on training",
+        "lower the floor, raise the margin, or remove the term",
+        {**{f"ratio_at_{probe}": 0.0 for probe in ratios.ratios}, "floor": min(ratios.values)},
+        Severity.RISK if holds else Severity.FAULT,
+    )
 
 
 def _why_undecided(
