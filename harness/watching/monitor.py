@@ -251,7 +251,7 @@ class Monitor:
         self._warned |= keys
         line = f"step {self.step}: {message}"
         if self.callback is None:
-            print(line, file=sys.stderr)
+            sys.stderr.write(f"{line}\n")
         else:
             self.callback(line)
 
