@@ -93,6 +93,7 @@ EXAMPLES = {
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
+    "prescribe": ("harness prescribe forum", "harness prescribe own_case.py --json"),
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
     "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
     "report": ("harness report quickstart", "harness report quickstart symptom"),
