@@ -76,7 +76,7 @@ def _register() -> None:
     )
     for verb in verbs:
         # an empty line between two lines keeps them apart
-        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]])
+        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
         app.command(epilog=examples)(guarded()(verb))
 
 
@@ -89,7 +89,7 @@ def options(
     """Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them."""
 
 
-EXAMPLES = {
+EXAMPLES = {  # of verbs whose docstring has none
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
