@@ -240,7 +240,7 @@ class SelectionTracker:
             candidate = self.candidate(value)
             if candidate is None:
                 continue
-            if func in PASSED_THROUGH or func in DETACHES:
+            if func in PASSED_THROUGH or func in DETACHES or func is Tensor.__getitem__:
                 return self._passed(func, args, kwargs, candidate, result)
             if result.shape != value.shape or not result.is_floating_point():
                 return None
@@ -320,15 +320,19 @@ class SelectionTracker:
             return None
         raw = laid_out(func, candidate.raw, args, kwargs, result)
         entered = laid_out(func, candidate.entered, args, kwargs, result)
-        if candidate.code is None or func in NORMALISATIONS:
-            return replace(candidate, raw=raw, entered=entered)
-        return replace(candidate, raw=raw, entered=entered, code=SelectedCode(result, raw, entered))
+        candidate, output = replace(candidate, raw=raw, entered=entered), self._trail.forward_pass.raw
+        if candidate.code is None or output is None or func in NORMALISATIONS:
+            return candidate
+        # units that were selected across samples, in one row of numbers, have their samples back
+        flat = len(candidate.code.values) != len(output) == len(result)
+        return replace(candidate, code=SelectedCode(result, raw, entered)) if flat else candidate
 
     def _keeps_order(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> bool:
         source = args[0]
         if not isinstance(source, Tensor) or result.numel() != source.numel() or not result.dim() or not source.dim():
             return False
-        return len(result) == len(source) and (func in COPIES or func in ORDERED_RESHAPES)
+        in_order = func in COPIES or func in ORDERED_RESHAPES
+        return len(result) == len(source) and (in_order or (func is Tensor.__getitem__ and passes_through(func, args)))
 
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Candidate | None:
         source = args[3] if len(args) > 3 else kwargs.get("src")
