@@ -49,7 +49,7 @@ class Candidate:
         entered: input of the activation, in the layout of this value.
         activated: True behind the bottleneck's activation.
         code: the code if the next parametric layer reads this value; None for the result of the activation itself. A
-            normalization or shift behind an activation is followed, and the code is the value before it.
+            normalization, shift or one-to-one map behind an activation is followed, and the code is the value before it.
         complete: True if every unit is there once.
         straight: True for the result of a straight-through estimator.
     """
@@ -223,7 +223,9 @@ class SelectionTracker:
         if entered in self._trail.followed:
             return
         candidate = self.candidate(entered)
-        if candidate is not None and result.shape == entered.shape:
+        if candidate is not None and candidate.activated and name in ("tanh", "sigmoid", "softplus", "leaky_relu"):
+            self._values[result] = replace(candidate, name="none")
+        elif candidate is not None and result.shape == entered.shape:
             self._values[result] = replace(candidate.selected(result), name=name if candidate.activated else "none")
         elif entered in self._chosen:
             self._chosen[result] = self._chosen.get(entered)  # type: ignore[assignment]
@@ -288,6 +290,8 @@ class SelectionTracker:
             return candidate.selected(result)
         if product:
             return candidate.selected(result, self._is_mask(operand))
+        if func in ONE_TO_ONE and candidate.activated:
+            return candidate if func not in MOVES_ZERO else replace(candidate, name="none")
         if func in ELEMENTWISE:
             return candidate.selected(result, func not in MOVES_ZERO)
         return candidate.selected(result, operand is None or self._is_zero(operand))
@@ -413,6 +417,24 @@ ELEMENTWISE = _functions(
     *("logit", "xlogy", "clamp_max", "threshold", "hardshrink", "softshrink", "tanhshrink", "hardswish", "logsigmoid"),
     *("softmax", "log_softmax", "softmin", "gumbel_softmax", "bernoulli", "nan_to_num", "heaviside", "relu", "relu6"),
     *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine", "softplus", "sigmoid", "tanh", "hardtanh"),
+)
+ONE_TO_ONE = _functions(
+    *(
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "neg",
+        "negative",
+        "reciprocal",
+        "rsqrt",
+        "sinh",
+        "asinh",
+    ),
+    *("atan", "erf", "erfc", "erfinv", "logit", "logsigmoid", "softplus", "sigmoid", "tanh"),
 )
 MOVES_ZERO = _functions(
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "neg", "negative", "reciprocal", "rsqrt", "cos", "acos"),

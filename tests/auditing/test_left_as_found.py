@@ -149,7 +149,10 @@ def fails(parameters):
             r"case: optimizer\(parameters\) returned None; a torch.optim",
         ),
         (lambda: case_of(None, optimizer=fails), "failed with ValueError: no learning rate"),
-        (lambda: case_of(None, reconstruction="recon"), "case: reconstruction: 'recon': 'out:0' for the first output"),
+        (
+            lambda: case_of(None, reconstruction="recon"),
+            "case: reconstruction: 'recon': expected 'out:0' for the first output",
+        ),
         (lambda: case_of(None, reconstruction="out:7"), "case: reconstruction: 'out:7': the model has 2 outputs"),
         (lambda: case_of(None, target=".05"), "case: target: a number or None is wanted, '.05' was given"),
         (lambda: case_of(None, target=float("nan")), "case: target: a number or None is wanted, nan was given"),

@@ -210,9 +210,12 @@ def test_a_sum_with_a_path_of_its_own_ends_the_way_and_the_code_before_it_is_rep
     torch.testing.assert_close(moved, (5.0 - code[:, 1:2]) * model.decoder.weight[:, 1])
 
 
-def test_a_normalization_behind_the_activation_hides_no_dead_unit():
+@pytest.mark.parametrize(
+    "map_", [lambda x: F.layer_norm(x, (4,)), torch.tanh, torch.exp, lambda x: x + 1.0, lambda x: F.normalize(x + 0.1)]
+)
+def test_a_normalization_or_one_to_one_map_behind_the_activation_hides_no_dead_unit(map_):
     torch.manual_seed(0)
-    model = Network(lambda m, x, _: F.layer_norm(F.relu(x), (4,))).eval()
+    model = Network(lambda m, x, _: map_(F.relu(x))).eval()
     with torch.no_grad():
         model.code.bias[2] = -100.0
         observation = observe(model, torch.randn(400, 6), "code")
