@@ -167,4 +167,7 @@ PARAMETRIC: set[Callable[..., Any]] = {
     *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, F.multi_head_attention_forward),
     *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, F.embedding, F.scaled_dot_product_attention),
     *(torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d),
+    *(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
+    *(torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell),
+    *(F.embedding_bag, Tensor.__rmatmul__, torch.addmv, torch.mv, Tensor.mv, Tensor.addmm),
 }

@@ -83,7 +83,7 @@ def output_named(outputs: tuple[Any, ...], which: str) -> Tensor:
     """
     index = which.removeprefix("out:")
     if not which.startswith("out:") or not index.isdigit():
-        raise HarnessError(f"output: expected 'out:0' for the first output, 'out:1' for the second, ..., got {which!r}")
+        raise HarnessError(f"{which!r}: expected 'out:0' for the first output, 'out:1' for the second, ...")
     if int(index) >= len(outputs):
         raise HarnessError(f"{which!r}: the model has {len(outputs)} outputs; the last is 'out:{len(outputs) - 1}'")
     output = outputs[int(index)]

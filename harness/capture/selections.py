@@ -49,7 +49,7 @@ class Candidate:
         entered: input of the activation, in the layout of this value.
         activated: True behind the bottleneck's activation.
         code: the code if the next parametric layer reads this value; None for the result of the activation itself. A
-            normalization or shift behind an activation is followed, and the code is the value before it.
+            normalization, shift or one-to-one map behind an activation is followed, and the code is the value before it.
         complete: True if every unit is there once.
         straight: True for the result of a straight-through estimator.
     """
@@ -222,7 +222,9 @@ class SelectionTracker:
         if entered in self._trail.followed:
             return
         candidate = self.candidate(entered)
-        if candidate is not None and result.shape == entered.shape:
+        if candidate is not None and candidate.activated and name in ("tanh", "sigmoid", "softplus", "leaky_relu"):
+            self._values[result] = replace(candidate, name="none")
+        elif candidate is not None and result.shape == entered.shape:
             self._values[result] = replace(candidate.selected(result), name=name if candidate.activated else "none")
         elif entered in self._chosen:
             self._chosen[result] = self._chosen.get(entered)  # type: ignore[assignment]
@@ -239,7 +241,7 @@ class SelectionTracker:
             candidate = self.candidate(value)
             if candidate is None:
                 continue
-            if func in PASSED_THROUGH or func in DETACHES:
+            if func in PASSED_THROUGH or func in DETACHES or func is Tensor.__getitem__:
                 return self._passed(func, args, kwargs, candidate, result)
             if result.shape != value.shape or not result.is_floating_point():
                 return None
@@ -287,6 +289,8 @@ class SelectionTracker:
             return candidate.selected(result)
         if product:
             return candidate.selected(result, self._is_mask(operand))
+        if func in ONE_TO_ONE and candidate.activated:
+            return candidate if func not in MOVES_ZERO else replace(candidate, name="none")
         if func in ELEMENTWISE:
             return candidate.selected(result, func not in MOVES_ZERO)
         return candidate.selected(result, operand is None or self._is_zero(operand))
@@ -319,15 +323,19 @@ class SelectionTracker:
             return None
         raw = laid_out(func, candidate.raw, args, kwargs, result)
         entered = laid_out(func, candidate.entered, args, kwargs, result)
-        if candidate.code is None or func in NORMALISATIONS:
-            return replace(candidate, raw=raw, entered=entered)
-        return replace(candidate, raw=raw, entered=entered, code=SelectedCode(result, raw, entered))
+        candidate, output = replace(candidate, raw=raw, entered=entered), self._trail.forward_pass.raw
+        if candidate.code is None or output is None or func in NORMALISATIONS:
+            return candidate
+        # units that were selected across samples, in one row of numbers, have their samples back
+        flat = len(candidate.code.values) != len(output) == len(result)
+        return replace(candidate, code=SelectedCode(result, raw, entered)) if flat else candidate
 
     def _keeps_order(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> bool:
         source = args[0]
         if not isinstance(source, Tensor) or result.numel() != source.numel() or not result.dim() or not source.dim():
             return False
-        return len(result) == len(source) and (func in COPIES or func in ORDERED_RESHAPES)
+        in_order = func in COPIES or func in ORDERED_RESHAPES
+        return len(result) == len(source) and (in_order or (func is Tensor.__getitem__ and passes_through(func, args)))
 
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Candidate | None:
         source = args[3] if len(args) > 3 else kwargs.get("src")
@@ -408,6 +416,24 @@ ELEMENTWISE = _functions(
     *("logit", "xlogy", "clamp_max", "threshold", "hardshrink", "softshrink", "tanhshrink", "hardswish", "logsigmoid"),
     *("softmax", "log_softmax", "softmin", "gumbel_softmax", "bernoulli", "nan_to_num", "heaviside", "relu", "relu6"),
     *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine", "softplus", "sigmoid", "tanh", "hardtanh"),
+)
+ONE_TO_ONE = _functions(
+    *(
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "neg",
+        "negative",
+        "reciprocal",
+        "rsqrt",
+        "sinh",
+        "asinh",
+    ),
+    *("atan", "erf", "erfc", "erfinv", "logit", "logsigmoid", "softplus", "sigmoid", "tanh"),
 )
 MOVES_ZERO = _functions(
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "neg", "negative", "reciprocal", "rsqrt", "cos", "acos"),

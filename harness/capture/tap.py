@@ -267,6 +267,7 @@ class BottleneckTap(TorchFunctionMode):
         assert candidate.code is not None
         values, raw, entered, moved = candidate.code
         self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=moved))
+        self._pass().holder = self._trail.origin(values)
 
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         current = self._open

@@ -149,7 +149,10 @@ def fails(parameters):
             r"case: optimizer\(parameters\): expected a torch.optim",
         ),
         (lambda: case_of(None, optimizer=fails), "failed with ValueError: no learning rate"),
-        (lambda: case_of(None, reconstruction="recon"), "case: reconstruction: 'recon': 'out:0' for the first output"),
+        (
+            lambda: case_of(None, reconstruction="recon"),
+            "case: reconstruction: 'recon': expected 'out:0' for the first output",
+        ),
         (lambda: case_of(None, reconstruction="out:7"), "case: reconstruction: 'out:7': the model has 2 outputs"),
         (lambda: case_of(None, target=".05"), "case: target: expected a number or None, got '.05'"),
         (lambda: case_of(None, target=float("nan")), "case: target: expected a number or None, got nan"),

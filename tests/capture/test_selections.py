@@ -210,14 +210,51 @@ def test_a_sum_with_a_path_of_its_own_ends_the_way_and_the_code_before_it_is_rep
     torch.testing.assert_close(moved, (5.0 - code[:, 1:2]) * model.decoder.weight[:, 1])
 
 
-def test_a_normalization_behind_the_activation_hides_no_dead_unit():
+@pytest.mark.parametrize(
+    "map_", [lambda x: F.layer_norm(x, (4,)), torch.tanh, torch.exp, lambda x: x + 1.0, lambda x: F.normalize(x + 0.1)]
+)
+def test_a_normalization_or_one_to_one_map_behind_the_activation_hides_no_dead_unit(map_):
     torch.manual_seed(0)
-    model = Network(lambda m, x, _: F.layer_norm(F.relu(x), (4,))).eval()
+    model = Network(lambda m, x, _: map_(F.relu(x))).eval()
     with torch.no_grad():
         model.code.bias[2] = -100.0
         observation = observe(model, torch.randn(400, 6), "code")
     verdicts = [unit.verdict for unit in diagnose(observation.code, observation.activation).units]
     assert verdicts[2] == "dead"
+
+
+READERS = {
+    "a product with a parameter": (lambda: nn.Module(), lambda m, z: z @ m.weight),
+    "a recurrent layer": (lambda: nn.LSTM(4, 3, batch_first=True), lambda m, z: m(z[:, None])[0]),
+    "a recurrent cell": (lambda: nn.GRUCell(4, 3), lambda m, z: m(z)),
+    "an attention layer": (lambda: nn.MultiheadAttention(4, 2, batch_first=True), lambda m, z: m(*[z[:, None]] * 3)[0]),
+    "a convolution": (lambda: nn.Conv1d(4, 3, 1), lambda m, z: m(z[:, :, None])),
+    "a bilinear layer": (lambda: nn.Bilinear(4, 4, 3), lambda m, z: m(z, torch.ones_like(z))),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_kind_of_parametric_layer_reads_the_selected_code(name):
+    build, read = READERS[name]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.code, self.reader = nn.Linear(6, 4), build()
+            self.reader.register_parameter("weight", nn.Parameter(torch.randn(4, 3))) if "product" in name else None
+
+        def forward(self, rows):
+            code = F.relu(self.code(rows))
+            code = code * (code > 0.3)
+            return read(self.reader, code), code
+
+    torch.manual_seed(0)
+    model, rows = Model().eval(), torch.randn(40, 6)
+    with torch.no_grad():
+        assert torch.equal(observe(model, rows, "code").code, model(rows)[1])
+        with BottleneckTap(model, "code", replace=lambda code: code * 0 + 2.0):
+            output = model(rows)[0]
+        torch.testing.assert_close(output, read(model.reader, torch.full((40, 4), 2.0)))
 
 
 def test_other_readers_of_the_code_see_their_own_values():
