@@ -228,7 +228,7 @@ def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) 
     reference = gradient_norm(terms[case.objective], outputs)
     for name, ratios in weights.items():
         norm = weight * gradient_norm(terms[name], outputs)
-        ratios.values.append(float(terms[name]))
+        ratios.values.append(float(terms[name].detach() if isinstance(terms[name], Tensor) else terms[name]))
         ratios.trains = ratios.trains or norm != 0 or _has_gradient(terms[name], loop.model)
         if reference > 0 and math.isfinite(norm):
             ratios.ratios.setdefault(step, []).append(abs(norm) / reference)
