@@ -71,4 +71,11 @@ SEVERITY: dict[str, Severity] = {
     "input_offset": Severity.RISK,
     "bypass": Severity.FAULT,
     "index_addressing": Severity.RISK,
+    "mixed_rows": Severity.FAULT,
+    "unpaired_rows": Severity.FAULT,
+    "cut_encoder": Severity.FAULT,
+    "unreached_parameter": Severity.FAULT,
+    "unused_number": Severity.FAULT,
+    "constant_at_birth": Severity.FAULT,
+    "diverges": Severity.FAULT,
 }

@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.auditing.divergence import Divergence, find_divergence
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.case import Case, build_optimizer
@@ -58,6 +60,16 @@ class GradientRatios:
         return {probe: self.at(probe) for probe in self.ratios}
 
 
+class Watch(Protocol):
+    """An observer of the training probes."""
+
+    def look(self, loop: "ProbeLoop", seed: int, step: int) -> None:
+        """Look at the model of a loop at a probe."""
+
+    def end(self, loop: "ProbeLoop", seed: int) -> None:
+        """Look at a loop that has ended."""
+
+
 def harness_keyword(case: Case) -> str | None:
     """Return the keyword by which the harness multiplies the penalties; None where the loss weighs itself."""
     return None if case.weighs_itself else case.penalty_weight
@@ -70,6 +82,7 @@ def gradient_ratios(
     terms: list[str],
     train: bool,
     scales: Scales | None = None,
+    watch: "Watch | None" = None,
 ) -> dict[str, GradientRatios]:
     """Measure the ratios of every penalty at initialization and, with `train`, during a plain loop; models are restored."""
     weights = {term: GradientRatios() for term in terms}
@@ -77,11 +90,15 @@ def gradient_ratios(
         with isolated(model), preserved_rng(seed), preserved_loss(case.losses):
             loop = ProbeLoop(case, model, rows, seed, scales or {})
             for step in loop.reach(PROBES if train else PROBES[:1]):
+                if watch is not None:
+                    watch.look(loop, seed, step)
                 for _ in range(BATCHES):
                     _measure(loop, weights, step)
             for term_ratios in weights.values():
                 term_ratios.stopped = loop.stopped or term_ratios.stopped
                 term_ratios.cost = max(term_ratios.cost, loop.work / MOST_WORK)
+            if watch is not None:
+                watch.end(loop, seed)
     return weights
 
 
@@ -134,6 +151,8 @@ class ProbeLoop:
     def __init__(self, case: Case, model: nn.Module, rows: Tensor, seed: int, scales: Scales) -> None:
         self.case, self.model, self.rows, self.scales = case, model, rows, scales
         self.stopped, self.work, self.step = "", 0.0, 0
+        self.divergence: Divergence | None = None
+        self._previous: Mapping[str, Any] = {}
         self._size = min(int(case.training()["batch_size"]), len(rows))
         self.steps = int(case.training()["epochs"]) * math.ceil(len(rows) / self._size)
         self._draw = torch.Generator().manual_seed(seed)
@@ -156,6 +175,11 @@ class ProbeLoop:
                 break
             with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
                 self._step(optimizer)
+            if self.divergence is not None:
+                self.stopped = (
+                    f"training stopped after {step} steps: {self.divergence.term} or its gradient is not finite"
+                )
+                return
             if isinstance(work, FlopCounterMode):
                 step_work = max(
                     1, work.get_total_flops() + PASSES * sum(parameter.numel() for parameter in self.model.parameters())
@@ -174,10 +198,16 @@ class ProbeLoop:
         return {name: term * self.scales[name] if name in self.scales else term for name, term in terms.items()}
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:
-        total = self.case.total(self.terms(self.batch()), self.case.numbers)
+        batch = self.batch()
+        terms = self.terms(batch)
+        total = self.case.total(terms, self.case.numbers)
         optimizer.zero_grad()
         total.backward()
-        optimizer.step()
+        again = partial(self.terms, batch)
+        self.divergence = find_divergence(self.model, self.step, total, terms, self._previous, again)
+        if self.divergence is None:
+            optimizer.step()
+        self._previous = {name: term.detach() if isinstance(term, Tensor) else term for name, term in terms.items()}
         self.step += 1
 
 

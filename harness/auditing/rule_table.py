@@ -17,6 +17,8 @@ from harness.auditing.rules_location import (
 )
 from harness.auditing.rules_model import bypass
 from harness.auditing.rules_objective import objective_collapse
+from harness.auditing.rules_reach import cut_encoder
+from harness.auditing.rules_rows import unpaired_rows
 from harness.auditing.rules_shape import (
     collapse_optimum,
     escape,
@@ -32,6 +34,7 @@ EVERY_TERM: dict[str, TermRule] = {
     "no_gradient": gradient_rule,
     "outside_domain": outside_domain,
     "depends_on_batch_size": batch_size_rule,
+    "unpaired_rows": unpaired_rows,
 }
 
 PENALTY: dict[str, TermRule] = {
@@ -65,3 +68,4 @@ def check_term(subject: TermProbe, operations: list[TracedOperation], collector:
         collector.run("collapse_optimum", subject.term, check)
     if is_objective:
         collector.run("bypass", subject.term, lambda: bypass(subject, collector.bounds))
+        collector.run("cut_encoder", subject.term, lambda: cut_encoder(subject, operations))

@@ -16,6 +16,7 @@ from harness.auditing.probe_values import activation_of, random_values
 from harness.auditing.recorder import TensorRecorder, TensorSite, TracedOperation, hooked_model
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
+from harness.measures.units import RELU_FAMILY
 
 CUTS = (
     "item",
@@ -237,6 +238,3 @@ def _evaluated_on(probe: LossProbe, rows: Tensor) -> list[str]:
         recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.tensors if tensor._version > version
     ]
     return [f"an activation of the model (from {site.layer})" for site in touched[:1] if site is not None]
-
-
-RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
-from harness.auditing.gradient_ratios import GradientRatios, gradient_ratios, train_probe
+from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
 from harness.auditing.weight_keywords import WeightKeyword, has_gradient, weight_keyword
 from harness.case import Case
 from harness.diagnosis.finding import Finding
@@ -85,6 +85,7 @@ def check_weights(
     collector: FindingCollector,
     terms: list[str],
     during_training: bool,
+    watch: Watch | None = None,
 ) -> None:
     """Run `dominates` and `negligible` on every penalty with a gradient."""
     inert = {term for term, rule in collector.rules if rule in ("no_gradient", "zero_gradient")}
@@ -92,7 +93,7 @@ def check_weights(
     ratios: dict[str, GradientRatios] = {}
 
     def measure() -> list[Finding]:
-        ratios.update(gradient_ratios(case, models, rows, penalties, during_training))
+        ratios.update(gradient_ratios(case, models, rows, penalties, during_training, watch=watch))
         return []
 
     collector.run("dominates", None, measure if penalties else list)

@@ -20,9 +20,12 @@ from harness.auditing.rules_gradient import edits_in_place, gradient_status, out
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_model import optimizer_parameters, output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
+from harness.auditing.rules_rows import mixed_rows
+from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
 from harness.auditing.rules_weight import check_weights
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
+from harness.loss_terms import bind_losses
 from harness.models import build_model, cast_floats, own_precision
 from harness.user_code import guarded
 
@@ -57,15 +60,17 @@ def audit(
     started = time.monotonic()
     with guarded(), preserved_rng():
         check_target(case)
-        rows = split_of(case).train.inputs if rows is None else rows
+        case, rows = _with_targets(case, rows)
         models = _models(case, rows, seeds)
         build_optimizer(case, models[0])  # here, so that an error is raised and not recorded as undecided
         collector = FindingCollector(bounds)
-        terms, evaluations, exact = _first_model(case, models[0], rows, collector, during_training)
+        watch = TrainingWatch(case, rows[:BIRTH_ROWS])
+        terms, evaluations, exact = _first_model(case, models[0], rows, collector, during_training, watch)
         _other_models(case, models[1:], rows, collector)
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
-        _model_rules(case, models, rows, collector)
-        check_weights(case, models, rows, collector, terms, during_training)
+        _model_rules(case, models, rows, collector, watch)
+        check_weights(case, models, rows, collector, terms, during_training, watch)
+        check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
     source = loss_source(case)
     return Audit(
         case.name,
@@ -81,6 +86,14 @@ def audit(
     )
 
 
+def _with_targets(case: Case, rows: Tensor | None) -> tuple[Case, Tensor]:
+    """Return the case with the targets of its training rows bound to its loss, and the rows."""
+    if rows is not None and not case.supplied_keywords():
+        return case, rows
+    train = split_of(case).train
+    return bind_losses(case, train.targets, rows=train.inputs), train.inputs if rows is None else rows
+
+
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
     models = [build_model(case, seed, rows[:4]) for seed in range(max(1, seeds))]
     return models[:1] if any(model is models[0] for model in models[1:]) else models
@@ -94,7 +107,12 @@ def _batch(rows: Tensor, model: nn.Module) -> Tensor:
 
 
 def _first_model(
-    case: Case, model: nn.Module, rows: Tensor, collector: FindingCollector, during_training: bool
+    case: Case,
+    model: nn.Module,
+    rows: Tensor,
+    collector: FindingCollector,
+    during_training: bool,
+    watch: TrainingWatch,
 ) -> tuple[list[str], int, Exact]:
     with make_probe(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
@@ -121,6 +139,8 @@ def _first_model(
                 exact[term] = subject, {} if subject.inert else _constants(subject)
         _check_scheduled(inert, rows, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
+        collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
+        collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
 
 
@@ -213,7 +233,9 @@ def _other_models(case: Case, models: list[nn.Module], rows: Tensor, collector: 
                     )
 
 
-def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector) -> None:
+def _model_rules(
+    case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector, watch: TrainingWatch
+) -> None:
     sample, bounds = rows[:BIRTH_ROWS], collector.bounds
     missing = range(len(models), BIRTH_SEEDS) if len(models) >= 3 else ()
     more_models = [*models, *(build_model(case, seed, rows[:4]) for seed in missing)]
@@ -221,3 +243,4 @@ def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, collector: F
     collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
     collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))
     collector.run("input_offset", None, lambda: input_offset(case, models, sample, bounds))
+    collector.run("constant_at_birth", None, lambda: watch_constant(watch, more_models))

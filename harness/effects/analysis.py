@@ -1,4 +1,4 @@
-"""From members to effects: every level against its baseline, the declared interactions and contrasts, every cell."""
+"""Effects of an experiment: every level against its baseline, the declared interactions and contrasts, and every cell."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,15 @@ from harness.effects.matched_blocks import MatchedBlock, contrast_blocks, intera
 from harness.effects.member_table import MemberTable, member_table
 from harness.effects.outcomes import OUTCOMES
 from harness.effects.power import Power, power_of
+from harness.effects.remedy_effects import BaselineOutcome, RemedyEffect, baseline_outcome, remedy_effects
 from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
-SCOPE = "Scope: other initialisations and batch orders on this data set; the data are not resampled."
+SCOPE = "Scope: other initializations and batch orders on this data set; the data are not resampled."
 
 
 class ExperimentProtocol(Protocol):
-    """What of an experiment the statistics depend on."""
+    """The parts of an experiment that the statistics depend on."""
 
     @property
     def name(self) -> str: ...
@@ -38,14 +39,16 @@ class ExperimentProtocol(Protocol):
 
 @dataclass(frozen=True)
 class Effects:
-    """What the factors of an experiment do.
+    """Effects of the factors of an experiment.
 
     Args:
-        effects: every level against the baseline, on every outcome.
-        interactions, contrasts: those that were declared, on every outcome.
+        effects: every level against the baseline, on every outcome, averaged over the other factors.
+        interactions, contrasts: the declared ones, on every outcome.
         cells: every variant, with every seed.
-        design: what could not have been detected.
-        scope: of every claim.
+        design: the limits of the design.
+        scope: the scope of every claim.
+        at_baseline: the outcome of the baseline cell.
+        remedies: each remedy alone against the baseline cell, best first: the primary comparison.
     """
 
     experiment: str
@@ -56,78 +59,86 @@ class Effects:
     design: Power
     baseline: Mapping[str, Level]
     scope: str = SCOPE
+    remedies: tuple[RemedyEffect, ...] = ()
+    at_baseline: BaselineOutcome | None = None
 
     @property
     def family(self) -> tuple[Effect, ...]:
-        """Everything that was declared: p is adjusted over it, for each outcome by itself."""
+        """All declared effects. p is adjusted over this family, separately for each outcome."""
         return (*self.effects, *self.interactions, *self.contrasts)
 
     def of(self, outcome: str) -> tuple[Effect, ...]:
         """The level effects on one outcome."""
-        return tuple(each for each in self.effects if each.outcome == outcome)
+        return tuple(effect for effect in self.effects if effect.outcome == outcome)
 
     def deviations(self) -> dict[str, float]:
-        """Per factor the largest standard deviation of the seeds' differences in collapse: what a later plan needs."""
-        found: dict[str, float] = {}
-        for each in self.of("collapsed"):
-            if each.deviation > found.get(each.factor, 0.0):
-                found[each.factor] = each.deviation
-        return found
+        """Largest standard deviation, per factor, of the per-seed differences in collapse; a later plan uses it."""
+        deviations: dict[str, float] = {}
+        for effect in self.of("collapsed"):
+            if effect.deviation > deviations.get(effect.factor, 0.0):
+                deviations[effect.factor] = effect.deviation
+        return deviations
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: `effects`, `interactions`, `contrasts`, `cells`, `design`, `scope`."""
         return {
             "experiment": self.experiment,
             "baseline": dict(self.baseline),
-            "effects": [each.to_dict() for each in self.effects],
-            "interactions": [each.to_dict() for each in self.interactions],
-            "contrasts": [each.to_dict() for each in self.contrasts],
-            "cells": [each.to_dict() for each in self.cells],
+            "remedies": [remedy.to_dict() for remedy in self.remedies],
+            "effects": [effect.to_dict() for effect in self.effects],
+            "interactions": [effect.to_dict() for effect in self.interactions],
+            "contrasts": [effect.to_dict() for effect in self.contrasts],
+            "cells": [cell.to_dict() for cell in self.cells],
             "design": self.design.to_dict(),
             "scope": self.scope,
         }
 
 
 def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> Effects:
-    """What the factors of an experiment do, over the members that it left behind.
+    """Estimate the effects of the factors of an experiment from its members.
 
     Args:
-        records: its members, in any order; those that diverged or failed included.
-        experiment: factors, baseline, and what was declared beforehand.
+        records: the members, in any order, including diverged and failed ones.
+        experiment: factors, baseline, and the declared interactions and contrasts.
 
     Returns:
-        Effects over seeds: per seed the mean difference over the variants that differ in nothing else, then mean, t
-        interval and exact sign flips over seeds. p is adjusted over all levels, interactions and contrasts, for each
-        outcome by itself.
+        Effects over seeds: the mean difference of a seed over the variants that differ in nothing else, then mean, t
+        interval and exact sign flips over seeds. p is adjusted over all levels, interactions and contrasts, separately
+        for each outcome.
     """
     table = member_table(records, experiment.seeds)
-    found = [
-        measure_effect(table, question, outcome, blocks)
-        for question, blocks in _questions(table, experiment)
+    measured = [
+        measure_effect(table, spec, outcome, blocks)
+        for spec, blocks in _questions(table, experiment)
         for outcome in OUTCOMES.values()
     ]
-    judged = _adjusted(found)
-    kinds = {kind: tuple(each for each in judged if each.kind == kind) for kind in ("level", "interaction", "contrast")}
+    judged = _adjusted(measured)
+    remedies = remedy_effects(records, experiment)
+    kinds = {
+        role: tuple(effect for effect in judged if effect.kind == role) for role in ("level", "interaction", "contrast")
+    }
     return Effects(
         experiment=experiment.name,
         effects=kinds["level"],
         interactions=kinds["interaction"],
         contrasts=kinds["contrast"],
         cells=tuple(cells(table)),
-        design=power_of(len(table.seeds), judged),
+        design=power_of(len(table.seeds), judged, len(remedies)),
         baseline=dict(experiment.baseline),
+        remedies=remedies,
+        at_baseline=baseline_outcome(records, experiment.baseline),
     )
 
 
-def _adjusted(found: Sequence[Effect]) -> list[Effect]:
-    """With p adjusted over everything that was declared, one family for each outcome."""
-    p_values = np.array([each.p for each in found])
-    outcomes = np.array([each.outcome for each in found])
-    adjusted = np.full(len(found), np.nan)
+def _adjusted(effects: Sequence[Effect]) -> list[Effect]:
+    """Adjust p over all declared effects, one family per outcome."""
+    p_values = np.array([effect.p for effect in effects])
+    outcomes = np.array([effect.outcome for effect in effects])
+    adjusted = np.full(len(effects), np.nan)
     for name in OUTCOMES:
         adjusted[outcomes == name] = benjamini_hochberg(p_values[outcomes == name])
-    with_family = [replace(each, p_adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
-    return [replace(each, confirmed=is_confirmed(each)) for each in with_family]
+    with_family = [replace(effect, p_adjusted=float(p)) for effect, p in zip(effects, adjusted, strict=True)]
+    return [replace(effect, confirmed=is_confirmed(effect)) for effect in with_family]
 
 
 def _questions(table: MemberTable, experiment: ExperimentProtocol) -> Iterator[tuple[EffectSpec, list[MatchedBlock]]]:
@@ -135,18 +146,21 @@ def _questions(table: MemberTable, experiment: ExperimentProtocol) -> Iterator[t
     for factor in experiment.factors:
         for level in _other_levels(table, experiment, factor):
             yield EffectSpec("level", factor, level, base[factor]), level_blocks(levels, factor, level, base[factor])
-    for one, two in experiment.interactions:
-        pairs = product(_other_levels(table, experiment, one), _other_levels(table, experiment, two))
+    for first, second in experiment.interactions:
+        pairs = product(_other_levels(table, experiment, first), _other_levels(table, experiment, second))
         for pair in pairs:
-            baselines = (base[one], base[two])
-            question = EffectSpec("interaction", f"{one} x {two}", _crossed(pair), _crossed(baselines))
-            yield question, interaction_blocks(levels, (one, two), pair, baselines)
-    for first, second in experiment.contrasts:
-        yield EffectSpec("contrast", "contrast", _named(first), _named(second)), contrast_blocks(levels, first, second)
+            baselines = (base[first], base[second])
+            spec = EffectSpec("interaction", f"{first} x {second}", _crossed(pair), _crossed(baselines))
+            yield spec, interaction_blocks(levels, (first, second), pair, baselines)
+    for positive, negative in experiment.contrasts:
+        yield (
+            EffectSpec("contrast", "contrast", _named(positive), _named(negative)),
+            contrast_blocks(levels, positive, negative),
+        )
 
 
 def _other_levels(table: MemberTable, experiment: ExperimentProtocol, factor: str) -> list[Level]:
-    """The declared levels but for the baseline's, then those that only the members have (`include` brings them)."""
+    """Declared levels except the baseline's, then levels that only included cells have."""
     brought = (levels[factor] for levels in table.levels if factor in levels)
     return [
         level
@@ -155,8 +169,8 @@ def _other_levels(table: MemberTable, experiment: ExperimentProtocol, factor: st
     ]
 
 
-def _crossed(pair: Sequence[Any]) -> str:
-    return " x ".join(map(str, pair))
+def _crossed(names: Sequence[Any]) -> str:
+    return " x ".join(map(str, names))
 
 
 def _named(cell: Mapping[str, Any]) -> str:

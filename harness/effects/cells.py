@@ -1,4 +1,4 @@
-"""The cell table: every variant, how many of its seeds collapsed, and what every single seed did."""
+"""The cell table: every variant with its number of collapsed seeds and the outcome of every seed."""
 
 import math
 from collections import Counter
@@ -18,11 +18,11 @@ class Cell:
     """One variant over its seeds.
 
     Args:
-        collapsed: how many of the `judged` members did; `share` with Wilson's 95 % bounds `low`, `high`, NaN where none
-            is judged ("not estimable"). 5 of 5 is only [.57, 1].
-        members: that were tried. counts: how many of each category, so that nothing is dropped.
-        worst_low, worst_high: the share if all members without a verdict had not collapsed, or had.
-        live_fraction, r2: mean over judged seeds; r2 by the geometric mean of the errors. With t intervals.
+        collapsed: number of collapsed members among the `judged` ones; `share` with Wilson's 95 % bounds `low`,
+            `high`, NaN where no member is judged ("not estimable"). 5 of 5 is only [0.57, 1].
+        members: number of members that ran. counts: number of members per category.
+        worst_low, worst_high: the share if no member without a verdict had collapsed, or all of them had.
+        live_fraction, r2: mean over judged seeds, with t intervals; r2 by the geometric mean of the errors.
         outcomes: every seed: seed, category, verdict, live_units, r2, and `output_fault` where the reconstruction is
             no better than the mean.
     """
@@ -48,23 +48,23 @@ class Cell:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; what is not finite becomes None."""
+        """Plain JSON; non-finite numbers become None."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def cells(table: MemberTable) -> list[Cell]:
-    """One cell a variant, in the order of the variants."""
+    """One cell per variant, in the order of the variants."""
     return [_cell(table, row) for row in range(len(table.variants))]
 
 
 def _cell(table: MemberTable, row: int) -> Cell:
-    kinds = table.categories[row]
-    counts = Counter(str(kind) for kind in kinds)
+    categories = table.categories[row]
+    counts = Counter(str(member_category) for member_category in categories)
     collapsed, judged = counts["collapsed"], counts["collapsed"] + counts["not collapsed"]
-    members = kinds.size - counts[NOT_RUN]
+    members = categories.size - counts[NOT_RUN]
     share, low, high = _share(collapsed, judged)
-    alive = table.values["live_fraction"][row]
-    alive_interval = mean_interval(alive, (0.0, 1.0))
+    live_fractions = table.values["live_fraction"][row]
+    live_interval = mean_interval(live_fractions, (0.0, 1.0))
     r2, r2_interval = log_error_interval(table.values["r2"][row])
     return Cell(
         variant=table.variants[row],
@@ -77,9 +77,11 @@ def _cell(table: MemberTable, row: int) -> Cell:
         high=high,
         worst_low=collapsed / members if members else math.nan,
         worst_high=(collapsed + members - judged) / members if members else math.nan,
-        live_fraction=float(alive[np.isfinite(alive)].mean()) if np.isfinite(alive).any() else math.nan,
-        live_fraction_low=alive_interval.low,
-        live_fraction_high=alive_interval.high,
+        live_fraction=float(live_fractions[np.isfinite(live_fractions)].mean())
+        if np.isfinite(live_fractions).any()
+        else math.nan,
+        live_fraction_low=live_interval.low,
+        live_fraction_high=live_interval.high,
         r2=r2,
         r2_low=r2_interval.low,
         r2_high=r2_interval.high,
@@ -111,7 +113,11 @@ def _one(table: MemberTable, row: int, column: int) -> dict[str, Any]:
 
 
 def _why_not(table: MemberTable, row: int) -> str:
-    errors = [table.records[place].error for place in table.records if place[0] == row and table.records[place].error]
+    errors = [
+        table.records[position].error
+        for position in table.records
+        if position[0] == row and table.records[position].error
+    ]
     return "not estimable" + (f": {errors[0]}" if errors else ": no member has a verdict")
 
 
@@ -119,5 +125,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return {name: _plain(each) for name, each in value.items()} if isinstance(value, dict) else value
+        return [_plain(item) for item in value]
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, dict) else value

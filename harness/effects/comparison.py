@@ -1,4 +1,4 @@
-"""Two experiments side by side: the same factors on other data, or before and after a change."""
+"""Comparison of two experiments: the same factors on other data, or before and after a change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +21,12 @@ Key = frozenset[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class VariantPair:
-    """One variant in both experiments, second less first.
+    """One variant in both experiments; differences are second minus first.
 
     Args:
-        effects: paired by seed, on every outcome; empty where the seeds do not match.
-        risk: the share collapsed as two separate arms (first argument: the second experiment); None where paired, or
-            where an arm has no judged member. p_adjusted: over the variants.
+        effects: effects paired by seed, on every outcome; empty where the seeds do not match.
+        risk: difference of the share collapsed between two separate arms (first argument: the second experiment);
+            None where paired, or where an arm has no judged member. p_adjusted: adjusted over the variants.
     """
 
     variant: str
@@ -39,13 +39,13 @@ class VariantPair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two experiments, second less first.
+    """Two experiments; differences are second minus first.
 
     Args:
-        paired: whether members of one variant and seed were compared with each other. why: on what grounds.
-        overall: paired effects over all shared variants, per seed first; empty where unpaired.
-        variants: one entry a shared variant. only_first, only_second: variants that the other one lacks.
-        sentences: what came of it, in words.
+        paired: True where members of the same variant and seed are compared with each other. why: the reason.
+        overall: paired effects over all shared variants, averaged per seed first; empty where unpaired.
+        variants: one entry per shared variant. only_first, only_second: variants that the other experiment lacks.
+        sentences: the result in words.
     """
 
     first: str
@@ -62,14 +62,14 @@ class Comparison:
         """Plain JSON."""
         return {
             **{name: getattr(self, name) for name in ("first", "second", "paired", "why")},
-            "overall": [each.to_dict() for each in self.overall],
-            "variants": [_variant_dict(each) for each in self.variants],
+            "overall": [effect.to_dict() for effect in self.overall],
+            "variants": [_variant_dict(pair) for pair in self.variants],
             **{name: list(getattr(self, name)) for name in ("only_first", "only_second", "sentences")},
         }
 
 
 def compare(results_a: StoredExperiment, results_b: StoredExperiment) -> Comparison:
-    """What changed from the first experiment to the second.
+    """Compare two experiments.
 
     Members are paired by variant and seed where both train the same case: the same seed is then the same initial
     weights. Else the arms are compared as they are. A factor that only one experiment names counts at its default
@@ -78,8 +78,8 @@ def compare(results_a: StoredExperiment, results_b: StoredExperiment) -> Compari
     Raises:
         HarnessError: when a manifest names no experiment.
     """
-    sides = [_by_variant(each) for each in (results_a, results_b)]
-    names = [str(each.manifest.get("name", stored_experiment(each).name)) for each in (results_a, results_b)]
+    sides = [_by_variant(results) for results in (results_a, results_b)]
+    names = [str(results.manifest.get("name", stored_experiment(results).name)) for results in (results_a, results_b)]
     shared = [key for key in sides[0] if key in sides[1]]
     paired, why = _pairing(results_a, results_b, [sides[0][key] for key in shared], [sides[1][key] for key in shared])
     overall, variants = (_paired if paired else _unpaired)(sides, shared)
@@ -89,13 +89,13 @@ def compare(results_a: StoredExperiment, results_b: StoredExperiment) -> Compari
 
 
 def _by_variant(results: StoredExperiment) -> dict[Key, list[MemberRecord]]:
-    defaults = results.manifest.get("defaults")
-    usual = dict(defaults) if isinstance(defaults, Mapping) else {}
-    found: dict[Key, list[MemberRecord]] = {}
+    stored_defaults = results.manifest.get("defaults")
+    defaults = dict(stored_defaults) if isinstance(stored_defaults, Mapping) else {}
+    groups: dict[Key, list[MemberRecord]] = {}
     for record in stored_members(results):
-        key = frozenset((name, level) for name, level in record.levels.items() if usual.get(name) != level)
-        found.setdefault(key, []).append(record)
-    return found
+        key = frozenset((name, level) for name, level in record.levels.items() if defaults.get(name) != level)
+        groups.setdefault(key, []).append(record)
+    return groups
 
 
 def _pairing(
@@ -104,7 +104,7 @@ def _pairing(
     members_a: Sequence[Sequence[MemberRecord]],
     members_b: Sequence[Sequence[MemberRecord]],
 ) -> tuple[bool, str]:
-    cases = [stored_experiment(each).case for each in (first, second)]
+    cases = [stored_experiment(results).case for results in (first, second)]
     if cases[0] != cases[1]:
         return False, f"unpaired: the cases differ ({cases[0]}, {cases[1]}), so a seed is not the same initial weights"
     seeds = [{record.seed for group in side for record in group} for side in (members_a, members_b)]
@@ -118,26 +118,26 @@ def _paired(
     sides: Sequence[dict[Key, list[MemberRecord]]], shared: Sequence[Key]
 ) -> tuple[tuple[Effect, ...], tuple[VariantPair, ...]]:
     labelled = [
-        replace(record, variant=f"{place} {side}")
-        for place, key in enumerate(shared)
+        replace(record, variant=f"{index} {side}")
+        for index, key in enumerate(shared)
         for side in (0, 1)
         for record in sides[side][key]
     ]
     table = member_table(labelled)
-    row = {name: place for place, name in enumerate(table.variants)}
-    blocks = [MatchedBlock((row[f"{place} 1"], row[f"{place} 0"]), (1.0, -1.0)) for place in range(len(shared))]
-    question = EffectSpec("comparison", "experiment", *reversed(SIDES))
-    overall = [measure_effect(table, question, outcome, blocks) for outcome in OUTCOMES.values()]
-    single = [[measure_effect(table, question, outcome, [block]) for outcome in OUTCOMES.values()] for block in blocks]
-    adjusted = _adjusted([each for group in single for each in group])
+    row = {name: index for index, name in enumerate(table.variants)}
+    blocks = [MatchedBlock((row[f"{index} 1"], row[f"{index} 0"]), (1.0, -1.0)) for index in range(len(shared))]
+    spec = EffectSpec("comparison", "experiment", *reversed(SIDES))
+    overall = [measure_effect(table, spec, outcome, blocks) for outcome in OUTCOMES.values()]
+    single = [[measure_effect(table, spec, outcome, [block]) for outcome in OUTCOMES.values()] for block in blocks]
+    adjusted = _adjusted([effect for group in single for effect in group])
     width = len(OUTCOMES)
     pairs = [
         VariantPair(
             sides[0][key][0].variant,
-            tuple(adjusted[place * width : (place + 1) * width]),
+            tuple(adjusted[index * width : (index + 1) * width]),
             *(None, None, _counts(sides[0][key]), _counts(sides[1][key])),
         )
-        for place, key in enumerate(shared)
+        for index, key in enumerate(shared)
     ]
     return tuple(_adjusted(overall)), tuple(pairs)
 
@@ -160,13 +160,13 @@ def _unpaired(
     return (), tuple(pairs)
 
 
-def _adjusted(found: Sequence[Effect]) -> list[Effect]:
-    outcomes, p_values = np.array([each.outcome for each in found]), np.array([each.p for each in found])
-    adjusted = np.full(len(found), np.nan)
+def _adjusted(effects: Sequence[Effect]) -> list[Effect]:
+    outcomes, p_values = np.array([effect.outcome for effect in effects]), np.array([effect.p for effect in effects])
+    adjusted = np.full(len(effects), np.nan)
     for name in OUTCOMES:
         adjusted[outcomes == name] = benjamini_hochberg(p_values[outcomes == name])
-    with_family = [replace(each, p_adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
-    return [replace(each, confirmed=is_confirmed(each)) for each in with_family]
+    with_family = [replace(effect, p_adjusted=float(p)) for effect, p in zip(effects, adjusted, strict=True)]
+    return [replace(effect, confirmed=is_confirmed(effect)) for effect in with_family]
 
 
 def _counts(members: Sequence[MemberRecord]) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _counts(members: Sequence[MemberRecord]) -> dict[str, Any]:
         "collapsed": sum(record.verdict in COLLAPSED for record in judged),
         "diverged": sum(record.status == "diverged" for record in members),
         "failed": sum(record.status == "failed" for record in members),
-        "live_fraction": float(np.mean([each.live_units / each.units for each in judged])) if judged else None,
+        "live_fraction": float(np.mean([record.live_units / record.units for record in judged])) if judged else None,
         "r2": float(np.mean(fits)) if fits else None,
     }
 
@@ -190,24 +190,26 @@ def _sentences(
     variants: Sequence[VariantPair],
     only: Sequence[Sequence[str]],
 ) -> tuple[str, ...]:
-    found = [f"{names[1]} less {names[0]}: {len(variants)} shared variants; {why}."]
+    sentences = [f"{names[1]} minus {names[0]}: {len(variants)} shared variants; {why}."]
     for effect in overall:
         if effect.estimable:
             title = OUTCOMES[effect.outcome].title
             bounds = f" [{effect.low:+.2f}, {effect.high:+.2f}]" if np.isfinite(effect.low) else f" ({effect.interval})"
-            found.append(f"{title}: {effect.estimate:+.2f}{bounds}, p = {effect.p:.2g}, {effect.seeds} seeds.")
-    apart = [each for each in variants if each.p_adjusted is not None and each.p_adjusted <= 0.05]
+            sentences.append(f"{title}: {effect.estimate:+.2f}{bounds}, p = {effect.p:.2g}, {effect.seeds} seeds.")
+    apart = [pair for pair in variants if pair.p_adjusted is not None and pair.p_adjusted <= 0.05]
     if not overall and variants:
-        found.append(
-            f"{len(apart)} of {len(variants)} variants differ in how often they collapse (adjusted p at most .05)."
+        sentences.append(
+            f"{len(apart)} of {len(variants)} variants differ in how often they collapse (adjusted p at most 0.05)."
         )
-    lacking = [f"{len(left)} only in {name}" for left, name in zip(only, names, strict=True) if left]
-    return (*found, *([f"Not compared: {', '.join(lacking)}."] if lacking else []))
+    lacking = [
+        f"{len(variant_names)} only in {name}" for variant_names, name in zip(only, names, strict=True) if variant_names
+    ]
+    return (*sentences, *([f"Not compared: {', '.join(lacking)}."] if lacking else []))
 
 
 def _variant_dict(pair: VariantPair) -> dict[str, Any]:
     return {
         **{name: getattr(pair, name) for name in ("variant", "p_adjusted", "first", "second")},
-        "effects": [each.to_dict() for each in pair.effects],
+        "effects": [effect.to_dict() for effect in pair.effects],
         "risk": None if pair.risk is None else asdict(pair.risk),
     }

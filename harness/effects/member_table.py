@@ -1,4 +1,4 @@
-"""The members as arrays `[variant, seed]`: where a member has no number there is NaN, and a category that says why."""
+"""Members as arrays `[variant, seed]`: NaN where a member has no number, with a category that gives the reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class MemberTable:
-    """All members of an experiment, by variant and seed.
+    """All members of an experiment by variant and seed.
 
     Args:
         variants: names. levels: of each variant.
@@ -34,23 +34,23 @@ class MemberTable:
 
     @property
     def refused(self) -> NDArray[np.bool_]:
-        """`[variant]`: every member that was tried failed, so the levels cannot be applied to this case at all."""
+        """`[variant]`: True where every member that ran failed, so the levels cannot be applied to this case."""
         tried = self.categories != NOT_RUN
         return tried.any(axis=1) & ((self.categories == "failed") | ~tried).all(axis=1)
 
 
 def member_table(records: Sequence[MemberRecord], seeds: Sequence[int] = ()) -> MemberTable:
-    """The members by variant (in order of appearance) and seed (ascending; `seeds` adds those that were to be run)."""
+    """Arrange members by variant (in order of appearance) and seed (ascending; `seeds` adds the planned ones)."""
     names = tuple(dict.fromkeys(record.variant for record in records))
     all_seeds = tuple(sorted({*seeds, *(record.seed for record in records)}))
-    row = {name: place for place, name in enumerate(names)}
-    column = {seed: place for place, seed in enumerate(all_seeds)}
+    row = {name: index for index, name in enumerate(names)}
+    column = {seed: index for index, seed in enumerate(all_seeds)}
     at = {(row[record.variant], column[record.seed]): record for record in records}
     levels = {record.variant: record.levels for record in records}
     values = {name: np.full((len(names), len(all_seeds)), np.nan) for name in OUTCOMES}
     categories = np.full((len(names), len(all_seeds)), NOT_RUN, dtype="<U16")
-    for place, record in at.items():
-        categories[place] = category(record)
+    for position, record in at.items():
+        categories[position] = category(record)
         for name, outcome in OUTCOMES.items():
-            values[name][place] = outcome_value(outcome, record)
+            values[name][position] = outcome_value(outcome, record)
     return MemberTable(names, tuple(levels[name] for name in names), all_seeds, values, categories, at)

@@ -1,4 +1,4 @@
-"""What is compared between members: one number a member, or none where it has no verdict to count."""
+"""Outcomes that are compared between members: one number per member, NaN where it has no verdict to count."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,13 @@ UNJUDGED = frozenset({"", "invalid", "not_testable"})
 
 @dataclass(frozen=True)
 class Outcome:
-    """One number a member.
+    """One number per member.
 
     Args:
-        name: how effects call it. title: how people do.
-        better: -1 where less is better, 1 where more is.
-        bounded: whether it lies in [0, 1] whatever happens; only then can a worst case be stated.
-        value: of a judged member; NaN where it has none.
+        name: identifier in effects. title: name in texts.
+        better: -1 where smaller is better, 1 where larger is better.
+        bounded: True where the number always lies in [0, 1]; only then a worst case can be stated.
+        value: function of a judged member; NaN where it has no such number.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def category(record: MemberRecord) -> str:
-    """What became of a member: "collapsed", "not collapsed", "diverged", "failed", or a verdict that judges nothing."""
+    """Category of a member: "collapsed", "not collapsed", "diverged", "failed", "invalid" or "not_testable"."""
     if record.status != "ok":
         return record.status
     if record.verdict in UNJUDGED:
@@ -37,12 +37,12 @@ def category(record: MemberRecord) -> str:
 
 
 def is_judged(record: MemberRecord) -> bool:
-    """Whether the member has a verdict to count: it neither diverged nor failed, and its code could be judged."""
+    """True where the member neither diverged nor failed and its code could be judged."""
     return category(record) in ("collapsed", "not collapsed")
 
 
 def outcome_value(outcome: Outcome, record: MemberRecord) -> float:
-    """The member's number; NaN where it diverged, failed, or has none."""
+    """Number of the member; NaN where it diverged, failed, or has none."""
     return outcome.value(record) if is_judged(record) else math.nan
 
 
@@ -63,8 +63,8 @@ def _r2_not_collapsed(record: MemberRecord) -> float:
 
 
 OUTCOMES = {
-    each.name: each
-    for each in (
+    outcome.name: outcome
+    for outcome in (
         Outcome("collapsed", "share collapsed", -1, True, _collapsed),
         Outcome("live_fraction", "share of live units", 1, True, _live_fraction),
         Outcome("r2", "R2", 1, False, _r2),

@@ -1,4 +1,4 @@
-"""Two arms that share no seeds: risk difference with Newcombe's interval, and Boschloo's exact test."""
+"""Difference of shares of two unpaired arms: Newcombe's interval and Boschloo's exact test."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from harness.measures.statistics import wilson
 
 @dataclass(frozen=True)
 class RiskDifference:
-    """Share of the first arm less that of the second, from -1 to 1, with 95 % bounds and an exact two-sided p."""
+    """Share of the first arm minus share of the second, from -1 to 1, with 95 % bounds and an exact two-sided p."""
 
     estimate: float
     low: float
@@ -30,8 +30,8 @@ def risk_difference(first: tuple[int, int], second: tuple[int, int]) -> RiskDiff
     Args:
         first, second: (collapsed, members) of each arm.
 
-    >>> found = risk_difference((5, 5), (0, 5))
-    >>> found.estimate, round(found.low, 3), round(found.p, 4)
+    >>> difference = risk_difference((5, 5), (0, 5))
+    >>> difference.estimate, round(difference.low, 3), round(difference.p, 4)
     (1.0, 0.386, 0.002)
 
     Raises:
@@ -40,19 +40,24 @@ def risk_difference(first: tuple[int, int], second: tuple[int, int]) -> RiskDiff
     for count, members in (first, second):
         if not 0 <= count <= members or members < 1:
             raise HarnessError(
-                f"risk_difference: (collapsed, members) of one member or more is wanted, not ({count}, {members})"
+                f"risk_difference: expected (collapsed, members) with at least one member, got ({count}, {members})"
             )
-    found = newcombe(first, second)
+    interval = newcombe(first, second)
     return RiskDifference(
-        first[0] / first[1] - second[0] / second[1], found.low, found.high, boschloo_p(first, second), first, second
+        first[0] / first[1] - second[0] / second[1],
+        interval.low,
+        interval.high,
+        boschloo_p(first, second),
+        first,
+        second,
     )
 
 
 def newcombe(first: tuple[int, int], second: tuple[int, int]) -> Interval:
-    """Newcombe's interval of a difference of shares: the two Wilson intervals, joined.
+    """Newcombe's interval of a difference of shares, from the two Wilson intervals.
 
-    >>> found = newcombe((56, 70), (48, 80))
-    >>> round(found.low, 4), round(found.high, 4)
+    >>> interval = newcombe((56, 70), (48, 80))
+    >>> round(interval.low, 4), round(interval.high, 4)
     (0.0524, 0.3339)
 
     Source: Newcombe 1998, Statistics in Medicine 17:873, method 10; the example is his.
@@ -66,7 +71,7 @@ def newcombe(first: tuple[int, int], second: tuple[int, int]) -> Interval:
 
 
 def boschloo_p(first: tuple[int, int], second: tuple[int, int]) -> float:
-    """Boschloo's exact two-sided p; unlike Fisher's it does not fix how many collapsed in all.
+    """Boschloo's exact two-sided p; unlike Fisher's test it does not fix the total number collapsed.
 
     Source: Boschloo 1970, Statistica Neerlandica 24.
     """

@@ -1,4 +1,4 @@
-"""From 20 seeds: the interquartile mean with a bootstrap stratified over cells, and never for what has two humps."""
+"""Interquartile mean with a bootstrap stratified over cells, from 20 seeds on and never for bimodal values."""
 
 import math
 
@@ -14,28 +14,28 @@ TWO_HUMPS = 5 / 9  # Sarle's coefficient of a uniform distribution
 
 
 def interquartile_mean(values: Array) -> float:
-    """Mean of the middle half of all values: a quarter is cut off at either end.
+    """Mean of the middle half of all values; a quarter is cut off at each end.
 
     >>> interquartile_mean(np.array([[-100.0, 1.0, 2.0, 100.0]]))
     1.5
     """
-    known = np.sort(values[np.isfinite(values)])
-    cut = known.size // 4
-    return float(known[cut : known.size - cut].mean()) if known.size else math.nan
+    finite = np.sort(values[np.isfinite(values)])
+    cut = finite.size // 4
+    return float(finite[cut : finite.size - cut].mean()) if finite.size else math.nan
 
 
 def bootstrap_interval(values: Array, samples: int = BOOTSTRAPS) -> Interval:
-    """Percentile interval of the interquartile mean; seeds are drawn again within each stratum.
+    """Percentile interval of the interquartile mean by a bootstrap within strata.
 
     Args:
-        values: `[stratum, seed]`: strata (cells, tasks) are kept, their seeds are resampled. samples: how often.
+        values: `[stratum, seed]`; seeds are resampled within each stratum (cell, task). samples: number of resamples.
 
     Source: Agarwal et al. 2021 (rliable).
     """
     generator = np.random.default_rng(0)
-    known = [row[np.isfinite(row)] for row in values]
+    strata = [row[np.isfinite(row)] for row in values]
     drawn = np.concatenate(
-        [row[generator.integers(0, row.size, size=(samples, row.size))] for row in known if row.size], axis=1
+        [row[generator.integers(0, row.size, size=(samples, row.size))] for row in strata if row.size], axis=1
     )
     drawn.sort(axis=1)
     cut = drawn.shape[1] // 4
@@ -52,27 +52,27 @@ def bimodality(values: Array) -> float:
 
     Source: Pfister et al. 2013, Frontiers in Psychology 4:700.
     """
-    known = values[np.isfinite(values)]
-    n = known.size
-    if n < 4 or known.std() == 0:
+    finite = values[np.isfinite(values)]
+    n = finite.size
+    if n < 4 or finite.std() == 0:
         return math.nan
-    z = (known - known.mean()) / known.std()
+    z = (finite - finite.mean()) / finite.std()
     skew = (z**3).mean() * math.sqrt(n * (n - 1)) / (n - 2)
     excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * ((z**4).mean() - 3) + 6)
     return float((skew**2 + 1) / (excess + 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))))
 
 
 def robust_summary(values: Array, mixed: bool) -> tuple[float, Interval]:
-    """Interquartile mean and interval of one number a seed, or NaN with the reason.
+    """Interquartile mean and interval of one number per seed, or NaN with the reason.
 
     Args:
-        values: `[seed]`. mixed: whether collapsed and other members were averaged: then there are two humps by making.
+        values: `[seed]`. mixed: True where collapsed and other members are averaged, which makes the values bimodal.
     """
-    known = values[np.isfinite(values)]
-    if known.size < LEAST_SEEDS:
+    finite = values[np.isfinite(values)]
+    if finite.size < LEAST_SEEDS:
         return math.nan, Interval(math.nan, math.nan, f"fewer than {LEAST_SEEDS} seeds")
-    humps = bimodality(known)
+    humps = bimodality(finite)
     if mixed or humps > TWO_HUMPS:
-        why = "collapsed and other members mixed" if mixed else f"two humps: Sarle's coefficient {humps:.2f}"
+        why = "collapsed and other members mixed" if mixed else f"bimodal: Sarle's coefficient {humps:.2f}"
         return math.nan, Interval(math.nan, math.nan, why)
-    return interquartile_mean(known), bootstrap_interval(known[None])
+    return interquartile_mean(finite), bootstrap_interval(finite[None])

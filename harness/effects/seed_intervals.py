@@ -1,4 +1,4 @@
-"""Intervals over seeds, and what is said where an interval of the usual kind would lie."""
+"""Intervals over seeds, including the case in which all seeds agree."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ POWER = 0.80
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval, and how it was found; NaN bounds where there is none."""
+    """A 95 % interval and its method; NaN bounds where there is none."""
 
     low: float
     high: float
@@ -24,52 +24,54 @@ class Interval:
 def t_interval(values: Array) -> Interval:
     """Student's interval of the mean, over seeds.
 
-    >>> found = t_interval(np.array([0.0, 1.0, 2.0]))
-    >>> round(found.low, 4), round(found.high, 4)
+    >>> interval = t_interval(np.array([0.0, 1.0, 2.0]))
+    >>> round(interval.low, 4), round(interval.high, 4)
     (-1.4841, 3.4841)
     """
-    known = values[np.isfinite(values)]
-    if known.size < 2:
-        return Interval(math.nan, math.nan, "one seed has no spread" if known.size else "no seed")
-    half = float(stdtrit(known.size - 1, 0.5 + LEVEL / 2) * known.std(ddof=1) / math.sqrt(known.size))
-    return Interval(float(known.mean()) - half, float(known.mean()) + half, "t over seeds")
+    finite = values[np.isfinite(values)]
+    if finite.size < 2:
+        return Interval(math.nan, math.nan, "one seed has no spread" if finite.size else "no seed")
+    half = float(stdtrit(finite.size - 1, 0.5 + LEVEL / 2) * finite.std(ddof=1) / math.sqrt(finite.size))
+    return Interval(float(finite.mean()) - half, float(finite.mean()) + half, "t over seeds")
 
 
 def mean_interval(values: Array, limits: tuple[float, float] | None = None) -> Interval:
-    """Interval of the mean over seeds; where all seeds agree, the t interval would have width 0 and claim too much.
+    """Interval of the mean over seeds, valid also where all seeds agree and a t interval would have width 0.
 
-    S seeds that agree leave, at 95 %, a share of up to 1 - .025^(1/S) of other seeds that may do anything (Clopper-
-    Pearson). With limits to what they may do, that bounds the mean; without, there is no interval.
+    With S seeds that agree, up to 1 - 0.025^(1/S) of all seeds may still differ (Clopper-Pearson, 95 %). With limits
+    for their values this bounds the mean; without limits there is no interval.
 
     Args:
         values: `[seed]`. limits: least and largest possible value, for a bounded outcome.
 
-    >>> found = mean_interval(np.full(10, -1.0), (-1.0, 1.0))
-    >>> round(found.low, 3), round(found.high, 3), found.method
+    >>> interval = mean_interval(np.full(10, -1.0), (-1.0, 1.0))
+    >>> round(interval.low, 3), round(interval.high, 3), interval.method
     (-1.0, -0.383, 'all seeds agree: binomial bound')
     """
-    known = values[np.isfinite(values)]
-    if known.size >= 2 and not agree(known):
-        found = t_interval(known)
+    finite = values[np.isfinite(values)]
+    if finite.size >= 2 and not agree(finite):
+        interval = t_interval(finite)
         return (
-            found if limits is None else Interval(max(found.low, limits[0]), min(found.high, limits[1]), found.method)
+            interval
+            if limits is None
+            else Interval(max(interval.low, limits[0]), min(interval.high, limits[1]), interval.method)
         )
-    if known.size < 2:
-        return t_interval(known)
+    if finite.size < 2:
+        return t_interval(finite)
     if limits is None:
         return Interval(math.nan, math.nan, "all seeds agree: no interval")
-    share, value = unseen_share(known.size), float(known[0])
+    share, value = unseen_share(finite.size), float(finite[0])
     low, high = (value + share * (limit - value) for limit in limits)
     return Interval(low, high, "all seeds agree: binomial bound")
 
 
 def agree(values: Array) -> bool:
-    """Whether all seeds have the same value, but for rounding."""
+    """True where all seeds have the same value, up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
 def unseen_share(seeds: int) -> float:
-    """Largest share of seeds that may behave otherwise when none of so many did: Clopper-Pearson's bound of 0 of S.
+    """Largest share of seeds that may behave differently when 0 of S did (Clopper-Pearson).
 
     >>> round(unseen_share(10), 4)
     0.3085
@@ -78,21 +80,21 @@ def unseen_share(seeds: int) -> float:
 
 
 def log_error_interval(r2: Array) -> tuple[float, Interval]:
-    """R2 over seeds by its error 1 - R2 on the log scale: one minus the geometric mean, with its t interval.
+    """One minus the geometric mean of the errors 1 - R2 over seeds, with its t interval on the log scale.
 
-    Errors differ by factors, so their logarithms are nearer to normal. Where an R2 is exactly 1 the plain mean is used.
+    Errors differ by factors, so their logarithms are closer to normal. The plain mean is used where an R2 is exactly 1.
 
-    >>> estimate, found = log_error_interval(np.array([0.9, 0.9, 0.99, 0.99]))
-    >>> round(estimate, 4), found.method
+    >>> estimate, interval = log_error_interval(np.array([0.9, 0.9, 0.99, 0.99]))
+    >>> round(estimate, 4), interval.method
     (0.9684, 't over seeds, log error')
     """
-    known = r2[np.isfinite(r2)]
-    if known.size == 0 or (known >= 1).any():
-        return (float(known.mean()) if known.size else math.nan), mean_interval(known)
-    logs = np.log(1 - known)
-    found = mean_interval(logs)
-    method = found.method + (", log error" if found.method.startswith("t ") else "")
-    return float(1 - np.exp(logs.mean())), Interval(1 - math.exp(found.high), 1 - math.exp(found.low), method)
+    finite = r2[np.isfinite(r2)]
+    if finite.size == 0 or (finite >= 1).any():
+        return (float(finite.mean()) if finite.size else math.nan), mean_interval(finite)
+    logs = np.log(1 - finite)
+    interval = mean_interval(logs)
+    method = interval.method + (", log error" if interval.method.startswith("t ") else "")
+    return float(1 - np.exp(logs.mean())), Interval(1 - math.exp(interval.high), 1 - math.exp(interval.low), method)
 
 
 def detectable_effect(deviation: float, seeds: int) -> float:
@@ -110,9 +112,9 @@ def detectable_effect(deviation: float, seeds: int) -> float:
 
 
 def t_test_p(values: Array) -> float:
-    """Two-sided p of Student's t test, for comparison in the benchmark; NaN where all seeds agree."""
-    known = values[np.isfinite(values)]
-    if known.size < 2 or agree(known):
+    """Two-sided p of Student's t test, used by a benchmark; NaN where all seeds agree."""
+    finite = values[np.isfinite(values)]
+    if finite.size < 2 or agree(finite):
         return math.nan
-    statistic = known.mean() / (known.std(ddof=1) / math.sqrt(known.size))
-    return float(2 * stdtr(known.size - 1, -abs(statistic)))
+    statistic = finite.mean() / (finite.std(ddof=1) / math.sqrt(finite.size))
+    return float(2 * stdtr(finite.size - 1, -abs(statistic)))

@@ -1,4 +1,4 @@
-"""The exact sign-flip test of whole seeds: under the null a seed's difference could as well have had the other sign."""
+"""Exact sign-flip test of whole seeds: under the null each difference is as likely with the opposite sign."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,14 @@ TIE = 1e-9  # of the sum of |d|: sums that differ by less are equal but for roun
 def sign_flip_p(differences: Array, flips: int = FLIPS) -> float:
     """Two-sided p that the mean difference is 0, over all 2^S sign flips of the S differences.
 
-    Exact up to 40 seeds: the sums of two halves are met in the middle, which counts the same 2^S sums as writing them
-    all out. Beyond it, random flips with the +1 rule, so that p is never 0.
+    Exact up to 40 seeds: the sums of two halves are combined, which counts the same 2^S sums as a full enumeration.
+    Beyond 40 seeds, random flips with the +1 rule, so that p is never 0.
 
     Args:
-        differences: `[seed]`, one a seed. flips: random ones, beyond 40 seeds.
+        differences: `[seed]`. flips: number of random flips beyond 40 seeds.
 
     Returns:
-        From 2 / 2^S (all seeds agree; .0625 with 5 seeds, .00195 with 10) to 1. NaN without a seed.
+        From 2 / 2^S (all seeds agree; 0.0625 with 5 seeds, 0.00195 with 10) to 1. NaN without a seed.
 
     >>> sign_flip_p(np.array([1.0, 1.0, 1.0, 1.0, 1.0]))
     0.0625
@@ -36,14 +36,14 @@ def sign_flip_p(differences: Array, flips: int = FLIPS) -> float:
 
 
 def flip_method(seeds: int) -> str:
-    """How p was found, in words."""
+    """Name of the method that gives p."""
     return "exact sign flips" if seeds <= MOST_EXACT else f"{FLIPS:,} random sign flips, (1 + #) / (n + 1)"
 
 
 def _exact(d: Array, threshold: float) -> float:
     half = d.size // 2
-    left, right = _sums(d[:half]), np.sort(_sums(d[half:]))
-    above = right.size - np.searchsorted(right, threshold - left, side="left")
+    first, second = _sums(d[:half]), np.sort(_sums(d[half:]))
+    above = second.size - np.searchsorted(second, threshold - first, side="left")
     return float(min(1.0, 2.0 * above.sum() / 2.0**d.size))
 
 
@@ -56,10 +56,10 @@ def _sums(d: Array) -> Array:
 
 def _random(d: Array, threshold: float, flips: int) -> float:
     generator = np.random.default_rng(0)
-    reached, left = 0, flips
-    while left:
-        rows = min(left, 10_000)
+    reached, remaining = 0, flips
+    while remaining:
+        rows = min(remaining, 10_000)
         signs = generator.integers(0, 2, size=(rows, d.size)) * 2 - 1
         reached += int((np.abs(signs @ d) >= threshold).sum())
-        left -= rows
+        remaining -= rows
     return (1 + reached) / (flips + 1)

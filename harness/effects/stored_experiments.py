@@ -1,4 +1,4 @@
-"""The members of stored results, as the experiment that made them declares them."""
+"""Members of stored results, selected by the experiment that declares them."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,7 +9,7 @@ from harness.results.records import Level, MemberRecord
 
 
 class StoredExperiment(Protocol):
-    """What lies in a results folder."""
+    """Contents of a results folder."""
 
     @property
     def manifest(self) -> Mapping[str, object]: ...
@@ -21,23 +21,25 @@ def stored_experiment(results: StoredExperiment) -> Experiment:
     """The experiment that the results belong to.
 
     Raises:
-        HarnessError: when they do not say.
+        HarnessError: when the manifest does not contain it.
     """
     described = results.manifest.get("experiment")
     if not isinstance(described, Mapping):
-        raise HarnessError("results: the manifest names no experiment; `harness run FILE.yaml` writes one")
+        raise HarnessError(
+            "results: expected an experiment in the manifest, got none; `harness run FILE.yaml` writes one"
+        )
     return Experiment(**dict(described))
 
 
 def stored_members(results: StoredExperiment) -> list[MemberRecord]:
-    """The records that the experiment asks for, the latest of each variant and seed; older questions' are left out."""
+    """Latest record of each variant and seed that the experiment declares; other stored records are ignored."""
     experiment = stored_experiment(results)
-    wanted = {(_name(member.variant.levels), member.seed) for member in experiment.members()}
+    requested = {(_name(member.variant.levels), member.seed) for member in experiment.members()}
     latest: dict[tuple[object, int], MemberRecord] = {}
     for record in results.records:
-        place = (_name(record.levels), record.seed)
-        if place in wanted and (place not in latest or latest[place].logged_at <= record.logged_at):
-            latest[place] = record
+        position = (_name(record.levels), record.seed)
+        if position in requested and (position not in latest or latest[position].logged_at <= record.logged_at):
+            latest[position] = record
     return list(latest.values())
 
 

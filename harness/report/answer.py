@@ -1,258 +1,287 @@
-"""The experiment's question, answered in five lines: what reduces collapse, what does not, what worsens it, what else.
-
-Nothing is said to work unless it is confirmed, and nothing is said to have no effect: what was not shown is said with
-the interval that is left.
-"""
+"""The answer of an experiment: one sentence and one row per remedy, the source of every place that shows it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from harness.effects.analysis import Effects
-from harness.effects.cells import Cell
-from harness.effects.effect import CONFIRMING_SEEDS, Effect
-from harness.grid.factorial import changes
+from harness.effects.remedy_effects import BaselineOutcome, RemedyEffect
+from harness.measures.statistics import wilson
+from harness.report.averaged_answer import averaged_lines
+from harness.report.format import DASH, plural
+from harness.report.style import shown_verdict, verdict_style
+from harness.report.summary_tables import SeedMark
+from harness.results.records import Level, MemberRecord
 
-SHOWN = 4
-NO_RECONSTRUCTION = "What else: no reconstruction was judged, so whether a live code is of use is not known."
+MOST_NAMES = 6
+MOST_ROWS = 24
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One row of the first table, as text.
+
+    Args:
+        name: the change in words. marks: every seed. failed, collapsed: "8 → 0 of 24". change: change of the failed
+            share in percentage points with its 95 % interval. r2: mean before and after. word: what is claimed.
+        css: `better`, `worse` or empty.
+    """
+
+    name: str
+    marks: Sequence[SeedMark]
+    failed: str
+    collapsed: str
+    change: str
+    p: str
+    r2: str
+    word: str
+    css: str
+
+
+def answer_document(effects: Effects) -> dict[str, Any]:
+    """The answer as plain JSON: `headline` and `remedies`, best first."""
+    return {"headline": headline(effects), "remedies": [remedy.to_dict() for remedy in effects.remedies]}
 
 
 def summarize(effects: Effects) -> list[str]:
-    """Five lines: how common collapse is, what reduces it, what worsens it or was not shown, what else, the scope.
+    """The answer as lines of text: the headline, one line per remedy, then the averaged effects."""
+    averaged = averaged_lines(effects)
+    label = ["Averaged over the other factors:"] if averaged else []
+    return [headline(effects), *(remedy_line(remedy) for remedy in effects.remedies[:MOST_ROWS]), *label, *averaged]
 
-    Where each variant is the baseline with something changed, and nothing is averaged, each is named against the
-    baseline itself.
-    """
-    base = _baseline_cell(effects)
-    if base is not None and base.judged and is_one_at_a_time(effects):
-        return [_baseline_alone(effects, base), *_changes_alone(effects, base), effects.scope]
-    found = sorted((each for each in effects.of("collapsed") if each.estimable), key=lambda each: each.estimate)
-    confirmed = [each for each in found if each.confirmed]
+
+def headline(effects: Effects) -> str:
+    """The answer in one sentence."""
+    baseline = effects.at_baseline
+    if baseline is None or baseline.lost == baseline.seeds:
+        return "No member of the baseline has a result, so no remedy can be compared with it."
+    clauses = _clauses(effects.remedies, baseline)
+    first = _baseline_clause(baseline)
+    return f"{first}; {'; '.join(clauses)}." if clauses else f"{first}."
+
+
+def remedy_line(remedy: RemedyEffect) -> str:
+    """One remedy as a line of text."""
+    unjudged = f", {remedy.lost_before + remedy.lost_after} lost" if remedy.lost_before or remedy.lost_after else ""
+    return (
+        f"  {remedy_name(remedy.remedy)}: failed {remedy.failed_before} -> {remedy.failed_after} of {remedy.seeds}{unjudged} "
+        f"({_points(remedy)}), R2 {_r2(remedy.r2_before)} -> {_r2(remedy.r2_after)}: {word_text(remedy)}"
+    )
+
+
+def answer_rows(effects: Effects, records: Sequence[MemberRecord]) -> list[AnswerRow]:
+    """Rows of the first table: the baseline, then the remedies, best first."""
+    baseline = effects.at_baseline
+    if baseline is None:
+        return []
+    members: dict[str, list[MemberRecord]] = {}
+    for record in records:
+        members.setdefault(record.variant, []).append(record)
     return [
-        _how_common(effects),
-        _reduces(found, confirmed, effects.design.seeds),
-        _others(found, confirmed, effects),
-        _what_else(effects),
-        effects.scope,
+        _baseline_row(baseline, _marks(members.get(baseline.variant, []))),
+        *(_row(remedy, _marks(members.get(remedy.variant, []))) for remedy in effects.remedies[:MOST_ROWS]),
     ]
 
 
-def phrase(effect: Effect) -> str:
-    """An effect in words and numbers.
+def remedy_name(remedy: Mapping[str, Level]) -> str:
+    """A remedy in words.
 
-    >>> phrase(Effect("level", "batchnorm", "on", "off", "collapsed", -0.5, -0.6, -0.4, p_adjusted=0.002, seeds=10))
-    'batchnorm on (against off) -50 points [-60, -40], adjusted p .002, 10 seeds'
+    >>> remedy_name({"batchnorm": "on"}), remedy_name({"penalty": "none", "bias_init": "zero"})
+    ('BatchNorm', 'no penalty with zero bias')
     """
-    unit = 100 if effect.outcome in ("collapsed", "live_fraction") else 1
-    form = _form(unit * effect.estimate) if unit == 100 else "+.2f"
-    bounds = f"[{_signed(effect.low * unit, form)}, {_signed(effect.high * unit, form)}]"
-    if not math.isfinite(effect.low):
-        bounds = f"({effect.interval})"
-    points = " points" if unit == 100 else ""
-    sure = f"adjusted p {_p(effect.p_adjusted)}, {effect.seeds} seeds"
+    return " with ".join(_level_name(factor, level) for factor, level in remedy.items())
+
+
+def word_text(remedy: RemedyEffect) -> str:
+    """The word of a remedy for readers."""
+    if remedy.word != "undecided":
+        return WORDS[remedy.word]
+    seeds = remedy.seeds_needed
     return (
-        f"{_named(effect)} {_signed(effect.estimate * unit, form)}{points} {bounds}, {sure}{_doubt(effect, unit, form)}"
+        f"undecided; about {seeds} seeds would decide"
+        if seeds
+        else "undecided; the difference is too small to plan for"
     )
 
 
-def is_one_at_a_time(effects: Effects) -> bool:
-    """True where every level stands in one variant beside the baseline, so that no effect averages over variants."""
-    return len(effects.cells) > 1 and all(effect.pairs <= 1 for effect in effects.of("collapsed"))
+def _level_name(factor: str, level: Level) -> str:
+    phrase = LEVELS.get((factor, str(level)))
+    if phrase:
+        return phrase
+    form = FACTORS.get(factor)
+    return form.format(level=level) if form else f"{factor} {level}".replace("_", " ")
 
 
-def _baseline_cell(effects: Effects) -> Cell | None:
-    return next((cell for cell in effects.cells if not changes(cell.levels, effects.baseline)), None)
+def _baseline_clause(baseline: BaselineOutcome) -> str:
+    subject = "As posted" if baseline.levels.get("penalty") == "as_posted" else "At the baseline"
+    seeds = plural(baseline.seeds, "seed")
+    unjudged = f" ({baseline.lost} of them without a result)" if baseline.lost else ""
+    if not baseline.failed:
+        quality = f" (R2 {_r2(baseline.r2)})" if math.isfinite(baseline.r2) else ""
+        return f"{subject}, none of {seeds} fails{unjudged}{quality}"
+    ends = "ends" if baseline.failed == 1 else "end"
+    if len(baseline.symptoms) == 1:
+        (first,) = baseline.symptoms
+        return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{unjudged}"
+    causes = ", ".join(f"{number} {SYMPTOMS.get(name, name)}" for name, number in baseline.symptoms.items())
+    return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{unjudged}: {causes}"
 
 
-def _baseline_alone(effects: Effects, base: Cell) -> str:
-    others = len(effects.cells) - 1
-    rest = "the other variant is" if others == 1 else f"each of the other {others} variants is"
-    return (
-        f"How often: {base.collapsed} of {base.judged} seeds of the baseline ({base.variant}) collapsed, 95 % interval "
-        f"{base.low:.2f} to {base.high:.2f}; {rest} the baseline but for the change that is named"
-        f"{_lost(effects)}.{_of_no_use(effects)}"
+def _clauses(remedies: Sequence[RemedyEffect], baseline: BaselineOutcome) -> list[str]:
+    groups: dict[str, list[RemedyEffect]] = {}
+    for remedy in remedies:
+        group = CLAUSE_OF[remedy.word]
+        if group in ("works", "helps", "worse") and not (remedy.failed_before or remedy.failed_after):
+            group = "r2_better" if group != "worse" else "r2_worse"
+        if group == "worse" and remedy.failed_after == remedy.seeds:
+            group = "certain"
+        groups.setdefault(group, []).append(remedy)
+    return [CLAUSES[group].format(**_parts(groups[group])) for group in CLAUSES if group in groups]
+
+
+def _parts(remedies: Sequence[RemedyEffect]) -> dict[str, str]:
+    """Words of a clause: the subjects, the number of failed seeds, R2, and the verbs that agree with the subjects."""
+    several = len(remedies) > 1
+    fits = f"{_r2(remedies[0].r2_before)} to {_joined([_r2(remedy.r2_after) for remedy in remedies])}"
+    return {
+        "names": _joined([remedy_name(remedy.remedy) for remedy in remedies]),
+        "counts": _range(remedies),
+        "fits": fits,
+        "s": "" if several else "s",
+        "do": "do" if several else "does",
+        "are": "are" if several else "is",
+    }
+
+
+def _range(remedies: Sequence[RemedyEffect]) -> str:
+    """Failed seeds of several remedies: "0 of 24", or "0 to 2 of 24"."""
+    failed = [remedy.failed_after for remedy in remedies]
+    seeds = max(remedy.seeds for remedy in remedies)
+    least = f"{min(failed)} to " if min(failed) < max(failed) else ""
+    return f"{least}{max(failed)} of {seeds}"
+
+
+def _joined(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    listed = [*names[:MOST_NAMES], f"{rest} more"] if rest > 0 else list(names)
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
+
+
+def _row(remedy: RemedyEffect, marks: Sequence[SeedMark]) -> AnswerRow:
+    unjudged = remedy.lost_before + remedy.lost_after
+    return AnswerRow(
+        name=remedy_name(remedy.remedy),
+        marks=marks,
+        failed=f"{remedy.failed_before} → {remedy.failed_after} of {remedy.seeds}{f', {unjudged} lost' if unjudged else ''}",
+        collapsed=f"{remedy.collapsed_before} → {remedy.collapsed_after}",
+        change=_points(remedy),
+        p=f"{remedy.p_adjusted:.2g}" if math.isfinite(remedy.p_adjusted) else DASH,
+        r2=f"{_r2(remedy.r2_before)} → {_r2(remedy.r2_after)}",
+        word=word_text(remedy),
+        css={"works": "better", "helps": "better", "worse": "worse"}.get(remedy.word, ""),
     )
 
 
-def _changes_alone(effects: Effects, base: Cell) -> list[str]:
-    """The changes that reduce collapse, those that worsen it or were not shown, and the R2, against the baseline."""
-    pairs = _single_changes(effects, base, "collapsed")
-    pairs.sort(key=lambda pair: pair[1].estimate if pair[1] else 0.0)
-    tested = [(cell, effect) for cell, effect in pairs if effect is not None]
-    fewer = [_alone(base, cell, effect) for cell, effect in tested if effect.confirmed and effect.estimate < 0]
-    more = [_alone(base, cell, effect) for cell, effect in tested if effect.confirmed and effect.estimate > 0]
-    unsure = [_alone(base, cell, effect) for cell, effect in tested if not effect.confirmed]
-    untested = [_alone(base, cell, None) for cell, effect in pairs if effect is None]
-    nothing = _nothing_confirmed(effects.design.seeds)
-    reduced = "; ".join(fewer) or (nothing if base.collapsed else "the baseline collapsed in no seed")
-    parts = [f"Worsens it: {'; '.join(more) or nothing}"]
-    parts += [f"not shown either way (95 % intervals in points): {'; '.join(unsure)}"] if unsure else []
-    parts += [f"not tested: {'; '.join(untested)}"] if untested else []
-    return [f"Reduces collapse: {reduced}.", f"{'; '.join(parts)}.", _fits_alone(effects, base)]
-
-
-def _single_changes(effects: Effects, base: Cell, outcome: str) -> list[tuple[Cell, Effect | None]]:
-    """Every variant but the baseline, with the effect of the level that it changes; None if it changes more, or was lost."""
-    by_level = {(effect.factor, effect.level): effect for effect in effects.of(outcome) if effect.estimable}
-    changed = [(cell, list(changes(cell.levels, base.levels).items())) for cell in effects.cells if cell is not base]
-    return [(cell, by_level.get(levels[0]) if len(levels) == 1 else None) for cell, levels in changed]
-
-
-def _alone(base: Cell, cell: Cell, effect: Effect | None) -> str:
-    """One change: the seeds that collapsed without it and with it, and how sure that is."""
-    name = ", ".join(f"{factor} {level}" for factor, level in changes(cell.levels, base.levels).items())
-    counts = f"{name}: {base.collapsed} of {base.judged} -> {cell.collapsed} of {cell.judged}"
-    if effect is None:
-        return counts
-    if effect.confirmed:
-        return f"{counts} (adjusted p {_p(effect.p_adjusted)}{_doubt(effect, 100, _form(100 * effect.estimate))})"
-    return f"{counts} ({_interval(effect)})"
-
-
-def _fits_alone(effects: Effects, base: Cell) -> str:
-    """The R2 without and with each change: a live code is not yet a good one."""
-    tested = [(cell, effect) for cell, effect in _single_changes(effects, base, "r2") if effect is not None]
-    if not tested:
-        return NO_RECONSTRUCTION
-    sure = [(_mean_r2(cell), effect) for cell, effect in tested if effect.confirmed]
-    sure.sort(key=lambda pair: -pair[0])
-    confirmed = [f"{effect.factor} {effect.level} {mean:.2f}" for mean, effect in sure]
-    others = "no other change is confirmed" if confirmed else "no change is confirmed"
-    return (
-        f"What else: R2 of the reconstruction, {_mean_r2(base):.2f} at the baseline: {'; '.join([*confirmed, others])}."
+def _baseline_row(baseline: BaselineOutcome, marks: Sequence[SeedMark]) -> AnswerRow:
+    judged = baseline.seeds - baseline.lost
+    low, high = (100 * float(bound) for bound in wilson(baseline.failed, judged)) if judged else (math.nan, math.nan)
+    return AnswerRow(
+        name="as it is (baseline)",
+        marks=marks,
+        failed=f"{baseline.failed} of {baseline.seeds}{f', {baseline.lost} lost' if baseline.lost else ''}",
+        collapsed=str(baseline.collapsed),
+        change=f"share {low:.0f} to {high:.0f} %" if judged else DASH,
+        p=DASH,
+        r2=_r2(baseline.r2),
+        word="",
+        css="baseline",
     )
 
 
-def _mean_r2(cell: Cell) -> float:
-    fits = [outcome["r2"] for outcome in cell.outcomes if outcome["r2"] is not None]
-    return sum(fits) / len(fits) if fits else math.nan
+def _marks(members: Sequence[MemberRecord]) -> list[SeedMark]:
+    ordered = sorted(members, key=lambda record: record.seed)
+    verdicts = [shown_verdict(record) for record in ordered]
+    return [
+        SeedMark(verdict_style(verdict).glyph, verdict, record.seed)
+        for verdict, record in zip(verdicts, ordered, strict=True)
+    ]
 
 
-def _how_common(effects: Effects) -> str:
-    judged = sum(cell.judged for cell in effects.cells)
-    collapsed = sum(cell.collapsed for cell in effects.cells)
-    lost = _lost(effects)
-    base = _baseline_cell(effects)
-    if not judged:
-        return f"How often: not estimable, no member has a verdict{lost}."
-    text = f"How often: {collapsed} of {judged} judged members collapsed{lost}"
-    if base is None or not base.judged:
-        return f"{text}; the baseline itself was not judged.{_of_no_use(effects)}"
-    share = f"{base.collapsed} of {base.judged} seeds, 95 % interval {base.low:.2f} to {base.high:.2f}"
-    return f"{text}; of the baseline ({base.variant}) {share}.{_of_no_use(effects)}"
+def _points(remedy: RemedyEffect) -> str:
+    if not math.isfinite(remedy.change):
+        return "no complete pair"
+    if remedy.word == "equal":
+        return "0 points, same results"
+    return f"{_signed(remedy.change)} points, {_signed(remedy.low)} to {_signed(remedy.high)}"
 
 
-def _of_no_use(effects: Effects) -> str:
-    """A code that is not collapsed, and of which the decoder makes nothing: as bad, and counted nowhere else."""
-    living = [each for cell in effects.cells for each in cell.outcomes if each["category"] == "not collapsed"]
-    idle = sum(bool(each["output_fault"]) for each in living)
-    where = f"in {idle} of the {len(living)} that did not collapse"
-    return f" Of no use: {where} the reconstruction is no better than the mean of the rows." if idle else ""
+def _signed(share: float) -> str:
+    points = round(100 * share)
+    return f"{points:+d}" if points else "0"
 
 
-def _reduces(found: Sequence[Effect], confirmed: Sequence[Effect], seeds: int) -> str:
-    helps = [each for each in confirmed if each.estimate < 0]
-    if helps:
-        averaged = ", averaged over the other factors" if any(effect.pairs > 1 for effect in found) else ""
-        return f"Reduces collapse (share collapsed{averaged}): {_listed(helps)}."
-    if not found:
-        return "Reduces collapse: nothing can be said, no level has a matched baseline with verdicts."
-    best, limit = found[0], _nothing_confirmed(seeds)
-    if best.estimate >= 0:
-        return f"Reduces collapse: no level did in these seeds ({limit})."
-    return f"Reduces collapse: {limit}; the largest reduction seen is {phrase(best)}."
+def _r2(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else DASH
 
 
-def _nothing_confirmed(seeds: int) -> str:
-    return (
-        f"fewer than {CONFIRMING_SEEDS} seeds confirm nothing" if seeds < CONFIRMING_SEEDS else "nothing is confirmed"
-    )
-
-
-def _others(found: Sequence[Effect], confirmed: Sequence[Effect], effects: Effects) -> str:
-    worse = [each for each in reversed(confirmed) if each.estimate > 0]
-    open_ones = [each for each in found if not each.confirmed]
-    parts = [f"Worsens it: {_listed(worse)}" if worse else "Worsens it: nothing confirmed"]
-    if open_ones:
-        shown = ", ".join(
-            _brief(each) for each in sorted(open_ones, key=lambda each: abs(each.estimate), reverse=True)[:6]
-        )
-        more = f" and {len(open_ones) - 6} more" if len(open_ones) > 6 else ""
-        parts.append(f"not shown either way (95 % intervals in points): {shown}{more}")
-    crossed = [each for each in effects.interactions if each.outcome == "collapsed" and each.confirmed]
-    if crossed:
-        parts.append(f"effects that depend on each other: {', '.join(dict.fromkeys(each.factor for each in crossed))}")
-    lost = [f"{each.factor} {each.level}" for each in effects.of("collapsed") if not each.estimable]
-    if lost:
-        parts.append(f"not estimable: {', '.join(dict.fromkeys(lost))}")
-    return "; ".join(parts) + "."
-
-
-def _what_else(effects: Effects) -> str:
-    fits = [each for each in effects.of("r2") if each.estimable]
-    confirmed = sorted((each for each in fits if each.confirmed), key=lambda each: -abs(each.estimate))
-    if confirmed:
-        return f"What else: {_live(effects)}R2 of the reconstruction: {_listed(confirmed)}."
-    if not fits:
-        return NO_RECONSTRUCTION
-    largest = max(fits, key=lambda each: abs(each.estimate))
-    return f"What else: {_live(effects)}R2 of the reconstruction: no confirmed change; the largest seen is {phrase(largest)}."
-
-
-def _live(effects: Effects) -> str:
-    """Where whole collapse is rare, the share of units that stay live still tells the remedies apart."""
-    confirmed = [each for each in effects.of("live_fraction") if each.estimable and each.confirmed]
-    ordered = sorted(confirmed, key=lambda each: -abs(each.estimate))
-    return f"share of live units: {_listed(ordered)}. " if ordered else ""
-
-
-def _lost(effects: Effects) -> str:
-    counts: dict[str, int] = {}
-    for cell in effects.cells:
-        for kind, count in cell.counts.items():
-            counts[kind] = counts.get(kind, 0) + count
-    said = [f"{count} {kind}" for kind, count in counts.items() if kind not in ("collapsed", "not collapsed")]
-    return f" (beside them {', '.join(said)})" if said else ""
-
-
-def _listed(effects: Sequence[Effect]) -> str:
-    more = f"; and {len(effects) - SHOWN} more" if len(effects) > SHOWN else ""
-    return "; ".join(phrase(each) for each in effects[:SHOWN]) + more
-
-
-def _brief(effect: Effect) -> str:
-    return f"{_named(effect)} {_interval(effect)}"
-
-
-def _interval(effect: Effect) -> str:
-    """The 95 % interval of a share, in points."""
-    if not math.isfinite(effect.low):
-        return effect.interval
-    form = _form(100 * max(abs(effect.low), abs(effect.high)))
-    return f"{_signed(100 * effect.low, form)} to {_signed(100 * effect.high, form)}"
-
-
-def _doubt(effect: Effect, unit: float, form: str) -> str:
-    """The effect at worst, where members of it left no verdict."""
-    lost = effect.diverged + effect.failed + effect.unjudged
-    worst = f"{_signed(effect.worst_low * unit, form)} to {_signed(effect.worst_high * unit, form)}"
-    return f", with {lost} members lost: {worst} at worst" if lost and math.isfinite(effect.worst_low) else ""
-
-
-def _form(points: float) -> str:
-    """Whole points, and a decimal where they are few."""
-    return "+.0f" if abs(points) >= 9.5 else "+.1f"
-
-
-def _named(effect: Effect) -> str:
-    return f"{effect.factor} {effect.level} (against {effect.baseline})"
-
-
-def _signed(value: float, form: str) -> str:
-    shown = format(value, form)
-    return "0" if set(shown) <= set("+-0.") else shown
-
-
-def _p(value: float) -> str:
-    if not math.isfinite(value):
-        return "not known"
-    return f"{value:.2g}".replace("0.", ".", 1) if value < 1 else "1"
+WORDS = {
+    "works": "works",
+    "helps": "helps",
+    "live_not_better_than_mean": "live units, but no better than the mean",
+    "no_effect_seen": "no effect on failures seen",
+    "equal": "equal bit for bit: is it used?",
+    "worse": "worse",
+}
+CLAUSE_OF = {
+    **{word: word for word in ("works", "helps", "live_not_better_than_mean", "equal", "worse")},
+    "no_effect_seen": "not_shown",
+    "undecided": "not_shown",
+}
+CLAUSES = {
+    "works": "{names} cure{s} it ({counts})",
+    "r2_better": "{names} raise{s} R2 (from {fits})",
+    "helps": "{names} help{s} ({counts})",
+    "live_not_better_than_mean": "{names} keep{s} units live but reconstruct{s} no better than the mean ({counts} fail)",
+    "not_shown": "{names} {are} not shown to help",
+    "equal": "{names} change{s} nothing, bit for bit",
+    "worse": "{names} make{s} it worse ({counts})",
+    "certain": "{names} make{s} it certain ({counts})",
+    "r2_worse": "{names} lower{s} R2 (from {fits})",
+}
+SYMPTOMS = {
+    "single_unit_dominance": "with one unit that always fires",
+    "full_collapse": "with no unit that varies",
+    "single_live_unit": "with one live unit",
+    "near_collapse": "with units that hardly vary",
+    "mean_output": "with a reconstruction no better than the mean",
+    "worse_than_mean": "with a reconstruction no better than the mean",
+    "constant_output": "with a constant output",
+    "invalid_output": "with an output that is not finite",
+    "invalid": "with a code that is not finite",
+    "diverged": "with a loss that diverged",
+}
+LEVELS = {
+    ("batchnorm", "on"): "BatchNorm",
+    ("batchnorm", "off"): "no BatchNorm",
+    ("bias_init", "zero"): "zero bias",
+    ("bias_init", "default"): "the default bias",
+    ("inputs", "centred"): "centered inputs",
+    ("penalty", "none"): "no penalty",
+    ("penalty", "none_sigmoid_bottleneck"): "a sigmoid code",
+    ("penalty", "as_posted"): "the penalty as posted",
+    ("penalty", "kl_sigmoid_bottleneck"): "a sigmoid code with the KL on it",
+    ("penalty", "kl_sigmoid_of_relu"): "the KL on the sigmoid of the ReLU code",
+    ("penalty", "kl_sigmoid_of_preactivation"): "the KL on the pre-activation",
+    ("penalty", "hard_count"): "the count of active units as penalty",
+    ("penalty", "l1"): "an L1 penalty",
+    ("penalty", "topk"): "a top-k code",
+}
+FACTORS = {
+    "activation": "{level}",
+    "dropout": "dropout {level}",
+    "output_activation": "a {level} output",
+    "units": "{level} units",
+    "learning_rate": "learning rate {level}",
+    "batch_size": "batch size {level}",
+}

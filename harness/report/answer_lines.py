@@ -1,12 +1,14 @@
-"""The first screen and the explanation, as the statistics say them; a report is written even where they cannot."""
+"""Lines of the answer and of the explanation as values of the templates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.effects import Effects
-from harness.report.answer import summarize
+from harness.report.answer import headline
+from harness.report.averaged_answer import averaged_lines
 from harness.report.explanation import explain_experiment
+from harness.report.format import plural
 from harness.results.records import MemberRecord
 
 LONGEST_ABOUT = 80
@@ -14,45 +16,47 @@ LONGEST_ABOUT = 80
 
 @dataclass(frozen=True)
 class AnswerLine:
-    """One line of the answer: what it is about, and what it says."""
+    """One line of an answer: its subject and its text."""
 
     about: str
     text: str
 
 
 def answer_lines(effects: Effects) -> list[AnswerLine]:
-    """The answer, each line cut at its first colon.
+    """The headline, then the averaged effects, each split at its first colon."""
+    return [AnswerLine("Answer", headline(effects)), *averaged_answer(effects)]
+
+
+def averaged_answer(effects: Effects) -> list[AnswerLine]:
+    """The effects averaged over the other factors; empty where no effect averages."""
+    return [split_line(line) for line in averaged_lines(effects)]
+
+
+def split_line(line: str) -> AnswerLine:
+    """Split a line into its subject and its text.
 
     >>> split_line("Scope: other seeds.")
     AnswerLine(about='Scope', text='other seeds.')
     """
-    return [split_line(line) for line in summarize(effects)]
-
-
-def split_line(line: str) -> AnswerLine:
-    """A line in two: what it is about, and the rest."""
-    about, found, text = line.partition(": ")
-    return AnswerLine(about, text) if found and len(about) < LONGEST_ABOUT else AnswerLine("", line)
+    about, separator, text = line.partition(": ")
+    return AnswerLine(about, text) if separator and len(about) < LONGEST_ABOUT else AnswerLine("", line)
 
 
 def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One paragraph a group of variants, as plain values."""
-    return [each.to_dict() for each in explain_experiment(records, manifest.get("audit") or {})]
+    """One paragraph per group of variants, as plain values."""
+    return [paragraph.to_dict() for paragraph in explain_experiment(records, manifest.get("audit") or {})]
 
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:
-    """What was asked, in a sentence."""
+    """The question of the experiment in a sentence."""
     declared = manifest.get("factors") or (manifest.get("experiment") or {}).get("factors") or {}
     levels = {name: _levels(name, declared[name], records) for name in declared}
-    varied = "; ".join(f"{name} ({', '.join(names)})" for name, names in levels.items() if len(names) > 1)
-    variants, seeds = len({each.variant for each in records}), len({each.seed for each in records})
-    return (
-        f"Which of {variants} variants collapse in how many of {seeds} seeds, and what does each remedy do? "
-        f"{len(records)} members were trained{f'; varied: {varied}' if varied else ''}."
-    )
+    factors = "; ".join(f"{name} ({', '.join(names)})" for name, names in levels.items() if len(names) > 1)
+    variants, seeds = len({record.variant for record in records}), len({record.seed for record in records})
+    return f"{len(records)} models: {plural(variants, 'variant')} x {plural(seeds, 'seed')}{f'; factors: {factors}' if factors else ''}."
 
 
 def _levels(name: str, declared: Sequence[Any], records: Sequence[MemberRecord]) -> list[str]:
-    """The declared levels of a factor, then those that only the members have."""
+    """Declared levels of a factor, then levels that only members have."""
     trained = (record.levels[name] for record in records if name in record.levels)
     return list(dict.fromkeys(map(str, [*declared, *trained])))

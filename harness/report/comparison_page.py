@@ -1,4 +1,4 @@
-"""Two experiments on one page: what changed from the first to the second."""
+"""Page that compares two experiments."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from harness.results import Results, write_atomic, write_json
 
 
 def write_comparison(first: Results, second: Results, comparison: Comparison, folder: Path) -> Path:
-    """Write comparison.html and comparison.json; the path of comparison.html."""
+    """Write comparison.html and comparison.json and return the path of comparison.html."""
     folder.mkdir(parents=True, exist_ok=True)
     names = (comparison.first, comparison.second)
     only = [
@@ -28,13 +28,13 @@ def write_comparison(first: Results, second: Results, comparison: Comparison, fo
     ]
     values: dict[str, Any] = {
         "title": f"{comparison.first} and {comparison.second}, side by side",
-        "answer": [_line(place, text) for place, text in enumerate(comparison.sentences)],
+        "answer": [_line(index, text) for index, text in enumerate(comparison.sentences)],
         "variants": variants_table(comparison),
         "figures": _figures(comparison),
         "only": only,
         "sides": [
-            _side(results, name, place)
-            for place, (results, name) in enumerate(zip((first, second), names, strict=True))
+            _side(results, name, index)
+            for index, (results, name) in enumerate(zip((first, second), names, strict=True))
         ],
     }
     write_json(folder / "comparison.json", comparison.to_dict())
@@ -44,7 +44,7 @@ def write_comparison(first: Results, second: Results, comparison: Comparison, fo
 
 
 def variants_table(comparison: Comparison) -> Table:
-    """One row a shared variant: both sides, and the difference in how often it collapses."""
+    """One row per shared variant: both sides and the difference of the share collapsed."""
     header = [
         "variant",
         comparison.first,
@@ -55,7 +55,7 @@ def variants_table(comparison: Comparison) -> Table:
     ]
     rows = []
     for pair in comparison.variants:
-        collapsed = next((each for each in pair.effects if each.outcome == "collapsed"), None)
+        collapsed = next((effect for effect in pair.effects if effect.outcome == "collapsed"), None)
         rows.append([pair.variant, _counted(pair.first), _counted(pair.second), *_difference(collapsed, pair)])
     return Table(header, rows)
 
@@ -75,19 +75,19 @@ def _counted(side: dict[str, Any]) -> str:
 
 
 def _figures(comparison: Comparison) -> list[RenderedFigure]:
-    """Overall first; then each variant's collapse and R2."""
-    overall = [replace(each, factor="all variants") for each in comparison.overall]
-    named = [replace(each, factor=pair.variant) for pair in comparison.variants for each in pair.effects]
-    found = [forest([*overall, *named], outcome, "pair") for outcome in OUTCOMES]
-    return [each for each in found if each is not None]
+    """Forest plots of the overall effects, then of the effects per variant."""
+    overall = [replace(effect, factor="all variants") for effect in comparison.overall]
+    by_variant = [replace(effect, factor=pair.variant) for pair in comparison.variants for effect in pair.effects]
+    figures = [forest([*overall, *by_variant], outcome, "pair") for outcome in OUTCOMES]
+    return [figure for figure in figures if figure is not None]
 
 
-def _side(results: Results, name: str, place: int) -> dict[str, Any]:
+def _side(results: Results, name: str, index: int) -> dict[str, Any]:
     records = stored_members(results)
     drawn = units_picture(records)
     if drawn is not None:
-        # two figures on one page: the names inside the markup must not meet
-        drawn = replace(drawn, svg=drawn.svg.replace("units-", f"units{place}-"))
+        # two figures on one page: the identifiers in the markup must differ
+        drawn = replace(drawn, svg=drawn.svg.replace("units-", f"units{index}-"))
     return {
         "name": name,
         "answer": answer_lines(analyse(records, stored_experiment(results))),
@@ -97,6 +97,6 @@ def _side(results: Results, name: str, place: int) -> dict[str, Any]:
     }
 
 
-def _line(place: int, text: str) -> AnswerLine:
-    found = split_line(text)
-    return found if found.about else AnswerLine("Compared" if not place else "Also", text)
+def _line(index: int, text: str) -> AnswerLine:
+    line = split_line(text)
+    return line if line.about else AnswerLine("Compared" if not index else "Also", text)

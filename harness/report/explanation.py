@@ -1,4 +1,4 @@
-"""From audit to verdict in plain words: for each group of variants one paragraph, each sentence resting on a number."""
+"""Explanations: one paragraph per group of variants, from audit to verdict, with a number behind each sentence."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from harness.diagnosis.severity import Severity, gravity, severity_of
+from harness.diagnosis.verdicts import CONSTANT
 from harness.effects.outcomes import is_judged
 from harness.measures.statistics import wilson
 from harness.results.records import COLLAPSED, Level, MemberRecord
@@ -19,7 +20,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Sentence:
-    """A statement with the numbers that it rests on."""
+    """A sentence and the numbers behind it."""
 
     text: str
     numbers: Numbers = field(default_factory=dict)
@@ -27,7 +28,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """What happened in one group of variants: audit, birth, death, gradients, use, reconstruction, verdict."""
+    """Explanation of one group of variants: audit, initialization, deaths, gradients, use, reconstruction, verdict."""
 
     group: str
     variants: tuple[str, ...]
@@ -35,26 +36,28 @@ class Paragraph:
 
     @property
     def text(self) -> str:
-        """The sentences in a row."""
+        """The sentences as one text."""
         return " ".join(sentence.text for sentence in self.sentences)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; numbers that are not finite become None."""
         numbers = [
-            {name: value if math.isfinite(value) else None for name, value in each.numbers.items()}
-            for each in self.sentences
+            {name: value if math.isfinite(value) else None for name, value in sentence.numbers.items()}
+            for sentence in self.sentences
         ]
-        said = [{"text": each.text, "numbers": found} for each, found in zip(self.sentences, numbers, strict=True)]
-        return {"group": self.group, "variants": list(self.variants), "text": self.text, "sentences": said}
+        sentences = [
+            {"text": sentence.text, "numbers": values} for sentence, values in zip(self.sentences, numbers, strict=True)
+        ]
+        return {"group": self.group, "variants": list(self.variants), "text": self.text, "sentences": sentences}
 
 
 def explain_experiment(
     records: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 ) -> list[Paragraph]:
-    """One paragraph a variant; beyond 12 variants one for each level of `penalty`, or of the first factor.
+    """One paragraph per variant; beyond 12 variants one per level of `penalty`, or of the first factor.
 
     Args:
-        records: the members. audit: level of `penalty` -> what the audit found in it (`Finding.to_dict()`).
+        records: the members. audit: level of `penalty` -> findings of the audit (`Finding.to_dict()`).
     """
     groups: dict[str, list[MemberRecord]] = {}
     by_variant = len({record.variant for record in records}) <= MOST_VARIANTS
@@ -82,9 +85,9 @@ def _paragraph(
 
 
 def _audited(members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Sentence]:
-    """Faults and risks that the audit found in the group's penalty: the gravest with their evidence, the rest by name."""
+    """Faults and risks of the group's penalty in the audit: the gravest with evidence, the others by name."""
     level = str(members[0].levels.get("penalty", "as_posted"))
-    findings = [each for each in audit.get(level, ()) if severity_of(each.get("severity")) in GRAVE]
+    findings = [finding for finding in audit.get(level, ()) if severity_of(finding.get("severity")) in GRAVE]
     findings.sort(key=lambda finding: gravity(finding.get("severity")))
     sentences = [
         Sentence(
@@ -110,7 +113,7 @@ def _born_dead(judged: Sequence[MemberRecord]) -> Sentence | None:
         return None
     dead = sum(step == 0 for step in units)
     return Sentence(
-        f"At initialisation {dead} of {len(units)} units ({dead / len(units):.1%}) were constant on the held-out rows "
+        f"At initialization {dead} of {len(units)} units ({dead / len(units):.1%}) were constant on the held-out rows "
         "and stayed so.",
         {"units": len(units), "dead_at_birth": dead},
     )
@@ -130,15 +133,15 @@ def _died_later(judged: Sequence[MemberRecord]) -> Sentence | None:
 
 
 def _gradients(judged: Sequence[MemberRecord]) -> Sentence | None:
-    """Penalty against reconstruction at the bottleneck, just before the first death in training or at birth."""
+    """Ratio of penalty to reconstruction gradient, before the first death in training or at initialization."""
     dying = [record for record in judged if any(record.died_at)]
     ratios = [ratio for record in dying or judged if (ratio := _gradient_ratio(record)) is not None]
     if not ratios:
         return None
-    when = "Just before the first unit died" if dying else "At initialisation"
+    when = "Just before the first unit died" if dying else "At initialization"
     middle = median(ratios)
     if middle == 0:
-        text = f"{when} the penalty's gradient at the bottleneck was 0: it moved nothing there."
+        text = f"{when} the penalty's gradient at the bottleneck was 0, so the penalty did not act on the bottleneck."
     elif not math.isfinite(middle):
         text = f"{when} the reconstruction's gradient at the bottleneck was 0 and the penalty's was not."
     else:
@@ -154,7 +157,7 @@ def _gradient_ratio(record: MemberRecord) -> float | None:
         return None
     deaths = [step for step in record.died_at if step]
     steps = history.get("step", [0.0])
-    at = max((place for place, step in enumerate(steps) if step < min(deaths)), default=0) if deaths else 0
+    at = max((index for index, step in enumerate(steps) if step < min(deaths)), default=0) if deaths else 0
     norms = [history[name][at] for name in penalties]
     base = history["gradient/reconstruction"][at]
     push = _penalty_weight(record) * math.sqrt(sum(norm**2 for norm in norms))
@@ -166,7 +169,7 @@ def _gradient_ratio(record: MemberRecord) -> float | None:
 
 
 def _penalty_weight(record: MemberRecord) -> float:
-    """What the penalties are multiplied by in the loss that is trained: terms are recorded without it, the total with it."""
+    """Weight of the penalties in the trained loss, from the recorded terms (unweighted) and the total (weighted)."""
     series = {name.removeprefix("loss/"): values for name, values in record.history.items() if name.startswith("loss/")}
     penalties = [values for name, values in series.items() if name not in ("reconstruction", "total")]
     if not penalties or not {"reconstruction", "total"} <= set(series):
@@ -178,19 +181,19 @@ def _penalty_weight(record: MemberRecord) -> float:
 
 
 def _used(judged: Sequence[MemberRecord]) -> Sentence | None:
-    known = [  # (what its mean in its place costs, whether it is flagged): the rest of a diagnosis is large
+    live_units = [  # (R2 lost without the unit, flagged): the rest of a diagnosis is large
         (float(unit["ablation"]), "unused" in unit.get("flags", ()))
         for record in judged
         for unit in record.diagnosis.get("units", ())
         if _number(unit.get("ablation")) is not None and unit.get("verdict") not in CONSTANT
     ]
-    if not known:
+    if not live_units:
         return None
-    unused = sum(flagged for _, flagged in known)
-    middle = median(cost for cost, _ in known)
+    unused = sum(flagged for _, flagged in live_units)
+    middle = median(cost for cost, _ in live_units)
     return Sentence(
-        f"Of {len(known)} live units {unused} are not used: one's mean in its place costs {middle:.3f} of R2 (median).",
-        {"live_units": len(known), "unused": unused, "median_ablation": middle},
+        f"{unused} of {len(live_units)} live units are unused; replacing a unit by its mean lowers R2 by {middle:.3f} (median).",
+        {"live_units": len(live_units), "unused": unused, "median_ablation": middle},
     )
 
 
@@ -199,34 +202,32 @@ def _reconstruction(judged: Sequence[MemberRecord]) -> Sentence | None:
     if not fits:
         return None
     worse, middle = sum(fit <= 0 for fit in fits), median(fits)
-    text = (
-        f"The reconstruction's R2 is {middle:.2f} (median); {worse} of {len(fits)} members do no better than the mean"
-    )
+    text = f"The reconstruction's R2 is {middle:.2f} (median); {worse} of {len(fits)} members are no better than the mean of the rows"
     behind = [record.pca_r2[-1] - record.r2 for record in judged if record.pca_r2 and record.r2 is not None]
     if not behind:
         return Sentence(f"{text}.", {"median_r2": middle, "no_better_than_mean": worse})
     gap = median(behind)
     side = f"{gap:.2f} below" if gap >= 0 else f"{-gap:.2f} above"
     return Sentence(
-        f"{text}; it is {side} principal components of as many dimensions as units live (median of {len(behind)}).",
+        f"{text}; it is {side} that of as many principal components as live units (median of {len(behind)}).",
         {"median_r2": middle, "no_better_than_mean": worse, "median_gap_to_pca": gap},
     )
 
 
 def _verdict(members: Sequence[MemberRecord], judged: Sequence[MemberRecord]) -> Sentence:
-    lost = len(members) - len(judged)
-    beside = f"; {lost} more diverged, failed or could not be judged" if lost else ""
+    unjudged = len(members) - len(judged)
+    remainder = f"; {unjudged} more diverged, failed or could not be judged" if unjudged else ""
     if not judged:
         errors = [record.error for record in members if record.error]
         return Sentence(
             f"No member has a verdict{': ' + _stop(errors[0]) if errors else '.'}", {"members": len(members)}
         )
     collapsed = sum(record.verdict in COLLAPSED for record in judged)
-    numbers = {"collapsed": float(collapsed), "judged": float(len(judged)), "lost": float(lost)}
+    numbers = {"collapsed": float(collapsed), "judged": float(len(judged)), "lost": float(unjudged)}
     if len({record.seed for record in judged}) < len(judged):  # a group of variants: its members share seeds
-        return Sentence(f"In the end {collapsed} of {len(judged)} members collapsed{beside}.", numbers)
+        return Sentence(f"At the end of training {collapsed} of {len(judged)} members collapsed{remainder}.", numbers)
     low, high = (float(bound) for bound in wilson(collapsed, len(judged)))
-    text = f"In the end {collapsed} of {len(judged)} seeds collapsed (95 % interval {low:.2f} to {high:.2f}){beside}."
+    text = f"At the end of training {collapsed} of {len(judged)} seeds collapsed (95 % interval {low:.2f} to {high:.2f}){remainder}."
     return Sentence(text, {**numbers, "low": low, "high": high})
 
 
@@ -242,7 +243,6 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-CONSTANT = frozenset({"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"})
 CHAIN: tuple[Callable[[Sequence[MemberRecord]], Sentence | None], ...] = (
     _born_dead,
     _died_later,

@@ -1,4 +1,4 @@
-"""One layer as a picture file: what each unit is, how often it fires and how much it says."""
+"""Picture file of one layer: verdict, activation frequency and entropy of each unit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,22 +19,22 @@ KINDS = (".png", ".svg", ".pdf")
 
 
 def draw_units(diagnosis: "Diagnosis", path: Path) -> Path:
-    """Write the picture of a diagnosis: one bar a unit, or the worst units of a large layer.
+    """Write the picture of a diagnosis: one bar per unit, or the worst units of a large layer.
 
     Raises:
-        HarnessError: for a kind of picture that cannot be written, or a folder that is not there.
+        HarnessError: for an unsupported file type, or a folder that does not exist.
     """
     from matplotlib.figure import Figure
 
     if path.suffix.lower() not in KINDS:
-        raise HarnessError(f"{path}: a picture ends in one of {', '.join(KINDS)}")
+        raise HarnessError(f"{path}: expected a file name that ends in one of {', '.join(KINDS)}")
     if not path.parent.is_dir():
-        raise HarnessError(f"{path}: there is no folder {path.parent}")
+        raise HarnessError(f"{path}: the folder {path.parent} does not exist; create it first")
     units = shown(diagnosis)
     figure = Figure(figsize=(8, 1.4 + 0.28 * len(units)), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    draw_frequencies(left, units)
-    draw_entropies(right, units)
+    frequencies, entropies = figure.subplots(1, 2, sharey=True)
+    draw_frequencies(frequencies, units)
+    draw_entropies(entropies, units)
     live = f"{diagnosis.live_units} of {len(diagnosis.units)} units live, {diagnosis.rows} rows"
     figure.suptitle(safe(f"{diagnosis.verdict}: {live}"))
     figure.savefig(path)
@@ -43,10 +43,10 @@ def draw_units(diagnosis: "Diagnosis", path: Path) -> Path:
 
 def draw_frequencies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
     """Share of rows on which each unit fires, with its interval; nothing where the activation has no off state."""
-    for place, unit in enumerate(units):
+    for row, unit in enumerate(units):
         style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
-        axes.barh(place, unit.activation_frequency, color=style.colour, hatch=None if unit.live else "//")
-        axes.plot(unit.activation_frequency_interval, (place, place), color="black", linewidth=1)
+        axes.barh(row, unit.activation_frequency, color=style.colour, hatch=None if unit.live else "//")
+        axes.plot(unit.activation_frequency_interval, (row, row), color="black", linewidth=1)
     axes.set_yticks(range(len(units)), [f"{unit.index} {unit.verdict}" for unit in units])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -56,9 +56,9 @@ def draw_frequencies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
 
 def draw_entropies(axes: "Axes", units: Sequence["UnitDiagnosis"]) -> "Axes":
     """Entropy of each unit at its resolution, with its interval."""
-    for place, unit in enumerate(units):
+    for row, unit in enumerate(units):
         style = verdict_style(LIVE_LOOK if unit.live else CONSTANT_LOOK)
-        axes.barh(place, unit.entropy_bits, color=style.colour, hatch=None if unit.live else "//")
-        axes.plot(unit.entropy_bits_interval, (place, place), color="black", linewidth=1)
+        axes.barh(row, unit.entropy_bits, color=style.colour, hatch=None if unit.live else "//")
+        axes.plot(unit.entropy_bits_interval, (row, row), color="black", linewidth=1)
     axes.set_xlabel("entropy (bits)")
     return axes

@@ -1,4 +1,4 @@
-"""The forest plot: what each level does, with its interval and every seed."""
+"""Forest plot of the effects, with intervals and every seed."""
 
 import math
 from collections.abc import Sequence
@@ -19,22 +19,22 @@ MOST_ROWS = 60
 
 
 def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> RenderedFigure | None:
-    """Every estimable effect on one outcome; None where there is none."""
-    found = [each for each in effects if each.outcome == outcome and each.estimable][:MOST_ROWS]
-    if not found:
+    """Forest plot of every estimable effect on one outcome; None where there is none."""
+    shown_effects = [effect for effect in effects if effect.outcome == outcome and effect.estimable][:MOST_ROWS]
+    if not shown_effects:
         return None
-    figure, (axes,) = sheet((420, ROW * len(found)), margins=Margins(left=12, right=12, top=6, bottom=42))
-    draw_forest(axes, found)
-    title, alt = _claim(found, outcome), _alt(found, outcome)
+    figure, (axes,) = sheet((420, ROW * len(shown_effects)), margins=Margins(left=12, right=12, top=6, bottom=42))
+    draw_forest(axes, shown_effects)
+    title, alt = _claim(shown_effects, outcome), _alt(shown_effects, outcome)
     name = f"{name}-{outcome.replace('_', '-')}"
-    left_out = sum(each.outcome == outcome for each in effects) - len(found)
-    return RenderedFigure(name, title, alt, inline_svg(figure, name, alt), _table(found, left_out))
+    left_out = sum(effect.outcome == outcome for effect in effects) - len(shown_effects)
+    return RenderedFigure(name, title, alt, inline_svg(figure, name, alt), _table(shown_effects, left_out))
 
 
 def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
-    """One row an effect, the label above its interval: estimate, 95 % interval, and each seed as a small mark."""
-    for row, each in enumerate(effects):
-        _draw_row(axes, len(effects) - 1 - row, each)
+    """Draw one row per effect, label above interval: estimate, 95 % interval, and each seed as a small mark."""
+    for row, effect in enumerate(effects):
+        _draw_row(axes, len(effects) - 1 - row, effect)
     axes.set_ylim(-0.45, len(effects) - 0.45)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -47,7 +47,7 @@ def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
 def _draw_row(axes: "Axes", y: float, effect: Effect) -> None:
     colour, marker = _look(effect)
     axes.plot([0, 0], [y - 0.4, y + 0.14], color=INK, linewidth=1)
-    seeds = [each for each in effect.differences if each is not None]
+    seeds = [difference for difference in effect.differences if difference is not None]
     axes.plot(seeds, [y - 0.25] * len(seeds), "|", color=INK, alpha=0.55, markersize=6, markeredgewidth=1)
     if math.isfinite(effect.low) and math.isfinite(effect.high):
         axes.plot([effect.low, effect.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
@@ -57,7 +57,7 @@ def _draw_row(axes: "Axes", y: float, effect: Effect) -> None:
 
 
 def label(effect: Effect, length: int = 200) -> str:
-    """What is compared."""
+    """Name of the comparison."""
     if effect.kind == "comparison":
         return shortened(effect.factor, length)
     if effect.kind == "contrast":
@@ -72,31 +72,33 @@ def _look(effect: Effect) -> tuple[str, str]:
 
 
 def _claim(effects: Sequence[Effect], outcome: str) -> str:
-    confirmed = sum(each.confirmed for each in effects)
+    confirmed = sum(effect.confirmed for effect in effects)
     title = OUTCOMES[outcome].title
-    said = plural(confirmed, "effect") if confirmed else "No effect"
-    return f"{said} on {title} confirmed, of {len(effects)} estimated"
+    subject = plural(confirmed, "effect") if confirmed else "No effect"
+    return f"{subject} on {title} confirmed, of {len(effects)} estimated"
 
 
 def _alt(effects: Sequence[Effect], outcome: str) -> str:
-    parts = [f"{label(each)} {number(each.estimate, 2)} {bounds(each.low, each.high)}" for each in effects[:6]]
-    more = f", and {len(effects) - 6} more in the table" if len(effects) > 6 else ""
-    return f"Forest plot of the change of {OUTCOMES[outcome].title}: {'; '.join(parts)}{more}."
+    parts = [
+        f"{label(effect)} {number(effect.estimate, 2)} {bounds(effect.low, effect.high)}" for effect in effects[:6]
+    ]
+    remainder = f", and {len(effects) - 6} more in the table" if len(effects) > 6 else ""
+    return f"Forest plot of the change of {OUTCOMES[outcome].title}: {'; '.join(parts)}{remainder}."
 
 
 def _table(effects: Sequence[Effect], left_out: int) -> Table:
     header = ["compared", "change", "95 % interval", "p", "adjusted p", "seeds", "up / down / equal", "blocks (differ)"]
     rows = [
         [
-            label(each),
-            number(each.estimate),
-            bounds(each.low, each.high, 3) or each.interval or DASH,
-            probability(each.p),
-            probability(each.p_adjusted),
-            f"{each.seeds}{', confirmed' if each.confirmed else ''}",
-            f"{each.seeds_up} / {each.seeds_down} / {each.seeds_equal}",
-            f"{each.blocks} ({each.discordant})",
+            label(effect),
+            number(effect.estimate),
+            bounds(effect.low, effect.high, 3) or effect.interval or DASH,
+            probability(effect.p),
+            probability(effect.p_adjusted),
+            f"{effect.seeds}{', confirmed' if effect.confirmed else ''}",
+            f"{effect.seeds_up} / {effect.seeds_down} / {effect.seeds_equal}",
+            f"{effect.blocks} ({effect.discordant})",
         ]
-        for each in effects
+        for effect in effects
     ]
     return Table(header, rows, left_out=left_out)

@@ -1,4 +1,4 @@
-"""Reconstructions beside their inputs, as small grey pictures, each pair on one scale."""
+"""Inputs and reconstructions as small gray pictures, each pair on one scale."""
 
 import base64
 import io
@@ -21,11 +21,11 @@ RIBBON = 6
 
 @dataclass(frozen=True)
 class ExampleStrip:
-    """Some rows of one member: the inputs above, their reconstructions below.
+    """Some rows of one member: inputs above, reconstructions below.
 
     Args:
-        variant, seed, verdict, r2: of the member. uri: a PNG as a data URI. width, height: in its own pixels.
-        errors: per row the mean squared error, as text.
+        variant, seed, verdict, r2: of the member. uri: a PNG as a data URI. width, height: size in pixels.
+        errors: mean squared error of each row, as text.
     """
 
     variant: str
@@ -40,21 +40,23 @@ class ExampleStrip:
 
 
 def example_strips(records: Sequence[MemberRecord]) -> list[ExampleStrip]:
-    """One strip a variant that stored examples, at most 16, spread over the variants."""
-    found = [record for record in records if _has_examples(record)]
-    chosen = found if len(found) <= MOST_STRIPS else [found[i] for i in _spread(len(found), MOST_STRIPS)]
+    """One strip per variant with stored examples, at most 16, spread over the variants."""
+    candidates = [record for record in records if _has_examples(record)]
+    chosen = (
+        candidates if len(candidates) <= MOST_STRIPS else [candidates[i] for i in _spread(len(candidates), MOST_STRIPS)]
+    )
     return [_strip(record) for record in chosen]
 
 
 def picture_shape(shape: Sequence[int], features: int) -> tuple[int, int]:
-    """Height and width of a row of features as a picture; what is no square becomes a ribbon.
+    """Height and width of a row of features as a picture; a length that is not a square becomes a ribbon.
 
     >>> picture_shape([100], 100), picture_shape([1, 8, 8], 64), picture_shape([20], 20)
     ((10, 10), (8, 8), (1, 20))
     """
-    long = [int(each) for each in shape if int(each) > 1]
-    if len(long) == 2 and math.prod(long) == features:
-        return long[0], long[1]
+    sizes = [int(size) for size in shape if int(size) > 1]
+    if len(sizes) == 2 and math.prod(sizes) == features:
+        return sizes[0], sizes[1]
     side = math.isqrt(features)
     return (side, side) if side * side == features else (1, features)
 
@@ -64,15 +66,15 @@ def _has_examples(record: MemberRecord) -> bool:
     return rows is not None and len(rows) > 0 and record.examples.get("reconstruction") is not None
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    return sorted({round(each) for each in np.linspace(0, count - 1, wanted)})
+def _spread(count: int, most: int) -> list[int]:
+    return sorted({round(position) for position in np.linspace(0, count - 1, most)})
 
 
 def _strip(record: MemberRecord) -> ExampleStrip:
     inputs, outputs = (_rows(record.examples[name]) for name in ("inputs", "reconstruction"))
     shape = picture_shape(record.examples.get("shape") or [], inputs.shape[1])
     pixels = _grey(inputs, outputs, shape)
-    errors = [number(float(each)) for each in ((inputs - outputs) ** 2).mean(1)]
+    errors = [number(float(error)) for error in ((inputs - outputs) ** 2).mean(1)]
     alt = (
         f"{plural(len(inputs), 'held-out row')} above, their reconstructions by {record.variant} (seed {record.seed}) "
         f"below; R2 {number(record.r2, 2)}; mean squared errors {', '.join(errors)}."
@@ -84,23 +86,25 @@ def _strip(record: MemberRecord) -> ExampleStrip:
 
 
 def _rows(values: Any) -> Array:
-    found = np.array(values, dtype=np.float64)
-    return found.reshape(len(found), -1)
+    rows = np.array(values, dtype=np.float64)
+    return rows.reshape(len(rows), -1)
 
 
 def _grey(inputs: Array, outputs: Array, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Grey and opacity; black and white are the ends of the input of a column, so that faint inputs are seen too."""
+    """Gray and opacity; black and white are the extremes of the input in each column, so that faint inputs are visible."""
     low, high = np.nanmin(inputs, axis=1, keepdims=True), np.nanmax(inputs, axis=1, keepdims=True)
     width_of_scale = np.where(high > low, high - low, 1.0)
     tall = RIBBON if shape[0] == 1 else 1
-    scaled = [np.nan_to_num((each - low) / width_of_scale).clip(0, 1) * 255 for each in (inputs, outputs)]
+    scaled = [np.nan_to_num((rows - low) / width_of_scale).clip(0, 1) * 255 for rows in (inputs, outputs)]
     height, width = shape[0] * tall, shape[1]
     pixels = np.zeros((2 * height + GAP, len(inputs) * (width + GAP) - GAP, 2), dtype=np.uint8)
-    for line, rows in enumerate(scaled):
-        for index, row in enumerate(rows):
-            top, left = line * (height + GAP), index * (width + GAP)
-            pixels[top : top + height, left : left + width, 0] = row.reshape(shape).repeat(tall, axis=0)
-            pixels[top : top + height, left : left + width, 1] = 255
+    for half, rows in enumerate(scaled):
+        for index, values in enumerate(rows):
+            row_start, column = half * (height + GAP), index * (width + GAP)
+            pixels[row_start : row_start + height, column : column + width, 0] = values.reshape(shape).repeat(
+                tall, axis=0
+            )
+            pixels[row_start : row_start + height, column : column + width, 1] = 255
     return pixels
 
 

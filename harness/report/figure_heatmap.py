@@ -1,4 +1,4 @@
-"""Heat maps of the units' histories: what every unit did at every snapshot, one picture a measure."""
+"""Heat maps of the unit histories: every unit at every snapshot, one picture per measure."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +25,12 @@ DENSITY = 1.5 * POINT
 
 
 def heat_maps(results: Results, folder: Path) -> list[Path]:
-    """Write `heat_<measure>.png` for each measure that the members left, a row a unit, a column a snapshot.
+    """Write `heat_<measure>.png` for each recorded measure: one row per unit, one column per snapshot.
 
-    Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all.
+    Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all units.
     """
     records = in_declared_order(results.records, results.manifest)
-    found = []
+    paths = []
     sheets: dict[object, HeatmapCanvas] = {}
     for measure, title in MEASURES.items():
         rows, labels, steps = unit_histories(records, measure)
@@ -39,28 +39,30 @@ def heat_maps(results: Results, folder: Path) -> list[Path]:
         if np.isfinite(rows).any():  # an activation without an off state has no frequency
             alike = (rows.shape, tuple(labels), tuple(steps))
             sheet = sheets.setdefault(alike, HeatmapCanvas(labels, steps))
-            found.append(_write(sheet.pixels(rows, title), path))
-    return found
+            paths.append(_write(sheet.pixels(rows, title), path))
+    return paths
 
 
 def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array, list[str], list[float]]:
-    """Values [row, snapshot] with a label a row ("variant u0"), and the steps of the snapshots."""
+    """Values [row, snapshot] with one label per row ("variant u0"), and the steps of the snapshots."""
     rows: list[Array] = []
     labels: list[str] = []
     steps: list[float] = []
     for name, members in variants(records).items():
-        usable = [each for each in members if measure in each.unit_history and len(each.unit_history.array(measure))]
+        usable = [
+            record for record in members if measure in record.unit_history and len(record.unit_history.array(measure))
+        ]
         if not usable or len(rows) >= MOST_ROWS:
             continue
         steps = max(steps, list(usable[0].history.get("step", [])), key=len)
-        means = _over_seeds([each.unit_history.array(measure).T for each in usable])
+        means = _over_seeds([record.unit_history.array(measure).T for record in usable])
         rows += list(means)
         labels += [f"{shortened(name, 52)} u{unit}" for unit in range(len(means))]
     return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
 
 
 def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[float], title: str) -> "Axes":
-    """A row a unit, a column a snapshot; empty where nothing was computed."""
+    """Draw one row per unit and one column per snapshot; empty where nothing was computed."""
     import seaborn
 
     every = -(-len(labels) // MOST_LABELS)
@@ -68,14 +70,14 @@ def draw_heat(axes: "Axes", rows: Array, labels: Sequence[str], steps: Sequence[
     seaborn.heatmap(rows, ax=axes, cmap="cividis", cbar_kws=bar, yticklabels=False, xticklabels=False)
     axes.set_yticks(np.arange(0, len(labels), every) + 0.5, [safe(label) for label in labels[::every]])
     columns = np.unique(np.linspace(0, rows.shape[1] - 1, 6).round().astype(int))
-    axes.set_xticks(columns + 0.5, [f"{steps[each]:g}" if each < len(steps) else str(each) for each in columns])
+    axes.set_xticks(columns + 0.5, [f"{steps[column]:g}" if column < len(steps) else str(column) for column in columns])
     axes.set_xlabel("step")
     axes.set_title(heading(title), loc="left", y=TITLE_HEIGHT)
     return axes
 
 
 class HeatmapCanvas:
-    """A figure for all pictures that differ in values and title alone: its labels take longer to draw than the rest.
+    """A figure reused for pictures that differ only in values and title: its labels are the slowest part to draw.
 
     Args:
         labels: of the rows. steps: of the columns.
@@ -87,7 +89,7 @@ class HeatmapCanvas:
         self._edge: Pixels = np.empty(0, dtype=np.uint8)
 
     def pixels(self, rows: Array, title: str) -> Pixels:
-        """The picture as `[row, column, colour]`; what it holds is drawn over when the next is asked for."""
+        """The picture as `[row, column, color]`; the next call overwrites it."""
         if self._canvas is None:
             self._draw(rows, title)
         else:
@@ -113,7 +115,7 @@ class HeatmapCanvas:
         self._canvas = FigureCanvasAgg(figure)  # not before: seaborn draws what can be drawn
 
     def _redraw(self, rows: Array, title: str) -> None:
-        """Other values on the same axes; the labels of the rows are taken over as they were drawn."""
+        """Draw other values on the same axes, with the row labels as they are."""
         axes = self._canvas.figure.axes[0]
         (mesh,) = axes.collections
         mesh.set_array(np.ma.masked_invalid(rows))
@@ -124,7 +126,7 @@ class HeatmapCanvas:
 
 
 def heading(title: str) -> str:
-    """What stands above a picture."""
+    """Title above a picture."""
     return f"{title}, mean over seeds"
 
 
@@ -137,14 +139,14 @@ def _write(pixels: Pixels, path: Path) -> Path:
 
 
 def _over_seeds(members: Sequence[Array]) -> Array:
-    """The mean over members that may have stopped early; NaN where none has a value."""
-    units, length = max(len(each) for each in members), max(each.shape[1] for each in members)
+    """Mean over members, which may have stopped early; NaN where none has a value."""
+    units, length = max(len(history) for history in members), max(history.shape[1] for history in members)
     values = np.full((len(members), units, length), np.nan)
-    for index, each in enumerate(members):
-        values[index, : each.shape[0], : each.shape[1]] = each
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+    for index, history in enumerate(members):
+        values[index, : history.shape[0], : history.shape[1]] = history
+    finite = np.isfinite(values)
+    total = np.where(finite, values, 0.0).sum(0)
+    return np.divide(total, finite.sum(0), out=np.full(total.shape, np.nan), where=finite.any(0))
 
 
 def _padded(rows: Sequence[Array]) -> Array:

@@ -1,11 +1,11 @@
-"""One layer on a page: how often each of its units fires against how much it says."""
+"""Scatter plot of one layer: activation frequency of each unit against its information or entropy."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
+from harness.diagnosis.verdicts import NOT_LIVE, UNJUDGED, UnitVerdict
 from harness.report.format import humanize, number, plural
 from harness.report.layer_tables import gravest_first
 from harness.report.style import INK
@@ -20,7 +20,7 @@ MOST_LABELS = 16
 
 
 def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
-    """The same figure for a page."""
+    """Scatter plot of a diagnosis for a page."""
     figure, (axes,) = sheet((384, 240))
     draw_layer(axes, diagnosis)
     name_axes(figure, "share of rows on which the unit fires", _height(diagnosis)[1])
@@ -32,30 +32,30 @@ def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
 
 
 def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
-    """One mark a unit, numbered while there are few; colour and shape by the kind of its verdict."""
+    """Draw one mark per unit, numbered in small layers; color and shape by the kind of its verdict."""
     attribute, _ = _height(diagnosis)
-    for kind, (colour, marker) in KINDS.items():
-        units = [unit for unit in diagnosis.units if unit_kind(unit) == kind]
+    for group, (colour, marker) in KINDS.items():
+        units = [unit for unit in diagnosis.units if unit_kind(unit) == group]
         x, y = ([_known(unit, name) for unit in units] for name in ("activation_frequency", attribute))
         size, alpha = (42, 0.8) if len(diagnosis.units) <= MOST_LABELS else (16, 0.8 if len(units) < 400 else 0.25)
         many = len(diagnosis.units) > RASTER_FROM // 2
         axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=alpha, rasterized=many)
-        for unit, left, height in zip(units, x, y, strict=True):
-            if len(diagnosis.units) <= MOST_LABELS and np.isfinite([left, height]).all():
-                axes.annotate(str(unit.index), (left, height), (5, 4), textcoords="offset points", color=INK)
+        for unit, frequency, height in zip(units, x, y, strict=True):
+            if len(diagnosis.units) <= MOST_LABELS and np.isfinite([frequency, height]).all():
+                axes.annotate(str(unit.index), (frequency, height), (5, 4), textcoords="offset points", color=INK)
     axes.set_xlim(-0.05, 1.08)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return axes
 
 
 def claim(diagnosis: "Diagnosis") -> str:
-    """The verdict with the count behind it."""
+    """The verdict with the number of units that vary."""
     return f"{humanize(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
 
 
 def unit_kind(unit: "UnitDiagnosis") -> str:
-    """Which of four kinds a unit's verdict belongs to."""
-    if unit.verdict in CONSTANT:
+    """Kind of a unit's verdict: constant, doubtful, alive or not judged."""
+    if unit.verdict in NOT_LIVE:
         return "constant"
     if unit.verdict in UNJUDGED:
         return "not judged"
@@ -63,7 +63,7 @@ def unit_kind(unit: "UnitDiagnosis") -> str:
 
 
 def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
-    """Every unit with its measures; of a large layer the gravest."""
+    """Table of the units and their measures; the gravest units of a large layer."""
     chosen = diagnosis.units if len(diagnosis.units) <= most else gravest_first(diagnosis.units)[:most]
     header = ["unit", "verdict", "fires", "mean", "standard deviation", "entropy, bits", "information, nats", "flags"]
     rows = [

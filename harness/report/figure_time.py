@@ -1,4 +1,4 @@
-"""When it happens: live units and losses over the training, and the step at which each unit was lost."""
+"""Timelines: live units and losses during training, and the step at which each unit died."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,28 +31,28 @@ COLUMNS = 2
 PANEL = (184.0, 110.0)
 DEATH_ROW = 38
 MOST_CURVES = 32
-"""Members of a panel from which its curves are pixels: as markup each costs half a kilobyte, however short it is."""
+"""Number of members of a panel from which its curves are rasterized: each costs half a kilobyte as markup."""
 
 
 def live_units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
-    """Live units at each snapshot, one line a seed."""
+    """Live units at each snapshot, one line per seed."""
     groups = _with_history(records, "live_units")
     if not groups:
         return None
     curves = _curves(groups, "live_units")
-    alt = f"Line plots of live units over the epochs, one line a member: {_ends(curves)}."
+    alt = f"Line plots of live units over the epochs, one line per member: {_ends(curves)}."
     svg = _lines(groups, "live_units", "live", alt, "live units")
     return RenderedFigure("live", _live_claim(curves), alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
 
 
 def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> RenderedFigure | None:
-    """One loss term at each snapshot, one line a seed; `total` where there is no such term."""
+    """One loss term at each snapshot, one line per seed; `total` where there is no such term."""
     name = f"loss/{term}"
     groups = _with_history(records, name)
     if not groups:
         return loss_picture(records, "total") if term != "total" else None
     curves = _curves(groups, name)
-    alt = f"Line plots of the loss term {term} over the epochs, one line a member: {_ends(curves)}."
+    alt = f"Line plots of the loss term {term} over the epochs, one line per member: {_ends(curves)}."
     short = f"loss-{sum(term.encode())}"
     svg = _lines(groups, name, short, alt, f"{term}, training mean", logarithmic=True)
     title = f"The {term} loss falls in {_falling(curves)} members"
@@ -60,36 +60,40 @@ def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") 
 
 
 def deaths_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
-    """The step at which each unit was lost for good, one mark a unit, one row a group."""
-    groups = {name: members for name, members in panels(records).items() if any(each.died_at for each in members)}
-    lost = [step for members in groups.values() for record in members for step in record.died_at if step is not None]
-    if not lost:
+    """Step from which each dead unit never varied again: one mark per unit, one row per group."""
+    groups = {name: members for name, members in panels(records).items() if any(record.died_at for record in members)}
+    death_steps = [
+        step for members in groups.values() for record in members for step in record.died_at if step is not None
+    ]
+    if not death_steps:
         return None
     figure, (axes,) = sheet((420, DEATH_ROW * len(groups)), margins=Margins(left=12, right=12, top=6, bottom=42))
     draw_deaths(axes, groups)
-    born = sum(step == 0 for step in lost)
-    title = f"{born} of {plural(len(lost), 'lost unit')} were lost at birth, {len(lost) - born} during training"
-    alt = f"One mark a lost unit, at the step since which it never varied. {title}."
-    table = Table(["group", "units", "lost at birth", "lost later", "median step of the later ones"], _deaths(groups))
-    note = "Step 0 is the initialisation, before any training. Units that are alive at the end have no mark."
+    born = sum(step == 0 for step in death_steps)
+    title = f"{born} of {plural(len(death_steps), 'dead unit')} were already dead at initialization, {len(death_steps) - born} died during training"
+    alt = f"One mark per dead unit, at the step from which it never varied. {title}."
+    table = Table(
+        ["group", "units", "dead at initialization", "died later", "median step of the later deaths"], _deaths(groups)
+    )
+    note = "Step 0 is the initialization, before any training. Units alive at the end have no mark."
     return RenderedFigure("deaths", title, alt, inline_svg(figure, "deaths", alt), table, note, _verdicts(groups))
 
 
 def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
-    """One row a group, its name above; seeds lie side by side within the row."""
+    """Draw one row per group, its name above; seeds lie side by side within the row."""
     for row, (name, members) in enumerate(groups.items()):
         y = len(groups) - 1 - row
         _draw_lost(axes, members, y)
         axes.axhline(y - 0.4, color=LINE, linewidth=0.6)
         units = sum(len(record.died_at) for record in members)
-        lost = sum(step is not None for record in members for step in record.died_at)
-        text = safe(f"{shortened(name, 44)}: {lost} of {units} lost")
+        dead = sum(step is not None for record in members for step in record.died_at)
+        text = safe(f"{shortened(name, 44)}: {dead} of {units} dead")
         axes.text(0, y + 0.2, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
     axes.set_ylim(-0.45, len(groups) - 0.45)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(False, axis="y")
-    axes.set_xlabel("step (0 = at birth)")
+    axes.set_xlabel("step (0 = initialization)")
     return axes
 
 
@@ -112,7 +116,7 @@ def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
 
 
 def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
-    """One line a member over the epochs, in the colour of its verdict at the end, which its last mark shows too."""
+    """Draw one line per member over the epochs in the color of its final verdict; the last mark shows it by shape."""
     for verdict in by_severity(map(shown_verdict, members)):
         curves = [
             np.column_stack([record.history.array("epoch"), record.history.array(measure) + nudge])
@@ -126,7 +130,7 @@ def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, titl
 
 
 def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int) -> None:
-    """One collection for all curves: a line object each would take longer than their training."""
+    """Draw all curves as one collection: separate line objects would take longer than the training."""
     from matplotlib.collections import LineCollection
 
     style, alpha = verdict_style(verdict), 0.8 if among < 40 else 0.35
@@ -138,7 +142,7 @@ def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int
 
 
 def _nudges(measure: str, members: int) -> Array:
-    """Small shifts that keep whole numbers of different members apart."""
+    """Small vertical shifts that separate members with equal integers."""
     if measure != "live_units":
         return np.zeros(members)
     return 0.12 * ((np.arange(members) + 0.5) / members - 0.5)
@@ -147,17 +151,17 @@ def _nudges(measure: str, members: int) -> Array:
 def _lines(groups: Groups, measure: str, name: str, alt: str, ylabel: str, logarithmic: bool = False) -> str:
     figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
     low, high = _limits(groups, measure, logarithmic)
-    for each, (title, members) in zip(axes, groups.items(), strict=True):
-        draw_lines(each, members, measure, title)
-        each.set_ylim(low, high)
+    for panel, (title, members) in zip(axes, groups.items(), strict=True):
+        draw_lines(panel, members, measure, title)
+        panel.set_ylim(low, high)
         if logarithmic and low > 0:
-            _logarithmic(each, low, high)
+            _logarithmic(panel, low, high)
     name_axes(figure, "epoch", ylabel)
     return inline_svg(figure, name, alt)
 
 
 def _logarithmic(axes: "Axes", low: float, high: float) -> None:
-    """A logarithmic axis with at most four labels, written as plain numbers."""
+    """Make the axis logarithmic with at most four labels, written as plain numbers."""
     axes.set_yscale("log", subs=[])
     axes.minorticks_off()
     axes.set_ylim(low, high)
@@ -165,7 +169,7 @@ def _logarithmic(axes: "Axes", low: float, high: float) -> None:
     ticks = (
         10.0 ** decades[:: max(1, len(decades) // 4)] if len(decades) > 1 else np.geomspace(low * 1.08, high / 1.08, 3)
     )
-    axes.set_yticks(ticks, [number(float(each), 2) for each in ticks])
+    axes.set_yticks(ticks, [number(float(tick), 2) for tick in ticks])
 
 
 def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, float]:
@@ -190,7 +194,7 @@ def _has(record: MemberRecord, name: str) -> bool:
 
 
 def _curves(groups: Groups, measure: str) -> Curves:
-    """The values at each snapshot, of each member of each group."""
+    """Values at each snapshot of each member, by group."""
     return {name: [record.history.array(measure) for record in members] for name, members in groups.items()}
 
 
@@ -203,14 +207,14 @@ def _verdicts(groups: Groups) -> list[str]:
 
 
 def _live_claim(curves: Curves) -> str:
-    every = _every(curves)
-    lower, higher = (sum(bool(sign * each[-1] > sign * each[0]) for each in every) for sign in (-1, 1))
-    return f"Training lost live units in {lower} of {plural(len(every), 'member')}, won some in {higher}"
+    histories = _every(curves)
+    lower, higher = (sum(bool(sign * history[-1] > sign * history[0]) for history in histories) for sign in (-1, 1))
+    return f"Live units decreased in {lower} of {plural(len(histories), 'member')} and increased in {higher}"
 
 
 def _falling(curves: Curves) -> str:
-    every = _every(curves)
-    return f"{sum(bool(each[-1] < each[0]) for each in every)} of {len(every)}"
+    histories = _every(curves)
+    return f"{sum(bool(history[-1] < history[0]) for history in histories)} of {len(histories)}"
 
 
 def _ends(curves: Curves) -> str:
@@ -226,7 +230,7 @@ def _median(curves: Sequence[Array], at: int) -> float:
 
 
 def _known(curves: Sequence[Array], at: int) -> Array:
-    """The values at a snapshot that are numbers."""
+    """Finite values at a snapshot."""
     values = np.array([curve[at] for curve in curves])
     return values[np.isfinite(values)]
 
@@ -251,6 +255,4 @@ def _deaths(groups: Groups) -> list[list[str]]:
     return rows
 
 
-ONE_LINE = (
-    "One line a member, every seed, in the colour of its verdict at the end of training; its last mark shows it too."
-)
+ONE_LINE = "One line per member, every seed, in the color of its verdict at the end of training; the last mark shows it by shape."

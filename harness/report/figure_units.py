@@ -1,4 +1,4 @@
-"""What collapse looks like: how often each unit fires against how much it says, and the same over the training."""
+"""Scatter plot of all units: activation frequency (or ablation effect) against information or entropy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PANEL = (184.0, 130.0)
 
 @dataclass(frozen=True)
 class Axis:
-    """What is drawn along an axis: a measure of a unit, its name on the axis, in the table, and in a sentence."""
+    """Axis of the plot: a measure of a unit, its name on the axis, in the table, and in a sentence."""
 
     measure: str
     name: str
@@ -34,13 +34,13 @@ class Axis:
 
 
 def units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
-    """How a unit fires (or is used) against what it says, one mark a unit, all seeds, one panel a group."""
-    seen = {name: units_of(members) for name, members in panels(records).items()}
-    every = [unit for units in seen.values() for _, unit in units]
+    """Scatter plot with one mark per unit, all seeds, one panel per group; None where no unit has two measures."""
+    units_by_group = {name: units_of(members) for name, members in panels(records).items()}
+    every = [unit for units in units_by_group.values() for _, unit in units]
     axes = axes_for(every)
     if axes is None:
         return None
-    groups = {name: points for name, units in seen.items() if (points := unit_points(units, axes))}
+    groups = {name: points for name, units in units_by_group.items() if (points := unit_points(units, axes))}
     verdicts = by_severity(verdict for points in groups.values() for verdict in points)
     title, alt = _claim(every, axes), _alt(groups, axes)
     svg = inline_svg(_drawn(groups, axes), "units", alt)
@@ -59,21 +59,21 @@ def axes_for(units: Sequence[Mapping[str, Any]]) -> tuple[Axis, Axis] | None:
     return None
 
 
-def _drawn(groups: Mapping[str, Points], shown: tuple[Axis, Axis]) -> "Figure":
-    every = np.array([each for points in groups.values() for found in points.values() for each in found])
-    across = (0.0, 1.0) if shown[0] is FREQUENCY else _extremes(every[:, 0])
+def _drawn(groups: Mapping[str, Points], measures: tuple[Axis, Axis]) -> "Figure":
+    every = np.array([point for points in groups.values() for coordinates in points.values() for point in coordinates])
+    across = (0.0, 1.0) if measures[0] is FREQUENCY else _extremes(every[:, 0])
     upward = _extremes(every[:, 1])
     figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
-    for each, (name, points) in zip(axes, groups.items(), strict=True):
-        draw_units_panel(each, points, name)
-        each.set_xlim(*_with_room(*across))
-        each.set_ylim(*_with_room(*upward))
-    name_axes(figure, shown[0].name, shown[1].name)
+    for panel, (name, points) in zip(axes, groups.items(), strict=True):
+        draw_units_panel(panel, points, name)
+        panel.set_xlim(*_with_room(*across))
+        panel.set_ylim(*_with_room(*upward))
+    name_axes(figure, measures[0].name, measures[1].name)
     return figure
 
 
 def _extremes(values: NDArray[np.float64]) -> tuple[float, float]:
-    """From 0, or from below where estimates are, to the largest value."""
+    """Least value or 0, whichever is smaller, and the largest value."""
     return min(0.0, float(values.min())), float(values.max()) if values.max() > 0 else 1.0
 
 
@@ -82,7 +82,7 @@ def _with_room(low: float, high: float) -> tuple[float, float]:
 
 
 def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
-    """One mark a unit; its colour and shape are those of the verdict of its layer."""
+    """Draw one mark per unit, in the color and shape of the verdict of its layer."""
     count = sum(map(len, points.values()))
     for verdict in by_severity(points):
         style = verdict_style(verdict)
@@ -102,7 +102,7 @@ def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
 
 
 def units_of(records: Sequence[MemberRecord]) -> Units:
-    """The verdict of the layer, with what is shown of a unit, for every unit: a diagnosis is read once."""
+    """Verdict of the layer and the shown measures of every unit; each diagnosis is read once."""
     return [
         (shown_verdict(record), {name: unit.get(name) for name in SHOWN})
         for record in records
@@ -111,12 +111,12 @@ def units_of(records: Sequence[MemberRecord]) -> Units:
 
 
 def unit_points(units: Units, axes: tuple[Axis, Axis]) -> Points:
-    """Verdict of the layer -> the two measures of each unit that has both."""
-    found: Points = {}
+    """Verdict of the layer -> coordinates of each unit that has both measures."""
+    points: Points = {}
     for outcome, unit in units:
         if point := _point(unit, axes):
-            found.setdefault(outcome, []).append(point)
-    return found
+            points.setdefault(outcome, []).append(point)
+    return points
 
 
 def _point(unit: Mapping[str, Any], axes: tuple[Axis, Axis]) -> tuple[float, float] | None:
@@ -126,8 +126,8 @@ def _point(unit: Mapping[str, Any], axes: tuple[Axis, Axis]) -> tuple[float, flo
 
 def _claim(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
     silent = sum(_is_silent(unit) for unit in units)
-    where = "at 0 or at 1" if axes[0] is FREQUENCY else "at 0"
-    return f"{silent} of {plural(len(units), 'unit')} never change with the input: they sit at the bottom, {where}"
+    edge = "frequency 0 or 1" if axes[0] is FREQUENCY else "no effect on R2"
+    return f"{silent} of {plural(len(units), 'unit')} are constant (bottom edge: {edge})"
 
 
 def _is_silent(unit: Mapping[str, Any]) -> bool:
@@ -136,21 +136,21 @@ def _is_silent(unit: Mapping[str, Any]) -> bool:
 
 def _note(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
     unknown = sum(_point(unit, axes) is None for unit in units)
-    said = f" {plural(unknown, 'unit')} without a value: not drawn." if unknown else ""
-    return f"{axes[1].phrase}; one mark a unit, every seed.{said}"
+    suffix = f" {plural(unknown, 'unit')} without a value: not drawn." if unknown else ""
+    return f"{axes[1].phrase}; one mark per unit, every seed.{suffix}"
 
 
 def _alt(groups: Mapping[str, Points], axes: tuple[Axis, Axis]) -> str:
-    total = sum(len(each) for points in groups.values() for each in points.values())
-    said = "; ".join(f"{name}: {_extent(points, axes[1])}" for name, points in list(groups.items())[:4])
+    total = sum(len(coordinates) for points in groups.values() for coordinates in points.values())
+    extents = "; ".join(f"{name}: {_extent(points, axes[1])}" for name, points in list(groups.items())[:4])
     return (
         f"Scatter plot of {plural(total, 'unit')} in {plural(len(groups), 'panel')}: {axes[0].name}, "
-        f"against its {axes[1].name}. {said}."
+        f"against its {axes[1].name}. {extents}."
     )
 
 
 def _extent(points: Points, axis: Axis) -> str:
-    y = [value for each in points.values() for _, value in each]
+    y = [value for coordinates in points.values() for _, value in coordinates]
     return f"median {axis.name} {number(float(np.median(y)), 2)}, largest {number(max(y), 2)}"
 
 
@@ -171,7 +171,7 @@ def _medians(points: Sequence[tuple[float, float]]) -> list[str]:
 
 
 FREQUENCY = Axis("activation_frequency", "share of rows on which the unit fires", "share of rows", "")
-ACROSS = (FREQUENCY, Axis("ablation", "R2 that is lost without the unit", "R2 lost", ""))
+ACROSS = (FREQUENCY, Axis("ablation", "R2 lost without the unit", "R2 lost", ""))
 UPWARD = (
     Axis(
         "mutual_information",
@@ -179,6 +179,6 @@ UPWARD = (
         "nats",
         "Mutual information with the labels, or the largest over the factors",
     ),
-    Axis("entropy_bits", "entropy (bits)", "bits", "Entropy of a unit's values at the resolution of its kind"),
+    Axis("entropy_bits", "entropy (bits)", "bits", "Entropy of the values of a unit at their resolution"),
 )
 SHOWN = ("verdict", *(axis.measure for axis in (*ACROSS, *UPWARD)))

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as text."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ DASH = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with so many significant digits; a dash where there is none.
+    """Number with a given count of significant digits; a dash where there is none.
 
     >>> number(0.12345), number(None), number(12000.0), number(-0.00001234)
     ('0.123', '–', '12000', '-1.23e-05')
@@ -21,17 +21,17 @@ def number(value: Any, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def share(part: int, whole: int) -> str:
-    """A count of a count.
+def share(part: int, total: int) -> str:
+    """Count of a total as text.
 
     >>> share(3, 8), share(0, 0)
     ('3 of 8', 'none judged')
     """
-    return f"{part} of {whole}" if whole else "none judged"
+    return f"{part} of {total}" if total else "none judged"
 
 
 def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
-    """An interval; empty where it is not known.
+    """Interval as text; empty where it is not known.
 
     >>> bounds(0.25, 0.5), bounds(None, 1.0)
     ('[0.25, 0.5]', '')
@@ -42,18 +42,18 @@ def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
 
 
 def probability(value: float | None) -> str:
-    """A p value.
+    """P value as text.
 
     >>> probability(0.0004), probability(0.031)
-    ('< .001', '.031')
+    ('< 0.001', '0.031')
     """
     if value is None or not math.isfinite(value):
         return DASH
-    return "< .001" if value < 0.001 else f"{value:.2g}".lstrip("0") if value < 1 else "1"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 1 else "1"
 
 
 def plural(count: int, word: str) -> str:
-    """A count with its noun.
+    """Count with its noun.
 
     >>> plural(1, "seed"), plural(8, "seed")
     ('1 seed', '8 seeds')
@@ -62,7 +62,7 @@ def plural(count: int, word: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text cut at a length.
+    """Text cut at a length.
 
     >>> shortened("kl_sigmoid_of_relu", 8)
     'kl_sigm…'
@@ -71,7 +71,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def humanize(name: object) -> str:
-    """A name as words.
+    """Name as words.
 
     >>> humanize("full_collapse")
     'full collapse'

@@ -1,4 +1,4 @@
-"""Members in groups that fit on a page: by variant while there are few, else by the level of one factor."""
+"""Groups of members that fit on a page: by variant where there are few, else by the levels of one factor."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -15,7 +15,7 @@ Groups = dict[str, list[MemberRecord]]
 
 
 def panels(records: Sequence[MemberRecord], most: int = MOST_PANELS) -> Groups:
-    """The groups of the small multiples: variants, or levels of the first factor whose levels fit."""
+    """Groups of the small multiples: variants, or levels of the first factor with few enough levels."""
     by_variant = _by(records, [record.variant for record in records])
     if len(by_variant) <= most:
         return by_variant
@@ -27,9 +27,7 @@ def panels(records: Sequence[MemberRecord], most: int = MOST_PANELS) -> Groups:
 
 
 def in_declared_order(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[MemberRecord]:
-    """Members in the order in which the experiment names levels, then included cells, then by seed.
-
-    Stored results come in any order.
+    """Sort members by the declared order of levels, then included cells, then by seed; stored results have no order.
 
     >>> members = [MemberRecord("k", level, {"penalty": level}, 0) for level in ("none", "l1")]
     >>> [record.variant for record in in_declared_order(members, {"factors": {"penalty": ["l1", "none"]}})]
@@ -37,34 +35,36 @@ def in_declared_order(records: Sequence[MemberRecord], manifest: Mapping[str, An
     """
     factors = manifest.get("factors") or {}
     included = (manifest.get("experiment") or {}).get("include") or ()
-    places = {name: {str(level): place for place, level in enumerate(levels)} for name, levels in factors.items()}
+    ranks_of = {name: {str(level): rank for rank, level in enumerate(levels)} for name, levels in factors.items()}
 
     def order(record: MemberRecord) -> tuple[int, list[int], int]:
-        ranks = [levels.get(str(record.levels.get(name)), len(levels)) for name, levels in places.items()]
-        declared = all(rank < len(places[name]) for name, rank in zip(places, ranks, strict=True))
-        cells = (place for place, cell in enumerate(included) if set(cell) <= set(record.levels))
-        of_cell = next((place for place in cells if matches(record.levels, included[place])), len(included))
+        ranks = [levels.get(str(record.levels.get(name)), len(levels)) for name, levels in ranks_of.items()]
+        declared = all(rank < len(ranks_of[name]) for name, rank in zip(ranks_of, ranks, strict=True))
+        positions = (position for position, cell in enumerate(included) if set(cell) <= set(record.levels))
+        of_cell = next(
+            (position for position in positions if matches(record.levels, included[position])), len(included)
+        )
         return -1 if declared else of_cell, ranks, record.seed
 
     return sorted(records, key=order)
 
 
 def by_level(records: Sequence[MemberRecord]) -> dict[str, Groups]:
-    """Factor -> level -> members, of matched variants alone; a factor whose levels have no match is left out."""
+    """Factor -> level -> members of matched variants; factors without matched levels are omitted."""
     factors = dict.fromkeys(name for record in records for name in record.levels)
     groups = {factor: _by(*_with(matched(records, factor), factor)) for factor in factors}
     return {factor: levels for factor, levels in groups.items() if levels}
 
 
 def variants(records: Sequence[MemberRecord]) -> Groups:
-    """Variant -> members, in the order in which they come."""
+    """Variant -> members, in order of appearance."""
     return _by(records, [record.variant for record in records])
 
 
 def nearest_first(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> Groups:
-    """The variants of a first table: the baseline, then by the number of factors that a variant changes of it.
+    """Variants sorted by the number of factors that they change of the baseline, which comes first.
 
-    Of more than 24 variants those that change one factor stay, or the first 24 where there are none.
+    Beyond 24 variants only those that change one factor remain, or the first 24 where there are none.
 
     >>> members = [MemberRecord("k", level, {"batchnorm": level}, 0) for level in ("on", "off")]
     >>> list(nearest_first(members, {"batchnorm": "off"}))
@@ -74,15 +74,15 @@ def nearest_first(records: Sequence[MemberRecord], baseline: Mapping[str, Level]
     distance = {name: len(changes(members[0].levels, baseline)) for name, members in groups.items()}
     order = sorted(groups, key=lambda name: distance[name])
     single = [name for name in order if distance[name] < 2]
-    shown = single if len(order) > LONGEST_TABLE and len(single) > 1 else order
-    return {name: groups[name] for name in islice(shown, LONGEST_TABLE)}
+    selected = single if len(order) > LONGEST_TABLE and len(single) > 1 else order
+    return {name: groups[name] for name in islice(selected, LONGEST_TABLE)}
 
 
 def matched(records: Sequence[MemberRecord], factor: str) -> list[MemberRecord]:
-    """The members of those settings of all other factors that every level of this factor has.
+    """Members of the settings of all other factors that exist with every level of this factor.
 
-    Totals of two levels compare the same networks only so: a level that stands beside fewer settings, as in an
-    experiment that changes one thing at a time, would else be compared with all that the other level stands beside.
+    Totals of two levels compare the same networks only over matched settings: in an experiment that changes one thing
+    at a time, the baseline level occurs with many settings and each other level with one.
     """
     levels = {record.levels[factor] for record in records if factor in record.levels}
     beside: dict[object, set[Level]] = {}
@@ -93,13 +93,13 @@ def matched(records: Sequence[MemberRecord], factor: str) -> list[MemberRecord]:
 
 
 def tally(records: Sequence[MemberRecord]) -> str:
-    """How many members came to which verdict, the worst first.
+    """Number of members per verdict, the worst first.
 
     >>> tally([MemberRecord("k", "v", {}, 0, verdict="healthy")])
     '1 healthy'
     """
     outcomes = [shown_verdict(record) for record in records]
-    return ", ".join(f"{outcomes.count(each)} {each}" for each in by_severity(outcomes)) or "no members"
+    return ", ".join(f"{outcomes.count(verdict)} {verdict}" for verdict in by_severity(outcomes)) or "no members"
 
 
 def _rest(record: MemberRecord, factor: str) -> object:
@@ -112,7 +112,7 @@ def _with(records: Sequence[MemberRecord], factor: str) -> tuple[list[MemberReco
 
 
 def _by(records: Sequence[MemberRecord], names: Sequence[str]) -> Groups:
-    found: Groups = {}
+    groups: Groups = {}
     for record, name in zip(records, names, strict=True):
-        found.setdefault(name, []).append(record)
-    return found
+        groups.setdefault(name, []).append(record)
+    return groups

@@ -1,4 +1,4 @@
-"""The page of one diagnosis, with what an audit found beside it."""
+"""Page of one diagnosis, with the findings of an audit."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +19,27 @@ if TYPE_CHECKING:
 
 
 def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder: Path) -> Path:
-    """Write report.html and report.json for one layer; the path of report.html."""
+    """Write report.html and report.json for one layer and return the path of report.html."""
     from harness.diagnosis.thresholds import threshold_table
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        [humanize(each["name"]), number(float(each["value"])), str(each["meaning"]), str(each["source"])]
-        for each in threshold_table(diagnosis.thresholds)
+        [
+            humanize(threshold["name"]),
+            number(float(threshold["value"])),
+            str(threshold["meaning"]),
+            str(threshold["source"]),
+        ]
+        for threshold in threshold_table(diagnosis.thresholds)
     ]
     values: dict[str, Any] = {
         "title": f"Diagnosis: {claim(diagnosis)}",
         "answer": layer_answer(diagnosis),
-        "findings": [{**each.to_dict(), "units": named(each.units)} for each in diagnosis.findings],
+        "findings": [{**finding.to_dict(), "units": named(finding.units)} for finding in diagnosis.findings],
         "units": layer_picture(diagnosis),
         "counts": verdict_counts(diagnosis),
         "quantiles": measure_quantiles(diagnosis) if len(diagnosis.units) > MOST_UNITS else None,
-        "audit": None if audit is None else [each.to_dict() for each in audit.findings],
+        "audit": None if audit is None else [finding.to_dict() for finding in audit.findings],
         "rows": diagnosis.rows,
         "activation": diagnosis.activation,
         "thresholds": Table(["threshold", "value", "meaning", "source"], rows),
@@ -46,24 +51,24 @@ def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder
 
 
 def picture(diagnosis: "Diagnosis", path: Path) -> Path:
-    """Write a picture of the units (.png, .svg or .pdf); its path.
+    """Write a picture of the units (.png, .svg or .pdf) and return its path.
 
     Raises:
-        HarnessError: for another kind of file, or a folder that is not there.
+        HarnessError: for an unsupported file type, or a folder that does not exist.
     """
     return draw_units(diagnosis, path)
 
 
 def layer_answer(diagnosis: "Diagnosis") -> list[AnswerLine]:
     """Verdict, first thing to do, reconstruction."""
-    found = [AnswerLine("Verdict", f"{claim(diagnosis)}.")]
+    lines = [AnswerLine("Verdict", f"{claim(diagnosis)}.")]
     if diagnosis.flags:
-        found.append(AnswerLine("Also", f"{', '.join(map(humanize, diagnosis.flags))}."))
+        lines.append(AnswerLine("Also", f"{', '.join(map(humanize, diagnosis.flags))}."))
     if diagnosis.findings:
         first = diagnosis.findings[0]
-        found.append(AnswerLine("First thing to do", first.remedy or first.meaning))
+        lines.append(AnswerLine("First thing to do", first.remedy or first.meaning))
     output = diagnosis.output
     if output is not None:
         text = f"{humanize(output.verdict)}, R2 {number(output.r2)} {bounds(*output.r2_interval)}"
-        found.append(AnswerLine("Reconstruction", text))
-    return found
+        lines.append(AnswerLine("Reconstruction", text))
+    return lines

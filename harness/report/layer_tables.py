@@ -1,4 +1,4 @@
-"""A layer in few lines, however many units it has: counts by verdict, quantiles of every measure, the worst by name."""
+"""Short tables of a layer of any width: counts by verdict and quantiles of every measure."""
 
 import math
 from collections.abc import Sequence
@@ -18,34 +18,36 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def verdict_counts(diagnosis: "Diagnosis") -> Table:
-    """A row a verdict that any unit has: how many, what share, and which (the first twelve by number)."""
+    """One row per verdict: number, share and indices (the first twelve) of its units."""
     rows = []
     for verdict in UnitVerdict:
-        found = [unit.index for unit in diagnosis.units if unit.verdict == verdict]
-        if found:
-            rows.append([humanize(verdict), str(len(found)), f"{len(found) / len(diagnosis.units):.1%}", named(found)])
+        indices = [unit.index for unit in diagnosis.units if unit.verdict == verdict]
+        if indices:
+            rows.append(
+                [humanize(verdict), str(len(indices)), f"{len(indices) / len(diagnosis.units):.1%}", named(indices)]
+            )
     return Table(["verdict", "units", "share", "which"], rows)
 
 
 def measure_quantiles(diagnosis: "Diagnosis") -> Table | None:
-    """A row a measure: its least, its quantiles over the units, its most; None where no measure is known.
+    """One row per measure: minimum, quantiles over the units, maximum; None where no measure is known.
 
-    Units without a value are left out; the last column says how many there are.
+    Units without a value are omitted and counted in the last column.
     """
     rows = []
     for name, title in MEASURES.items():
         values = np.array([getattr(unit, name) for unit in diagnosis.units], dtype=float)
-        known = values[np.isfinite(values)]
-        if known.size:
-            cuts = [number(float(each)) for each in np.quantile(known, QUANTILES)]
-            rows.append([title, *cuts, str(values.size - known.size)])
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            cuts = [number(float(quantile)) for quantile in np.quantile(finite, QUANTILES)]
+            rows.append([title, *cuts, str(values.size - finite.size)])
     header = ["measure", "least", "5 %", "25 %", "median", "75 %", "95 %", "most", "units without"]
     return Table(header, rows) if rows else None
 
 
 def gravest_first(units: "Sequence[UnitDiagnosis]") -> "list[UnitDiagnosis]":
-    """Units by the precedence of their verdicts, then by how little they vary."""
-    order = {verdict: place for place, verdict in enumerate(UnitVerdict)}
+    """Sort units by the precedence of their verdicts, then by variation, least first."""
+    order = {verdict: rank for rank, verdict in enumerate(UnitVerdict)}
 
     def gravity(unit: "UnitDiagnosis") -> tuple[int, float]:
         return order[unit.verdict], math.inf if math.isnan(unit.variation) else unit.variation
@@ -54,13 +56,13 @@ def gravest_first(units: "Sequence[UnitDiagnosis]") -> "list[UnitDiagnosis]":
 
 
 def named(indices: Sequence[int], most: int = MOST_NAMED) -> str:
-    """The numbers of some units, the first few of many.
+    """Indices of units as text, the first ones of many.
 
     >>> named([1, 3]), named(range(20), 3)
     ('1, 3', '0, 1, 2 and 17 more')
     """
-    said = ", ".join(map(str, indices[:most]))
-    return f"{said} and {len(indices) - most} more" if len(indices) > most else said
+    listed = ", ".join(map(str, indices[:most]))
+    return f"{listed} and {len(indices) - most} more" if len(indices) > most else listed
 
 
 MEASURES = {

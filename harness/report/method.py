@@ -1,4 +1,4 @@
-"""Method, limits and reproducibility: what the numbers rest on, and how to get them again."""
+"""Method, limits and reproducibility of the numbers in a report."""
 
 import json
 from collections import Counter
@@ -13,54 +13,59 @@ from harness.results.records import MemberRecord
 
 
 def threshold_rows(sweep: Sequence[Any]) -> Table:
-    """Every threshold with its meaning and source, and how many verdicts change within a decade around it."""
+    """Every threshold with its meaning, its source, and the number of verdicts that change within a decade around it."""
     from harness.diagnosis.thresholds import threshold_table
 
-    influence = {each.threshold: each for each in sweep}
+    influence = {sensitivity.threshold: sensitivity for sensitivity in sweep}
     rows = [
         [
-            str(each["name"]).replace("_", " "),
-            number(float(each["value"])),
-            str(each["meaning"]),
-            str(each["source"]),
-            _influence(influence.get(str(each["name"]))),
+            str(threshold["name"]).replace("_", " "),
+            number(float(threshold["value"])),
+            str(threshold["meaning"]),
+            str(threshold["source"]),
+            _influence(influence.get(str(threshold["name"]))),
         ]
-        for each in threshold_table()
+        for threshold in threshold_table()
     ]
     return Table(["threshold", "value", "meaning", "source", "verdicts that change within a decade"], rows)
 
 
 def sensitive(sweep: Sequence[Any]) -> str:
-    """The sentence on how far the verdicts depend on thresholds that nobody published."""
-    members = max((each.members for each in sweep), default=0)
+    """Sentence on the dependence of the verdicts on the thresholds."""
+    members = max((sensitivity.members for sensitivity in sweep), default=0)
     if not members:
         return "No member was judged, so no threshold could be varied."
-    moved = sorted((each for each in sweep if each.changed), key=lambda each: -each.changed)
+    moved = sorted(
+        (sensitivity for sensitivity in sweep if sensitivity.changed), key=lambda sensitivity: -sensitivity.changed
+    )
     if not moved:
         return f"Moving each of {len(sweep)} thresholds through a decade changes none of {members} verdicts."
-    said = "; ".join(
-        f"{each.threshold.replace('_', ' ')}: {each.changed} of {each.members}{_changes(each)}" for each in moved[:4]
+    listed = "; ".join(
+        f"{sensitivity.threshold.replace('_', ' ')}: {sensitivity.changed} of {sensitivity.members}{_changes(sensitivity)}"
+        for sensitivity in moved[:4]
     )
-    return f"Moving each of {len(sweep)} thresholds through a decade changes verdicts for {len(moved)} of them: {said}."
+    return (
+        f"Moving each of {len(sweep)} thresholds through a decade changes verdicts for {len(moved)} of them: {listed}."
+    )
 
 
 def limits(records: Sequence[MemberRecord], effects: Effects) -> list[str]:
-    """What the experiment cannot say."""
+    """Limits of the experiment."""
     kinds = [category(record) for record in records]
-    lost = len(records) - kinds.count("collapsed") - kinds.count("not collapsed")
-    found = [effects.scope, *effects.design.sentences]
-    if lost:
-        found.append(
-            f"{plural(lost, 'member')} of {len(records)} left no verdict; they are counted as lost, and each effect "
-            "states what it would be at worst."
+    unjudged = len(records) - kinds.count("collapsed") - kinds.count("not collapsed")
+    sentences = [effects.scope, *effects.design.sentences]
+    if unjudged:
+        sentences.append(
+            f"{plural(unjudged, 'member')} of {len(records)} have no verdict; they are counted as lost, and each effect "
+            "is also given in the worst case."
         )
     if any(record.r2 is None for record in records if record.status == "ok"):
-        found.append("Members without a reconstruction have no R2: whether their code is of use is not known.")
-    return [*found, *LIMITS]
+        sentences.append("Members without a reconstruction have no R2: whether their code is useful is unknown.")
+    return [*sentences, *LIMITS]
 
 
 def reproducibility(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> list[tuple[str, str]]:
-    """Names and values: command, commit, seeds, data, versions."""
+    """Names and values of the facts needed to repeat the run: command, commit, seeds, data, versions."""
     versions = manifest.get("versions") or {}
     inputs = manifest.get("inputs") or {}
     seeds = sorted({record.seed for record in records})
@@ -80,37 +85,41 @@ def reproducibility(manifest: Mapping[str, Any], records: Sequence[MemberRecord]
 
 
 def resolved_text(manifest: Mapping[str, Any]) -> str:
-    """The experiment with every default filled in."""
+    """The experiment as JSON with every default filled in."""
     return json.dumps(manifest.get("experiment") or {}, indent=1, ensure_ascii=False, default=str)
 
 
-def _influence(found: Any) -> str:
+def _influence(sensitivity: Any) -> str:
     from harness.diagnosis.thresholds import TABLE
 
-    if found is None:
+    if sensitivity is None:
         return "not varied"
-    kind = "flags" if TABLE[found.threshold].decides == "flag" else "verdicts"
-    units = f"; the {kind} of {found.units_changed} of {plural(found.units, 'unit')}" if found.units_changed else ""
-    return f"{found.changed} of {found.members}{_changes(found)}{units}"
+    noun = "flags" if TABLE[sensitivity.threshold].decides == "flag" else "verdicts"
+    units = (
+        f"; the {noun} of {sensitivity.units_changed} of {plural(sensitivity.units, 'unit')}"
+        if sensitivity.units_changed
+        else ""
+    )
+    return f"{sensitivity.changed} of {sensitivity.members}{_changes(sensitivity)}{units}"
 
 
-def _changes(found: Any) -> str:
-    most = sorted(found.changes.items(), key=lambda each: -each[1])[:1]
+def _changes(sensitivity: Any) -> str:
+    most = sorted(sensitivity.changes.items(), key=lambda item: -item[1])[:1]
     return f" (most: {most[0][0].replace('_', ' ')}, {most[0][1]})" if most else ""
 
 
 def _devices(records: Sequence[MemberRecord]) -> str:
-    """Nothing where all members trained on a processor, as is usual."""
+    """Devices of the members; empty where all members trained on a CPU."""
     if not any(record.gpu for record in records):
         return ""
-    counts = Counter(record.gpu or "a processor" for record in records if record.status != "failed")
+    counts = Counter(record.gpu or "CPU" for record in records if record.status != "failed")
     return ", ".join(f"{name} ({plural(count, 'member')})" for name, count in counts.items())
 
 
 def _case(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     name = (manifest.get("experiment") or {}).get("case", "")
     parts = [f"bottleneck {inputs['bottleneck']}" if inputs.get("bottleneck") else "", _mark(inputs.get("case"))]
-    return ", ".join(str(each) for each in (name, *parts) if each)
+    return ", ".join(str(part) for part in (name, *parts) if part)
 
 
 def _data(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -120,7 +129,7 @@ def _data(manifest: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     )
     factors = f"factors {', '.join(inputs['factors'])}" if inputs.get("factors") else ""
     labels = "labels" if inputs.get("labels") else ""
-    return ", ".join(each for each in (str(name), rows, labels, factors, _mark(inputs.get("data"))) if each)
+    return ", ".join(part for part in (str(name), rows, labels, factors, _mark(inputs.get("data"))) if part)
 
 
 def _mark(fingerprint: Any) -> str:
@@ -128,9 +137,9 @@ def _mark(fingerprint: Any) -> str:
 
 
 LIMITS = (
-    "A verdict is about the held-out rows that were seen: a unit that never fired there may fire elsewhere.",
-    "Mutual information with a reference says what a unit tells about it, not what it could tell about others.",
-    "A live unit is no good unit: read live units and R2 together.",
+    "A verdict is about these held-out rows: a unit that never fired on them may fire on others.",
+    "Mutual information with a reference says nothing about other references.",
+    "A live unit is not necessarily useful; read live units together with R2.",
 )
 
 METHOD = (
@@ -141,7 +150,7 @@ METHOD = (
     "redundant (units are copies), dimensional collapse, healthy. The first three count as collapsed.",
     "Effects: per seed the mean difference between variants that differ in nothing else, then over seeds the mean, a "
     "95 % t interval and an exact sign-flip p, adjusted (Benjamini-Hochberg) over everything declared, for each "
-    "outcome by itself. Confirmed means at least 8 seeds, adjusted p at most .05, and an interval without 0.",
+    "outcome by itself. Confirmed means at least 8 seeds, adjusted p at most 0.05, and an interval without 0.",
     "Shares of seeds carry Wilson's 95 % interval. R2 is about the mean of the held-out rows: 0 is no better than that "
     "mean, 1 is perfect; principal components fitted on the training rows are the level to compare with.",
 )

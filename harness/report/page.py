@@ -1,6 +1,7 @@
-"""What the report of an experiment says, in the order in which it says it."""
+"""Contents of the report of an experiment, in the order of the page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.diagnosis.sensitivity import Sensitivity
@@ -8,36 +9,48 @@ from harness.diagnosis.severity import severity_of
 from harness.effects import Effects
 from harness.effects.outcomes import OUTCOMES
 from harness.report import method
-from harness.report.answer import is_one_at_a_time
-from harness.report.answer_lines import answer_lines, explanations, question
+from harness.report.answer import answer_document, answer_rows, headline, remedy_name
+from harness.report.answer_lines import averaged_answer, explanations, question
+from harness.report.averaged_answer import is_one_at_a_time
+from harness.report.explanation import explain_experiment
 from harness.report.figure_effects import forest
-from harness.report.figure_examples import example_strips
+from harness.report.figure_examples import ExampleStrip, example_strips
 from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
+from harness.report.remedy_code import remedy_code
 from harness.report.style import by_severity, shown_verdict
 from harness.report.summary_tables import first_rows, level_rows, variant_rows
 from harness.report.svg import RenderedFigure, Table
 from harness.results import Results
 from harness.results.records import MemberRecord
 
+MOST_CODE = 3
+
 
 def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
-    """Every value that the templates show, by name.
+    """Values of the templates, by name.
 
     Args:
-        results, effects: what is reported. swept: how much the verdicts owe to the thresholds.
+        results, effects: the experiment. swept: sensitivity of the verdicts to the thresholds.
     """
     records, manifest = results.records, results.manifest
     values: dict[str, Any] = {
-        "title": f"{manifest.get('name', 'experiment')}: which variants collapse, and what helps",
+        "title": f"{manifest.get('name', 'experiment')}: what helps against collapse",
         "question": question(manifest, records),
-        "answer": answer_lines(effects),
+        "headline": headline(effects),
+        "scope": effects.scope,
+        "answer": answer_rows(effects, records),
+        "answer_document": answer_document(effects),
+        "averaged": averaged_answer(effects),
+        "to_do": to_do(effects, manifest),
+        "first_strips": first_strips(records, effects),
+        "why": why(records, manifest, effects),
         "verdicts": by_severity(map(shown_verdict, records)),
         "first": first_rows(records, effects.baseline),
         "levels": {} if is_one_at_a_time(effects) else level_rows(records),
         "variants": variant_rows(records, effects.baseline),
         "failures": failures(records),
-        "outcome_titles": {f"forest-{name.replace('_', '-')}": each.title for name, each in OUTCOMES.items()},
+        "outcome_titles": {f"forest-{name.replace('_', '-')}": outcome.title for name, outcome in OUTCOMES.items()},
         "strips": example_strips(records),
         "audit": {level: audited(findings) for level, findings in (manifest.get("audit") or {}).items()},
         "explanation": explanations(records, manifest),
@@ -53,8 +66,44 @@ def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) ->
     return {**values, "contents": [(anchor, name) for anchor, name in SECTIONS if anchor != "audit" or values["audit"]]}
 
 
+def to_do(effects: Effects, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Names and code of the best remedies, at most three; empty where none works or helps."""
+    bottleneck = str((manifest.get("inputs") or {}).get("bottleneck") or "bottleneck")
+    best = [remedy for remedy in effects.remedies if remedy.word in ("works", "helps")]
+    return [
+        {"name": remedy_name(remedy.remedy), "code": remedy_code(remedy.remedy, bottleneck)}
+        for remedy in best[:MOST_CODE]
+    ]
+
+
+def first_strips(records: Sequence[MemberRecord], effects: Effects) -> list[ExampleStrip]:
+    """Example rows of the baseline and of the best remedy."""
+    if effects.at_baseline is None:
+        return []
+    best = [remedy for remedy in effects.remedies[:1] if remedy.word in ("works", "helps")]
+    titles = {effects.at_baseline.variant: "as it is (baseline)"}
+    titles.update({remedy.variant: remedy_name(remedy.remedy) for remedy in best})
+    return [
+        replace(strip, variant=title)
+        for name, title in titles.items()
+        for strip in example_strips([record for record in records if record.variant == name])[:1]
+    ]
+
+
+def why(records: Sequence[MemberRecord], manifest: Mapping[str, Any], effects: Effects) -> str:
+    """The explanation of the baseline in short: the gravest finding of the audit, then two sentences on training."""
+    if effects.at_baseline is None:
+        return ""
+    members = [record for record in records if record.variant == effects.at_baseline.variant]
+    audit = manifest.get("audit") or {}
+    training = [sentence for paragraph in explain_experiment(members)[:1] for sentence in paragraph.sentences]
+    complete = [sentence for paragraph in explain_experiment(members, audit)[:1] for sentence in paragraph.sentences]
+    audit_sentences = complete[: len(complete) - len(training)]
+    return " ".join(sentence.text for sentence in [*audit_sentences[:1], *training[:2]])
+
+
 def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stored findings with the severities of today; a word that names none stands as it was stored.
+    """Stored findings with current names of severities; unknown names stay.
 
     >>> audited([{"rule": "dominates", "severity": "warning"}])
     [{'rule': 'dominates', 'severity': 'risk'}]
@@ -63,7 +112,7 @@ def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any]:
-    """The figures, by the section in which they stand."""
+    """Figures by section."""
     crossed = [*effects.interactions, *effects.contrasts]
     return {
         "effects": _drawn(forest(effects.effects, outcome) for outcome in OUTCOMES),
@@ -75,37 +124,37 @@ def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any
 
 
 def failures(records: Sequence[MemberRecord], most: int = 40) -> Table | None:
-    """Members that failed or diverged, and why; None where there is none."""
-    lost = [record for record in records if record.status != "ok"]
-    if not lost:
+    """Table of the members that failed or diverged, with the reason; None where there is none."""
+    unjudged = [record for record in records if record.status != "ok"]
+    if not unjudged:
         return None
-    rows = [[record.variant, str(record.seed), record.status, _reason(record)] for record in lost[:most]]
-    return Table(["variant", "seed", "status", "why"], rows, left_out=len(lost) - len(rows))
+    rows = [[record.variant, str(record.seed), record.status, _reason(record)] for record in unjudged[:most]]
+    return Table(["variant", "seed", "status", "why"], rows, left_out=len(unjudged) - len(rows))
 
 
 def _reason(record: MemberRecord) -> str:
     if record.status == "diverged":
-        return f"a loss was no number from step {record.diverged_step} on" if record.diverged_step is not None else ""
+        return f"loss is NaN or infinite from step {record.diverged_step}" if record.diverged_step is not None else ""
     return (record.error or "not known")[:300]
 
 
 def _terms(records: Sequence[MemberRecord]) -> list[str]:
-    """The reconstruction, then the penalties that anybody has: at most four pictures."""
-    found = dict.fromkeys(
+    """Loss terms to draw: the reconstruction, then the penalties, at most four."""
+    names = dict.fromkeys(
         name.removeprefix("loss/") for record in records for name in record.history if "loss/" in name
     )
-    terms = [term for term in found if term not in ("reconstruction", "total")]
-    return ["reconstruction", *terms][:4] if "reconstruction" in found else ["total"]
+    terms = [term for term in names if term not in ("reconstruction", "total")]
+    return ["reconstruction", *terms][:4] if "reconstruction" in names else ["total"]
 
 
-def _drawn(found: Any) -> list[RenderedFigure]:
-    return [each for each in found if each is not None]
+def _drawn(figures: Any) -> list[RenderedFigure]:
+    return [figure for figure in figures if figure is not None]
 
 
 def counts(records: Sequence[MemberRecord]) -> Mapping[str, int]:
-    """How many members came to what."""
+    """Number of members, and number of members per verdict."""
     outcomes = [shown_verdict(record) for record in records]
-    return {"members": len(records), **{each: outcomes.count(each) for each in by_severity(outcomes)}}
+    return {"members": len(records), **{verdict: outcomes.count(verdict) for verdict in by_severity(outcomes)}}
 
 
 SECTIONS = (
@@ -116,7 +165,7 @@ SECTIONS = (
     ("losses", "Losses"),
     ("reconstructions", "Reconstructions"),
     ("audit", "What the penalties can do"),
-    ("explanation", "Why"),
+    ("explanation", "Why, by variant"),
     ("method", "Method"),
     ("limits", "Limits"),
     ("reproducibility", "Reproducibility"),

@@ -1,4 +1,4 @@
-"""From values to text: the one place where templates are read. Everything is escaped but what this package drew."""
+"""Rendering of the templates. Everything is escaped except figures drawn by this package."""
 
 import re
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def page(template: str, values: dict[str, Any]) -> str:
-    """A page of HTML, escaped, with the style inside it."""
+    """Render a page of HTML, escaped, with its style."""
     return _environment(True).get_template(template).render(**visible(values), style=style())
 
 
 def markdown(template: str, values: dict[str, Any]) -> str:
-    """A Markdown document; what comes from names goes through the filter `md`."""
+    """Render a Markdown document; names go through the filter `md`."""
     return _environment(False).get_template(template).render(**visible(values)).rstrip() + "\n"
 
 
 def visible(value: Any) -> Any:
-    """Texts without marks that turn the direction of what follows, and without control characters.
+    """Replace control characters and marks that change the direction of text.
 
     >>> visible({"name": "good\\u202edab"})
     {'name': 'good�dab'}
@@ -39,12 +39,12 @@ def visible(value: Any) -> Any:
         plain = value.isascii() and value.isprintable()
         return value if plain else CONTROL.sub("�", DIRECTIONS.sub("�", value))
     if isinstance(value, dict):
-        return {visible(name): visible(each) for name, each in value.items()}
-    return [visible(each) for each in value] if isinstance(value, list | tuple) else _fields(value)
+        return {visible(name): visible(item) for name, item in value.items()}
+    return [visible(item) for item in value] if isinstance(value, list | tuple) else _fields(value)
 
 
 def markdown_text(text: object) -> str:
-    """A text that Markdown shows as it stands, within one line and one cell.
+    """Escape a text for one line or one table cell of Markdown.
 
     >>> markdown_text("kl_of|<b>")
     'kl\\\\_of\\\\|&lt;b>'
@@ -54,13 +54,13 @@ def markdown_text(text: object) -> str:
 
 
 def style() -> str:
-    """The style of every page, with the colours of the verdicts."""
-    colours = "\n".join(f".v-{css_name(name)} {{ color: {each.colour}; }}" for name, each in LOOKS.items())
+    """Style sheet of every page, with the colors of the verdicts."""
+    colours = "\n".join(f".v-{css_name(name)} {{ color: {look.colour}; }}" for name, look in LOOKS.items())
     return (TEMPLATES / "style.css").read_text(encoding="utf-8") + colours
 
 
 def css_name(verdict: str) -> str:
-    """A verdict as the end of a class name.
+    """Suffix of the CSS class of a verdict.
 
     >>> css_name("full_collapse"), css_name('"><b>')
     ('full-collapse', 'not-testable')
@@ -69,37 +69,37 @@ def css_name(verdict: str) -> str:
 
 
 def runs(marks: Sequence[SeedMark]) -> list[dict[str, str]]:
-    """Neighbouring seeds of one verdict, together: a hundredth of the markup."""
+    """Join neighboring seeds of the same verdict, which makes the markup a hundred times shorter."""
     return [
-        {"verdict": verdict, "glyphs": "".join(each.glyph for each in alike)}
+        {"verdict": verdict, "glyphs": "".join(mark.glyph for mark in alike)}
         for verdict, alike in groupby(marks, key=lambda mark: mark.verdict)
     ]
 
 
 def _fields(value: Any) -> Any:
-    """A dataclass with its texts made visible; anything else, and what has nothing to hide, as it is."""
+    """A dataclass with visible texts; any other value unchanged."""
     from dataclasses import replace
 
-    kind: type = type(value)
-    before = {name: getattr(value, name) for name in _names(kind)}
-    seen = {name: visible(each) for name, each in before.items()}
-    return value if seen == before else replace(value, **seen)
+    cls: type = type(value)
+    before = {name: getattr(value, name) for name in _names(cls)}
+    after = {name: visible(text) for name, text in before.items()}
+    return value if after == before else replace(value, **after)
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
-    """The fields of a dataclass; none of any other type."""
+def _names(cls: type) -> tuple[str, ...]:
+    """Names of the fields of a dataclass; empty for any other type."""
     from dataclasses import fields, is_dataclass
 
-    return tuple(each.name for each in fields(kind)) if is_dataclass(kind) else ()
+    return tuple(attribute.name for attribute in fields(cls)) if is_dataclass(cls) else ()
 
 
 @cache
 def _environment(escaping: bool) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=escaping, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    made.filters.update(look=verdict_style, css=css_name, words=humanize, runs=runs, md=markdown_text)
-    return made
+    environment.filters.update(look=verdict_style, css=css_name, words=humanize, runs=runs, md=markdown_text)
+    return environment

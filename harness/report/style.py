@@ -1,4 +1,4 @@
-"""One look for one verdict, everywhere: a colour that holds on white and on black, and a shape."""
+"""One look per verdict on all pages: a color legible on white and on black, and a shape."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from harness.results.records import MemberRecord
 
 @dataclass(frozen=True)
 class VerdictStyle:
-    """How a verdict looks.
+    """Look of a verdict.
 
     Args:
-        colour: at least 3 : 1 against the light and the dark page.
-        marker: matplotlib's. glyph: the same shape as a character.
+        colour: color with a contrast of at least 3 : 1 against the light and the dark page.
+        marker: marker of matplotlib. glyph: the same shape as a character.
         meaning: the verdict in words.
     """
 
@@ -23,7 +23,7 @@ class VerdictStyle:
 
 
 def verdict_style(verdict: str) -> VerdictStyle:
-    """The look of a verdict or status; one that is not known looks like one that could not be judged.
+    """Look of a verdict or status; an unknown one looks like a verdict that could not be judged.
 
     >>> verdict_style("healthy").glyph, verdict_style("never heard of").meaning
     ('●', 'could not be judged')
@@ -32,9 +32,9 @@ def verdict_style(verdict: str) -> VerdictStyle:
 
 
 def shown_verdict(record: MemberRecord) -> str:
-    """What a member is shown as: its verdict, or "diverged" or "failed" where it has none to count.
+    """Verdict shown for a member; "diverged" or "failed" where it has none.
 
-    Units that all vary are no health where the reconstruction is no better than the mean: then that is shown.
+    A member whose units all vary and whose reconstruction is no better than the mean is never shown as healthy.
 
     >>> shown_verdict(MemberRecord("k", "v", {}, 0, verdict="healthy", flags=["mean_output"]))
     'mean_output'
@@ -47,9 +47,11 @@ def shown_verdict(record: MemberRecord) -> str:
 
 
 def by_severity(verdicts: Iterable[str]) -> list[str]:
-    """Verdicts without repetition, the worst first; unknown ones last."""
+    """Distinct verdicts, the worst first, unknown ones last."""
     ranks = list(LOOKS)
-    return sorted(set(verdicts), key=lambda each: (ranks.index(each) if each in ranks else len(ranks), each))
+    return sorted(
+        set(verdicts), key=lambda verdict: (ranks.index(verdict) if verdict in ranks else len(ranks), verdict)
+    )
 
 
 INK = "#010203"
@@ -66,7 +68,8 @@ LOOKS: dict[str, VerdictStyle] = {
     "redundant": VerdictStyle("#8f6fc9", "s", "■", "units are copies of each other"),
     "dimensional_collapse": VerdictStyle("#c565a8", "P", "✚", "fewer dimensions than units"),
     "invalid_output": VerdictStyle("#1b8ea6", "2", "!", "every unit varies, the output is not finite"),
-    "mean_output": VerdictStyle("#1b8ea6", "*", "★", "every unit varies, the output does not: it is the mean"),
+    "constant_output": VerdictStyle("#1b8ea6", ">", "▶", "units vary, the output does not"),
+    "mean_output": VerdictStyle("#1b8ea6", "*", "★", "units vary, the output is no better than the mean"),
     "worse_than_mean": VerdictStyle("#1b8ea6", "<", "◀", "every unit varies, the output is worse than the mean"),
     "healthy": VerdictStyle("#1a9a6c", "o", "●", "every unit varies, each its own way"),
     "not_testable": VerdictStyle("#85898f", "d", "◇", "could not be judged"),

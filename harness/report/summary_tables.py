@@ -1,4 +1,4 @@
-"""The verdict table: what became of the members, by the levels of each factor and by variant."""
+"""Verdict tables: outcomes of the members by the levels of each factor and by variant."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.results.records import Level, MemberRecord
 
 @dataclass(frozen=True)
 class SeedMark:
-    """One seed: its shape as a character, and the class of its colour."""
+    """One seed: its shape as a character and its verdict."""
 
     glyph: str
     verdict: str
@@ -25,12 +25,12 @@ class SeedMark:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Some members, summed up.
+    """Summary of a group of members.
 
     Args:
-        name: the level or variant. collapsed: "3 of 8". bar: the share in percent; None where none is judged.
-        interval: Wilson's 95 % bounds of the share. lost: diverged, failed, not judged.
-        live: mean of live units, of how many. r2: mean R2 of the judged. marks: every seed, in order.
+        name: level or variant. collapsed: "3 of 8". bar: share in percent; None where no member is judged.
+        interval: Wilson's 95 % bounds of the share. lost: members that diverged, failed or were not judged.
+        live: mean number of live units and width. r2: mean R2 of the judged members. marks: every seed, in order.
     """
 
     name: str
@@ -52,7 +52,7 @@ def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -
 
 
 def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[SummaryRow]]:
-    """Factor -> one row a level, over the variants that every level of the factor has."""
+    """Factor -> one row per level, over the variants that exist with every level of the factor."""
     return {
         factor: [row_of(level, members) for level, members in groups.items()]
         for factor, groups in by_level(records).items()
@@ -60,14 +60,14 @@ def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[SummaryRow]]:
 
 
 def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
-    """One row a variant: the largest share collapsed first, then the fewest live units, then in their order."""
+    """One row per variant, sorted by share collapsed (largest first), then live units (fewest first)."""
     groups = variants(records)
     order = sorted(groups, key=lambda name: _gravity(groups[name]))
     return [row_of(_name(name, groups[name], baseline), groups[name]) for name in order]
 
 
 def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
-    """A group of members in one row; nothing is dropped, what has no verdict is counted as lost."""
+    """Summarize a group of members in one row; members without a verdict are counted as lost."""
     judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
     collapsed = sum(category(record) == "collapsed" for record in judged)
     low, high = wilson(collapsed, len(judged)) if judged else (float("nan"), float("nan"))
@@ -82,7 +82,10 @@ def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
         r2=number(_mean([record.r2 for record in judged if record.r2 is not None]), 2),
         lost=_lost(members),
         verdicts=tally(members),
-        marks=[SeedMark(verdict_style(shown_verdict(each)).glyph, shown_verdict(each), each.seed) for each in ordered],
+        marks=[
+            SeedMark(verdict_style(shown_verdict(record)).glyph, shown_verdict(record), record.seed)
+            for record in ordered
+        ],
     )
 
 
@@ -111,6 +114,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _lost(members: Sequence[MemberRecord]) -> str:
-    kinds = [category(record) for record in members]
-    found = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind not in ("collapsed", "not collapsed")}
-    return ", ".join(f"{count} {kind}" for kind, count in found.items()) or DASH
+    categories = [category(record) for record in members]
+    counts = {
+        name: categories.count(name) for name in dict.fromkeys(categories) if name not in ("collapsed", "not collapsed")
+    }
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or DASH

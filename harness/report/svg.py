@@ -1,4 +1,4 @@
-"""From axes to page: figures become inline SVG that takes its ink from the page, so that it is legible on any."""
+"""Figures as inline SVG that takes its colors from the page, so that it is legible on a light and a dark page."""
 
 import io
 import re
@@ -19,7 +19,7 @@ POINT = 72.0
 
 @dataclass(frozen=True)
 class Margins:
-    """Space around the panels of a figure, and between them, in CSS pixels."""
+    """Space around and between the panels of a figure, in CSS pixels."""
 
     left: float = 58
     right: float = 12
@@ -30,7 +30,7 @@ class Margins:
 
 
 def load_libraries() -> None:
-    """Load what draws and writes, which takes seconds: beside a training, say, instead of after it."""
+    """Import the drawing libraries, which takes seconds, for example during training instead of after it."""
     import jinja2  # noqa: F401
     import seaborn  # noqa: F401
     from matplotlib.backends import backend_agg, backend_svg  # noqa: F401
@@ -38,14 +38,14 @@ def load_libraries() -> None:
     import harness.report.write  # noqa: F401
 
 
-TITLE_HEIGHT = 1.0  # of the axes; where none is given it is worked out from the extent of every text
+TITLE_HEIGHT = 1.0  # of the axes; without it matplotlib computes it from the extent of every text
 RASTER_FROM = 1500
-"""Marks or line points from which a panel's data is drawn as pixels: the page has to stay below 2 MB."""
+"""Number of marks or line points from which a panel is rasterized, to keep the page below 2 MB."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a figure shows, in cells; numbers are formatted already."""
+    """Data of a figure as cells of formatted text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -55,12 +55,12 @@ class Table:
 
 @dataclass(frozen=True)
 class RenderedFigure:
-    """A figure of the page.
+    """Figure of a page.
 
     Args:
-        name: of the file-name kind. title: the claim. alt: what a reader without eyes has to know.
-        svg: inline markup, safe by construction: every text in it went through an XML writer.
-        table: the data behind it. note: what else has to be said.
+        name: identifier. title: the claim. alt: text for readers who cannot see the figure.
+        svg: inline markup; every text in it went through an XML writer.
+        table: the data of the figure. note: a caption.
     """
 
     name: str
@@ -75,9 +75,9 @@ class RenderedFigure:
 def sheet(
     panel: tuple[float, float], count: int = 1, columns: int = 1, margins: "Margins | None" = None
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure with `count` panels of so many CSS pixels, row by row, with tick labels at the left and below alone.
+    """Make a figure with `count` panels of a size in CSS pixels, row by row, with tick labels only left and below.
 
-    Its margins are fixed: working out a layout from the texts takes longer than drawing does.
+    The margins are fixed: computing a layout from the texts takes longer than drawing.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def sheet(
     height = margins.top + rows * panel[1] + (rows - 1) * margins.above + margins.bottom
     with rc_context(STYLE):
         figure = Figure(figsize=(width / POINT, height / POINT), dpi=POINT)
-        found = [
+        panels = [
             figure.add_axes(
                 (
                     (margins.left + (index % columns) * (panel[0] + margins.between)) / width,
@@ -98,21 +98,21 @@ def sheet(
             )
             for index in range(count)
         ]
-    for index, axes in enumerate(found):
+    for index, axes in enumerate(panels):
         plain(axes)
         axes.tick_params(labelleft=index % columns == 0, labelbottom=index + columns >= count)
-    return figure, found
+    return figure, panels
 
 
 def name_axes(figure: "Figure", below: str, beside: str) -> None:
-    """One name below all panels, one beside them."""
+    """Name the axes of all panels: one label below, one at the left."""
     width, height = figure.get_size_inches() * POINT
     figure.text(0.5, 5 / height, safe(below), ha="center", va="bottom")
     figure.text(3 / width, 0.5, safe(beside), ha="left", va="center", rotation=90)
 
 
 def inline_svg(figure: "Figure", name: str, alt: str) -> str:
-    """The figure as markup for the page: no fixed colours but the verdicts', no fonts, no identifiers that clash."""
+    """Markup of the figure: no fixed colors except those of the verdicts, no fonts, unique identifiers."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -124,16 +124,16 @@ def inline_svg(figure: "Figure", name: str, alt: str) -> str:
 
 @contextmanager
 def any_script() -> Iterator[None]:
-    """Names in any script: the page has its own fonts, and where a picture has none for it, nobody need be warned."""
+    """Silence warnings about glyphs missing from a font, for names in any script."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
 def plain(axes: "Axes") -> None:
-    """Axes with what is needed and no more."""
+    """Remove the spines, ticks and labels that are not needed."""
     axes.set_title("", y=TITLE_HEIGHT)
-    axes.yaxis.set_label_coords(0, 0.5)  # there is none, and its place would be worked out from the texts
+    axes.yaxis.set_label_coords(0, 0.5)  # no label, and matplotlib would compute its position from the texts
     axes.locator_params(nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=LINE, linewidth=0.6)
@@ -142,9 +142,9 @@ def plain(axes: "Axes") -> None:
 
 
 def safe(text: object) -> str:
-    """A text that matplotlib takes literally: dollar signs are no mathematics, control characters are dropped."""
-    kept = "".join(each if each.isprintable() else " " for each in str(text))
-    return kept.replace("$", r"\$")
+    """Escape a text for matplotlib: no mathematics between dollar signs, no control characters."""
+    printable = "".join(character if character.isprintable() else " " for character in str(text))
+    return printable.replace("$", r"\$")
 
 
 def _for_the_page(svg: str, name: str, alt: str) -> str:
@@ -158,8 +158,8 @@ def _for_the_page(svg: str, name: str, alt: str) -> str:
     svg = svg.replace(INK, "currentColor").replace(LINE, "var(--rule)")
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
-    shown = f'viewBox="{size[0][9:-1]}" style="max-width:{float(size[1]) * 1.5:.0f}px"'
-    head = f'<svg role="img" aria-label="{escape(alt)}" {shown}>'
+    size_attributes = f'viewBox="{size[0][9:-1]}" style="max-width:{float(size[1]) * 1.5:.0f}px"'
+    head = f'<svg role="img" aria-label="{escape(alt)}" {size_attributes}>'
     body = re.sub(r"\n\s*", "\n", svg[svg.index(">") + 1 :])
     return head + body
 

@@ -1,4 +1,4 @@
-"""The report's files, each whole or not at all."""
+"""Files of a report, each written atomically."""
 
 import io
 import json
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 def write_report(results: Results, effects: Effects, folder: Path) -> Path:
-    """Write report.html, report.md, report.json, members.csv, units.parquet, and the units' histories as heat maps.
+    """Write report.html, report.md, report.json, members.csv, units.parquet, and heat maps of the unit histories.
 
     Args:
-        results: members and manifest. effects: over them. folder: made if it is not there.
+        results: members and manifest. effects: their effects. folder: created if it does not exist.
 
     Returns:
-        The path of report.html: one file, at most 2 MB for 1000 members, without scripts, that loads nothing.
+        Path of report.html: one file, at most 2 MB for 1000 members, without scripts or external resources.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ordered = in_declared_order(results.records, results.manifest)
-    swept, shown = swept_and_shown(ordered)
-    results = Results(results.manifest, shown, results.damaged)
+    swept, reduced = swept_and_shown(ordered)
+    results = Results(results.manifest, reduced, results.damaged)
     values = content(results, effects, swept)
     write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
@@ -47,14 +47,15 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
 
 
 def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The report as plain JSON: effects, interactions, contrasts, cells, and what they rest on."""
+    """The report as plain JSON: answer, effects, interactions, contrasts, cells, and their basis."""
     from harness.diagnosis.thresholds import threshold_table
 
     manifest = results.manifest
     return plain_json(
         {
             **effects.to_dict(),
-            "answer": [f"{line.about}: {line.text}" if line.about else line.text for line in values["answer"]],
+            "answer": values["answer_document"],
+            "averaged": [f"{line.about}: {line.text}" for line in values["averaged"]],
             "explanation": values["explanation"],
             "counts": dict(counts(results.records)),
             "thresholds": threshold_table(),
@@ -70,14 +71,14 @@ def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> d
 
 
 def spreadsheet(frame: "DataFrame") -> str:
-    """A frame as CSV that no spreadsheet runs: a text that would start a formula gets an apostrophe before it."""
+    """A frame as CSV; a text that a spreadsheet would run as a formula gets an apostrophe before it."""
     guarded = frame.map(guard)
     guarded.columns = [guard(name) for name in frame.columns]
     return guarded.to_csv(index=False, lineterminator="\n")
 
 
 def guard(value: Any) -> Any:
-    """A cell that a spreadsheet takes for text; numbers stay numbers.
+    """Escape a cell that a spreadsheet would run as a formula; numbers stay numbers.
 
     >>> guard("=1+1"), guard("-0.5"), guard(-0.5), guard("relu")
     ("'=1+1", '-0.5', -0.5, 'relu')
@@ -89,15 +90,15 @@ def guard(value: Any) -> Any:
 
 
 def plain_json(value: Any) -> Any:
-    """A value as JSON knows it: what is not finite becomes None.
+    """A value as plain JSON; non-finite numbers become None.
 
     >>> plain_json({"p": float("nan"), "n": (1, 2)})
     {'p': None, 'n': [1, 2]}
     """
     if isinstance(value, Mapping):
-        return {str(name): plain_json(each) for name, each in value.items()}
+        return {str(name): plain_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(each) for each in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else json.loads(json.dumps(value, default=str))

@@ -40,7 +40,9 @@ def test_json_is_one_document_and_nothing_else(run):
 def test_the_table_begins_with_the_answer(run):
     result = run("planted")
     assert result.exit_code == 0
-    assert result.stdout.startswith("How often: 42 of 96 judged members collapsed")
+    assert result.stdout.startswith("As posted, ")
+    assert "Averaged over the other factors:" in result.stdout
+    assert "How often: 42 of 96 judged members collapsed" in result.stdout
     assert "Effects on collapsed" in result.stdout
     assert "Contrasts on collapsed" in result.stdout
 

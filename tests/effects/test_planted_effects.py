@@ -116,7 +116,7 @@ def test_a_control_that_is_equal_in_every_seed_is_not_called_proved_equal(grid):
     assert found.high > 0.3
     r2 = only(effects.effects, "r2", factor="dropout")
     assert np.isnan(r2.low)
-    assert "same difference" in r2.note
+    assert "equal in all 8 seeds" in r2.note
 
 
 def test_members_that_diverged_or_failed_are_counted_and_bound_the_estimate(grid):
@@ -272,5 +272,5 @@ def test_the_design_says_when_one_effect_alone_cannot_be_confirmed(grid):
 def test_an_effect_that_one_seed_makes_is_told_as_such(grid):
     effects = analyse(planted(grid, lambda levels, seed: collapsed(levels["dropout"] == 0.2 and seed == 4)), grid)
     found = only(effects.effects, factor="dropout")
-    assert "one seed alone makes more than half of it" in found.note
+    assert "one seed contributes more than half of the estimate" in found.note
     assert "one seed in ten shows is absent from 43% of experiments" in " ".join(effects.design.sentences)

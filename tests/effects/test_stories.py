@@ -11,7 +11,8 @@ from harness.effects import analyse, compare, stored_experiment, stored_members
 from harness.effects.effect import Effect
 from harness.errors import HarnessError
 from harness.grid import Experiment
-from harness.report.answer import phrase, summarize
+from harness.report.answer import headline, summarize
+from harness.report.averaged_answer import averaged_lines, phrase
 from harness.report.explanation import explain_experiment
 from harness.results import Results
 
@@ -33,17 +34,17 @@ def results_of(experiment, plant, **manifest) -> Results:
     return Results({**described, **manifest}, planted(experiment, plant))
 
 
-def test_the_answer_names_what_works_by_how_much_and_how_sure(declared):
-    lines = summarize(
+def test_the_averaged_effects_are_given_with_their_intervals(declared):
+    lines = averaged_lines(
         analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared)
     )
     assert len(lines) == 5
     assert lines[0].startswith("How often: 48 of 96 judged members collapsed; of the baseline")
     assert "8 of 8 seeds, 95 % interval 0.68 to 1.00" in lines[0]
-    assert "activation leaky_relu (against relu) -100 points [-100, -26], adjusted p .031, 8 seeds" in lines[1]
+    assert "activation leaky_relu (against relu) -100 points [-100, -26], adjusted p 0.031, 8 seeds" in lines[1]
     assert "dropout 0.2 (against 0.0)" in lines[2]
-    assert "not shown either way" in lines[2]
-    assert lines[4].startswith("Scope: other initialisations and batch orders on this data set")
+    assert "inconclusive" in lines[2]
+    assert lines[4].startswith("Scope: other initializations and batch orders on this data set")
 
 
 @pytest.fixture
@@ -64,57 +65,82 @@ def one_changed(levels, seed):
     return {**collapsed(seed < share[levels["activation"]]), "r2": 0.9 if levels["activation"] != "relu" else 0.25}
 
 
-def test_one_change_at_a_time_is_told_against_the_baseline_and_not_as_an_average(star):
-    lines = summarize(analyse(planted(star, one_changed), star))
-    assert len(lines) == 5
-    assert lines[0].startswith(
-        "How often: 8 of 16 seeds of the baseline (as_posted relu) collapsed, 95 % interval 0.28 to"
+def test_the_headline_says_how_often_the_baseline_fails_and_what_each_remedy_does(star):
+    effects = analyse(planted(star, one_changed), star)
+    assert headline(effects) == (
+        "As posted, 8 of 16 seeds end with no unit that varies; leaky_relu cures it (0 of 16); "
+        "no penalty is not shown to help; dropout 0.2 makes it certain (16 of 16)."
     )
-    # exact McNemar of 8 discordant pairs, all one way: 2 / 2^8; two of three tests have it, so 1.5 times as much
-    assert lines[1] == "Reduces collapse: activation leaky_relu: 8 of 16 -> 0 of 16 (adjusted p .012)."
-    assert lines[2].startswith("Worsens it: dropout 0.2: 8 of 16 -> 16 of 16 (adjusted p .012); not shown either way")
-    assert "penalty none: 8 of 16 -> 7 of 16" in lines[2]
-    assert "R2 of the reconstruction, 0.25 at the baseline" in lines[3]
-    assert "averaged" not in " ".join(lines)
-    assert "31 of 64" not in " ".join(lines)  # a total over variants that differ says nothing of any
+    lines = summarize(effects)
+    assert lines[0] == headline(effects)
+    # with all of 8 discordant pairs one way, p is 2^-8 by mid-p; two of three tests have it, so 1.5 times as much
+    assert effects.remedies[0].p_adjusted == pytest.approx(1.5 * 2**-8)
+    assert lines[1].startswith("  leaky_relu: failed 8 -> 0 of 16 (-50 points, -72 to -")
+    assert lines[1].endswith("R2 0.25 -> 0.90: works")
+    assert len(lines) == 1 + 3  # nothing is averaged
+    assert "31 of 64" not in " ".join(lines)  # a total over variants that differ is meaningless
 
 
-def test_a_factorial_is_told_as_an_average_over_the_other_factors(declared):
+def test_a_factorial_adds_the_averages_over_the_other_factors_and_labels_them(declared):
     lines = summarize(
         analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared)
     )
-    assert lines[1].startswith("Reduces collapse (share collapsed, averaged over the other factors): activation")
+    label = lines.index("Averaged over the other factors:")
+    assert lines[label + 2].startswith(
+        "Reduces collapse (share collapsed, averaged over the other factors): activation"
+    )
+    assert "leaky_relu cures it (0 of 8)" in lines[0]
 
 
-def test_a_variant_of_several_changes_is_counted_and_said_not_to_be_tested(star):
+def test_a_variant_of_several_changes_is_a_row_of_its_own(star):
     both = star.model_copy(update={"include": ({"penalty": "none"}, {"activation": "leaky_relu", "dropout": 0.2})})
-    lines = summarize(analyse(planted(both, one_changed), both))
-    assert lines[1] == "Reduces collapse: nothing is confirmed."
-    assert lines[2].endswith("not tested: activation leaky_relu, dropout 0.2: 8 of 16 -> 0 of 16.")
+    assert "leaky_relu with dropout 0.2 cures it (0 of 16)" in headline(analyse(planted(both, one_changed), both))
 
 
-def test_a_baseline_that_does_not_collapse_and_few_seeds_are_said_to_confirm_nothing(star):
-    healthy = summarize(analyse(planted(star, lambda levels, seed: {}), star))
-    assert healthy[1] == "Reduces collapse: the baseline collapsed in no seed."
+def test_a_baseline_that_does_not_fail_and_few_seeds_claim_no_cure(star):
+    healthy = headline(analyse(planted(star, lambda levels, seed: {}), star))
+    assert healthy.startswith("As posted, none of 16 seeds fails (R2 0.50)")
+    assert "cure" not in healthy
     few = star.model_copy(update={"seeds": (0, 1, 2)})
-    lines = summarize(analyse(planted(few, one_changed), few))
-    assert lines[1] == "Reduces collapse: fewer than 8 seeds confirm nothing."
-    assert "activation leaky_relu: 3 of 3 -> 0 of 3" in lines[2]
+    text = headline(analyse(planted(few, one_changed), few))
+    assert "cure" not in text
+    assert "leaky_relu" in text
 
 
-def test_lost_members_of_a_single_change_are_told_with_the_worst_case(star):
+def test_what_reconstructs_no_better_than_the_mean_is_not_called_a_cure(star):
+    def live(levels, seed):
+        better = levels["activation"] == "leaky_relu"
+        return {"flags": ["mean_output"], "r2": 0.0} if better else collapsed(seed < 12)
+
+    lived = star.model_copy(update={"include": ({"activation": "leaky_relu"},)})
+    text = headline(analyse(planted(lived, live), lived))
+    assert "leaky_relu" in text
+    assert "cure" not in text
+    same = headline(analyse(planted(lived, lambda levels, seed: live(levels, seed) if seed < 12 else {}), lived))
+    assert "leaky_relu keeps units live but reconstructs no better than the mean (12 of 16 fail)" in same
+
+
+def test_lost_members_are_named_in_their_row(star):
     def lossy(levels, seed):
-        lost = levels["activation"] == "leaky_relu" and seed == 15
-        return {"status": "diverged", "verdict": "", "r2": None} if lost else one_changed(levels, seed)
+        killed = levels["activation"] == "leaky_relu" and seed == 15
+        return {"status": "failed", "verdict": "", "r2": None} if killed else one_changed(levels, seed)
 
     lines = summarize(analyse(planted(star, lossy), star))
-    assert "(beside them 1 diverged)" in lines[0]
-    assert "activation leaky_relu: 8 of 16 -> 0 of 15" in lines[1]
-    assert "with 1 members lost: -50 to -44 at worst" in lines[1]
+    assert "leaky_relu: failed 8 -> 0 of 16, 1 lost" in lines[1]
+
+
+def test_the_answer_holds_without_a_baseline(star):
+    records = planted(star, lambda levels, seed: {} if levels["activation"] == "leaky_relu" else None)
+    assert headline(analyse(records, star)).startswith("No member of the baseline has a result")
+    lost = {"status": "failed", "verdict": "", "r2": None}
+    killed = analyse(planted(star, lambda levels, seed: {} if levels["activation"] == "leaky_relu" else lost), star)
+    assert headline(killed).startswith("No member of the baseline has a result")
 
 
 def test_what_worsens_collapse_is_said_to_worsen_it(declared):
-    lines = summarize(analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared))
+    lines = averaged_lines(
+        analyse(planted(declared, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), declared)
+    )
     assert lines[2].startswith("Worsens it: dropout 0.2 (against 0.0) +100 points")
     assert "nothing is confirmed" not in lines[2]
     assert lines[1].startswith("Reduces collapse: nothing is confirmed") or "no level did" in lines[1]
@@ -122,14 +148,14 @@ def test_what_worsens_collapse_is_said_to_worsen_it(declared):
 
 def test_few_seeds_are_answered_with_estimates_only(declared):
     few = declared.model_copy(update={"seeds": (0, 1, 2)})
-    lines = summarize(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
+    lines = averaged_lines(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
     assert lines[1].startswith("Reduces collapse: fewer than 8 seeds confirm nothing; the largest reduction seen is")
 
 
 def test_the_answer_holds_where_nothing_ran(declared):
     lost = {"status": "failed", "error": "no such layer", "verdict": "", "r2": None}
-    lines = summarize(analyse(planted(declared, lambda levels, seed: lost), declared))
-    assert lines[0] == "How often: not estimable, no member has a verdict (beside them 96 failed)."
+    lines = averaged_lines(analyse(planted(declared, lambda levels, seed: lost), declared))
+    assert lines[0] == "How often: not estimable, no member has a verdict (another 96 failed)."
     assert "nothing can be said" in lines[1]
     assert "not estimable: penalty none" in lines[2]
     assert "no reconstruction was judged" in lines[3]
@@ -142,7 +168,7 @@ def test_a_phrase_tells_the_worst_case_where_members_are_lost():
 
 
 def test_no_sentence_calls_an_unshown_effect_absent(declared):
-    lines = summarize(
+    lines = averaged_lines(
         analyse(planted(declared, lambda levels, seed: collapsed((seed + len(str(levels))) % 3 == 0)), declared)
     )
     text = " ".join(lines).lower()
@@ -162,14 +188,14 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     (paragraph,) = explain_experiment(records, AUDIT)
     told_in_order = [
         "The audit of the penalty finds wrong layer: dec1 is penalised.",
-        "At initialisation 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
+        "At initialization 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
         "16 more died in training, half of them by step 20.",
         "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
-        "Of 8 live units 8 are not used: one's mean in its place costs 0.000 of R2 (median).",
-        "The reconstruction's R2 is 0.20 (median); 0 of 8 members do no better than the mean; it is 0.06 below "
-        "principal components of as many dimensions as units live (median of 8).",
-        "In the end 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
+        "8 of 8 live units are unused; replacing a unit by its mean lowers R2 by 0.000 (median).",
+        "The reconstruction's R2 is 0.20 (median); 0 of 8 members are no better than the mean of the rows; it is 0.06 below "
+        "that of as many principal components as live units (median of 8).",
+        "At the end of training 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
     ]
     assert [sentence.text for sentence in paragraph.sentences] == told_in_order
     assert all(sentence.numbers for sentence in paragraph.sentences)
@@ -209,13 +235,13 @@ def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(
 
 @pytest.mark.parametrize(
     ("reconstruction", "penalty", "said"),
-    [(1.0, 0.0, "it moved nothing there"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],
+    [(1.0, 0.0, "did not act on the bottleneck"), (0.0, 1.0, "the penalty's was not"), (2.0, 1.0, "0.5 times")],
 )
 def test_gradients_of_nothing_are_told_as_such(declared, reconstruction, penalty, said):
     history = {"step": [0.0], "gradient/reconstruction": [reconstruction], "gradient/kl": [penalty]}
     paragraph = explain_experiment(planted(declared, lambda levels, seed: {"died_at": [None], "history": history}))[0]
     assert said in paragraph.text
-    assert "At initialisation the" in paragraph.text
+    assert "At initialization the" in paragraph.text
     json.dumps(paragraph.to_dict(), allow_nan=False)
 
 
@@ -236,7 +262,7 @@ def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
     wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
     paragraphs = explain_experiment(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
     assert [each.group for each in paragraphs] == ["penalty: as_posted", "penalty: none", "penalty: l1"]
-    assert "In the end 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
+    assert "At the end of training 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
 
 
 def test_a_group_without_verdicts_says_why(declared):
@@ -314,5 +340,5 @@ def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declar
 
 
 def test_results_that_name_no_experiment_are_refused():
-    with pytest.raises(HarnessError, match="the manifest names no experiment"):
+    with pytest.raises(HarnessError, match="expected an experiment in the manifest"):
         compare(Results({}, []), Results({}, []))

@@ -70,7 +70,7 @@ def test_a_picture_is_written_in_the_kind_that_its_name_says(large, tmp_path, ki
 
 
 def test_a_picture_of_another_kind_is_refused(large, tmp_path):
-    with pytest.raises(HarnessError, match="a picture ends in one of"):
+    with pytest.raises(HarnessError, match="expected a file name that ends in one of"):
         picture(large, tmp_path / "units.doc")
-    with pytest.raises(HarnessError, match="there is no folder"):
+    with pytest.raises(HarnessError, match="does not exist"):
         picture(large, tmp_path / "nowhere" / "units.png")

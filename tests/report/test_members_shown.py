@@ -45,9 +45,10 @@ def test_the_answer_counts_codes_of_which_nothing_is_made():
     idle = study(
         seeds=8, change=lambda each: replace(each, verdict="healthy", flags=["mean_output"] if each.seed < 3 else [])
     )
-    assert "Of no use" not in summarize(effects_of(healthy))[0]
-    expected = "Of no use: in 12 of the 32 that did not collapse the reconstruction is no better than the mean"
-    assert expected in summarize(effects_of(idle))[0]
+    assert "useless" not in " ".join(summarize(effects_of(healthy)))
+    lines = summarize(effects_of(idle))
+    assert "Not collapsed but useless: 12 of 32 reconstruct no better than the mean" in " ".join(lines)
+    assert lines[0].startswith("At the baseline, 3 of 8 seeds end with a reconstruction no better than the mean")
 
 
 BASELINE = {"penalty": "as_posted", "batchnorm": "off"}
@@ -108,7 +109,7 @@ def test_members_come_in_the_order_of_the_experiment_and_included_cells_in_their
 def test_the_question_names_the_levels_that_were_trained_and_no_factor_that_was_not_varied():
     manifest = {"factors": {"penalty": ["as_posted"], "batchnorm": ["off"], "dropout": [0.0]}}
     text = question(manifest, [member({**levels, "dropout": 0.0}, 0) for levels in STAR])
-    assert text.endswith("3 members were trained; varied: penalty (as_posted, none); batchnorm (off, on).")
+    assert text.endswith("3 models: 3 variants x 1 seed; factors: penalty (as_posted, none); batchnorm (off, on).")
 
 
 @pytest.mark.parametrize(

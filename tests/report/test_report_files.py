@@ -12,6 +12,7 @@ import pandas
 import pytest
 import torch
 from made import effects_of, study, without_diagnosis
+from markupsafe import escape
 
 from harness.auditing import Audit
 from harness.diagnosis import diagnose
@@ -21,8 +22,14 @@ from harness.effects import compare
 from harness.errors import HarnessError
 from harness.report import picture, write_comparison, write_diagnosis_report, write_report
 from harness.report.method import reproducibility
+from harness.report.page_templates import markdown_text
 from harness.report.write import guard
 from harness.results import MemberRecord
+
+ANSWER_KEYS = (
+    *("remedy", "seeds", "failed_before", "failed_after", "collapsed_before", "collapsed_after", "low", "high"),
+    *("p", "p_adjusted", "r2_before", "r2_after", "word"),
+)
 
 
 class Page(HTMLParser):
@@ -107,7 +114,10 @@ def test_report_json_has_the_effects_under_their_names(written):
     assert names | {"discordant"} <= set(document["effects"][0])
     assert len(document["cells"]) == 4
     assert document["counts"]["members"] == 32
-    assert len(document["answer"]) == 5
+    assert len(document["averaged"]) == 5
+    assert set(document["answer"]) == {"headline", "remedies"}
+    assert {*ANSWER_KEYS} <= set(document["answer"]["remedies"][0])
+    assert len(document["answer"]["remedies"]) == 2  # the cells that change one factor
     assert {"interactions", "contrasts", "thresholds", "experiment", "versions", "explanation"} <= set(document)
 
 
@@ -124,18 +134,26 @@ def test_units_parquet_has_a_row_for_every_unit(written):
 
 def test_markdown_answers_first_and_stays_small(written):
     text = (written / "report.md").read_text()
-    assert text.index("How often") < text.index("## Verdicts") < text.index("## Effects") < text.index("## Limits")
+    assert text.index("| remedy |") < text.index("## Verdicts") < text.index("## Effects") < text.index("## Limits")
+    assert text.index("## Effects, averaged over the other factors") < text.index("How often")
     # what GitHub takes as the body of an issue
     assert len(text) < 65_536
-    assert "<" not in text.replace("&lt;", "").replace("< .001", "")
+    assert "<" not in text.replace("&lt;", "").replace("< 0.001", "")
 
 
-def test_the_first_table_stands_before_the_answer_with_the_baseline_first(written):
+def test_the_headline_and_one_table_stand_first_with_the_baseline_first(written):
     text = (written / "report.html").read_text()
-    table = text[text.index('<table class="brief">') :]
-    assert text.index('<table class="brief">') < text.index('<dl class="answer">') < text.index("<nav")
-    assert re.search(r"<tbody>\s*<tr><th[^>]*>none \(baseline\)</th><td>\d of 8</td>", table)
-    assert table[: table.index("</table>")].count("<tr>") == 1 + 4
+    table = text[text.index('<table class="remedies">') :]
+    assert text.index('class="headline"') < text.index('<table class="remedies">') < text.index("<nav")
+    assert re.search(r'<tbody>\s*<tr class="baseline"><th scope="row">as it is \(baseline\)</th>', table)
+    assert table[: table.index("</table>")].count("<tr") == 1 + 1 + 2
+
+
+def test_every_place_says_the_same_headline(written):
+    document = json.loads((written / "report.json").read_text())
+    sentence = document["answer"]["headline"]
+    assert markdown_text(sentence) in (written / "report.md").read_text()
+    assert str(escape(sentence)) in (written / "report.html").read_text()
 
 
 def test_one_change_at_a_time_has_no_tables_by_factor(tmp_path):
@@ -147,9 +165,9 @@ def test_one_change_at_a_time_has_no_tables_by_factor(tmp_path):
     assert "By penalty" in pages["full"]
     assert "By penalty" not in pages["star"]
     assert "By variant" in pages["star"]
-    assert re.search(r"<dd>\d of 8 seeds of the baseline", pages["star"])
-    assert re.search(r"batchnorm on: \d of 8 → 0 of 8", pages["star"])
-    assert re.search(r"batchnorm on: \d of 8 -> 0 of 8", (tmp_path / "star" / "report.md").read_text())
+    assert "averaged over the other factors" in pages["full"]
+    assert "averaged over the other factors" not in pages["star"]
+    assert re.search(r"<th scope=\"row\">BatchNorm</th>.*\d → 0 of 8", pages["star"])
 
 
 def test_no_cell_starts_a_formula(tmp_path):
@@ -175,7 +193,10 @@ def test_experiments_of_which_nothing_ran_have_a_report(tmp_path):
 def why(folder: Path) -> str:
     """The section "Why" of the page and of the Markdown."""
     html, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
-    return html.split('id="explanation">Why')[1].split("</section>")[0] + markdown.split("## Why")[1].split("## ")[0]
+    return (
+        html.split('id="explanation">Why')[1].split("</section>")[0]
+        + markdown.split("## Why, by variant")[1].split("## ")[0]
+    )
 
 
 def test_a_risk_of_the_audit_stands_under_why_and_a_note_does_not(tmp_path):
@@ -217,12 +238,12 @@ def test_a_layer_has_its_verdict_findings_and_audit(layer):
 def test_a_picture_is_a_picture_file_or_refused(tmp_path):
     found = diagnose(torch.eye(20)[:, :3], information=False)
     assert picture(found, tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match=r"a picture ends in one of"):
+    with pytest.raises(HarnessError, match=r"expected a file name that ends in one of"):
         picture(found, tmp_path / "units.docx")
 
 
 def test_the_gpus_are_told_where_a_member_trained_on_one():
     on_one = [MemberRecord(f"k{seed}", "v", {}, seed, gpu="NVIDIA H100") for seed in range(2)]
     beside = [MemberRecord("k2", "v", {}, 2), MemberRecord("k3", "v", {}, 3, status="failed")]
-    assert dict(reproducibility({}, on_one + beside))["trained on"] == "NVIDIA H100 (2 members), a processor (1 member)"
+    assert dict(reproducibility({}, on_one + beside))["trained on"] == "NVIDIA H100 (2 members), CPU (1 member)"
     assert "trained on" not in dict(reproducibility({}, beside))
