@@ -51,6 +51,10 @@ def _lines(plan: "Plan") -> list[str]:
         *_section(
             "pre-registered comparisons", [*map(" x ".join, plan.interactions), *map(" against ".join, plan.contrasts)]
         ),
+        *_section(
+            "probability that a remedy which cures every failure is confirmed",
+            [f"{entry.probability:.2f}  if {entry.failed:.0%} of the baseline's seeds fail" for entry in plan.power],
+        ),
         *_section("smallest effect detected in 4 of 5 repetitions", [_effect(entry) for entry in plan.detectable]),
         *_section(
             "beta that `matched` stands for", [f"{beta:.3g}  {name}" for name, beta in plan.matched_beta.items()]

@@ -1,12 +1,11 @@
 """`harness prescribe CASE`: the remedy that works on a model, proved on fresh seeds."""
 
-import json as json_format
 import sys
 from typing import Annotated
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
 
 
 def prescribe(
@@ -48,5 +47,8 @@ def prescribe(
         exit_now(stop.number, farewell)
     if report:
         prescription.report(report)
-    print(json_format.dumps(prescription.to_dict()) if json else prescription)
+    if json:
+        print_json(prescription.to_dict())
+    else:
+        print(prescription)
     raise typer.Exit(1 if prescription.wrong else 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.grid.experiment import Experiment
+from harness.grid.factorial import changes
 from harness.grid.names import cell_name
 from harness.grid.stack_plan import stacks
 from harness.planning import cost
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness.training import VmapSupport
 
 CONFIRMING_SEEDS = 8
+FAILED_SHARES = (0.2, 0.4, 0.8)  # of the baseline, for which the power is stated
 MOST_MATCHED = 64  # variants whose beta is computed for the plan; each takes a hundredth of a second
 LARGE = "the model is too large to share a stack; its members train one after another"
 REMEDIES = (
@@ -58,6 +60,21 @@ class NotApplicable:
 
 
 @dataclass(frozen=True)
+class RemedyPower:
+    """Probability that a remedy which cures every failure is confirmed.
+
+    Args:
+        failed: failed share of the baseline, from 0 to 1; the remedy's is 0.
+        remedies: number of remedies that are compared with the baseline.
+        probability: from 0 to 1, by the exact McNemar test with mid-p and Benjamini-Hochberg.
+    """
+
+    failed: float
+    remedies: int
+    probability: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is known before training starts; `minutes`, `megabytes` and `metric_rows` are estimates."""
 
@@ -81,6 +98,7 @@ class Plan:
     megabytes: float
     minutes: float
     detectable: list[Detectable]
+    power: list[RemedyPower]
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,8 +160,24 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
             cost.minutes(steps, [len(stack.members) for stack in cut], [why is not None for why in reasons], rate), 2
         ),
         detectable=cost.detectable(len(experiment.seeds), earlier),
+        power=_power(experiment),
         notes=[*_split_numbers(experiment, stacking), *no_r2, *_notes(experiment, rate)],
     )
+
+
+def _power(experiment: Experiment) -> list[RemedyPower]:
+    """Return the power of the comparison of each remedy alone with the baseline."""
+    from harness.effects.power import mcnemar_power
+
+    cells = [changes(variant.levels, experiment.baseline) for variant in experiment.variants()]
+    crossed = any(len(levels) > 1 for levels in experiment.factors.values()) and not experiment.remedies
+    remedies = sum(bool(cell) and (len(cell) == 1 or not crossed) for cell in cells)
+    if not remedies:
+        return []
+    seeds = len(experiment.seeds)
+    return [
+        RemedyPower(share, remedies, round(mcnemar_power(seeds, share, tests=remedies), 3)) for share in FAILED_SHARES
+    ]
 
 
 def _subject(experiment: Experiment) -> _Subject:

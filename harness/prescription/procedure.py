@@ -159,8 +159,8 @@ def goal_of(goal: str) -> Callable[[MemberRecord], bool]:
 
 
 def has_failed(record: MemberRecord) -> bool:
-    """Return True for a member that collapsed, diverged, could not be run, or reconstructs no better than the mean."""
-    return record.status != "ok" or record.verdict in COLLAPSED or bool(record.output_fault)
+    """Return True for a member that failed or has no result: it cannot be used."""
+    return record.failed is not False
 
 
 def _reference(case: "Case | str | Path") -> str | None:
