@@ -28,7 +28,7 @@ from harness.measures.permutation import table_p
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "measures"))
-from known_information import TASKS, Task  # noqa: E402  the tasks are those of the tests
+from closed_form_mi import TASKS, Task  # noqa: E402  the tasks are those of the tests
 
 PAGE = ROOT / "docs" / "information.md"
 Array = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted_codes import ROWS, beside_zeros, normal
+from synthetic_codes import ROWS, beside_zeros, normal
 
 from harness import diagnose
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
-from planted_codes import labels, normal
+from synthetic_codes import labels, normal
 
 from harness import HarnessError, diagnose
 

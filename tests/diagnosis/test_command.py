@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
-from planted_codes import generator, labels, normal
+from synthetic_codes import generator, labels, normal
 from typer.testing import CliRunner
 
 from harness import Diagnosis, HarnessError, diagnose, load_case

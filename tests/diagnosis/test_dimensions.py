@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, generator, labels, normal
 from scipy import stats
+from synthetic_codes import ROWS, generator, labels, normal
 from torch import Tensor
 
 from harness import Thresholds, diagnose

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from planted_codes import ROWS, labels, normal
+from synthetic_codes import ROWS, labels, normal
 
 from harness import Thresholds
 from harness.diagnosis import diagnose, sweep

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, beside_zeros, generator, normal
 from scipy import stats
+from synthetic_codes import ROWS, beside_zeros, generator, normal
 from torch import Tensor
 
 from harness import diagnose

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, normal
 from sklearn.decomposition import PCA
 from sklearn.metrics import r2_score
+from synthetic_codes import ROWS, normal
 from torch import Tensor
 
 from harness import diagnose

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from planted_codes import ROWS, generator, normal
+from synthetic_codes import ROWS, generator, normal
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, generator, labels, normal
+from synthetic_codes import ROWS, generator, labels, normal
 from torch import Tensor
 
 import harness.measures

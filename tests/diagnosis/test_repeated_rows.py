@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from planted_codes import generator, labels, normal
 from scipy import stats
+from synthetic_codes import generator, labels, normal
 
 from harness import diagnose
 

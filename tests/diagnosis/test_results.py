@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, normal
 from scipy import stats
+from synthetic_codes import ROWS, normal
 
 from harness import Diagnosis, diagnose
 from harness.diagnosis import Finding, threshold_table

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from planted_codes import ROWS, labels, normal
+from synthetic_codes import ROWS, labels, normal
 
 from harness import Thresholds, diagnose
 from harness.diagnosis import sweep

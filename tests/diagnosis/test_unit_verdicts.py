@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted_codes import ROWS, normal
+from synthetic_codes import ROWS, normal
 from torch import Tensor
 
 from harness import diagnose

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from planting import collapsed, planted
+from synthetic_effects import collapsed, planted
 from typer import Typer
 from typer.testing import CliRunner
 

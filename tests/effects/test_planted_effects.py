@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from planting import collapsed, planted
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from synthetic_effects import collapsed, planted
 
 from harness.effects import analyse
 from harness.effects.matched_blocks import contrast_blocks, interaction_blocks, level_blocks

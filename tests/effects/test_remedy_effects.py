@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from planting import collapsed, planted
 from scipy.stats import binom, binomtest
 from statsmodels.stats.contingency_tables import mcnemar
+from synthetic_effects import collapsed, planted
 
 from harness.effects import analyse, remedy_effects
 from harness.effects.paired_shares import PairedCounts, mcnemar_mid_p, newcombe_paired

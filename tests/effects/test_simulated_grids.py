@@ -4,8 +4,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from planting import collapsed, planted
 from scipy import stats
+from synthetic_effects import collapsed, planted
 
 from harness.effects import analyse, stored_experiment, stored_members
 from harness.effects.seed_intervals import mean_interval

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from planting import collapsed, planted
 from scipy import stats
+from synthetic_effects import collapsed, planted
 
 from harness.effects import analyse, compare, stored_experiment, stored_members
 from harness.effects.effect import Effect

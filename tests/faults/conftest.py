@@ -4,7 +4,7 @@ import resource
 import signal
 
 import pytest
-from disturbed import MEMBERS, continued, finished, left_behind, prepared
+from fault_injection import MEMBERS, continued, finished, left_behind, prepared
 
 LONGEST_TEST = 7200  # seconds; the long fuzzing takes minutes, and on a busy machine many
 

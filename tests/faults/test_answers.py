@@ -10,7 +10,7 @@ import shutil
 import pytest
 import typer.testing
 from answering import JSON, Remembering, serving
-from disturbed import MEMBERS, RUNS, prepared
+from fault_injection import MEMBERS, RUNS, prepared
 from stored_members import record
 
 from harness.cli.report import report

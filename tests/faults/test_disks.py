@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, assert_same, command, finished, left_behind, prepared, told
+from fault_injection import MEMBERS, assert_same, command, finished, left_behind, prepared, told
 from waiting import LONGEST
 
 from harness.errors import HarnessError

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, RUNS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
+from fault_injection import MEMBERS, RUNS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
 from waiting import LONGEST, until
 
 from harness.experiment import run_experiment

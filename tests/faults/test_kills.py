@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, Hold, assert_same, command, continued, left_behind, prepared, rows_of, told
+from fault_injection import MEMBERS, Hold, assert_same, command, continued, left_behind, prepared, rows_of, told
 from waiting import LONGEST, until
 
 from harness.results.faults import MOMENTS, VARIABLE

@@ -7,7 +7,7 @@ import math
 import sqlite3
 
 import pytest
-from disturbed import prepared
+from fault_injection import prepared
 
 from harness.errors import HarnessError
 from harness.experiment import run_experiment

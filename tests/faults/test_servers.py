@@ -8,7 +8,7 @@ import json
 import signal
 
 import pytest
-from disturbed import MEMBERS, Hold, assert_same, command, left_behind, prepared, rows_of, told
+from fault_injection import MEMBERS, Hold, assert_same, command, left_behind, prepared, rows_of, told
 from servers import Server, flaky
 from waiting import until
 

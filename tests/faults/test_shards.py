@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-from disturbed import command, prepared, rows_of, told
+from fault_injection import command, prepared, rows_of, told
 
 from harness.errors import HarnessError
 from harness.experiment import run_experiment, sync

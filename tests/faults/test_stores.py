@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from commands import harness, within
-from disturbed import MEMBERS, RUNS, assert_same, left_behind, prepared, rows_of
+from fault_injection import MEMBERS, RUNS, assert_same, left_behind, prepared, rows_of
 from waiting import LONGEST
 
 from harness.experiment import run_experiment, sync

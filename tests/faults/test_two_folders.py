@@ -7,7 +7,7 @@ every run of the store with its key, origin, status and start.
 import shutil
 
 import pytest
-from disturbed import EXPERIMENT, prepared, rows_of
+from fault_injection import EXPERIMENT, prepared, rows_of
 
 from harness.experiment import run_experiment, sync
 from harness.results.origin import origin_of

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from known_information import binormal, independent_labels, mixture
+from closed_form_mi import binormal, independent_labels, mixture
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from known_information import TASKS, binormal
+from closed_form_mi import TASKS, binormal
 from scipy import stats
 from scipy.integrate import quad
 from sklearn.feature_selection import mutual_info_regression

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from known_information import TASKS, binormal, mixture
+from closed_form_mi import TASKS, binormal, mixture
 from scipy.stats import norm, rankdata
 from sklearn.feature_selection import mutual_info_regression
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from planted_codes import generator as torch_generator
 from scipy import stats
+from synthetic_codes import generator as torch_generator
 
 import harness
 from harness.measures import association, dependence, dependences, mutual_information

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made import effects_of, study
+from fake_results import effects_of, study
 
 
 @pytest.fixture(scope="session")

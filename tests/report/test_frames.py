@@ -3,7 +3,7 @@
 import math
 
 import pandas
-from made import FACTORS, SNAPSHOTS, study, without_diagnosis
+from fake_results import FACTORS, SNAPSHOTS, study, without_diagnosis
 
 from harness.results.frames import history_frame, members_frame, unit_history_frame, units_frame
 from harness.results.records import MemberRecord

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import study, without_diagnosis
+from fake_results import study, without_diagnosis
 
 from harness.report import heat_maps
 from harness.report.figure_heatmap import HeatmapCanvas, unit_histories

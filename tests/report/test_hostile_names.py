@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from planted import HOSTILE, planted, report
+from fake_sweep import HOSTILE, planted, report
 
 HARMLESS = {
     *("html", "head", "meta", "title", "style", "link", "body", "header", "main", "nav", "footer", "section"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import EXECUTABLE, Browser, chromium
-from planted import NAMES, report
+from fake_sweep import NAMES, report
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here; Debian's package `chromium` has it")
 

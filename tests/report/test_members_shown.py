@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from made import FACTORS, effects_of, member, study
+from fake_results import FACTORS, effects_of, member, study
 
 from harness.cli.tables import verdict_table
 from harness.report.answer import summarize

@@ -6,7 +6,7 @@ import math
 
 import pandas
 import pytest
-from made import effects_of, study
+from fake_results import effects_of, study
 
 from harness.report import write_report
 from harness.report.write import spreadsheet

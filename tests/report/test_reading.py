@@ -4,7 +4,7 @@ import json
 
 import pandas
 import pytest
-from made import effects_of, study, without_diagnosis
+from fake_results import effects_of, study, without_diagnosis
 
 from harness.diagnosis import sweep
 from harness.report import write_report

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from made import effects_of, study, without_diagnosis
+from fake_results import effects_of, study, without_diagnosis
 from markupsafe import escape
 
 from harness.auditing import Audit

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loops import TRAIN, last, plain_loop
+from reference_loop import TRAIN, last, plain_loop
 from torch import nn
 
 import harness

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from loops import TRAIN, last, plain_loop
+from reference_loop import TRAIN, last, plain_loop
 from torch import nn
 
 import harness
