@@ -1,4 +1,6 @@
+from . import effects as effects
 from . import penalties as penalties
+from . import report as report
 from .auditing import audit as audit
 from .case import Case as Case
 from .case import load_case as load_case
@@ -7,9 +9,17 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Finding as Finding
 from .diagnosis import Thresholds as Thresholds
 from .diagnosis import diagnose as diagnose
+from .diagnosis import diagnose_members as diagnose_members
 from .errors import HarnessError as HarnessError
+from .experiment import Results as Results
+from .experiment import compare as compare
+from .experiment import plan as plan
 from .experiment import run as run
+from .experiment import sync as sync
 from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
+from .prescription import prescribe as prescribe
+from .watching import diagnose_model as diagnose_model
+from .watching import watch as watch
 
 __version__: str

@@ -1,4 +1,4 @@
-"""A case: a model factory, its data, its named loss terms, and where the bottleneck is."""
+"""Case: a model factory, its data, its named loss terms, and the position of the bottleneck."""
 
 import importlib.util
 import inspect
@@ -25,51 +25,62 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "snapshot_every": 1,
     "device": "auto",
+    "warmup": 0.0,
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
+SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
+RAMP = "penalty ramp"  # key of the share of the penalties' weight in use; no keyword can have this name
 PENALTY_WEIGHT = "beta"  # the keyword that weighs penalties, unless a case says otherwise
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model as its author wrote it, with what is needed to train and to judge it.
+    """A model as its author wrote it, with everything needed to train and to judge it.
 
     Args:
         model: `() -> nn.Module`, or with the keywords `features`, `units` (input and bottleneck width). The harness
             seeds torch before it calls it.
-        data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once, and
-            given to the model in its own precision, integers as integers where it takes them as such alone.
-        losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty. It is given
-            the numbers that it names; a loss that ends in `**numbers` is given all of them, but the penalties' weight
-            only where it names that or `penalty_weight` is None.
-        bottleneck: dotted name of the module whose activation in use is judged, or `"out:0"` for the first output.
+        data: `() -> Tensor[sample, ...]`, `(tensor, labels)`, a torch `Dataset`, or `Rows`; read into memory once. The
+            model gets the rows in its own precision; integers stay integers if it takes only those. If `losses` names
+            `target`, it returns `(inputs, targets)` or a `Dataset` of such pairs; targets have any shape per row.
+        losses: `(model, batch, **numbers) -> {"reconstruction": scalar, ...}`; every other key is a penalty. It gets
+            the numbers that its signature names; a loss that ends in `**numbers` gets all of them, except the penalties'
+            weight unless its signature names the weight or `penalty_weight` is None. A signature that names `target`,
+            `step` or `progress` gets the rows' targets, the number of steps done, and the share of training done.
+        bottleneck: dotted name of the module whose following activation is judged, or `"out:0"` for the first output.
         evaluation: the same as `data` for held-out rows; None takes a fixed fifth of the rows, the same for all seeds.
-        reconstruction: which output is the reconstruction (`"out:1"`); None means the one shaped like the batch. Of
-            tokens, and of an output of another size than a row, there is no R2.
+        reconstruction: the output that is the reconstruction (`"out:1"`); None for the one shaped like the batch. Tokens,
+            and an output of another size than a row, have no R2.
         numbers: keywords that `losses` names; each may be a factor.
-        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device); an experiment's own win.
-        penalty_weight: the number that multiplies the penalties of a loss that does not name it in its signature (1
-            where `numbers` has no `beta`). A loss that names it applies it; None says that the loss weighs itself,
-            whatever it names. A loss that takes `**numbers` without naming it is multiplied and not given it, so that
-            the weight is never applied twice.
+        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device, and warmup: the share of
+            training over which the penalties' weight rises linearly from 0); an experiment's own win.
+        penalty_weight: name of the number that multiplies the penalties of a loss whose signature does not name it (1
+            if `numbers` has no `beta`). A loss that names it applies it; None means that the loss weighs itself. A loss
+            with `**numbers` that does not name the weight does not get it, so that it is never applied twice.
         objective: the term that is no penalty; another name for contrastive, clustering and supervised models.
         posterior: where the log-variance of the bottleneck's latent is: a dotted module name, or an output such as
             `"out:2"`; None for a layer that is not the mean of a posterior.
         target: the penalty's target activation; by default `numbers["rho"]` where there is one.
-        labels: one class per row of `data`, for mutual information; an `evaluation` brings its own, and its factors.
+        labels: one class per row of `data`, for mutual information; `evaluation` has labels and factors of its own.
         factors: `{name: one value per row of data}`, integers as classes, floats as continuous factors.
         optimizer: `(parameters) -> Optimizer`; None means Adam at `learning_rate`.
-        name: what it is called in reports; the file's stem where it was loaded from one.
-        source: the file that it was loaded from.
+        scheduler: `(optimizer, steps) -> scheduler`, with the number of steps of the training; its `step()` is called
+            after every optimizer step. None for a constant learning rate.
+        clip: largest norm of a model's gradient, to which larger gradients are scaled down; None for no limit.
+        fit: `(model, seed) -> None`, which trains the model in place of the harness; members then train alone, and
+            `losses` may be left out. Under a remedy that edits the forward pass, the model is a wrapper whose `.model`
+            is the author's. Factors of penalties and training numbers do not apply.
+        name: name in reports; the stem of the case's file, if any.
+        source: the case's file, if any.
 
     Raises:
-        HarnessError: when a field has the wrong kind.
+        HarnessError: when a field has the wrong type.
     """
 
     model: Callable[..., nn.Module]
     data: Callable[[], Any]
-    losses: Callable[..., Mapping[str, Tensor]]
-    bottleneck: str
+    losses: Callable[..., Mapping[str, Tensor]] = None  # type: ignore[assignment]  # None only beside `fit`
+    bottleneck: str = ""
     evaluation: Callable[[], Any] | None = None
     reconstruction: str | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -81,19 +92,24 @@ class Case:
     labels: Any = None
     factors: Mapping[str, Any] | None = None
     optimizer: Callable[..., Optimizer] | None = None
+    scheduler: Callable[..., Any] | None = None
+    clip: float | None = None
+    fit: Callable[[nn.Module, int], None] | None = None
     name: str = "case"
     source: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.losses is None and self.fit is not None:
+            object.__setattr__(self, "losses", no_losses)
         for key in ("model", "data", "losses"):
             if not callable(getattr(self, key)):
-                raise HarnessError(f"Case.{key}: a function is wanted, {_kind(getattr(self, key))} was given")
-        for key in ("evaluation", "optimizer"):
+                raise HarnessError(f"Case.{key}: expected a function, got {_kind(getattr(self, key))}")
+        for key in ("evaluation", "optimizer", "scheduler", "fit"):
             if getattr(self, key) is not None and not callable(getattr(self, key)):
-                raise HarnessError(f"Case.{key}: a function or None is wanted, {_kind(getattr(self, key))} was given")
+                raise HarnessError(f"Case.{key}: expected a function or None, got {_kind(getattr(self, key))}")
         if not isinstance(self.bottleneck, str) or not self.bottleneck:
             raise HarnessError(
-                f"Case.bottleneck: the dotted name of a module or 'out:0' is wanted, {self.bottleneck!r} was given"
+                f"Case.bottleneck: expected the dotted name of a module or 'out:0', got {self.bottleneck!r}"
             )
         if not isinstance(self.objective, str) or not self.objective:
             raise HarnessError(f"Case.objective: expected the name of a term, got {_kind(self.objective)}")
@@ -102,29 +118,63 @@ class Case:
                 f"Case.posterior: expected a dotted module name, an output such as 'out:2', or None, got {_kind(self.posterior)}"
             )
         for key in ("numbers", "train", "factors"):
-            given = getattr(self, key)
-            if not isinstance(given, Mapping) and not (key == "factors" and given is None):
-                raise HarnessError(f"Case.{key}: {{name: value}} is wanted, {_kind(given)} was given")
+            mapping = getattr(self, key)
+            if not isinstance(mapping, Mapping) and not (key == "factors" and mapping is None):
+                raise HarnessError(f"Case.{key}: expected {{name: value}}, got {_kind(mapping)}")
         for name, value in self.numbers.items():
             if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
-                raise HarnessError(f"Case.numbers[{name!r}]: a number is wanted, {_kind(value)} was given")
+                raise HarnessError(f"Case.numbers[{name!r}]: expected a number, got {_kind(value)}")
         self._check_penalty_weight()
+        _check_clip(self.clip)
         object.__setattr__(self, "train", training_numbers(self.train, "Case.train"))
 
     @property
+    def has_losses(self) -> bool:
+        """False if the case trains by `fit` and has no `losses`."""
+        return self.losses is not no_losses
+
+    @property
     def rho(self) -> float | None:
-        """The penalty's target activation, declared or taken from `numbers["rho"]`."""
+        """Target activation of the penalty, declared or taken from `numbers["rho"]`."""
         return self.target if self.target is not None else self.numbers.get("rho")
 
     def loss_keywords(self) -> tuple[str, ...]:
-        """The keywords of `numbers` that `losses` is given, in the order of `numbers`."""
-        named, takes_any = self._named, self._takes_any_number
-        return tuple(name for name in self.numbers if name in named or (takes_any and name != self.penalty_weight))
+        """Return the keywords of `numbers` that `losses` gets, in the order of `numbers`."""
+        named_keywords, takes_any = self._named, self._takes_any_number
+        return tuple(
+            name for name in self.numbers if name in named_keywords or (takes_any and name != self.penalty_weight)
+        )
+
+    def supplied_keywords(self) -> tuple[str, ...]:
+        """Return those of `target`, `step` and `progress` that the signature of `losses` names, unless they are numbers."""
+        keywords = self._named
+        return tuple(name for name in SUPPLIED if name in keywords and name not in self.numbers)
+
+    def loss_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keywords of `losses` from `values`: its numbers, and its targets, step and progress if present.
+
+        >>> def losses(model, batch, rho, step): ...
+        >>> case = Case(nn.Identity, lambda: None, losses, "0", numbers={"rho": 0.1, "beta": 1.0})
+        >>> case.loss_arguments({**case.numbers, "step": 3, "progress": 0.5})
+        {'rho': 0.1, 'step': 3}
+        """
+        names = (*self.loss_keywords(), *(name for name in self.supplied_keywords() if name in values))
+        return {name: values[name] for name in names}
+
+    @property
+    def needs_target(self) -> bool:
+        """True if `losses` names `target` without a default value."""
+        if "target" not in self.supplied_keywords():
+            return False
+        parameter = inspect.signature(self.losses).parameters["target"]
+        return parameter.default is parameter.empty
 
     @property
     def weighs_itself(self) -> bool:
-        """Whether `losses` applies the penalties' weight on its own."""
-        declared = getattr(self.losses, "weighs_itself", None)  # of a treated loss, whose penalty may be the harness's
+        """True if `losses` applies the penalties' weight itself."""
+        declared = getattr(
+            self.losses, "weighs_itself", None
+        )  # set by a treated loss, whose penalty may be the harness's
         return (
             bool(declared)
             if declared is not None
@@ -132,7 +182,7 @@ class Case:
         )
 
     def weight(self, numbers: Mapping[str, Any]) -> Any:
-        """The factor by which the harness multiplies the penalties at these numbers: 1 for a loss that weighs itself.
+        """Return the factor by which the harness multiplies the penalties: 1 for a loss that weighs itself.
 
         >>> case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", numbers={"beta": 0.1})
         >>> case.weight(case.numbers), replace(case, penalty_weight=None).weight(case.numbers)
@@ -141,14 +191,18 @@ class Case:
         return 1.0 if self.weighs_itself or self.penalty_weight is None else numbers.get(self.penalty_weight, 1.0)
 
     def total(self, terms: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Any:
-        """The objective plus the penalties, times their weight where the loss leaves that to the harness."""
+        """Return the objective plus the penalties, weighted unless the loss weighs itself.
+
+        `numbers[RAMP]`, if present, multiplies the penalties in any case.
+        """
         penalties = [value for name, value in terms.items() if name != self.objective]
         if not penalties:
             return terms[self.objective]
-        return terms[self.objective] + self.weight(numbers) * sum(penalties[1:], start=penalties[0])
+        weight = self.weight(numbers) * numbers[RAMP] if RAMP in numbers else self.weight(numbers)
+        return terms[self.objective] + weight * sum(penalties[1:], start=penalties[0])
 
     def loss_failure(self, error: Exception) -> str:
-        """The sentence for a loss that raised this, with the way out where it asked for the weight that it is not given."""
+        """Return the message for a loss that raised this error, with advice if it reads a weight that it does not get."""
         sentence = f"{self.name}: losses(model, batch) {failure(error)}"
         name = self.penalty_weight
         if not (
@@ -156,24 +210,40 @@ class Case:
         ):
             return sentence
         return (
-            f"{sentence}; the harness multiplies the penalties by {name!r}, so a loss that takes **numbers is not given it:"
+            f"{sentence}; the harness multiplies the penalties by {name!r}, so a loss with **numbers does not get it:"
             f" write penalty_weight=None if the loss weighs itself, or name the keyword, as in losses(model, batch, {name})"
         )
 
+    def ramp(self, progress: float) -> float:
+        """Return the share of the penalties' weight in use at this progress of training, from 0 to 1.
+
+        >>> case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", train={"warmup": 0.5})
+        >>> [case.ramp(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.5, 1.0, 1.0]
+        """
+        warmup = self.training()["warmup"]
+        return min(1.0, progress / warmup) if warmup else 1.0
+
     def training(self) -> dict[str, Any]:
-        """The case's training numbers, completed with the defaults."""
+        """Return the case's training numbers, completed with the defaults."""
         return {**TRAIN_DEFAULTS, **self.train}
 
     @property
     def _named(self) -> set[str]:
-        """The keywords in the signature of `losses`."""
+        """Keywords in the signature of `losses`."""
         parameters = inspect.signature(self.losses).parameters.values()
-        return {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+        return {
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
 
     @property
     def _takes_any_number(self) -> bool:
-        """Whether `losses` ends in `**numbers`."""
-        return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(self.losses).parameters.values())
+        """True if `losses` ends in `**numbers`."""
+        return any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.losses).parameters.values()
+        )
 
     def _check_penalty_weight(self) -> None:
         name = self.penalty_weight
@@ -183,26 +253,31 @@ class Case:
             raise HarnessError(f"Case.penalty_weight: {did_you_mean('number of the case', name, self.numbers)}")
 
 
+def no_losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """Return no terms: the loss of a case that trains by `fit` and has no `losses`."""
+    return {}
+
+
 def load_case(name: str | Path) -> Case:
-    """The shipped case of that name, or the module-level `case` of a Python file (which is run as code).
+    """Return the shipped case of this name, or the module-level `case` of a Python file, which is run as code.
 
     Raises:
-        HarnessError: when there is no such case, the file cannot be run, or has no `case`.
+        HarnessError: when the case does not exist, or its file cannot be run or has no `case`.
     """
     path = _case_file(name)
     case = getattr(_run(path), "case", None)
     if not isinstance(case, Case):
-        raise HarnessError(f"{path}: a module-level `case = harness.Case(...)` is wanted, {_kind(case)} was found")
+        raise HarnessError(f"{path}: expected a module-level `case = harness.Case(...)`, got {_kind(case)}")
     return replace(case, name=path.stem, source=path.resolve())
 
 
 def set_seed(seed: int) -> None:
-    """`torch.manual_seed`: without an accelerator torch would, each time, keep a stack trace for one that may come."""
+    """Call `torch.manual_seed`, without the stack trace that torch stores for a later accelerator if there is none."""
     (torch if torch.accelerator.is_available() else torch.default_generator).manual_seed(seed)
 
 
 def shipped_cases() -> list[str]:
-    """The names of the cases that come with the harness."""
+    """Return the names of the shipped cases."""
     return sorted(path.stem for path in CASES_FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -233,14 +308,14 @@ def _run(path: Path) -> ModuleType:
 
 
 def _not_run(path: Path, error: Exception) -> HarnessError:
-    """The sentence for a case's file that cannot be run."""
+    """Return the error for a case's file that cannot be run."""
     if isinstance(error, HarnessError):
         return HarnessError(f"{path}: {error}")
     advice = ""
     if isinstance(error, CaseExit):
-        advice = '; put what a script does under `if __name__ == "__main__":`'
+        advice = '; put code of the script itself under `if __name__ == "__main__":`'
     elif hidden := hidden_sibling(path.parent.resolve(), error):
-        advice = f"; {hidden} beside it was not imported, as a module of that name was loaded before: rename it"
+        advice = f"; {hidden} beside it was not imported, because a module of that name was loaded before: rename it"
     return HarnessError(f"{path}: running it {failure(error)}{advice}")
 
 
@@ -248,34 +323,40 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
 
 
+def _check_clip(clip: Any) -> None:
+    number = isinstance(clip, Real) and not isinstance(clip, bool)
+    if clip is not None and not (number and math.isfinite(clip) and clip > 0):
+        raise HarnessError(f"Case.clip: expected a number above 0 or None, got {_kind(clip)}")
+
+
 def check_target(case: Case) -> None:
-    """Refuse a target that is no number.
+    """Check that the target is a finite number or None.
 
     Raises:
-        HarnessError: for it.
+        HarnessError: when it is neither.
     """
     target = case.target
     number = isinstance(target, Real) and not isinstance(target, bool)
     if target is not None and not (number and math.isfinite(target)):
-        raise HarnessError(f"{case.name}: target: a number or None is wanted, {target!r} was given")
+        raise HarnessError(f"{case.name}: target: expected a number or None, got {target!r}")
 
 
 def build_optimizer(case: Case, model: nn.Module) -> Optimizer | None:
-    """The case's own optimizer over the model's parameters; None where it leaves that to the harness.
+    """Return the case's own optimizer over the model's parameters; None for a case without one.
 
     Raises:
-        HarnessError: when it fails, or makes something else.
+        HarnessError: when the function fails or returns another type.
     """
     if case.optimizer is None:
         return None
     try:
         with guarded():
-            made = case.optimizer(list(model.parameters()))
+            optimizer = case.optimizer(list(model.parameters()))
     except Exception as error:
         raise HarnessError(f"{case.name}: optimizer(parameters) {failure(error)}") from error
-    if not isinstance(made, Optimizer):
+    if not isinstance(optimizer, Optimizer):
         raise HarnessError(
-            f"{case.name}: optimizer(parameters) returned {made!r}; a torch.optim.Optimizer is wanted,"
-            " such as `optimizer=lambda parameters: Adam(parameters)`"
+            f"{case.name}: optimizer(parameters): expected a torch.optim.Optimizer, got {optimizer!r};"
+            " for example `optimizer=lambda parameters: Adam(parameters)`"
         )
-    return made
+    return optimizer

@@ -1,4 +1,4 @@
-"""Passwords and tokens in the address of a store: never shown, in whatever text they occur."""
+"""Masking of passwords and tokens in the address of a store."""
 
 import json
 import os
@@ -7,28 +7,28 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
-PARTS = re.compile(r"(?s)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<place>.*)")
+PARTS = re.compile(r"(?s)(?P<scheme>[A-Za-z][\w+.-]*)://(?P<location>.*)")
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|auth|credential|signature|\bsig\b|odbc_connect", re.IGNORECASE)
 VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def masked(uri: str) -> str:
-    """The address with `***` in place of its password, and of what its query calls a password, a token or a key.
+    """Mask the password of an address, and passwords, tokens and keys in its query.
 
     >>> masked("postgresql://ann:hunter2@host/db?sslmode=require&password=hunter2")
     'postgresql://ann:***@host/db?sslmode=require&password=***'
     >>> masked("https://host:5000/#/experiments/1"), masked("sqlite:////home/ann@work/mlflow.db")
     ('https://host:5000/#/experiments/1', 'sqlite:////home/ann@work/mlflow.db')
     """
-    shown = uri
+    text = uri
     for start, end in reversed(list(_secret_spans(uri))):
-        shown = shown[:start] + HIDDEN + shown[end:]
-    return shown
+        text = text[:start] + HIDDEN + text[end:]
+    return text
 
 
 def without_secrets(text: str, uri: str, variables: Mapping[str, str] = os.environ) -> str:
-    """The text without the secrets of an address, nor those that the environment has for a store.
+    """Mask the secrets of an address, and those in the environment, in a text.
 
     >>> without_secrets("no access for 'ann' with p@ss, p%40ss", "mysql://ann:p%40ss@host/db")
     "no access for 'ann' with ***, ***"
@@ -44,18 +44,18 @@ def without_secrets(text: str, uri: str, variables: Mapping[str, str] = os.envir
 
 
 def _secret_spans(uri: str) -> Iterator[tuple[int, int]]:
-    """Where the secrets of an address begin and end, in order; none of them is empty or masked already."""
-    found = PARTS.fullmatch(uri)
-    if found is None:
+    """Yield start and end of the secrets of an address, in order; empty and masked ones are skipped."""
+    address = PARTS.fullmatch(uri)
+    if address is None:
         return
-    start, place = found.start("place"), found["place"]
-    end = _end_of_user(place, is_web=found["scheme"].lower() in ("http", "https"))
-    user, colon, password = place[:end].partition(":")
+    start, location = address.start("location"), address["location"]
+    end = _end_of_user(location, is_web=address["scheme"].lower() in ("http", "https"))
+    user, colon, password = location[:end].partition(":")
     if colon:
         yield from _span(start + len(user) + 1, password)
-    elif end and found["scheme"].lower() in ("http", "https"):  # a token may stand alone
+    elif end and address["scheme"].lower() in ("http", "https"):  # a token may stand alone
         yield from _span(start, user)
-    for pair in re.finditer(r"(?<=[?&;#])(?P<name>[^=&;#?]+)=(?P<value>[^&;#]*)", place[end:]):
+    for pair in re.finditer(r"(?<=[?&;#])(?P<name>[^=&;#?]+)=(?P<value>[^&;#]*)", location[end:]):
         if SECRET_NAME.search(unquote_plus(pair["name"])):
             yield from _span(start + end + pair.start("value"), pair["value"])
 
@@ -65,21 +65,21 @@ def _span(start: int, secret: str) -> Iterator[tuple[int, int]]:
         yield start, start + len(secret)
 
 
-def _end_of_user(place: str, is_web: bool) -> int:
-    """The length of `user:password` before its `@`, the last one: a password that is not quoted holds any character."""
-    authority = re.split(r"[/?#]", place, maxsplit=1)[0]
+def _end_of_user(location: str, is_web: bool) -> int:
+    """Length of `user:password` before the last `@`: an unquoted password may contain any character."""
+    authority = re.split(r"[/?#]", location, maxsplit=1)[0]
     if is_web and ("@" in authority or re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", authority)):
         return max(authority.rfind("@"), 0)
-    return max(place.rfind("@"), 0) if ":" in authority or "@" in authority else 0
+    return max(location.rfind("@"), 0) if ":" in authority or "@" in authority else 0
 
 
 def _up_to_each_at(secret: str) -> list[str]:
-    """The parts of a secret that another reader of the address may take for the password."""
+    """Return prefixes of a secret that another parser of the address may take for the password."""
     return [secret, *(secret[: at.start()] for at in re.finditer("@", secret))]
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """The secret as it stands, decoded, encoded anew, and as texts quote it."""
+    """Yield the secret verbatim, decoded, re-encoded, and quoted as in messages."""
     for plain in (secret, unquote(secret), unquote_plus(secret)):
         yield from (plain, quote(plain, safe=""), quote_plus(plain), quote(plain), json.dumps(plain)[1:-1])
         yield repr(plain)[1:-1]

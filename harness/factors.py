@@ -1,4 +1,4 @@
-"""What a number of a request may be, and the sentence for one that it may not. Imports no torch: plans are instant."""
+"""Ranges of factors and training numbers, and their checks. Imports no torch, so that plans are fast."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,15 +13,15 @@ Level = str | int | float
 
 @dataclass(frozen=True)
 class Factor:
-    """What a factor's levels may be.
+    """Allowed levels of a factor.
 
     Args:
-        default: the level that leaves a case as its author wrote it; None where the case itself decides.
-        choices: the words it knows, or none when it takes numbers.
+        default: the level that leaves a case unchanged; None if the case determines it.
+        choices: the allowed words; empty for a factor of numbers.
         low, high: the closed or half-open range of its numbers (`high` is excluded where `open_above`).
-        whole: whether only whole numbers make sense.
+        integer: True if only integers are allowed.
         stacks: True when members with different levels can share one batched program.
-        words: words allowed beside the numbers.
+        words: words allowed in addition to numbers.
     """
 
     default: Level | None
@@ -30,30 +30,30 @@ class Factor:
     high: float = float("inf")
     open_below: bool = False
     open_above: bool = False
-    whole: bool = False
+    integer: bool = False
     stacks: bool = False
     words: tuple[str, ...] = ()
 
 
 def number_in(factor: Factor, value: Any, where: str) -> int | float:
-    """The number, if it lies in the factor's range; `where` stands before the complaint.
+    """Return the number if it lies in the factor's range; `where` begins the error message.
 
     >>> number_in(TRAINED["epochs"], 3.0, "train.epochs")
     3
 
     Raises:
-        HarnessError: for what is no number, or one outside the range.
+        HarnessError: for a value that is no number or lies outside the range.
     """
-    outside = HarnessError(f"{where}: a number {range_of(factor)} is wanted, {value!r} was given")
+    outside = HarnessError(f"{where}: expected a number {range_of(factor)}, got {value!r}")
     if not _is_number(value):
         raise outside
     below = value <= factor.low if factor.open_below else value < factor.low
     above = value >= factor.high if factor.open_above else value > factor.high
     if below or above or value != value or value in (float("inf"), float("-inf")):
         raise outside
-    if factor.whole and value != int(value):
-        raise HarnessError(f"{where}: a whole number is wanted, {value!r} was given")
-    return int(value) if factor.whole else value
+    if factor.integer and value != int(value):
+        raise HarnessError(f"{where}: expected a whole number, got {value!r}")
+    return int(value) if factor.integer else value
 
 
 def _is_number(value: Any) -> bool:
@@ -61,7 +61,7 @@ def _is_number(value: Any) -> bool:
 
 
 def range_of(factor: Factor) -> str:
-    """The range in words.
+    """Return the range in words.
 
     >>> range_of(Factor(None, high=1.0, open_below=True, open_above=True))
     'above 0 to below 1'
@@ -73,7 +73,7 @@ def range_of(factor: Factor) -> str:
 
 
 def training_numbers(train: Mapping[str, Any], where: str = "train") -> dict[str, Any]:
-    """The training numbers, of a case or of an experiment, checked.
+    """Return the checked training numbers of a case or an experiment.
 
     >>> training_numbers({"epochs": 3, "batch_size": 64.0})
     {'epochs': 3, 'batch_size': 64}
@@ -87,33 +87,34 @@ def training_numbers(train: Mapping[str, Any], where: str = "train") -> dict[str
 def _training_number(key: str, value: Any, where: str) -> Any:
     if key in TRAINED:
         number = number_in(TRAINED[key], value, f"{where}.{key}")
-        return number if TRAINED[key].whole else float(number)
+        return number if TRAINED[key].integer else float(number)
     if key == "snapshot_every":
         if not _is_number(value) or not 0 < value < float("inf"):
-            raise HarnessError(f"{where}.{key}: a number of epochs above 0 is wanted, {value!r} was given")
-        return number_in(Factor(None, whole=True), value, f"{where}.{key}")
+            raise HarnessError(f"{where}.{key}: expected a number of epochs above 0, got {value!r}")
+        return number_in(Factor(None, integer=True), value, f"{where}.{key}")
     if key == "device":
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-            raise HarnessError(f"{where}.{key}: auto, cpu, cuda, cuda:0 or mps is wanted, {value!r} was given")
+            raise HarnessError(f"{where}.{key}: expected auto, cpu, cuda, cuda:0 or mps, got {value!r}")
         return value
     raise HarnessError(f"{where}: {did_you_mean('training number', str(key)[:60], TRAINING)}")
 
 
 TRAINED: dict[str, Factor] = {
     "learning_rate": Factor(None, open_below=True, stacks=True),
-    "batch_size": Factor(None, low=1, whole=True),
-    "epochs": Factor(None, low=1, whole=True),
+    "batch_size": Factor(None, low=1, integer=True),
+    "epochs": Factor(None, low=1, integer=True),
+    "warmup": Factor(0.0, high=1.0, stacks=True),  # share of training
 }
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device")
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device", "warmup")
 
 
 def known_factors(numbers: Iterable[str] = ()) -> list[str]:
-    """The names that an experiment over a case with these `numbers` may use as factors."""
+    """Return the factors of an experiment over a case with these `numbers`."""
     return [*FACTORS, *(name for name in numbers if name not in FACTORS)]
 
 
 def check_level(name: str, value: Any, numbers: Iterable[str] = ()) -> Level:
-    """The level, if the factor takes it.
+    """Return the level if the factor allows it.
 
     >>> check_level("activation", "leaky_relu")
     'leaky_relu'
@@ -123,35 +124,42 @@ def check_level(name: str, value: Any, numbers: Iterable[str] = ()) -> Level:
     """
     if name not in FACTORS and name not in set(numbers):
         raise HarnessError(did_you_mean("factor", name, known_factors(numbers)))
-    factor = FACTORS.get(name, CASE_NUMBER)
+    factor = _factor(name, numbers)
     return _word(name, value, factor) if isinstance(value, str) else _number(name, value, factor)
 
 
 def default_level(name: str, numbers: Mapping[str, float] | None = None, train: Mapping[str, Any] | None = None) -> Any:
-    """The level that leaves the case as it is: the factor's own, or what the case's numbers and training say."""
-    factor = FACTORS.get(name, CASE_NUMBER)
-    if factor.default is not None:
+    """Return the level that leaves the case unchanged: the factor's default, or the case's own number."""
+    factor = _factor(name, numbers or {})
+    own = {**(train or {}), **(numbers or {})}
+    if factor.default is not None and not (name in TRAINED and name in own):
         return factor.default
-    return {**(train or {}), **(numbers or {})}.get(name)
+    return own.get(name)
 
 
 def is_number(name: str) -> bool:
-    """Whether members that differ in this factor alone can share a stack."""
+    """Return True if members that differ only in this factor can share a stack."""
     return FACTORS.get(name, CASE_NUMBER).stacks
+
+
+def _factor(name: str, numbers: Iterable[str]) -> Factor:
+    """Return the factor of this name; a number of the case's own called `warmup` or `free_bits` has its own range."""
+    own = name in OWN_FIRST and name in set(numbers)
+    return CASE_NUMBER if own else FACTORS.get(name, CASE_NUMBER)
 
 
 def _word(name: str, value: str, factor: Factor) -> Level:
     allowed = factor.choices or factor.words
     if value not in allowed:
         if not factor.choices:
-            raise HarnessError(f"{name}: a number {range_of(factor)} is wanted, {value!r} was given")
+            raise HarnessError(f"{name}: expected a number {range_of(factor)}, got {value!r}")
         raise HarnessError(did_you_mean(name, value, allowed))
     return value
 
 
 def _number(name: str, value: Any, factor: Factor) -> Level:
     if factor.choices:
-        raise HarnessError(f"{name}: one of {', '.join(factor.choices)} is wanted, {value!r} was given")
+        raise HarnessError(f"{name}: expected one of {', '.join(factor.choices)}, got {value!r}")
     return number_in(factor, value, name)
 
 
@@ -166,9 +174,10 @@ PENALTY_SITES = (
     "l1",
     "topk",
 )
+OWN_FIRST = ("warmup", "free_bits")  # names that a case may have for a number of its own
 SIGMOID_SITES = ("none_sigmoid_bottleneck", "kl_sigmoid_bottleneck")
 
-# a number that only the case knows: any real value, stacked when its loss can take a tensor for it
+# a number of the case's own: any real value, stacked if the loss accepts a tensor for it
 CASE_NUMBER = Factor(None, low=float("-inf"), stacks=True)
 
 FACTORS: dict[str, Factor] = {
@@ -179,8 +188,9 @@ FACTORS: dict[str, Factor] = {
     "dropout": Factor(0.0, high=1.0, open_above=True, stacks=True),
     "output_activation": Factor("default", ("default", "relu", "linear", "sigmoid")),
     "inputs": Factor("as_given", ("as_given", "centred")),
-    "units": Factor(None, low=1, high=1e6, whole=True),
+    "units": Factor(None, low=1, high=1e6, integer=True),
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
+    "free_bits": Factor(0.0, stacks=True),  # nats per unit
     **TRAINED,
 }

@@ -1,8 +1,8 @@
-"""The batches of an epoch: their bounds and their number. Imports no torch, so that plans are instant."""
+"""Bounds and number of the batches of an epoch. Imports no torch, so that plans are fast."""
 
 
 def batch_bounds(rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """First and last row of each batch of an epoch. A last batch of a single row is left out: it has no variance.
+    """Return the bounds of each batch of an epoch, without a last batch of a single row, which has no variance.
 
     >>> batch_bounds(10, 4)
     [(0, 4), (4, 8), (8, 10)]
@@ -14,11 +14,11 @@ def batch_bounds(rows: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps of one epoch: a smaller last batch counts, unless it is a single row after larger ones.
+    """Return the number of optimizer steps per epoch; a last batch of a single row after larger ones does not count.
 
     >>> [steps_per_epoch(rows, 64) for rows in (1, 64, 65, 66, 128)]
     [1, 1, 1, 2, 2]
     """
     batches = -(-rows // batch_size)
-    single_row_left = batch_size > 1 and batches > 1 and rows % batch_size == 1
-    return batches - 1 if single_row_left else batches
+    ends_in_single_row = batch_size > 1 and batches > 1 and rows % batch_size == 1
+    return batches - 1 if ends_in_single_row else batches

@@ -1,4 +1,4 @@
-"""A case's model, built with a seed, and the kind of numbers in which it takes the case's rows."""
+"""Construction of a case's model from a seed, and the dtype in which it takes the case's rows."""
 
 import inspect
 import warnings
@@ -13,7 +13,9 @@ from harness.user_code import failure, guarded
 
 
 def build_model(case: Case, seed: int, batch: Tensor) -> nn.Module:
-    """The case's model with the initial weights of `seed`, where the batch is; torch's global random state stays as it was.
+    """Build the case's model with the initial weights of `seed`, on the batch's device.
+
+    torch's global random state is restored.
 
     Raises:
         HarnessError: when the factory fails or returns no module.
@@ -28,50 +30,51 @@ def build_model(case: Case, seed: int, batch: Tensor) -> nn.Module:
         except Exception as error:
             raise HarnessError(f"{case.name}: building the model {failure(error)}") from error
     if not isinstance(model, nn.Module):
-        raise HarnessError(f"{case.name}: Case.model must return an nn.Module, it returned a {type(model).__name__}")
+        raise HarnessError(
+            f"{case.name}: Case.model: expected a function that returns an nn.Module, got a {type(model).__name__} from it"
+        )
     return model.to(batch.device)
 
 
 def model_keywords(case: Case, batch: Tensor) -> dict[str, int]:
-    """What the model factory is told: the input's width, where it asks for `features`."""
+    """Return the keywords of the model factory: the width of the input if it takes `features`."""
     parameters = inspect.signature(case.model).parameters
     return {"features": int(batch[0].numel())} if "features" in parameters else {}
 
 
 def input_dtype(case: Case, inputs: Tensor) -> torch.dtype:
-    """The kind of numbers in which a case's model takes these rows, `[sample, *feature]`.
+    """Return the dtype in which a case's model takes these rows, `[sample, *feature]`.
 
-    Its own precision, for floats and for integers that it takes as floats (pixels). int64 for integers that it refuses
-    as floats and takes as they are (tokens), or that a 16-bit float would round. Tried on two rows, with the loss. Where
-    parameters differ in precision, the first that the model takes rows in.
+    The model's own precision for floats and for integers that it takes as floats (pixels); int64 for integers that it
+    refuses as floats (tokens), or that a 16-bit float would round. Tested on two rows, with the loss. If parameters differ
+    in precision, the first precision in which the model takes rows.
     """
-    few = inputs[:2]
-    if few.is_complex() or not few.numel():
-        return torch.float32  # no rows, which is for the check of rows to say
+    sample = inputs[:2]
+    if sample.is_complex() or not sample.numel():
+        return torch.float32  # no rows: the check of rows reports it
     try:
-        model = build_model(case, 0, few)
-    except Exception:  # whatever is wrong with it is told where it is used
+        model = build_model(case, 0, sample)
+    except Exception:  # the error is reported when the model is used
         return torch.float32
-    known = precisions(model)
-    whole = not few.is_floating_point()
-    if len(known) == 1 and not whole:
-        return known[0]
-    taken = next((each for each in known if accepts_rows(case, model, few.to(each))), None)
-    if whole and (taken is None or _rounds(inputs, taken)) and accepts_rows(case, model, few.long()):
+    dtypes = precisions(model)
+    integral = not sample.is_floating_point()
+    if len(dtypes) == 1 and not integral:
+        return dtypes[0]
+    taken = next((dtype for dtype in dtypes if accepts_rows(case, model, sample.to(dtype))), None)
+    if integral and (taken is None or _rounds(inputs, taken)) and accepts_rows(case, model, sample.long()):
         return torch.int64
-    return taken or known[0]
+    return taken or dtypes[0]
 
 
 def accepts_rows(case: Case, model: nn.Module, rows: Tensor) -> bool:
-    """Whether the model and the case's loss run on these rows."""
-    numbers = {name: case.numbers[name] for name in case.loss_keywords()}
+    """Return True if the model and the case's loss run on these rows."""
     with torch.random.fork_rng(), eval_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with guarded():
                 model(rows)
-                case.losses(model, rows, **numbers)
-        except IndexError:  # a token past the end of its table: that is looked up, so the kind is right
+                case.losses(model, rows, **case.loss_arguments(case.numbers))
+        except IndexError:  # a token past the end of its table: the model looks rows up, so it takes integers
             return not rows.is_floating_point()
         except Exception:  # the author's code may raise anything
             return False
@@ -83,7 +86,7 @@ def _rounds(inputs: Tensor, dtype: torch.dtype) -> bool:
 
 
 def own_precision(model: nn.Module) -> torch.dtype:
-    """The precision of a model: of its first floating parameter, else of its first floating buffer, else float32.
+    """Return the precision of the first floating parameter, else of the first floating buffer, else float32.
 
     >>> own_precision(nn.Linear(2, 2).double())
     torch.float64
@@ -92,20 +95,20 @@ def own_precision(model: nn.Module) -> torch.dtype:
 
 
 def precisions(model: nn.Module) -> list[torch.dtype]:
-    """Every precision that the parameters are in, the model's own first; that of its buffers where it has none.
+    """Return the precisions of the parameters, the model's own first; those of its buffers if it has no parameter.
 
     >>> precisions(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).double()))
     [torch.float32, torch.float64]
     """
-    for held in (model.parameters(), model.buffers()):
-        found = dict.fromkeys(each.dtype for each in held if each.is_floating_point())
-        if found:
-            return list(found)
+    for tensors in (model.parameters(), model.buffers()):
+        dtypes = dict.fromkeys(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+        if dtypes:
+            return list(dtypes)
     return [torch.float32]
 
 
 def precision_for(model: nn.Module, rows: Tensor) -> torch.dtype:
-    """In what a model is trained on rows that it takes: in theirs, or in its own where they are integers.
+    """Return the precision of training: that of the rows, or of the model if the rows are integers.
 
     >>> precision_for(nn.Embedding(9, 2), torch.tensor([[1, 2]]))
     torch.float32
@@ -114,7 +117,7 @@ def precision_for(model: nn.Module, rows: Tensor) -> torch.dtype:
 
 
 def cast_floats(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in another precision; integers, which name things, stay what they are.
+    """Cast floats to another precision; integers, which are indices, are unchanged.
 
     >>> cast_floats(torch.tensor([1.5]), torch.float64), cast_floats(torch.tensor([3]), torch.float64)
     (tensor([1.5000], dtype=torch.float64), tensor([3]))
@@ -123,7 +126,7 @@ def cast_floats(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and products of numbers are kept in: at least float32, as the squares of 16-bit floats leave their range.
+    """Return the dtype of sums and products: at least float32, because squares of 16-bit floats overflow.
 
     >>> accumulation_dtype(torch.bfloat16), accumulation_dtype(torch.float64)
     (torch.float32, torch.float64)

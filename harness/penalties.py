@@ -1,4 +1,4 @@
-"""Sparsity penalties as pure functions on `[*member, sample, unit]`: what each can do, and what it cannot."""
+"""Sparsity penalties as pure functions on `[*member, sample, unit]`."""
 
 import torch
 import torch.nn.functional as F
@@ -85,16 +85,16 @@ def hard_count(activations: Tensor) -> Tensor:
 
 
 def keep_largest(activations: Tensor, count: int) -> Tensor:
-    """The activations with all but the `count` largest units of each row set to 0.
+    """Set all but the `count` largest units of each row to 0.
 
-    Exactly `count` units are kept: of equal ones those of the lowest index, and all units where there are no more.
+    Exactly `count` units are kept: of equal ones those of the lowest index, and all units if there are fewer.
 
     Args:
         activations: `[*member, sample, unit]`.
         count: units kept in each row, 1 or more.
 
     Raises:
-        HarnessError: when `count` is no whole number from 1.
+        HarnessError: when `count` is not a whole number from 1.
 
     >>> keep_largest(torch.tensor([[1.0, 3.0, 2.0], [2.0, 2.0, 2.0]]), 1)
     tensor([[0., 3., 0.],
@@ -103,12 +103,14 @@ def keep_largest(activations: Tensor, count: int) -> Tensor:
     Source: Makhzani & Frey 2014, k-sparse autoencoders.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise HarnessError(f"keep_largest: count: expected a whole number from 1, got {count!r}")
+        raise HarnessError(
+            f"keep_largest: count: expected a whole number from 1, got {count!r}; e.g. keep_largest(activations, 4)"
+        )
     ranked = activations.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)  # a NaN is kept, so it is seen
     least = ranked.topk(min(count, ranked.shape[-1]), dim=-1).values[..., -1:]
     above, tied = ranked > least, ranked == least
-    kept = above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= count - above.sum(dim=-1, keepdim=True)))
-    return torch.where(kept, activations, torch.zeros_like(activations))
+    selected = above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= count - above.sum(dim=-1, keepdim=True)))
+    return torch.where(selected, activations, torch.zeros_like(activations))
 
 
 def _log_mean_exp(logarithms: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
-"""Operations whose roundings depend on where a number lies in memory, computed so that they do not.
+"""Operations whose rounding depends on the position of a number in memory, computed so that it does not.
 
-A stack's numbers lie member behind member, so where a member's lie depends on who shares the stack. Three kinds of
-operations on a processor look at that:
+The members of a stack lie one behind another in memory, so a member's position depends on the others. Three kinds of
+operations on a processor round by position:
 
-- An elementwise operation takes as many numbers at a time as two vector registers hold (up to 64). The few that are
-  left at the end go through another function, and `sigmoid` or `exp2` of the same number may differ in the last bit.
-- A matrix product (and what LAPACK does) takes another path where a matrix does not begin at a multiple of 64 bytes.
-- A sum over one axis takes the numbers beside each other along another one together; if these are of several
-  members, what is left over depends on their number.
+- An elementwise operation takes as many numbers at a time as two vector registers hold (up to 64). The rest at the end
+  goes through another function, and `sigmoid` or `exp2` of the same number may differ in the last bit.
+- A matrix product (and LAPACK) takes another path for a matrix that does not begin at a multiple of 64 bytes.
+- A sum over one axis combines numbers that are adjacent along another axis; if these belong to several members, the
+  rest at the end depends on the number of members.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ aten = torch.ops.aten
 Arguments = tuple[Any, ...]
 Compute = Callable[[Any, Arguments, Mapping[str, Any]], Any]
 
-FULL = 64  # numbers that fill every vector register there is, two at a time: 16-bit floats of AVX-512
+FULL = 64  # numbers that fill two of the widest vector registers: 16-bit floats of AVX-512
 LINE = 64  # bytes: of an AVX-512 register, and of a cache line
-PLAIN_PRODUCT = 400  # multiplications, below which torch computes a product itself, wherever the matrices lie
+PLAIN_PRODUCT = 400  # multiplications below which torch computes a product itself, at any position in memory
 
 
 class PlaceInvariant(TorchDispatchMode):
-    """Gives a member the same bits wherever its numbers lie; what comes out has the values and shapes of torch."""
+    """Mode in which a member's results have the same bits at every position in memory; shapes are those of torch."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -55,9 +55,9 @@ def place_invariant(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def aligned(values: Tensor) -> Tensor:
-    """The same numbers in memory that begins at a multiple of 64 bytes, as all memory of torch does.
+    """The same numbers in memory that begins at a multiple of 64 bytes, as memory allocated by torch does.
 
-    That of NumPy begins anywhere, in each process elsewhere, and with it the roundings of a product would change.
+    NumPy's memory begins at any address, different in each process, and the rounding of a product follows it.
 
     >>> memory = torch.arange(20.0)
     >>> aligned(memory[1:]).data_ptr() % 64, aligned(memory) is memory
@@ -68,7 +68,7 @@ def aligned(values: Tensor) -> Tensor:
 
 @cache
 def _own_way(operation: Any) -> Compute | None:
-    """How an operation is computed; None for as it comes."""
+    """The replacement for an operation; None if torch's own is used."""
     name, tags = operation._schema.name.removeprefix("aten::"), operation.tags
     if torch.Tag.reduction in tags:
         return member_by_member
@@ -113,7 +113,7 @@ def elementwise(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> A
 
 
 def elementwise_unless_exact(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
-    """An operation that is rounded correctly, but not with complex numbers, nor with another one inside it."""
+    """An operation that is correctly rounded, except with complex numbers or with a second operation inside it."""
     inside = kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode")
     if inside or any(isinstance(value, Tensor) and value.is_complex() for value in args):
         return elementwise(operation, args, kwargs)
@@ -121,7 +121,7 @@ def elementwise_unless_exact(operation: Any, args: Arguments, kwargs: Mapping[st
 
 
 def member_by_member(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
-    """A reduction of numbers that lie member behind member, and not between each other."""
+    """A reduction over memory in which members lie one behind another, not interleaved."""
     values = args[0]
     if any(size > 1 and step > values.stride(0) for size, step in zip(values.shape, values.stride(), strict=True)):
         args = (values.contiguous(), *args[1:])
@@ -130,14 +130,14 @@ def member_by_member(operation: Any, args: Arguments, kwargs: Mapping[str, Any])
 
 def product(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
     """A batch of matrix products, of matrices that all begin at multiples of 64 bytes, the results too."""
-    one, other = args
-    rows, columns = one.shape[1], other.shape[2]
-    if rows * one.shape[2] * columns < PLAIN_PRODUCT:
-        return operation(one, other)
-    whole = LINE // one.element_size()
-    more = -rows % (whole // gcd(columns, whole))
-    result = operation(_aligned(one, more), _aligned(other))
-    return result[:, :rows].contiguous() if more else result
+    left_matrix, right_matrix = args
+    rows, columns = left_matrix.shape[1], right_matrix.shape[2]
+    if rows * left_matrix.shape[2] * columns < PLAIN_PRODUCT:
+        return operation(left_matrix, right_matrix)
+    per_line = LINE // left_matrix.element_size()
+    padding = -rows % (per_line // gcd(columns, per_line))
+    result = operation(_aligned(left_matrix, padding), _aligned(right_matrix))
+    return result[:, :rows].contiguous() if padding else result
 
 
 def member_by_member_call(operation: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Any:
@@ -165,29 +165,29 @@ def _is_plain(values: Tensor) -> bool:
 
 
 def _axes(values: Tensor) -> list[int] | None:
-    """The axes in the order in which the numbers lie in memory without gaps; None where they do not."""
+    """The axes in the order of memory; None for a tensor with gaps."""
     steps = values.stride()
     axes = sorted(range(values.dim()), key=lambda axis: steps[axis], reverse=True)
     return axes if values.permute(axes).is_contiguous() else None
 
 
-def _aligned(matrices: Tensor, more: int = 0) -> Tensor:
+def _aligned(matrices: Tensor, padding: int = 0) -> Tensor:
     """`[member, row, column]` with every member's matrix at a multiple of 64 bytes from the first, and rows of zeros."""
     rows, columns = matrices.shape[1:]
     step, down, along = matrices.stride()
-    whole = LINE // matrices.element_size()
+    per_line = LINE // matrices.element_size()
     apart = step > (rows - 1) * down + (columns - 1) * along
-    if not more and (step == 0 or (apart and step % whole == 0)):
+    if not padding and (step == 0 or (apart and step % per_line == 0)):
         return matrices
     if down < along:
-        return _filled(matrices.transpose(1, 2), 0, more, whole).transpose(1, 2)
-    return _filled(matrices, more, 0, whole)
+        return _filled(matrices.transpose(1, 2), 0, padding, per_line).transpose(1, 2)
+    return _filled(matrices, padding, 0, per_line)
 
 
-def _filled(matrices: Tensor, below: int, beside: int, whole: int) -> Tensor:
-    """`[member, row, column]` with zeros below and beside, the first so many rows of a multiple of them."""
+def _filled(matrices: Tensor, below: int, beside: int, per_line: int) -> Tensor:
+    """`[member, row, column]` padded with zeros to `below` more rows and `beside` more columns, aligned per member."""
     members, rows, columns = matrices.shape
-    gap = -rows % whole
+    gap = -rows % per_line
     if beside:
         copy = aten.constant_pad_nd(matrices, [0, beside, 0, gap])
     else:
@@ -200,7 +200,7 @@ def _zeros(members: int, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(members, rows, columns, dtype=dtype)
 
 
-# correctly rounded, so that there is one result whatever computes it: IEEE 754, or nothing that is rounded at all
+# correctly rounded by IEEE 754, or not rounded at all: every implementation gives the same result
 EXACT = {
     *("abs", "add", "copysign", "div", "mul", "neg", "positive", "reciprocal", "sqrt", "square", "sub", "true_divide"),
     *("ceil", "clone", "floor", "masked_fill", "nan_to_num", "round", "sgn", "sign", "signbit", "trunc", "where"),
@@ -217,7 +217,7 @@ UNTAGGED = {
     *("log_sigmoid_forward", "mish_backward", "softplus_backward"),
 }
 
-# what LAPACK does, or torch in a loop over matrices
+# computed by LAPACK, or by torch in a loop over matrices
 MATRICES = (
     *("_linalg_det", "_linalg_eigh", "_linalg_eigvals", "_linalg_slogdet", "_linalg_solve_ex", "_linalg_svd"),
     *("linalg_cholesky_ex", "linalg_eig", "linalg_eigvals", "linalg_householder_product", "linalg_inv_ex"),

@@ -1,8 +1,8 @@
-"""Modules beside a case's file, as `python case.py` finds them, and found by nobody but the case.
+"""Imports of modules beside a case's file, as `python case.py` finds them, for the case alone.
 
-While the file runs, its own import statements look beside it first. Modules that are loaded already stay what they are.
-Afterwards its functions still find what no other place has. A library that is loaded does not: `random.py` may lie beside
-a case, and so may `bottleneck.py`, which pandas would take for a package that it knows.
+While the file runs, its own import statements search its folder first; loaded modules are not replaced. Later, its
+functions still find modules that no other folder has. Libraries do not search the folder: `random.py` may stand beside a
+case, and so may `bottleneck.py`, which pandas would mistake for a package.
 """
 
 import importlib
@@ -17,25 +17,23 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from weakref import WeakValueDictionary
 
-PREFIX = "harness_case_"  # of the names under which the files of cases are loaded
+PREFIX = "harness_case_"  # of the module names of case files
 _in_use: WeakValueDictionary[str, ModuleType] = WeakValueDictionary()
 
 
 def own_name(path: Path) -> str:
-    """A name for the module of a case's file that no other has which is still in use."""
+    """Return a name for the module of a case's file that no module in use has."""
     name = f"{PREFIX}{path.stem}"
     return next(free for free in chain([name], (f"{name}_{number}" for number in count(1))) if free not in _in_use)
 
 
 @contextmanager
 def with_siblings(module: ModuleType) -> Iterator[None]:
-    """Let a case's file be imported by its name: while it runs, for dataclasses, and later by `pickle`, as long as its
-    functions are in use.
+    """Make a case's module importable by name while it runs, for dataclasses, and for `pickle` while it is in use.
 
-    Later it is not listed among the modules: what sends a function to a process that cannot import it (joblib) sends
-    the function itself then.
+    Afterwards it is not in `sys.modules`, so that joblib pickles its functions by value for other processes.
     """
-    vars(module)["__harness_module__"] = module  # lives as long as its functions do, and no longer
+    vars(module)["__harness_module__"] = module  # keeps the module alive as long as its functions
     _in_use[module.__name__] = sys.modules[module.__name__] = module
     try:
         yield
@@ -45,7 +43,7 @@ def with_siblings(module: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def sibling_imports(folder: Path) -> Iterator[None]:
-    """Let a case's file find the modules in its folder, each run anew for each case that is loaded."""
+    """Let a case's file import modules from its folder, each executed again for every case."""
     siblings = _siblings(folder)
     importlib.invalidate_caches()
     before = set(sys.modules)
@@ -56,31 +54,31 @@ def sibling_imports(folder: Path) -> Iterator[None]:
     finally:
         siblings.running -= 1
         for name in set(sys.modules) - before:
-            # a package that was there before is nobody's who is loaded now: this one, where a case lies beside it
+            # submodules of packages loaded before belong to those packages, not to the case
             if name.partition(".")[0] not in before and _is_of(folder, name, sys.modules[name]):
                 siblings.loaded[name] = sys.modules.pop(name)
 
 
 class SiblingFinder(MetaPathFinder):
-    """Finds the modules of a folder for the code that lies in it.
+    """Finder of the modules of a folder for the code in the folder.
 
     Args:
-        folder: of a case's file, resolved.
-        last: the harness put the folder on the path, as its last entry; else its place there is somebody's choice.
+        folder: folder of a case's file, resolved.
+        last: True if the harness appended the folder to the path, False if it was there before.
     """
 
     def __init__(self, folder: Path, last: bool) -> None:
         self.folder, self.last = folder, last
         self.running = 0
-        self.loaded: dict[str, ModuleType] = {}  # by the case that was loaded last
+        self.loaded: dict[str, ModuleType] = {}  # modules of the case loaded last
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module in the folder where the case asks for it; None leaves the answer to others.
+        """Return the spec of a module in the folder if the case imports it; None for other finders.
 
         Raises:
-            ModuleNotFoundError: where a library asks for what the folder alone has.
+            ModuleNotFoundError: when a library imports a module that only the folder has.
         """
         if name in _in_use:
             return spec_from_loader(name, SiblingLoader(_in_use[name]))
@@ -89,23 +87,25 @@ class SiblingFinder(MetaPathFinder):
             return None
         importer = _importer(sys._getframe(1))
         if self.running and self._is_own(importer):
-            return own if own is not None and own.loader is not None else None  # a plain folder hides no package
+            return (
+                own if own is not None and own.loader is not None else None
+            )  # a namespace package does not hide a regular one
         if own is not None and self.last:
             elsewhere = self._elsewhere(name, target)
             if elsewhere is not None:
                 return elsewhere
-            if self._is_asked_by_a_library(importer):
+            if self._is_imported_by_library(importer):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         elif own is not None and getattr(PathFinder.find_spec(name), "origin", None) != own.origin:
             return None
         return spec_from_loader(name, SiblingLoader(self.loaded[name])) if name in self.loaded else None
 
     def _elsewhere(self, name: str, target: ModuleType | None) -> ModuleSpec | None:
-        others = [place for place in sys.path if place != str(self.folder)]
+        paths = [path for path in sys.path if path != str(self.folder)]
         for finder in sys.meta_path:
             if isinstance(finder, SiblingFinder):
                 continue
-            spec = PathFinder.find_spec(name, others) if finder is PathFinder else finder.find_spec(name, None, target)
+            spec = PathFinder.find_spec(name, paths) if finder is PathFinder else finder.find_spec(name, None, target)
             if spec is not None:
                 return spec
         return None
@@ -118,8 +118,8 @@ class SiblingFinder(MetaPathFinder):
             return Path(file).resolve().parent == self.folder
         return file in _files(self.folder, name)
 
-    def _is_asked_by_a_library(self, frame: FrameType | None) -> bool:
-        """Return True while a library is loaded, which looks for what may be installed; False in a call by the case."""
+    def _is_imported_by_library(self, frame: FrameType | None) -> bool:
+        """Return True if a library that is being loaded runs the import, False in a call by the case."""
         while frame is not None and not self._is_own(frame):
             if _is_importlib(frame):
                 return True
@@ -128,7 +128,7 @@ class SiblingFinder(MetaPathFinder):
 
 
 class SiblingLoader(Loader):
-    """Gives a module that is loaded already, so that its classes and functions stay the same objects."""
+    """Loader of a loaded module, so that its classes and functions stay the same objects."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
@@ -141,13 +141,13 @@ class SiblingLoader(Loader):
         """Run nothing."""
 
 
-def added_places() -> set[str]:
-    """The folders that are on the path for the cases in them alone."""
+def appended_folders() -> set[str]:
+    """Return the folders that the harness appended to the path."""
     return {str(finder.folder) for finder in sys.meta_path if isinstance(finder, SiblingFinder) and finder.last}
 
 
 def hidden_sibling(folder: Path, error: Exception) -> str:
-    """The file in the folder that an import meant where it met a module loaded before; empty where there is none."""
+    """Return the file in the folder that a loaded module of the same name hid from an import; empty for none."""
     module = sys.modules.get(str(error.name)) if isinstance(error, ImportError) else getattr(error, "obj", None)
     if not isinstance(module, ModuleType) or _is_of(folder, module.__name__, module):
         return ""
@@ -156,7 +156,7 @@ def hidden_sibling(folder: Path, error: Exception) -> str:
 
 
 def _siblings(folder: Path) -> SiblingFinder:
-    """The finder of a folder; the first time, it is put before all others, and the folder last on the path."""
+    """Return the finder of a folder; the first call installs it and appends the folder to the path."""
     listed = str(folder) in sys.path
     if not listed:
         sys.path.append(str(folder))
@@ -169,7 +169,7 @@ def _siblings(folder: Path) -> SiblingFinder:
 
 
 def _importer(frame: FrameType | None) -> FrameType | None:
-    """The frame that imports: the first outside `importlib`."""
+    """Return the importing frame: the first one outside `importlib`."""
     while frame is not None and _is_importlib(frame):
         frame = frame.f_back
     return frame
@@ -180,11 +180,11 @@ def _is_importlib(frame: FrameType) -> bool:
 
 
 def _is_of(folder: Path, name: str, module: ModuleType) -> bool:
-    """Whether a module is the one of that name in the folder, not one of an environment that lies in it too."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return not _files(folder, name).isdisjoint(places)
+    """Return True if a module is the one of that name in the folder itself."""
+    paths = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return not _files(folder, name).isdisjoint(paths)
 
 
 def _files(folder: Path, name: str) -> set[str]:
-    place = folder.joinpath(*name.split("."))
-    return {f"{place}.py", str(place / "__init__.py"), str(place)}
+    path = folder.joinpath(*name.split("."))
+    return {f"{path}.py", str(path / "__init__.py"), str(path)}

@@ -1,31 +1,33 @@
-"""The boundary to the code of a case, which may raise anything, try to end the process, or fork it."""
+"""Boundary to the code of a case, which may raise anything, try to end the process, or fork it."""
 
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import _exit as end_process  # as it is before `refuse_os_exit`
+from os import _exit as end_process  # before `refuse_os_exit` replaces it
 from types import TracebackType
 from typing import NoReturn
+
+from harness.errors import missing_extra
 
 PARSERS = ("argparse", "optparse", "click", "typer", "absl", "fire", "docopt")
 _inside = threading.local()
 
 
 class CaseExit(RuntimeError):
-    """A case's code tried to end the process: by `sys.exit`, or by another exception that is no `Exception`."""
+    """A case's code tried to end the process, by `sys.exit` or another exception outside `Exception`."""
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Run a case's code inside: it cannot end this process, and what it forks does not come out of here a second time.
+    """Keep a case's code from ending this process, and end processes that it forks.
 
-    `SystemExit` and its like become a `CaseExit`, which `except Exception` catches; Ctrl-C stays what it is. A child
-    that the code forks ends here when it comes back, since its parent does the rest.
+    `SystemExit` and similar exceptions become a `CaseExit`, which `except Exception` catches; Ctrl-C is unchanged. A
+    forked child that returns from the block ends there.
 
     Raises:
-        CaseExit: for an exception that is no `Exception`.
+        CaseExit: for an exception outside `Exception`.
     """
     process, depth = os.getpid(), getattr(_inside, "depth", 0)
     _inside.depth = depth + 1
@@ -43,15 +45,15 @@ def guarded() -> Iterator[None]:
 
 
 def end_if_forked(process: int) -> None:
-    """End this process at once if it is another than `process`: a child that a case's code forked."""
+    """End this process at once if it is not `process` but a child that a case's code forked."""
     if os.getpid() != process:
         end_process(0)
 
 
 def refuse_os_exit() -> None:
-    """From now on `os._exit` in guarded code of this process is a `CaseExit`; the children of the code still end by it.
+    """Replace `os._exit`: guarded code of this process gets a `CaseExit`, its children still end.
 
-    For a process that is the harness's own, and whose exit code says that all went well.
+    For a process of the harness's own, whose exit code reports success.
     """
     process = os.getpid()
 
@@ -64,21 +66,23 @@ def refuse_os_exit() -> None:
 
 
 def failure(error: Exception) -> str:
-    """How a case's code failed, for a sentence that says where.
+    """Return the end of a message: how a case's code failed.
 
     >>> failure(ZeroDivisionError("mine"))
     'failed with ZeroDivisionError: mine'
     >>> failure(CaseExit("SystemExit(0); a case must not call sys.exit()"))
     'ended with SystemExit(0); a case must not call sys.exit()'
     """
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
+        return f"failed: {missing}"
     return f"ended with {error}" if isinstance(error, CaseExit) else f"failed with {type(error).__name__}: {error}"
 
 
 def is_interrupt(error: BaseException) -> bool:
     """Return True for a Ctrl-C of the user, False for a `KeyboardInterrupt` that a case raises by itself.
 
-    A Ctrl-C reaches the main thread alone. Where a handler of the harness, or none at all, answers to it, it is never a
-    plain `KeyboardInterrupt`.
+    A Ctrl-C reaches only the main thread. If a handler of the harness, or no handler, receives it, the exception is never
+    a plain `KeyboardInterrupt`.
     """
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         return False
@@ -101,15 +105,15 @@ def _shown(error: BaseException) -> str:
 
 def _advice(error: BaseException) -> str:
     if not isinstance(error, SystemExit):
-        return "a case may raise an Exception, and nothing that ends its process"
+        return "a case may raise an Exception, but not end its process"
     parser = next((name for name in _modules(error.__traceback__) if name in PARSERS), None)
     if parser is None:
         return "a case must not call sys.exit(), exit() or quit()"
-    return f"it reads the command line with {parser}, and the command is harness's own"
+    return f"it reads the command line with {parser}, but the command line belongs to harness"
 
 
 def _modules(traceback: TracebackType | None) -> Iterator[str]:
-    """Top-level modules of the frames that an exception passed."""
+    """Yield the top-level module of each frame of a traceback."""
     while traceback is not None:
         yield str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         traceback = traceback.tb_next

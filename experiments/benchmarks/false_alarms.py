@@ -102,7 +102,7 @@ def _tally(kind: Healthy, rows: int, units: int, draws: int) -> Tally:
     tally, generator = Tally(), torch.Generator().manual_seed(rows * 10000 + units)
     for count in _pieces(draws, rows * units):
         code = kind.draw(torch.randn(count, rows, units, generator=generator))
-        for found in diagnose(code, kind.activation, members=True):
+        for found in diagnose(code, activation=kind.activation, members=True):
             tally.add(found, kind.units)
     return tally
 
@@ -125,7 +125,9 @@ def _missed(fault: Planted, rows: int, draws: int) -> int:
     missed, generator = 0, torch.Generator().manual_seed(rows)
     for count in _pieces(draws, rows * 20):
         code, more = fault.draw(generator, count, rows)
-        missed += sum(not fault.found(each) for each in diagnose(code, fault.activation, members=True, **more))
+        missed += sum(
+            not fault.found(each) for each in diagnose(code, activation=fault.activation, members=True, **more)
+        )
     return missed
 
 
@@ -154,7 +156,7 @@ def _flags(kind: Referred, rows: int, draws: int) -> tuple[Counter[str], Counter
         code = torch.randn(min(DRAWS_OF_A_REFERENCE, draws - start), rows, 4, generator=generator)
         if kind.first:
             code[..., 0] = kind.first(reference, code[..., 0])
-        for found in diagnose(code, "none", factors={"it": reference}, members=True):
+        for found in diagnose(code, activation="none", factors={"it": reference}, members=True):
             flags = [unit.references["it"].flag for unit in found.units]
             planted_ones = 1 if kind.first else 0
             first.update(flags[:planted_ones])

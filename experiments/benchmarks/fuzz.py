@@ -28,7 +28,18 @@ TRACED = (str(ROOT / "harness"), "ruamel")
 LONGEST = 4000  # bytes that an input may grow to
 TOKENS = [b"\x00", b"\xff", b"\n", b"\t", b": ", b"- ", b"[", b"]", b"{", b"}", b",", b"'", b'"', b"#", b"&a", b"*a"]
 TOKENS += [b"1e400", b"-1", b".nan", b".inf", b"0", b"null", b"true", b"on", b"!!", b"|", b">", b"%", b"---", b"1e39"]
-TOKENS += [b"factors", b"seeds", b"exclude", b"include", b"zip", b"baseline", b"interactions", b"contrasts", b"train"]
+TOKENS += [
+    b"remedies",
+    b"factors",
+    b"seeds",
+    b"exclude",
+    b"include",
+    b"zip",
+    b"baseline",
+    b"interactions",
+    b"contrasts",
+    b"train",
+]
 TOKENS += [b"epochs", b"rho", b"beta", b"data: digits", b"99999999999999999999", b"\xe2\x80\xae", b"\xef\xbb\xbf"]
 
 

@@ -1,4 +1,4 @@
-"""Does this penalty do what its author thinks? A case's loss and model, probed, never read.
+"""Audit of a case's loss and model: probes that show what each term does, without reading its source.
 
 Names load when first used.
 """

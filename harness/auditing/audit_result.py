@@ -1,4 +1,4 @@
-"""What an audit found, as a value: printable, in a notebook, and as plain JSON."""
+"""The result of an audit, which prints as text, HTML and plain JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ from harness.diagnosis.severity import Severity, gravity
 
 @dataclass(frozen=True)
 class Audit:
-    """What the rules found about a case's loss and model.
+    """Findings of the rules about a case's loss and model.
 
     Args:
         case: the case's name.
         findings: faults first, then risks, then notes.
-        undecided: rules that could not be decided, each with its reason in `evidence`.
+        undecided: rules that could not be decided, with the reason in `evidence`.
         terms: the loss terms that were judged.
         source: `file:line` of the loss function, or "".
-        seeds: how many initialisations were looked at.
+        seeds: number of initializations that were probed.
         during_training: whether the case was also trained for a few hundred steps.
-        evaluations: how often the loss or the model was evaluated by the probes.
-        seconds: what it cost.
-        bounds: what the rules compared with.
+        evaluations: number of evaluations of the loss or the model by the probes.
+        seconds: duration of the audit.
+        bounds: thresholds of the rules.
     """
 
     case: str
@@ -40,38 +40,38 @@ class Audit:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """The findings that say: this does not do what its author thinks."""
+        """Findings of severity fault: the loss or the model does not do what its author intends."""
         return self._of(Severity.FAULT)
 
     @property
     def risks(self) -> tuple[Finding, ...]:
-        """The findings that may hurt, depending on the data and the numbers."""
+        """Findings of severity risk: harmful for some data or numbers."""
         return self._of(Severity.RISK)
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """What is worth knowing."""
+        """Findings of severity note: no action is needed."""
         return self._of(Severity.NOTE)
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """The names of the rules that fired, each once."""
-        return tuple(dict.fromkeys(str(each.rule) for each in self.findings))
+        """Names of the rules that fired, without repetition."""
+        return tuple(dict.fromkeys(str(finding.rule) for finding in self.findings))
 
     def _of(self, severity: Severity) -> tuple[Finding, ...]:
-        return tuple(each for each in self.findings if each.severity == severity)
+        return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, with the names of the attributes."""
+        """Return plain JSON values under the names of the attributes."""
         return {
             "case": self.case,
             "source": self.source,
             "terms": list(self.terms),
-            "findings": [each.to_dict() for each in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
             "faults": len(self.faults),
             "risks": len(self.risks),
             "notes": len(self.notes),
-            "undecided": [each.to_dict() for each in self.undecided],
+            "undecided": [finding.to_dict() for finding in self.undecided],
             "seeds": self.seeds,
             "during_training": self.during_training,
             "evaluations": self.evaluations,
@@ -81,48 +81,54 @@ class Audit:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Audit":
-        """The audit that `to_dict` wrote."""
-        kept = {name: stored[name] for name in ("case", "source", "seeds", "during_training", "evaluations", "seconds")}
-        findings = tuple(Finding.from_dict(each) for each in stored["findings"])
-        undecided = tuple(Finding.from_dict(each) for each in stored["undecided"])
+        """Rebuild the audit that `to_dict` wrote."""
+        fields = {
+            name: stored[name] for name in ("case", "source", "seeds", "during_training", "evaluations", "seconds")
+        }
+        findings = tuple(Finding.from_dict(finding) for finding in stored["findings"])
+        undecided = tuple(Finding.from_dict(finding) for finding in stored["undecided"])
         return cls(
             findings=findings,
             undecided=undecided,
             terms=tuple(stored["terms"]),
             bounds=AuditThresholds(**stored["bounds"]),
-            **kept,
+            **fields,
         )
 
     def headline(self) -> str:
-        """The audit in one line."""
+        """Summarize the audit in one line."""
         counts = [(len(self._of(severity)), severity) for severity in (Severity.FAULT, Severity.RISK, Severity.NOTE)]
-        said = ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for count, severity in counts)
-        said += f", {len(self.undecided)} {Severity.UNDECIDED}"
-        where = f" ({self.source})" if self.source else ""
-        return f"{self.case}{where}: {said}; terms {', '.join(self.terms)}; {self.seeds} seeds, {self.seconds:.1f} s"
+        text = ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for count, severity in counts)
+        text += f", {len(self.undecided)} {Severity.UNDECIDED}"
+        location = f" ({self.source})" if self.source else ""
+        return f"{self.case}{location}: {text}; terms {', '.join(self.terms)}; {self.seeds} seeds, {self.seconds:.1f} s"
 
     def __str__(self) -> str:
-        lines = [self.headline(), *("\n" + str(each) for each in self.findings)]
+        lines = [self.headline(), *("\n" + str(finding) for finding in self.findings)]
         if self.undecided:
             lines.append(f"\n{Severity.UNDECIDED}")
             lines += [
-                f"    {each.rule}{f' in {each.term}' if each.term else ''}: {each.evidence}" for each in self.undecided
+                f"    {finding.rule}{f' in {finding.term}' if finding.term else ''}: {finding.evidence}"
+                for finding in self.undecided
             ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         cells = [
-            (each.severity, each.rule, each.term or "", each.evidence, each.meaning, each.remedy)
-            for each in self.findings
+            (finding.severity, finding.rule, finding.term or "", finding.evidence, finding.meaning, finding.remedy)
+            for finding in self.findings
         ]
-        cells += [(Severity.UNDECIDED, each.rule, each.term or "", each.evidence, "", "") for each in self.undecided]
+        cells += [
+            (Severity.UNDECIDED, finding.rule, finding.term or "", finding.evidence, "", "")
+            for finding in self.undecided
+        ]
         body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
-        head = "".join(f"<th>{each}</th>" for each in ("severity", "rule", "term", "evidence", "meaning", "remedy"))
-        return f"<div><p><b>{escape(self.headline())}</b></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        header = "".join(f"<th>{title}</th>" for title in ("severity", "rule", "term", "evidence", "meaning", "remedy"))
+        return f"<div><p><b>{escape(self.headline())}</b></p><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def by_gravity(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Faults first, then risks, then notes; within each in the order found.
+    """Sort findings: faults, risks, notes; stable within one severity.
 
     >>> [str(finding.severity) for finding in by_gravity([Finding("a", "note"), Finding("b", "fault")])]
     ['fault', 'note']

@@ -1,4 +1,4 @@
-"""The bounds of the audit's rules, and how grave each rule is: printed by every audit that rests on them."""
+"""Thresholds and severities of the audit's rules; every audit stores the thresholds it used."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,22 +7,22 @@ from harness.diagnosis.severity import Severity
 
 @dataclass(frozen=True)
 class AuditThresholds:
-    """What the rules compare with; all of them are this project's.
+    """Thresholds of the rules; all of them are this project's choice.
 
     Args:
-        dominates_fault: ratio of gradient norms, penalty to reconstruction, at birth.
-        dominates_birth: the same, a risk at birth.
-        dominates_always: the same, a risk at every probe.
-        negligible_fault: the ratio below which a penalty does nothing at any probe.
-        negligible_risk: the ratio below which it hardly does.
+        dominates_fault: ratio of gradient norms, penalty to main term, at initialization; a fault above.
+        dominates_birth: the same ratio; a risk above.
+        dominates_always: the same ratio at every probe; a risk above.
+        negligible_fault: the same ratio at every probe; a fault below.
+        negligible_risk: the same ratio at every probe; a risk below.
         batch_slope: |d log term / d log batch size|.
-        unreachable_share: share of the way from the least value anywhere to a typical one that cannot be gone.
-        escape: gradient at a large activation, relative to the largest at smaller ones.
-        output_share: share of the data's entries outside the output's range.
-        dead_share: share of units dead at birth, mean over the initialisations.
+        unreachable_share: (reachable minimum - minimum) / (typical value - minimum); a fault above.
+        escape: gradient at a large activation, relative to the largest gradient at smaller activations.
+        output_share: share of the data's entries outside the output's range; a fault above.
+        dead_share: share of dead units at initialization, mean over seeds.
         offset: ||mean|| / ||sd|| of the inputs.
-        offset_dead: how many more dead units (share) the offset brings, against centred inputs.
-        bypass: change of the reconstruction with the input, the code held, relative to its own spread.
+        offset_dead: share of units that are dead with the inputs and alive with centered inputs.
+        bypass: change of the reconstruction with the input while the code is fixed, relative to its own spread.
     """
 
     dominates_fault: float = 1e3
@@ -40,7 +40,7 @@ class AuditThresholds:
     bypass: float = 1e-6
 
     def to_dict(self) -> dict[str, float]:
-        """Name and value of each."""
+        """Return the thresholds by name."""
         return asdict(self)
 
 
@@ -71,4 +71,11 @@ SEVERITY: dict[str, Severity] = {
     "input_offset": Severity.RISK,
     "bypass": Severity.FAULT,
     "index_addressing": Severity.RISK,
+    "mixed_rows": Severity.FAULT,
+    "unpaired_rows": Severity.FAULT,
+    "cut_encoder": Severity.FAULT,
+    "unreached_parameter": Severity.FAULT,
+    "unused_number": Severity.FAULT,
+    "constant_at_birth": Severity.FAULT,
+    "diverges": Severity.FAULT,
 }

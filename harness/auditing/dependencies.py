@@ -1,4 +1,4 @@
-"""What a loss term depends on: which layers directly, the others held, and whether the bottleneck is among them."""
+"""Direct dependencies of a loss term on the layers, measured with the outputs of all other layers fixed."""
 
 import math
 from collections.abc import Callable
@@ -11,27 +11,27 @@ from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_w
 from harness.auditing.probe_values import RANGES, random_values
 from harness.auditing.recorder import Change, TensorSite
 
-MOST_LAYERS = 32  # moved one by one, where no gradient tells
+MOST_LAYERS = 32  # replaced one by one, where the gradient shows no dependency
 
 
 class Undecided(Exception):
-    """A rule cannot be decided here, and why; recorded, never guessed."""
+    """Raised with the reason where a rule cannot be decided; the audit records it."""
 
 
 @dataclass
 class TermProbe:
-    """One loss term under the probe of one initialisation, and what is known of it.
+    """One loss term under the probe of one initialization, with the facts that the rules share.
 
     Args:
         probe: the model, the batch and the way to evaluate them.
         term: its name in `losses`.
         base: the term on the data, as it is.
-        noise: how much it differs between two equal evaluations (a loss with a generator of its own).
-        follows: whether it changes when the code in use is replaced, later layers following.
+        noise: absolute difference between two equal evaluations (a loss with a generator of its own).
+        follows: True if it changes when the code in use is replaced and later layers are computed from the new code.
         layers: the layers it depends on directly.
-        direct: the sites at the bottleneck that it reads directly: the code, its pre-activation, the raw output.
-        astray: those before the code whose values move it though the code that they lead to stays the same.
-        beside: layers that join the bottleneck's output before the next layer (a VAE's other head).
+        direct: the sites at the bottleneck that it reads directly: code, pre-activation, raw output.
+        astray: sites before the code that change the term although the code stays the same.
+        beside: layers that join the bottleneck's output before the next layer (the other head of a VAE).
         inert: "no_gradient", "zero_gradient" or "".
     """
 
@@ -49,133 +49,133 @@ class TermProbe:
 
     @property
     def site(self) -> TensorSite | None:
-        """Where the term reads the model: the code if it does, else the nearest site before it, else another layer."""
+        """Site at which the term reads the model: the code, else the nearest site before it, else another layer."""
         if self.direct:
             return self.direct[0]
         return TensorSite(self.layers[0]) if self.layers else None
 
     @property
     def at_bottleneck(self) -> bool:
-        """Whether it reads the bottleneck directly."""
+        """True if the term reads the bottleneck directly."""
         return bool(self.direct)
 
     def at(self, changes: dict[TensorSite, Change], hold: bool = True) -> Evaluation:
-        """One evaluation with these changes, all other layers held unless told otherwise."""
+        """Evaluate with these changes; with `hold`, the outputs of all other layers are fixed."""
         return self.probe.evaluate(changes, hold=hold)
 
     def value(self, site: TensorSite, values: Tensor, hold: bool = True) -> float:
-        """The term with these values at the site."""
+        """Return the term with these values at the site."""
         return self.at({site: replace_with(values)}, hold).value(self.term)
 
     def differs(self, first: float, second: float) -> bool:
-        """Whether two values differ by more than rounding and the term's own noise."""
+        """True if two values differ by more than rounding and the term's own noise."""
         tolerance = ROUNDING.get(self.probe.dtype, 0.05)
         if math.isnan(first) or math.isnan(second):
             return math.isnan(first) != math.isnan(second)
         return abs(first - second) > 10 * self.noise and has_changed(first, second, tolerance=tolerance)
 
     def shape(self, site: TensorSite) -> Tensor:
-        """The values that stand at the site on the data."""
-        found = observed_values(self.probe, site)
-        if not found:
-            raise Undecided(f"{site} is never met while the loss is evaluated")
-        return found[0]
+        """Return the values at the site on the data."""
+        values = observed_values(self.probe, site)
+        if not values:
+            raise Undecided(f"{site} is not computed while the loss is evaluated")
+        return values[0]
 
 
 def observed_values(probe: LossProbe, site: TensorSite) -> list[Tensor]:
-    """The values of every instance of a site while the loss is evaluated on the data."""
+    """Return the values of every instance of a site while the loss is evaluated on the data."""
     record = probe.evaluate(watch=(site,)).record
-    return [each.detach() for each in record.met.get(site, [])]
+    return [values.detach() for values in record.met.get(site, [])]
 
 
 def inspect_term(probe: LossProbe, term: str) -> TermProbe:
-    """Everything that the rules share about one term."""
+    """Measure the facts about one term that the rules share."""
     first, second = probe.evaluate(), probe.evaluate()
-    found = TermProbe(probe, term, first.value(term), abs(first.value(term) - second.value(term)))
-    found.noise = found.noise if found.noise == found.noise else 0.0
-    found.layers, found.beside = _direct_layers(found)
+    subject = TermProbe(probe, term, first.value(term), abs(first.value(term) - second.value(term)))
+    subject.noise = subject.noise if subject.noise == subject.noise else 0.0
+    subject.layers, subject.beside = _direct_layers(subject)
     if probe.code.site is not None:
-        found.follows = _follows(found, probe.code.site)
-        found.direct, found.astray = _direct_sites(found, probe.code.site)
-    return found
+        subject.follows = _follows(subject, probe.code.site)
+        subject.direct, subject.astray = _direct_sites(subject, probe.code.site)
+    return subject
 
 
 def perturbations(site: TensorSite, activation: str) -> list[Change]:
-    """Large moves of the values at a site: replaced, scaled, silenced, shuffled over the rows."""
+    """Return large changes of the values at a site: replaced, scaled, silenced, shuffled over the rows."""
 
     def replaced(seed: int, scale: float) -> Change:
-        return lambda found, index: found * 0 + random_values(found, activation, scale, seed + 10 * index)
+        return lambda values, index: values * 0 + random_values(values, activation, scale, seed + 10 * index)
 
-    def shuffled(found: Tensor, index: int) -> Tensor:
-        return found.roll(1, 0)
+    def shuffled(values: Tensor, index: int) -> Tensor:
+        return values.roll(1, 0)
 
-    def small(found: Tensor, index: int) -> Tensor:
+    def small(values: Tensor, index: int) -> Tensor:
         return (
-            found * 0 + 0.05 + 0.1 * random_values(found, "sigmoid", 1.0, 2 + index)
-        )  # inside the domain of a logarithm
+            values * 0 + 0.05 + 0.1 * random_values(values, "sigmoid", 1.0, 2 + index)
+        )  # within the domain of a logarithm
 
-    # scaling keeps the graph: a penalty on the code's derivative (contractive) follows it and no constant
-    double, silenced = (lambda found, index: found * 2), (lambda found, index: found * 0)
+    # scaling keeps the graph: a penalty on the code's derivative (contractive) changes with it, not with a constant
+    double, silenced = (lambda values, index: values * 2), (lambda values, index: values * 0)
     return [replaced(0, 1.0), small, double, shuffled, replaced(1, 5.0), silenced]
 
 
-def _follows(found: TermProbe, site: TensorSite) -> bool:
+def _follows(subject: TermProbe, site: TensorSite) -> bool:
     return any(
-        found.differs(found.probe.evaluate({site: move}).value(found.term), found.base)
-        for move in perturbations(site, found.probe.code.activation)
+        subject.differs(subject.probe.evaluate({site: change}).value(subject.term), subject.base)
+        for change in perturbations(site, subject.probe.code.activation)
     )
 
 
-def _direct_sites(found: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:
-    chain = [code, *reversed(found.probe.prefixes())]
-    held = {site: _held(observed_values(found.probe, site)) for site in chain}
-    base = found.at(dict(held)).value(found.term)
+def _direct_sites(subject: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:
+    chain = [code, *reversed(subject.probe.prefixes())]
+    fixed = {site: _hold_at(observed_values(subject.probe, site)) for site in chain}
+    base = subject.at(dict(fixed)).value(subject.term)
 
-    def moved(site: TensorSite, move: Change) -> bool:
-        # what comes after the site, up to the code, stays; what comes before does not matter then
-        return found.differs(found.at({**held, site: move}).value(found.term), base)
+    def moved(site: TensorSite, change: Change) -> bool:
+        # the sites from here up to the code are fixed, so the sites before have no influence
+        return subject.differs(subject.at({**fixed, site: change}).value(subject.term), base)
 
-    activation = found.probe.code.activation
+    activation = subject.probe.code.activation
     direct = tuple(
-        s for s in chain if any(moved(s, each) for each in perturbations(s, activation if s == code else "none"))
+        s for s in chain if any(moved(s, change) for change in perturbations(s, activation if s == code else "none"))
     )
     before = [site for site in direct if site != code]
-    return direct, tuple(site for site in before if any(moved(site, each) for each in _same_code(site, code)))
+    return direct, tuple(site for site in before if any(moved(site, change) for change in _same_code(site, code)))
 
 
 def _same_code(site: TensorSite, code: TensorSite) -> list[Change]:
-    """Moves of the values before an activation that leave what the activation makes of them as it is.
+    """Return changes of the values before an activation that leave the code as it is.
 
-    A ReLU does not see how far below zero a value lies, a normalisation neither shift nor scale. An activation that
-    can be undone leaves no such move, so there everything is moved while the code is held.
+    A ReLU ignores the size of a negative value, a normalization ignores shift and scale. An invertible activation has
+    no such change, so every change is tried there while the code is fixed.
     """
     if any("norm" in name for name in code.chain[len(site.chain) :]):
-        return [lambda found, index: found * 2 + 1]
+        return [lambda values, index: values * 2 + 1]
     if code.chain and code.chain[-1] not in RANGES:
-        return []  # a draw from what a layer says of it (a VAE's), and no activation
+        return []  # a sample from the layer's distribution (VAE), not an activation
     if code.chain[-1:] == ("relu",):
-        return [lambda found, index, k=k: torch.where(found > 0, found, found * k - 0.1 * k) for k in (3.0, 0.1)]  # type: ignore[misc]
+        return [lambda values, index, k=k: torch.where(values > 0, values, values * k - 0.1 * k) for k in (3.0, 0.1)]  # type: ignore[misc]
     return perturbations(site, "none")
 
 
-def _held(values: list[Tensor]) -> Change:
-    return lambda found, index: found * 0 + values[index] if index < len(values) else found
+def _hold_at(values: list[Tensor]) -> Change:
+    return lambda current, index: current * 0 + values[index] if index < len(values) else current
 
 
-def _direct_layers(found: TermProbe) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    names = list(dict.fromkeys(name for name, _ in found.probe.natural))
+def _direct_layers(subject: TermProbe) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    names = list(dict.fromkeys(name for name, _ in subject.probe.natural))
     for scale in (1.0, 0.1, 0.0):
         leaves: list[Tensor] = []
         changes = {TensorSite(name): replace_with_leaves(_near(scale), leaves) for name in names}
-        cut = found.probe.evaluate(changes)
-        gradients = cut.gradient(found.term, leaves)
-        if all(bool(each.isfinite().all()) for each in gradients):
+        cut = subject.probe.evaluate(changes)
+        gradients = cut.gradient(subject.term, leaves)
+        if all(bool(gradient.isfinite().all()) for gradient in gradients):
             break
     calls = [call.name for call in cut.record.calls]
-    direct = [name for name, each in zip(calls, gradients, strict=True) if bool((each != 0).any())]
+    direct = [name for name, gradient in zip(calls, gradients, strict=True) if bool((gradient != 0).any())]
     if not direct:
-        direct = [name for name in names[:MOST_LAYERS] if _moved_alone(found, name)]
-    return tuple(dict.fromkeys(direct)), _beside(found.probe, cut, leaves)
+        direct = [name for name in names[:MOST_LAYERS] if _changes_with(subject, name)]
+    return tuple(dict.fromkeys(direct)), _joining_layers(subject.probe, cut, leaves)
 
 
 def _near(scale: float) -> Callable[[Tensor, int], Tensor]:
@@ -185,37 +185,39 @@ def _near(scale: float) -> Callable[[Tensor, int], Tensor]:
     )
 
 
-def _moved_alone(found: TermProbe, name: str) -> bool:
-    base = found.at({}).value(found.term)
+def _changes_with(subject: TermProbe, name: str) -> bool:
+    base = subject.at({}).value(subject.term)
     return any(
-        found.differs(found.at({TensorSite(name): move}).value(found.term), base)
-        for move in perturbations(TensorSite(name), "none")
+        subject.differs(subject.at({TensorSite(name): change}).value(subject.term), base)
+        for change in perturbations(TensorSite(name), "none")
     )
 
 
-def _beside(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> tuple[str, ...]:
-    """Layers whose output, of the bottleneck's shape, meets the bottleneck's before the next layer is entered."""
+def _joining_layers(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> tuple[str, ...]:
+    """Return layers whose output has the bottleneck's shape and joins it before the next layer."""
     if probe.code.site is None:
         return ()
-    found: list[str] = []
+    names: list[str] = []
     for call in cut.record.calls[:64]:
         if call.entered is None or not call.entered.requires_grad:
             continue
         gradients = torch.autograd.grad(_sum(call.entered), leaves, allow_unused=True, retain_graph=True)
-        joined = [(c.name, x.shape) for c, x, g in zip(cut.record.calls, leaves, gradients, strict=True) if _some(g)]
+        joined = [
+            (c.name, x.shape) for c, x, g in zip(cut.record.calls, leaves, gradients, strict=True) if _is_nonzero(g)
+        ]
         shapes = [shape for name, shape in joined if name == probe.code.site.layer]
-        found += [name for name, shape in joined if shape in shapes]
-    return tuple(dict.fromkeys(name for name in found if name != probe.code.site.layer))
+        names += [name for name, shape in joined if shape in shapes]
+    return tuple(dict.fromkeys(name for name in names if name != probe.code.site.layer))
 
 
 def _sum(values: Tensor) -> Tensor:
-    # a plain sum of a normalised tensor has no gradient, so every value has a weight of its own
+    # a plain sum of a normalized tensor has zero gradient, so every value gets its own weight
     return (values * random_values(values, "none", 1.0, 5)).sum()
 
 
-def _some(gradient: Tensor | None) -> bool:
+def _is_nonzero(gradient: Tensor | None) -> bool:
     return gradient is not None and bool((gradient != 0).any())
 
 
-# by how much, of itself, two evaluations of one term may differ; 16-bit floats: 0.05
+# relative tolerance between two evaluations of one term; 16-bit floats: 0.05
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}

@@ -1,4 +1,4 @@
-"""From a rule's observation to a finding, with the line of source and the corrected line where they are known."""
+"""Build findings of the audit, with the line of source and its correction where they are known."""
 
 import inspect
 import linecache
@@ -23,7 +23,7 @@ class SourceLine:
 
     @property
     def text(self) -> str:
-        """What stands there."""
+        """Text of the line."""
         return linecache.getline(self.file, self.line).strip()
 
     def __str__(self) -> str:
@@ -38,42 +38,42 @@ def make_finding(
     remedy: str,
     numbers: Mapping[str, float] | None = None,
     severity: Severity | None = None,
-    place: SourceLine | None = None,
+    source: SourceLine | None = None,
     units: tuple[int, ...] = (),
 ) -> Finding:
-    """A finding of the audit, with `file:line` and the text of the line in its evidence."""
-    if place is not None and place.text:
-        evidence = f"{evidence} ({place}: `{place.text}`)"
-        fixed = with_correction(rule, place.text)
-        remedy = f"{remedy}; {place}: `{fixed}`" if fixed else remedy
-    line = None if place is None else place.line
+    """Return a finding of the audit, with `file:line` and the text of the line in its evidence."""
+    if source is not None and source.text:
+        evidence = f"{evidence} ({source}: `{source.text}`)"
+        fixed = with_correction(rule, source.text)
+        remedy = f"{remedy}; {source}: `{fixed}`" if fixed else remedy
+    line = None if source is None else source.line
     return Finding(rule, severity or SEVERITY[rule], evidence, meaning, remedy, units, term, line, dict(numbers or {}))
 
 
 def with_correction(rule: str, text: str) -> str:
-    """The line as it should stand, where that can be known from the line alone.
+    """Return the corrected line, or "" where the line alone does not show the correction.
 
     >>> with_correction("wrong_axis", "rho_hat = torch.mean(torch.sigmoid(rho_hat), 1)")
     'rho_hat = torch.mean(torch.sigmoid(rho_hat), 0)'
     >>> with_correction("no_gradient", "return (active.sum() / active.numel()).item()")
     'return (active.sum() / active.numel())'
     """
-    changed = text
+    corrected = text
     if rule == "wrong_axis":
-        changed = re.sub(
+        corrected = re.sub(
             r"(,\s*|\(\s*)((?:dim|axis)\s*=\s*)?(?:-1|1)(\s*(?:,\s*keepdim\s*=\s*\w+\s*)?\))",
             r"\1\g<2>0\3",
             text,
             count=1,
         )
-        changed = changed.replace("None0", "0")
+        corrected = corrected.replace("None0", "0")
     elif rule == "no_gradient":
-        changed = re.sub(r"\.(item|detach|tolist)\(\)", "", text)
-    return changed if changed != text else ""
+        corrected = re.sub(r"\.(item|detach|tolist)\(\)", "", text)
+    return corrected if corrected != text else ""
 
 
 def loss_source(case: Case) -> SourceLine | None:
-    """Where the loss function begins."""
+    """Return the first line of the loss function."""
     function: Any = case.losses
     while hasattr(function, "func"):  # functools.partial
         function = function.func
@@ -85,11 +85,11 @@ def loss_source(case: Case) -> SourceLine | None:
 def source_line(
     operations: Iterable[TracedOperation], sites: Iterable[TensorSite], names: tuple[str, ...] = (), last: bool = False
 ) -> SourceLine | None:
-    """The first (or last) line outside the model that reads one of the sites, by one of the operations if they are named."""
-    wanted = list(sites)
-    mine = [each for each in operations if any(_made_of(each.site, site) for site in wanted)]
-    named = [each for each in mine if each.name in names]
-    chosen = named[-1 if last else 0] if named else (mine[0] if mine and not names else None)
+    """Return the first (or last) line outside the model that reads one of the sites, by one of `names` if given."""
+    origins = list(sites)
+    matches = [operation for operation in operations if any(_made_of(operation.site, site) for site in origins)]
+    chosen_by_name = [operation for operation in matches if operation.name in names]
+    chosen = chosen_by_name[-1 if last else 0] if chosen_by_name else (matches[0] if matches and not names else None)
     return SourceLine(chosen.file, chosen.line) if chosen is not None and chosen.file else None
 
 

@@ -1,8 +1,8 @@
-"""A user's model and the global random state, lent to the audit and given back exactly as they were."""
+"""Context managers that restore a user's model and the global random state after the audit."""
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,15 @@ from harness.case import set_seed
 
 @contextmanager
 def isolated(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
-    """The model with copies of its tensors inside; the originals come back untouched afterwards.
+    """Give the model copies of its tensors inside the block, and restore the originals afterwards.
 
-    Parameters and buffers stay the same objects (hooks and optimisers refer to them) and get other storage meanwhile,
-    of floating `dtype` where one is given. Gradients, modes, hooks and plain attributes are put back too.
+    Parameters and buffers stay the same objects (hooks and optimizers refer to them) and get new storage in the block,
+    of floating `dtype` where one is passed. Gradients, modes, hooks and plain attributes are restored too.
     """
     modules = [(module, _shallow(module)) for module in model.modules()]
-    tensors = {id(each): each for each in (*model.parameters(), *model.buffers())}
-    kept = [(each, each.data, each.grad, each.requires_grad) for each in tensors.values()]
-    for tensor, data, _, _ in kept:
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    originals = [(tensor, tensor.data, tensor.grad, tensor.requires_grad) for tensor in tensors.values()]
+    for tensor, data, _, _ in originals:
         tensor.grad = None
         tensor.data = data.to(dtype, copy=True) if dtype is not None and data.is_floating_point() else data.clone()
     try:
@@ -30,37 +30,37 @@ def isolated(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.
     finally:
         for module, attributes in modules:
             _put_back(module, attributes)
-        for tensor, data, gradient, wanted in kept:
+        for tensor, data, gradient, requires_grad in originals:
             tensor.grad = None
             tensor.data = data
             tensor.grad = gradient
-            if tensor.requires_grad != wanted:
-                tensor.requires_grad_(wanted)
+            if tensor.requires_grad != requires_grad:
+                tensor.requires_grad_(requires_grad)
 
 
 @contextmanager
 def preserved_state(model: nn.Module) -> Iterator[None]:
-    """What a model keeps for itself, running statistics above all, as it was: whatever the loss or a pass makes of it.
+    """Restore buffers and attributes of `model` when the block ends.
 
-    Buffers come back with their values, whether they were written into or other tensors put in their place, and so do
-    plain attributes: what one evaluation leaves behind must not reach the next.
+    Buffers get their values back, whether they were written to or replaced by new tensors. So one evaluation does not
+    influence the next.
     """
     modules = [(module, _shallow(module)) for module in model.modules()]
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
         for module, attributes in modules:
             _put_back(module, attributes)
         with torch.no_grad():
-            for buffer, value in kept:
+            for buffer, value in values:
                 if not torch.equal(buffer, value):
                     buffer.data = value
 
 
 @contextmanager
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
-    """All global random states as they are, given back afterwards; with `seed`, a fixed one meanwhile."""
+    """Restore all global random states when the block ends; with `seed`, set them inside the block."""
     states = (torch.get_rng_state(), random.getstate(), _numpy_state())
     if seed is not None:
         set_seed(seed)
@@ -81,7 +81,7 @@ def _numpy_state() -> Any:
 
 
 def _shallow(module: nn.Module) -> dict[str, Any]:
-    # a dict of hooks, children or buffers is changed in place by torch, so each is copied one level deep
+    # torch changes dicts of hooks, children and buffers in place, so they are copied one level deep
     return {name: value.copy() if type(value).__name__ in CONTAINERS else value for name, value in vars(module).items()}
 
 
@@ -104,9 +104,9 @@ def _fill(container: Any, value: Any) -> None:
         container.update(value)
 
 
-def copies(tensors: list[Tensor]) -> list[Tensor]:
-    """Copies of the values, to see later whether something changed them."""
-    return [each.detach().clone() for each in tensors]
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return detached copies, to detect later changes."""
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 CONTAINERS = {"dict", "OrderedDict", "list", "set"}

@@ -1,4 +1,4 @@
-"""The set point of a penalty and its minimisers: constants at a site, and descents on the penalty alone."""
+"""Set point and minima of a term: constants at a site, and descents on the term alone."""
 
 import math
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ STARTS = ("moderate", "wide", "sparse")
 
 @dataclass(frozen=True)
 class SetPoint:
-    """The constant at which a penalty is least, when that is no edge and not zero.
+    """Constant at which a penalty is least, if that lies inside the range and is not zero.
 
     Args:
         at: the constant.
-        floor: the penalty there.
-        typical: the median of the penalty over the constants that were tried.
+        floor: the penalty at that constant.
+        typical: median of the penalty over all constants tried.
     """
 
     at: float
@@ -32,9 +32,9 @@ class SetPoint:
 
 
 def set_point(subject: TermProbe, site: TensorSite) -> SetPoint | None:
-    """Where the penalty is least if every value at the site is one constant; None for none, as of L1, L2, Hoyer.
+    """Return the set point of the penalty at a site; None where it has none (L1, L2, Hoyer).
 
-    A least value at zero is no set point: such a penalty shrinks, and that is what it is for.
+    A minimum at zero is not a set point: such a penalty is meant to shrink the code.
     """
     if f"point {site}" not in subject.cache:
         subject.cache[f"point {site}"] = _searched(subject, site)
@@ -43,31 +43,31 @@ def set_point(subject: TermProbe, site: TensorSite) -> SetPoint | None:
 
 def _searched(subject: TermProbe, site: TensorSite) -> SetPoint | None:
     like = subject.shape(site)
-    tried = [(c, _constant(subject, site, like, c)) for c in set_point_grid()]
-    tried = [(c, value) for c, value in tried if math.isfinite(value)]
-    if len(tried) < 3:
+    values_at = [(c, _constant(subject, site, like, c)) for c in set_point_grid()]
+    values_at = [(c, value) for c, value in values_at if math.isfinite(value)]
+    if len(values_at) < 3:
         return None
-    refined = _refined(subject, site, like, tried)
-    tried = sorted([*tried, *refined])
-    values = [value for _, value in tried]
+    refined = _refined(subject, site, like, values_at)
+    values_at = sorted([*values_at, *refined])
+    values = [value for _, value in values_at]
     least, most = min(values), max(values)
-    zero = next((value for c, value in tried if c == 0.0), math.inf)
+    zero = next((value for c, value in values_at if c == 0.0), math.inf)
     at = values.index(least)
     tolerance = 1e-5 * (sorted(values)[len(values) // 2] - least) + 1e-12
     edges = min(values[0], values[-1])
     if most - least <= 1e-9 * max(1.0, abs(most)) or zero <= least + tolerance or edges <= least + tolerance:
         return None
-    return SetPoint(tried[at][0], least, sorted(values)[len(values) // 2])
+    return SetPoint(values_at[at][0], least, sorted(values)[len(values) // 2])
 
 
 def _refined(
-    subject: TermProbe, site: TensorSite, like: Tensor, tried: list[tuple[float, float]]
+    subject: TermProbe, site: TensorSite, like: Tensor, values_at: list[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    at = min(range(len(tried)), key=lambda i: tried[i][1])
-    low, high = tried[max(at - 1, 0)][0], tried[min(at + 1, len(tried) - 1)][0]
+    at = min(range(len(values_at)), key=lambda i: values_at[i][1])
+    low, high = values_at[max(at - 1, 0)][0], values_at[min(at + 1, len(values_at) - 1)][0]
     points = [low + (high - low) * k / 12 for k in range(1, 12)]
-    found = [(c, _constant(subject, site, like, c)) for c in points]
-    return [(c, value) for c, value in found if math.isfinite(value)]
+    refined = [(c, _constant(subject, site, like, c)) for c in points]
+    return [(c, value) for c, value in refined if math.isfinite(value)]
 
 
 def _constant(subject: TermProbe, site: TensorSite, like: Tensor, constant: float) -> float:
@@ -76,13 +76,13 @@ def _constant(subject: TermProbe, site: TensorSite, like: Tensor, constant: floa
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where one descent on the penalty alone ended.
+    """End of one descent on the term alone.
 
     Args:
-        start: which start it came from.
-        value: the penalty there.
-        code: the code in use there, `[sample, unit]`.
-        started: the code it started from.
+        start: name of the start.
+        value: the term at the end.
+        code: the code in use at the end, `[sample, unit]`.
+        started: the code at the start.
     """
 
     start: str
@@ -91,47 +91,47 @@ class Minimum:
     started: Tensor
 
     def dead(self, activation: str) -> bool:
-        """No unit of the code fires on any row."""
-        return activation in DEADENED and bool((self.code <= 1e-9).all())
+        """True if no unit of the code fires on any row."""
+        return activation in CAN_BE_DEAD and bool((self.code <= 1e-9).all())
 
     def constant(self) -> bool:
-        """No unit of the code varies over the rows, against its own size and that of the start."""
+        """True if no unit varies over the rows, relative to its own size and to that of the start."""
         deviation, size = self.code.std(0), self.code.pow(2).mean(0).sqrt()
         shrunk = size <= 1e-4 * self.started.pow(2).mean(0).sqrt()
         return bool(((deviation <= 1e-2 * size) | shrunk).all())
 
 
 def minima(subject: TermProbe) -> list[Minimum]:
-    """The ends of several descents on the term alone, by the sign of its gradient, with free activations.
+    """Descend on the term alone from several starts, by the sign of its gradient.
 
-    What is free: the outputs of the bottleneck's layer, and the parameters (of a normalisation, say) on the way
-    from there to the code. Every other layer is held.
+    The variables are the outputs of the bottleneck's layer and the parameters between that layer and the code (of a
+    normalization, say). The outputs of all other layers are fixed.
 
     Raises:
         Undecided: when the term has no gradient there.
     """
     if "minimisers" not in subject.cache:
-        found = [_descend(subject, start) for start in STARTS]
-        if all(torch.equal(each.code, each.started) for each in found):
-            raise Undecided("it has no gradient at values spread over the bottleneck")
-        subject.cache["minimisers"] = found
+        ends = [_descend(subject, start) for start in STARTS]
+        if all(torch.equal(end.code, end.started) for end in ends):
+            raise Undecided("the gradient is 0 at random values of the bottleneck")
+        subject.cache["minimisers"] = ends
     return subject.cache["minimisers"]  # type: ignore[return-value]
 
 
-def is_reached(subject: TermProbe, point: SetPoint) -> float:
-    """The least value that the bottleneck's layer can bring about: by descending, or by a constant output of its own."""
+def reachable_least(subject: TermProbe, point: SetPoint) -> float:
+    """Return the least value that the bottleneck's layer can produce, by a descent or by a constant output."""
     code = subject.probe.code.site
     assert code is not None
     like = subject.shape(TensorSite(code.layer))
     constants = [point.at]
     if 0 < point.at < 1:
         constants += [math.log(point.at / (1 - point.at)), math.atanh(point.at)]
-    ends = [each.value for each in minima(subject)] + [
+    ends = [end.value for end in minima(subject)] + [
         _constant(subject, TensorSite(code.layer), like, c) for c in constants
     ]
-    ends = [each for each in ends if math.isfinite(each)]
+    ends = [end for end in ends if math.isfinite(end)]
     if not ends:
-        raise Undecided("no descent on the penalty ends at a number")
+        raise Undecided("no descent on the penalty ends at a finite value")
     return min(ends)
 
 
@@ -141,9 +141,9 @@ def _descend(subject: TermProbe, start: str) -> Minimum:
         raise Undecided("no layer's output leads to the code")
     own = [code.site.layer, *subject.beside]
     between = _between(subject, own)
-    kept = copies(between)
+    originals = copies(between)
     try:
-        for scale in (1.0, 0.3, 0.1):  # a term may be a number near zero only
+        for scale in (1.0, 0.3, 0.1):  # some terms are finite near zero only
             free = [_start(call.before, start, index) * scale for index, call in enumerate(_calls(subject, own))]
             first = _evaluated(subject, own, [*free, *between], len(free))
             if math.isfinite(first[0]):
@@ -151,23 +151,23 @@ def _descend(subject: TermProbe, start: str) -> Minimum:
         last = _downhill(subject, own, [*free, *between], len(free), first)
         return Minimum(start, last[0], last[1], first[1])
     finally:
-        _undo(between, kept)
+        _undo(between, originals)
 
 
-Point = tuple[float, Tensor, list[Tensor]]  # the term, the code in use, the gradient at what is free
+Point = tuple[float, Tensor, list[Tensor]]  # the term, the code in use, the gradient at the variables
 
 
-def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count: int, now: Point) -> Point:
-    """Steps along the sign of the gradient, each kept only if the term falls, halved if it does not."""
+def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count: int, point: Point) -> Point:
+    """Step along the sign of the gradient; halve a step that does not lower the term."""
     step = 0.5
     for _ in range(STEPS):
         before = copies(variables)
         with torch.no_grad():
-            for variable, gradient in zip(variables, now[2], strict=True):
+            for variable, gradient in zip(variables, point[2], strict=True):
                 variable.sub_(step * gradient.nan_to_num(0, 0, 0).sign())
-        found = _evaluated(subject, own, variables, count)
-        if found[0] < now[0]:
-            now, step = found, min(1.2 * step, 3.0)
+        trial = _evaluated(subject, own, variables, count)
+        if trial[0] < point[0]:
+            point, step = trial, min(1.2 * step, 3.0)
             continue
         step /= 2
         with torch.no_grad():
@@ -175,19 +175,23 @@ def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count
                 variable.copy_(value)
         if step < 1e-6:
             break
-    return now
+    return point
 
 
 def _evaluated(subject: TermProbe, own: list[str], variables: list[Tensor], count: int) -> Point:
     assert subject.probe.code.site is not None
-    for each in variables:
-        each.requires_grad_(True)
-    found = subject.probe.evaluate(_free(own, variables[:count]), hold=True, watch=(subject.probe.code.site,))
-    met = found.record.met.get(subject.probe.code.site, [])
-    if not met:
-        raise Undecided("the loss never meets the code")
-    code = met[0].detach().reshape(len(met[0]), -1)
-    return found.value(subject.term), code, [each.detach() for each in found.gradient(subject.term, variables)]
+    for variable in variables:
+        variable.requires_grad_(True)
+    evaluation = subject.probe.evaluate(_free(own, variables[:count]), hold=True, watch=(subject.probe.code.site,))
+    codes = evaluation.record.met.get(subject.probe.code.site, [])
+    if not codes:
+        raise Undecided("the loss does not compute the code")
+    code = codes[0].detach().reshape(len(codes[0]), -1)
+    return (
+        evaluation.value(subject.term),
+        code,
+        [variable.detach() for variable in evaluation.gradient(subject.term, variables)],
+    )
 
 
 def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:
@@ -203,31 +207,33 @@ def _calls(subject: TermProbe, own: list[str]) -> list[TracedCall]:
 
 def _start(like: Tensor, start: str, seed: int) -> Tensor:
     if start == "sparse":
-        on = random_values(like, "none", 1.0, 70 + seed) > 2.3  # on a twentieth of the rows, unit by unit
+        on = random_values(like, "none", 1.0, 70 + seed) > 2.3  # on a twentieth of the rows, independently per unit
         return torch.where(on, 6.0, -6.0).to(like.dtype) + 0.5 * random_values(like, "none", 1.0, 80 + seed)
     return random_values(like, "none", 1.0 if start == "moderate" else 5.0, 60 + seed)
 
 
 def _free(own: list[str], free: list[Tensor]) -> dict[TensorSite, Change]:
-    order = iter(free)  # the calls come in the same order each time
-    return {TensorSite(name): lambda found, index: found * 0 + next(order) for name in own}
+    order = iter(free)  # the calls come in the same order in every evaluation
+    return {TensorSite(name): lambda values, index: values * 0 + next(order) for name in own}
 
 
 def _between(subject: TermProbe, own: list[str]) -> list[Tensor]:
-    """Parameters between the bottleneck's layer and its code: what a normalisation learns."""
+    """Return the parameters between the bottleneck's layer and its code, such as those of a normalization."""
     code = subject.probe.code.site
     assert code is not None
     leaves: list[Tensor] = []
     cut = subject.probe.evaluate(
         {TensorSite(name): replace_with_leaves(lambda v, i: v, leaves) for name in own}, hold=True, watch=(code,)
     )
-    met = cut.record.met.get(code, [])
-    parameters = [each for each in subject.probe.model.parameters() if each.requires_grad and each.dim() <= 1]
-    if not met or not met[0].requires_grad or not parameters or code.chain == ():
+    codes = cut.record.met.get(code, [])
+    parameters = [
+        parameter for parameter in subject.probe.model.parameters() if parameter.requires_grad and parameter.dim() <= 1
+    ]
+    if not codes or not codes[0].requires_grad or not parameters or code.chain == ():
         return []
-    # what hangs before the cut is multiplied by zero, so its gradient is exactly zero
-    gradients = torch.autograd.grad(met[0].pow(2).sum() + met[0].sum(), parameters, allow_unused=True)
+    # everything before the cut is multiplied by zero, so its gradient is exactly zero
+    gradients = torch.autograd.grad(codes[0].pow(2).sum() + codes[0].sum(), parameters, allow_unused=True)
     return [p for p, g in zip(parameters, gradients, strict=True) if g is not None and bool((g != 0).any())]
 
 
-DEADENED = ("relu",)
+CAN_BE_DEAD = ("relu",)

@@ -1,4 +1,4 @@
-"""Evaluations of a case's loss that can be repeated: one model, one batch, one random state, and changes at sites."""
+"""Repeatable evaluations of a case's loss: one model, one batch, one random state, and changes at sites."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
+from harness.auditing.loss_state import loss_arguments, loss_numbers, preserved_loss, schedule_keywords
 from harness.auditing.recorder import Change, TensorRecorder, TensorSite, Trace, hooked_model, layers_of
 from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
@@ -21,13 +22,13 @@ from harness.user_code import failure, guarded
 
 @dataclass(frozen=True)
 class Code:
-    """Where the bottleneck's activation in use is.
+    """Location of the bottleneck's activation in use.
 
     Args:
-        site: the layer and the operations that make it; None where no layer's output leads to it.
-        activation: its name.
-        units: its width once flattened.
-        values: the values on the probe's batch.
+        site: the layer and the operations that produce the code; None where it comes from no layer's output.
+        activation: name of the activation.
+        units: width of the flattened code.
+        values: the code on the probe's batch.
     """
 
     site: TensorSite | None
@@ -38,28 +39,28 @@ class Code:
 
 @dataclass
 class Evaluation:
-    """The terms of one evaluation and what was recorded meanwhile."""
+    """Terms of one evaluation and the record of it."""
 
     terms: dict[str, Any]
     record: Trace
 
     def value(self, term: str) -> float:
-        """The term as a number, NaN included."""
-        found = self.terms[term]
-        return float(found.detach().sum()) if isinstance(found, Tensor) else float(found)
+        """Return the term as a number, which may be NaN."""
+        term_value = self.terms[term]
+        return float(term_value.detach().sum()) if isinstance(term_value, Tensor) else float(term_value)
 
     def gradient(self, term: str, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The term's gradient at each leaf, zero where there is none."""
-        found = self.terms[term]
-        if not isinstance(found, Tensor) or not found.requires_grad or not leaves:
-            return [torch.zeros_like(each) for each in leaves]
-        gradients = torch.autograd.grad(found.sum(), leaves, allow_unused=True, retain_graph=True)
+        """Return the term's gradient at every leaf, zero where there is none."""
+        term_value = self.terms[term]
+        if not isinstance(term_value, Tensor) or not term_value.requires_grad or not leaves:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        gradients = torch.autograd.grad(term_value.sum(), leaves, allow_unused=True, retain_graph=True)
         return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
 
 
 @dataclass
 class LossProbe:
-    """A model with the initial weights of one seed, lent, and a batch, under one fixed random state."""
+    """A model with the initial weights of one seed and a batch, evaluated under one fixed random state."""
 
     case: Case
     model: nn.Module
@@ -69,6 +70,8 @@ class LossProbe:
     code: Code
     natural: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     evaluations: int = 0
+    step: int = 0
+    steps: int = 300
 
     def evaluate(
         self,
@@ -77,14 +80,15 @@ class LossProbe:
         batch: Tensor | None = None,
         **options: Any,
     ) -> Evaluation:
-        """The loss terms with `changes` at their sites; with `hold`, every layer gives its natural output."""
+        """Evaluate the loss with `changes` at their sites; with `hold`, every layer returns its output on the data."""
         self.evaluations += 1
         recorder = TensorRecorder(self.layers, changes, self.natural if hold else None, **options)
         rows = (self.batch if batch is None else batch).clone()
-        keywords = {name: self.case.numbers[name] for name in self.case.loss_keywords()}
+        keywords = loss_arguments(self.case, self.step, self.steps)
         with (
             preserved_rng(0),
             preserved_state(self.model),
+            preserved_loss(self.case.losses),
             torch.enable_grad(),
             hooked_model(self.model, self.layers, recorder),
         ):
@@ -92,7 +96,7 @@ class LossProbe:
         return Evaluation(dict(check_terms(self.case, terms)), recorder.record)
 
     def forward(self, batch: Tensor, changes: Mapping[TensorSite, Change] | None = None) -> Trace:
-        """One forward pass of the model, without its loss."""
+        """Run one forward pass of the model, without the loss."""
         self.evaluations += 1
         recorder = TensorRecorder(self.layers, changes)
         with preserved_rng(0), preserved_state(self.model), hooked_model(self.model, self.layers, recorder):
@@ -100,11 +104,11 @@ class LossProbe:
         return recorder.record
 
     def penalties(self) -> list[str]:
-        """The names of the terms that are penalties."""
-        return [name for name in self.evaluate().terms if name != "reconstruction"]
+        """Return the names of the terms that are penalties."""
+        return [name for name in self.evaluate().terms if name != self.case.objective]
 
     def prefixes(self) -> list[TensorSite]:
-        """The sites before the code on its way from the bottleneck's layer: its raw output, its pre-activation."""
+        """Return the sites between the bottleneck's layer and the code: raw output, pre-activation."""
         site = self.code.site
         return (
             [] if site is None else [TensorSite(site.layer, site.chain[:length]) for length in range(len(site.chain))]
@@ -113,17 +117,19 @@ class LossProbe:
 
 @contextmanager
 def make_probe(case: Case, model: nn.Module, batch: Tensor, widest: bool = True) -> Iterator[LossProbe]:
-    """The model in training mode and float64 where it can be, else float32 or its own precision, ready to be evaluated.
+    """Yield a probe of the model in training mode, in float64 if possible, else in float32 or its own precision.
 
     Args:
-        case: what is evaluated. model: of the case. batch: rows `[sample, *feature]`.
-        widest: whether float64 is tried; else the model's own precision holds, in which it will be trained.
+        case: the case of the model and the loss.
+        model: a model of the case.
+        batch: rows `[sample, *feature]`.
+        widest: try float64 first; False uses the model's own precision, in which it will be trained.
 
     Raises:
-        HarnessError: when the model or the loss cannot be evaluated, or the bottleneck is never reached.
+        HarnessError: when the model or the loss cannot be evaluated, or the bottleneck is not reached.
     """
     wide = (torch.float64, torch.float32) if widest else ()
-    dtype = next((each for each in wide if _runs(case, model, batch, each)), own_precision(model))
+    dtype = next((candidate for candidate in wide if _runs(case, model, batch, candidate)), own_precision(model))
     batch = cast_floats(batch, dtype)
     with isolated(model, dtype):
         model.train()
@@ -137,13 +143,13 @@ def make_probe(case: Case, model: nn.Module, batch: Tensor, widest: bool = True)
 
 
 def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bool:
-    keywords = {name: case.numbers[name] for name in case.loss_keywords()}
-    with isolated(model, dtype), preserved_rng(0):
+    keywords = loss_arguments(case)
+    with isolated(model, dtype), preserved_rng(0), preserved_loss(case.losses):
         model.train()
         try:
             with guarded():
                 case.losses(model, cast_floats(batch, dtype), **keywords)
-        except Exception:  # whatever it is, the same call in the model's own precision will tell it to the user
+        except Exception:  # the same call in the model's own precision reports the error
             return False
     return True
 
@@ -173,18 +179,36 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
         raise HarnessError(f"{case.name}: {error}") from error
     except Exception as error:
         raise HarnessError(f"{case.name}: model(batch) {failure(error)}") from error
-    seen = tap.passes[0]
+    view = tap.passes[0]
     try:
-        reconstruction_of(seen.outputs, batch, case.reconstruction)
+        reconstruction_of(view.outputs, batch, case.reconstruction)
     except HarnessError as error:
         raise HarnessError(f"{case.name}: reconstruction: {error}") from error
-    code = code_of(seen, case.bottleneck)
-    site = None if seen.holder is None else recorder.site_when(seen.holder)
-    return Code(site, seen.activation, code.reshape(len(code), -1).shape[1], code.detach())
+    code = code_of(view, case.bottleneck)
+    site = None if view.holder is None else recorder.site_when(view.holder)
+    return Code(site, view.activation, code.reshape(len(code), -1).shape[1], code.detach())
+
+
+def has_schedule(probe: LossProbe) -> bool:
+    """True if an evaluation changes attributes or buffers of the model, or the loss names `step` or `progress`."""
+    if schedule_keywords(probe.case):
+        return True
+    modules = [module for module in probe.model.modules() if "Norm" not in type(module).__name__]
+    with isolated(probe.model), preserved_rng(0), preserved_loss(probe.case.losses):
+        before, counters = [_numbers(module) for module in modules], loss_numbers(probe.case.losses)
+        probe.case.losses(probe.model, probe.batch.clone(), **loss_arguments(probe.case, probe.step, probe.steps))
+        return before != [_numbers(module) for module in modules] or counters != loss_numbers(probe.case.losses)
+
+
+def _numbers(module: nn.Module) -> dict[str, object]:
+    """Return the plain numbers and the small buffers of a module as values that can be compared."""
+    numbers = {name: value for name, value in vars(module).items() if isinstance(value, int | float)}
+    buffers = {name: buffer.tolist() for name, buffer in module.named_buffers(recurse=False) if buffer.numel() <= 16}
+    return {**numbers, **buffers}
 
 
 def has_changed(first: float, second: float, scale: float = 0.0, tolerance: float = 1e-9) -> bool:
-    """Whether two values of a term differ by more than rounding; two NaN are the same.
+    """Return True if two values of a term differ by more than rounding; two NaN are equal.
 
     >>> has_changed(1.0, 1.0 + 1e-12), has_changed(1.0, 1.1), has_changed(math.nan, math.nan)
     (False, True, False)
@@ -195,7 +219,7 @@ def has_changed(first: float, second: float, scale: float = 0.0, tolerance: floa
 
 
 def differs(batch: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
-    """Another batch that the model takes: quantities moved as told; of tokens other rows, since no other are known.
+    """Return another valid batch: `move` applied to floats; rows repeated and rolled for tokens.
 
     >>> differs(torch.tensor([[5], [6], [7], [8]]), lambda rows: rows * 2).T
     tensor([[6, 5, 5, 6]])
@@ -204,22 +228,22 @@ def differs(batch: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def replace_with(values: Tensor) -> Change:
-    """A change that puts these values at every instance of a site, still in the graph of what was there."""
-    return lambda found, index: found * 0 + _fit(values, found)
+    """Return a change that puts these values at every instance of a site and keeps the graph."""
+    return lambda current, index: current * 0 + _fit(values, current)
 
 
 def replace_with_leaves(values: Callable[[Tensor, int], Tensor], leaves: list[Tensor]) -> Change:
-    """A change that puts a fresh leaf at every instance, and keeps the leaves for gradients."""
+    """Return a change that puts a new leaf at every instance and appends it to `leaves`."""
 
-    def change(found: Tensor, index: int) -> Tensor:
-        leaf = values(found, index).detach().clone().requires_grad_(True)
+    def change(current: Tensor, index: int) -> Tensor:
+        leaf = values(current, index).detach().clone().requires_grad_(True)
         leaves.append(leaf)
-        return found * 0 + leaf
+        return current * 0 + leaf
 
     return change
 
 
-def _fit(values: Tensor, found: Tensor) -> Tensor:
-    if values.dim() == 0 or values.shape == found.shape:
+def _fit(values: Tensor, current: Tensor) -> Tensor:
+    if values.dim() == 0 or values.shape == current.shape:
         return values
-    return values.reshape(-1, *found.shape[1:])[: len(found)]
+    return values.reshape(-1, *current.shape[1:])[: len(current)]

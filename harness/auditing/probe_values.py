@@ -1,4 +1,4 @@
-"""Values to put at a site: spread over what its activation can produce, some moderate, some extreme."""
+"""Values to put at a site, within the range of its activation, moderate and extreme."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def activation_of(site: TensorSite) -> str:
-    """The activation whose range bounds a site: the last of its chain, none for a layer's own output.
+    """Return the activation that bounds a site: the last of its chain, "none" for a layer's own output.
 
     >>> activation_of(TensorSite("enc3", ("batch_norm", "relu"))), activation_of(TensorSite("enc3"))
     ('relu', 'none')
@@ -29,20 +29,20 @@ def activation_of(site: TensorSite) -> str:
 
 
 def random_values(like: Tensor, activation: str, scale: float = 1.0, seed: int = 0, axis: int | None = None) -> Tensor:
-    """Values in the activation's range with a different level in every unit, on about half of the rows for a ReLU.
+    """Draw values in the activation's range with a different level per unit, positive on about half of the rows for a ReLU.
 
     Args:
-        like: gives shape and kind, `[sample, ...]`.
-        activation: its name.
-        scale: 1 is moderate; sigmoid and tanh are spread over their range by larger ones.
-        seed: other numbers for another seed.
-        axis: the unit axis that gets levels of its own; every number of a row when None.
+        like: shape and dtype, `[sample, ...]`.
+        activation: name of the activation.
+        scale: standard deviation before the activation; 1 is moderate, 5 spreads sigmoid and tanh over their range.
+        seed: seed of the draw.
+        axis: axis of the units, which get different levels; None gives every number of a row its own level.
     """
     draw = torch.Generator().manual_seed(seed)
     noise = torch.randn(like.shape, generator=draw, dtype=torch.float64)
     shape = [1] * like.dim()
-    for each in range(1, like.dim()) if axis is None else [axis % like.dim()]:
-        shape[each] = like.shape[each]
+    for axis_index in range(1, like.dim()) if axis is None else [axis % like.dim()]:
+        shape[axis_index] = like.shape[axis_index]
     level = torch.randn(shape, generator=draw, dtype=torch.float64)
     pre = scale * (noise + level)
     return _shaped(pre, activation).to(dtype=like.dtype, device=like.device)
@@ -62,7 +62,7 @@ def _shaped(pre: Tensor, activation: str) -> Tensor:
 
 
 def value_levels(activation: str) -> list[float]:
-    """Constant values inside the range, small to large: what a unit's whole column is put at."""
+    """Constants within the activation's range, in ascending order, for the whole column of a unit."""
     if activation in ("sigmoid", "softmax"):
         return [0.5, 0.7, 0.9, 0.97, 0.99]
     if activation == "tanh":
@@ -71,7 +71,7 @@ def value_levels(activation: str) -> list[float]:
 
 
 def set_point_grid() -> list[float]:
-    """Constants over which a set point is searched, wider than any activation's range."""
+    """Constants at which a set point is searched, wider than the range of any activation."""
     positive = [1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]
     positive += [0.97, 0.99, 0.999, 1.2, 1.6, 2.2, 3.0, 4.0, 6.0, 10.0, 30.0]
-    return [-each for each in reversed(positive)] + [0.0] + positive
+    return [-constant for constant in reversed(positive)] + [0.0] + positive

@@ -1,4 +1,4 @@
-"""One evaluation of a loss, watched: which layer made each tensor, by which operations, and what may be put there."""
+"""Recorder of one evaluation of a loss: the layer and operations behind every tensor, and changes put there."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +18,15 @@ from harness.capture.writes import TensorCopies, numbers_of, same_layout, versio
 
 
 class TensorRecorder(TorchFunctionMode):
-    """Watches one evaluation.
+    """Record one evaluation and apply changes to it.
 
     Args:
         layers: the modules that count as layers, by name.
-        changes: what to put at which site.
-        hold: values that every layer call gives instead of its own, by (name, index of the call).
-        lines: whether the lines of source are looked up (slow).
-        soft: whether sigmoids keep away from 0 and 1, so that rounding is no infinity.
-        watch: sites whose tensors are kept.
+        changes: change by site.
+        hold: fixed outputs of the layers, by (name, index of the call).
+        lines: look up the lines of source (slow).
+        soft: keep sigmoids away from 0 and 1, so that rounding causes no infinity.
+        watch: sites whose tensors are recorded.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TensorRecorder(TorchFunctionMode):
         self.record = Trace()
         self.site_of: dict[int, TensorSite] = {}
         self._site_at: dict[tuple[int, int], TensorSite] = {}
-        self._alive: list[Tensor] = []  # an id is only unique while its tensor lives
+        self._alive: list[Tensor] = []  # an id is unique only while its tensor is alive
         self._sharing: dict[int, dict[int, Tensor]] = {}
         self._views: dict[int, tuple[Tensor, Tensor]] = {}
         self._inside = 0
@@ -61,28 +61,28 @@ class TensorRecorder(TorchFunctionMode):
             self._set_aside(target)
         if self._inside:
             return func(*args, **kwargs)
-        site = self._source(args)
-        if site is None:
+        source = self._source(args)
+        if source is None:
             return func(*args, **kwargs)
         name = _name(func, args, kwargs)
         if self.lines and self._depth == 0:
-            self.record.operations.append(_operation(name or func.__name__, site))
-        made = TensorSite(site.layer, (*site.chain, name) if name else site.chain)
+            self.record.operations.append(_operation(name or func.__name__, source))
+        site = TensorSite(source.layer, (*source.chain, name) if name else source.chain)
         if target is not None:
-            return self._write(target, func, args, kwargs, made, site)
-        return self._register(self._softened(func(*args, **kwargs), name), made, site)
+            return self._write(target, func, args, kwargs, site, source)
+        return self._register(self._softened(func(*args, **kwargs), name), site, source)
 
     def _softened(self, result: Any, name: str) -> Any:
         soft = self.soft and name == "sigmoid" and isinstance(result, Tensor)
         return result.clamp(1e-15, 1 - 1e-15) if soft else result
 
     def site_when(self, holder: tuple[Tensor, int]) -> TensorSite | None:
-        """The site that a tensor held when it had been written to so many times."""
+        """Return the site of a tensor at an earlier version of it."""
         tensor, version = holder
         return self._site_at.get((id(tensor), version), self.site_of.get(id(tensor)))
 
     def _set_aside(self, target: Tensor) -> None:
-        """Keep what was recorded of a tensor as it was, before a call writes to it."""
+        """Copy the recorded values of a tensor before a call writes to it."""
         with torch._C.DisableTorchFunction():
             aside = TensorCopies(target)
             for call in self.record.calls:
@@ -96,73 +96,73 @@ class TensorRecorder(TorchFunctionMode):
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        made: TensorSite,
+        site: TensorSite,
         source: TensorSite,
     ) -> Any:
-        """Values that are written, `values[values > 0] = 1` too: whoever holds the same numbers holds them then."""
+        """Handle a call that writes in place, such as `values[values > 0] = 1`, for all tensors that share the memory."""
         if func is Tensor.copy_ and id(args[1]) in self.site_of:
-            made = source = self.site_of[id(args[1])]
-        if made != source and (made in self.changes or self.soft):
-            # on a copy: a gradient may need what the call has written, which is not to be written to once more
+            site = source = self.site_of[id(args[1])]
+        if site != source and (site in self.changes or self.soft):
+            # on a copy: the gradient may need the written values, which must not change again
             written = target.clone()
-            func(*(_swapped(each, target, written) for each in args), **_swapped(kwargs, target, written))
-            target.copy_(self._put(made, self._softened(written, made.chain[-1])))
+            func(*(_swapped(argument, target, written) for argument in args), **_swapped(kwargs, target, written))
+            target.copy_(self._put(site, self._softened(written, site.chain[-1])))
             result = None if func is Tensor.__setitem__ else target
         else:
             result = func(*args, **kwargs)
-            if made != source and made in self.watch:
-                self._put(made, target.clone())
-        self._hold(target, made)
+            if site != source and site in self.watch:
+                self._put(site, target.clone())
+        self._hold(target, site)
         if numbers_of(target) in self._views:
             put, view = self._views[numbers_of(target)]
-            self._hold(view.copy_(put), made)
+            self._hold(view.copy_(put), site)
         return result
 
     def _hold(self, tensor: Tensor, site: TensorSite) -> None:
-        """Remember a site of a tensor and of all that hold the same numbers."""
+        """Record the site of a tensor and of all tensors that share its memory."""
         self._remember(tensor, site)
-        for other in list(self._sharing[numbers_of(tensor)].values()):
-            if other is not tensor and same_layout(other, tensor):
-                self._remember(other, site)
+        for alias in list(self._sharing[numbers_of(tensor)].values()):
+            if alias is not tensor and same_layout(alias, tensor):
+                self._remember(alias, site)
 
-    def _register(self, result: Any, made: TensorSite, source: TensorSite) -> Any:
+    def _register(self, result: Any, site: TensorSite, source: TensorSite) -> Any:
         if isinstance(result, Tensor):
-            put = result if made == source else self._put(made, result)
+            put = result if site == source else self._put(site, result)
             if put is not result and result._is_view():
-                self._views[numbers_of(put)] = put, result  # what is written there reaches the base of the view
-            return self._remember(put, made)
+                self._views[numbers_of(put)] = put, result  # writing to the change must reach the base of the view
+            return self._remember(put, site)
         if isinstance(result, tuple | list):
-            for index, each in enumerate(result):
-                if isinstance(each, Tensor):
-                    self._remember(each, TensorSite(made.layer, (*made.chain, str(index))))
+            for index, element in enumerate(result):
+                if isinstance(element, Tensor):
+                    self._remember(element, TensorSite(site.layer, (*site.chain, str(index))))
         return result
 
     def enter_model(self) -> None:
-        """A forward pass of the whole model begins."""
+        """Enter a forward pass of the whole model."""
         self._depth += 1
 
     def leave_model(self, output: Any) -> None:
-        """A forward pass of the whole model ends."""
+        """Leave a forward pass of the whole model and record its outputs."""
         self._depth -= 1
         if self._depth == 0:
-            self._inside += 1  # looking at a version is no operation of the user's
+            self._inside += 1  # reading a version is not an operation of the user
             self.record.outputs.append(outputs_of(output))
-            self.record.made.extend((each, each._version) for each in self._alive if not each.is_inference())
+            self.record.tensors.extend((tensor, tensor._version) for tensor in self._alive if not tensor.is_inference())
             self._inside -= 1
 
     def enter_layer(self, name: str) -> None:
-        """A layer's own operations are its own business."""
+        """Enter a layer, whose own operations are not recorded."""
         self._inside += 1
 
     def leave_layer(self, name: str, args: tuple[Any, ...], output: Any) -> Any:
-        """The layer's output, with what shall stand in its place."""
+        """Record a layer's output and return its replacement, or None."""
         self._inside -= 1
         value = first_tensor(output)
         if self._inside or value is None:
             return None
         index = self._seen.get(name, 0)
         self._seen[name] = index + 1
-        self._inside += 1  # what is put here is no operation of the user's
+        self._inside += 1  # the replacement is not an operation of the user
         with torch._C.DisableTorchFunction():
             put = value if self.hold is None or (name, index) not in self.hold else value * 0 + self.hold[name, index]
         put = self._remember(self._put(TensorSite(name), put), TensorSite(name))
@@ -175,7 +175,7 @@ class TensorRecorder(TorchFunctionMode):
         if change is not None:
             index = self._instances.get(site, 0)
             self._instances[site] = index + 1
-            # a watch that the model itself has open (a remedy's) must not take these for activations of the model
+            # a remedy that watches the model must not take these for activations of the model
             with torch._C.DisableTorchFunction():
                 value = change(value, index)
         if site in self.watch:
@@ -190,12 +190,12 @@ class TensorRecorder(TorchFunctionMode):
         return value
 
     def _source(self, args: Any) -> TensorSite | None:
-        for each in args:
-            if isinstance(each, Tensor):
-                if id(each) in self.site_of:
-                    return self.site_of[id(each)]
-            elif isinstance(each, tuple | list) and (found := self._source(each)) is not None:
-                return found
+        for argument in args:
+            if isinstance(argument, Tensor):
+                if id(argument) in self.site_of:
+                    return self.site_of[id(argument)]
+            elif isinstance(argument, tuple | list) and (site := self._source(argument)) is not None:
+                return site
         return None
 
 
@@ -203,14 +203,14 @@ class TensorRecorder(TorchFunctionMode):
 def hooked_model(
     model: nn.Module, layers: Mapping[nn.Module, str], recorder: TensorRecorder
 ) -> Iterator[TensorRecorder]:
-    """The recorder at work: it sees the model's layers and every torch call."""
+    """Attach the recorder to the model's layers and to every torch call."""
     handles = [
         model.register_forward_pre_hook(lambda *_: recorder.enter_model(), prepend=True),
         model.register_forward_hook(lambda _, __, output: recorder.leave_model(output)),
     ]
     for module, name in layers.items():
         handles.append(module.register_forward_pre_hook(lambda _, __, name=name: recorder.enter_layer(name)))
-        # before the user's own hooks, so that they see what is put there
+        # before the user's own hooks, so that they receive the replacement
         leave = lambda _, args, output, name=name: recorder.leave_layer(name, args, output)  # noqa: E731
         handles.append(module.register_forward_hook(leave, prepend=True))
     try:
@@ -222,14 +222,14 @@ def hooked_model(
 
 
 def layers_of(model: nn.Module) -> dict[nn.Module, str]:
-    """The modules with weights of their own; normalisations and per-unit scales belong to what they follow."""
-    found: dict[nn.Module, str] = {}
+    """Return the modules with weight matrices by name; normalizations and scales belong to the layer before them."""
+    layers: dict[nn.Module, str] = {}
     for name, module in model.named_modules():
-        has_weights = any(each.dim() >= 2 for each in module.parameters(recurse=False))
+        has_weights = any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False))
         if name and has_weights and "Norm" not in type(module).__name__:
-            found[module] = name
-    inner = {module for module in found for other in module.modules() if other is not module and other in found}
-    return {module: name for module, name in found.items() if module not in inner}
+            layers[module] = name
+    inner = {module for module in layers for child in module.modules() if child is not module and child in layers}
+    return {module: name for module, name in layers.items() if module not in inner}
 
 
 def _name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -246,12 +246,12 @@ def _name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
 
 def _swapped(value: Any, old: Tensor, new: Tensor) -> Any:
     if isinstance(value, dict):
-        return {name: _swapped(each, old, new) for name, each in value.items()}
+        return {name: _swapped(element, old, new) for name, element in value.items()}
     return new if value is old else value
 
 
 def _operation(name: str, site: TensorSite) -> TracedOperation:
-    """The call with the author's line: the nearest one below the evaluation of the loss that is not ours."""
+    """Return the call with its line in the user's source."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and any(part in frame.f_code.co_filename for part in OURS):
         frame = None if frame.f_code.co_filename.endswith(EVALUATES) else frame.f_back

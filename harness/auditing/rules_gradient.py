@@ -1,4 +1,4 @@
-"""Rules on every term: is there a gradient, is it a number, does it depend on the batch size, does it edit anything."""
+"""Rules on every term: gradient, finite values, dependence on the batch size, edits in place."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.auditing.probe import LossProbe, replace_with_leaves
 from harness.auditing.probe_values import activation_of, random_values
 from harness.auditing.recorder import TensorRecorder, TensorSite, TracedOperation, hooked_model
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
+from harness.measures.units import RELU_FAMILY
 
 CUTS = (
     "item",
@@ -34,96 +36,94 @@ COMPARISONS = ("gt", "__gt__", "lt", "__lt__", "ge", "__ge__", "le", "__le__", "
 
 
 def gradient_status(subject: TermProbe) -> str:
-    """ "no_gradient", "zero_gradient" or "": looked for on the data and at values spread over the layers' outputs."""
+    """Return "no_gradient", "zero_gradient" or "", by gradients on the data and at random outputs of all layers."""
     natural = subject.probe.evaluate()
     tensor = natural.terms[subject.term]
     if not isinstance(tensor, Tensor) or not tensor.requires_grad:
         return "no_gradient"
-    parameters = [each for each in subject.probe.model.parameters() if each.requires_grad]
-    if any(_moves(each) for each in natural.gradient(subject.term, parameters)):
+    parameters = [gradient for gradient in subject.probe.model.parameters() if gradient.requires_grad]
+    if any(_is_nonzero(gradient) for gradient in natural.gradient(subject.term, parameters)):
         return ""
     for seed in range(3):
         leaves: list[Tensor] = []
         sites = [TensorSite(name) for name, _ in subject.probe.natural]
-        changes = {site: replace_with_leaves(_everywhere(seed), leaves) for site in sites}
-        if any(_moves(each) for each in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
+        changes = {site: replace_with_leaves(_random_outputs(seed), leaves) for site in sites}
+        if any(_is_nonzero(gradient) for gradient in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
             return ""
     return "zero_gradient"
 
 
-def _everywhere(seed: int) -> Callable[[Tensor, int], Tensor]:
+def _random_outputs(seed: int) -> Callable[[Tensor, int], Tensor]:
     return lambda values, index: random_values(values, "none", 3.0, seed + 7 * index)
 
 
-def _moves(gradient: Tensor) -> bool:
-    return bool((gradient != 0).any())  # NaN counts: it is no zero
+def _is_nonzero(gradient: Tensor) -> bool:
+    return bool((gradient != 0).any())  # NaN counts as nonzero
 
 
 def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """A term without a graph, or with a gradient that is exactly zero."""
+    """Find a term without a graph, or with a gradient that is exactly zero."""
     if not subject.inert:
         return []
     sites = [TensorSite(name) for name in subject.layers] or [TensorSite(name) for name, _ in subject.probe.natural]
-    place = (
+    source = (
         source_line(operations, sites, CUTS, last=True)
         or source_line(operations, sites, COMPARISONS)
         or loss_source(subject.probe.case)
     )
-    what = f"{subject.term} = {subject.base:.4g}"
+    quantity = f"{subject.term} = {subject.base:.4g}"
     if subject.inert == "no_gradient":
-        evidence = f"{what} carries no graph: no parameter can feel it"
-        remedy = "use a differentiable stand-in for the count: the mean of a sigmoid code, or L1 on a ReLU code"
+        evidence = f"{quantity} is detached from the autograd graph: no parameter receives a gradient from it"
+        remedy = "replace the count by a differentiable term: the mean of a sigmoid code, or L1 on a ReLU code"
     else:
-        evidence = (
-            f"{what} has a graph, and its gradient is exactly 0 on the data and at values spread over every layer"
-        )
-        remedy = "a step has no slope: average the values themselves (L1, a sigmoid's mean), or pass the gradient straight through"
+        evidence = f"{quantity} is in the graph, but its gradient is exactly 0 on the data and at random outputs of every layer"
+        remedy = "a hard threshold has zero gradient; use the mean of a sigmoid, L1, or a straight-through estimator"
     return [
         make_finding(
             subject.inert,
             subject.term,
             evidence,
-            "the term is printed and trains nothing",
+            "the term is logged but has no effect on training",
             remedy,
             {"value": subject.base},
-            place=place,
+            source=source,
         )
     ]
 
 
 def outside_domain(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """NaN or infinity where a training run can come."""
+    """Find NaN or infinity at values that training can reach."""
     for situation, value in situations(subject):
         if not math.isfinite(value):
-            place = source_line(operations, [subject.site], ()) if subject.site else None
+            source = source_line(operations, [subject.site], ()) if subject.site else None
             return [
                 make_finding(
                     "outside_domain",
                     subject.term,
                     f"{subject.term} is {value} {situation}",
-                    "one such batch turns every parameter into NaN",
-                    "keep the argument of log, sqrt or a division inside its domain: a sigmoid's mean, or a clamp away from 0 and 1",
-                    place=place,
+                    "one such batch sets every parameter to NaN",
+                    "keep the arguments of log, sqrt and divisions within their domain: use the mean of a sigmoid, or clamp away from 0 and 1",
+                    source=source,
                 )
             ]
     return _gradient_outside(subject)
 
 
 def situations(subject: TermProbe, soft: bool = True) -> list[tuple[str, float]]:
-    """Where a training run can come, in words, and the term there; `soft` keeps sigmoids away from 0 and 1."""
+    """Return situations that training can reach, in words, and the term there; `soft` keeps sigmoids off 0 and 1."""
     probe, code = subject.probe, subject.probe.code
-    found = [("on the data at initialisation", subject.base)]
-    if subject.term == "reconstruction" or code.site is None:
-        return found
+    values = [("on the data at initialization", subject.base)]
+    if subject.term == probe.case.objective or code.site is None:
+        return values
     if code.site in subject.direct and code.activation in RELU_FAMILY:
         off = subject.at({code.site: _silenced}).value(subject.term)
-        found.append(("for a unit that is zero on every row", off))
+        values.append(("for a unit that is zero on every row", off))
     layers = subject.layers if not subject.at_bottleneck else (code.site.layer,)
     for factor in (3.0, 10.0):
         changes = {TensorSite(name): (lambda values, index, f=factor: values * f) for name in layers}
         scaled = probe.evaluate(changes, soft=soft).value(subject.term)
-        found.append((f"for pre-activations {factor:g} times the observed ones", scaled))
-    return found
+        values.append((f"for pre-activations {factor:g} times the observed ones", scaled))
+    return values
 
 
 def _silenced(values: Tensor, index: int) -> Tensor:
@@ -137,17 +137,17 @@ def _gradient_outside(subject: TermProbe) -> list[Finding]:
     if code.site not in subject.direct or code.activation not in RELU_FAMILY or subject.inert or code.site is None:
         return []
     leaves: list[Tensor] = []
-    at = subject.at(
+    evaluation = subject.at(
         {code.site: replace_with_leaves(lambda v, i: _silenced(random_values(v, code.activation), i), leaves)}
     )
-    if all(bool(each.isfinite().all()) for each in at.gradient(subject.term, leaves)):
+    if all(bool(gradient.isfinite().all()) for gradient in evaluation.gradient(subject.term, leaves)):
         return []
     return [
         make_finding(
             "outside_domain",
             subject.term,
-            f"the gradient of {subject.term} is NaN or infinite for a unit that is zero on every row, though its value is a number",
-            "once a unit is dead, its NaN gradient reaches the weights",
+            f"the gradient of {subject.term} is NaN or infinite for a unit that is zero on every row, although its value is finite",
+            "one dead unit is enough to set the weights to NaN",
             "add a small constant under the square root, or use torch.linalg.vector_norm, whose gradient at 0 is 0",
             severity=Severity.RISK,
         )
@@ -155,55 +155,55 @@ def _gradient_outside(subject: TermProbe) -> list[Finding]:
 
 
 def batch_size_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """A term that grows with the number of rows, the rows' distribution being the same."""
+    """Find a term that grows with the number of rows while their distribution stays the same."""
     rows = subject.probe.batch[: max(2, len(subject.probe.batch) // 4)]
     sizes = [len(rows), 2 * len(rows), 4 * len(rows)]
     values = [
         subject.probe.evaluate(batch=rows.repeat(k, *[1] * (rows.dim() - 1))).value(subject.term) for k in (1, 2, 4)
     ]
-    if not any(values) and subject.site is not None:  # silent on the data: the same question of livelier values
-        values = [_repeated(subject, subject.site, rows, k) for k in (1, 2, 4)]
-    values = [abs(each) for each in values]
-    if not all(math.isfinite(each) for each in values):
+    if not any(values) and subject.site is not None:  # 0 on the data: measured at random values instead
+        values = [_on_repeated_rows(subject, subject.site, rows, k) for k in (1, 2, 4)]
+    values = [abs(value) for value in values]
+    if not all(math.isfinite(value) for value in values):
         raise Undecided(f"{subject.term} is not finite on {sizes} rows")
     if max(values) <= 1e-12:
-        raise Undecided(f"{subject.term} is 0 on the data at initialisation")
+        raise Undecided(f"{subject.term} is 0 on the data at initialization")
     if min(values) <= 1e-12 * max(values):
-        raise Undecided(f"{subject.term} is 0 at some batch size: its logarithm has no slope")
+        raise Undecided(f"{subject.term} is 0 at some batch size, so its logarithm has no slope")
     slope = math.log(values[2] / values[0]) / math.log(4)
     if abs(slope) <= bounds.batch_slope:
         return []
     numbers = {"slope": slope, **{f"at_{size}": value for size, value in zip(sizes, values, strict=True)}}
-    shown = ", ".join(f"{value:.4g} at {size} rows" for size, value in zip(sizes, values, strict=True))
+    values_text = ", ".join(f"{value:.4g} at {size} rows" for size, value in zip(sizes, values, strict=True))
     return [
         make_finding(
             "depends_on_batch_size",
             subject.term,
-            f"{subject.term} is {shown}, the same rows repeated: d log term / d log batch size = {slope:.2f}",
-            "its weight beside a mean changes with the batch size, and so does the best weight",
-            "average over the rows instead of adding them up, or divide by the number of rows",
+            f"{subject.term} is {values_text} (the same rows repeated): d log term / d log batch size = {slope:.2f}",
+            "relative to a term that is averaged over rows, its weight changes with the batch size",
+            "average over the rows instead of summing, or divide by the number of rows",
             numbers,
-            place=loss_source(subject.probe.case),
+            source=loss_source(subject.probe.case),
         )
     ]
 
 
-def _repeated(subject: TermProbe, site: TensorSite, rows: Tensor, times: int) -> float:
-    def change(found: Tensor, index: int) -> Tensor:
-        values = random_values(found[: len(rows)], activation_of(site), 1.0, 91 + index)
-        return found * 0 + values.repeat(times, *[1] * (found.dim() - 1))
+def _on_repeated_rows(subject: TermProbe, site: TensorSite, rows: Tensor, times: int) -> float:
+    def change(current: Tensor, index: int) -> Tensor:
+        values = random_values(current[: len(rows)], activation_of(site), 1.0, 91 + index)
+        return current * 0 + values.repeat(times, *[1] * (current.dim() - 1))
 
     batch = rows.repeat(times, *[1] * (rows.dim() - 1))
     return subject.probe.evaluate({site: change}, batch=batch).value(subject.term)
 
 
 def edits_in_place(probe: LossProbe) -> list[Finding]:
-    """Evaluating the loss changed activations of the model, parameters, or the data.
+    """Find activations, parameters or data that the evaluation of the loss changes.
 
-    Buffers are the model's own: running statistics are kept there, by a layer or by the loss.
+    Buffers may change: a layer or the loss keeps running statistics there.
     """
     rows, parameters = probe.batch.clone(), list(probe.model.named_parameters())
-    before = copies([each for _, each in parameters])
+    before = copies([parameter for _, parameter in parameters])
     edited = _evaluated_on(probe, rows)
     edited += [name for (name, now), then in zip(parameters, before, strict=True) if not torch.equal(now, then)]
     for (_, now), then in zip(parameters, before, strict=True):
@@ -217,22 +217,24 @@ def edits_in_place(probe: LossProbe) -> list[Finding]:
             "edits_in_place",
             None,
             f"evaluating the loss changes {', '.join(edited)}",
-            "what is trained, or measured next, is no longer what the model computed",
-            "work on a copy (`.clone()`), or write the expression without assignment",
-            place=loss_source(probe.case),
+            "training and later measurements use the changed values instead of those that the model computed",
+            "work on a copy (`.clone()`), or replace the assignment by an expression",
+            source=loss_source(probe.case),
         )
     ]
 
 
 def _evaluated_on(probe: LossProbe, rows: Tensor) -> list[str]:
     recorder = TensorRecorder(probe.layers)
-    keywords = {name: probe.case.numbers[name] for name in probe.case.loss_keywords()}
-    with preserved_rng(0), preserved_state(probe.model), hooked_model(probe.model, probe.layers, recorder):
+    keywords = loss_arguments(probe.case, probe.step, probe.steps)
+    with (
+        preserved_rng(0),
+        preserved_state(probe.model),
+        preserved_loss(probe.case.losses),
+        hooked_model(probe.model, probe.layers, recorder),
+    ):
         probe.case.losses(probe.model, rows, **keywords)
     touched = [
-        recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.made if tensor._version > version
+        recorder.site_of.get(id(tensor)) for tensor, version in recorder.record.tensors if tensor._version > version
     ]
     return [f"an activation of the model (from {site.layer})" for site in touched[:1] if site is not None]
-
-
-RELU_FAMILY = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")

@@ -1,4 +1,4 @@
-"""Rules on a model that has not been trained yet: units that are alike, units that are dead, and inputs that make them so."""
+"""Rules on the untrained model: identical units, dead units, and inputs that make units dead."""
 
 import math
 
@@ -12,51 +12,52 @@ from harness.auditing.recorder import layers_of
 from harness.capture import BottleneckTap, eval_mode
 from harness.case import Case
 from harness.diagnosis.finding import Finding
+from harness.diagnosis.severity import Severity
 from harness.models import accumulation_dtype, cast_floats
 from harness.user_code import guarded
 
-FIRES_ABOVE = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+DEAD_BELOW = {"relu": 0.0, "gelu": -6.0, "silu": -20.0}  # pre-activations with zero or vanishing gradient
 
 
 def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Finding]:
-    """Units that are identical at every initialisation."""
+    """Find units that are identical at every initialization."""
     common: dict[str, int] | None = None
     for seed, model in enumerate(models):
-        found = _identical(case, model, rows[:64], seed)
+        counts = _identical(case, model, rows[:64], seed)
         common = (
-            found
+            counts
             if common is None
-            else {name: min(count, found[name]) for name, count in common.items() if name in found}
+            else {name: min(count, counts[name]) for name, count in common.items() if name in counts}
         )
     if not common:
         return []
-    named = ", ".join(f"{count} units of {name}" for name, count in common.items())
+    layers_text = ", ".join(f"{count} units of {name}" for name, count in common.items())
     return [
         make_finding(
             "symmetric_init",
             None,
-            f"{named} equal another unit of their layer on every row, at each of {len(models)} initialisations",
-            "units that start alike and are read alike get the same gradient and stay copies of one another",
-            "start from random weights (torch.nn.init.kaiming_uniform_)",
+            f"{layers_text} equal another unit of their layer on every row, at all of {len(models)} initializations",
+            "units with equal incoming and outgoing weights get equal gradients and remain copies",
+            "initialize the weights at random (torch.nn.init.kaiming_uniform_)",
             {name: float(count) for name, count in common.items()},
         )
     ]
 
 
 def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:
-    """Layer -> how many of its units equal another, counted as the layer returns, before an activation writes to it."""
+    """Count, by layer, the units that equal another unit in the layer's own output."""
     layers, copies = layers_of(model), dict[str, int]()
     bottleneck = case.bottleneck
 
     def count(name: str, output: object) -> None:
-        copies.pop(name, None)  # of a layer that is called again, the last call
+        copies.pop(name, None)  # the last call of a layer counts
         copies[name] = _copied(model, name, output, keep_zero=name == bottleneck)
 
     handles = [m.register_forward_hook(lambda _, __, o, n=name: count(n, o)) for m, name in layers.items()]
     try:
         with guarded(), isolated(model, torch.float64), preserved_rng(seed), eval_mode(model), torch.no_grad():
             model(cast_floats(rows, torch.float64).clone())
-    except Exception:  # float64 is not for every model
+    except Exception:  # some models do not run in float64
         return {}
     finally:
         for handle in handles:
@@ -74,16 +75,16 @@ def _copied(model: nn.Module, name: str, output: object, keep_zero: bool) -> int
 
 
 def _copies(columns: Tensor, keep_zero: bool) -> int:
-    """How many columns equal one before them.
+    """Count the columns that equal an earlier column.
 
-    A unit that is off on every row is dead, and no copy of another dead one. A layer that is all zero (a residual's
-    last) counts only where it is asked for.
+    Dead units are not copies of one another. A layer that is all zero (the last of a residual branch) counts only
+    with `keep_zero`.
     """
     used = columns[:, (columns != 0).any(0)]
     columns = columns if keep_zero and not used.shape[1] else used
     if columns.shape[1] < 2:
         return 0
-    # equal columns have equal sums under any weights; only those are compared in full
+    # equal columns have equal weighted sums, so only neighbors in that order are compared
     key = torch.randn(len(columns), generator=torch.Generator().manual_seed(0), dtype=columns.dtype) @ columns
     order = key.argsort()
     near = (columns[:, order[1:]] - columns[:, order[:-1]]).abs().amax(0)
@@ -91,7 +92,7 @@ def _copies(columns: Tensor, keep_zero: bool) -> int:
 
 
 def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
-    """Units of the bottleneck that never fire on the data at initialisation."""
+    """Find units of the bottleneck that never fire on the data at initialization."""
     shares = [share for model in models if (share := _dead(case, model, rows)[0]) is not None]
     if len(shares) < 1 or sum(shares) / len(shares) <= bounds.dead_share:
         return []
@@ -101,28 +102,28 @@ def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Aud
             "dead_at_birth",
             None,
             f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
-            f" initialisation, over {len(shares)} seeds ({', '.join(f'{each:.0%}' for each in shares)})",
-            "such a unit has no gradient from the first step on; whether it wakes is left to the layers before it",
-            "zero biases, centred inputs, a normalisation before the activation, or leaky_relu",
+            f" initialization, over {len(shares)} seeds ({', '.join(f'{share:.0%}' for share in shares)})",
+            "such a unit receives no gradient; it can recover only if the layers before it change its inputs",
+            "zero biases, centered inputs, a normalization before the activation, or leaky_relu",
             {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},
         )
     ]
 
 
 def _interval(shares: list[float]) -> tuple[float, float, float]:
-    """Mean and 95 % t interval over seeds, inside 0 to 1; one seed claims nothing."""
+    """Mean and 95 % t interval over seeds, within 0 to 1; the interval of one seed is 0 to 1."""
     mean = sum(shares) / len(shares)
     if len(shares) < 2:
         return mean, 0.0, 1.0
     from scipy.special import stdtrit
 
-    deviation = math.sqrt(sum((each - mean) ** 2 for each in shares) / (len(shares) - 1))
+    deviation = math.sqrt(sum((share - mean) ** 2 for share in shares) / (len(shares) - 1))
     half = float(stdtrit(len(shares) - 1, 0.975)) * deviation / math.sqrt(len(shares))
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
-    """Share of the bottleneck's units, and of all ReLU units met, that never fire; None where nothing can be off."""
+    """Share of the bottleneck's units, and of all ReLU units, that never fire; None without such units."""
     with (
         isolated(model),
         BottleneckTap(model, case.bottleneck) as tap,
@@ -131,37 +132,50 @@ def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, flo
         preserved_rng(0),
     ):
         model(rows.clone())
-    seen = tap.passes[0]
+    view = tap.passes[0]
     code, dead = None, []
-    for met in seen.activations:
-        if met.name in FIRES_ABOVE and met.entered.dim() >= 2 and len(met.entered) == len(rows):
-            share = float((~(met.entered.reshape(len(rows), -1) > 0).any(0)).float().mean())
-            code = share if met.is_code else code
+    for activation in view.activations:
+        if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == len(rows):
+            fires = activation.entered.reshape(len(rows), -1) > DEAD_BELOW[activation.name]
+            share = float((~fires.any(0)).float().mean())
+            code = share if activation.is_code else code
             dead.append(share)
     return code, (sum(dead) / len(dead) if dead else None)
 
 
+def _mean_dead(case: Case, models: list[nn.Module], rows: Tensor) -> tuple[float, float]:
+    """Mean over models of the dead share of the bottleneck's units and of all ReLU units; NaN without such units."""
+    pairs = [_dead(case, model, rows) for model in models]
+    means = []
+    for position in (0, 1):
+        shares = [share for pair in pairs if (share := pair[position]) is not None]
+        means.append(sum(shares) / len(shares) if shares else math.nan)
+    return means[0], means[1]
+
+
 def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
-    """Inputs whose mean is so large against their spread that units are dead for it; centring removes it."""
+    """Find inputs with a mean so large relative to their spread that units are dead, and alive once centered."""
     if not rows.is_floating_point():
         return []  # tokens have no mean
     flat = rows.reshape(len(rows), -1).to(accumulation_dtype(rows.dtype))
     ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
     if ratio <= bounds.offset:
         return []
-    given = [share for model in models if (share := _dead(case, model, rows)[1]) is not None]
-    centred = [share for model in models if (share := _dead(case, model, rows - rows.mean(0))[1]) is not None]
-    if not given or sum(given) / len(given) - sum(centred) / len(centred) <= bounds.offset_dead:
+    code_share, dead_share = _mean_dead(case, models, rows)
+    centered_code, centered_share = _mean_dead(case, models, rows - rows.mean(0))
+    if not dead_share - centered_share > bounds.offset_dead:  # NaN where no unit can be dead
         return []
-    as_given, once_centred = sum(given) / len(given), sum(centred) / len(centred)
+    kills_code = code_share - centered_code > bounds.offset_dead
+    severity = None if kills_code or dead_share - centered_share > bounds.dead_share else Severity.NOTE
     return [
         make_finding(
             "input_offset",
             None,
-            f"||mean|| / ||sd|| of the inputs is {ratio:.2f}; {as_given:.1%} of all ReLU units never fire at initialisation,"
-            f" {once_centred:.1%} once the inputs are centred",
-            "the common offset decides the sign of every pre-activation: units are on, or off, for all rows",
-            "subtract the training rows' mean from the inputs",
-            {"ratio": ratio, "dead": as_given, "dead_centred": once_centred},
+            f"||mean|| / ||sd|| of the inputs is {ratio:.2f}; {dead_share:.1%} of all ReLU units never fire at initialization,"
+            f" {centered_share:.1%} once the inputs are centered",
+            "the offset determines the sign of most pre-activations, so units are on or off for all rows",
+            "subtract the mean of the training rows from the inputs",
+            {"ratio": ratio, "dead": dead_share, "dead_centred": centered_share},
+            severity,
         )
     ]

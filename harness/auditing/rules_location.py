@@ -1,4 +1,4 @@
-"""Rules on where a penalty reads the model: the right layer, the right axis, the code in use, by name."""
+"""Rules on the location of a penalty: layer, axis, code in use, addressing by index."""
 
 import math
 from collections import OrderedDict
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.dependencies import TermProbe, Undecided
+from harness.auditing.dependencies import TermProbe, Undecided, perturbations
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.optima import set_point
-from harness.auditing.probe import Evaluation, differs
+from harness.auditing.probe import Evaluation, LossProbe, differs
 from harness.auditing.probe_values import RANGES, activation_of, random_values
 from harness.auditing.recorder import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
@@ -23,60 +23,74 @@ INVERSES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.logit, "tanh
 
 
 def misses_bottleneck(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """The penalty does not change under any replacement of the activation in use."""
+    """Find a penalty that no replacement of the code changes."""
     code = subject.probe.code
     if code.site is None:
         raise Undecided("no layer's output leads to the code")
     if (
         subject.follows
         or (subject.direct and not subject.astray)
-        or _on_parameters(subject)
+        or _reads_parameters_only(subject)
         or _same_information(subject)
-        or _heads_of_the_code(subject)
+        or _reads_heads_of_the_code(subject)
     ):
         return []
     if not math.isfinite(subject.base):
-        raise Undecided(f"{subject.term} is {subject.base} on the data, whatever is put at the code")
-    place = source_line(operations, [TensorSite(name) for name in subject.layers])
+        raise Undecided(f"{subject.term} is {subject.base} on the data and for every replacement of the code")
+    source = source_line(operations, [TensorSite(name) for name in subject.layers])
     return [
         make_finding(
             "misses_bottleneck",
             subject.term,
-            f"{subject.term} stays {subject.base:.4g} when {code.site} is replaced, scaled, silenced or shuffled,"
-            " later layers following",
-            f"whatever it constrains, it is not the code of {subject.probe.case.bottleneck}",
-            f"apply it to the values that the decoder reads: {code.site}",
+            f"{subject.term} stays {subject.base:.4g} when {code.site} is replaced, scaled, set to 0 or shuffled"
+            " and the later layers are computed from it",
+            f"it does not constrain the code of {subject.probe.case.bottleneck}",
+            f"apply it to {code.site}, the values that the decoder reads",
             {"value": subject.base},
-            place=place,
+            source=source,
         )
     ]
 
 
 def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """It depends directly on another layer, and not on the bottleneck."""
+    """Find a penalty that depends directly on another layer and not on the bottleneck."""
     code = subject.probe.code
     if code.site is None:
         raise Undecided("no layer's output leads to the code")
     own = {code.site.layer, *subject.beside}
-    if not subject.layers or subject.direct or own & set(subject.layers) or _compares_with_the_data(subject):
+    if not subject.layers or subject.direct or own & set(subject.layers) or _reads_the_batch(subject):
         return []
-    names = ", ".join(subject.layers)
+    layers = [name for name in subject.layers if not (subject.follows and is_own_head(subject.probe, name))]
+    if not layers:
+        return []
+    names = ", ".join(layers)
     return [
         make_finding(
             "wrong_layer",
             subject.term,
-            f"with every other layer's output held, {subject.term} depends on {names}, not on {code.site.layer}",
-            f"it constrains {names}",
+            f"{subject.term} reads the output of {names}, not that of {code.site.layer}",
+            f"it constrains {names} instead of the bottleneck",
             f"apply it to {code.site}, the values that the decoder reads",
-            place=source_line(operations, [TensorSite(name) for name in subject.layers]),
+            source=source_line(operations, [TensorSite(name) for name in layers]),
         )
     ]
+
+
+def is_own_head(probe: LossProbe, layer: str) -> bool:
+    """True for a layer that the main term does not use, such as a classifier, projection head, critic or probe."""
+    site, objective = TensorSite(layer), TermProbe(probe, probe.case.objective, 0.0)
+    first, second = (probe.evaluate().value(objective.term) for _ in range(2))
+    objective.noise = abs(first - second) if math.isfinite(first - second) else 0.0
+    return not any(
+        objective.differs(probe.evaluate({site: change}).value(objective.term), first)
+        for change in perturbations(site, "none")
+    )
 
 
 def not_the_code_in_use(
     subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds
 ) -> list[Finding]:
-    """It changes with the bottleneck's output while the activation in use is held."""
+    """Find a penalty that changes with the bottleneck's output while the code in use is fixed."""
     code = subject.probe.code
     before = list(subject.astray)
     same = _same_information(subject)
@@ -86,25 +100,25 @@ def not_the_code_in_use(
         make_finding(
             "not_the_code_in_use",
             subject.term,
-            f"{subject.term} changes with {before[0]} while {code.site}, the code that the decoder reads, is held",
-            f"{code.activation} maps one to the other without loss, but their means and zeros differ"
+            f"{subject.term} changes with {before[0]} while {code.site}, the code that the decoder reads, is fixed",
+            f"{code.activation} is invertible, but means and zeros differ before and after it"
             if same
-            else "the penalised values and the code in use are two different things: one can be at its target while the other is dead",
-            f"penalise {code.site} itself",
+            else "the penalty constrains other values than the code in use: they can be at the target while the code is dead",
+            f"penalize {code.site} itself",
             severity=Severity.RISK if same else None,
-            place=source_line(operations, before),
+            source=source_line(operations, before),
         )
     ]
 
 
 def wrong_axis(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """A set point for each row's statistic over units, where one for each unit's statistic over rows was meant."""
-    for site in subject.direct or _elsewhere(subject):
+    """Find a set point for the mean of every row over units, in place of the mean of every unit over rows."""
+    for site in subject.direct or _layer_sites(subject):
         like = subject.shape(site)
         axis = _unit_axis(subject, site, like)
         if like.dim() < 2 or like.shape[axis] < 2 or len(like) < 2 or set_point(subject, site) is None:
             continue
-        values = _finite(subject, site, like, axis)
+        values = _finite_values(subject, site, like, axis)
         if values is None:
             continue
         base = subject.value(site, values)
@@ -114,106 +128,108 @@ def wrong_axis(subject: TermProbe, operations: list[TracedOperation], bounds: Au
     return []
 
 
-def _elsewhere(subject: TermProbe) -> tuple[TensorSite, ...]:
-    """Sites at the layers that the term reads: their outputs, and what the first activations make of them."""
+def _layer_sites(subject: TermProbe) -> tuple[TensorSite, ...]:
+    """Return the outputs of the layers that the term reads, and their first activations."""
     sites = list(subject.probe.evaluate().record.sites)
-    found: list[TensorSite] = []
+    layer_sites: list[TensorSite] = []
     for name in subject.layers[:3]:
-        activated = [s for s in sites if s.layer == name and len(s.chain) in (1, 2) and s.chain[-1] in RANGES]
-        found += [TensorSite(name), *activated[:2]]
-    return tuple(found)
+        activated = [
+            site for site in sites if site.layer == name and len(site.chain) in (1, 2) and site.chain[-1] in RANGES
+        ]
+        layer_sites += [TensorSite(name), *activated[:2]]
+    return tuple(layer_sites)
 
 
 def _axis_finding(
     subject: TermProbe, site: TensorSite, operations: list[TracedOperation], base: float, units: float, rows: float
 ) -> Finding:
-    place = source_line(operations, [site], ("mean", "sum", "norm", "std", "var")) or source_line(operations, [site])
+    source = source_line(operations, [site], ("mean", "sum", "norm", "std", "var")) or source_line(operations, [site])
     return make_finding(
         "wrong_axis",
         subject.term,
         f"at {site}, {subject.term} stays {base:.4g} when units are shuffled within rows ({units:.4g}),"
         f" and becomes {rows:.4g} when rows are shuffled within units",
-        "it holds each row's mean over units at a target, and says nothing of any unit: a unit may be on, or off, on every row",
-        "take the statistic over the batch (dim 0), one value per unit",
+        "it constrains the mean of every row over units; a single unit may still be on, or off, on every row",
+        "average over the batch (dim 0), one value per unit",
         {"value": base, "units_shuffled": units, "rows_shuffled": rows},
-        place=place,
+        source=source,
     )
 
 
 def index_addressing(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """An inserted layer that does nothing changes the term: the loss addresses modules by position."""
+    """Find a loss that addresses modules by position: an inserted identity layer changes the term."""
     model = subject.probe.model
     for name, container in [("", model), *_sequences(model)]:
-        outputs, moved = _with_inserted(subject, container)
-        if outputs and moved:
+        unchanged, effect = _insert_identity(subject, container)
+        if unchanged and effect:
             return [
                 make_finding(
                     "index_addressing",
                     subject.term,
-                    f"inserting a layer that does nothing at the front of {name or 'the model'} leaves the model's output as"
-                    f" it was and {moved}",
-                    "the penalty follows a position, so the next change of the architecture moves it to another layer",
-                    "name the layer (`model.enc3`), or use what the model's forward pass returns",
-                    place=loss_source(subject.probe.case),
+                    f"inserting nn.Identity at the front of {name or 'the model'} does not change the model's output, but"
+                    f" {effect}",
+                    "the penalty is tied to a position, so an added layer silently moves it to another layer",
+                    "address the layer by name (`model.enc3`), or use the values that forward returns",
+                    source=loss_source(subject.probe.case),
                 )
             ]
     return []
 
 
 def _sequences(model: nn.Module) -> Sequence[tuple[str, nn.Module]]:
-    return [(name, each) for name, each in model.named_modules() if name and isinstance(each, nn.Sequential)][:8]
+    return [(name, module) for name, module in model.named_modules() if name and isinstance(module, nn.Sequential)][:8]
 
 
-def _with_inserted(subject: TermProbe, container: nn.Module) -> tuple[bool, str]:
+def _insert_identity(subject: TermProbe, container: nn.Module) -> tuple[bool, str]:
     probe, children = subject.probe, container._modules
-    kept = OrderedDict(children)
+    original = OrderedDict(children)
     before = probe.forward(probe.batch).outputs
     try:
         children.clear()
-        children.update({"inserted": nn.Identity(), **kept})
+        children.update({"inserted": nn.Identity(), **original})
         with guarded():
-            same = _alike(before, probe.forward(probe.batch).outputs)
-            value = probe.evaluate().value(subject.term) if same else subject.base
-        moved = (
-            f"moves {subject.term} from {subject.base:.4g} to {value:.4g}"
+            unchanged = _equal_outputs(before, probe.forward(probe.batch).outputs)
+            value = probe.evaluate().value(subject.term) if unchanged else subject.base
+        effect = (
+            f"changes {subject.term} from {subject.base:.4g} to {value:.4g}"
             if subject.differs(value, subject.base)
             else ""
         )
-    except Exception as error:  # the user's own indexing met the inserted layer
-        same, moved = _forward_works(subject, before), f"breaks the loss ({type(error).__name__}: {error})"
+    except Exception as error:  # the user's indexing reached the inserted layer
+        unchanged, effect = _forward_works(subject, before), f"breaks the loss ({type(error).__name__}: {error})"
     finally:
         children.clear()
-        children.update(kept)
-    return same, moved
+        children.update(original)
+    return unchanged, effect
 
 
 def _forward_works(subject: TermProbe, before: list[tuple[object, ...]]) -> bool:
     try:
         with guarded():
-            return _alike(before, subject.probe.forward(subject.probe.batch).outputs)
+            return _equal_outputs(before, subject.probe.forward(subject.probe.batch).outputs)
     except Exception:
         return False
 
 
-def _alike(first: list[tuple[object, ...]], second: list[tuple[object, ...]]) -> bool:
+def _equal_outputs(first: list[tuple[object, ...]], second: list[tuple[object, ...]]) -> bool:
     pairs = [(a, b) for x, y in zip(first, second, strict=False) for a, b in zip(x, y, strict=False)]
     return all(
         torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
     )
 
 
-def _on_parameters(subject: TermProbe) -> bool:
-    """A weight decay, an orthogonality of weights: it reads no activation at all."""
+def _reads_parameters_only(subject: TermProbe) -> bool:
+    """True for a term that reads no activation, such as weight decay or orthogonality of weights."""
     if subject.layers:
         return False
-    other = subject.probe.evaluate(batch=differs(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
+    value = subject.probe.evaluate(batch=differs(subject.probe.batch, lambda rows: rows.flip(0) * 2 + 1)).value(
         subject.term
     )
-    return not subject.differs(other, subject.base)
+    return not subject.differs(value, subject.base)
 
 
 def _same_information(subject: TermProbe) -> bool:
-    """Whether it reads values that the code determines: what enters an activation that can be undone, or the code."""
+    """True if the term reads the code or the input of its invertible activation."""
     code = subject.probe.code
     if code.site is None or code.activation not in INJECTIVE or code.site.chain[-1:] != (code.activation,):
         return False
@@ -224,10 +240,10 @@ def _same_information(subject: TermProbe) -> bool:
 
 
 def _reads_means_of_the_code(subject: TermProbe, before: TensorSite) -> bool:
-    """Whether it is a function of the code's means, over rows or over units, though it is computed from logits.
+    """True if the term is a function of the code's means, over rows or units, although it is computed from logits.
 
-    Values of the code are drawn together around their means, and what enters the activation follows them: an exact form
-    of a penalty on the means (a divergence computed from `logsigmoid`) stays as it is, a penalty on the logits does not.
+    The code is contracted around its means, and the logits are computed from it: a penalty on the means (a divergence
+    computed from `logsigmoid`) does not change, a penalty on the logits does.
     """
     activation = subject.probe.code.activation
     if activation not in INVERSES:
@@ -240,20 +256,18 @@ def _reads_means_of_the_code(subject: TermProbe, before: TensorSite) -> bool:
     )
 
 
-def _heads_of_the_code(subject: TermProbe) -> bool:
-    """A VAE's penalty on mu and logvar, where the code is what was drawn from them."""
+def _reads_heads_of_the_code(subject: TermProbe) -> bool:
+    """True for a VAE's penalty on mu and logvar where the code is sampled from them."""
     code = subject.probe.code
     if code.site is None or code.activation != "none":
         return False
     return bool({code.site.layer, *subject.beside} & set(subject.layers))
 
 
-def _compares_with_the_data(subject: TermProbe) -> bool:
-    """Another reconstruction term: it reads the output layer and the batch."""
-    if subject.probe.evaluate().terms.get("reconstruction") is None:
-        return False
-    reconstruction = subject.cache.get("reconstruction_layers", ())
-    if not set(subject.layers) <= set(reconstruction):  # type: ignore[call-overload]
+def _reads_the_batch(subject: TermProbe) -> bool:
+    """True for another reconstruction term, which reads the output layer and the batch."""
+    objective_layers = subject.cache.get("objective_layers", ())
+    if not set(subject.layers) <= set(objective_layers):  # type: ignore[call-overload]
         return False
     moved: Callable[[Tensor], Evaluation] = lambda rows: subject.probe.evaluate(hold=True, batch=rows)  # noqa: E731
     return subject.differs(
@@ -263,16 +277,16 @@ def _compares_with_the_data(subject: TermProbe) -> bool:
 
 
 def _unit_axis(subject: TermProbe, site: TensorSite, like: Tensor) -> int:
-    kinds = [type(module).__name__ for module, name in subject.probe.layers.items() if name == site.layer]
-    return 1 if like.dim() > 2 and any("Conv" in kind for kind in kinds) else like.dim() - 1
+    module_types = [type(module).__name__ for module, name in subject.probe.layers.items() if name == site.layer]
+    return 1 if like.dim() > 2 and any("Conv" in module_type for module_type in module_types) else like.dim() - 1
 
 
-def _finite(subject: TermProbe, site: TensorSite, like: Tensor, axis: int) -> Tensor | None:
+def _finite_values(subject: TermProbe, site: TensorSite, like: Tensor, axis: int) -> Tensor | None:
     for scale in (1.0, 0.3, 0.1, 0.03):
         values = random_values(like, activation_of(site), scale, 11, axis)
-        for tried in (values, values.abs() + 0.01 * scale):  # a logarithm of a mean bears no row of zeros
-            if abs(subject.value(site, tried)) < float("inf"):
-                return tried
+        for candidate in (values, values.abs() + 0.01 * scale):  # the logarithm of a mean needs positive rows
+            if abs(subject.value(site, candidate)) < float("inf"):
+                return candidate
     return None
 
 

@@ -1,4 +1,4 @@
-"""The rule on terms that diverge by rounding alone: finite in float64, not in the precision in which a model trains."""
+"""Rule on terms that diverge by rounding alone: finite in float64, not in the model's own precision."""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from harness.auditing.rules_gradient import situations
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
-HALVINGS = 12  # of what lies between 0 and a constant: its edge is known to three digits
+HALVINGS = 12  # of the interval between 0 and a constant, which gives three digits
 
 
 def finite_constants(subject: TermProbe) -> dict[float, float]:
-    """Constants put at the layer that the term reads -> the term, where it is finite.
+    """Return the finite values of the term by constants at the layer that it reads.
 
-    None where an activation bounds what it reads; a normalisation on the way makes nothing of a constant.
+    Empty where the activation before the term is bounded.
     """
     site = subject.site
-    if site is None or subject.term == "reconstruction" or math.isfinite(RANGES[activation_of(site)][1]):
+    if site is None or subject.term == subject.probe.case.objective or math.isfinite(RANGES[activation_of(site)][1]):
         return {}
     constants = [sign * level for sign in (1, -1) for level in value_levels("none")]
     terms = {constant: _at_constant(subject, constant) for constant in constants}
@@ -38,18 +38,18 @@ def _at_constant(subject: TermProbe, constant: float) -> float:
 def outside_by_rounding(
     subject: TermProbe, exact: Mapping[float, float], operations: list[TracedOperation]
 ) -> list[Finding]:
-    """NaN or infinity in the model's own precision, where float64 finds a number.
+    """Find NaN or infinity in the model's own precision at values where float64 is finite.
 
     Args:
         subject: the term under a probe in the model's own precision.
-        exact: constant at the term's layer -> the term in float64, as `finite_constants` finds it.
-        operations: the calls of the loss, for the line of source.
+        exact: the term in float64 by constants at its layer, from `finite_constants`.
+        operations: calls of the loss, for the line of source.
     """
     precision = str(subject.probe.dtype).removeprefix("torch.")
-    for place, (situation, value) in enumerate(situations(subject, soft=False)):
+    for position, (situation, value) in enumerate(situations(subject, soft=False)):
         if not math.isfinite(value):
-            evidence = f"in {precision}, {subject.term} is {value} {situation}; in float64 it is a number"
-            return [_rounded(subject, evidence, operations, severity=Severity.RISK if place else None)]
+            evidence = f"in {precision}, {subject.term} is {value} {situation}; in float64 it is finite"
+            return [_rounding_finding(subject, evidence, operations, severity=Severity.RISK if position else None)]
     for constant, value in exact.items():
         if not math.isfinite(_at_constant(subject, constant)):
             edge = _edge(subject, constant)
@@ -57,12 +57,12 @@ def outside_by_rounding(
                 f"in {precision}, {subject.term} is not finite once {subject.site.layer if subject.site else ''} is"
                 f" {edge:.3g} on every row; at {constant:g} it is {value:.4g} in float64"
             )
-            return [_rounded(subject, evidence, operations, {"from": edge}, severity=Severity.RISK)]
+            return [_rounding_finding(subject, evidence, operations, {"from": edge}, severity=Severity.RISK)]
     return []
 
 
 def _edge(subject: TermProbe, constant: float) -> float:
-    """The constant of least size, between 0 and this one, from which on the term is not finite."""
+    """Return the smallest constant between 0 and `constant` at which the term is not finite."""
     finite, edge = 0.0, constant
     for _ in range(HALVINGS):
         middle = (finite + edge) / 2
@@ -70,7 +70,7 @@ def _edge(subject: TermProbe, constant: float) -> float:
     return edge
 
 
-def _rounded(
+def _rounding_finding(
     subject: TermProbe,
     evidence: str,
     operations: list[TracedOperation],
@@ -81,8 +81,8 @@ def _rounded(
         "outside_domain",
         subject.term,
         evidence,
-        "it diverges by rounding alone, and one such batch turns every parameter into NaN",
-        "take logarithms before the rounding: `harness.penalties.bernoulli_kl_of_logits` for the mean of a sigmoid, else"
+        "it diverges by rounding alone, and one such batch sets every parameter to NaN",
+        "take the logarithm before rounding: `harness.penalties.bernoulli_kl_of_logits` for the mean of a sigmoid, else"
         " `logsigmoid`, `log1p`, `logsumexp`",
         numbers,
         severity,

@@ -1,4 +1,4 @@
-"""Rules on the shape of a penalty at the bottleneck: its target, its minimisers, its slope, its bounds."""
+"""Rules on the shape of a penalty at the bottleneck: target, minima, gradient, bounds."""
 
 import math
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch import Tensor
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding, source_line
-from harness.auditing.optima import Minimum, SetPoint, is_reached, minima, set_point
+from harness.auditing.optima import Minimum, SetPoint, minima, reachable_least, set_point
 from harness.auditing.probe import replace_with_leaves
 from harness.auditing.probe_values import RANGES, random_values, value_levels
 from harness.auditing.recorder import TensorSite, TracedOperation
@@ -18,11 +18,11 @@ from harness.diagnosis.severity import Severity
 
 
 def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """The penalty's set point lies outside what the layer, its normalisation included, can produce."""
-    site, point = _site(subject), _point(subject)
+    """Find a set point that the layer, with its normalization, cannot produce."""
+    site, point = _site(subject), _set_point(subject)
     if site is None or point is None or not site.chain:
         return []
-    least, low = is_reached(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
+    least, low = reachable_least(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
     missing = (least - point.floor) / max(point.typical - point.floor, 1e-300)
     if missing <= bounds.unreachable_share:
         return []
@@ -33,60 +33,97 @@ def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bo
             "unreachable_target",
             subject.term,
             f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_range(low)}"
-            f" The least that descents reached is {least:.4g} ({least / units:.4f} per unit)",
-            "the penalty never rests: it pushes towards the edge of the layer's range, whatever the units carry",
-            "put the sigmoid into the model, so that the penalised values are the code; or use L1 on a ReLU code",
+            f" The lowest value reached is {least:.4g} ({least / units:.4f} per unit)",
+            "the target cannot be reached, so the penalty keeps pushing units to the end of their range",
+            "move the sigmoid into the model, so that the penalized values are the code, or use L1 on a ReLU code",
             numbers,
-            place=source_line(operations, [site]),
+            source=source_line(operations, [site]),
         )
     ]
 
 
 def _range(ends: tuple[float, float]) -> str:
     if ends == RANGES["none"]:
-        return "a normalisation on the way keeps it from there."
+        return "the normalization before it does not allow that."
     return f"its values run from {ends[0]:g} to {ends[1]:g}."
 
 
 def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """Every minimiser of the penalty alone is a code that is constant or dead."""
+    """Find a term whose every minimum is a constant or dead code."""
     site = _site(subject)
     if site is None or subject.inert:
         return []
-    found = minima(subject)
+    ends = minima(subject)
     activation = subject.probe.code.activation
-    if not all(math.isfinite(each.value) and (each.dead(activation) or each.constant()) for each in found):
+    point = _set_point(subject)
+    if point is not None and _asks_every_entry(subject, site, point, ends):
+        return [_entry_finding(subject, site, point, operations)]
+    if not all(math.isfinite(end.value) and (end.dead(activation) or end.constant()) for end in ends):
         return []
-    point = _point(subject)
-    if point is None and not _fell(subject, found):
+    if point is None and not _fell(subject, ends):
         return []
-    ends = ", ".join(
-        f"{each.start}: {'dead' if each.dead(activation) else 'constant'}, {each.value:.4g}" for each in found
+    ends_text = ", ".join(
+        f"{end.start}: {'dead' if end.dead(activation) else 'constant'}, {end.value:.4g}" for end in ends
     )
     return [
         make_finding(
             "collapse_optimum",
             subject.term,
-            f"descents on {subject.term} alone end at {ends}",
-            "a collapsed code is its optimum, not a side effect"
+            f"descents on {subject.term} alone end at {ends_text}",
+            "a collapsed code minimizes it"
             if point
-            else "it shrinks the code, which is what such a penalty is for: the reconstruction has to hold against it",
-            "penalise values that can reach the target while they vary" if point else "keep its weight small enough",
-            {f"value_{each.start}": each.value for each in found},
+            else "it shrinks the code, as intended; only the other terms keep the code from collapse",
+            "penalize values that can reach the target while they vary" if point else "keep its weight small",
+            {f"value_{end.start}": end.value for end in ends},
             severity=Severity.RISK if point else Severity.NOTE,
-            place=source_line(operations, [site]),
+            source=source_line(operations, [site]),
         )
     ]
 
 
-def _fell(subject: TermProbe, found: list[Minimum]) -> bool:
-    return any(subject.differs(each.value, subject.base) for each in found)
+def _asks_every_entry(subject: TermProbe, site: TensorSite, point: SetPoint, ends: list[Minimum]) -> bool:
+    """True if every deviation from the set point raises the penalty, although the means of rows and units stay."""
+    size = point.typical - point.floor
+    if any(math.isfinite(end.value) and end.value < point.floor - 1e-6 * size for end in ends):
+        return False
+    like = subject.shape(site)
+    low, high = RANGES.get(site.chain[-1] if site.chain else "none", RANGES["none"])
+    room = min(point.at - low, high - point.at, 1.0)
+    if room <= 0 or len(like) < 4:
+        return False
+    for seed in range(2):
+        noise = random_values(like, "tanh", 1.0, 45 + seed).reshape(len(like), -1)
+        noise = noise - noise.mean(0)
+        noise = noise - noise.mean(1, keepdim=True) if noise.shape[1] > 1 else noise
+        noise = (noise / noise.abs().max().clamp_min(1e-12)).reshape(like.shape)
+        for share in (0.3, 0.6, 0.95):
+            value = subject.value(site, point.at + share * room * noise)
+            if not (math.isfinite(value) and value - point.floor > 1e-6 * size and subject.differs(value, point.floor)):
+                return False
+    return True
+
+
+def _entry_finding(subject: TermProbe, site: TensorSite, point: SetPoint, operations: list[TracedOperation]) -> Finding:
+    return make_finding(
+        "collapse_optimum",
+        subject.term,
+        f"{subject.term} is least ({point.floor:.4g}) where every entry of {site} is {point.at:.4g}, and higher at every"
+        " tried code with the same means that varies",
+        "it asks every activation, not every unit's mean, to be at the target: a constant code minimizes it",
+        "average over the batch first (dim 0), then take the divergence of the mean",
+        {"set_point": point.at, "least": point.floor},
+        source=source_line(operations, [site]),
+    )
+
+
+def _fell(subject: TermProbe, ends: list[Minimum]) -> bool:
+    return any(subject.differs(end.value, subject.base) for end in ends)
 
 
 def pushes_active_units_down(
     subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds
 ) -> list[Finding]:
-    """Its gradient is >= 0 on every active entry and 0 on every inactive one, whatever the mean activity."""
+    """Find a gradient that is >= 0 on every active entry and 0 on every inactive entry at all levels of activity."""
     site, code = _site(subject), subject.probe.code
     if site is None or subject.inert or code.activation != "relu" or code.site is None:
         return []
@@ -101,31 +138,31 @@ def pushes_active_units_down(
             pushed += 1
     if not pushed:
         raise Undecided("its gradient is not finite at any level of activity")
-    point = _point(subject)
+    point = _set_point(subject)
     return [
         make_finding(
             "pushes_active_units_down",
             subject.term,
             f"at {pushed} levels of activity, from 2 % to 90 % of the entries active, the gradient of {subject.term} is >= 0"
-            " on every active entry and 0 on every inactive one",
-            "it silences what fires and never wakes what does not"
-            + ("; its target does not matter" if point else ", as a penalty without a target does"),
-            "penalise a mean that can lie on both sides of its target" if point else "keep its weight small enough",
+            " on every active entry and 0 on every inactive entry",
+            "it lowers active units and never activates inactive ones"
+            + (", even if activity is below the target" if point else ", as every penalty without a target does"),
+            "penalize a mean that can lie on both sides of its target" if point else "keep its weight small",
             severity=Severity.RISK if point else Severity.NOTE,
-            place=source_line(operations, [site]),
+            source=source_line(operations, [site]),
         )
     ]
 
 
 def _pushed(subject: TermProbe, layer: str, share: float, scale: float) -> bool | None:
-    """Whether the gradient only pushes down at this share and scale of activity; None where it is no number."""
+    """True if the gradient only lowers activity at this share and scale; None where it is not finite."""
     leaves: list[Tensor] = []
     draw = torch.Generator().manual_seed(21)
 
-    def values(found: Tensor, index: int) -> Tensor:
-        size = scale * (0.1 + torch.rand(found.shape, generator=draw)).to(found.dtype)
-        chance = torch.rand(found.shape, generator=draw)
-        # of 64 rows of one unit 2 % are often none, and no active entry would be pushed
+    def values(current: Tensor, index: int) -> Tensor:
+        size = scale * (0.1 + torch.rand(current.shape, generator=draw)).to(current.dtype)
+        chance = torch.rand(current.shape, generator=draw)
+        # 2 % of 64 rows of one unit are often none, so at least one entry is active
         return torch.where(chance <= chance.min().clamp_min(share), size, -size)
 
     gradients = subject.at({TensorSite(layer): replace_with_leaves(values, leaves)}).gradient(subject.term, leaves)
@@ -137,17 +174,17 @@ def _pushed(subject: TermProbe, layer: str, share: float, scale: float) -> bool 
 
 
 def unbounded(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """It falls without bound as activity grows or shrinks: shown by following it.
+    """Find a term that decreases without bound as the code grows or shrinks.
 
-    It falls from each value to the next, from the first to the last, by more than rounding, and the falls do not die
-    out. A bounded term that is met where its own arithmetic breaks down (distances of 1e12) falls in part of the run.
+    It decreases at every step by more than rounding, and the decreases do not die out. A bounded term whose own
+    arithmetic breaks down (distances of 1e12) decreases only in part of the run.
     """
     site = _site(subject)
     if site is None:
         return []
     like = subject.shape(site)
-    for direction, follow in _ways(site, like, subject.probe.code.activation if site.chain else "none"):
-        values = [subject.value(site, each) for each in follow]
+    for direction, follow in _directions(site, like, subject.probe.code.activation if site.chain else "none"):
+        values = [subject.value(site, value) for value in follow]
         run = _finite_run(values)
         if len(run) < 4:
             continue
@@ -155,36 +192,36 @@ def unbounded(subject: TermProbe, operations: list[TracedOperation], bounds: Aud
             continue
         drops = [a - b for a, b in pairwise(run)]
         size = max(abs(run[0]), abs(run[-1]), 1e-12)
-        # a bounded term levels off; a logarithm loses as much in each stretch, a line ever more
+        # a bounded term levels off; a logarithm loses equal amounts per step, a line growing amounts
         if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] and drops[-2] >= 0.7 * drops[-3]:
-            shown = " to ".join(f"{each:.4g}" for each in (run[0], run[-1]))
+            values_text = " to ".join(f"{value:.4g}" for value in (run[0], run[-1]))
             return [
                 make_finding(
                     "unbounded",
                     subject.term,
-                    f"as {site} {direction}, {subject.term} falls from {shown} and does not level off",
-                    "minimised, it drives the code without limit; a divergence of values that are no probabilities can do that",
-                    "give the divergence probabilities: a sigmoid's mean, or a softmax",
+                    f"as {site} {direction}, {subject.term} decreases from {values_text} and does not level off",
+                    "minimizing it drives the code to infinity or to the end of its range, as with a divergence of values that are not probabilities",
+                    "if it is a divergence, apply it to probabilities (the mean of a sigmoid, a softmax); else bound it",
                     {"first": run[0], "last": run[-1]},
-                    place=source_line(operations, [site]),
+                    source=source_line(operations, [site]),
                 )
             ]
     return []
 
 
-def _ways(site: TensorSite, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
+def _directions(site: TensorSite, like: Tensor, activation: str) -> list[tuple[str, list[Tensor]]]:
     base = random_values(like, activation, 1.0, 31)
     low, high = RANGES.get(activation, RANGES["none"])
-    # far beyond any constant that keeps a quotient finite
+    # beyond any constant that keeps a quotient finite
     small, large = [1e-5**k for k in range(5)], [1e3**k for k in range(5)]
-    one = torch.ones_like(base)
-    ways = [("shrinks", [base * p for p in small]), ("shrinks", [0.5 * one * p for p in small])]
+    ones = torch.ones_like(base)
+    ways = [("shrinks", [base * p for p in small]), ("shrinks", [0.5 * ones * p for p in small])]
     if math.isinf(high):
-        ways += [("grows", [base * p for p in large]), ("grows", [one * p for p in large])]
+        ways += [("grows", [base * p for p in large]), ("grows", [ones * p for p in large])]
     elif activation == "sigmoid":
-        ways += [("nears 1", [1 - 0.5 * one * 1e-3**k for k in range(5)])]
+        ways += [("nears 1", [1 - 0.5 * ones * 1e-3**k for k in range(5)])]
     if math.isinf(low):
-        ways += [("grows negative", [-one * p for p in large])]
+        ways += [("grows negative", [-ones * p for p in large])]
     return ways
 
 
@@ -198,16 +235,16 @@ def _finite_run(values: list[float]) -> list[float]:
 
 
 def escape(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """Its gradient at the activation in use vanishes for large activations."""
+    """Find a gradient at the code that vanishes for large activations."""
     code = subject.probe.code
     if code.site is None or code.site not in subject.direct or subject.inert:
         return []
-    found = [(level, *_slope(subject, code.site, level)) for level in value_levels(code.activation)]
-    slopes = [(level, slope) for level, slope, _ in found if math.isfinite(slope)]
+    probed = [(level, *_slope(subject, code.site, level)) for level in value_levels(code.activation)]
+    slopes = [(level, slope) for level, slope, _ in probed if math.isfinite(slope)]
     if not any(
-        pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in found if math.isfinite(slope)
+        pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in probed if math.isfinite(slope)
     ):
-        return []  # where it is steepest it lifts the unit: what is large does not flee from it
+        return []  # it raises the unit where it is steepest, so large units do not escape from it
     if len(slopes) < 3:
         raise Undecided("its gradient is not finite at large activations")
     steepest = max(slope for _, slope in slopes)
@@ -220,33 +257,35 @@ def escape(subject: TermProbe, operations: list[TracedOperation], bounds: AuditT
             "escape",
             subject.term,
             f"once a unit is at {flat[0]:g} or above, the gradient of {subject.term} there is 0 (at most {steepest:.3g} below)",
-            "a unit that is large already escapes; the penalty presses on the others alone",
-            "leave out the clamp, or penalise a bounded code",
+            "units that are already large escape the penalty; it acts only on the others",
+            "remove the clamp, or penalize a bounded code",
             {"from": flat[0], "steepest": steepest},
-            place=source_line(operations, [code.site], ("clamp", "clip", "relu", "clamp_max", "minimum", "hardtanh"))
+            source=source_line(operations, [code.site], ("clamp", "clip", "relu", "clamp_max", "minimum", "hardtanh"))
             or source_line(operations, [code.site]),
         )
     ]
 
 
 def _slope(subject: TermProbe, site: TensorSite, level: float) -> tuple[float, float]:
-    """The steepest gradient in a unit that is at `level` on every row, and the sum of its gradient."""
+    """Return the largest gradient of a unit that is at `level` on every row, and the sum of its gradient."""
     leaves: list[Tensor] = []
 
-    def values(found: Tensor, index: int) -> Tensor:
-        put = random_values(found, subject.probe.code.activation, 0.3, 41 + index)
+    def values(current: Tensor, index: int) -> Tensor:
+        put = random_values(current, subject.probe.code.activation, 0.3, 41 + index)
         put[:, 0] = level
         return put
 
     gradients = subject.at({site: replace_with_leaves(values, leaves)}).gradient(subject.term, leaves)
-    columns = [each[:, 0] for each in gradients]
-    return max((float(each.abs().max()) for each in columns), default=0.0), sum(float(each.sum()) for each in columns)
+    columns = [gradient[:, 0] for gradient in gradients]
+    return max((float(gradient.abs().max()) for gradient in columns), default=0.0), sum(
+        float(gradient.sum()) for gradient in columns
+    )
 
 
 def _site(subject: TermProbe) -> TensorSite | None:
     return subject.direct[0] if subject.direct else None
 
 
-def _point(subject: TermProbe) -> SetPoint | None:
+def _set_point(subject: TermProbe) -> SetPoint | None:
     site = _site(subject)
     return None if site is None else set_point(subject, site)

@@ -1,33 +1,35 @@
-"""The rules on a penalty's weight, and the number that would set it right: tried before it is advised."""
+"""Rules on the weight of a penalty, with a corrected weight that is tried before it is advised."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
-from harness.auditing.gradient_ratios import GradientRatios, gradient_ratios, train_probe
-from harness.auditing.weight_keywords import WeightKeyword, weight_keyword, with_weight
+from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
+from harness.auditing.weight_keywords import WeightKeyword, has_gradient, weight_keyword
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
-TRIALS = 3  # of a new weight
-NEAR = 1.5  # a ratio between 1/1.5 and 1.5 is near enough to 1 to stop at
+TRIALS = 3  # of new weights
+NEAR = 1.5  # a ratio between 1/1.5 and 1.5 ends the search
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """A rule's judgment of a penalty's weight, and the probe by whose ratio it judges.
+    """A verdict on the weight of a penalty, and the probe that it rests on.
 
     Args:
         rule: "dominates" or "negligible".
-        severity: how grave it is.
-        probe: picks, among the ratios by probe, the one that is judged.
-        meaning: in words.
-        trains: whether that ratio is known only after training.
+        severity: severity of the finding.
+        probe: function of the ratios by probe that returns the judged probe.
+        meaning: meaning of the finding.
+        trains: True if the judged ratio needs training.
     """
 
     rule: str
@@ -39,13 +41,13 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Advice:
-    """The factor for a term's weight, and the ratio that it was seen to bring about.
+    """A factor for a term's weight and the ratio measured with it.
 
     Args:
-        factor: times the present weight.
-        ratio: the judged ratio with it; NaN where it could not be tried.
-        probe: after how many steps that ratio is met.
-        lever: the number of the case to change; None where the loss names none for this term.
+        factor: factor of the present weight.
+        ratio: judged ratio with the new weight; NaN where it was not tried.
+        probe: number of steps after which the ratio was measured.
+        lever: number of the case to change; None where the loss has none for this term.
     """
 
     factor: float
@@ -55,14 +57,14 @@ class Advice:
 
     @property
     def then(self) -> float:
-        """The new value of the lever's number."""
+        """New value of the number."""
         assert self.lever is not None
         return _digits(self.factor * self.lever.now)
 
     def text(self) -> str:
-        """The remedy in words."""
-        where = f"after {self.probe} steps" if self.probe else "at birth"
-        reached = f"; the ratio is then {self.ratio:.2g} {where}" if math.isfinite(self.ratio) else ""
+        """Return the remedy in words."""
+        moment = f"after {self.probe} steps" if self.probe else "at initialization"
+        reached = f"; the ratio is then {self.ratio:.2g} {moment}" if math.isfinite(self.ratio) else ""
         if self.lever is None:
             return f"multiply this term by {self.factor:.3g} in losses{reached}"
         name = self.lever.keyword
@@ -70,30 +72,101 @@ class Advice:
         return f"multiply {name} by {self.factor:.3g}: {name} = {self.then:g}{reached}{shared}"
 
     def numbers(self) -> dict[str, float]:
-        """The advice as numbers: `factor`, and of the number to change its value `now` and `then`."""
-        tried = {"ratio_then": self.ratio} if math.isfinite(self.ratio) else {}
+        """Return the advice as numbers: `factor`, and the value of the number `now` and `then`."""
+        trial = {"ratio_then": self.ratio} if math.isfinite(self.ratio) else {}
         values = {} if self.lever is None else {"now": self.lever.now, "then": self.then}
-        return {"factor": self.factor, **values, **tried}
+        return {"factor": self.factor, **values, **trial}
+
+
+def check_weights(
+    case: Case,
+    models: list[nn.Module],
+    rows: Tensor,
+    collector: FindingCollector,
+    terms: list[str],
+    during_training: bool,
+    watch: Watch | None = None,
+) -> None:
+    """Run `dominates` and `negligible` on every penalty with a gradient."""
+    inert = {term for term, rule in collector.rules if rule in ("no_gradient", "zero_gradient")}
+    penalties = [term for term in terms if term != case.objective and term not in inert]
+    ratios: dict[str, GradientRatios] = {}
+
+    def measure() -> list[Finding]:
+        ratios.update(gradient_ratios(case, models, rows, penalties, during_training, watch=watch))
+        return []
+
+    collector.run("dominates", None, measure if penalties else list)
+    for term, term_ratios in ratios.items():
+        if during_training and _at_floor(term_ratios) and (term, "misses_bottleneck") not in collector.rules:
+            collector.findings.append(_floor_finding(case, term, term_ratios))
+            continue
+        if reason := _why_undecided(case.objective, term, term_ratios, collector, during_training):
+            collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
+        if term_ratios.has_gradient:
+            check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
+            collector.run("dominates", term, check)
+
+
+def _at_floor(ratios: GradientRatios) -> bool:
+    """True if no parameter has a gradient at any probe, although the term has one at other values."""
+    return bool(ratios.ratios) and not ratios.trains and not ratios.stopped and len(ratios.ratios) > 1
+
+
+def _floor_finding(case: Case, term: str, ratios: GradientRatios) -> Finding:
+    """Return the finding on a clamped or hinged term: a risk where the term is 0, since its condition holds then."""
+    holds = not any(ratios.values)
+    probes = ", ".join("initialization" if probe == 0 else f"{probe} steps" for probe in ratios.ratios)
+    return make_finding(
+        "negligible",
+        term,
+        f"{term} is at its floor of {min(ratios.values):.4g} at every probe ({probes}): its gradient is 0, and so is the"
+        f" ratio of gradient norms at {case.bottleneck}",
+        "its condition holds already, so the term has no effect so far"
+        if holds
+        else "the term has no effect on training",
+        "lower the floor, raise the margin, or remove the term",
+        {**{f"ratio_at_{probe}": 0.0 for probe in ratios.ratios}, "floor": min(ratios.values)},
+        Severity.RISK if holds else Severity.FAULT,
+    )
+
+
+def _why_undecided(
+    objective: str, term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool
+) -> str:
+    """Return the reason why the weight of a term cannot be judged in full, or ""."""
+    if not ratios.ratios:
+        return f"the main term {objective} has no gradient at the bottleneck, so there is no ratio"
+    if not ratios.has_gradient and (term, "misses_bottleneck") in collector.rules:
+        return "the penalty has no gradient at the bottleneck, as misses_bottleneck says"
+    if ratios.stopped:
+        return ratios.stopped
+    if not ratios.has_gradient:
+        return "the term has no gradient at the bottleneck: it is on parameters, or on another layer"
+    if not during_training and 0 < ratios.at(0) < collector.bounds.negligible_risk:
+        return f"the ratio is {ratios.at(0):.3g} at initialization; later ratios need training"
+    return ""
 
 
 def weight_findings(
     case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, bounds: AuditThresholds
 ) -> list[Finding]:
-    """`dominates` or `negligible`, with the ratio at every probe and the number to change."""
+    """Find a weight that is too large (`dominates`) or too small (`negligible`), and the number to change."""
     ratios = weights.medians()
     judgment = judge_weights(ratios, bounds)
     if judgment is None:
         return []
-    shown = ", ".join(
-        f"{value:.3g} {'at birth' if probe == 0 else f'after {probe} steps'}" for probe, value in ratios.items()
+    ratios_text = ", ".join(
+        f"{value:.3g} {'at initialization' if probe == 0 else f'after {probe} steps'}"
+        for probe, value in ratios.items()
     )
     advice = _advise(case, models, rows, term, weights, judgment)
     result = make_finding(
         judgment.rule,
         term,
-        f"the gradient of {term} at {case.bottleneck} has {shown} times the norm of the reconstruction's",
+        f"the gradient of {term} at {case.bottleneck} has {ratios_text} times the norm of that of {case.objective}",
         judgment.meaning,
-        "it has no effect here: change its weight in losses" if advice is None else advice.text(),
+        "change its weight in losses" if advice is None else advice.text(),
         {**{f"ratio_at_{probe}": ratio for probe, ratio in ratios.items()}, **(advice.numbers() if advice else {})},
         judgment.severity,
     )
@@ -102,11 +175,14 @@ def weight_findings(
 
 
 def judge_weights(ratios: dict[int, float], bounds: AuditThresholds) -> Judgment | None:
-    """Judge the ratios by probe; None where the weight is neither too large nor too small."""
+    """Judge the ratios by probe; None where the weight is acceptable."""
     if not ratios or all(math.isnan(ratio) for ratio in ratios.values()):
         return None
     birth, least, most = ratios.get(0, math.nan), min(ratios.values()), max(ratios.values())
-    heavy, light = "the reconstruction is hardly heard there", "it decides next to nothing"
+    heavy, light = (
+        "at the bottleneck the penalty's gradient dominates that of the main term",
+        "the penalty has almost no influence on training",
+    )
     if birth > bounds.dominates_birth:
         severity = Severity.FAULT if birth > bounds.dominates_fault else Severity.RISK
         return Judgment("dominates", severity, lambda ratios: 0, heavy, False)
@@ -129,46 +205,46 @@ def _most(ratios: dict[int, float]) -> int:
 def _advise(
     case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, judgment: Judgment
 ) -> Advice | None:
-    """The weight at which the judged ratio is near 1: the first guess, and steps along the secant on log scales."""
+    """Search for the weight at which the judged ratio is near 1, by the secant method on log scales."""
     probe = judgment.probe(weights.medians())
     ratio = weights.at(probe)
     if not ratio > 0 or not math.isfinite(ratio):
         return None
-    lever = _lever(case, models, rows, term, weights, 1 / ratio)
+    lever = _weight_keyword(case, models, rows, term, weights, 1 / ratio)
     points = [(0.0, math.log(ratio))]  # log of the factor, log of the ratio with it
     best: Advice | None = None
     factor = _rounded(1 / ratio, lever)
     for _ in range(_trials(weights, judgment)):
-        changed, scales = _weighed(case, term, factor, lever)
+        changed, scales = _with_factor(case, term, factor, lever)
         ratios = gradient_ratios(changed, models, rows, [term], judgment.trains, scales)[term].medians()
         probe = judgment.probe(ratios) if ratios else 0
-        tried = ratios.get(probe, math.nan)
-        if not tried > 0 or not math.isfinite(tried):
+        trial_ratio = ratios.get(probe, math.nan)
+        if not trial_ratio > 0 or not math.isfinite(trial_ratio):
             break
-        points.append((math.log(factor), math.log(tried)))
-        if best is None or abs(math.log(tried)) < abs(math.log(best.ratio)):
-            best = Advice(factor, tried, probe, lever)
-        if abs(math.log(tried)) <= math.log(NEAR):
+        points.append((math.log(factor), math.log(trial_ratio)))
+        if best is None or abs(math.log(trial_ratio)) < abs(math.log(best.ratio)):
+            best = Advice(factor, trial_ratio, probe, lever)
+        if abs(math.log(trial_ratio)) <= math.log(NEAR):
             break
         factor = _rounded(math.exp(_secant(points[-2], points[-1])), lever)
     return best or Advice(factor, math.nan, probe, lever)
 
 
 def _trials(weights: GradientRatios, judgment: Judgment) -> int:
-    """Number of weights that may be tried: trainings share with the first probe the work that the audit may take."""
+    """Return the number of weights to try within the work budget of the audit."""
     if not judgment.trains:
         return TRIALS
     return 0 if weights.stopped else min(TRIALS, int(1 / max(weights.cost, 1e-9)) - 1)
 
 
 def _secant(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Zero of the line through two points, its slope taken to lie between 0.2 and 5."""
+    """Zero of the line through two points, with its slope limited to 0.2 to 5."""
     slope = (second[1] - first[1]) / (second[0] - first[0]) if second[0] != first[0] else 1.0
     return second[0] - second[1] / min(max(slope, 0.2), 5.0)
 
 
 def _rounded(factor: float, lever: WeightKeyword | None) -> float:
-    """The factor at which the new number has three digits, so that the number in the text is the one that was tried."""
+    """Round the factor so that the new number has three digits and the text states the number that was tried."""
     now = 1.0 if lever is None else lever.now
     return _digits(factor * now) / now
 
@@ -177,19 +253,19 @@ def _digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _weighed(case: Case, term: str, factor: float, lever: WeightKeyword | None) -> tuple[Case, dict[str, float]]:
+def _with_factor(case: Case, term: str, factor: float, lever: WeightKeyword | None) -> tuple[Case, dict[str, float]]:
     if lever is None:
         return case, {term: factor}
     return replace(case, numbers={**case.numbers, lever.keyword: _digits(factor * lever.now)}), {}
 
 
-def _lever(
+def _weight_keyword(
     case: Case, models: list[nn.Module], rows: Tensor, term: str, weights: GradientRatios, factor: float
 ) -> WeightKeyword | None:
-    """The number that weighs the term, looked for where it has a gradient: at the first such probe and model."""
+    """Return the number that weighs the term, at the first probe and model with a gradient."""
     steps = next((probe for probe, ratio in weights.medians().items() if ratio > 0), 0)
     for seed, start in enumerate(models):
         with train_probe(case, start, rows, steps, seed) as (model, batch):
-            if with_weight(case, model, batch, term):
+            if has_gradient(case, model, batch, term):
                 return weight_keyword(case, model, batch, term, factor)
     return None

@@ -1,91 +1,38 @@
-"""The audit itself: build the case's models, probe its loss, ask every rule, and put what they say together."""
+"""Run of an audit: build the case's models, probe its loss, and run every rule."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_result import Audit, by_gravity
 from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, AuditThresholds
-from harness.auditing.dependencies import TermProbe, Undecided, inspect_term
+from harness.auditing.dependencies import TermProbe, inspect_term
+from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import loss_source
-from harness.auditing.gradient_ratios import GradientRatios, gradient_ratios
+from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
 from harness.auditing.isolation import preserved_rng
-from harness.auditing.probe import LossProbe, make_probe
+from harness.auditing.probe import LossProbe, has_schedule, make_probe
 from harness.auditing.recorder import TracedOperation
-from harness.auditing.rules_gradient import (
-    batch_size_rule,
-    edits_in_place,
-    gradient_rule,
-    gradient_status,
-    outside_domain,
-)
+from harness.auditing.rule_table import check_term
+from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
-from harness.auditing.rules_location import (
-    index_addressing,
-    misses_bottleneck,
-    not_the_code_in_use,
-    wrong_axis,
-    wrong_layer,
-)
-from harness.auditing.rules_model import bypass, optimizer, output_range
+from harness.auditing.rules_model import optimizer_parameters, output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
-from harness.auditing.rules_shape import (
-    collapse_optimum,
-    escape,
-    pushes_active_units_down,
-    unbounded,
-    unreachable_target,
-)
-from harness.auditing.rules_weight import weight_findings
+from harness.auditing.rules_rows import mixed_rows
+from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
+from harness.auditing.rules_weight import check_weights
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
-from harness.data.rows import Split
-from harness.diagnosis.finding import Finding
-from harness.diagnosis.severity import Severity
-from harness.models import build_model, own_precision
-from harness.remedies import RemedyNotApplicable, apply_remedies
-from harness.user_code import failure, guarded
+from harness.loss_terms import bind_losses
+from harness.models import build_model, cast_floats, own_precision
+from harness.user_code import guarded
 
-Rule = Callable[[TermProbe, list[TracedOperation], AuditThresholds], list[Finding]]
-Exact = dict[str, tuple[TermProbe, dict[float, float]]]  # term -> what is known of it, its values at some constants
+Exact = dict[str, tuple[TermProbe, dict[float, float]]]  # term -> its float64 probe and its values at some constants
 ROWS = 64  # rows of a probe's batch
-BIRTH_ROWS = 2048  # rows on which units are looked for that never fire
+BIRTH_ROWS = 2048  # rows on which units that never fire are counted
 BIRTH_SEEDS = 8
-
-
-class FindingCollector:
-    """Collects findings; what stops a rule is recorded beside its name, never raised and never silent."""
-
-    def __init__(self, bounds: AuditThresholds) -> None:
-        self.bounds = bounds
-        self.findings: list[Finding] = []
-        self.undecided: list[Finding] = []
-
-    def ask(self, rule: str, term: str | None, question: Callable[[], list[Finding]]) -> None:
-        """Ask one rule."""
-        try:
-            with guarded():
-                self.findings += question()
-        except Undecided as reason:
-            self.leave(rule, term, str(reason))
-        except Exception as error:  # the user's code met a probe that it cannot take
-            self.leave(rule, term, f"the probe {failure(error)}")
-
-    def leave(self, rule: str, term: str | None, reason: str) -> None:
-        """Record that a rule could not be decided."""
-        self.undecided.append(
-            Finding(rule, Severity.UNDECIDED, reason.splitlines()[0][:300] if reason else "", term=term)
-        )
-
-    @property
-    def rules(self) -> set[tuple[str | None, str]]:
-        """(term, rule) of what was found so far."""
-        return {(each.term, each.rule) for each in self.findings}
 
 
 def audit(
@@ -95,14 +42,14 @@ def audit(
     bounds: AuditThresholds = AUDIT_THRESHOLDS,
     rows: Tensor | None = None,
 ) -> Audit:
-    """Does each loss term do what its author thinks? Found by probing: cuts, replacements, gradients, permutations.
+    """Check that every loss term does what its author intends, by replacements, gradients and permutations.
 
     Args:
-        case: any case; its model, gradients, buffers, mode and the global random state stay as they are.
-        during_training: also train copies for 300 steps a seed, to weigh the terms after 50 and 300 steps.
-        seeds: how many initialisations are looked at.
-        bounds: what the rules compare with.
-        rows: training rows `[sample, *feature]` where they are at hand already.
+        case: any case; its model, gradients, buffers, mode and the global random state are restored.
+        during_training: train copies for 300 steps per seed, to compare gradient norms after 50 and 300 steps.
+        seeds: number of initializations to probe.
+        bounds: thresholds of the rules.
+        rows: training rows `[sample, *feature]`, if they are loaded already.
 
     Returns:
         Findings by severity (fault, risk, note), and the rules that could not be decided, with the reason.
@@ -113,28 +60,38 @@ def audit(
     started = time.monotonic()
     with guarded(), preserved_rng():
         check_target(case)
-        rows = split_of(case).train.inputs if rows is None else rows
+        case, rows = _with_targets(case, rows)
         models = _models(case, rows, seeds)
-        build_optimizer(case, models[0])  # before a rule could take its failure for a probe's
-        bench = FindingCollector(bounds)
-        terms, evaluations, exact = _first_model(case, models[0], rows, bench)
-        _other_models(case, models[1:], rows, bench)
-        evaluations += _in_own_precision(case, models[0], rows, exact, bench)
-        _model_rules(case, models, rows, bench)
-        _scale_rules(case, models, rows, bench, [each for each in terms if each != "reconstruction"], during_training)
-    place = loss_source(case)
+        build_optimizer(case, models[0])  # here, so that an error is raised and not recorded as undecided
+        collector = FindingCollector(bounds)
+        watch = TrainingWatch(case, rows[:BIRTH_ROWS])
+        terms, evaluations, exact = _first_model(case, models[0], rows, collector, during_training, watch)
+        _other_models(case, models[1:], rows, collector)
+        evaluations += _in_own_precision(case, models[0], rows, exact, collector)
+        _model_rules(case, models, rows, collector, watch)
+        check_weights(case, models, rows, collector, terms, during_training, watch)
+        check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
+    source = loss_source(case)
     return Audit(
         case.name,
-        by_gravity(bench.findings),
-        tuple(bench.undecided),
+        by_gravity(collector.findings),
+        tuple(collector.undecided),
         tuple(terms),
-        str(place) if place else "",
+        str(source) if source else "",
         len(models),
         during_training,
         evaluations,
         round(time.monotonic() - started, 3),
         bounds,
     )
+
+
+def _with_targets(case: Case, rows: Tensor | None) -> tuple[Case, Tensor]:
+    """Return the case with the targets of its training rows bound to its loss, and the rows."""
+    if rows is not None and not case.supplied_keywords():
+        return case, rows
+    train = split_of(case).train
+    return bind_losses(case, train.targets, rows=train.inputs), train.inputs if rows is None else rows
 
 
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
@@ -144,193 +101,146 @@ def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
 
 def _batch(rows: Tensor, model: nn.Module) -> Tensor:
     count = min(ROWS, len(rows))
-    size = sum(each.numel() for each in model.parameters())
+    size = sum(parameter.numel() for parameter in model.parameters())
     count = count if size < 2e7 else min(count, 16)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def _first_model(case: Case, model: nn.Module, rows: Tensor, bench: FindingCollector) -> tuple[list[str], int, Exact]:
+def _first_model(
+    case: Case,
+    model: nn.Module,
+    rows: Tensor,
+    collector: FindingCollector,
+    during_training: bool,
+    watch: TrainingWatch,
+) -> tuple[list[str], int, Exact]:
     with make_probe(case, model, _batch(rows, model)) as probe:
         if probe.dtype != torch.float64:
-            bench.leave(
-                "float64",
-                None,
-                f"the case cannot be evaluated in float64; probes ran in {str(probe.dtype).removeprefix('torch.')}, small"
-                " effects are not seen",
-            )
-        terms = ["reconstruction", *probe.penalties()]
+            precision = str(probe.dtype).removeprefix("torch.")
+            reason = f"the case cannot be evaluated in float64; probes ran in {precision}, which hides small effects"
+            collector.add_undecided("float64", None, reason)
+        terms = [case.objective, *probe.penalties()]
         operations = probe.evaluate(lines=True).record.operations
-        bench.ask("edits_in_place", None, lambda: edits_in_place(probe))
-        read: tuple[str, ...] = ()
+        collector.run("edits_in_place", None, lambda: edits_in_place(probe))
+        objective_layers: tuple[str, ...] = ()
         exact: Exact = {}
+        inert: list[tuple[TermProbe, list[TracedOperation]]] = []
         for term in terms:
-            found = _subject(probe, term, bench)
-            if found is None:
+            subject = _inspected(probe, term, collector)
+            if subject is None:
                 continue
-            found.cache["reconstruction_layers"] = read
-            read = found.layers if term == "reconstruction" else read
-            _term_rules(found, operations, bench)
+            subject.cache["objective_layers"] = objective_layers
+            objective_layers = subject.layers if term == case.objective else objective_layers
+            if subject.inert and (during_training or has_schedule(probe)):
+                inert.append((subject, operations))
+                continue
+            check_term(subject, operations, collector)
             if probe.dtype == torch.float64:
-                exact[term] = found, {} if found.inert else _constants(found)
-        bench.ask("output_range", "reconstruction", lambda: output_range(probe, rows, bench.bounds))
+                exact[term] = subject, {} if subject.inert else _constants(subject)
+        _check_scheduled(inert, rows, collector)
+        collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
+        collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
+        collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
 
 
-def _constants(found: TermProbe) -> dict[float, float]:
+def _check_scheduled(
+    inert: list[tuple[TermProbe, list[TracedOperation]]], rows: Tensor, collector: FindingCollector
+) -> None:
+    """Check terms without a gradient at initialization, after training where a schedule gives them one."""
+    if not inert:
+        return
+    case, model = inert[0][0].probe.case, inert[0][0].probe.model
+    names = [subject.term for subject, _ in inert]
+    rows = cast_floats(rows, inert[0][0].probe.dtype)
     try:
-        return finite_constants(found)
-    except Exception:  # the user's code met a constant that it cannot take
+        with guarded():
+            steps, stopped = steps_with_gradient(case, model, rows, names)
+    except Exception:  # the case cannot be trained, so only the initialization counts
+        steps, stopped = {}, ""
+    for subject, operations in inert:
+        if subject.term in steps:
+            _check_after(subject, steps[subject.term], rows, collector)
+        elif stopped and has_schedule(subject.probe):
+            reason = f"the gradient is 0 at initialization and follows a schedule; {stopped}"
+            collector.add_undecided(subject.inert, subject.term, reason)
+        else:
+            check_term(subject, operations, collector)
+
+
+def _check_after(subject: TermProbe, steps: int, rows: Tensor, collector: FindingCollector) -> None:
+    """Check a term in the state after `steps` training steps."""
+    case, model = subject.probe.case, subject.probe.model
+    with (
+        train_probe(case, model, rows, steps, 0) as (trained, _),
+        make_probe(case, trained, _batch(rows, trained)) as probe,
+    ):
+        probe.step = steps
+        later = _inspected(probe, subject.term, collector)
+        if later is not None:
+            later.cache["objective_layers"] = subject.cache["objective_layers"]
+            check_term(later, probe.evaluate(lines=True).record.operations, collector)
+
+
+def _constants(subject: TermProbe) -> dict[float, float]:
+    try:
+        return finite_constants(subject)
+    except Exception:  # the user's code failed at a constant
         return {}
 
 
-def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, bench: FindingCollector) -> int:
-    """Ask what rounding makes of each term in the precision in which the model is trained; how often it was evaluated."""
-    terms = [term for term in exact if (term, "outside_domain") not in bench.rules]
+def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, collector: FindingCollector) -> int:
+    """Check the rounding of every term in the precision of training; return the number of evaluations."""
+    terms = [term for term in exact if (term, "outside_domain") not in collector.rules]
     if not terms or own_precision(model) == torch.float64:
         return 0
     with make_probe(case, model, _batch(rows, model), widest=False) as probe:
         operations = probe.evaluate(lines=True).record.operations
         for term in terms:
-            known, constants = exact[term]
-            found = replace(known, probe=probe, base=probe.evaluate().value(term), cache={})
-            bench.ask(
+            exact_subject, constants = exact[term]
+            subject = replace(exact_subject, probe=probe, base=probe.evaluate().value(term), cache={})
+            collector.run(
                 "outside_domain",
                 term,
-                lambda found=found, constants=constants: outside_by_rounding(found, constants, operations),  # type: ignore[misc]
+                lambda subject=subject, constants=constants: outside_by_rounding(subject, constants, operations),  # type: ignore[misc]
             )
         return probe.evaluations
 
 
-def _subject(probe: LossProbe, term: str, bench: FindingCollector) -> TermProbe | None:
+def _inspected(probe: LossProbe, term: str, collector: FindingCollector) -> TermProbe | None:
     try:
         with guarded():
-            found = inspect_term(probe, term)
-            found.inert = gradient_status(found)
-            return found
+            subject = inspect_term(probe, term)
+            subject.inert = gradient_status(subject)
+            return subject
     except Exception as error:
-        bench.leave("all rules", term, f"the term cannot be differentiated: {type(error).__name__}: {error}")
+        reason = f"the term cannot be differentiated: {type(error).__name__}: {error}"
+        collector.add_undecided("all rules", term, reason)
         return None
 
 
-def _term_rules(found: TermProbe, operations: list[TracedOperation], bench: FindingCollector) -> None:
-    mine: dict[str, Rule] = EVERY_TERM if found.term == "reconstruction" else {**EVERY_TERM, **PENALTY}
-    for name, rule in mine.items():
-        if found.inert and name in NEEDS_GRADIENT:
-            continue
-        bench.ask(name, found.term, lambda rule=rule: rule(found, operations, bench.bounds))  # type: ignore[misc]
-    if found.term == "reconstruction":
-        bench.ask("bypass", found.term, lambda: bypass(found, bench.bounds))
-
-
-def _other_models(case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector) -> None:
-    """Other initialisations may leave the domain of a term; what the first one showed is not said twice."""
+def _other_models(case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector) -> None:
+    """Check the domain of terms at the other initializations; a finding of the first one is not repeated."""
     for model in models:
         with make_probe(case, model, _batch(rows, model)) as probe:
-            for term in ["reconstruction", *probe.penalties()]:
-                if (term, "outside_domain") not in bench.rules:
-                    found = TermProbe(probe, term, probe.evaluate().value(term))
-                    bench.ask("outside_domain", term, lambda found=found: outside_domain(found, [], bench.bounds))  # type: ignore[misc]
+            for term in [case.objective, *probe.penalties()]:
+                if (term, "outside_domain") not in collector.rules:
+                    subject = TermProbe(probe, term, probe.evaluate().value(term))
+                    collector.run(
+                        "outside_domain",
+                        term,
+                        lambda subject=subject: outside_domain(subject, [], collector.bounds),  # type: ignore[misc]
+                    )
 
 
-def _model_rules(case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector) -> None:
-    few = rows[:BIRTH_ROWS]
-    many = (
-        models
-        if len(models) < 3
-        else [*models, *(build_model(case, seed, rows[:4]) for seed in range(len(models), BIRTH_SEEDS))]
-    )
-    bench.ask("optimizer_misses_parameters", None, lambda: optimizer(case, models[0]))
-    bench.ask("symmetric_init", None, lambda: symmetric_init(case, models, few))
-    bench.ask("dead_at_birth", None, lambda: dead_at_birth(case, many, few, bench.bounds))
-    bench.ask("input_offset", None, lambda: input_offset(case, models, few, bench.bounds))
-
-
-def _scale_rules(
-    case: Case, models: list[nn.Module], rows: Tensor, bench: FindingCollector, terms: list[str], during_training: bool
+def _model_rules(
+    case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector, watch: TrainingWatch
 ) -> None:
-    silent = {term for term, rule in bench.rules if rule in ("no_gradient", "zero_gradient")}
-    terms = [term for term in terms if term not in silent]
-    found: dict[str, GradientRatios] = {}
-
-    def trained() -> list[Finding]:
-        found.update(gradient_ratios(case, models, rows, terms, during_training))
-        return []
-
-    bench.ask("dominates", None, trained if terms else list)
-    for term, weights in found.items():
-        if (term, "misses_bottleneck") in bench.rules and not any(any(each) for each in weights.ratios.values()):
-            bench.leave(
-                "negligible", term, "the penalty has no gradient at the bottleneck, which misses_bottleneck says"
-            )
-            continue
-        if not weights.ratios:
-            bench.leave("dominates", term, "the reconstruction has no gradient at the bottleneck, so there is no ratio")
-        if weights.stopped:
-            bench.leave("negligible", term, weights.stopped)
-        elif not during_training and 0 < weights.at(0) < bench.bounds.negligible_risk:
-            bench.leave(
-                "negligible",
-                term,
-                f"the ratio is {weights.at(0):.3g} at birth; only training tells whether it stays so",
-            )
-        if any(any(each) for each in weights.ratios.values()):
-            ask = partial(weight_findings, case, models, rows, term, weights, bench.bounds)
-            bench.ask("dominates", term, ask)
-        elif weights.ratios:
-            bench.leave(
-                "negligible", term, "it has no gradient at the bottleneck: a penalty on parameters, or of another layer"
-            )
-
-
-EVERY_TERM: dict[str, Rule] = {
-    "no_gradient": gradient_rule,
-    "outside_domain": outside_domain,
-    "depends_on_batch_size": batch_size_rule,
-}
-
-PENALTY: dict[str, Rule] = {
-    "misses_bottleneck": misses_bottleneck,
-    "wrong_layer": wrong_layer,
-    "wrong_axis": wrong_axis,
-    "not_the_code_in_use": not_the_code_in_use,
-    "unreachable_target": unreachable_target,
-    "collapse_optimum": collapse_optimum,
-    "pushes_active_units_down": pushes_active_units_down,
-    "unbounded": unbounded,
-    "escape": escape,
-    "index_addressing": index_addressing,
-}
-
-NEEDS_GRADIENT = ("unreachable_target", "collapse_optimum", "pushes_active_units_down", "escape")
-
-
-def audit_levels(
-    case: Case,
-    levels: Iterable[str],
-    split: Split | None = None,
-    others: Mapping[str, Any] | None = None,
-    bounds: AuditThresholds = AUDIT_THRESHOLDS,
-) -> dict[str, Audit]:
-    """The audit of the case under every level of `penalty`; a level that the model refuses is left out.
-
-    Args:
-        case: any case.
-        levels: levels of the factor `penalty`.
-        split: the case's rows where they are at hand already (of another data set, say).
-        others: levels of other factors that hold throughout, such as a grid's baseline.
-        bounds: what the rules compare with.
-    """
-    split = split or split_of(case)
-    found: dict[str, Audit] = {}
-    for level in dict.fromkeys(str(each) for each in levels):
-        try:
-            treated = apply_remedies(case, {**(others or {}), "penalty": level}, split)
-        except RemedyNotApplicable:
-            continue
-        found[level] = audit(treated, during_training=False, seeds=1, bounds=bounds, rows=split.train.inputs)
-    return found
-
-
-def as_manifest(audits: Mapping[str, Audit]) -> dict[str, list[dict[str, Any]]]:
-    """The findings of each level as plain JSON values: what a results folder keeps under `audit`."""
-    return {level: [each.to_dict() for each in found.findings] for level, found in audits.items()}
+    sample, bounds = rows[:BIRTH_ROWS], collector.bounds
+    missing = range(len(models), BIRTH_SEEDS) if len(models) >= 3 else ()
+    more_models = [*models, *(build_model(case, seed, rows[:4]) for seed in missing)]
+    collector.run("optimizer_misses_parameters", None, lambda: optimizer_parameters(case, models[0]))
+    collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
+    collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))
+    collector.run("input_offset", None, lambda: input_offset(case, models, sample, bounds))
+    collector.run("constant_at_birth", None, lambda: watch_constant(watch, more_models))

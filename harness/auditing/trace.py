@@ -1,7 +1,7 @@
-"""The record of one evaluation: the calls of layers, the operations of the loss, and the sites that were met.
+"""Record of one evaluation: the calls of layers, the operations of the loss, and all sites.
 
-A *site* is "the values that these operations make of that layer's output": `TensorSite("enc3", ())` is the output of `enc3`,
-`TensorSite("enc3", ("relu",))` its ReLU, whoever computes it: the model's own forward pass, a second call of it, or the loss.
+A *site* is a layer and the operations applied to its output: `TensorSite("enc3", ())` is the output of `enc3`,
+`TensorSite("enc3", ("relu",))` its ReLU, whether the forward pass, a second call of the model or the loss computes it.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-Change = Callable[[Tensor, int], Tensor]  # (values, how-manieth instance of the site) -> values
+Change = Callable[[Tensor, int], Tensor]  # (values, index of the instance of the site) -> values
 
 
 @dataclass(frozen=True)
 class TensorSite:
-    """The values that `chain` makes of the output of `layer`."""
+    """The operations `chain` applied to the output of `layer`."""
 
     layer: str
     chain: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class TensorSite:
 
 @dataclass
 class TracedCall:
-    """One call of a layer: its name, which call of it, what came in, what came out and what was put there."""
+    """One call of a layer: name, index of the call, input, output, and output after the change."""
 
     name: str
     index: int
@@ -37,7 +37,7 @@ class TracedCall:
 
 @dataclass
 class TracedOperation:
-    """One torch call outside the model's layers: its name, the site it read, and the line of source it stands on."""
+    """One torch call outside the model's layers: name, site of its argument, and line of source."""
 
     name: str
     site: TensorSite
@@ -48,11 +48,11 @@ class TracedOperation:
 
 @dataclass
 class Trace:
-    """What one evaluation did."""
+    """Record of one evaluation."""
 
     calls: list[TracedCall] = field(default_factory=list)
     met: dict[TensorSite, list[Tensor]] = field(default_factory=dict)
     operations: list[TracedOperation] = field(default_factory=list)
     outputs: list[tuple[Any, ...]] = field(default_factory=list)
     sites: dict[TensorSite, None] = field(default_factory=dict)
-    made: list[tuple[Tensor, int]] = field(default_factory=list)
+    tensors: list[tuple[Tensor, int]] = field(default_factory=list)

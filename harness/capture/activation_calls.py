@@ -1,8 +1,8 @@
-"""Which torch calls are activations, which keep a value's trail, and which end it.
+"""Tables of torch calls: activations, calls that keep a value the same value, and calls that read it.
 
-What is zero for negatives fires where z > 0 and is a ReLU here, whatever it does above: ReLU6 too, which torch writes as
-`hardtanh(0, 6)`. A hard tanh that lets negatives through is a tanh. A function that is none of the table, such as
-Hardswish or a clamp at -1, is not taken for another one: the values before it are judged, as a code without activation.
+A function that is zero for negative values fires where z > 0 and counts as a ReLU, whatever it does above zero. ReLU6,
+which torch writes as `hardtanh(0, 6)`, is one of them. A hard tanh with a negative lower end counts as a tanh. A function
+outside the table, such as Hardswish or a clamp at -1, counts as none of them: the activation of its values is `none`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def activation_name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-    """The activation that a torch call is, or None.
+    """Return the name of the activation that a torch call applies, or None.
 
     >>> activation_name(torch.clamp, (torch.zeros(1),), {"min": 0})
     'relu'
@@ -30,10 +30,9 @@ def activation_name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
 
 
 def takes_units(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call takes some units out of a value, in any order, and all of its samples in theirs.
+    """Return True for a call that selects units, in any order, and keeps all samples in their order.
 
-    Other rows, or rows in another order, are another batch: what is made of them is not what the bottleneck did on this
-    one, row by row.
+    A call that selects or reorders rows makes another batch; its result is no longer the bottleneck's output row by row.
 
     >>> value = torch.zeros(5, 4)
     >>> takes_units(Tensor.__getitem__, (value, (slice(None), None)), {})
@@ -42,20 +41,20 @@ def takes_units(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping
     False
     """
     if func is Tensor.__getitem__:
-        return _spares_the_samples(_index(args[1]), args[0].dim())
+        return _keeps_samples(_index(args[1]), args[0].dim())
     if func not in PIECES:
         return False
-    place = PIECES[func]
-    return bool((args[place] if len(args) > place else kwargs.get("dim", 0)) % args[0].dim())
+    position = PIECES[func]
+    return bool((args[position] if len(args) > position else kwargs.get("dim", 0)) % args[0].dim())
 
 
 def passes_through(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Whether a value is still itself behind a call: normalised, in another shape, but with all units in their order."""
+    """Return True for a call whose result has all units of its argument in their order, in any shape or normalization."""
     if func is not Tensor.__getitem__:
         return func in PASSED_THROUGH
     index = _index(args[1])
-    return _spares_the_samples(index, args[0].dim()) and all(
-        each is None or each is Ellipsis or _is_all(each) for each in index
+    return _keeps_samples(index, args[0].dim()) and all(
+        entry is None or entry is Ellipsis or _is_all(entry) for entry in index
     )
 
 
@@ -63,10 +62,10 @@ def _index(index: Any) -> tuple[Any, ...]:
     return index if isinstance(index, tuple) else (index,)
 
 
-def _spares_the_samples(index: tuple[Any, ...], axes: int) -> bool:
+def _keeps_samples(index: tuple[Any, ...], axes: int) -> bool:
     first = index[0] if index else Ellipsis
     if first is Ellipsis:
-        return sum(each is not None and each is not Ellipsis for each in index) < axes
+        return sum(entry is not None and entry is not Ellipsis for entry in index) < axes
     return _is_all(first)
 
 
@@ -74,18 +73,18 @@ def _is_all(index: Any) -> bool:
     return isinstance(index, slice) and index.start is None and index.stop is None and index.step is None
 
 
-def same_for_all(by: Any, value: Tensor) -> bool:
-    """Whether an operand is the same for every sample of a value, as a number, a parameter or a batch's mean is.
+def same_for_all(operand: Any, value: Tensor) -> bool:
+    """Return True for an operand that is the same for every sample: a number, a parameter, a mean over the batch.
 
-    Told by its shape, since under `vmap` a parameter is a tensor like any other. What another layer made of the batch,
-    as in a residual sum, has samples itself; in a batch of one, what is shaped like it counts as that.
+    The shape decides, since under `vmap` a parameter is a tensor like any other. The output of another layer, as in a
+    residual sum, has a sample axis. In a batch of one sample, an operand of the value's shape counts as such an output.
 
     >>> same_for_all(torch.zeros(4), torch.zeros(5, 4)), same_for_all(torch.zeros(5, 4), torch.zeros(5, 4))
     (True, False)
     """
-    if not isinstance(by, Tensor):
-        return isinstance(by, int | float)
-    return by.dim() < value.dim() or (by.dim() == value.dim() and len(by) == 1 < len(value))
+    if not isinstance(operand, Tensor):
+        return isinstance(operand, int | float)
+    return operand.dim() < value.dim() or (operand.dim() == value.dim() and len(operand) == 1 < len(value))
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -137,14 +136,14 @@ PASSED_THROUGH: set[Callable[..., Any]] = {
     *(Tensor.bfloat16, torch.nan_to_num, Tensor.nan_to_num),
 }
 
-# where each takes the axis that it cuts
+# position of the axis among the arguments
 PIECES: dict[Callable[..., Any], int] = {
     **dict.fromkeys((torch.chunk, Tensor.chunk, torch.split, Tensor.split, torch.tensor_split), 2),
     **dict.fromkeys((Tensor.tensor_split,), 2),
     **dict.fromkeys((torch.narrow, Tensor.narrow, torch.select, Tensor.select, torch.unbind, Tensor.unbind), 1),
 }
 
-# a choice of each sample's own units, and what puts such a choice back in its place
+# calls that select other units for each sample, and calls that put selected units back among zeros
 CHOICES: set[Callable[..., Any]] = {torch.topk, Tensor.topk, torch.gather, Tensor.gather}
 SCATTERS: set[Callable[..., Any]] = {torch.scatter, Tensor.scatter, Tensor.scatter_}
 
@@ -168,4 +167,7 @@ PARAMETRIC: set[Callable[..., Any]] = {
     *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, F.multi_head_attention_forward),
     *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, F.embedding, F.scaled_dot_product_attention),
     *(torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d),
+    *(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
+    *(torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell),
+    *(F.embedding_bag, Tensor.__rmatmul__, torch.addmv, torch.mv, Tensor.mv, Tensor.addmm),
 }

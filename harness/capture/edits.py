@@ -1,4 +1,4 @@
-"""Changes at the activations of a forward pass, and the positions that are no activation."""
+"""Edits of the activations of a forward pass, and the two positions that are not activations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Edit:
-    """What is changed at one activation of the forward pass.
+    """Change at one activation of the forward pass.
 
     Args:
-        before: applied to what enters the activation.
-        activation: the name of the activation that takes its place; None keeps the model's own.
-        after: applied to what leaves it.
+        before: applied to the input of the activation.
+        activation: name of the activation to use instead; None keeps the model's own.
+        after: applied to the output of the activation.
     """
 
     before: Callable[[Tensor], Tensor] | None = None

@@ -1,4 +1,4 @@
-"""What a model's bottleneck did on a batch, read in one pass."""
+"""Activations of a model's bottleneck on one batch."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ from harness.errors import HarnessError
 
 @dataclass(frozen=True)
 class Observation:
-    """What a model's bottleneck did on a batch.
+    """Activations of a model's bottleneck on one batch.
 
     Args:
-        code: the activation in use, `[sample, unit]`.
-        preactivation: what enters that activation, after any normalisation, `[sample, unit]`.
-        raw: what the bottleneck's module returned of these units, before any normalisation or shift, `[sample, unit]`.
-        activation: its name: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh or none.
-        reconstruction: the output compared with the batch, in the batch's shape, or None where there is none.
+        code: the values that the next parametric layer reads, `[sample, unit]`.
+        preactivation: input of the activation, after any normalization, `[sample, unit]`.
+        raw: output of the bottleneck's module for these units, before any normalization or shift, `[sample, unit]`.
+        activation: name of the activation: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh or none.
+        reconstruction: the output that is compared with the batch, or None.
         outputs: all outputs of the model, flattened to a tuple.
     """
 
@@ -41,42 +41,44 @@ def observe(
     reconstruction: str | None = None,
     edits: Mapping[int, Edit] | None = None,
 ) -> Observation:
-    """Run `model(batch)` once and read the bottleneck's activation in use.
+    """Run `model(batch)` once and return the activations of its bottleneck.
 
-    Gradients, mode and devices are the caller's choice; nothing of the model is changed.
+    Gradients, mode and device are the caller's choice. The model is not changed.
 
     Raises:
-        HarnessError: when there is no such module, it is never called, or it returns no tensor.
+        HarnessError: when the module does not exist, is never called, or returns no tensor.
     """
     with BottleneckTap(model, bottleneck, edits) as tap:
         model(batch)
-    seen = tap.passes[0]
+    forward_pass = tap.passes[0]
     return Observation(
-        flatten_units(code_of(seen, bottleneck)),
-        flatten_units(seen.preactivation if seen.preactivation is not None else code_of(seen, bottleneck)),
-        flatten_units(seen.raw if seen.raw is not None else code_of(seen, bottleneck)),
-        seen.activation,
-        reconstruction_of(seen.outputs, batch, reconstruction),
-        seen.outputs,
+        flatten_units(code_of(forward_pass, bottleneck)),
+        flatten_units(
+            forward_pass.preactivation if forward_pass.preactivation is not None else code_of(forward_pass, bottleneck)
+        ),
+        flatten_units(forward_pass.raw if forward_pass.raw is not None else code_of(forward_pass, bottleneck)),
+        forward_pass.activation,
+        reconstruction_of(forward_pass.outputs, batch, reconstruction),
+        forward_pass.outputs,
     )
 
 
-def code_of(seen: ForwardPass, bottleneck: str) -> Tensor:
-    """The code that a pass found, in the model's own shape.
+def code_of(forward_pass: ForwardPass, bottleneck: str) -> Tensor:
+    """Return the code of a forward pass, in the model's own shape.
 
     Raises:
-        HarnessError: when the pass never met the bottleneck.
+        HarnessError: when the pass never reached the bottleneck.
     """
-    if seen.code is None:
+    if forward_pass.code is None:
         raise HarnessError(
             f"bottleneck {bottleneck!r}: the model's forward pass never calls it, or it returns no tensor"
         )
-    return seen.code
+    return forward_pass.code
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in eval mode, and back to each module's own mode afterwards."""
+    """Put the model in eval mode, and restore the mode of every module when the block ends."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""A model's outputs, whatever it returns, and which of them is what."""
+"""Outputs of a model as a flat tuple, and their roles."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 
 
 def flatten_units(values: Tensor) -> Tensor:
-    """`[sample, ...]` as `[sample, unit]`: every number that is handed on is a unit.
+    """Return `[sample, ...]` as `[sample, unit]`: every number of a sample is a unit.
 
     >>> import torch
     >>> flatten_units(torch.zeros(5, 2, 3)).shape
@@ -22,43 +22,41 @@ def flatten_units(values: Tensor) -> Tensor:
 
 
 def reconstruction_of(outputs: tuple[Any, ...], batch: Tensor, which: str | None) -> Tensor | None:
-    """The output that is compared with the batch: the one named, or the last one shaped like the batch.
+    """Return the output that is compared with the batch: the declared one, or the last one shaped like the batch.
 
     Raises:
-        HarnessError: when the named output does not exist.
+        HarnessError: when the declared output does not exist.
     """
     if which is not None:
         return output_named(outputs, which)
-    found = [each for each in outputs if isinstance(each, Tensor) and comparable(each, batch)]
-    # a flattened copy of the batch counts when nothing has its very shape
-    found = [each for each in found if each.shape == batch.shape] or found
-    return found[-1] if found else None
+    candidates = [output for output in outputs if isinstance(output, Tensor) and comparable(output, batch)]
+    # a flattened copy of the batch counts where no output has the shape of the batch
+    candidates = [output for output in candidates if output.shape == batch.shape] or candidates
+    return candidates[-1] if candidates else None
 
 
-def comparable(made: Tensor, batch: Tensor) -> bool:
-    """Whether an R2 of an output about the batch exists: both are quantities, as many a row.
+def comparable(output: Tensor, batch: Tensor) -> bool:
+    """Return True where R2 of an output about the batch is defined: both are floats, with as many numbers a row.
 
     >>> import torch
     >>> rows, tokens = torch.zeros(5, 2, 3), torch.zeros(5, 4).long()
     >>> comparable(torch.zeros(5, 6), rows), comparable(torch.zeros(5, 4), rows), comparable(torch.zeros(5, 4), tokens)
     (True, False, False)
     """
-    same_size = made.dim() > 0 and made.numel() == batch.numel() and len(made) == len(batch)
-    return same_size and made.is_floating_point() and batch.is_floating_point()
+    same_size = output.dim() > 0 and output.numel() == batch.numel() and len(output) == len(batch)
+    return same_size and output.is_floating_point() and batch.is_floating_point()
 
 
 def why_no_r2(outputs: tuple[Any, ...], batch: Tensor, which: str | None) -> str:
-    """Why no output is compared with the batch, in a sentence; empty where one is."""
+    """Return the reason why no output is compared with the batch; an empty text where one is."""
     if not batch.is_floating_point():
-        return (
-            "the model takes the rows as whole numbers (tokens), which are no quantities that an output could come near"
-        )
-    made = reconstruction_of(outputs, batch, which)
-    if made is None:
+        return "the model takes the rows as whole numbers (tokens), and R2 is not defined for tokens"
+    output = reconstruction_of(outputs, batch, which)
+    if output is None:
         return "no output of the model is shaped like the batch; name it in Case.reconstruction"
-    if comparable(made, batch):
+    if comparable(output, batch):
         return ""
-    return f"the output {which!r} of a row is {_kind(made)}, and the row itself {_kind(batch)}"
+    return f"the output {which!r} of a row is {_kind(output)}, and the row itself {_kind(batch)}"
 
 
 def _kind(values: Tensor) -> str:
@@ -67,7 +65,7 @@ def _kind(values: Tensor) -> str:
 
 
 def outputs_of(output: Any) -> tuple[Any, ...]:
-    """A model's output as a flat tuple: itself, the members of a tuple or list, or the values of a mapping."""
+    """Return a model's output as a flat tuple: a tensor alone, the members of a tuple or list, or the values of a mapping."""
     if isinstance(output, Tensor):
         return (output,)
     if isinstance(output, Mapping):
@@ -78,50 +76,50 @@ def outputs_of(output: Any) -> tuple[Any, ...]:
 
 
 def output_named(outputs: tuple[Any, ...], which: str) -> Tensor:
-    """The output of a name like `out:1`.
+    """Return the output with a name like `out:1`.
 
     Raises:
-        HarnessError: for another name, or an output that is not there.
+        HarnessError: for a name of another form, or an index beyond the last output.
     """
     index = which.removeprefix("out:")
     if not which.startswith("out:") or not index.isdigit():
-        raise HarnessError(f"{which!r}: 'out:0' for the first output, 'out:1' for the second, ... is wanted")
+        raise HarnessError(f"{which!r}: expected 'out:0' for the first output, 'out:1' for the second, ...")
     if int(index) >= len(outputs):
         raise HarnessError(f"{which!r}: the model has {len(outputs)} outputs; the last is 'out:{len(outputs) - 1}'")
-    found = outputs[int(index)]
-    if not isinstance(found, Tensor):
+    output = outputs[int(index)]
+    if not isinstance(output, Tensor):
         raise HarnessError(
-            f"{which!r}: this output of the model is a {type(found).__name__}, and a tensor is wanted; let the model "
-            "give its tensors side by side, as in `return code, reconstruction`"
+            f"{which!r}: expected a tensor, got a {type(output).__name__}; let the model return its tensors side by side, "
+            "as in `return code, reconstruction`"
         )
-    return found
+    return output
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first tensor of an output."""
-    return next((each for each in outputs_of(output) if isinstance(each, Tensor)), None)
+    """Return the first tensor of an output, or None."""
+    return next((value for value in outputs_of(output) if isinstance(value, Tensor)), None)
 
 
 def with_first_tensor(output: Any, value: Tensor) -> Any:
-    """The output with another first tensor, and else as it was.
+    """Return the output with its first tensor replaced.
 
     >>> import torch
     >>> with_first_tensor({"name": "enc", "code": torch.zeros(1)}, torch.ones(1))
     {'name': 'enc', 'code': tensor([1.])}
     """
-    place = next(index for index, each in enumerate(outputs_of(output)) if isinstance(each, Tensor))
+    position = next(index for index, item in enumerate(outputs_of(output)) if isinstance(item, Tensor))
     if isinstance(output, Mapping):
-        return type(output)({**output, list(output)[place]: value})  # type: ignore[call-arg]
+        return type(output)({**output, list(output)[position]: value})  # type: ignore[call-arg]
     if hasattr(output, "__dataclass_fields__"):
-        return replace(output, **{list(output.__dataclass_fields__)[place]: value})
+        return replace(output, **{list(output.__dataclass_fields__)[position]: value})
     if not isinstance(output, tuple | list):
         return value
-    items = [*output[:place], value, *output[place + 1 :]]
+    items = [*output[:position], value, *output[position + 1 :]]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
 
 def with_replaced(output: Any, replacements: TensorMap[Tensor]) -> Any:
-    """The output with other tensors in place of those of the table, and else as it was.
+    """Return the output with the tensors of the table replaced.
 
     >>> import torch
     >>> logits, table = torch.zeros(1), TensorMap[Tensor]()

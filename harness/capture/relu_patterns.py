@@ -1,6 +1,6 @@
-"""ReLUs written with a comparison or with a zero that is a tensor: `maximum(z, 0)`, `where(z > 0, z, 0)`, `z * (z > 0)`.
+"""ReLUs written with a comparison or with a zero tensor: `maximum(z, 0)`, `where(z > 0, z, 0)`, `z * (z > 0)`.
 
-Above which threshold a value is let through does not matter: what is zero elsewhere fires where it is above zero.
+The threshold above which a value passes does not matter: a function that is zero elsewhere fires where it is above zero.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from harness.capture.writes import TensorCopies, WriteCall
 
 
 class Comparison(NamedTuple):
-    """A value that was compared, with what, and how; `below` where the comparison is true of small values."""
+    """A comparison of a value with a threshold; `below` for one that is true of small values."""
 
     func: Callable[..., Any]
     value: Tensor
@@ -24,10 +24,10 @@ class Comparison(NamedTuple):
 
 
 class ReluPatterns:
-    """Knows the ReLUs of one pass that no single call shows.
+    """Recognizer of the ReLUs of one forward pass that consist of several calls.
 
-    Which tensors are zero is known from the calls that made them, never by looking: a buffer or a parameter that happens
-    to be zero is no constant, and to look is impossible under `vmap`.
+    A tensor counts as zero because of the call that made it, never because of its values: a buffer or parameter that
+    happens to be zero is not a constant, and values cannot be read under `vmap`.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class ReluPatterns:
         self._compared = TensorMap[Comparison]()
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
-        """Remember what a call made, if it is a zero or a comparison with one."""
+        """Record the result of a call that makes a zero or a comparison."""
         if func not in BEGINNINGS and not self._zeros and not self._compared:
-            return  # as good as every call
+            return  # true of nearly every call
         source = args[0] if args else None
         compared = self._compared.get(source)
         if self._makes_zero(func, args):
@@ -48,23 +48,25 @@ class ReluPatterns:
             self._compared[result] = compared
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor that something is known of."""
+        """Iterate over all recorded tensors."""
         yield from (tensor for tensor, _ in self._zeros.items())
         for tensor, comparison in self._compared.items():
             yield from (tensor, comparison.value)
 
     def set_aside(self, aside: TensorCopies) -> None:
-        """Transfer to copies what is known of tensors that are about to be written to."""
-        self._zeros.change(aside, lambda known: known)
-        self._compared.change(aside, lambda known: known._replace(value=aside(known.value), by=aside(known.by)))
+        """Move the records of tensors that are about to be written to to their copies."""
+        self._zeros.change(aside, lambda zero: zero)
+        self._compared.change(
+            aside, lambda comparison: comparison._replace(value=aside(comparison.value), by=aside(comparison.by))
+        )
 
     def hand_over(self, written: Tensor, target: Tensor) -> None:
-        """Transfer to the target what is known of the values written to it."""
+        """Move the records of written values to the tensor that they were written to."""
         self._zeros.hand_over(written, target)
         self._compared.hand_over(written, target)
 
     def is_zero(self, value: Any) -> bool:
-        """Whether it is a zero: a number, or a tensor that this pass made as one."""
+        """Return True for the number 0 and for a tensor that this pass created as zeros."""
         return value in self._zeros if isinstance(value, Tensor) else _is_number_zero(value)
 
     def _makes_zero(self, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
@@ -72,11 +74,11 @@ class ReluPatterns:
         if func is torch.tensor:
             return _is_number_zero(source)
         if func in PRODUCTS:
-            return any(self.is_zero(each) for each in args[:2])
+            return any(self.is_zero(factor) for factor in args[:2])
         return func in ZEROS or (func in PASSED_THROUGH and source in self._zeros)
 
     def read(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> WriteCall | None:
-        """The call with what is rectified as its first argument; None when it is no ReLU."""
+        """Return the call with the rectified value as its first argument; None for a call that is not a ReLU."""
         if func not in RECTIFYING:
             return None
         if func in CLAMPS:
@@ -91,18 +93,18 @@ class ReluPatterns:
             return self._let_through(args[1], args[0], _unless_true) if self.is_zero(args[2]) else None
         return self._where(*args) if len(args) == 3 and func in WHERES else None
 
-    def _where(self, first: Any, second: Any, other: Any) -> WriteCall | None:
+    def _where(self, first: Any, second: Any, alternative: Any) -> WriteCall | None:
         condition, value = (first, second) if first in self._compared else (second, first)
         if self.is_zero(value):
-            return self._let_through(condition, other, _unless_true)
-        return self._let_through(condition, value, _where_true) if self.is_zero(other) else None
+            return self._let_through(condition, alternative, _unless_true)
+        return self._let_through(condition, value, _where_true) if self.is_zero(alternative) else None
 
     def _let_through(self, condition: Any, value: Any, keep: Callable[[Tensor, Tensor], Tensor]) -> WriteCall | None:
-        """The call that keeps what is large of a value and makes the rest zero, if the condition says where that is."""
+        """Return the call that keeps the large values and sets the others to zero, if the condition compares this value."""
         compared = self._compared.get(condition)
         if compared is None or compared.value is not value or compared.below is not (keep is _unless_true):
             return None
-        # what enters may be edited, and is then compared itself
+        # an edited input is compared itself
         return WriteCall(lambda entered: keep(compared.func(entered, compared.by), entered), (value,), {})
 
 
@@ -111,7 +113,7 @@ def _is_number_zero(value: Any) -> bool:
 
 
 def _can_be_threshold(value: Any) -> bool:
-    """A tensor may be one that is learned; a number below zero lets negatives through."""
+    """Return True for a tensor, which may be learned, and for a number that lets no negative value through."""
     return isinstance(value, Tensor) or (isinstance(value, int | float) and value >= 0)
 
 

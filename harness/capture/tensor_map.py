@@ -1,4 +1,4 @@
-"""What is known of tensors, by which tensor it is and not by what it holds."""
+"""A dict keyed by tensor identity."""
 
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -9,10 +9,10 @@ Value = TypeVar("Value")
 
 
 class TensorMap(Generic[Value]):
-    """A table whose keys are tensors themselves, whatever their numbers.
+    """A dict whose keys are tensors, compared by identity.
 
-    It keeps its tensors: the id of one that is gone is given to another, which would then be taken for it. So a table
-    lives as long as what it watches, and no longer.
+    It keeps its tensors alive: Python gives the id of a deleted tensor to a new one, which would be taken for it. So a
+    map must not outlive the forward pass that it describes.
 
     >>> import torch
     >>> names, zero = TensorMap[str](), torch.zeros(2)
@@ -22,39 +22,39 @@ class TensorMap(Generic[Value]):
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Tensor, Value]] = {}
+        self._entries: dict[int, tuple[Tensor, Value]] = {}
 
     def __setitem__(self, tensor: Tensor, value: Value) -> None:
-        self._known[id(tensor)] = tensor, value
+        self._entries[id(tensor)] = tensor, value
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     def __contains__(self, tensor: object) -> bool:
-        return id(tensor) in self._known
+        return id(tensor) in self._entries
 
     def get(self, tensor: object) -> Value | None:
-        """What is known of this tensor; None of any other, and of what is no tensor."""
-        known = self._known.get(id(tensor))
-        return None if known is None else known[1]
+        """Return the value of this tensor; None for another object."""
+        entry = self._entries.get(id(tensor))
+        return None if entry is None else entry[1]
 
     def forget(self, tensor: object) -> None:
-        """Nothing is known of this tensor any more, though it may live on."""
-        self._known.pop(id(tensor), None)
+        """Remove the entry of this tensor, if there is one."""
+        self._entries.pop(id(tensor), None)
 
     def hand_over(self, old: Tensor, new: Tensor) -> Value | None:
-        """What is known of one tensor is known of another instead; return it."""
-        known = self._known.pop(id(old), None)
-        if known is None:
+        """Move the entry of one tensor to another, and return its value."""
+        entry = self._entries.pop(id(old), None)
+        if entry is None:
             return None
-        self[new] = known[1]
-        return known[1]
+        self[new] = entry[1]
+        return entry[1]
 
     def change(self, tensor: Callable[[Tensor], Tensor], value: Callable[[Value], Value]) -> None:
-        """Put other tensors, and other values, in the place of all, in their order."""
-        entries = [(tensor(key), value(known)) for key, known in self._known.values()]
-        self._known = {id(key): (key, known) for key, known in entries}
+        """Apply functions to all keys and values, keeping their order."""
+        entries = [(tensor(key), value(old)) for key, old in self._entries.values()]
+        self._entries = {id(key): (key, new) for key, new in entries}
 
     def items(self) -> Iterator[tuple[Tensor, Value]]:
-        """The tensors and what is known of them, the latest first."""
-        return reversed(self._known.values())
+        """Iterate over tensors and values, the latest first."""
+        return reversed(self._entries.values())

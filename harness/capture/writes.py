@@ -1,4 +1,4 @@
-"""Torch calls that write to their argument, the twins of these that do not, and tensors that share memory."""
+"""Torch calls that write to an argument, their out-of-place twins, and tensors that share memory."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class WriteCall(NamedTuple):
 
 
 def written_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The tensor whose numbers a call changes; None for a call that leaves everything as it was.
+    """Return the tensor that a call writes to; None for a call that writes to no argument.
 
     >>> values = torch.zeros(2)
     >>> written_to(F.relu, (values,), {"inplace": True}) is values, written_to(F.relu, (values,), {"inplace": False})
@@ -34,9 +34,9 @@ def written_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 
 
 def twin(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> WriteCall | None:
-    """The call that returns what this one writes, or None.
+    """Return the out-of-place call with the same result, or None.
 
-    An ELU is its own twin, to be called on a copy: torch rounds the gradient of one that writes in another way.
+    An ELU is its own twin and is called on a copy: torch rounds the gradients of its two forms differently.
 
     >>> twin(torch.relu_, (torch.zeros(2),), {}).func is torch.relu
     True
@@ -51,8 +51,8 @@ def twin(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, A
         return WriteCall(Tensor.masked_fill, args, {})  # values[values < 0] = 0
     if func is Tensor.copy_ and isinstance(args[1], Tensor) and args[1].shape == args[0].shape:
         return WriteCall(Tensor.clone, args[1:2], {})
-    other = TWINS.get(func)
-    return None if other is None else WriteCall(other, args, dict(kwargs))
+    out_of_place = TWINS.get(func)
+    return None if out_of_place is None else WriteCall(out_of_place, args, dict(kwargs))
 
 
 def _is_mask(index: Any, values: Tensor) -> bool:
@@ -60,7 +60,7 @@ def _is_mask(index: Any, values: Tensor) -> bool:
 
 
 class TensorCopies:
-    """Copies, on demand, of a tensor that is about to be written to and of all tensors that share its memory.
+    """Copies, made on demand, of a tensor that is about to be written to and of all tensors that share its memory.
 
     >>> values = torch.zeros(2)
     >>> aside = TensorCopies(values)
@@ -75,11 +75,11 @@ class TensorCopies:
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
 
     def shares(self, tensor: Tensor) -> bool:
-        """True where writing to the target can change this tensor."""
+        """Return True where writing to the target can change this tensor."""
         return numbers_of(tensor) == self._memory
 
     def __call__(self, value: Any) -> Any:
-        """The copy of a tensor in the target's memory; anything else as it is."""
+        """Return the copy of a tensor in the target's memory; any other object unchanged."""
         if not isinstance(value, Tensor) or not self.shares(value):
             return value
         if id(value) not in self._copies:
@@ -87,17 +87,17 @@ class TensorCopies:
         return self._copies[id(value)][1]
 
     def pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """The tensors that were copied, each with its copy."""
+        """Return pairs of a copied tensor and its copy."""
         return self._copies.values()
 
 
 def version_of(tensor: Tensor) -> int:
-    """Number of times that a tensor was written to; -1 for one that does not count them."""
+    """Number of writes to a tensor; -1 for an inference tensor, which does not count them."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def numbers_of(tensor: Tensor) -> int:
-    """Identity of the memory that holds a tensor's numbers: a view has that of its base, below `vmap` too.
+    """Identity of the memory that holds a tensor's numbers: a view has that of its base, also under `vmap`.
 
     >>> values = torch.zeros(2, 3)
     >>> numbers_of(values) == numbers_of(values.T), numbers_of(values) == numbers_of(values.clone())
@@ -107,19 +107,19 @@ def numbers_of(tensor: Tensor) -> int:
         tensor = torch._C._functorch.get_unwrapped(tensor)
     try:
         return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # a kind of tensor without memory of its own, such as a sparse one
+    except (NotImplementedError, RuntimeError):  # a tensor without storage, such as a sparse one
         return id(tensor)
 
 
-def same_layout(one: Tensor, other: Tensor) -> bool:
-    """True where two tensors in one memory hold the same numbers in the same order, in whatever shape.
+def same_layout(first: Tensor, second: Tensor) -> bool:
+    """Return True where two tensors in one memory hold the same numbers in the same order, in any shape.
 
     >>> values = torch.zeros(2, 3)
     >>> same_layout(values, values.flatten()), same_layout(values, values.T), same_layout(values, values[:1])
     (True, False, False)
     """
-    whole = one.numel() == other.numel() and one.storage_offset() == other.storage_offset()
-    return whole and one.is_contiguous() and other.is_contiguous()
+    same_range = first.numel() == second.numel() and first.storage_offset() == second.storage_offset()
+    return same_range and first.is_contiguous() and second.is_contiguous()
 
 
 def _twins() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -136,7 +136,7 @@ ASSIGNMENTS = {"__setitem__", "__iand__", "__ior__", "__ixor__", "__ilshift__", 
 ELUS = {F.elu, F.elu_, F.selu, torch.selu_, F.celu, torch.celu_}
 HARMLESS = {Tensor.requires_grad_, Tensor.share_memory_}
 
-# of each there is a call `name_` that takes the same arguments and writes to the first
+# names with an in-place twin `name_` that takes the same arguments and writes to the first
 WITH_A_TWIN = (
     *("relu", "leaky_relu", "rrelu", "elu", "selu", "celu", "threshold", "hardtanh", "clamp", "clip", "clamp_min"),
     *("clamp_max", "sigmoid", "tanh", "exp", "abs", "sqrt", "square", "neg", "round", "floor", "sign", "pow"),

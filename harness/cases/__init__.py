@@ -1,1 +1,1 @@
-"""The shipped cases: each is an ordinary file with a module-level `case`, as a stranger's is."""
+"""Shipped cases: each is an ordinary file with a module-level `case`, like a user's own."""

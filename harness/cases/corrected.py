@@ -1,8 +1,9 @@
-"""The source case with every column of its faults corrected: a sigmoid code, and its KL where the code is.
+"""The source case with all of its faults corrected: a sigmoid code, and the KL of that code.
 
-One KL term per unit, of the unit's mean over the batch, at the bottleneck, of the values in use; zero biases; a linear
-output, which no feature dies behind and which reaches data below 0. The KL is computed from the logits of the code: the
-same number as from its means, and finite where float32 rounds a mean to 1. Data and training are those of the source case.
+The penalty has one KL term per unit, of the unit's mean over the batch, and uses the values that the decoder reads. Biases
+are zero. The output is linear, so that no feature can die and values below 0 can be reached. The KL is computed from the
+logits of the code: the result is the same as from the means, and finite where float32 rounds a mean to 1. Data and
+training are those of the source case.
 """
 
 import torch

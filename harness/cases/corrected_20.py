@@ -1,4 +1,4 @@
-"""What the author of the third sibling was after, with a gradient: a sigmoid code, and how often each unit is on."""
+"""The intent of the third sibling with a gradient: a sigmoid code, and the KL of each unit's mean activation."""
 
 import torch
 import torch.nn as nn

@@ -1,4 +1,4 @@
-"""What the author of the first two siblings was after, with a gradient: L1 on the ReLU code that the decoder reads."""
+"""The intent of the first two siblings with a gradient: L1 on the ReLU code that the decoder reads."""
 
 import torch.nn as nn
 import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """The posted network and loss on scikit-learn's digits: 64 features from 0 to 1, with ten classes as labels.
 
-Here the ReLU on the output can reach the data, and mutual information is taken with the labels.
+The ReLU on the output can reach these data. Mutual information is measured with the labels.
 """
 
 from functools import partial

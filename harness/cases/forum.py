@@ -1,10 +1,11 @@
-"""The question this project answers, as posted: a 100-40-20-4-20-40-100 autoencoder with a KL sparsity penalty.
+"""The posted autoencoder that this project examines: 100-40-20-4-20-40-100 with a KL sparsity penalty.
 
-"Only one output neuron is activated, always the same." Nothing is repaired here. Known faults, each a toggle of the
-experiments: the penalty walks `children()` without the activations and stops at index 3, which is `dec1`; it averages
-over units (dim 1), so there is one term per sample; sigmoid of values that the network passes through a ReLU; a ReLU
-on the output; biases that are not zero. The post gives neither its rows, which have 100 features, nor its learning rate:
-natural patches with their luminance and 0.01 here, where 9 of 32 seeds end with at most one unit that varies.
+"Only one output neuron is activated, always the same." Nothing is repaired in this file. Known faults, each a factor of
+the experiments: the penalty loops over `children()` without the activations and stops at index 3, which is `dec1`; it
+averages over units (dim 1), so there is one term per sample; it takes the sigmoid of values that the network passes
+through a ReLU; the output has a ReLU; biases are not zero. The post gives neither its rows, which have 100 features, nor
+its learning rate. This case uses natural patches with their luminance and a rate of 0.01; 9 of 32 seeds end with at most
+one unit that varies.
 
 Source: discuss.pytorch.org, "Kullback Leibler (KL) divergence make just one output neuron activated", 2020.
 """
@@ -19,7 +20,7 @@ from harness.data import Rows, load
 
 
 class SparseAutoencoder(nn.Module):
-    """The posted network; its sizes are the posted ones unless other rows or another bottleneck are asked for."""
+    """The posted network, with the posted sizes by default."""
 
     def __init__(self, features: int = 100, units: int = 4) -> None:
         super().__init__()
@@ -50,14 +51,14 @@ criterion = nn.MSELoss()
 
 
 def kl_divergence(rho: float, rho_hat: Tensor) -> Tensor:
-    """As posted: the mean is over units, so the sum has one term per sample."""
+    """Posted KL divergence: the mean is over units, so the sum has one term per sample."""
     rho_hat = torch.mean(torch.sigmoid(rho_hat), 1)
     target = torch.tensor([rho] * len(rho_hat)).to(rho_hat.device)
     return torch.sum(target * torch.log(target / rho_hat) + (1 - target) * torch.log((1 - target) / (1 - rho_hat)))
 
 
 def sparse_loss(rho: float, x: Tensor, model: nn.Module) -> Tensor | float:
-    """As posted: walks the children without the activations and adds the KL at the fourth."""
+    """Posted penalty: loops over the children without the activations and adds the KL at the fourth."""
     model_children = list(model.children())
     values = x
     loss: Tensor | float = 0
@@ -69,13 +70,13 @@ def sparse_loss(rho: float, x: Tensor, model: nn.Module) -> Tensor | float:
 
 
 def losses(model: nn.Module, batch: Tensor, rho: float) -> dict[str, Tensor]:
-    """The two terms that the posted training loop adds; it multiplies the second by BETA, as the harness does."""
+    """Return the two terms of the posted training loop, which multiplies the second by BETA, as this package does."""
     _, outputs = model(batch)
     return {"reconstruction": criterion(outputs, batch), "sparsity": sparse_loss(rho, batch, model)}
 
 
 def data() -> Rows:
-    """Natural patches of one photograph, luminance kept: 0 (black) to 1 (white)."""
+    """Natural patches of one photograph with their luminance: 0 (black) to 1 (white)."""
     return load("patches")[0]
 
 

@@ -1,7 +1,7 @@
-"""The same author's first try: a 0/1 count of the active units, ending in `.item()`.
+"""First attempt of the same author: a 0/1 count of the active units, ending in `.item()`.
 
-`.item()` leaves a plain number without a graph: the penalty is printed and trains nothing. The rows are patches without
-their own mean, half of them below 0, where the posted ReLU on the output is a fault of its own.
+`.item()` returns a plain number without a graph: the penalty is printed and trains nothing. The rows are patches minus
+their own mean. Half of their values are below 0, where the posted ReLU on the output is another fault.
 
 Source: discuss.pytorch.org, thread 82368.
 """
@@ -17,7 +17,7 @@ from harness.data import Rows, load
 
 
 def sparse_loss(code: Tensor) -> float:
-    """How many of the code's values fire, as a share: a Python number."""
+    """Share of the code's values that fire, as a Python number."""
     active = (code > 0).float()
     return (active.sum() / active.numel()).item()
 
@@ -29,7 +29,7 @@ def losses(model: nn.Module, batch: Tensor) -> dict[str, Any]:
 
 
 def data() -> Rows:
-    """Natural patches of one photograph, each without its own mean."""
+    """Natural patches of one photograph, each minus its own mean."""
     return load("patches_contrast")[0]
 
 

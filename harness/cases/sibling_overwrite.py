@@ -1,7 +1,7 @@
-"""The same author's second try: values overwritten with 0 and 1 in place, then averaged.
+"""Second attempt of the same author: values overwritten with 0 and 1 in place, then averaged.
 
-What is overwritten has left the graph, so the gradient exists and is exactly zero. On a ReLU's output the in-place
-write raises in `backward`; so the penalty is taken on the bottleneck's linear output.
+Overwritten values do not depend on the parameters, so the gradient exists and is exactly zero. An in-place write to the
+output of a ReLU raises in `backward`; the penalty therefore uses the bottleneck's linear output.
 
 Source: discuss.pytorch.org, thread 82449.
 """
@@ -16,7 +16,7 @@ from harness.cases.sibling_count import data, evaluation
 
 
 def sparse_loss(model: SparseAutoencoder, x: Tensor) -> Tensor:
-    """The mean of the bottleneck's values after each was replaced by 0 or 1."""
+    """Mean of the bottleneck's values after each is replaced by 0 or 1."""
     values = F.relu(model.enc1(x))
     values = F.relu(model.enc2(values))
     values = model.enc3(values)

@@ -1,7 +1,7 @@
-"""The same author's third try: 20-80-40-4-40-80-20, and `(code > 0).sum(0)` brought to the scale of the input.
+"""Third attempt of the same author: 20-80-40-4-40-80-20, and `(code > 0).sum(0)` divided to the scale of the input.
 
-A comparison has no gradient: the penalty counts and trains nothing. The rows of the thread are not given: 20 features
-with planted factors here.
+A comparison has no gradient: the penalty counts and trains nothing. The thread does not give its rows; this case uses 20
+features with planted factors.
 
 Source: discuss.pytorch.org, thread 96005.
 """
@@ -16,7 +16,7 @@ from harness.data import Rows, load
 
 
 class WideAutoencoder(nn.Module):
-    """20-80-40-4-40-80-20 unless other sizes are asked for; ReLU everywhere, as in the author's other networks."""
+    """20-80-40-4-40-80-20 by default, with ReLU everywhere, as in the author's other networks."""
 
     def __init__(self, features: int = 20, units: int = 4) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class WideAutoencoder(nn.Module):
 
 
 def sparse_loss(code: Tensor, input_dim: int) -> Tensor:
-    """How often each unit fires in the batch, divided by batch_size / input_dim, summed over units."""
+    """Number of samples on which each unit fires, divided by batch_size / input_dim, summed over units."""
     batch_size = code.shape[0]
     active = (code > 0).sum(0)
     return torch.sum(active / (batch_size / input_dim))
@@ -58,7 +58,7 @@ def data() -> Rows:
 
 
 def evaluation() -> Rows | None:
-    """1024 fresh rows of the same kind."""
+    """1024 new rows of the same distribution."""
     return load("synthetic_20")[1]
 
 

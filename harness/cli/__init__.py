@@ -1,33 +1,35 @@
-"""The command line: four verbs and what stands beside them. Nothing heavy loads before a command runs."""
+"""The command line. Heavy libraries load when a command needs them."""
 
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from harness import __version__
 from harness.cli.signals import kill_now, spare_children
-from harness.errors import HarnessError
+from harness.errors import HarnessError, missing_extra
 from harness.execution.gc_control import freeze_gc, raise_gc_threshold
 from harness.execution.worker_environment import leave_working_directory
 from harness.user_code import CaseExit, guarded, refuse_os_exit
 
 app = typer.Typer(
     name="harness",
-    help="A doctor for collapsed bottlenecks: whether, which unit, how, why, and what fixes it.",
+    help="Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def main() -> None:
-    """Run a command. A wrong request is one sentence on standard error and exit code 2."""
+    """Run a command. A wrong request prints one sentence on standard error and exits with code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     leave_working_directory()
     raise_gc_threshold()
-    for number in (signal.SIGINT, signal.SIGTERM):  # until a command has something to put in order
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a command installs its own handlers
         signal.signal(number, kill_now)
     spare_children()
     refuse_os_exit()
@@ -36,6 +38,11 @@ def main() -> None:
         app()
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (missing := missing_extra(error)) is None:
+            raise
+        print(f"Error: {missing}", file=sys.stderr)
         sys.exit(2)
     except CaseExit as error:
         print(f"Error: the case's code ended with {error}", file=sys.stderr)
@@ -47,9 +54,49 @@ def main() -> None:
         freeze_gc()
 
 
-def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, report, run, sync, ui
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"harness {__version__}")
+        raise typer.Exit
 
-    verbs = (run.run, diagnose.diagnose, audit.audit, plan.plan, effects.effects, report.report, ui.ui, sync.sync)
+
+def _register() -> None:
+    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
+
+    verbs = (
+        run.run,
+        diagnose.diagnose,
+        audit.audit,
+        prescribe.prescribe,
+        plan.plan,
+        effects.effects,
+        report.report,
+        ui.ui,
+        sync.sync,
+    )
     for verb in verbs:
-        app.command()(guarded()(verb))
+        # an empty line between two lines keeps them apart
+        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
+        app.command(epilog=examples)(guarded()(verb))
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=_print_version)
+    ] = False,
+) -> None:
+    """Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them."""
+
+
+EXAMPLES = {  # of verbs whose docstring has none
+    "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
+    "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
+    "prescribe": ("harness prescribe mine.py", "harness prescribe forum --budget 2m --try batchnorm,leaky_relu"),
+    "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
+    "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
+    "report": ("harness report quickstart", "harness report quickstart symptom"),
+    "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
+    "sync": ("harness sync mine.yaml", "harness sync --repair"),
+}

@@ -1,26 +1,37 @@
-"""`harness audit CASE`: does this penalty do what its author thinks?"""
+"""`harness audit CASE`: check the penalty's gradient, range, weight and location."""
 
-import json as json_format
 from typing import Annotated
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
+from harness.errors import HarnessError
 
 
 def audit(
     case: Annotated[str, typer.Argument(help="A shipped case, or a .py file with a module-level `case`.")],
     json: Json = False,
     during: Annotated[
-        bool, typer.Option("--during/--no-during", help="Also weigh the terms after 50 and 300 training steps.")
+        bool,
+        typer.Option(
+            "--during/--no-during", help="Also train 300 steps and compare gradient norms at steps 50 and 300."
+        ),
     ] = True,
-    seeds: Annotated[int, typer.Option(min=1, help="Initialisations to look at.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of initializations.")] = 3,
 ) -> None:
-    """Probe a case's loss and model. Exit code 0: no fault; 1: any fault; 2: bad request."""
+    """Audit a case's loss and model. Exit code 0: no fault; 1: at least one fault; 2: wrong request."""
     from harness.auditing import audit as judge
     from harness.case import load_case
 
+    if case.endswith((".yaml", ".yml")):
+        raise HarnessError(
+            f"{case}: expected a case (a shipped name or a .py file), got an experiment; `harness plan` and "
+            "`harness run` take it"
+        )
     with stdout_to_stderr(json):
-        found = judge(load_case(case), during, seeds)
-    typer.echo(json_format.dumps(found.to_dict(), indent=2) if json else str(found))
-    raise typer.Exit(1 if found.faults else 0)
+        result = judge(load_case(case), during, seeds)
+    if json:
+        print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+    raise typer.Exit(1 if result.faults else 0)

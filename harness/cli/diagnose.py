@@ -1,4 +1,4 @@
-"""`harness diagnose FILE` or `CASE`: is this layer collapsed, which unit, and how."""
+"""`harness diagnose FILE` or `CASE`: diagnose a layer from a file of activations, or train and diagnose a case."""
 
 import json as json_format
 from pathlib import Path
@@ -20,43 +20,49 @@ def diagnose(
         str, typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .csv .parquet).")
     ],
     activation: Annotated[
-        str | None, typer.Option(help="What the activations left: relu (default), sigmoid, ...")
+        str | None, typer.Option(help="Activation function of the layer: auto (default), relu, sigmoid, ...")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="File of one class a row.")] = None,
+    labels: Annotated[str | None, typer.Option(help="File with one class label per row.")] = None,
     factors: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE, or a file of named columns; repeatable.")
+        list[str] | None, typer.Option(help="NAME=FILE with one value per row, or a file of named columns; repeatable.")
     ] = None,
-    inputs: Annotated[str | None, typer.Option(help="File of what the model was given.")] = None,
-    reconstruction: Annotated[str | None, typer.Option(help="File of what it made of the inputs.")] = None,
-    rho: Annotated[float | None, typer.Option("--target", help="The penalty's target activation.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="The model's precision, where a file holds another.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A case's state dict: judged as it is, not trained.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of a case's training.")] = 0,
-    picture: Annotated[Path | None, typer.Option(help="Write a PNG of the units.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="File with the model's inputs, one row each.")] = None,
+    reconstruction: Annotated[str | None, typer.Option(help="File with the reconstructions of --inputs.")] = None,
+    output: Annotated[str | None, typer.Option(help="File with the model's outputs, of any shape.")] = None,
+    posterior: Annotated[
+        str | None, typer.Option(help="File with the log-variances of the posterior, shaped like the activations.")
+    ] = None,
+    rho: Annotated[float | None, typer.Option("--target", help="Target activation (rho) of the penalty.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Precision of the model (float32, ...), if the file has another.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dict of a case, diagnosed without training.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed for training a case.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="Write a figure of the units (.png, .svg, .pdf).")] = None,
     json: Json = False,
 ) -> None:
-    """Is this layer collapsed, which unit, and how. Exit code 0: healthy; 1: something was found; 2: bad request."""
+    """Diagnose a layer: collapsed or not, which units, and how. Exit code 0: healthy; 1: a finding; 2: bad request."""
     files: dict[str, Any] = {"activation": activation, "labels": labels, "factors": factors, "inputs": inputs}
-    files |= {"reconstruction": reconstruction, "target": rho, "dtype": dtype}
+    files |= {"reconstruction": reconstruction, "output": output, "posterior": posterior, "target": rho, "dtype": dtype}
     if is_matrix(target):
-        _refuse(weights, "--weights", "a matrix of activations", "a case")
-        found = _of_matrix(target, files)
-        beside: dict[str, Any] = {}
+        _refuse(weights, "--weights", "a case", "a matrix of activations")
+        diagnosis = _of_matrix(target, files)
+        extra: dict[str, Any] = {}
     else:
         for name, value in files.items():
-            _refuse(value, f"--{name}", "a case, which brings its own", "a matrix of activations")
+            _refuse(value, f"--{name}", "a matrix of activations", "a case, which has its own")
         with stdout_to_stderr(json):
-            found, beside = _of_case(target, weights, seed)
+            diagnosis, extra = _of_case(target, weights, seed)
     if picture is not None:
         from harness.report.figure_bars import draw_units
 
-        draw_units(found, picture)
-    _show(found, beside, json)
-    raise typer.Exit(0 if is_healthy(found) else 1)
+        draw_units(diagnosis, picture)
+    _show(diagnosis, extra, json)
+    raise typer.Exit(0 if is_healthy(diagnosis) else 1)
 
 
 def is_matrix(target: str) -> bool:
-    """Whether the target names a file of activations (an archive may name its array after a colon).
+    """True for a file of activations; the array of an archive is named after a colon.
 
     >>> is_matrix("codes.npz:layer3"), is_matrix("forum")
     (True, False)
@@ -64,14 +70,15 @@ def is_matrix(target: str) -> bool:
     return Path(target).suffix.lower().split(":")[0] in MATRICES
 
 
-def is_healthy(found: "Diagnosis") -> bool:
-    """Whether neither the layer nor its output gave anything to find."""
-    return found.verdict == "healthy" and (found.output is None or found.output.verdict == "healthy")
+def is_healthy(diagnosis: "Diagnosis") -> bool:
+    """True where layer and output are both healthy."""
+    output = diagnosis.output
+    return diagnosis.verdict == "healthy" and (output is None or output.verdict == "healthy")
 
 
-def _refuse(value: object, option: str, given: str, wanted: str) -> None:
+def _refuse(value: object, option: str, expected: str, target: str) -> None:
     if value is not None and value != []:
-        raise HarnessError(f"{option}: goes with {wanted}; {given} was given")
+        raise HarnessError(f"{option}: expected together with {expected}, got it with {target}; leave it out")
 
 
 def _of_matrix(target: str, options: dict[str, Any]) -> "Diagnosis":
@@ -80,11 +87,11 @@ def _of_matrix(target: str, options: dict[str, Any]) -> "Diagnosis":
 
     read: dict[str, Any] = {
         name: None if options[name] is None else read_array(options[name])
-        for name in ("labels", "inputs", "reconstruction")
+        for name in ("labels", "inputs", "reconstruction", "output", "posterior")
     }
     return judge(
         read_array(target),
-        options["activation"] or "relu",
+        activation=options["activation"] or "auto",
         factors=_factors(options["factors"]),
         target=options["target"],
         dtype=options["dtype"],
@@ -92,32 +99,34 @@ def _of_matrix(target: str, options: dict[str, Any]) -> "Diagnosis":
     )
 
 
-def _factors(given: list[str] | None) -> dict[str, Any] | None:
-    """`NAME=FILE` or a file of named arrays or columns, each a factor."""
+def _factors(options: list[str] | None) -> dict[str, Any] | None:
+    """Factors by name, from `NAME=FILE` or a file of named arrays or columns."""
     from harness.data import read_array
 
-    if not given:
+    if not options:
         return None
-    found: dict[str, Any] = {}
-    for each in given:
-        name, equals, file = each.partition("=")
-        found |= {name: read_array(file)} if equals else _named(each)
-    return found
+    factors: dict[str, Any] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        factors |= {name: read_array(file)} if equals else _named_columns(option)
+    return factors
 
 
-def _named(file: str) -> dict[str, Any]:
+def _named_columns(file: str) -> dict[str, Any]:
     from harness.data.readers import array_names, read_array
 
-    kind = Path(file).suffix.lower()
-    if kind == ".npz":
+    suffix = Path(file).suffix.lower()
+    if suffix == ".npz":
         return {name: read_array(f"{file}:{name}") for name in array_names(file)}
-    if kind not in (".csv", ".parquet"):
-        raise HarnessError(f"--factors: {file} has no names; write NAME={file}, or give an .npz, .csv or .parquet")
+    if suffix not in (".csv", ".parquet"):
+        raise HarnessError(
+            f"--factors: expected a file with names (.npz, .csv, .parquet), got {file}; write NAME={file}"
+        )
     columns, names = read_array(file), _column_names(Path(file))
     if columns.ndim != 2 or len(names) < columns.shape[1]:
-        raise HarnessError(f"--factors: {file}: a name for each column is wanted in its first line")
-    # a column saved with its index has no name of its own: the reader leaves it out, as here
-    return {name: _as_classes(columns[:, i]) for i, name in enumerate(names[-columns.shape[1] :])}
+        raise HarnessError(f"--factors: {file}: expected a name for each column in the first line")
+    # the reader leaves out the index column of a saved frame, which has no name
+    return {name: _as_classes(columns[:, column]) for column, name in enumerate(names[-columns.shape[1] :])}
 
 
 def _column_names(file: Path) -> list[str]:
@@ -132,9 +141,9 @@ def _column_names(file: Path) -> list[str]:
 
 
 def _as_classes(column: Any) -> Any:
-    """Whole numbers in a table of mixed columns are classes again, where few enough to be that."""
-    whole = bool((column == column.round()).all())
-    return column.long() if whole and 2 * len(column.unique()) <= len(column) else column
+    """Whole numbers of a mixed table as integers, if few enough to be classes."""
+    integral = bool((column == column.round()).all())
+    return column.long() if integral and 2 * len(column.unique()) <= len(column) else column
 
 
 def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, dict[str, Any]]":
@@ -146,21 +155,24 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     case = load_case(target)
     from harness.auditing import audit
 
-    # before the file is run anew to be trained: what processes of its own are sent must be of the latest run
-    beside = {"case": case.name, "seed": seed, "audit": audit(case)}
-    found = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
-    return found, {**beside, "no_r2": _no_r2(load_case(target))} if found.output is None else beside
+    # audited before the file is executed again for training: worker processes need objects of the latest execution
+    extra = {"case": case.name, "seed": seed, "audit": audit(case)}
+    diagnosis = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
+    no_r2 = diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2
+    return diagnosis, {**extra, "no_r2": _no_r2(load_case(target))} if no_r2 else extra
 
 
 def _no_r2(case: Any) -> str:
     from harness.data import split_of
+    from harness.loss_terms import bind_losses
     from harness.remedies.layout import inspect_model
 
-    return inspect_model(case, split_of(case).train.inputs[:4]).no_r2
+    train = split_of(case).train
+    return inspect_model(bind_losses(case, train.targets), train.inputs[:4]).no_r2
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":
-    """The case, trained as it trains itself."""
+    """Diagnosis of the case after training with its own settings."""
     from harness.diagnosis import Diagnosis
     from harness.execution.run_stack import run_stack
     from harness.execution.spec import StackMember, StackSpec
@@ -168,12 +180,12 @@ def _trained(target: str, seed: int) -> "Diagnosis":
     member = StackMember(key="diagnose", variant="as it is", levels={}, seed=seed)
     (record,) = run_stack(StackSpec(case=target, data=None, members=(member,), first_seed=seed))
     if record.status == "failed":
-        raise HarnessError(f"{target}: it could not be trained: {record.error}")
+        raise HarnessError(f"{target}: training failed: {record.error}")
     return Diagnosis.from_dict(record.diagnosis)
 
 
 def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
-    """The case with given weights, judged as it is."""
+    """Diagnosis of the case with stored weights."""
     from harness.data import split_of
     from harness.execution.member_record import judge_members
     from harness.training.sequential import SequentialEngine
@@ -202,23 +214,27 @@ def _load(model: Any, weights: Path) -> None:
         model.load_state_dict(state)
     except Exception as error:
         reason = " ".join(str(error).split()).partition(". ")[0][:300] or type(error).__name__
-        raise HarnessError(f"{weights}: no state dict of this case's model: {reason}") from error
+        raise HarnessError(f"{weights}: expected a state dict of this case's model: {reason}") from error
 
 
-def _show(found: "Diagnosis", beside: dict[str, Any], as_json: bool) -> None:
+def _show(diagnosis: "Diagnosis", extra: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        extra = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in beside.items()}
-        print(json_format.dumps({**found.to_dict(), **extra}, allow_nan=False))
+        values = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in extra.items()}
+        print(json_format.dumps({**diagnosis.to_dict(), **values}, allow_nan=False))
         return
     from rich.console import Console
 
     from harness.cli.unit_bars import unit_bars
+    from harness.diagnosis.render import counts, details, headline
 
     console = Console(highlight=False)
-    console.print(unit_bars(found))
-    console.print(str(found), markup=False, soft_wrap=True)
-    if "no_r2" in beside:
-        console.print(f"\nR2 is not available: {beside['no_r2']}", markup=False, soft_wrap=True)
-    if "audit" in beside:
-        console.print("\naudit of its penalties", style="bold")
-        console.print(str(beside["audit"]), markup=False, soft_wrap=True)
+    console.print("\n".join([headline(diagnosis), *counts(diagnosis), ""]), markup=False, soft_wrap=True)
+    table = unit_bars(diagnosis)
+    wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table if wide <= console.width else unit_bars(diagnosis, bars=False))
+    console.print("\n".join(details(diagnosis)), markup=False, soft_wrap=True)
+    if "no_r2" in extra:
+        console.print(f"\nR2 is not available: {extra['no_r2']}", markup=False, soft_wrap=True)
+    if "audit" in extra:
+        console.print("\naudit of the penalties", style="bold")
+        console.print(str(extra["audit"]), markup=False, soft_wrap=True)

@@ -1,14 +1,12 @@
-"""`harness effects EXPERIMENT`: what every level does to collapse, from stored results; nothing is trained."""
+"""`harness effects EXPERIMENT`: effect of every level on collapse, from stored results."""
 
-import json as json_format
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.output import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, print_json, stdout_to_stderr
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -22,72 +20,42 @@ def effects(
     outcome: Annotated[str, typer.Option(help="collapsed, live_fraction, r2 or r2_not_collapsed.")] = "collapsed",
     json: Json = False,
 ) -> None:
-    """What each level does to collapse, with intervals over seeds; from stored results."""
+    """Estimate the effect of each level on collapse, with intervals over seeds, from stored results."""
     from harness.effects.outcomes import OUTCOMES
     from harness.errors import did_you_mean
 
     if outcome not in OUTCOMES:
         raise HarnessError(f"--outcome: {did_you_mean('outcome', outcome, OUTCOMES)}")
+    from harness.experiment import effects as stored_effects
+
     with stdout_to_stderr(json):
-        found = stored_effects(experiment)
+        analysis = stored_effects(experiment)
     if json:
-        typer.echo(json_format.dumps(found.to_dict(), allow_nan=False))
+        print_json(analysis.to_dict())
         return
-    _show(found, outcome)
+    _show(analysis, outcome)
 
 
-def stored_effects(experiment: str) -> "Effects":
-    """The effects in the stored results of an experiment.
-
-    Raises:
-        HarnessError: when it was not run.
-    """
-    from harness.effects import analyse, stored_experiment, stored_members
-    from harness.experiment.state import load_state, results_folder
-    from harness.results import read_results
-
-    if experiment.endswith((".yaml", ".yml")):
-        from harness.grid import load_experiment
-
-        declared = load_experiment(Path(experiment))
-        folder = results_folder(declared.name, Path.cwd())
-        records = load_state(declared, folder).records() if folder.is_dir() else []
-    else:
-        folder = results_folder(experiment, Path.cwd())
-        results = read_results(folder)
-        if not results.records:
-            raise HarnessError(f"{folder}: no results; `harness run FILE.yaml` makes them{_known(folder.parent)}")
-        declared, records = stored_experiment(results), stored_members(results)
-    if not records:
-        raise HarnessError(f"{folder}: no results of this experiment; `harness run {experiment}` makes them")
-    return analyse(records, declared)
-
-
-def _known(folder: Path) -> str:
-    names = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
-    return f". There are: {', '.join(names)}" if names else ""
-
-
-def _show(found: "Effects", outcome: str) -> None:
+def _show(analysis: "Effects", outcome: str) -> None:
     from harness.report.answer import summarize
 
     terminal = console()
-    for line in summarize(found):
+    for line in summarize(analysis):
         terminal.print(line, markup=False)
     for title, rows in (
-        ("Effects", found.effects),
-        ("Interactions", found.interactions),
-        ("Contrasts", found.contrasts),
+        ("Effects", analysis.effects),
+        ("Interactions", analysis.interactions),
+        ("Contrasts", analysis.contrasts),
     ):
-        chosen = [each for each in rows if each.outcome == outcome]
-        if chosen:
-            terminal.print(_table(f"{title} on {outcome}", chosen))
-    for sentence in found.design.sentences:
+        selected = [effect for effect in rows if effect.outcome == outcome]
+        if selected:
+            terminal.print(_table(f"{title} on {outcome}", selected))
+    for sentence in analysis.design.sentences:
         terminal.print(sentence, markup=False)
 
 
-def _table(title: str, rows: "Sequence[Effect]") -> "Table":
-    """Narrow enough for 80 columns: only the names of an effect may fold."""
+def _table(title: str, effects: "Sequence[Effect]") -> "Table":
+    """Build a table that fits 80 columns: only the names of effects may wrap."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -96,8 +64,8 @@ def _table(title: str, rows: "Sequence[Effect]") -> "Table":
     table.add_column("effect")
     for name, width in (("estimate", 8), ("95 % interval", 16), ("adjusted p", 10), ("seeds", 5), ("confirmed", 9)):
         table.add_column(name, justify="left" if name == "confirmed" else "right", min_width=width)
-    for each in rows:
-        table.add_row(*map(Text, _cells(each)))
+    for effect in effects:
+        table.add_row(*map(Text, _cells(effect)))
     return table
 
 

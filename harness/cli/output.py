@@ -1,6 +1,9 @@
-"""`--json`: one document on standard output and nothing else, whatever the author's code prints meanwhile."""
+"""Standard output: with `--json` one document and nothing else, even if the case's code prints."""
 
+import json
+import math
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +15,28 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
 
 
-def stdout_to_stderr(wanted: bool) -> AbstractContextManager[Any]:
-    """What is printed inside goes to standard error, where that is wanted: a case is code, and code prints."""
-    return redirect_stdout(sys.stderr) if wanted else nullcontext()
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a JSON document, with its schema version; numbers that are not finite become null."""
+    from harness.results.files import with_schema_version
+
+    print(json.dumps(_finite(with_schema_version(document)), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def stdout_to_stderr(redirect: bool) -> AbstractContextManager[Any]:
+    """Redirect printed text to standard error inside the block, if `redirect`: a case's code may print."""
+    return redirect_stdout(sys.stderr) if redirect else nullcontext()
 
 
 def console() -> "Console":
-    """The terminal; a file or a pipe has no width of its own, and rich would fold tables at 80."""
+    """Return the console; with 140 columns for a file or pipe, where rich would wrap tables at 80."""
     from rich.console import Console
 
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=140)

@@ -1,12 +1,11 @@
-"""`harness plan FILE`: what would run, what it can detect, what it costs."""
+"""`harness plan FILE`: members, cost and detectable effects of an experiment."""
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
 
 if TYPE_CHECKING:
     from harness.planning.plan import Plan
@@ -18,76 +17,77 @@ def plan(
     file: Annotated[Path, typer.Argument(help="An experiment: a YAML file.")],
     json: Json = False,
 ) -> None:
-    """What an experiment would run, what it can detect and what it costs. Trains and writes nothing."""
-    from harness.cli.earlier_results import deviations, earlier_records, rate
+    """Show what an experiment would run, what it costs and what it can detect. Nothing is trained or written."""
+    from harness.experiment import plan as plan_experiment
     from harness.grid.loader import load_experiment
-    from harness.planning.plan import plan as plan_of
 
     with stdout_to_stderr(json):
         experiment = load_experiment(file)
         _one_thread()
-        records = earlier_records(experiment, Path("mlruns"))
-        found = plan_of(experiment, deviations(experiment, records), rate(records))
+        result = plan_experiment(experiment)
     if json:
-        typer.echo(json_format.dumps(found.to_dict(), indent=2))
+        print_json(result.to_dict())
         return
-    typer.echo("\n".join(_lines(found)))
+    typer.echo("\n".join(_lines(result)))
 
 
 def _one_thread() -> None:
-    """A plan computes a few rows at a time: on a busy machine several threads wait for each other, for seconds."""
+    """Use one thread: a plan computes a few rows at a time, and on a busy machine threads wait for each other."""
     import torch
 
     torch.set_num_threads(1)
 
 
-def _lines(found: "Plan") -> list[str]:
-    """The plan in sentences and short tables."""
-    data = found.data or "its own data"
+def _lines(plan: "Plan") -> list[str]:
+    """Format the plan as sentences and short tables."""
+    data = plan.data or "its own data"
     return [
-        f"{found.experiment}: case {found.case} on {data} ({found.rows['train']} rows to train, "
-        f"{found.rows['evaluation']} held out)",
-        f"  {len(found.variants)} variants x {found.seeds} seeds = {found.members} members, {len(found.stacks)} stacks",
-        f"  {found.member_steps:,} member-steps ({found.steps_per_epoch} steps an epoch), about {_time(found.minutes)}",
-        f"  about {found.metric_rows:,} metric rows, {found.megabytes:.0f} MB",
-        *_section("factors (baseline *)", [_factor(found, name) for name in found.factors]),
+        f"{plan.experiment}: case {plan.case} on {data} ({plan.rows['train']} rows to train, "
+        f"{plan.rows['evaluation']} held out)",
+        f"  {plan.members} models: {len(plan.variants)} variants x {plan.seeds} seeds, trained in {len(plan.stacks)} stacks",
+        f"  {plan.member_steps:,} member-steps ({plan.steps_per_epoch} steps per epoch), about {_time(plan.minutes)}",
+        f"  about {plan.metric_rows:,} metric rows, {plan.megabytes:.0f} MB",
+        *_section("factors (baseline *)", [_factor(plan, name) for name in plan.factors]),
         *_section(
-            "declared beforehand", [*map(" x ".join, found.interactions), *map(" against ".join, found.contrasts)]
+            "pre-registered comparisons", [*map(" x ".join, plan.interactions), *map(" against ".join, plan.contrasts)]
         ),
-        *_section("smallest effect found in 4 of 5 repetitions", [_effect(each) for each in found.detectable]),
+        *_section("smallest effect detected in 4 of 5 repetitions", [_effect(entry) for entry in plan.detectable]),
         *_section(
-            "beta that `matched` stands for", [f"{beta:.3g}  {name}" for name, beta in found.matched_beta.items()]
+            "beta that `matched` stands for", [f"{beta:.3g}  {name}" for name, beta in plan.matched_beta.items()]
         ),
         *_section(
             "cannot be applied",
-            [f"{each.levels} ({each.members} members): {each.reason}" for each in found.not_applicable],
+            [f"{entry.levels} ({entry.members} members): {entry.reason}" for entry in plan.not_applicable],
         ),
-        *_section("train one by one", _alone(found)),
-        *_section("stacks, and what splits them", [f"{each.members:3d}  {each.why}" for each in found.stacks]),
-        *_section("notes", found.notes),
+        *_section("train one by one", _alone(plan)),
+        *_section(
+            "stacks (one per combination of structural factors)",
+            [f"{entry.members:3d}  {entry.why}" for entry in plan.stacks],
+        ),
+        *_section("notes", plan.notes),
     ]
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
-    left = [f"    ... and {len(lines) - SHOWN} more (--json shows all)"] if len(lines) > SHOWN else []
-    return [f"  {title}:", *(f"    {line}" for line in lines[:SHOWN]), *left] if lines else []
+    rest = [f"    ... and {len(lines) - SHOWN} more (--json shows all)"] if len(lines) > SHOWN else []
+    return [f"  {title}:", *(f"    {line}" for line in lines[:SHOWN]), *rest] if lines else []
 
 
-def _factor(found: "Plan", name: str) -> str:
-    levels = [f"{level}*" if level == found.baseline[name] else str(level) for level in found.factors[name]]
+def _factor(plan: "Plan", name: str) -> str:
+    levels = [f"{level}*" if level == plan.baseline[name] else str(level) for level in plan.factors[name]]
     return f"{name}: {', '.join(levels)}"
 
 
-def _effect(each: Any) -> str:
-    shown = "none: one seed has no spread" if each.effect is None else f"{each.effect:.3f}"
-    return f"{shown}  if per-seed differences have a standard deviation of {each.deviation:.3g} ({each.source})"
+def _effect(detectable: Any) -> str:
+    effect = "none (one seed has no spread)" if detectable.effect is None else f"{detectable.effect:.3f}"
+    return f"{effect}  if per-seed differences have a standard deviation of {detectable.deviation:.3g} ({detectable.source})"
 
 
-def _alone(found: "Plan") -> list[str]:
+def _alone(plan: "Plan") -> list[str]:
     reasons: dict[str, int] = {}
-    for each in found.stacks:
-        if each.alone is not None:
-            reasons[each.alone] = reasons.get(each.alone, 0) + each.members
+    for stack in plan.stacks:
+        if stack.alone is not None:
+            reasons[stack.alone] = reasons.get(stack.alone, 0) + stack.members
     return [f"{members} members: {reason}" for reason, members in reasons.items()]
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar on a terminal, one plain line every ten seconds elsewhere."""
+"""Progress of a run: a bar on a terminal, otherwise a plain line every ten seconds."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ EVERY = 10.0  # seconds between plain lines
 
 
 class Display:
-    """Progress on standard error. With `quiet`, nothing but what went wrong."""
+    """Progress on standard error. With `quiet`, only problems are shown."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console, self.quiet = Console(stderr=True), quiet
@@ -32,11 +32,11 @@ class Display:
         self.close()
 
     def progress(self) -> RunCallbacks:
-        """The callbacks of a run."""
+        """Return the callbacks for a run."""
         return RunCallbacks(self._started, self._stepped, self._finished, self._says)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -65,11 +65,11 @@ class Display:
             self._bar.update(self._task, description=self._counted())
 
     def _left(self) -> str:
-        """The time left, once enough was done to tell."""
+        """Format the remaining time, once one percent is done."""
         if self.steps * 100 < self.total:
             return ""
-        left = (self.total - self.steps) * (time.monotonic() - self.began) / self.steps
-        return f", {left:.0f} s left"
+        seconds = (self.total - self.steps) * (time.monotonic() - self.began) / self.steps
+        return f", {seconds:.0f} s left"
 
     def _counted(self) -> str:
         return f"{min(self.done, self.members)} of {self.members} members"

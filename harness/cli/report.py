@@ -1,95 +1,44 @@
-"""`harness report EXPERIMENT`: the page again from stored results; with two experiments, both side by side."""
+"""`harness report EXPERIMENT`: write the report from stored results, or compare two experiments."""
 
-import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import Json, print_json, stdout_to_stderr
 from harness.errors import HarnessError
-
-if TYPE_CHECKING:
-    from harness.results import Results
 
 
 def report(
     experiments: Annotated[list[str], typer.Argument(help="One experiment that was run, or two: YAML files or names.")],
-    tracking_uri: Annotated[str | None, typer.Option(help="Log the page to this MLflow store as well.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="Also log the report to this MLflow store.")] = None,
     json: Json = False,
 ) -> None:
     """Write the report of an experiment from its stored results, or compare two; nothing is trained."""
     if len(experiments) > 2:
-        raise HarnessError(f"report takes one experiment, or two to compare; {len(experiments)} were given")
+        raise HarnessError(f"report: expected one experiment, or two to compare, got {len(experiments)}")
+    from harness.experiment import report as write_report
+
     with stdout_to_stderr(json):
         logs = tracking_uri is not None and len(experiments) == 1
         level = _is_logged(experiments[0], tracking_uri) if logs else True
-        path = _compare(*experiments) if len(experiments) == 2 else _write(experiments[0])
-    typer.echo(json_format.dumps({"experiments": experiments, "report": str(path)}) if json else str(path))
+        path = write_report(experiments[0], experiments[1] if len(experiments) == 2 else None)
+    if json:
+        print_json({"experiments": experiments, "report": str(path)})
+    else:
+        typer.echo(str(path))
     raise typer.Exit(0 if level else 3)
 
 
-def _write(experiment: str) -> Path:
-    from harness.effects import analyse, stored_experiment
-    from harness.experiment.state import report_folder
-    from harness.report import write_report
-
-    results = stored(experiment)
-    declared = stored_experiment(results)
-    return write_report(results, analyse(results.records, declared), report_folder(declared.name, Path.cwd()))
-
-
-def _compare(first: str, second: str) -> Path:
-    from harness.effects import compare
-    from harness.experiment.state import report_folder
-    from harness.report import write_comparison
-
-    sides = (stored(first), stored(second))
-    found = compare(*sides)
-    folder = report_folder(f"{found.first} and {found.second}", Path.cwd())
-    return write_comparison(*sides, found, folder)
-
-
-def stored(experiment: str) -> "Results":
-    """The stored results of an experiment: those members alone that it asks for, the latest of each.
-
-    Raises:
-        HarnessError: when it was not run.
-    """
-    from harness.effects import stored_members
-    from harness.experiment.state import results_folder
-    from harness.results import Results, read_results
-
-    name = _name(experiment)
-    folder = results_folder(name, Path.cwd())
-    results = read_results(folder)
-    if not results.records:
-        raise HarnessError(
-            f"{folder}: no results of {name!r}; `harness run FILE.yaml` makes them{_known(folder.parent)}"
-        )
-    return Results(results.manifest, stored_members(results), results.damaged)
-
-
-def _name(experiment: str) -> str:
-    if not experiment.endswith((".yaml", ".yml")):
-        return experiment
-    from harness.grid import load_experiment
-
-    return load_experiment(Path(experiment)).name
-
-
-def _known(folder: Path) -> str:
-    names = sorted(each.name for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
-    return f". There are: {', '.join(names)}" if names else ""
-
-
 def _is_logged(experiment: str, tracking_uri: str | None) -> bool:
-    """Log everything again into a store, and say what could not be done."""
+    """Log everything into a store again, and print problems."""
     from harness.effects import stored_experiment
-    from harness.experiment import synchronize
+    from harness.experiment import stored_results, synchronize
 
-    asked = Path(experiment) if experiment.endswith((".yaml", ".yml")) else stored_experiment(stored(experiment))
-    publication = synchronize(asked, tracking_uri)
+    source = (
+        Path(experiment) if experiment.endswith((".yaml", ".yml")) else stored_experiment(stored_results(experiment))
+    )
+    publication = synchronize(source, tracking_uri)
     for note in publication.notes:
         typer.echo(f"Note: {note}", err=True)
     for problem in publication.problems:

@@ -1,6 +1,5 @@
-"""`harness run FILE.yaml`: which variant collapses, how often, and what each remedy does."""
+"""`harness run FILE.yaml`: train an experiment's members, and count which variants collapse."""
 
-import json as json_format
 import shutil
 import sys
 from pathlib import Path
@@ -8,29 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.output import Json, console, stdout_to_stderr
+from harness.cli.output import Json, console, print_json, stdout_to_stderr
 from harness.credentials import masked
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.experiment import RunSummary
 
-if TYPE_CHECKING:
-    pass
-
 
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
-    retry: Annotated[str, typer.Option(help="`failed`: run again what could not be run.")] = "",
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one a core by default.")] = None,
-    shard: Annotated[str, typer.Option(help="`2/8`: only the second of eight parts, for job arrays.")] = "1/1",
+    retry: Annotated[str, typer.Option(help="`failed`: run members again that could not be run.")] = "",
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
+    shard: Annotated[str, typer.Option(help="`2/8` runs only the second of eight parts, for job arrays.")] = "1/1",
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
-    """Train what is missing of an experiment, judge it, log it to MLflow and write the report."""
+    """Train the missing members of an experiment, diagnose them, log them to MLflow and write the report."""
     if retry not in ("", "failed"):
-        raise HarnessError(f"--retry: 'failed' is wanted, {retry!r} was given")
+        raise HarnessError(f"--retry: expected 'failed', got {retry!r}")
     part = _shard(shard)
     from harness.cli.progress import Display
     from harness.cli.signals import Interrupted, exit_now, install_handlers
@@ -44,7 +40,7 @@ def run(
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
-        print(json_format.dumps(outcome.to_dict()))
+        print_json(outcome.to_dict())
     else:
         _show(outcome, tracking_uri)
     failed = outcome.to_dict()["failed"]
@@ -54,7 +50,7 @@ def run(
 def _shard(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise HarnessError(f"--shard: '2/8' for the second of eight parts is wanted, {text!r} was given")
+        raise HarnessError(f"--shard: expected a part such as '2/8' (the second of eight), got {text!r}")
     return int(part), int(parts)
 
 
@@ -67,12 +63,14 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     terminal.print(verdict_table(outcome.records, outcome.experiment.baseline))
     for note in outcome.notes:
         terminal.print(f"Note: {note}", style="yellow", markup=False)
-    trained = f"{outcome.trained} trained now" if outcome.trained else "all of them were done already"
-    terminal.print(f"{len(outcome.records)} members, {trained}, {outcome.seconds:.0f} s")
+    trained = f"{outcome.trained} trained now" if outcome.trained else "all of them done before"
+    seeds = len(outcome.experiment.seeds)
+    counts = f"{len(outcome.experiment.variants())} variants x {seeds} seed{'s' * (seeds > 1)}"
+    terminal.print(f"{len(outcome.records)} models ({counts}), {trained}, {outcome.seconds:.0f} s")
     if outcome.records:
         terminal.print(headline(analyse(outcome.records, outcome.experiment)), markup=False)
     if outcome.report is not None:
         option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
-        program = "harness" if shutil.which("harness") else sys.argv[0]
+        program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
         print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: out in order the first time, at once the second, and never later than in five seconds."""
+"""Ctrl-C and SIGTERM: the first stops in order, within five seconds; the second stops at once."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user or the system asks the command to stop.
+    """The user or the system stops the command.
 
     Args:
         number: of the signal.
@@ -25,11 +25,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def install_handlers(farewell: str) -> None:
-    """From now on the first signal raises `Interrupted` in the main thread; `exit_now` ends what it began."""
+    """Let the first signal raise `Interrupted` in the main thread, and the second end the process."""
 
     def stop(number: int, frame: Any) -> NoReturn:
-        for each in NUMBERS:
-            signal.signal(each, kill_now)
+        for stop_signal in NUMBERS:
+            signal.signal(stop_signal, kill_now)
         sys.unraisablehook = lambda error: None
         watchdog = threading.Timer(LATEST, exit_now, (number, farewell))
         watchdog.daemon = True
@@ -41,10 +41,10 @@ def install_handlers(farewell: str) -> None:
 
 
 def spare_children() -> None:
-    """Children that a case's code forks answer to signals as any process of Python, from their first moment on.
+    """Give child processes that a case's code forks Python's default signal handlers.
 
-    Signals wait while a process is forked: one that met the handler of this command in the child would be lost there,
-    and `multiprocessing.Pool` ends its processes by such a signal, and waits for them.
+    Signals are blocked during a fork: in the child, this command's handler would swallow them, and
+    `multiprocessing.Pool` ends its processes by such a signal and waits for them.
     """
     before = threading.local()
 
@@ -63,11 +63,11 @@ def spare_children() -> None:
 
 
 def exit_now(number: int, farewell: str) -> NoReturn:
-    """End the process with the signal's exit code; threads that wait for a store do not hold it up."""
+    """End the process with the signal's exit code, without waiting for threads."""
     os.write(2, f"{farewell}\n".encode())
     end_process(128 + number)
 
 
 def kill_now(number: int, frame: Any) -> None:
-    """End the process now."""
+    """End the process at once."""
     end_process(128 + number)

@@ -1,4 +1,4 @@
-"""`harness sync`: bring the MLflow store and the report level with the results."""
+"""`harness sync`: update the MLflow store and the report from the results."""
 
 import sys
 from pathlib import Path
@@ -8,13 +8,13 @@ import typer
 
 
 def sync(
-    experiment: Annotated[str, typer.Argument(help="The experiment's YAML file; nothing with --repair.")] = "",
-    repair: Annotated[bool, typer.Option("--repair", help="Mend the paths of a store that was moved.")] = False,
+    experiment: Annotated[str, typer.Argument(help="The experiment's YAML file; optional with --repair.")] = "",
+    repair: Annotated[bool, typer.Option("--repair", help="Repair the paths of a store that was moved.")] = False,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
 ) -> None:
-    """Log again what the results hold; what is logged already is not logged twice.
+    """Log stored results to MLflow again (idempotent), and write the report.
 
-    Exit code 0: store and report are level with the results; 2: bad request; 3: they are not.
+    Exit code 0: MLflow and report are up to date; 2: wrong request; 3: they could not be updated.
     """
     from harness.errors import HarnessError
 
@@ -24,7 +24,7 @@ def sync(
         changed = move_paths(store_uri(tracking_uri, Path.cwd()))
         print(f"{changed} paths of the store now point to this folder")
     elif not experiment:
-        raise HarnessError("harness sync: the experiment's YAML file is wanted, or --repair")
+        raise HarnessError("sync: expected the experiment's YAML file or --repair, got neither")
     if experiment:
         from harness.experiment import synchronize
 
@@ -35,4 +35,4 @@ def sync(
             for problem in publication.problems:
                 print(f"Error: {problem}", file=sys.stderr)
             raise typer.Exit(3)
-        print(f"{experiment}: store and report are level with the results")
+        print(f"{experiment}: MLflow and report are up to date")

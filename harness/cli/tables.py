@@ -12,12 +12,12 @@ from harness.results.records import Level
 
 
 def verdict_table(records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None) -> Table:
-    """Which variants collapse, in how many of how many seeds: the baseline first, then what is nearest to it."""
+    """Tabulate collapsed members by variant: the baseline first, then the variants nearest to it."""
     groups = nearest_first(records, baseline or {})
     table = Table(title="Collapsed members", title_justify="left", caption_justify="left", header_style="bold")
-    more = len({record.variant for record in records}) - len(groups)
-    if more:
-        table.caption = f"and {more} more variants, in the report"
+    hidden = len({record.variant for record in records}) - len(groups)
+    if hidden:
+        table.caption = f"and {hidden} more variants, in the report"
     table.add_column("variant", overflow="fold")
     for column in ("collapsed", "live units", "R2"):
         table.add_column(column, justify="right")

@@ -1,4 +1,4 @@
-"""`harness ui`: MLflow's own interface on the right store, at the right page."""
+"""`harness ui`: MLflow's UI on the experiment's store."""
 
 import os
 import signal
@@ -16,17 +16,17 @@ from harness.execution.worker_environment import without_empty_places
 
 
 def ui(
-    experiment: Annotated[str, typer.Argument(help="An experiment's YAML file or name, to open at its runs.")] = "",
+    experiment: Annotated[str, typer.Argument(help="An experiment's YAML file or name, whose runs are linked.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
 ) -> None:
-    """Start MLflow's interface on this machine alone, and say where to look."""
+    """Serve the MLflow UI on localhost and print its URLs."""
     from harness.tracking import local_store, store_uri
 
     uri = store_uri(tracking_uri, Path.cwd())
     store = local_store(uri)
     if store is not None and not store.exists():
-        raise HarnessError(f"{store}: there is no MLflow store yet; `harness run FILE.yaml` makes one")
+        raise HarnessError(f"{store}: no MLflow store yet; `harness run FILE.yaml` creates one")
     if uri.startswith(("http://", "https://")):
         print(f"The store is a server: open {masked(uri)}")
         return
@@ -38,20 +38,20 @@ def ui(
 
 
 def _pages(uri: str, experiment: str) -> dict[str, str]:
-    """What is shown -> where: the experiment's runs (MLflow would open an empty page of traces), and its stored views."""
+    """Map labels to pages: the experiment's runs (MLflow would open an empty page of traces), and its stored views."""
     from harness.tracking import experiment_id, experiment_names, stored_views
 
     name = _name(experiment) if experiment else next(iter(experiment_names(uri)), "")
-    found = experiment_id(uri, name) if name else None
-    if experiment and found is None:
-        known = ", ".join(experiment_names(uri)) or "none"
-        raise HarnessError(f"{masked(uri)}: no experiment is called {name!r}. Known: {known}")
-    if found is None:
+    experiment_number = experiment_id(uri, name) if name else None
+    if experiment and experiment_number is None:
+        names = ", ".join(experiment_names(uri)) or "none"
+        raise HarnessError(f"{masked(uri)}: no experiment is called {name!r}. Known: {names}")
+    if experiment_number is None:
         return {"MLflow UI:": ""}
-    runs = f"#/experiments/{found}/runs?workflowType=machine_learning"
-    by_view = {f"MLflow UI, by {view}:": view for view in stored_views(uri, found)}
-    shown = {text: f"{runs}&compareRunsMode=CHART&viewStateShareKey={view}" for text, view in by_view.items()}
-    return {**shown, "MLflow UI, all runs:": runs}
+    runs = f"#/experiments/{experiment_number}/runs?workflowType=machine_learning"
+    by_view = {f"MLflow UI, by {view}:": view for view in stored_views(uri, experiment_number)}
+    view_pages = {text: f"{runs}&compareRunsMode=CHART&viewStateShareKey={view}" for text, view in by_view.items()}
+    return {**view_pages, "MLflow UI, all runs:": runs}
 
 
 def _name(experiment: str) -> str:
@@ -67,17 +67,17 @@ def _check_port(port: int) -> None:
 
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise HarnessError(f"--port {port}: something answers there already; name another port")
+            raise HarnessError(f"--port {port}: expected a free port; it is in use, so choose another one")
 
 
 def server_command(port: int) -> list[str]:
-    """The command that starts MLflow's server on this machine alone; it names no store, since `ps` shows it to everybody."""
+    """Return the command that starts MLflow's server on localhost; it contains no store, since `ps` shows it to everybody."""
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     return [*command, "--workers", "1"]
 
 
 def server_environment(uri: str) -> dict[str, str]:
-    """The variables of MLflow's server and of the processes that it starts: which store, and no working directory."""
+    """Return environment variables of MLflow's server: the store, and no imports from the working directory."""
     return without_empty_places(
         {
             **os.environ,

@@ -1,4 +1,4 @@
-"""Data sets, readers of the user's own files, and the split that every member of an experiment shares.
+"""Data sets, readers of the user's own files, and the split into training and held-out rows.
 
 Names load when first used.
 """

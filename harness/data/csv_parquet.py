@@ -1,4 +1,4 @@
-"""Matrices from tables: `.csv` and `.parquet`, a unit a column and a sample a row."""
+"""Matrices from tables: `.csv` and `.parquet`, one column per unit and one row per sample."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,12 @@ from harness.errors import HarnessError
 
 
 def read_csv(file: Path, name: str | None) -> Any:
-    """The numbers of a `.csv`, `[row, column]`, whatever separates them, with or without a header or an index.
+    """Return the numbers of a `.csv`, `[row, column]`, with or without a header or an index.
+
+    The separator is a comma, a semicolon or a tab.
 
     Raises:
-        HarnessError: when there are none, or a column holds something else.
+        HarnessError: for a file without numbers, or a column that is not numeric.
     """
     import pandas
 
@@ -24,27 +26,27 @@ def read_csv(file: Path, name: str | None) -> Any:
         frame = pandas.read_csv(file, sep=separator, header=header, encoding="utf-8-sig")
     except pandas.errors.EmptyDataError as error:
         raise HarnessError(NOTHING) from error
-    # a frame saved with its index has a first column without a name: it numbers the rows and is no unit
+    # a frame saved with its index has a first column without a name, which numbers the rows
     unnamed = header == 0 and not first.split(separator)[0].strip().strip('"')
     return _columns(frame.iloc[:, 1:] if unnamed else frame)
 
 
 def _numbered(first: list[str], second: list[str]) -> bool:
-    """Whether a first line of numbers is a header: 0, 1, 2, ... as a frame without names writes it, above fractions.
+    """Return True for a first line of numbers that is a header: 0, 1, 2, ... above fractions, as pandas writes it.
 
     >>> _numbered(["", "0", "1"], ["0", "0.5", "0.1"]), _numbered(["0", "1"], ["1", "0"])
     (True, False)
     """
     names = first[1:] if first[0] == "" else first
     above = first[0] == "" or any(not cell.lstrip("-").isdigit() for cell in second)
-    return len(names) > 0 and names == [str(place) for place in range(len(names))] and above
+    return len(names) > 0 and names == [str(column) for column in range(len(names))] and above
 
 
 def read_parquet(file: Path, name: str | None) -> Any:
-    """The numbers of a `.parquet`, `[row, column]`.
+    """Return the numbers of a `.parquet`, `[row, column]`.
 
     Raises:
-        HarnessError: when there are none, or a column holds something else.
+        HarnessError: for a file without numbers, or a column that is not numeric.
     """
     import pyarrow.parquet
 
@@ -54,10 +56,12 @@ def read_parquet(file: Path, name: str | None) -> Any:
 def _columns(frame: Any) -> Any:
     if frame.empty:
         raise HarnessError(NOTHING)
-    words = [str(column) for column, kind in frame.dtypes.items() if getattr(kind, "kind", "O") not in "fiub"]
-    if words:
-        shown = ", ".join(" ".join(word.split())[:60] for word in words[:5])  # a stray quote makes a name of many lines
-        raise HarnessError(f"numbers are wanted, and these columns hold something else: {shown}; leave them out")
+    columns = [str(column) for column, dtype in frame.dtypes.items() if getattr(dtype, "kind", "O") not in "fiub"]
+    if columns:
+        names = ", ".join(
+            " ".join(name.split())[:60] for name in columns[:5]
+        )  # a stray quote makes a name of many lines
+        raise HarnessError(f"expected numbers, these columns hold something else: {names}; leave them out")
     return frame.to_numpy()
 
 

@@ -1,6 +1,6 @@
-"""The data sets that come with the harness: none of them is downloaded, none is cached on disk.
+"""Data sets of the package: none is downloaded, none is cached on disk.
 
-Importing this module loads no torch, so that a plan may check a name at once.
+Importing this module does not load torch, so that a plan can check a name quickly.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load(name: str) -> "tuple[Rows, Rows | None]":
-    """The rows to train on and the rows held out (None: the harness holds out a fixed fifth).
+    """Return training rows and held-out rows; None for the latter means that a fixed fifth is held out.
 
     >>> train, evaluation = load("patches_contrast")
     >>> tuple(train.inputs.shape), tuple(evaluation.inputs.shape)

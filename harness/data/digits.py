@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, read from its own package folder."""
+"""scikit-learn's handwritten digits, read from its package folder."""
 
 import importlib.util
 from pathlib import Path
@@ -27,12 +27,12 @@ def digits() -> "tuple[Rows, None]":
 
 
 def scikit_learn_folder() -> Path:
-    """scikit-learn's folder of data sets, found without importing scikit-learn (which takes two seconds).
+    """Return scikit-learn's folder of data sets without importing scikit-learn, which takes two seconds.
 
     Raises:
         HarnessError: when scikit-learn is not installed.
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise HarnessError("scikit-learn is not installed, and these data come with it: pip install scikit-learn")
+        raise HarnessError("scikit-learn is not installed; these data are part of it: pip install scikit-learn")
     return Path(spec.origin).parent / "datasets"

@@ -1,8 +1,8 @@
-"""Natural patches, 10 x 10 pixels and grey: one photograph to train on, another to evaluate.
+"""Natural patches, 10 x 10 pixels and gray: one photograph to train on, another to evaluate.
 
 scikit-learn's sample photographs: china.jpg (by danielbuechele, flickr.com/photos/danielbuechele/6061409035) and
-flower.jpg (by vultilion, flickr.com/photos/vultilion/6056698931), both CC BY 2.0. Neighbouring patches resemble each
-other, so rows are not exchangeable: `blocks` names the tile of 6 x 8 patches that a row lies in.
+flower.jpg (by vultilion, flickr.com/photos/vultilion/6056698931), both CC BY 2.0. Neighboring patches resemble each
+other, so rows are not exchangeable: `blocks` is the tile of 6 x 8 patches that contains a row.
 """
 
 from functools import cache
@@ -24,36 +24,36 @@ TILE = (6, 8)  # patches of a block: 42 x 64 patches make 7 x 8 equal blocks
 def patches() -> "tuple[Rows, Rows]":
     """2688 patches of each photograph, luminance kept: 100 features from 0 (black) to 1 (white).
 
-    One principal component already gives R2 .91, so a code of a single unit looks excellent here.
+    One principal component already gives R2 0.91, so a code of a single unit looks excellent here.
     """
     return _rows(_patches(TRAIN), TRAIN), _rows(_patches(EVALUATION), EVALUATION)
 
 
 def patches_contrast() -> "tuple[Rows, Rows]":
-    """The same patches without their own mean, in units of the training photograph's standard deviation.
+    """The same patches minus their own mean, in units of the training photograph's standard deviation.
 
-    Principal components of the training photograph reach R2 .26 (one), .49 (two) and .61 (four) on the other one.
+    Principal components of the training photograph reach R2 0.26 (one), 0.49 (two) and 0.61 (four) on the other photograph.
     """
-    train, evaluation = (each - each.mean(1, keepdims=True) for each in (_patches(TRAIN), _patches(EVALUATION)))
+    train, evaluation = (rows - rows.mean(1, keepdims=True) for rows in (_patches(TRAIN), _patches(EVALUATION)))
     scale = train.std()  # one number for both, or the contrast of a patch would be lost
     return _rows(train / scale, TRAIN), _rows(evaluation / scale, EVALUATION)
 
 
-def patch_factors(grey: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """What a patch shows, computed from its grey values `[sample, 100]`.
+def patch_factors(gray: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Factors of patches, computed from their gray values `[sample, 100]`.
 
-    `mean_luminance` from 0 to 1; `log_contrast`, the logarithm of the standard deviation (a 255th is added, so that a
-    flat patch has -5.5); `orientation_cos` and `orientation_sin` of twice the dominant orientation of the gradient,
-    which is the same at 0 and 180 degrees: cos is 1 where brightness changes from left to right only.
+    `mean_luminance`, from 0 to 1; `log_contrast`, the logarithm of the standard deviation plus 1/255, which is -5.5 for a
+    flat patch; `orientation_cos` and `orientation_sin`, of twice the dominant orientation of the gradient, so that 0 and
+    180 degrees are equal. The cosine is 1 where brightness changes from left to right only.
 
     >>> factors = patch_factors(np.tile(np.linspace(0, 1, 10), (1, 10)))
     >>> [float(factors[name][0].round(3)) for name in ("mean_luminance", "orientation_cos", "orientation_sin")]
     [0.5, 1.0, 0.0]
     """
-    angle = _twice_the_orientation(grey.reshape(-1, SIDE, SIDE))
+    angle = _twice_the_orientation(gray.reshape(-1, SIDE, SIDE))
     return {
-        "mean_luminance": grey.mean(1),
-        "log_contrast": np.log(grey.std(1) + 1 / 255),
+        "mean_luminance": gray.mean(1),
+        "log_contrast": np.log(gray.std(1) + 1 / 255),
         "orientation_cos": np.cos(angle),
         "orientation_sin": np.sin(angle),
     }
@@ -80,17 +80,17 @@ def _tiles(rows: int, columns: int) -> NDArray[np.int64]:
 
 def _patches(photograph: str) -> NDArray[np.float64]:
     rows, columns = _grid(photograph)
-    grey = _grey(photograph)[: rows * SIDE, : columns * SIDE]
-    return grey.reshape(rows, SIDE, columns, SIDE).swapaxes(1, 2).reshape(-1, SIDE * SIDE)
+    gray = _gray(photograph)[: rows * SIDE, : columns * SIDE]
+    return gray.reshape(rows, SIDE, columns, SIDE).swapaxes(1, 2).reshape(-1, SIDE * SIDE)
 
 
 def _grid(photograph: str) -> tuple[int, int]:
-    height, width = _grey(photograph).shape
+    height, width = _gray(photograph).shape
     return height // SIDE, width // SIDE
 
 
 @cache
-def _grey(photograph: str) -> NDArray[np.float64]:
+def _gray(photograph: str) -> NDArray[np.float64]:
     from PIL import Image
 
     with Image.open(scikit_learn_folder() / "images" / photograph) as image:

@@ -16,36 +16,36 @@ from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
 from harness.data.tensors import exact_tensor
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, did_you_mean, missing_extra
 
 
 def read_array(path: str | Path) -> Tensor:
-    """The array in a file, as it is: its own shape and precision, NaN included. What it is for decides who judges it.
+    """Return the array in a file with its own shape and precision, NaN included.
 
     Raises:
-        HarnessError: when there is no such file, it is damaged, holds no numbers, holds several arrays and none is
-            named, or holds Python objects, which only a pickle could rebuild.
+        HarnessError: for a file that does not exist, is damaged, holds no numbers, holds several arrays of which none is
+            selected, or holds Python objects, which only a pickle can rebuild.
     """
     file, name = _file_and_name(path)
     if file.suffix.lower() not in READERS:
         raise HarnessError(f"{file}: {did_you_mean('kind of file', file.suffix, READERS)}")
-    with _told_of(path, file):
+    with _read_errors(path, file):
         return exact_tensor(READERS[file.suffix.lower()](file, name))
 
 
 def array_names(path: str | Path) -> list[str]:
-    """The names of the arrays in an `.npz` archive.
+    """Return the names of the arrays in an `.npz` archive.
 
     Raises:
-        HarnessError: when there is no such file, or it is damaged.
+        HarnessError: for a file that does not exist or is damaged.
     """
-    with _told_of(path, Path(path)):
+    with _read_errors(path, Path(path)):
         return _names(Path(path))
 
 
 @contextmanager
-def _told_of(path: str | Path, file: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise is the file's fault, and is told as one line."""
+def _read_errors(path: str | Path, file: Path) -> Iterator[None]:
+    """Turn any exception of a reader into a `HarnessError` of one line that names the file."""
     if not file.is_file():
         raise HarnessError(f"{file}: {'a folder, not a' if file.is_dir() else 'no such'} file")
     if not file.stat().st_size:
@@ -55,17 +55,19 @@ def _told_of(path: str | Path, file: Path) -> Iterator[None]:
     except HarnessError as error:
         raise HarnessError(f"{path}: {error}") from error
     except Exception as error:
-        kind = file.suffix.lower()
+        if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
+            raise missing from error
+        suffix = file.suffix.lower()
         raise HarnessError(
-            f"{path}: cannot be read as {kind} ({_first_line(error)}): cut off, or of another kind? "
-            f"{WRITERS[kind]} writes such a file"
+            f"{path}: cannot be read as {suffix} ({_first_line(error)}): truncated, or of another format? "
+            f"{WRITERS[suffix]} writes such a file"
         ) from error
 
 
 def _file_and_name(path: str | Path) -> tuple[Path, str | None]:
     head, colon, name = str(path).rpartition(":")
-    named = colon and Path(head).suffix.lower() in ARCHIVES
-    return (Path(head), name) if named else (Path(path), None)
+    has_name = colon and Path(head).suffix.lower() in ARCHIVES
+    return (Path(head), name) if has_name else (Path(path), None)
 
 
 def _npy(file: Path, name: str | None) -> Any:
@@ -75,18 +77,18 @@ def _npy(file: Path, name: str | None) -> Any:
         shape, _, dtype = read(stream)
         if dtype.hasobject:
             raise HarnessError(OBJECTS)
-        # the header of a damaged file may promise more than memory holds: compare before anything is allocated
-        promised = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
-        if promised > file.stat().st_size:
-            raise HarnessError(f"its header promises {promised} bytes, the file has {file.stat().st_size}: cut off?")
+        # the header of a damaged file may declare more than memory holds: compare before anything is allocated
+        declared = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
+        if declared > file.stat().st_size:
+            raise HarnessError(f"its header declares {declared} bytes, the file has {file.stat().st_size}: truncated?")
     return np.load(file, allow_pickle=False)
 
 
 def _npz(file: Path, name: str | None) -> Any:
-    chosen = _only(dict.fromkeys(_names(file)), name, file)
+    selected = _only(dict.fromkeys(_names(file)), name, file)
     with np.load(file, allow_pickle=False) as arrays:
         try:
-            return arrays[chosen]
+            return arrays[selected]
         except ValueError as error:
             if "pickle" in str(error) or "Object" in str(error):
                 raise HarnessError(OBJECTS) from error
@@ -101,19 +103,19 @@ def _names(archive: Path) -> list[str]:
 def _pt(file: Path, name: str | None) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of a file that is refused anyway
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns of files that are refused below
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise HarnessError(OBJECTS) from error
         raise
-    if isinstance(found, Tensor) and name is None:
-        return found
-    if not isinstance(found, Mapping):
-        raise HarnessError(f"{TENSORS}, a {type(found).__name__} was found")
-    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
-    if found and not tensors:
-        raise HarnessError(f"{TENSORS}, a dict of other things was found: {', '.join(map(str, list(found)[:8]))}")
+    if isinstance(content, Tensor) and name is None:
+        return content
+    if not isinstance(content, Mapping):
+        raise HarnessError(f"{TENSORS}, got a {type(content).__name__}")
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if content and not tensors:
+        raise HarnessError(f"{TENSORS}, got a dict of other objects: {', '.join(map(str, list(content)[:8]))}")
     if name is None and any(key.rpartition(".")[2] == "weight" for key in tensors):
         raise HarnessError(f"holds a model's weights ({', '.join(list(tensors)[:8])}), {NO_ROWS}")
     return tensors[_only(tensors, name, file)]
@@ -131,17 +133,17 @@ def _only(arrays: Mapping[str, Any], name: str | None, file: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    said = (str(error).strip() or "damaged").splitlines()[0].split(". This is")[0]
-    return f"{type(error).__name__}: {said[:160]}"
+    message = (str(error).strip() or "damaged").splitlines()[0].split(". This is")[0]
+    return f"{type(error).__name__}: {message[:160]}"
 
 
 OBJECTS = (
     "holds Python objects (a pickle), which can run code when loaded, so it is never loaded; "
     "save the numbers alone: np.save(path, array.astype(float)) or torch.save(tensor, path)"
 )
-TENSORS = "a tensor, or a dict of tensors, is wanted"
+TENSORS = "expected a tensor or a dict of tensors"
 NO_ROWS = (
-    "and rows are wanted, [sample, ...]: save what the layer gave for them, torch.save(activations, path), or name one"
+    "expected rows, [sample, ...]: save the layer's activations with torch.save(activations, path), or select one array"
 )
 ARCHIVES = (".npz", ".pt", ".pth")
 READERS: dict[str, Callable[[Path, str | None], Any]] = {

@@ -1,4 +1,4 @@
-"""Rows of data with the references that mutual information is taken with."""
+"""Rows of data with their reference variables for mutual information."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,39 +11,42 @@ class Rows:
     """Data in memory.
 
     Args:
-        inputs: `[sample, *feature]`, in the model's own precision, or int64 where it takes tokens.
+        inputs: `[sample, *feature]`, in the model's own precision, or int64 for tokens.
         labels: `[sample]` int64 classes, or None.
         factors: name -> `[sample]`; integers are classes, floats a continuous factor.
-        blocks: `[sample]` int64, or None when rows are exchangeable: rows of one block (windows of one series,
-            neighbouring patches of one photograph) are permuted together.
+        blocks: `[sample]` int64, or None for exchangeable rows. Rows of one block (windows of one series, neighboring
+            patches of one photograph) are permuted together.
+        targets: `[sample, ...]`, passed to a loss that names `target`, or None.
     """
 
     inputs: Tensor
     labels: Tensor | None = None
     factors: Mapping[str, Tensor] = field(default_factory=dict)
     blocks: Tensor | None = None
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def quantities(self) -> Tensor | None:
-        """The inputs as `[sample, feature]` that can be reconstructed; None for tokens, which name things."""
+        """The inputs as `[sample, feature]`; None for tokens, which are not quantities."""
         return self.inputs.flatten(1) if self.inputs.is_floating_point() else None
 
     def take(self, index: Tensor) -> "Rows":
-        """The rows at `index`, with everything that belongs to them."""
+        """Return the rows at `index` with their references."""
         return Rows(
             self.inputs[index],
             None if self.labels is None else self.labels[index],
             {name: values[index] for name, values in self.factors.items()},
             None if self.blocks is None else self.blocks[index],
+            None if self.targets is None else self.targets[index],
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on, what is held out, and a fingerprint of the bytes of both."""
+    """Training rows, held-out rows, and a fingerprint of the bytes of both."""
 
     train: Rows
     evaluation: Rows

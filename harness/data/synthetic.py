@@ -1,8 +1,8 @@
-"""Data with planted factors, so that mutual information has a true value.
+"""Data with planted factors, so that the true mutual information is known.
 
-Every factor moves the row along a direction of its own, all directions are orthogonal, and every feature gets
-independent normal noise. The best that a unit can know of a factor alone is the projection on its direction,
-`factor + noise`, whose mutual information with the factor `planted_information` integrates.
+Every factor moves the row along its own direction, all directions are orthogonal, and every feature has independent normal
+noise. The most informative unit about one factor is the projection on its direction, `factor + noise`;
+`planted_information` integrates its mutual information with the factor.
 """
 
 from collections.abc import Sequence
@@ -25,22 +25,22 @@ class Planted:
     """One generative factor.
 
     Args:
-        name: what it is called among the factors of the rows.
-        kind: `normal` (mean 0, standard deviation 1), `uniform` (0 to 1) or `classes` (equally likely).
-        scale: how far one unit of the factor moves the row, in standard deviations of the noise.
-        classes: how many, where there are any.
+        name: name of the factor in the rows.
+        distribution: `normal` (mean 0, standard deviation 1), `uniform` (0 to 1) or `classes` (equally likely).
+        scale: distance by which one unit of the factor moves the row, in standard deviations of the noise.
+        classes: number of classes; 0 for a continuous factor.
     """
 
     name: str
-    kind: str
+    distribution: str
     scale: float
     classes: int = 0
 
     def draw(self, generator: np.random.Generator, rows: int) -> NDArray[np.int64] | NDArray[np.float64]:
-        """`[sample]`: integers for classes, else float64."""
-        if self.kind == "classes":
+        """Draw values, `[sample]`: integers for classes, else float64."""
+        if self.distribution == "classes":
             return generator.integers(self.classes, size=rows)
-        return generator.normal(size=rows) if self.kind == "normal" else generator.uniform(size=rows)
+        return generator.normal(size=rows) if self.distribution == "normal" else generator.uniform(size=rows)
 
 
 def synthetic_20() -> "tuple[Rows, Rows]":
@@ -54,25 +54,25 @@ def synthetic_100() -> "tuple[Rows, Rows]":
 
 
 def synthetic_100_clusters() -> "tuple[Rows, Rows]":
-    """100 features of discrete factors alone: ten clusters (the label), four, and two."""
+    """100 features of discrete factors only: ten clusters (the label), four, and two."""
     return _draw(100, CLUSTERS)
 
 
 def synthetic_100_offset() -> "tuple[Rows, Rows]":
-    """The 100 features of `synthetic_100` with 5 added to each: inputs far from zero, which can kill units at birth."""
+    """The 100 features of `synthetic_100` with 5 added to each: inputs far from zero, which can make units dead at initialization."""
     return _draw(100, MIXED, offset=5.0)
 
 
 def planted_information(name: str) -> dict[str, float]:
-    """Nats between each factor of a synthetic set and the rows' projection on its direction; from 0 to ln classes.
+    """Mutual information, in nats, of each factor with the rows' projection on its direction; from 0 to ln classes.
 
-    The normal factor's has the closed form -ln(1 - r^2)/2, here with r^2 = 16/17.
+    For the normal factor it has the closed form -ln(1 - r^2)/2, with r^2 = 16/17.
 
     >>> round(planted_information("synthetic_20")["level"], 4), round(0.5 * np.log(17), 4).item()
     (1.4166, 1.4166)
 
     Raises:
-        HarnessError: for a data set whose factors are not planted.
+        HarnessError: for a data set without planted factors.
     """
     if name not in PLANTED:
         raise HarnessError(did_you_mean("synthetic data set", name, PLANTED))
@@ -80,7 +80,7 @@ def planted_information(name: str) -> dict[str, float]:
 
 
 def _information(planted: Planted) -> float:
-    # I(F; F + noise) = h(F + noise) - h(noise), the density of the sum being an average of shifted normals
+    # I(F; F + noise) = h(F + noise) - h(noise); the density of the sum is an average of shifted normals
     levels, weights = _levels(planted)
     values, step = np.linspace(levels.min() - 9, levels.max() + 9, 4001, retstep=True)
     normals = np.exp(-((values[:, None] - levels) ** 2) / 2) / np.sqrt(2 * np.pi)
@@ -89,15 +89,15 @@ def _information(planted: Planted) -> float:
 
 
 def _levels(planted: Planted) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    if planted.kind == "classes":
+    if planted.distribution == "classes":
         return planted.scale * np.arange(planted.classes), np.full(planted.classes, 1 / planted.classes)
-    points = np.linspace(-8, 8, 1601) if planted.kind == "normal" else (np.arange(1000) + 0.5) / 1000
-    weights = np.exp(-(points**2) / 2) if planted.kind == "normal" else np.ones(1000)
+    points = np.linspace(-8, 8, 1601) if planted.distribution == "normal" else (np.arange(1000) + 0.5) / 1000
+    weights = np.exp(-(points**2) / 2) if planted.distribution == "normal" else np.ones(1000)
     return planted.scale * points, weights / weights.sum()
 
 
 def directions(features: int, count: int) -> NDArray[np.float64]:
-    """`[count, feature]`, orthonormal, the same ones for every call."""
+    """Return orthonormal directions `[count, feature]`, the same for every call."""
     square = np.random.default_rng(0).normal(size=(features, count))
     return np.linalg.qr(square)[0].T
 
@@ -115,11 +115,11 @@ def _sample(
     from harness.data.rows import Rows
     from harness.data.tensors import tensor
 
-    values = {each.name: each.draw(generator, rows) for each in planted}
-    moved = np.stack([each.scale * values[each.name] for each in planted], axis=1)
+    values = {factor.name: factor.draw(generator, rows) for factor in planted}
+    moved = np.stack([factor.scale * values[factor.name] for factor in planted], axis=1)
     inputs = moved @ directions(features, len(planted)) + generator.normal(size=(rows, features))
-    labels = next(values[each.name] for each in planted if each.kind == "classes")
-    return Rows(tensor(inputs + offset), tensor(labels), {name: tensor(each) for name, each in values.items()})
+    labels = next(values[factor.name] for factor in planted if factor.distribution == "classes")
+    return Rows(tensor(inputs + offset), tensor(labels), {name: tensor(column) for name, column in values.items()})
 
 
 MIXED = (

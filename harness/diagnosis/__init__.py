@@ -1,7 +1,4 @@
-"""Is this layer collapsed, which unit, and how: thresholds, rules, findings, and the diagnosis they lead to.
-
-Names load when first used.
-"""
+"""Diagnosis of a layer: thresholds, rules, findings. Names load when first used."""
 
 import lazy_loader
 

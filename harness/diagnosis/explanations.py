@@ -1,14 +1,16 @@
-"""From verdicts and flags to findings: the numbers that show it, what it means, what to do."""
+"""Findings for verdicts and flags: evidence, meaning and remedy of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.diagnosis.finding import Finding
-from harness.diagnosis.result import OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.severity import gravity
+from harness.diagnosis.unit_rules import excluded_frequency
+from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 
 Units = Sequence[UnitDiagnosis]
+MOST_COPIES = 4
 
 
 def findings_for(
@@ -16,34 +18,52 @@ def findings_for(
     flags: Sequence[str],
     units: Units,
     output: OutputDiagnosis | None,
-    measures: dict[str, float],
+    measures: Mapping[str, float],
+    distinct: int,
     rows: int,
 ) -> tuple[Finding, ...]:
-    """Every finding about a layer, gravest first."""
-    findings = [_layer(str(verdict), units, measures, rows)] if verdict != LayerVerdict.HEALTHY else []
-    findings += [_layer(flag, units, measures, rows) for flag in flags if flag in LAYER]
-    findings += [each for kind in UnitVerdict if (each := _units(kind, units, rows)) is not None]
-    findings += [each for flag in UNIT_FLAGS if (each := _flagged(flag, units)) is not None]
+    """All findings about a layer, gravest first.
+
+    Args:
+        verdict, flags: of the layer. units, output, measures: see `Diagnosis`.
+        distinct, rows: number of rows with different inputs, and of all rows.
+    """
+    rules = [rule for rule in (str(verdict), *map(str, flags)) if rule in LAYER]
+    findings = [_layer(rule, units, measures, _rows(distinct, rows)) for rule in rules]
+    findings += [
+        finding for unit_verdict in UnitVerdict if (finding := _units(unit_verdict, units, distinct, rows)) is not None
+    ]
+    findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
     findings += [] if output is None else _output(output)
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
 
 
-def _layer(rule: str, units: Units, measures: dict[str, float], rows: int) -> Finding:
+def _rows(distinct: int, rows: int) -> str:
+    return f"{rows} rows" if distinct == rows else f"{distinct} distinct rows ({rows} with repetitions)"
+
+
+def _layer(rule: str, units: Units, measures: Mapping[str, float], rows: str) -> Finding:
     text = LAYER[rule]
     share = measures["live_share"]
-    evidence = f"{measures['live_units']:.0f} of {len(units)} units live ({share:.0%}) on {rows} rows"
+    evidence = f"{measures['live_units']:.0f} of {len(units)} units live ({share:.0%}) on {rows}"
     if rule in LAYER_EVIDENCE:
-        evidence += "; " + LAYER_EVIDENCE[rule](measures)
+        evidence += "; " + LAYER_EVIDENCE[rule](measures, units)
     return Finding(rule, text.severity, evidence, text.meaning, text.remedy, numbers=measures)
 
 
-def _units(kind: UnitVerdict, units: Units, rows: int) -> Finding | None:
-    concerned = [unit for unit in units if unit.verdict == kind]
-    if not concerned or kind not in UNIT:
+def _units(unit_verdict: UnitVerdict, units: Units, distinct: int, rows: int) -> Finding | None:
+    concerned = [unit for unit in units if unit.verdict == unit_verdict]
+    if not concerned or unit_verdict not in UNIT:
         return None
-    text = UNIT[kind]
-    evidence = f"{len(concerned)} of {len(units)} units; " + UNIT_EVIDENCE.get(kind, _spread)(concerned, rows)
-    return Finding(kind.value, text.severity, evidence, text.meaning, text.remedy, _indices(concerned))
+    text = UNIT[unit_verdict]
+    describe = UNIT_EVIDENCE.get(unit_verdict, _spread)
+    evidence = f"{len(concerned)} of {len(units)} units; {describe(concerned, _rows(distinct, rows))}"
+    numbers = {}
+    if unit_verdict in (UnitVerdict.NEVER_FIRED, UnitVerdict.DEAD):
+        numbers = {"rows": float(distinct), "excluded_frequency": excluded_frequency(distinct)}
+    return Finding(
+        unit_verdict.value, text.severity, evidence, text.meaning, text.remedy, _indices(concerned), numbers=numbers
+    )
 
 
 def _flagged(flag: str, units: Units) -> Finding | None:
@@ -59,11 +79,7 @@ def _output(output: OutputDiagnosis) -> list[Finding]:
     numbers = {"r2": output.r2, "r2_low": output.r2_interval[0], "r2_high": output.r2_interval[1]}
     numbers |= {"variance_ratio": output.variance_ratio, "dead_share": output.dead_share}
     numbers |= {f"pca_{k}": level for k, level in enumerate(output.pca_r2, 1)}
-    level = f"; PCA-{len(output.pca_r2)} reaches {output.pca_r2[-1]:.3f}" if output.pca_r2 else ""
-    evidence = (
-        f"R2 {output.r2:.3f} [{output.r2_interval[0]:.3f}, {output.r2_interval[1]:.3f}]{level}; variance ratio"
-        f" {output.variance_ratio:.3g}; {output.dead_share:.0%} of the features dead"
-    )
+    evidence = _output_evidence(output)
     if output.verdict != OutputVerdict.HEALTHY:
         text = OUTPUT[output.verdict]
         return [Finding(output.verdict.value, text.severity, evidence, text.meaning, text.remedy, numbers=numbers)]
@@ -74,50 +90,80 @@ def _output(output: OutputDiagnosis) -> list[Finding]:
     return []
 
 
+def _output_evidence(output: OutputDiagnosis) -> str:
+    parts = ["every output feature is constant although the inputs vary"] if output.constant else []
+    if output.r2 == output.r2:
+        parts.append(f"R2 {output.r2:.3f} [{output.r2_interval[0]:.3f}, {output.r2_interval[1]:.3f}]")
+        if output.pca_r2:
+            parts.append(f"PCA-{len(output.pca_r2)} reaches {output.pca_r2[-1]:.3f}")
+        parts.append(f"variance ratio {output.variance_ratio:.3g}")
+        parts.append(f"{output.dead_share:.0%} of the features dead")
+    return "; ".join(parts) or "R2 is not available"
+
+
 def _indices(units: Units) -> tuple[int, ...]:
     return tuple(unit.index for unit in units)
 
 
-def _spread(units: Units, rows: int) -> str:
+def _spread(units: Units, rows: str) -> str:
     if any(unit.stochastic for unit in units):
         return f"upper bound of test-retest reliability {max(unit.reliability_bound for unit in units):.3f}"
     widest = max(unit.maximum - unit.minimum for unit in units)
-    return f"max - min is at most {widest:.3g} on {rows} rows"
+    return f"max - min is at most {widest:.3g} on {rows}"
 
 
-def _never(units: Units, rows: int) -> str:
+def _never(units: Units, rows: str) -> str:
     bound = units[0].activation_frequency_bounds[1]
-    return f"0 of {rows} rows, which means a frequency below {bound:.2g} (95 %, Clopper-Pearson)"
+    return f"active on 0 of {rows}, which excludes frequencies above {bound:.2g} (95 %, Clopper-Pearson)"
 
 
-def _bad(units: Units, rows: int) -> str:
-    return f"NaN or infinite among {rows} rows"
+def _bad(units: Units, rows: str) -> str:
+    return f"NaN or infinity on {rows}"
 
 
-def _few(units: Units, rows: int) -> str:
-    return f"{rows} rows, or no two different input rows"
+def _few(units: Units, rows: str) -> str:
+    return f"{rows}; at least two different input rows are needed"
 
 
-def _fired(units: Units, rows: int) -> str:
+def _fired(units: Units, rows: str) -> str:
     fewest, most = min(unit.fired_rows for unit in units), max(unit.fired_rows for unit in units)
-    return f"on {fewest} to {most} of {rows} rows"
+    return f"active on {fewest} to {most} of {rows}"
 
 
-def _variation(units: Units, rows: int) -> str:
+def _rare(units: Units, rows: str) -> str:
+    counts = [unit.informed_rows if unit.informed_rows >= 0 else unit.fired_rows for unit in units]
+    word = "posterior informative" if any(unit.informed_rows >= 0 for unit in units) else "active"
+    return f"{word} on {min(counts)} to {max(counts)} of {rows}"
+
+
+def _prior(units: Units, rows: str) -> str:
+    informed = max(unit.informed_rows for unit in units)
+    largest = max(unit.kl for unit in units)
+    return f"KL from the prior is 0.01 nats or more on at most {informed} of {rows}, {largest:.2g} nats on average"
+
+
+def _variation(units: Units, rows: str) -> str:
     return f"standard deviation / RMS at most {max(unit.variation for unit in units):.2g}"
 
 
-def _ends(units: Units, rows: int) -> str:
-    return f"at least {min(unit.saturated for unit in units):.0%} of the values within .001 of 0 or 1"
+def _ends(units: Units, rows: str) -> str:
+    return f"at least {min(unit.saturated for unit in units):.0%} of the values within 0.001 of 0 or 1"
 
 
-def _groups(measures: dict[str, float]) -> str:
-    return f"{measures['groups']:.0f} groups of copies"
+def _copies(measures: Mapping[str, float], units: Units) -> str:
+    pairs = [(unit.index, flag.argument) for unit in units for flag in unit.flags if flag.name == "duplicate_of"]
+    listed = "; ".join(f"unit {copy} is a copy of unit {original}" for copy, original in pairs[:MOST_COPIES])
+    rest = f" and {len(pairs) - MOST_COPIES} more" if len(pairs) > MOST_COPIES else ""
+    return f"{listed}{rest}; {measures['groups']:.0f} different units"
 
 
-def _dimensions(measures: dict[str, float]) -> str:
-    ratio, dimension = measures["participation_ratio_corrected"], measures["dimension"]
-    return f"participation ratio {ratio:.2f} of {min(measures['live_units'], dimension):.0f} possible"
+def _dimensions(measures: Mapping[str, float], units: Units) -> str:
+    possible = min(measures["live_units"], measures["dimension"])
+    return f"rank {measures['rank']:.0f} of {possible:.0f} possible"
+
+
+def _classes(measures: Mapping[str, float], units: Units) -> str:
+    return f"rank {measures['rank']:.0f}; {measures['within_class_variance']:.1%} of the variance lies within classes"
 
 
 def _noise(units: Units) -> str:
@@ -127,34 +173,36 @@ def _noise(units: Units) -> str:
 
 def _tails(units: Units) -> str:
     kurtosis, share = max(unit.kurtosis for unit in units), max(unit.energy_share for unit in units)
-    return f"kurtosis up to {kurtosis:.0f}, one row holds up to {share:.0%} of the energy"
+    return f"kurtosis up to {kurtosis:.0f}, up to {share:.0%} of the energy in one row"
 
 
 def _ablation(units: Units) -> str:
-    return f"replacing one by its mean costs at most {max(unit.ablation for unit in units):.1e} R2"
+    return f"replacing one by its mean lowers R2 by at most {max(unit.ablation for unit in units):.1e}"
 
 
 def _always(units: Units) -> str:
     return f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)"
 
 
-LAYER_EVIDENCE: dict[str, Callable[[dict[str, float]], str]] = {
-    "redundant": _groups,
-    "duplicates": _groups,
+LAYER_EVIDENCE: dict[str, Callable[[Mapping[str, float], Units], str]] = {
+    "redundant": _copies,
+    "duplicates": _copies,
     "dimensional_collapse": _dimensions,
-    "nonlinear_redundancy": lambda measures: f"{measures['nonlinear_pairs']:.0f} pairs",
+    "neural_collapse": _classes,
+    "nonlinear_redundancy": lambda measures, _: f"{measures['nonlinear_pairs']:.0f} pairs",
 }
 
 
-UNIT_EVIDENCE: dict[UnitVerdict, Callable[[Units, int], str]] = {
+UNIT_EVIDENCE: dict[UnitVerdict, Callable[[Units, str], str]] = {
     UnitVerdict.INVALID: _bad,
     UnitVerdict.NOT_TESTABLE: _few,
     UnitVerdict.NEVER_FIRED: _never,
     UnitVerdict.DEAD: _never,
     UnitVerdict.SUBTHRESHOLD: _fired,
     UnitVerdict.RARE_INSUFFICIENT: _fired,
+    UnitVerdict.AT_PRIOR: _prior,
     UnitVerdict.NEAR_CONSTANT: _variation,
-    UnitVerdict.RARE: _fired,
+    UnitVerdict.RARE: _rare,
     UnitVerdict.SATURATED_BIMODAL: _ends,
 }
 

@@ -1,4 +1,4 @@
-"""What was found, in one shape for a layer's diagnosis and a penalty's audit."""
+"""A finding: the same type for a layer's diagnosis and a penalty's audit."""
 
 import math
 from collections.abc import Mapping
@@ -10,23 +10,23 @@ from harness.diagnosis.severity import Severity, severity_of
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: the numbers that show it, what it means, and the way out.
+    """A finding: evidence with numbers, meaning, and remedy.
 
     Args:
         rule: the rule's name, a plain string such as `"unreachable_target"`.
-        severity: a `Severity`; a stored word that names none is kept as it is.
+        severity: a `Severity`; a stored word that names none is unchanged.
         evidence: the observation, with its numbers.
-        meaning: what follows from it.
-        remedy: what to do about it.
-        units: the units it concerns; empty when it concerns the whole layer.
+        meaning: the consequence.
+        remedy: the way out.
+        units: the units it concerns; empty for the whole layer.
         term: the loss term it concerns, or None.
         line: the line of source it concerns, or None.
         numbers: the evidence as numbers, by name.
         change: the remedy as new values in `Case.numbers`, by keyword, where it is one.
 
-    >>> print(Finding("dead_units", "risk", "2 of 4 never fire", "they carry nothing", "zero the bias", (1, 3)))
+    >>> print(Finding("dead_units", "risk", "2 of 4 never fire", "they carry no information", "zero the bias", (1, 3)))
     risk dead_units (units 1, 3): 2 of 4 never fire
-        they carry nothing
+        they carry no information
         do: zero the bias
     """
 
@@ -45,7 +45,7 @@ class Finding:
         object.__setattr__(self, "severity", severity_of(self.severity))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; numbers that are not finite become None.
+        """Return plain JSON values; numbers that are not finite become None.
 
         >>> Finding("inert", numbers={"gradient": float("nan")}).to_dict()["numbers"]
         {'gradient': None}
@@ -65,7 +65,7 @@ class Finding:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Finding":
-        """The finding that `to_dict` wrote; None among the numbers is NaN again."""
+        """Return the finding that `to_dict` wrote; None among the numbers becomes NaN."""
         numbers = {name: math.nan if value is None else value for name, value in stored.get("numbers", {}).items()}
         return cls(**{**stored, "units": tuple(stored.get("units", ())), "numbers": numbers})
 
@@ -82,7 +82,7 @@ class Finding:
 
 
 def json_safe(value: Any) -> Any:
-    """A value as JSON knows it: numbers that are not finite become None.
+    """Value for JSON: numbers that are not finite become None.
 
     >>> [json_safe(value) for value in (1.5, float("inf"), True, "relu")]
     [1.5, None, True, 'relu']
@@ -93,10 +93,10 @@ def json_safe(value: Any) -> Any:
 
 
 def unit_list(units: tuple[int, ...], most: int = 8) -> str:
-    """The first units by number, and how many more there are.
+    """Numbers of the first units, and the count of the rest.
 
     >>> unit_list(tuple(range(20)), most=3)
     '0, 1, 2 and 17 more'
     """
-    named = ", ".join(str(unit) for unit in units[:most])
-    return named if len(units) <= most else f"{named} and {len(units) - most} more"
+    numbers = ", ".join(str(unit) for unit in units[:most])
+    return numbers if len(units) <= most else f"{numbers} and {len(units) - most} more"

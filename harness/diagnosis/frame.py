@@ -1,23 +1,28 @@
-"""The units of a diagnosis as a pandas table."""
+"""Units of a diagnosis as a pandas table."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis.result import Diagnosis, UnitDiagnosis
+from harness.diagnosis.units import UnitDiagnosis
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def frame(diagnosis: Diagnosis) -> "DataFrame":
-    """One row a unit, indexed by the unit's number; costs pandas only when it is asked for."""
+def frame(units: Sequence[UnitDiagnosis]) -> "DataFrame":
+    """One row per unit, indexed by the unit's number."""
+    # pandas takes half a second to import
     from pandas import DataFrame
 
-    return DataFrame(unit_records(diagnosis)).set_index("index")
+    return DataFrame(unit_records(units)).set_index("index")
 
 
-def unit_records(diagnosis: Diagnosis) -> list[dict[str, Any]]:
-    """One flat mapping a unit: intervals as `<measure>_low` and `<measure>_high`, references as `<measure>/<name>`."""
-    return [_flat(unit) for unit in diagnosis.units]
+def unit_records(units: Sequence[UnitDiagnosis]) -> list[dict[str, Any]]:
+    """One flat mapping per unit, with intervals as `<measure>_low` and `<measure>_high`.
+
+    References are written as `mutual_information/<name>`.
+    """
+    return [_flat(unit) for unit in units]
 
 
 def _flat(unit: UnitDiagnosis) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def _flat(unit: UnitDiagnosis) -> dict[str, Any]:
     for name in UnitDiagnosis.__dataclass_fields__:
         value = getattr(unit, name)
         if name == "references":
-            record.update({f"mutual_information/{each}": found.mutual_information for each, found in value.items()})
+            record |= {f"mutual_information/{key}": reference.mutual_information for key, reference in value.items()}
         elif name == "flags":
             record["flags"] = ", ".join(value)
         elif isinstance(value, tuple):

@@ -1,58 +1,60 @@
-"""What comes in, made into tensors of one shape, or refused with a sentence that says what is wanted."""
+"""Checks of single arguments of `diagnose`: each returns a tensor or raises an error that says what is expected."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.measures.arrays import to_numpy, to_tensor
 
-BOTH_READINGS = (
-    "rank 3 has two readings. [member, sample, unit], several models: say members=True. A convolution's or"
-    " a transformer's activation: make it [sample, unit] first, e.g. activations.movedim(1, -1).flatten(0, -2) for"
-    " [sample, channel, position], activations.flatten(0, 1) for [sample, token, unit]"
+RANK_THREE = (
+    "rank 3 is ambiguous. For several models [member, sample, unit], use diagnose_members(...) or members=True. For the"
+    " output of a convolution or a transformer, make it [sample, unit] first: activations.movedim(1, -1).flatten(0, -2)"
+    " for [sample, channel, position], activations.flatten(0, 1) for [sample, token, unit]"
 )
 
 
 def tensor_of(values: Any, name: str) -> Tensor:
-    """A tensor on the CPU without gradient, from a tensor or an array of real numbers.
+    """Tensor on the CPU without gradient, from a tensor or an array of real numbers.
 
     Raises:
-        HarnessError: for complex, boolean or object values, or what is no array at all.
+        HarnessError: for complex, boolean or object values, and for values that are no array.
     """
     if isinstance(values, Tensor):
         return to_tensor(values, name)
     array = to_numpy(values, name)
-    # torch knows neither foreign byte order nor negative strides nor read-only memory
+    # torch supports neither foreign byte order nor negative strides nor read-only memory
     array = array.copy() if min(array.strides, default=0) < 0 else array
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def activation_matrix(values: Any, members: bool, name: str = "activations") -> Tensor:
-    """`[member, sample, unit]` of floating point; one member is added in front of a matrix.
+    """`[member, sample, unit]` in floating point; a matrix gets one leading member.
 
     Raises:
         HarnessError: for a wrong rank, no rows, no units, or values that are no real numbers.
     """
-    given = tensor_of(values, name)
-    shape = list(given.shape)
-    if members and given.ndim != 3:
-        raise HarnessError(f"{name}: members=True wants [member, sample, unit]; the shape is {shape}")
-    if not members and given.ndim == 3:
-        raise HarnessError(f"{name}: {BOTH_READINGS}; the shape is {shape}")
-    if not members and given.ndim != 2:
-        raise HarnessError(f"{name}: a matrix [sample, unit] is wanted; the shape is {shape}")
+    matrix = tensor_of(values, name)
+    shape = list(matrix.shape)
+    if members and matrix.ndim != 3:
+        raise HarnessError(f"{name}: expected [member, sample, unit] with members=True, got the shape {shape}")
+    if not members and matrix.ndim == 3:
+        raise HarnessError(f"{name}: {RANK_THREE}; the shape is {shape}")
+    if not members and matrix.ndim != 2:
+        raise HarnessError(f"{name}: expected a matrix [sample, unit], got the shape {shape}")
     if 0 in shape:
-        raise HarnessError(f"{name}: no rows, no units or no members to judge; the shape is {shape}")
-    floating = given if given.is_floating_point() else given.double()
+        raise HarnessError(f"{name}: expected at least one row, unit and member, got the shape {shape}")
+    floating = matrix if matrix.is_floating_point() else matrix.double()
     return floating if members else floating[None]
 
 
 def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> dict[str, Tensor]:
-    """The reference variables by name: `labels`, then each factor; `[sample]` each.
+    """Reference variables by name, `[sample]` each: `labels`, then the factors.
 
     Raises:
         HarnessError: for another length, values that are not finite, labels that are no classes, or labels with
@@ -63,14 +65,14 @@ def references_of(labels: Any, factors: Mapping[str, Any] | None, rows: int) -> 
         references["labels"] = _classes(_vector(labels, "labels", rows))
     if factors is not None and not isinstance(factors, Mapping):
         raise HarnessError(
-            f"factors: a mapping from name to values is wanted, {type(factors).__name__} was given;"
-            " of a frame, dict(frame.items())"
+            f"factors: expected a mapping from name to values, got {type(factors).__name__};"
+            " for a frame use dict(frame.items())"
         )
     for name, values in (factors or {}).items():
         if str(name) in references and name != "labels":
-            raise HarnessError(f"factors: two of them are called {str(name)!r}")
+            raise HarnessError(f"factors: two factors have the name {str(name)!r}; rename one")
         if name == "labels":
-            raise HarnessError("factors: the name 'labels' is taken; call it otherwise, or pass it as labels")
+            raise HarnessError("factors: the name 'labels' is reserved; rename the factor, or pass it as labels=")
         vector = _vector(values, f"factors[{name!r}]", rows)
         references[str(name)] = vector if vector.is_floating_point() else _classes(vector, f"factors[{name!r}]")
     return references
@@ -81,61 +83,96 @@ def _vector(values: Any, name: str, rows: int) -> Tensor:
     if vector.ndim == 2 and vector.shape[-1] == 1:
         vector = vector[:, 0]
     if vector.ndim != 1:
-        raise HarnessError(f"{name}: one value a row is wanted; the shape is {list(vector.shape)}")
+        raise HarnessError(f"{name}: expected one value per row, got the shape {list(vector.shape)}")
     if len(vector) != rows:
-        raise HarnessError(f"{name}: {len(vector)} values for {rows} rows of activations")
+        raise HarnessError(f"{name}: expected {rows} values, one per row of activations, got {len(vector)}")
     if vector.is_floating_point() and not bool(torch.isfinite(vector).all()):
-        raise HarnessError(f"{name}: NaN or infinite in row {int((~torch.isfinite(vector)).nonzero()[0])}")
+        row = int((~torch.isfinite(vector)).nonzero()[0])
+        raise HarnessError(f"{name}: expected finite values, got NaN or infinity in row {row}; leave such rows out")
     return vector
 
 
 def _classes(values: Tensor, name: str = "labels") -> Tensor:
     if values.is_floating_point():
         raise HarnessError(
-            f"{name}: classes are wanted as integers, {values.dtype} was given; labels.long() if they are classes,"
-            " factors={'name': values} if they are a continuous factor"
+            f"{name}: expected classes as integers, got {values.dtype}; use labels.long() for classes,"
+            " factors={'name': values} for a continuous factor"
         )
     classes = len(values.unique())
     if len(values) >= MANY_ROWS and 2 * classes > len(values):
         raise HarnessError(
-            f"{name}: {classes} classes for {len(values)} rows: hardly any class has a second row; if they number the"
-            " rows they are no classes, if they are a quantity pass it as a factor of floats"
+            f"{name}: expected classes of several rows, got {classes} classes for {len(values)} rows; pass a quantity"
+            " as a factor of floats, and leave row numbers out"
         )
     return values.long()
 
 
 def flat_rows(values: Any, name: str, rows: int, members: int | None = None) -> Tensor:
-    """`[sample, feature]` or, of several members, `[member, sample, feature]`, features flattened.
+    """`[sample, feature]` or, for several members, `[member, sample, feature]`, with flattened features.
 
     Raises:
         HarnessError: for another number of rows or members.
     """
-    given = tensor_of(values, name)
+    tensor = tensor_of(values, name)
     leading = (rows,) if members is None else (members, rows)
-    if given.ndim < len(leading) or tuple(given.shape[: len(leading)]) != leading:
-        words = "[sample, feature]" if members is None else "[member, sample, feature]"
-        raise HarnessError(f"{name}: {words} with {leading} in front is wanted; the shape is {list(given.shape)}")
-    if not given.numel():
-        raise HarnessError(f"{name}: no rows or no features; the shape is {list(given.shape)}")
-    floating = given if given.is_floating_point() else given.double()
+    if tensor.ndim < len(leading) or tuple(tensor.shape[: len(leading)]) != leading:
+        axes = "[sample, ...]" if members is None else "[member, sample, ...]"
+        raise HarnessError(
+            f"{name}: expected {axes} with the leading shape {list(leading)}, got the shape {list(tensor.shape)}"
+        )
+    if not tensor.numel():
+        raise HarnessError(f"{name}: expected rows and features, got the shape {list(tensor.shape)}")
+    floating = tensor if tensor.is_floating_point() else tensor.double()
     return floating.reshape(*leading, -1)
 
 
-def yes_or_no(value: Any, name: str) -> bool:
-    """True or False, and nothing that merely counts as one of them.
+def are_categories(values: Any) -> bool:
+    """True for integers of 16 bits or more, which are tokens or categories; bytes are pixels, which are quantities."""
+    dtype = tensor_of(values, "inputs").dtype
+    return not dtype.is_floating_point and dtype not in (torch.uint8, torch.int8)
+
+
+def distinct_rows(inputs: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First row of every distinct one, and for each row the number of its distinct one.
+
+    >>> first, number = distinct_rows(torch.tensor([[1.0], [2.0], [1.0], [3.0]]))
+    >>> first.tolist(), number.tolist()
+    ([0, 1, 3], [0, 1, 0, 2])
+    """
+    numbers: dict[bytes, int] = {}
+    first, number = [], np.empty(len(inputs), np.int64)
+    # numpy has no bfloat16; every 16-bit float is a float32
+    wide = inputs if inputs.dtype in (torch.float32, torch.float64) else inputs.float()
+    # adding 0 makes -0 equal to 0
+    for row, values in enumerate((wide + 0.0).contiguous().numpy()):
+        digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
+        if digest not in numbers:
+            numbers[digest] = len(numbers)
+            first.append(row)
+        number[row] = numbers[digest]
+    return np.array(first, np.int64), number
+
+
+def true_or_false(value: Any, name: str) -> bool:
+    """Return a boolean.
 
     Raises:
-        HarnessError: for anything else.
+        HarnessError: for any other value, also one that is merely true or false in a condition.
     """
     if not isinstance(value, bool | np.bool_):
-        raise HarnessError(f"{name}: True or False is wanted, {value!r} was given")
+        raise HarnessError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def finite_rows(values: Tensor, name: str) -> Tensor:
-    """The same values, refused where they are not finite: data, unlike activations, has to be repaired first."""
+    """Return the values.
+
+    Raises:
+        HarnessError: where one is not finite: data, unlike activations, have to be repaired first.
+    """
     if not bool(torch.isfinite(values).all()):
-        raise HarnessError(f"{name}: NaN or infinite in row {int((~torch.isfinite(values)).any(-1).nonzero()[0, 0])}")
+        row = int((~torch.isfinite(values)).any(-1).nonzero()[0, 0])
+        raise HarnessError(f"{name}: expected finite values, got NaN or infinity in row {row}; leave such rows out")
     return values
 
 
@@ -145,13 +182,13 @@ def per_unit(values: Any, name: str, shape: tuple[int, int]) -> np.ndarray:
     Raises:
         HarnessError: for another number of members or units.
     """
-    given = tensor_of(values, name).double()
-    given = given[None] if given.ndim == 1 and shape[0] == 1 else given
-    if given.ndim == 1 and len(given) == shape[1]:
-        given = given.expand(shape)
-    if tuple(given.shape) != shape:
-        raise HarnessError(f"{name}: one value a unit is wanted, {shape}; the shape is {list(given.shape)}")
-    return given.numpy()
+    numbers = tensor_of(values, name).double()
+    numbers = numbers[None] if numbers.ndim == 1 and shape[0] == 1 else numbers
+    if numbers.ndim == 1 and len(numbers) == shape[1]:
+        numbers = numbers.expand(shape)
+    if tuple(numbers.shape) != shape:
+        raise HarnessError(f"{name}: expected one value per unit, {list(shape)}, got the shape {list(numbers.shape)}")
+    return numbers.numpy()
 
 
 MANY_ROWS = 10

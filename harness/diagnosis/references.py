@@ -1,4 +1,4 @@
-"""What units share with reference variables: values, tests, intervals, and the family they are corrected in."""
+"""Dependence of units on reference variables: values, tests, intervals, correction over the layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ Columns = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class ReferenceDependence:
-    """What each unit shares with each reference.
+    """Dependence of each unit on each reference.
 
     Args:
         references: name -> `value`, `p`, `p_adjusted`, `low`, `high`, `codes_entropy`, `delta`, `[member, unit]` each,
             and `entropy`.
-        tested: `[member, unit]`, units that were tests: not constant, finite, fired often enough.
+        tested: `[member, unit]`, units that were tested: not constant, finite, fired often enough.
         smallest_p: `[member, unit]`, the least adjusted p over references; 1 without any.
     """
 
@@ -47,15 +47,15 @@ def reference_dependence(
     thresholds: Thresholds,
 ) -> ReferenceDependence:
     """Every unit of `[member, sample, unit]` against every reference; Benjamini-Hochberg over all of one member."""
-    found = _columns(activations, references, tested, finite, constant, blocks) if references else {}
+    columns = _columns(activations, references, tested, finite, constant, blocks) if references else {}
     smallest = np.ones(tested.shape)
-    if found:
-        adjusted = _adjust(np.stack([each["p"] for each in found.values()]))
-        for columns, corrected in zip(found.values(), adjusted, strict=True):
-            columns["p_adjusted"] = corrected
-            columns["delta"] = negligible_below(columns["codes_entropy"], columns["entropy"], thresholds)
+    if columns:
+        adjusted = _adjust(np.stack([column["p"] for column in columns.values()]))
+        for column, corrected in zip(columns.values(), adjusted, strict=True):
+            column["p_adjusted"] = corrected
+            column["delta"] = negligible_below(column["codes_entropy"], column["entropy"], thresholds)
         smallest = np.where(np.isnan(adjusted), 1.0, adjusted).min(0)
-    return ReferenceDependence(found, tested, smallest)
+    return ReferenceDependence(columns, tested, smallest)
 
 
 def _columns(
@@ -69,10 +69,12 @@ def _columns(
     from harness.measures import dependences
 
     valued, parts = finite & ~constant, []
-    for piece in chunks(tuple(activations.shape)):
-        # what is constant or not finite goes in as 0: that costs nothing and spoils nothing
-        kept = torch.from_numpy(valued[:, piece])
-        values = torch.where(kept[:, None, :], activations[..., piece], torch.zeros((), dtype=activations.dtype))
+    for units_slice in chunks(tuple(activations.shape)):
+        # constant units, and units that are not finite, enter as 0
+        chosen = torch.from_numpy(valued[:, units_slice])
+        values = torch.where(
+            chosen[:, None, :], activations[..., units_slice], torch.zeros((), dtype=activations.dtype)
+        )
         parts.append(dependences(values, references, blocks=blocks))
     return {name: _whole([part[name] for part in parts], tested, valued, constant) for name in references}
 
@@ -115,7 +117,9 @@ def dependence_flags(
     p_adjusted: NDArray[np.float64],
     significance: float,
 ) -> NDArray[np.str_]:
-    """dependent, negligible or inconclusive: absence of evidence is never negligible; p is NaN where there is no test.
+    """dependent, negligible or inconclusive for each unit; p is NaN where there is no test.
+
+    Absence of evidence is inconclusive, never negligible.
 
     >>> p = np.array([0.001, 0.3, np.nan])
     >>> dependence_flags(np.array([0.2, 0.0, 0.2]), np.array([0.4, 0.2, 0.4]), np.full(3, 0.01), p, 0.05).tolist()

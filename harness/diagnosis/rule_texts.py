@@ -1,4 +1,4 @@
-"""What each verdict and flag means, and what to do about it, in words."""
+"""Severity, meaning and remedy of each verdict and flag."""
 
 from dataclasses import dataclass
 
@@ -8,67 +8,80 @@ from harness.diagnosis.verdicts import OutputVerdict, UnitVerdict
 
 @dataclass(frozen=True)
 class RuleText:
-    """A rule's severity, what it means, and what to do about it."""
+    """Severity of a rule, its meaning, and the remedy."""
 
     severity: Severity
     meaning: str
     remedy: str = ""
 
 
+REVIVE = "zero the bias, normalize before the activation, or use leaky_relu"
+
 LAYER: dict[str, RuleText] = {
     "invalid": RuleText(
         Severity.FAULT,
-        "numbers that are not finite reach this layer",
-        "lower the learning rate or clip; look for log(0) and 0/0 in the loss",
+        "NaN or infinity reaches this layer",
+        "lower the learning rate or clip gradients; look for log(0) and 0/0 in the loss",
     ),
     "not_testable": RuleText(
-        Severity.RISK, "nothing can be said of dependence on the input", "judge it on more, and different, rows"
+        Severity.RISK, "dependence on the input cannot be tested on these rows", "diagnose on more, and different, rows"
     ),
     "full_collapse": RuleText(
         Severity.FAULT,
-        "no unit depends on the input: the decoder sees a constant",
-        "audit the penalty; zero the bias, normalise before the activation, or use leaky_relu",
+        "no unit depends on the input: the decoder receives a constant",
+        f"audit the penalty; {REVIVE}",
     ),
     "single_live_unit": RuleText(
         Severity.FAULT,
-        "one unit carries everything that passes the bottleneck",
-        "audit the penalty; zero the bias, normalise before the activation, or use leaky_relu",
+        "one unit carries all information that passes the bottleneck",
+        f"audit the penalty; {REVIVE}",
     ),
     "near_collapse": RuleText(
         Severity.FAULT,
-        "every unit moves by less than a thousandth of its size",
-        "normalise before the activation; look at the ablation effect before calling it used",
+        "every unit varies by less than a thousandth of its size",
+        "normalize before the activation; check the ablation effect before relying on the layer",
     ),
     "partial_collapse": RuleText(
         Severity.RISK,
-        "the bottleneck is narrower than it was built",
-        "zero the bias, or normalise before the activation; fewer units would do the same",
+        "the bottleneck is narrower than designed",
+        "zero the bias, or normalize before the activation; or use fewer units",
     ),
     "redundant": RuleText(
         Severity.RISK,
         "the units are copies of one another",
-        "fewer units would do the same; decorrelate, or check that the units are initialised differently",
+        "use fewer units, decorrelate them, or check that they are initialized differently",
     ),
     "dimensional_collapse": RuleText(
         Severity.RISK,
         "the live units span few dimensions together",
-        "decorrelate or whiten the code; compare the R2 with PCA of as many components",
+        "decorrelate or whiten the code; compare R2 with that of PCA with as many components",
     ),
     "single_unit_dominance": RuleText(
         Severity.FAULT,
-        "one unit fires on every row and all others are constant: no code, whatever the loss says",
-        "audit the penalty; zero the bias, normalise before the activation",
+        "one unit fires on every row and all others are constant: there is no code, however low the loss",
+        "audit the penalty; zero the bias, or normalize before the activation",
     ),
-    "duplicates": RuleText(Severity.NOTE, "some units repeat others", "fewer units would do the same"),
+    "duplicates": RuleText(Severity.NOTE, "some units repeat others", "use fewer units"),
     "nonlinear_redundancy": RuleText(
         Severity.NOTE,
         "units share much of their information without being correlated",
         "do not count them as independent dimensions",
     ),
+    "neural_collapse": RuleText(
+        Severity.NOTE,
+        "the code has little more than one point per class: usual at the end of a classifier's training, and a loss of"
+        " everything else that the inputs contain",
+        "stop earlier, or judge an earlier layer, if the code is to be used for other tasks",
+    ),
     "rank_not_testable": RuleText(
         Severity.NOTE,
-        "too few rows for the number of live units: the rank is not judged",
-        "judge on at least 4 rows for each live unit",
+        "the rank of the live units is not judged: it takes at least 4 rows per live unit, and at most 4096 live units",
+        "diagnose on more rows",
+    ),
+    "posterior_not_testable": RuleText(
+        Severity.RISK,
+        "the posterior of some units equals the prior on every row, but the rows are too few to call them at_prior",
+        "diagnose on at least 368 distinct rows",
     ),
     "nonlinear_redundancy_not_searched": RuleText(
         Severity.NOTE,
@@ -79,47 +92,55 @@ LAYER: dict[str, RuleText] = {
 
 UNIT: dict[UnitVerdict, RuleText] = {
     UnitVerdict.INVALID: RuleText(
-        Severity.FAULT, "not judged; the other units are", "find the first step at which they stop being finite"
+        Severity.FAULT,
+        "this unit is not judged; the others are judged as usual",
+        "find the first step with a value that is not finite",
     ),
     UnitVerdict.NOT_TESTABLE: RuleText(
         Severity.RISK,
-        "a unit that had no chance to differ is neither dead nor alive",
-        "judge it on more, and different, rows",
+        "without different inputs a unit is neither dead nor alive",
+        "diagnose on more, and different, rows",
     ),
     UnitVerdict.NEVER_FIRED: RuleText(
-        Severity.RISK, "counts as constant, but so few rows cannot tell dead from rare", "judge on at least 368 rows"
-    ),
-    UnitVerdict.DEAD: RuleText(
         Severity.RISK,
-        "carries nothing and receives no gradient",
-        "zero the bias, normalise before the activation, or use leaky_relu",
+        "counts as constant, but so few rows cannot tell dead from rare",
+        "diagnose on at least 368 distinct rows: pass more activations to diagnose(), or more rows in"
+        " Case(evaluation=...)",
     ),
+    UnitVerdict.DEAD: RuleText(Severity.RISK, "carries no information and receives no gradient", REVIVE),
     UnitVerdict.CONSTANT_AT_TARGET: RuleText(
         Severity.RISK,
-        "sits at the penalty's target: a penalty of zero, and no information",
-        "penalise the activation's mean and its spread, or another site",
+        "equals the penalty's target on every row: the penalty is zero and the unit carries no information",
+        "penalize the spread of the activation as well, or place the penalty elsewhere",
     ),
     UnitVerdict.CONSTANT_ON: RuleText(
-        Severity.RISK, "a bias in disguise: the decoder could absorb it", "normalise before the activation"
+        Severity.RISK, "acts as a bias that the decoder could absorb", "normalize before the activation"
     ),
-    UnitVerdict.CONSTANT_OFF: RuleText(Severity.RISK, "the same on every row", "normalise before the activation"),
+    UnitVerdict.CONSTANT_OFF: RuleText(
+        Severity.RISK, "has the same value on every row", "normalize before the activation"
+    ),
     UnitVerdict.SUBTHRESHOLD: RuleText(
-        Severity.NOTE, "varies below the threshold: not dead, and it carries what it carries"
+        Severity.NOTE, "varies below the threshold: the unit is not dead, its dependence is tested as usual"
     ),
     UnitVerdict.RARE_INSUFFICIENT: RuleText(
-        Severity.NOTE, "too few firing rows to judge dependence", "judge on more rows"
+        Severity.NOTE, "fires on too few rows to judge dependence", "diagnose on more rows"
+    ),
+    UnitVerdict.AT_PRIOR: RuleText(
+        Severity.RISK,
+        "the posterior equals the prior (posterior collapse): a sample of this unit carries no information",
+        "warm the KL weight up from 0, lower it, or use free bits",
     ),
     UnitVerdict.NEAR_CONSTANT: RuleText(
         Severity.RISK,
-        "hardly moves, and no reference variable shows in it",
-        "the ablation effect decides what it is worth",
+        "varies by less than a thousandth of its size and depends on no reference variable",
+        "check the ablation effect before removing it",
     ),
     UnitVerdict.RARE: RuleText(
-        Severity.NOTE, "fires seldom: specialised or dying, which the ablation effect tells apart"
+        Severity.NOTE, "fires seldom: specialized or dying; the ablation effect tells them apart"
     ),
     UnitVerdict.SATURATED_BIMODAL: RuleText(
         Severity.NOTE,
-        "a binary unit: informative, but with no gradient left",
+        "a binary unit: informative, but almost without gradient",
         "lower the gain before the sigmoid to train it further",
     ),
 }
@@ -128,45 +149,48 @@ UNIT_FLAGS: dict[str, RuleText] = {
     "stochastic": RuleText(
         Severity.NOTE,
         "differs between two passes over the same rows (noise, dropout, batch statistics)",
-        "judge in eval mode, or average passes",
+        "diagnose in eval mode, or average passes",
     ),
-    "heavy_tailed": RuleText(
-        Severity.NOTE, "a few rows carry it: its mean and correlations rest on them", "look at those rows"
-    ),
+    "heavy_tailed": RuleText(Severity.NOTE, "a few rows determine its mean and its correlations", "look at these rows"),
     "unused": RuleText(
-        Severity.RISK, "the decoder does as well with its mean: alive, and not used", "fewer units would do the same"
+        Severity.RISK, "the decoder does as well with the unit's mean: live, but not used", "use fewer units"
     ),
     "always_on": RuleText(
-        Severity.NOTE, "never off: an affine unit where a sparse one was meant", "normalise before the activation"
+        Severity.NOTE, "active on every row, so it acts as a linear unit", "normalize before the activation"
     ),
 }
 
 OUTPUT: dict[OutputVerdict, RuleText] = {
     OutputVerdict.INVALID: RuleText(
-        Severity.FAULT, "the reconstruction holds NaN or infinities", "lower the learning rate or clip"
+        Severity.FAULT, "the output contains NaN or infinity", "lower the learning rate or clip gradients"
     ),
     OutputVerdict.NOT_TESTABLE: RuleText(
-        Severity.RISK, "the data do not vary on these rows: R2 is not defined", "give more, and different, rows"
+        Severity.RISK, "the data do not vary on these rows: R2 is not defined", "diagnose on more, and different, rows"
+    ),
+    OutputVerdict.CONSTANT_OUTPUT: RuleText(
+        Severity.FAULT,
+        "the output is the same for every input: the model cannot be used",
+        "check the output activation (a softmax over one number is always 1) and the layers behind the bottleneck",
     ),
     OutputVerdict.MEAN_OUTPUT: RuleText(
         Severity.FAULT,
-        "the decoder answers with the mean whatever the code is",
-        "train longer or without the penalty first; look at the bottleneck",
+        "predicting the mean would do as well or better; live units alone do not make the layer healthy",
+        "train longer or without the penalty first; check scale and range of data and output",
     ),
     OutputVerdict.DEAD_OUTPUTS: RuleText(
         Severity.FAULT,
-        "some outputs are constant while the data vary: an output activation that cannot be left",
-        "a linear output, or a sigmoid for data in [0, 1]",
+        "some output features are constant while the data vary, as behind a saturated output activation",
+        "use a linear output, or a sigmoid for data in [0, 1]",
     ),
     OutputVerdict.WORSE_THAN_MEAN: RuleText(
         Severity.FAULT,
-        "answering with the mean would be better: live units are no health",
+        "predicting the mean would do better; live units alone do not make the layer healthy",
         "train longer; check scale and range of data and output",
     ),
 }
 
 BELOW_PCA = RuleText(
     Severity.NOTE,
-    "as many principal components do better: the code is not the limit, or it is badly used",
-    "train longer; a linear output; look at dead and redundant units",
+    "as many principal components do better: the code is not the limit, or the decoder does not use it fully",
+    "train longer; use a linear output; look at dead and redundant units",
 )

@@ -1,15 +1,15 @@
-"""The severity of a finding: four words in one order, for a diagnosis, an audit and every page that shows one."""
+"""Severity of a finding: four words in one order, shared by diagnosis, audit and report."""
 
 from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How much a finding matters; the members stand in order, gravest first.
+    """Severity of a finding; the members are in order, gravest first.
 
     Members:
-        FAULT: the layer, the penalty or the model does not do its work.
-        RISK: it may hurt, depending on the data and the numbers.
-        NOTE: it is worth knowing.
+        FAULT: the layer, the penalty or the model does not work.
+        RISK: harmful for some data or some numbers.
+        NOTE: information.
         UNDECIDED: a rule could not be decided.
 
     >>> str(Severity.RISK), sorted(["note", "fault"], key=gravity)
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 def severity_of(word: object) -> str:
-    """Return the severity that a stored word names; a word that names none comes back as it is.
+    """Return the severity that a stored word names; any other word is returned unchanged.
 
     Results of earlier versions say `warning` where a risk is meant. A missing word is a note.
 

@@ -1,9 +1,9 @@
-"""The verdicts as functions of measured numbers: the same rules judge a fresh layer and a stored one.
+"""Verdicts on units as functions of measured numbers: the same rules judge a fresh layer and a stored one.
 
-Everything here is arrays of `[member, unit]` or `[member]`; nothing is measured.
+All arrays are `[member, unit]` or `[member]`; nothing is measured here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +12,33 @@ from numpy.typing import NDArray
 
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.verdicts import OutputVerdict, UnitVerdict
+from harness.measures.units import RELU_FAMILY
 
 Places = NDArray[np.int64]
 UNIT_VERDICTS = np.array(list(UnitVerdict), dtype=object)
-FIRING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules look at.
+    """Measured numbers that the rules for units use.
 
     Args:
         activation: name of the activation; tanh and none have no off state.
-        rows: number of rows.
+        rows: number of rows with different inputs; repeated inputs count once.
         target: the penalty's rho, or None.
         testable: `[member]`, False with fewer than 2 rows or 2 distinct input rows.
         finite: `[member, unit]`, False where a value is NaN or infinite.
         range_ratio: (max - min) / tolerance of the range test; at most 1 is constant.
-        before_ratio: the same before normalisation; infinite where that was not given.
+        before_ratio: the same before normalization; infinite where that was not given.
         outside_ratio: the same over the rows where the unit does not fire.
-        fired: rows on which it fires.
+        fired: distinct rows on which the unit fires.
         mean: mean activation.
         variation: standard deviation / RMS.
         p_adjusted: the smallest adjusted p over the reference variables; 1 without any.
         saturated: share of values within `saturation` of 0 or 1.
-        low_end, high_end: whether any value is saturated there.
+        low_end, high_end: True where any value is saturated there.
         reliability_high: upper bound of test-retest reliability; infinite without a second pass.
+        informed: distinct rows whose posterior differs from the prior; -1 without a posterior.
     """
 
     activation: str
@@ -56,33 +57,19 @@ class Evidence:
     low_end: NDArray[np.bool_]
     high_end: NDArray[np.bool_]
     reliability_high: NDArray[np.float64]
+    informed: NDArray[np.int64]
 
     @property
     def can_be_off(self) -> bool:
-        """Whether the activation has an off state at all."""
-        return self.activation in FIRING or self.activation == "sigmoid"
-
-
-@dataclass(frozen=True)
-class LayerStructure:
-    """What the live units of each member are to one another.
-
-    Args:
-        links: `[member, link]`, the |correlation| at which groups of comparable live units join; NaN after the last.
-        rank: `[member]`, participation ratio of the live units, corrected for the number of rows; 0 without any.
-        dimension: dimension of the inputs; infinite where they were not given.
-    """
-
-    links: NDArray[np.float64]
-    rank: NDArray[np.float64]
-    dimension: float
+        """True for an activation with an off state."""
+        return self.activation in RELU_FAMILY or self.activation == "sigmoid"
 
 
 def constant_units(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.bool_]:
-    """`[member, unit]`: constant by the range test, before or after normalisation, or noise of a stochastic unit."""
+    """`[member, unit]`: constant by the range test, before or after normalization, or noise of a stochastic unit."""
     loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
-    still = (evidence.range_ratio <= loosened) | (evidence.before_ratio <= loosened)
-    return still | (evidence.reliability_high < thresholds.reliability)
+    constant = (evidence.range_ratio <= loosened) | (evidence.before_ratio <= loosened)
+    return constant | (evidence.reliability_high < thresholds.reliability)
 
 
 def unit_verdicts(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDArray[np.object_]:
@@ -91,30 +78,36 @@ def unit_verdicts(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> ND
 
 
 def unit_places(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> Places:
-    """`[member, unit]`: the verdicts as their places in the order of precedence, which compare a hundred times faster."""
+    """`[member, unit]`: positions of the verdicts in the order of precedence.
+
+    Integers compare a hundred times faster than the verdicts themselves.
+    """
     return first_match(list(_unit_rules(evidence, thresholds).values()), evidence.finite.shape)
 
 
 def first_match(rules: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> Places:
-    """The place of the first rule that holds, at each place of the shape; how many there are where none does.
+    """Position of the first rule that holds, for every element; the number of rules where none does.
 
     >>> first_match([np.array([False, True, False]), np.array([True, True, False])], (3,)).tolist()
     [1, 0, 2]
     """
     first = np.full(shape, len(rules))
-    for place, holds in reversed(list(enumerate(rules))):
-        first[np.broadcast_to(holds, shape)] = place
+    for position, holds in reversed(list(enumerate(rules))):
+        first[np.broadcast_to(holds, shape)] = position
     return first
 
 
 def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict, NDArray[np.bool_]]:
     constant = constant_units(evidence, thresholds)
     never, always = evidence.fired == 0, evidence.fired == evidence.rows
-    silent = constant & never & (evidence.activation in FIRING)
+    silent = constant & never & (evidence.activation in RELU_FAMILY)
     loosened = thresholds.range_epsilons / THRESHOLDS.range_epsilons
     quiet = evidence.can_be_off & (evidence.outside_ratio <= loosened)
-    few = evidence.can_be_off & (evidence.fired < thresholds.few_rows)
+    hardly = evidence.can_be_off & (evidence.fired < thresholds.few_rows)
     still = evidence.variation < thresholds.near_constant
+    rare = quiet & (evidence.fired < thresholds.rare_frequency * evidence.rows)
+    uninformed = _uninformed(evidence, thresholds)
+    informed_rarely = uninformed & (evidence.informed >= thresholds.few_rows)
     return {
         UnitVerdict.INVALID: ~evidence.finite,
         UnitVerdict.NOT_TESTABLE: ~evidence.testable[:, None],
@@ -123,22 +116,39 @@ def _unit_rules(evidence: Evidence, thresholds: Thresholds) -> dict[UnitVerdict,
         UnitVerdict.CONSTANT_AT_TARGET: constant & _at_target(evidence, thresholds),
         UnitVerdict.CONSTANT_ON: constant & always & evidence.can_be_off,
         UnitVerdict.CONSTANT_OFF: constant,
-        UnitVerdict.SUBTHRESHOLD: few & ~quiet,
-        UnitVerdict.RARE_INSUFFICIENT: few & quiet & ~never,
+        UnitVerdict.SUBTHRESHOLD: hardly & ~quiet,
+        UnitVerdict.RARE_INSUFFICIENT: hardly & quiet & ~never,
+        UnitVerdict.AT_PRIOR: uninformed & ~informed_rarely,
         UnitVerdict.NEAR_CONSTANT: still & ~(evidence.p_adjusted <= thresholds.significance),
-        UnitVerdict.RARE: quiet & (evidence.fired < thresholds.rare_frequency * evidence.rows),
+        UnitVerdict.RARE: rare | informed_rarely,
         UnitVerdict.SATURATED_BIMODAL: _bimodal(evidence, thresholds),
     }
 
 
 def rows_to_claim(thresholds: Thresholds = THRESHOLDS) -> int:
-    """The least number of rows on which "never" rules out the claimable frequency (Clopper & Pearson 1934).
+    """Least number of rows on which "never" rules out the claimable frequency (Clopper & Pearson 1934).
 
     >>> rows_to_claim()
     368
     """
     alpha = (1 - thresholds.confidence) / 2
     return int(np.ceil(np.log(alpha) / np.log1p(-thresholds.claimable_frequency)))
+
+
+def excluded_frequency(rows: int, thresholds: Thresholds = THRESHOLDS) -> float:
+    """Frequency that 0 of so many rows rule out: the upper end of the two-sided Clopper-Pearson interval.
+
+    >>> round(excluded_frequency(50), 4), round(excluded_frequency(368), 4)
+    (0.0711, 0.01)
+    """
+    alpha = (1 - thresholds.confidence) / 2
+    return float(-np.expm1(np.log(alpha) / max(rows, 1)))
+
+
+def _uninformed(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
+    """Posterior equal to the prior on nearly all rows, of which there are enough to claim it."""
+    uninformed = evidence.informed <= thresholds.prior_share * evidence.rows
+    return (evidence.informed >= 0) & uninformed & (evidence.rows >= rows_to_claim(thresholds))
 
 
 def _at_target(evidence: Evidence, thresholds: Thresholds) -> NDArray[np.bool_]:
@@ -158,16 +168,16 @@ def is_dominated(evidence: Evidence, thresholds: Thresholds = THRESHOLDS) -> NDA
     """`[member]`: of two or more units exactly one fires, on every row, and all others are constant."""
     constant = constant_units(evidence, thresholds)
     fires = evidence.fired > 0
-    one = fires.sum(-1) == 1
+    single = fires.sum(-1) == 1
     always = (fires & (evidence.fired == evidence.rows)).any(-1)
-    others = (constant | fires).all(-1)
+    others_constant = (constant | fires).all(-1)
     several = evidence.finite.shape[-1] > 1
-    whole = evidence.finite.all(-1) & evidence.testable
-    return one & always & others & whole & (several and evidence.can_be_off)
+    judged = evidence.finite.all(-1) & evidence.testable
+    return single & always & others_constant & judged & (several and evidence.can_be_off)
 
 
 def is_heavy_tailed(kurtosis: Any, energy_share: Any, thresholds: Thresholds = THRESHOLDS) -> Any:
-    """Whether a few rows carry a unit: its kurtosis is large, or one row holds much of its energy.
+    """True where a few rows carry a unit: its kurtosis is large, or one row holds much of its energy.
 
     >>> is_heavy_tailed(3.0, 0.6), is_heavy_tailed(3.0, 0.1)
     (True, False)
@@ -175,20 +185,21 @@ def is_heavy_tailed(kurtosis: Any, energy_share: Any, thresholds: Thresholds = T
     return (kurtosis > thresholds.heavy_kurtosis) | (energy_share >= thresholds.heavy_energy)
 
 
-def output_verdict(numbers: dict[str, float], thresholds: Thresholds = THRESHOLDS) -> OutputVerdict:
-    """What a reconstruction is, from `finite`, `testable`, `variance_ratio`, `r2`, `r2_high`, `dead_share`.
+def output_verdict(numbers: Mapping[str, float], thresholds: Thresholds = THRESHOLDS) -> OutputVerdict:
+    """Verdict on an output from `finite`, `testable`, `constant`, `r2`, `r2_high`, `dead_share`.
 
-    >>> numbers = {"finite": 1, "testable": 1, "variance_ratio": 0, "r2": -0.1, "r2_high": 0, "dead_share": 1}
-    >>> output_verdict(numbers).value
-    'mean_output'
+    An output that is worse than the mean is `mean_output`, however much it varies.
+
+    >>> numbers = {"finite": 1, "testable": 1, "constant": 0, "r2": -0.1, "r2_high": 0, "dead_share": 1}
+    >>> output_verdict(numbers).value, output_verdict({**numbers, "constant": 1}).value
+    ('mean_output', 'constant_output')
     """
     if not numbers["finite"]:
         return OutputVerdict.INVALID
     if not numbers["testable"]:
         return OutputVerdict.NOT_TESTABLE
-    flat = numbers["variance_ratio"] <= thresholds.mean_output_variance
-    if flat and numbers["r2_high"] <= thresholds.mean_output_r2:
+    if numbers.get("constant"):
+        return OutputVerdict.CONSTANT_OUTPUT
+    if numbers["r2"] <= 0 or numbers["r2_high"] <= thresholds.mean_output_r2:
         return OutputVerdict.MEAN_OUTPUT
-    if numbers["dead_share"] > thresholds.dead_outputs:
-        return OutputVerdict.DEAD_OUTPUTS
-    return OutputVerdict.WORSE_THAN_MEAN if numbers["r2"] < 0 else OutputVerdict.HEALTHY
+    return OutputVerdict.DEAD_OUTPUTS if numbers["dead_share"] > thresholds.dead_outputs else OutputVerdict.HEALTHY

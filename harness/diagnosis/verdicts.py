@@ -1,10 +1,10 @@
-"""The names of all verdicts, in order of precedence: the first that matches wins."""
+"""Names of all verdicts in order of precedence: the first that matches wins."""
 
 from enum import StrEnum
 
 
 class UnitVerdict(StrEnum):
-    """What a unit is."""
+    """Verdict on a unit."""
 
     INVALID = "invalid"
     NOT_TESTABLE = "not_testable"
@@ -15,6 +15,7 @@ class UnitVerdict(StrEnum):
     CONSTANT_OFF = "constant_off"
     SUBTHRESHOLD = "subthreshold"
     RARE_INSUFFICIENT = "rare_insufficient"
+    AT_PRIOR = "at_prior"
     NEAR_CONSTANT = "near_constant"
     RARE = "rare"
     SATURATED_BIMODAL = "saturated_bimodal"
@@ -22,7 +23,7 @@ class UnitVerdict(StrEnum):
 
 
 class LayerVerdict(StrEnum):
-    """What a layer is."""
+    """Verdict on a layer."""
 
     INVALID = "invalid"
     NOT_TESTABLE = "not_testable"
@@ -32,14 +33,20 @@ class LayerVerdict(StrEnum):
     PARTIAL_COLLAPSE = "partial_collapse"
     REDUNDANT = "redundant"
     DIMENSIONAL_COLLAPSE = "dimensional_collapse"
+    CONSTANT_OUTPUT = "constant_output"
+    MEAN_OUTPUT = "mean_output"
     HEALTHY = "healthy"
 
 
 class OutputVerdict(StrEnum):
-    """What a reconstruction is."""
+    """Verdict on a model's output.
+
+    `WORSE_THAN_MEAN` is read from results of earlier versions; today such an output is `MEAN_OUTPUT`.
+    """
 
     INVALID = "invalid_output"
     NOT_TESTABLE = "output_not_testable"
+    CONSTANT_OUTPUT = "constant_output"
     MEAN_OUTPUT = "mean_output"
     DEAD_OUTPUTS = "dead_outputs"
     WORSE_THAN_MEAN = "worse_than_mean"
@@ -55,5 +62,6 @@ CONSTANT = frozenset(
         UnitVerdict.CONSTANT_OFF,
     }
 )
+NOT_LIVE = CONSTANT | {UnitVerdict.AT_PRIOR}
 UNJUDGED = frozenset({UnitVerdict.INVALID, UnitVerdict.NOT_TESTABLE})
 COLLAPSED = frozenset({LayerVerdict.FULL_COLLAPSE, LayerVerdict.SINGLE_LIVE_UNIT, LayerVerdict.NEAR_COLLAPSE})

@@ -1,4 +1,12 @@
-"""Statistics across members: effects of levels and remedies over seeds, with intervals. Nothing here trains or draws."""
+"""Statistics across members: effects of levels and remedies over seeds, with intervals. Nothing here trains or draws.
+
+The package is callable: `harness.effects("forum")` analyzes stored results.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from harness.effects.analysis import SCOPE, Effects, analyse
 from harness.effects.cells import Cell
@@ -21,3 +29,15 @@ __all__ = [
     "stored_experiment",
     "stored_members",
 ]
+
+
+class _Package(ModuleType):
+    """This package, which is also a verb: `harness.effects("forum")`."""
+
+    def __call__(self, *experiments: Any, **options: Any) -> Any:
+        """Analyze the stored results of an experiment; see `harness.experiment.effects`."""
+        # `harness.experiment` stands above this package, so it is looked up when it is needed
+        return import_module("harness.experiment").effects(*experiments, **options)
+
+
+sys.modules[__name__].__class__ = _Package

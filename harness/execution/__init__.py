@@ -1,1 +1,1 @@
-"""Execution: stacks become records, in this process or in several."""
+"""Execution: stacks become records, in this process or in worker processes."""

@@ -1,5 +1,5 @@
-"""What is kept of every snapshot: cheap measures on a few fixed held-out rows; at a few snapshots, information, R2 and
-gradients.
+"""History of a stack: measures of every snapshot on a few fixed held-out rows, with information, R2 and gradients at a
+few snapshots.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.rows import Rows, Split
+from harness.loss_terms import step_values
 from harness.measures import (
     activation_frequency,
     effective_rank,
@@ -27,18 +28,18 @@ from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results.snapshot_schedule import log_spaced
 from harness.training import Snapshot
 
-MONITORED_ROWS = 256  # on the way; at the end the diagnosis takes all held-out rows
+MONITORED_ROWS = 256  # during training; the final diagnosis takes more held-out rows
 FINAL_BATCHES = 16
 
 
 class History:
-    """The timeline of a stack.
+    """History of a stack.
 
     Args:
-        members: how many of the stack's members are real, the rest being padding.
+        members: number of members; the rest of the stack is padding.
         split: its rows.
         numbers: training numbers.
-        device: where the stack is.
+        device: device of the stack.
     """
 
     def __init__(self, members: int, split: Split, numbers: Mapping[str, Any], device: str) -> None:
@@ -46,6 +47,8 @@ class History:
         self.rows = few_rows(split.evaluation, MONITORED_ROWS)
         self.inputs = self.rows.inputs.to(device)
         self.batch = split.train.inputs[: numbers["batch_size"]].to(device)
+        targets = split.train.targets
+        self.targets = None if targets is None else targets[: numbers["batch_size"]]
         epochs, every = numbers["epochs"], numbers["snapshot_every"]
         self.informed = log_spaced(list(dict.fromkeys((0, *range(every, epochs + 1, every), epochs))), SHOWN_SNAPSHOTS)
         self.series: dict[str, list[Tensor]] = {}
@@ -54,56 +57,56 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Measure one snapshot."""
         closely = snapshot.epoch in self.informed
-        seen = snapshot.engine.observe(self.inputs, keep=self._missed if closely or snapshot.last else None)
-        code = seen.code[: self.members].cpu()
-        scale = None if seen.scale is None else seen.scale[: self.members].cpu()
+        view = snapshot.engine.observe(self.inputs, keep=self._squared_errors if closely or snapshot.last else None)
+        code = view.code[: self.members].cpu()
+        scale = None if view.scale is None else view.scale[: self.members].cpu()
         self._keep("step", torch.full((self.members,), float(snapshot.step)))
         self._keep("epoch", torch.full((self.members,), float(snapshot.epoch)))
         for name, value in snapshot.losses.items():
             self._keep(f"loss/{name}", value)
         self._keep_gradients(snapshot, closely)
-        lost = ~code.isfinite().all(dim=-1).all(dim=-1)
-        code[lost] = 0.0  # what is no number is measured as nothing, and marked below
+        broken = ~code.isfinite().all(dim=-1).all(dim=-1)
+        code[broken] = 0.0  # non-finite codes are measured as zeros and set to NaN below
         precision = snapshot.engine.precision
-        live = ~is_constant(code, dtype=precision, scale=scale_of(seen.activation, scale))
-        live &= ~is_constant(seen.raw[: self.members].cpu(), dtype=precision)  # as the diagnosis has it
+        live = ~is_constant(code, dtype=precision, scale=scale_of(view.activation, scale))
+        live &= ~is_constant(view.raw[: self.members].cpu(), dtype=precision)  # as in the diagnosis
         self._keep("live_units", live.sum(dim=-1))
-        self._keep("effective_rank", _unless(lost, effective_rank(code)))
-        self._keep_r2(seen.made)
-        self._keep_units(code, live, lost, seen.activation, closely and not snapshot.last)
+        self._keep("effective_rank", _unless(broken, effective_rank(code)))
+        self._keep_r2(view.parts)
+        self._keep_units(code, live, broken, view.activation, closely and not snapshot.last)
 
-    def _missed(self, made: Tensor, rows: Tensor) -> Tensor:
-        """What is kept of each part of the reconstruction: it is large, and soon out of the cache."""
-        return sum_squared_error(made, rows.flatten(1))[: self.members].cpu()
+    def _squared_errors(self, reconstruction: Tensor, rows: Tensor) -> Tensor:
+        """Return the squared errors of a part of the reconstruction, which is too large to store."""
+        return sum_squared_error(reconstruction, rows.flatten(1))[: self.members].cpu()
 
-    def _keep_r2(self, missed: Sequence[Tensor]) -> None:
-        if missed:
-            self._keep("r2", r2_from_sse(sum(missed[1:], start=missed[0]), self.rows.inputs.flatten(1)))
+    def _keep_r2(self, errors: Sequence[Tensor]) -> None:
+        if errors:
+            self._keep("r2", r2_from_sse(sum(errors[1:], start=errors[0]), self.rows.inputs.flatten(1)))
         else:
-            self._keep_nothing("r2")
+            self._keep_missing("r2")
 
     def _keep_gradients(self, snapshot: Snapshot, closely: bool) -> None:
         if closely:
-            for name, value in snapshot.engine.gradients(self._one_batch(snapshot)).items():
+            for name, value in self._gradients(snapshot).items():
                 self._keep(f"gradient/{name}", value)
         else:
-            self._keep_nothing("gradient/")
+            self._keep_missing("gradient/")
 
-    def _keep_nothing(self, kind: str) -> None:
-        """NaN at the snapshots at which it is not looked at."""
-        for name in [name for name in self.series if name.startswith(kind)]:
+    def _keep_missing(self, prefix: str) -> None:
+        """Record NaN at the snapshots that are not examined closely."""
+        for name in [name for name in self.series if name.startswith(prefix)]:
             self._keep(name, torch.full((self.members,), torch.nan))
 
     def conclude(self, diagnoses: Sequence[Any]) -> None:
-        """At the last snapshot, what units share with references is what the diagnosis found on all held-out rows."""
+        """Replace the mutual information of the last snapshot by that of the diagnosis."""
         for name, series in self.unit_series.items():
             measure, _, reference = name.partition("/")
             if measure == "mutual_information":
-                shared = [[_shared(unit, reference) for unit in each.units] for each in diagnoses]
+                shared = [[_shared(unit, reference) for unit in diagnosis.units] for diagnosis in diagnoses]
                 series[-1] = torch.tensor(shared, dtype=torch.float64)
 
     def by_member(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Each member's history, name -> one value a snapshot, and its units', measure -> [snapshot][unit]."""
+        """Yield each member's history, name -> one value per snapshot, and its units', measure -> [snapshot][unit]."""
         series, units = _by_member(self.series), _by_member(self.unit_series)
         for member in range(self.members):
             yield (
@@ -112,30 +115,40 @@ class History:
             )
 
     def live(self, member: int, diagnosis: Any) -> list[bool]:
-        """Which units are not constant at the end, by the diagnosis where it has a word on it."""
-        return [each.live for each in diagnosis.units]
+        """Return, per unit, True if the diagnosis calls it live at the end."""
+        return [unit.live for unit in diagnosis.units]
 
     def died_at(self, member: int, live: list[bool]) -> list[int | None]:
-        """The step since which each unit never varied again; None for a unit that is live at the end."""
+        """Return the step since which each unit has been constant; None for a unit that is live at the end."""
         alive = torch.stack([values[member] for values in self.unit_series["live"]]) > 0
         steps = [int(values[member]) for values in self.series["step"]]
         return [None if living else _since(alive[:, unit], steps) for unit, living in enumerate(live)]
 
     def final_losses(self, snapshot: Snapshot, evaluation: Rows) -> dict[str, Tensor]:
-        """The loss terms over held-out batches of the training size, `[member]` each."""
+        """Average the loss terms over held-out batches of the training size, `[member]` each."""
         bounds = batch_bounds(len(evaluation), self.numbers["batch_size"])
-        bounds = [each for each in bounds if each[1] - each[0] == bounds[0][1] - bounds[0][0]]
+        bounds = [bound for bound in bounds if bound[1] - bound[0] == bounds[0][1] - bounds[0][0]]
         chosen = bounds[:: max(1, -(-len(bounds) // FINAL_BATCHES))]
-        parts = [self._losses(snapshot, evaluation.inputs[start:end]) for start, end in chosen]
+        parts = [self._losses(snapshot, evaluation, slice(*bound)) for bound in chosen]
         # one after the other: torch's mean adds in an order that depends on the number of members
         return {name: sum((part[name] for part in parts[1:]), start=parts[0][name]) / len(parts) for name in parts[0]}
 
-    def _losses(self, snapshot: Snapshot, rows: Tensor) -> dict[str, Tensor]:
-        batch = rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
-        return {name: value[: self.members].cpu() for name, value in snapshot.engine.losses(batch).items()}
+    def _losses(self, snapshot: Snapshot, evaluation: Rows, part: slice) -> dict[str, Tensor]:
+        batch = self._per_member(snapshot, evaluation.inputs[part])
+        targets = None if evaluation.targets is None else evaluation.targets[part]
+        losses = snapshot.engine.losses(batch, self._extras(snapshot, targets))
+        return {name: value[: self.members].cpu() for name, value in losses.items()}
 
-    def _one_batch(self, snapshot: Snapshot) -> Tensor:
-        return self.batch.expand(self._stack_size(snapshot), *self.batch.shape)
+    def _gradients(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        batch = self._per_member(snapshot, self.batch)
+        return snapshot.engine.gradients(batch, self._extras(snapshot, self.targets))
+
+    def _per_member(self, snapshot: Snapshot, rows: Tensor) -> Tensor:
+        return rows.to(self.device).expand(self._stack_size(snapshot), *rows.shape)
+
+    def _extras(self, snapshot: Snapshot, targets: Tensor | None) -> dict[str, Any]:
+        target = None if targets is None else self._per_member(snapshot, targets)
+        return step_values(target, snapshot.step, snapshot.progress)
 
     def _stack_size(self, snapshot: Snapshot) -> int:
         return len(snapshot.diverged)
@@ -143,9 +156,9 @@ class History:
     def _keep(self, name: str, value: Tensor) -> None:
         self.series.setdefault(name, []).append(value[: self.members].detach().cpu())
 
-    def _keep_units(self, code: Tensor, live: Tensor, lost: Tensor, activation: str, informed: bool) -> None:
+    def _keep_units(self, code: Tensor, live: Tensor, broken: Tensor, activation: str, informed: bool) -> None:
         frequency = activation_frequency(code, activation) if has_off_state(activation) else code[..., 0, :] * torch.nan
-        found = {
+        measures = {
             "activation_frequency": frequency,
             "mean": mean(code),
             "standard_deviation": standard_deviation(code),
@@ -153,12 +166,12 @@ class History:
             "live": live,
             **self._information(code, informed),
         }
-        for name, value in found.items():
-            marked = value if name == "live" else _unless(lost[:, None], value.detach().double())
+        for name, value in measures.items():
+            marked = value if name == "live" else _unless(broken[:, None], value.detach().double())
             self.unit_series.setdefault(name, []).append(marked.double())
 
     def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
-        """Mutual information with each reference, and `mutual_information` itself: labels, else the largest factor.
+        """Return mutual information with each reference, and `mutual_information` itself: labels, else the largest factor.
 
         NaN for units past the first few.
         """
@@ -166,30 +179,32 @@ class History:
         if not references:
             return {}
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
-        found = dict.fromkeys(references, unknown)
+        shares = dict.fromkeys(references, unknown)
         if informed:
             shared = informations(code[..., :SHOWN_UNITS], references)
-            found = {name: torch.cat([each, unknown[:, SHOWN_UNITS:]], -1) for name, each in shared.items()}
-        best = found["labels"] if "labels" in found else torch.stack(list(found.values())).amax(dim=0)
-        return {**{f"mutual_information/{name}": value for name, value in found.items()}, "mutual_information": best}
+            shares = {
+                name: torch.cat([information, unknown[:, SHOWN_UNITS:]], -1) for name, information in shared.items()
+            }
+        best = shares["labels"] if "labels" in shares else torch.stack(list(shares.values())).amax(dim=0)
+        return {**{f"mutual_information/{name}": value for name, value in shares.items()}, "mutual_information": best}
 
 
 def _by_member(series: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(list(values), dim=1).double() for name, values in series.items()}
 
 
-def _unless(lost: Tensor, value: Tensor) -> Tensor:
-    return torch.where(lost, torch.nan, value)
+def _unless(broken: Tensor, value: Tensor) -> Tensor:
+    return torch.where(broken, torch.nan, value)
 
 
 def _shared(unit: Any, reference: str) -> float:
-    if unit.index >= SHOWN_UNITS or (reference and reference not in unit.references):  # a lost unit has none
+    if unit.index >= SHOWN_UNITS or (reference and reference not in unit.references):  # a non-finite unit has none
         return torch.nan
     return float(unit.references[reference].mutual_information if reference else unit.mutual_information)
 
 
 def few_rows(rows: Rows, most: int) -> Rows:
-    """At most so many rows, evenly spread, always the same."""
+    """Return at most `most` rows, evenly spaced."""
     return rows if len(rows) <= most else rows.take(torch.linspace(0, len(rows) - 1, most).long())
 
 

@@ -1,6 +1,6 @@
-"""Stacks on all cores: one worker process a core, one thread in each, one stack at a time.
+"""Worker pool: one process per core with one thread each, which train one stack at a time.
 
-A worker that dies takes nothing with it: its stack is tried once more, then halved until the guilty member is alone.
+If a worker dies, its stack is tried once more and then halved until the responsible member is alone.
 """
 
 import queue
@@ -16,15 +16,15 @@ from harness.results import MemberRecord
 
 ATTEMPTS = 2
 DIED = (
-    "its worker process died each time it was tried: out of memory, killed from outside, or ended by the case's code "
+    "its worker process died at every attempt: out of memory, killed from outside, or ended by the case's code "
     "(os._exit)"
 )
-OTHERS = "its worker process answered for other members each time it was tried: the case's code writes into its answers"
+OTHERS = "its worker process answered for other members at every attempt: the case's code writes into its answers"
 
 
 @dataclass
 class Task:
-    """A stack to be trained, how often a worker died of it, and of what the last one did."""
+    """A stack to be trained, the number of workers that died of it, and the reason of the last death."""
 
     spec: StackSpec
     deaths: int = 0
@@ -33,7 +33,7 @@ class Task:
 
 @dataclass
 class Pool:
-    """Worker processes, fed by one thread each; those of `waiting` were started before, and are taken first."""
+    """Worker processes, each fed by a thread; started workers in `waiting` are used first."""
 
     workers: int
     on_steps: Callable[[int], None]
@@ -44,7 +44,7 @@ class Pool:
     stopping: bool = False
 
     def start(self) -> None:
-        """Start the feeding threads; each starts its process when it has its first stack."""
+        """Start the feeding threads; each starts its process with its first stack."""
         for _ in range(self.workers):
             threading.Thread(target=self._feed, daemon=True).start()
 
@@ -78,7 +78,7 @@ class Pool:
         return process
 
     def _ask(self, process: Worker, task: Task) -> "list[MemberRecord] | Task":
-        """The records of a stack, or the task again when the worker died of it, or answered what it was not asked."""
+        """Return the records of a stack, or the task if the worker died or answered for other members."""
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(spec_line(task.spec).encode())
@@ -103,14 +103,14 @@ def run_stacks(
     waiting: Sequence[Worker] = (),
     steps: int = 0,
 ) -> Iterator[list[MemberRecord]]:
-    """Train stacks, and yield the records of each as it is done.
+    """Train stacks and yield the records of each stack as it is done.
 
     Args:
-        specs: the stacks; those whose case is no file run in this process.
-        workers: processes; 0 runs everything in this process.
-        on_steps: told of member-steps done, from any thread.
-        waiting: workers that were started before, by `waiting_workers`.
-        steps: of a member, about: stacks with enough of them are shared out where workers would have none.
+        specs: the stacks; those whose case is not a file run in this process.
+        workers: number of processes; 0 runs everything in this process.
+        on_steps: called from any thread with the number of member-steps done.
+        waiting: workers started before by `waiting_workers`.
+        steps: approximate steps of a member; long stacks are split if workers would be idle.
     """
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
@@ -125,10 +125,10 @@ def run_stacks(
 
 
 def split_among_workers(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:
-    """The stacks, the largest first and the last of them cut, so that no worker is left with a large one at the end."""
+    """Sort the stacks by size, largest first, and cut the last ones, so that workers end at about the same time."""
     ordered = sorted(specs, key=lambda spec: -len(spec.members))
-    pieces = dealt([len(spec.members) for spec in ordered], workers, steps)
-    cut = [piece for spec, sizes in zip(ordered, pieces, strict=True) for piece in _cut(spec, sizes)]
+    parts = dealt([len(spec.members) for spec in ordered], workers, steps)
+    cut = [part for spec, sizes in zip(ordered, parts, strict=True) for part in _cut(spec, sizes)]
     return sorted(cut, key=lambda spec: -len(spec.members))
 
 
@@ -145,7 +145,7 @@ def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[Membe
     pool.start()
     try:
         while open_tasks:
-            answer = _waited_for(pool.answers)
+            answer = _next_answer(pool.answers)
             if isinstance(answer, BaseException):
                 raise answer
             if isinstance(answer, Task):
@@ -162,10 +162,10 @@ def _in_processes(specs: Sequence[StackSpec], pool: Pool) -> Iterator[list[Membe
         pool.stop()
 
 
-def _waited_for(
+def _next_answer(
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]",
 ) -> "list[MemberRecord] | Task | BaseException":
-    while True:  # short waits, so that Ctrl-C is heard at once
+    while True:  # short waits, so that Ctrl-C is handled at once
         try:
             return answers.get(timeout=0.2)
         except queue.Empty:
@@ -173,7 +173,7 @@ def _waited_for(
 
 
 def retry_tasks(task: Task) -> list[Task]:
-    """What to do with a stack whose worker died: the same again, then halves, then nothing."""
+    """Return the tasks to try after a worker died: the same stack, then its halves, then none."""
     if task.deaths + 1 < ATTEMPTS:
         return [replace(task, deaths=task.deaths + 1, reason=DIED)]
     members = task.spec.members

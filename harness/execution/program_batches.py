@@ -1,4 +1,4 @@
-"""Which members of a stack are one program, and what a program that fails is tried as."""
+"""Division of a stack into programs, and the fallback for a program that fails."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,8 +11,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
 from harness.errors import HarnessError
-from harness.execution.member_record import failed
-from harness.execution.spec import StackMember, StackSpec
+from harness.execution.spec import StackMember, StackSpec, failed
 from harness.results.records import Level, MemberRecord
 from harness.training import VmapSupport, check_vmap_support, device_of
 from harness.training.vmap_support import is_vmap_error, refused_by_vmap
@@ -20,23 +19,24 @@ from harness.user_code import guarded
 
 
 class CaseCache:
-    """What is found out once of an experiment's case, for all stacks that one process trains of it."""
+    """Cache of results about an experiment's case, for all of its stacks in one process."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str | None, ...], Any] = {}
+        self._results: dict[tuple[str | None, ...], Any] = {}
 
     def once(self, find: Callable[[], Any], spec: StackSpec, *of: str) -> Any:
-        """What `find` finds, or found before of the same case, data and training numbers."""
+        """Return the cached result of `find` for the same case, data and training numbers."""
         key = (str(spec.case), spec.data, str(spec.train), *of)
-        if key not in self._found:
-            self._found[key] = find()
-        return self._found[key]
+        if key not in self._results:
+            self._results[key] = find()
+        return self._results[key]
 
 
 @dataclass(frozen=True)
 class ProgramBatch:
-    """Members that are one program, on one device; `alone` says why they train as plain loops where they stacked when
-    tried.
+    """Members of one program on one device.
+
+    `alone` is the reason why they train as plain loops although the test of the case stacked them.
     """
 
     members: list[StackMember]
@@ -48,10 +48,10 @@ class ProgramBatch:
     alone: str | None = None
 
 
-def group_programs(spec: StackSpec, records: dict[str, MemberRecord], known: CaseCache) -> list[ProgramBatch]:
-    """The members of a stack by program; those whose remedies find no place are put into `records` as failed."""
+def group_programs(spec: StackSpec, records: dict[str, MemberRecord], cache: CaseCache) -> list[ProgramBatch]:
+    """Group the members of a stack by program; members whose remedies do not apply are recorded as failed."""
     groups: dict[str, list[tuple[StackMember, Case]]] = {}
-    split = rows_of(spec, known)
+    split = rows_of(spec, cache)
     cases: dict[str, Case] = {}
     for member in spec.members:
         levels = json.dumps(dict(member.levels), sort_keys=True)
@@ -62,11 +62,11 @@ def group_programs(spec: StackSpec, records: dict[str, MemberRecord], known: Cas
             records[member.key] = failed(member, error)
             continue
         groups.setdefault(_structure(member.levels, case), []).append((member, case))
-    return [batch for name, group in groups.items() for batch in _split_group(spec, name, group, split, known)]
+    return [batch for name, group in groups.items() for batch in _split_group(spec, name, group, split, cache)]
 
 
 def treated_case(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> Case:
-    """The case under these levels, with the experiment's training numbers."""
+    """Return the case under these levels, with the experiment's training numbers."""
     from harness.remedies import apply_remedies, matched_beta
 
     case = _case(spec)
@@ -90,45 +90,46 @@ def _structure(levels: Mapping[str, Level], case: Case) -> str:
 
 
 def _split_group(
-    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, known: CaseCache
+    spec: StackSpec, structure: str, group: list[tuple[StackMember, Case]], split: Split, cache: CaseCache
 ) -> list[ProgramBatch]:
-    """Members that stack, by the numbers that their loss wants as plain floats; or each member alone."""
+    """Split members by the numbers that their loss takes as plain floats, or into single members."""
     members, cases = [member for member, _ in group], [case for _, case in group]
 
-    def tried() -> tuple[VmapSupport, Split, str]:
-        device = device_of(cases[0], split.train.inputs)
+    def support() -> tuple[VmapSupport, Split, str]:
+        device = device_of(cases[0], split.train.inputs, split.train.targets)
         try:
             with guarded():
                 rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
-                return check_vmap_support(cases[0], rows.train.inputs.to(device)), rows, device
+                inputs, targets = rows.train.inputs.to(device), rows.train.targets
+                return check_vmap_support(cases[0], inputs, targets=targets), rows, device
         except Exception:
-            return VmapSupport(None, frozenset(), "it could not be tried"), split, device
+            return VmapSupport(None, frozenset(), "the test of the case failed"), split, device
 
-    stacking, rows, device = known.once(tried, spec, structure)
+    stacking, rows, device = cache.once(support, spec, structure)
     if stacking.rule is None:
-        # a fresh case each: what one member's loss remembers is not the next one's business
+        # a new case per member: state in one member's loss must not reach the next member
         return [
             ProgramBatch([m], [treated_case(spec, m.levels, split)], rows, stacking, spec.first_seed, device)
             for m in members
         ]
     parts: dict[tuple[float, ...], list[int]] = {}
     for index, case in enumerate(cases):
-        apart = () if stacking.shares else (float(index),)
+        separate = () if stacking.shares else (float(index),)
         numbers = tuple(float(case.numbers[name]) for name in sorted(stacking.fixed))
-        parts.setdefault((*apart, *numbers), []).append(index)
+        parts.setdefault((*separate, *numbers), []).append(index)
     return [
         ProgramBatch([members[i] for i in part], [cases[i] for i in part], rows, stacking, spec.first_seed, device)
         for part in parts.values()
     ]
 
 
-def fallback_batches(batch: ProgramBatch, spec: StackSpec, known: CaseCache, error: Exception) -> list[ProgramBatch]:
-    """What a stack that failed is tried as: halves, a member of its own alone; nothing where that would fail as well.
+def fallback_batches(batch: ProgramBatch, spec: StackSpec, cache: CaseCache, error: Exception) -> list[ProgramBatch]:
+    """Return the batches to try after a stack failed: halves, or single members; none if those would fail as well.
 
-    In halves a member has the same numbers, so that they never depend on the one that fails (a diverged one whose loss
-    raises, as `binary_cross_entropy` does). What `vmap` refuses it refuses for all.
+    A member has the same numbers in a half as in the whole stack, so that they do not depend on the failing member (a
+    diverged one whose loss raises, as `binary_cross_entropy` does). An error of `vmap` concerns all members.
     """
-    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_of_the_machine(error):
+    if batch.stacking.rule is None or isinstance(error, HarnessError) or _is_machine_error(error):
         return []
     if len(batch.members) > 1 and not is_vmap_error(error):
         middle = len(batch.members) // 2
@@ -136,17 +137,19 @@ def fallback_batches(batch: ProgramBatch, spec: StackSpec, known: CaseCache, err
             replace(batch, members=batch.members[part], cases=batch.cases[part])
             for part in (slice(middle), slice(middle, None))
         ]
-    why, split = refused_by_vmap(error), rows_of(spec, known)
+    why, split = refused_by_vmap(error), rows_of(spec, cache)
     alone = replace(batch, stacking=VmapSupport(None, frozenset(), why), alone=why)
-    return [replace(alone, members=[each], cases=[treated_case(spec, each.levels, split)]) for each in batch.members]
+    return [
+        replace(alone, members=[member], cases=[treated_case(spec, member.levels, split)]) for member in batch.members
+    ]
 
 
-def _is_of_the_machine(error: Exception) -> bool:
-    """Whether memory is used up, or a GPU lost to this process: what is tried next would fail as well."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
-    return known or "allocate memory" in str(error)
+def _is_machine_error(error: Exception) -> bool:
+    """Return True if memory is exhausted or the GPU unusable, so that another attempt would fail as well."""
+    device_error = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+    return device_error or "allocate memory" in str(error)
 
 
-def rows_of(spec: StackSpec, known: CaseCache) -> Split:
-    """The rows of the stack's experiment, read once."""
-    return known.once(lambda: split_of(_case(spec), spec.data), spec)
+def rows_of(spec: StackSpec, cache: CaseCache) -> Split:
+    """Return the rows of the stack's experiment, read once."""
+    return cache.once(lambda: split_of(_case(spec), spec.data), spec)

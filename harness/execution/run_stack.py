@@ -1,4 +1,4 @@
-"""One stack, trained and judged: what its members left behind. Pure: it writes nothing and asks nobody."""
+"""Training and judgment of one stack. Writes no files and reads no input."""
 
 import os
 import time
@@ -6,78 +6,79 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from harness.execution.history import History
-from harness.execution.member_record import failed, member_records
+from harness.execution.member_record import member_records
 from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_batches, group_programs
-from harness.execution.spec import StackSpec
+from harness.execution.spec import StackSpec, failed
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
+from harness.training.schedules import training_steps
 from harness.user_code import CaseExit, end_if_forked, guarded
 
 
 def run_stack(
-    spec: StackSpec, progress: Callable[[int], None] | None = None, known: CaseCache | None = None
+    spec: StackSpec, progress: Callable[[int], None] | None = None, cache: CaseCache | None = None
 ) -> list[MemberRecord]:
     """Train the members of a stack and judge each.
 
     Args:
-        spec: who they are.
-        progress: told how many member-steps were done since it was last told.
-        known: what earlier stacks of the same experiment found out.
+        spec: the members.
+        progress: called with the number of member-steps since its last call.
+        cache: results of earlier stacks of the same experiment.
 
     Returns:
-        One record a member, in the order of `spec.members`. A remedy that finds no place, or a loss that raises, is
-        a failed record with the reason, never an exception.
+        One record per member, in the order of `spec.members`. A remedy that does not apply, or a loss that raises,
+        gives a failed record with the reason, never an exception.
     """
     records: dict[str, MemberRecord] = {}
-    known, process = known or CaseCache(), os.getpid()
+    cache, process = cache or CaseCache(), os.getpid()
 
     def tell(steps: int) -> None:
-        end_if_forked(process)  # before anybody hears of it
+        end_if_forked(process)  # before progress is reported
         if progress is not None:
             progress(steps)
 
     try:
         with guarded():
-            batches = group_programs(spec, records, known)
+            batches = group_programs(spec, records, cache)
     except CaseExit as error:
         return [failed(member, error) for member in spec.members]
     for batch in batches:
-        records |= {record.key: record for record in _carried_out(batch, spec, known, tell)}
+        records |= {record.key: record for record in _run_batch(batch, spec, cache, tell)}
     return [records[member.key] for member in spec.members]
 
 
-def _carried_out(
-    batch: ProgramBatch, spec: StackSpec, known: CaseCache, progress: Callable[[int], None]
+def _run_batch(
+    batch: ProgramBatch, spec: StackSpec, cache: CaseCache, progress: Callable[[int], None]
 ) -> list[MemberRecord]:
-    """The records of a program, and of its parts where it fails as a whole."""
-    told: list[int] = []
+    """Return the records of a program, or of its parts if it fails as a whole."""
+    reported: list[int] = []
 
     def tell(steps: int) -> None:
-        told.append(steps)
+        reported.append(steps)
         progress(steps)
 
     try:
         with guarded():
-            found = _trained(batch, tell)
-    except Exception as error:  # the author's code may raise anything, and the other programs go on
-        smaller = _smaller(batch, spec, known, error)
+            records = _train_batch(batch, tell)
+    except Exception as error:  # the author's code may raise anything; the other programs continue
+        smaller = _smaller(batch, spec, cache, error)
         if smaller:
-            progress(-sum(told))
-            return [record for part in smaller for record in _carried_out(part, spec, known, progress)]
-        return [failed(each, error) for each in batch.members]
-    return [replace(record, alone=batch.alone, gpu=gpu_name(batch.device)) for record in found]
+            progress(-sum(reported))
+            return [record for part in smaller for record in _run_batch(part, spec, cache, progress)]
+        return [failed(member, error) for member in batch.members]
+    return [replace(record, alone=batch.alone, gpu=gpu_name(batch.device)) for record in records]
 
 
-def _smaller(batch: ProgramBatch, spec: StackSpec, known: CaseCache, error: Exception) -> list[ProgramBatch]:
-    """The parts of a program that failed; none where the case ends as they are built."""
+def _smaller(batch: ProgramBatch, spec: StackSpec, cache: CaseCache, error: Exception) -> list[ProgramBatch]:
+    """Return the parts of a failed program; none if building them fails too."""
     try:
         with guarded():
-            return fallback_batches(batch, spec, known, error)
+            return fallback_batches(batch, spec, cache, error)
     except CaseExit:
         return []
 
 
-def _trained(batch: ProgramBatch, progress: Callable[[int], None]) -> list[MemberRecord]:
+def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[MemberRecord]:
     started, done = time.perf_counter(), 0
     members, cases = batch.members, batch.cases
     padding = _padding(batch)
@@ -91,10 +92,12 @@ def _trained(batch: ProgramBatch, progress: Callable[[int], None]) -> list[Membe
         progress((snapshot.step - done) * len(members))
         done = snapshot.step
     assert snapshot is not None
+    if cases[0].fit is not None:
+        progress((training_steps(cases[0], len(batch.split.train)) - done) * len(members))
     return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
 
 
 def _padding(batch: ProgramBatch) -> int:
-    """How many copies of the last member fill the stack to a size at which nobody's roundings depend on it."""
+    """Return the number of copies of the last member that pad the stack to a size with stable rounding."""
     count = len(batch.members)
     return 0 if batch.stacking.rule is None else batch.stacking.filled(count) - count

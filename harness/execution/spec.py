@@ -1,4 +1,4 @@
-"""What a worker is told of a stack: plain values, read and written without torch."""
+"""Specification of a stack for a worker: plain values, read and written without torch."""
 
 import json
 import time
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
+from harness.errors import HarnessError
 from harness.results.records import Level, MemberRecord
+from harness.user_code import CaseExit
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StackMember:
-    """A member as a worker is told of it: plain values only."""
+    """A member of a stack, in plain values only."""
 
     key: str
     variant: str
@@ -24,14 +26,14 @@ class StackMember:
 
 @dataclass(frozen=True)
 class StackSpec:
-    """What a worker is told of a stack.
+    """Specification of a stack.
 
     Args:
         case: a shipped name or the path of a case file; a Case only within this process.
         data: a data set or file in place of the case's own rows, or None.
-        members: who is in it.
-        train: training numbers that the experiment sets; a member's levels win over them.
-        first_seed: the seed whose reconstructions are kept as examples.
+        members: its members.
+        train: training numbers of the experiment; a member's levels override them.
+        first_seed: the seed whose reconstructions are stored as examples.
     """
 
     case: Union[str, "Case"]
@@ -42,22 +44,22 @@ class StackSpec:
 
 
 def spec_line(spec: StackSpec) -> str:
-    """A stack as one line of JSON."""
+    """Return a stack as one line of JSON."""
     return json.dumps({**asdict(spec), "members": [asdict(member) for member in spec.members]}) + "\n"
 
 
 def spec_of(line: str) -> StackSpec:
-    """The stack of a line.
+    """Read the stack of a line.
 
     >>> spec_of(spec_line(StackSpec("forum", None, ()))).case
     'forum'
     """
     content = json.loads(line)
-    return StackSpec(**{**content, "members": tuple(StackMember(**each) for each in content["members"])})
+    return StackSpec(**{**content, "members": tuple(StackMember(**member) for member in content["members"])})
 
 
 def failed_record(member: StackMember, error: str) -> MemberRecord:
-    """The record of a member that could not be run, with the reason."""
+    """Return the record of a member that could not be run, with the reason."""
     return MemberRecord(
         key=member.key,
         variant=member.variant,
@@ -67,3 +69,10 @@ def failed_record(member: StackMember, error: str) -> MemberRecord:
         error=error,
         logged_at=int(time.time() * 1000),
     )
+
+
+def failed(member: StackMember, error: Exception) -> MemberRecord:
+    """Return the record of a member whose remedies, model or loss raised this error."""
+    prefix = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+    prefix = "the case's code ended with " if isinstance(error, CaseExit) else prefix
+    return failed_record(member, f"{prefix}{error}"[:1000])

@@ -1,4 +1,4 @@
-"""Standard input is nothing that a case may read: its members run in processes of their own, again and again."""
+"""Refusal of standard input for cases, whose members run in worker processes and repeatedly."""
 
 import io
 import os
@@ -11,24 +11,24 @@ from harness.errors import HarnessError
 
 
 class NoInput(io.TextIOBase):
-    """Standard input that nobody is behind: whoever reads it is told so, and waits for nothing."""
+    """Standard input that raises an error when it is read."""
 
     def read(self, size: int | None = -1) -> str:
-        """Refused.
+        """Raise an error.
 
         Raises:
             HarnessError: always.
         """
-        raise HarnessError(ASKS)
+        raise HarnessError(NO_STDIN)
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
-        """Refused, as `read` is: `input()`, a loop over the lines and a debugger come here."""
+        """Raise an error; `input()`, a loop over lines and a debugger call this method."""
         return self.read(size)
 
 
 @contextmanager
 def forbid_stdin() -> Iterator[None]:
-    """While this is open, reading standard input is an error of whoever reads it."""
+    """Make reading standard input an error inside the block."""
     before, sys.stdin = sys.stdin, NoInput()
     try:
         yield
@@ -37,16 +37,16 @@ def forbid_stdin() -> Iterator[None]:
 
 
 def take_stdin() -> TextIO:
-    """What this process is told on standard input, for its caller alone: from now on others find none there."""
-    told = os.fdopen(os.dup(0), encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    """Return standard input for the caller alone; from now on, other code finds it empty."""
+    stream = os.fdopen(os.dup(0), encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     sys.stdin = NoInput()
-    return told
+    return stream
 
 
-ASKS = (
-    "the case reads standard input (input(), sys.stdin or breakpoint()), which the processes that train its members "
-    "do not have; write the value into the case, or run it in this process, with --workers 0"
+NO_STDIN = (
+    "the case reads standard input (input(), sys.stdin or breakpoint()), which worker processes do not have; "
+    "write the value into the case, or run it in this process, with --workers 0"
 )

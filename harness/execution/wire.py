@@ -1,6 +1,6 @@
-"""Records as a worker answers with them: what is small as a line of JSON, what is packed behind it, as it is.
+"""Format of a worker's records: small fields as a line of JSON, followed by the bytes of packed fields.
 
-Parquet would load pyarrow, and pandas with it, in every worker: a second each.
+Parquet would load pyarrow and pandas in every worker, one second each.
 """
 
 import json
@@ -10,19 +10,21 @@ from typing import Any
 
 from harness.results.records import PACKED_FIELDS, MemberRecord
 
-SMALL_FIELDS = [each.name for each in fields(MemberRecord) if each.name not in PACKED_FIELDS]
+SMALL_FIELDS = [field.name for field in fields(MemberRecord) if field.name not in PACKED_FIELDS]
 
 
 def dump_records(records: Sequence[MemberRecord]) -> bytes:
-    """The records, to be read by `load_records`."""
+    """Return the bytes of records, to be read by `load_records`."""
     small = [{name: getattr(record, name) for name in SMALL_FIELDS} for record in records]
     packed = [[getattr(record, name).to_bytes() for name in PACKED_FIELDS] for record in records]
-    sizes = [[len(content) for content in each] for each in packed]
-    return b"".join([json.dumps([small, sizes]).encode(), b"\n", *(content for each in packed for content in each)])
+    sizes = [[len(content) for content in contents] for contents in packed]
+    return b"".join(
+        [json.dumps([small, sizes]).encode(), b"\n", *(content for contents in packed for content in contents)]
+    )
 
 
 def load_records(answer: bytes) -> Iterator[MemberRecord]:
-    """The records of such an answer.
+    """Yield the records of these bytes.
 
     >>> [record] = load_records(dump_records([MemberRecord("k", "as_posted", {}, 0, history={"step": [0, 42]})]))
     >>> record.variant, record.history["step"]
@@ -31,7 +33,7 @@ def load_records(answer: bytes) -> Iterator[MemberRecord]:
     start = answer.index(b"\n") + 1
     for small, sizes in zip(*json.loads(answer[:start]), strict=True):
         packed: dict[str, Any] = {}
-        for (name, kind), size in zip(PACKED_FIELDS.items(), sizes, strict=True):
-            packed[name] = kind.of_bytes(answer[start : start + size])
+        for (name, packed_type), size in zip(PACKED_FIELDS.items(), sizes, strict=True):
+            packed[name] = packed_type.of_bytes(answer[start : start + size])
             start += size
         yield MemberRecord(**small, **packed)

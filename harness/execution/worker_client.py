@@ -1,4 +1,4 @@
-"""Worker processes as the driver sees them: started, waiting, and heard."""
+"""Worker processes on the side of the driver: start, stop, answers."""
 
 import json
 import os
@@ -15,20 +15,20 @@ Worker = subprocess.Popen[bytes]
 
 
 def new_worker() -> Worker:
-    """A worker process, which begins with loading torch."""
+    """Start a worker process, which begins by loading torch."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         module_command("harness.execution.worker", str(os.getpid())),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=without_empty_places(variables),
-        start_new_session=True,  # a Ctrl-C in the terminal reaches the driver alone
+        start_new_session=True,  # a Ctrl-C in the terminal reaches only the driver
     )
 
 
 @contextmanager
 def waiting_workers(count: int) -> Iterator[list[Worker]]:
-    """So many workers, loading torch while the driver does; at the end none of them is left."""
+    """Start workers, which load torch while the driver does, and end them with the block."""
     started: list[Worker] = []
     try:
         started += (new_worker() for _ in range(count))
@@ -40,15 +40,15 @@ def waiting_workers(count: int) -> Iterator[list[Worker]]:
 
 
 def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
-    """What a worker says next: steps done, or the records of its stack; None when it died, be it in mid-answer.
+    """Return a worker's next answer: steps done, or the records of its stack; None if it died.
 
-    An answer is a line of JSON, and after it as many bytes of records as it says.
+    An answer is a line of JSON, followed by the number of bytes of records that the line gives.
     """
     try:
-        said = json.loads(answers.readline())
-        if "steps" in said:
-            return int(said["steps"])
-        content = answers.read(said["bytes"])
-        return list(load_records(content)) if len(content) == said["bytes"] else None
-    except (ValueError, TypeError, LookupError):  # nothing, a part of a line, or what somebody else wrote in between
+        message = json.loads(answers.readline())
+        if "steps" in message:
+            return int(message["steps"])
+        content = answers.read(message["bytes"])
+        return list(load_records(content)) if len(content) == message["bytes"] else None
+    except (ValueError, TypeError, LookupError):  # no line, a part of one, or output of other code
         return None

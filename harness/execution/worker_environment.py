@@ -1,8 +1,8 @@
-"""Processes of our own find no module in the working directory: a file named `gzip.py` there is not Python's.
+"""Environment of processes of our own, which do not import from the working directory (a `gzip.py` there, for example).
 
-`-P` leaves the working directory off the path, and what multiprocessing starts in such a process inherits it. The
-variable `PYTHONSAFEPATH` would do so for every program, also for the scripts that a case starts itself: it is for
-MLflow's server alone, whose processes are all our own.
+`-P` keeps the working directory off the path, also for processes that multiprocessing starts. The variable
+`PYTHONSAFEPATH` would do so for every program, including scripts that a case starts itself, so it is set only for MLflow's
+server.
 """
 
 import os
@@ -11,24 +11,25 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.sibling_imports import added_places
+from harness.sibling_imports import appended_folders
 
 ENTRY = Path(__file__).with_name("worker_entry.py")
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs `main` of a module of this very package in a process of its own.
+    """Return the command that runs `main` of a module of this package in a new process.
 
-    It finds what this process finds: the places that this process has on its path, and a new one has not, come last.
+    The new process gets the folders on this process's path, appended to its own.
     """
     root = str(Path(__file__).parents[2])
-    places = dict.fromkeys(os.path.abspath(place) for place in (root, *sys.path) if place not in added_places())
-    return [sys.executable, "-P", str(ENTRY), module, str(len(arguments)), *arguments, *places]
+    folders = dict.fromkeys(os.path.abspath(folder) for folder in (root, *sys.path) if folder not in appended_folders())
+    return [sys.executable, "-P", str(ENTRY), module, str(len(arguments)), *arguments, *folders]
 
 
 def leave_working_directory() -> None:
-    """Take the working directory, which `python -c` puts first, off the path of this process, and of what multiprocessing
-    starts in it: that copies the flags of the interpreter, which cannot be changed, and the path later.
+    """Remove the working directory, which `python -c` puts first, from the path of this process and its children.
+
+    multiprocessing copies the flags of the interpreter, which cannot be changed, and later the path.
     """
     if not sys.flags.safe_path and sys.path[:1] == [""]:
         del sys.path[0]
@@ -39,13 +40,13 @@ def leave_working_directory() -> None:
 
 
 def without_empty_places(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process; an empty entry of PYTHONPATH, which stands for the working directory, is left out.
+    """Return the variables without empty entries of PYTHONPATH, which stand for the working directory.
 
     >>> without_empty_places({"PYTHONPATH": f"{os.pathsep}lib{os.pathsep}", "HOME": "/"})
     {'PYTHONPATH': 'lib', 'HOME': '/'}
     >>> without_empty_places({"PYTHONPATH": os.pathsep})
     {}
     """
-    places = [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
-    kept = {name: value for name, value in variables.items() if name != "PYTHONPATH" or places}
-    return kept | ({"PYTHONPATH": os.pathsep.join(places)} if places else {})
+    folders = [folder for folder in variables.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    entries = {name: value for name, value in variables.items() if name != "PYTHONPATH" or folders}
+    return entries | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})

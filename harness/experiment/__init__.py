@@ -1,4 +1,4 @@
-"""Experiments: from a YAML file to results, MLflow runs and a report.
+"""Running experiments: from a YAML file to results, MLflow runs and a report.
 
 Names load when first used.
 """

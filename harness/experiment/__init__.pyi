@@ -4,3 +4,9 @@ from .driver import run as run
 from .driver import run_experiment as run_experiment
 from .driver import sync as sync
 from .driver import synchronize as synchronize
+from .planner import plan as plan
+from .run_results import Results as Results
+from .stored import compare as compare
+from .stored import effects as effects
+from .stored import report as report
+from .stored import stored_results as stored_results

@@ -1,4 +1,4 @@
-"""An experiment from its file to its report: what is missing is trained, everything is kept, logged and explained."""
+"""Run an experiment: train the missing members, store and log the results, and write the report."""
 
 import os
 import time
@@ -22,26 +22,30 @@ from harness.experiment.state import (
     member_steps,
     missing_members,
     refreshed,
-    report_folder,
-    results_folder,
     start_over,
     steps_per_epoch,
     store_name,
     without_result,
 )
 from harness.grid import Experiment, load_experiment
-from harness.results import MemberRecord, read_manifest, write_manifest, write_stack
+from harness.results import (
+    MemberRecord,
+    read_manifest,
+    report_folder,
+    results_folder,
+    write_manifest,
+    write_stack,
+)
 from harness.results.faults import crash_point
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from harness.experiment.publisher import Publication, Publisher
+    from harness.experiment.run_results import Results
 
 
 @dataclass
 class RunCallbacks:
-    """Told of what happens; the command line shows it, a script need not care."""
+    """Callbacks on the progress of a run; by default they do nothing."""
 
     started: Callable[[int, int, int], None] = lambda members, done, steps: None
     stepped: Callable[[int], None] = lambda steps: None
@@ -54,24 +58,25 @@ def run(
     fresh: bool = False,
     workers: int | None = None,
     tracking_uri: str | None = None,
-) -> "DataFrame":
-    """Run an experiment, or continue it, and return one row a member.
+) -> "Results":
+    """Run an experiment, or continue it.
 
     Args:
         experiment: the path of a YAML file, or an `Experiment`.
         fresh: start over instead of continuing.
-        workers: processes; None means one a core, 0 everything in this process.
+        workers: worker processes; None means one per core, 0 runs everything in this process.
         tracking_uri: of the MLflow store; None means `mlruns/mlflow.db`, or MLFLOW_TRACKING_URI.
 
     Returns:
-        A frame with the factors, `seed`, `status`, `verdict`, `flags`, `live_units`, `r2` and the losses.
+        Results: `.members`, `.effects` and `.cells` are DataFrames, `.report` is the path of the report. Indexing and
+        iterating refer to the table of members.
 
     Raises:
-        HarnessError: when the request is wrong. What training does is a verdict, never an exception.
+        HarnessError: if the request is wrong. The outcome of training is a verdict, never an exception.
     """
-    from harness.results.frames import members_frame
+    from harness.experiment.run_results import Results
 
-    return members_frame(run_experiment(experiment, fresh, workers, tracking_uri).records)
+    return Results(run_experiment(experiment, fresh, workers, tracking_uri))
 
 
 def run_experiment(
@@ -84,10 +89,10 @@ def run_experiment(
     progress: RunCallbacks | None = None,
     root: Path | None = None,
 ) -> RunSummary:
-    """`run`, with all that the command line offers; returns the outcome instead of a frame.
+    """Run an experiment with all options of the command line, and return its summary.
 
     Raises:
-        HarnessError: when the request is wrong.
+        HarnessError: if the request is wrong.
     """
     started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
@@ -111,10 +116,10 @@ def run_experiment(
 
 
 def sync(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
-    """Report and store, made again from the results; what went wrong.
+    """Write the report and the MLflow store again from the results, and return the problems.
 
     Raises:
-        HarnessError: when there are no results.
+        HarnessError: if there are no results.
     """
     return synchronize(experiment, tracking_uri, root).problems
 
@@ -122,10 +127,10 @@ def sync(experiment: "str | Path | Experiment", tracking_uri: str | None = None,
 def synchronize(
     experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
 ) -> "Publication":
-    """Report and store, made again from the results.
+    """Write the report and the MLflow store again from the results.
 
     Raises:
-        HarnessError: when there are no results, or the experiment is being run.
+        HarnessError: if there are no results, or the experiment is running.
     """
     from harness.experiment.publisher import Publisher
 
@@ -143,12 +148,12 @@ def synchronize(
 
 @dataclass(frozen=True)
 class Call:
-    """What a run was asked, beside its experiment.
+    """Options of a run.
 
     Args:
-        workers, tracking_uri, shard, progress, root: as `run_experiment` has them.
-        again: whether members that are there are trained again.
-        started: when it began.
+        workers, tracking_uri, shard, progress, root: as in `run_experiment`.
+        again: whether existing members are trained again.
+        started: value of `time.perf_counter` at the start.
     """
 
     workers: int
@@ -161,7 +166,7 @@ class Call:
 
     @property
     def seconds(self) -> float:
-        """How long it has been."""
+        """Seconds since the start."""
         return time.perf_counter() - self.started
 
 
@@ -170,7 +175,7 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
     from harness.experiment.publisher import Publisher
 
     specs = missing_members(work, call.shard)
-    asked = {member.key for spec in specs for member in spec.members}
+    pending = {member.key for spec in specs for member in spec.members}
     total = sum(len(spec.members) for spec in specs)
     steps = member_steps(work, specs)
     with publishing(work.folder):
@@ -178,10 +183,10 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
             write_manifest(work.folder, work.manifest)
     crash_point("manifest written")
     publisher = Publisher(work.experiment, call.root, call.tracking_uri)
-    if call.shard == WHOLE:  # one of several leaves the store to the last
+    if call.shard == WHOLE:  # of several shards, the last one writes the store
         trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
-        publisher.log(list(work.done.values()))  # of an earlier run that was killed before it logged them
+        publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
@@ -193,31 +198,31 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
             if call.shard == WHOLE:
                 publisher.log(records)
             call.progress.finished(records)
-        lacking = _lacking(work, set(work.keys.values()) if call.shard == WHOLE else asked)
+        lacking = _lacking(work, set(work.keys.values()) if call.shard == WHOLE else pending)
         return _published(work, call, publisher, total, lacking)
     except BaseException:
         publisher.interrupted()
         raise
 
 
-def _lacking(work: ResumeState, asked: set[str]) -> list[str]:
-    """Names of the members without a result on disk, whatever the workers said; what is in memory is written again."""
-    keys = without_result(work, asked)
-    if again := [work.done[key] for key in keys if key in work.done]:
-        write_stack(work.folder, again)
-        keys = without_result(work, asked)
-    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(keys)]
+def _lacking(work: ResumeState, keys: set[str]) -> list[str]:
+    """Return names of the members without a result on disk; results that are still in memory are written again first."""
+    lacking = without_result(work, keys)
+    if unwritten := [work.done[key] for key in lacking if key in work.done]:
+        write_stack(work.folder, unwritten)
+        lacking = without_result(work, keys)
+    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(lacking)]
 
 
 def _published(
     work: ResumeState, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]
 ) -> RunSummary:
-    """The outcome, with report and store where no other shard has members to train."""
+    """Publish report and store, unless another shard still has members to train, and return the summary."""
     if call.shard == WHOLE:
         with publishing(work.folder):
             publication = publisher.publish(work, call.seconds)
         return _outcome(work, call, trained, lacking, publication)
-    with publishing(work.folder):  # whoever is the last to come here sees the members of all
+    with publishing(work.folder):  # the last shard to get here sees the members of all shards
         work = refreshed(work, store_name(call.tracking_uri))
         if not all(key in work.done for key in work.keys.values()):
             return _outcome(work, call, trained, lacking)
@@ -229,8 +234,8 @@ def _published(
 def _outcome(
     work: ResumeState, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
 ) -> RunSummary:
-    told = [] if publication is None else [*publication.notes, *publication.problems]
-    notes = [*work.notes, *told, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
+    messages = [] if publication is None else [*publication.notes, *publication.problems]
+    notes = [*work.notes, *messages, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
     return RunSummary(
         work.experiment,
         work.records(),
@@ -245,7 +250,7 @@ def _outcome(
 
 
 def _is_published(work: ResumeState, call: Call) -> bool:
-    """Whether nothing is left to do: every member is there, and so are the report and the store that has them all."""
+    """Return True if every member has a result, and report and store are complete."""
     if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
         return False
     from harness.tracking import local_store, store_uri
@@ -262,7 +267,7 @@ def _finished(work: ResumeState, call: Call) -> RunSummary:
 
 
 def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
-    """Workers that load torch while this process does; none where nothing is certain to be run."""
+    """Start workers that load torch while this process does; none if it is not certain that anything is run."""
     if not count:
         return nullcontext(())
     from harness.execution.worker_client import waiting_workers
@@ -271,5 +276,5 @@ def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

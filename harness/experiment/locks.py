@@ -1,4 +1,4 @@
-"""Who may work in an experiment's results folder: one whole run or many shards, and one process that publishes."""
+"""Locks of an experiment's results folder: one full run or several shards, and one process that publishes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,10 +13,10 @@ RUN, PUBLISHING = ".lock", ".lock-publishing"
 
 @contextmanager
 def running(folder: Path, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
-    """Run an experiment alone, or one shard of it beside the others; of a refused one no lock or folder stays.
+    """Hold the lock of a run, or of one shard beside the others; a refused run leaves no lock or folder behind.
 
     Raises:
-        HarnessError: when another process runs it, or the folder cannot be written.
+        HarnessError: if another process runs the experiment, or the folder cannot be written.
     """
     with ExitStack() as locks:
         if shard != WHOLE:
@@ -25,17 +25,17 @@ def running(folder: Path, shard: tuple[int, int] = WHOLE) -> Iterator[None]:
         try:
             yield
         except HarnessError:
-            if is_alone(lock):  # else the last of them removes it
+            if is_alone(lock):  # otherwise the last shard removes it
                 _remove((folder, *folder.parents[:2]))
             raise
 
 
 @contextmanager
 def publishing(folder: Path) -> Iterator[None]:
-    """Write manifest, report and store alone; another process that does is waited for.
+    """Hold the lock for writing manifest, report and store; wait for another process that holds it.
 
     Raises:
-        HarnessError: when the folder cannot be written.
+        HarnessError: if the folder cannot be written.
     """
     with ExitStack() as locks:
         _enter(locks, folder / PUBLISHING, wait=True)
@@ -56,7 +56,7 @@ def _enter(locks: ExitStack, file: Path, shared: bool = False, wait: bool = Fals
 
 
 def _remove(folders: Sequence[Path]) -> None:
-    """Remove folders, the innermost first, that hold nothing but locks: they were made for a run that is refused."""
+    """Remove folders that contain only locks, innermost first: they were created for a run that is refused."""
     with suppress(OSError):
         files = list(folders[0].iterdir())
         if all(file.name.startswith(RUN) for file in files):

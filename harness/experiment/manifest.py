@@ -1,4 +1,4 @@
-"""What an experiment's results depend on, and what is recorded beside them."""
+"""The manifest of an experiment: the inputs that its results depend on, and recorded facts."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import harness
 from harness.errors import HarnessError
 from harness.factors import FACTORS
 from harness.grid import Experiment
-from harness.grid.case_facts import case_facts, case_file
+from harness.grid.case_facts import DEFAULT_TRAINING, case_facts, case_file
 from harness.results import RESULTS_FORMAT, case_fingerprint
 from harness.user_code import guarded
 
@@ -23,21 +23,20 @@ if TYPE_CHECKING:
     from harness.case import Case
     from harness.data.rows import Split
 
-DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
 PACKAGES = ("torch", "mlflow", "pandas", "numpy", "scipy", "seaborn", "scikit-learn", "pyarrow")
 SHIPPED_SOURCES = ("cases", "data")
 
 
 def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Fingerprints of the data's bytes and of the case's source, with a few facts: this reads the data.
+    """Fingerprint the data's bytes and the case's source, with a few facts; reads the data.
 
     Args:
-        experiment: whose.
-        before: those of an earlier run, for which a case's optimizer was made: torch takes a second or more to load for
-            the first one.
+        experiment: whose inputs are read.
+        before: fingerprints of an earlier run. If they are equal, the case's optimizer is not built again, for which
+            torch takes a second or more to load.
 
     Raises:
-        HarnessError: when the data cannot be used, or no member of a case that is not shipped can be run.
+        HarnessError: if the data cannot be used, or no member of a case that is not shipped can be run.
     """
     from harness.case import load_case
     from harness.data import split_of
@@ -48,7 +47,7 @@ def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None
         "data": split.fingerprint,
         "case": case_fingerprint(case_file(experiment.case, experiment.folder)),
     }
-    if source_digest(experiment) is None:  # what is shipped is known to run, and a run of it starts sooner
+    if source_digest(experiment) is None:  # shipped cases are known to run, and start sooner without the check
         _check_that_it_runs(experiment, case, split, made_before=identity.items() <= (before or {}).items())
     return {
         **identity,
@@ -65,14 +64,14 @@ def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None
 def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", made_before: bool) -> None:
     """Refuse a case of which no member can be run.
 
-    A model is built, its loss evaluated on a few rows and, unless that was done before, its optimizer made, as for a plan.
+    Build a model, evaluate its loss on a few rows and, unless `made_before`, build its optimizer, as a plan does.
     """
     from harness.case import build_optimizer
     from harness.models import build_model
     from harness.remedies import RemedyNotApplicable, apply_remedies
 
     widths = experiment.levels("units") if "units" in experiment.factors else (None,)
-    wrong: HarnessError | None = None
+    problem: HarnessError | None = None
     for width in widths:
         try:
             with guarded():
@@ -80,17 +79,17 @@ def _check_that_it_runs(experiment: Experiment, case: "Case", split: "Split", ma
                 if not made_before:
                     build_optimizer(treated, build_model(treated, 0, split.train.inputs[:4]))
         except Exception as error:
-            if isinstance(error, RemedyNotApplicable) or not isinstance(error, HarnessError):  # for its members to tell
+            if isinstance(error, RemedyNotApplicable) or not isinstance(error, HarnessError):  # reported by its members
                 return
-            wrong = error
+            problem = error
         else:
             return
-    if wrong is not None:
-        raise wrong
+    if problem is not None:
+        raise problem
 
 
 def source_digest(experiment: Experiment) -> str | None:
-    """A hash of everything that the fingerprints rest on, read without running it; None where only running tells."""
+    """Hash the sources that the fingerprints depend on without running them; None if they must be run."""
     if experiment.case.endswith(".py") or not _is_shipped(experiment.data):
         return None
     digest = hashlib.sha256(json.dumps([experiment.case, experiment.data, RESULTS_FORMAT]).encode())
@@ -101,6 +100,7 @@ def source_digest(experiment: Experiment) -> str | None:
 
 
 def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of an experiment: its text, factors, inputs and versions."""
     text = experiment.path.read_text(encoding="utf-8") if experiment.path is not None else ""
     return {
         "format": RESULTS_FORMAT,
@@ -119,13 +119,13 @@ def manifest_of(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[str, 
 
 
 def versions() -> dict[str, str]:
-    """What is installed of what a result can depend on."""
-    found = {"harness": harness.__version__, "python": sys.version.split()[0]}
-    return {**found, **{name: version(name) for name in PACKAGES if _installed(name)}}
+    """Return versions of the installed packages that a result can depend on."""
+    runtime = {"harness": harness.__version__, "python": sys.version.split()[0]}
+    return {**runtime, **{name: version(name) for name in PACKAGES if _installed(name)}}
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, with a mark where it has changes; None outside a repository."""
+    """Return the commit of the working directory, marked if there are changes; None outside a repository."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
@@ -143,6 +143,7 @@ def _installed(name: str) -> bool:
 
 
 def training_of(experiment: Experiment) -> dict[str, Any]:
+    """Return the training numbers of an experiment, completed by its case and the defaults."""
     facts = case_facts(case_file(experiment.case, experiment.folder))
     return {**DEFAULT_TRAINING, **facts.train, **experiment.train}
 

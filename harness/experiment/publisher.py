@@ -1,4 +1,4 @@
-"""Results made visible: effects, the report, and the MLflow store. Training never waits for any of them to work."""
+"""Publish results: effects, the report, and the MLflow store. Training never depends on them."""
 
 import queue
 import threading
@@ -10,26 +10,36 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
-from harness.experiment.state import ResumeState, report_folder, store_digest, store_name
+from harness.experiment.manifest import training_of
+from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
-from harness.results import COLLAPSED, MemberRecord, Results, write_atomic, write_json, write_manifest
+from harness.grid.case_facts import case_facts, case_file
+from harness.results import (
+    COLLAPSED,
+    MemberRecord,
+    StoredResults,
+    report_folder,
+    write_atomic,
+    write_json,
+    write_manifest,
+)
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.user_code import guarded
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
-LAST_QUESTION = 10.0  # seconds that a store gets which failed, to say what it has
+LAST_QUESTION = 10.0  # seconds for a failed store to answer what it contains
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What became visible of an experiment.
+    """Outcome of publishing an experiment.
 
     Args:
-        report: where the report is; None where it could not be written.
-        logged: how many of the members the store showed when it was asked.
-        problems: what could not be done.
-        notes: what the user should know beside.
+        report: path of the report; None if it could not be written.
+        logged: number of members that the store showed when it was queried.
+        problems: one sentence for each failure.
+        notes: other messages for the user.
     """
 
     report: Path | None
@@ -39,15 +49,15 @@ class Publication:
 
 
 class Publisher:
-    """Projects one experiment's results.
+    """Writes the report and the MLflow runs of an experiment.
 
     Args:
-        experiment: whose results they are.
-        root: the folder that holds `mlruns/`.
+        experiment: whose results are published.
+        root: the folder that contains `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
 
     Raises:
-        HarnessError: when the folder cannot be written.
+        HarnessError: if the folder cannot be written.
     """
 
     def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None) -> None:
@@ -63,10 +73,10 @@ class Publisher:
         self._logging = threading.Lock()
 
     def prepare(self, audit: bool = False) -> None:
-        """Open the store beside the training, and load what draws: seconds each.
+        """Open the store and load the drawing libraries while members train; each takes seconds.
 
         Args:
-            audit: audit the penalties too; only where nothing trains in this process, whose random state an audit uses.
+            audit: also audit the penalties; only if nothing trains in this process, whose random state an audit uses.
         """
         if not audit:
             self._prepared.set()
@@ -74,11 +84,11 @@ class Publisher:
         self._thread.start()
 
     def log(self, records: Sequence[MemberRecord]) -> None:
-        """Log members beside the training of the next; what fails here is logged at the end, or by a later sync."""
+        """Log members while the next ones train; members that fail here are logged at the end, or by a later sync."""
         self._done.put(list(records))
 
     def interrupted(self) -> None:
-        """Mark the experiment as stopped, if the store is open; a store that does not answer is not waited for."""
+        """Mark the experiment as stopped, if the store is open; do not wait for a store that does not answer."""
         self._stopping = True
         if self._failure is None:
             closing = threading.Thread(target=self._stop, daemon=True)
@@ -88,8 +98,8 @@ class Publisher:
     def publish(self, work: ResumeState, seconds: float) -> Publication:
         """Write the report, then the store."""
         manifest = {**work.manifest, "audit": self._audited(work)}
-        results = Results(manifest, work.records())
-        with suppress(HarnessError):  # kept at once: a run that is killed now need not audit again
+        results = StoredResults(manifest, work.records())
+        with suppress(HarnessError):  # written now, so that a run that is killed from here on need not audit again
             write_manifest(work.folder, manifest)
         report, problems = self._reported(results)
         crash_point("report written")
@@ -104,13 +114,13 @@ class Publisher:
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
 
     def _audited(self, work: ResumeState) -> dict[str, Any]:
-        """What the audit finds: stored, found beside the training, or found now."""
+        """Return the audit's findings: stored, computed during training, or computed now."""
         if self._thread is not None:
             self._prepared.wait()
         return work.manifest.get("audit") or self._audits or audits(work.experiment)
 
-    def _reported(self, results: Results) -> tuple[Path | None, list[str]]:
-        """Where the report is, or why there is none: a full disk takes no result back."""
+    def _reported(self, results: StoredResults) -> tuple[Path | None, list[str]]:
+        """Write the report; return its path, or the reason why there is none (results are kept if the disk is full)."""
         folder = report_folder(self.experiment.name, self.root)
         try:
             with gc_paused():
@@ -120,7 +130,7 @@ class Publisher:
 
     def _stop(self) -> None:
         self._done.put(None)
-        # the next run finds its runs by key, whatever they are marked as; an audit, which may be long, is not waited for
+        # the next run finds its MLflow runs by key, whatever their status; a running audit, which may be long, is not awaited
         with self._logging, suppress(HarnessError):
             if self._tracker is not None:
                 self._tracker.stopped(self.experiment.name)
@@ -131,8 +141,10 @@ class Publisher:
 
         try:
             with gc_paused():
-                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root)
-                with self._logging:  # an interrupt comes before, and nothing is begun, or after, and is marked
+                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
+                with (
+                    self._logging
+                ):  # an interrupt comes before this block (nothing is begun) or after it (the run is marked)
                     if self._stopping:
                         return
                     self._tracker = tracker
@@ -153,15 +165,15 @@ class Publisher:
             self._prepared.set()
 
     def _working_tracker(self) -> Any:
-        """The tracker, or a new one where the store failed in between: what it holds is asked again."""
+        """Return the tracker, or a new one if the store failed since: its content is queried again."""
         from harness.tracking import Tracker, store_uri
 
         if self._tracker is not None and self._failure is None:
             return self._tracker
-        return Tracker(store_uri(self.tracking_uri, self.root), self.root)
+        return Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
 
-    def _log(self, results: Results, report: Path | None, seconds: float) -> tuple[int, list[str]]:
-        """How many members the store shows, and what went wrong."""
+    def _log(self, results: StoredResults, report: Path | None, seconds: float) -> tuple[int, list[str]]:
+        """Log everything; return the number of members that the store shows, and the problems."""
         if self._thread is None:
             self.prepare()
         assert self._thread is not None
@@ -178,13 +190,14 @@ class Publisher:
                 artifacts=files,
                 parameters=_facts(results),
                 seconds=seconds,
+                baseline=self.experiment.baseline,
             )
-            return len(results.records), []  # it looked
+            return len(results.records), []  # `project` has verified it
         except HarnessError as error:
             return self._confirmed(tracker, results.records), [str(error)]
 
     def _confirmed(self, tracker: Any, records: Sequence[MemberRecord]) -> int:
-        """What a store that failed shows all the same; one that does not answer soon shows nothing."""
+        """Count the members that a failed store shows; 0 if it does not answer soon."""
         counts: list[int] = []
 
         def ask() -> None:
@@ -199,7 +212,7 @@ class Publisher:
 
 
 def _files(report: Path) -> list[Path]:
-    """The files of a report, without what is being written beside them."""
+    """List the files of a report, without temporary files."""
     return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
@@ -216,7 +229,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """What the audit finds in each penalty level of the experiment, as plain findings."""
+    """Audit each penalty level of the experiment; return plain findings by level."""
     from harness.auditing import audit_levels
     from harness.case import load_case
     from harness.data import split_of
@@ -226,12 +239,12 @@ def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
     try:
         with guarded():
             case = load_case(experiment.case_reference)
-            found = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
-    except Exception as error:  # the author's code may raise anything, and the members' results stand all the same
-        kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {kind}{error}")
+            audits_by_level = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
+    except Exception as error:  # the case's code may raise anything; the members' results remain valid
+        error_type = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {error_type}{error}")
         return {"undecided": [failure.to_dict()]}
-    return {level: [finding.to_dict() for finding in audit.findings] for level, audit in found.items()}
+    return {level: [finding.to_dict() for finding in audit.findings] for level, audit in audits_by_level.items()}
 
 
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
@@ -240,7 +253,7 @@ def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
     return analyse(records, experiment)
 
 
-def _report(results: Results, effects: Any, folder: Path) -> Path:
+def _report(results: StoredResults, effects: Any, folder: Path) -> Path:
     from harness.report import write_report
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +269,14 @@ def _note(folder: Path) -> str:
     return text[text.find("\n") + 1 :].lstrip()
 
 
-def _facts(results: Results) -> dict[str, Any]:
+def _used(experiment: Experiment) -> dict[str, Any]:
+    """Return what every member uses whose levels do not change it: case, data, numbers and training numbers."""
+    facts = case_facts(case_file(experiment.case, experiment.folder))
+    names = {"case": experiment.case, "data": experiment.data or "of the case"}
+    return {**names, **facts.numbers, **training_of(experiment)}
+
+
+def _facts(results: StoredResults) -> dict[str, Any]:
     records, versions = results.records, results.manifest["versions"]
     return {
         "verdict": f"{sum(record.verdict in COLLAPSED for record in records)} of {len(records)} members collapsed",

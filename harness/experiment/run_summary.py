@@ -1,4 +1,4 @@
-"""What a run of an experiment came to, and the sentences on it."""
+"""Summary of a run, with its notes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ NAMED = 10  # members without a result that a note names
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run of an experiment came to.
+    """Summary of a run.
 
     Args:
-        experiment: what was asked.
-        records: its members, in their order.
-        trained: how many of them were trained now.
+        experiment: that was run.
+        records: its members, in order.
+        trained: number of members that this run trained.
         seconds: wall time.
-        report: where the report is; None when nothing could be reported.
+        report: path of the report; None if there is none.
         steps_per_epoch: optimizer steps of one epoch of the baseline.
-        notes: what the user should know: a changed file, a damaged result, a store that was not reached.
-        logged: how many of its members the MLflow store showed when it was asked.
-        missing: names of the members that were asked for and have no result.
+        notes: messages for the user: a changed file, a damaged result, a store that was not reached.
+        logged: number of members that the MLflow store showed when it was queried.
+        missing: names of the requested members without a result.
     """
 
     experiment: Experiment
@@ -38,7 +38,7 @@ class RunSummary:
     missing: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The document that `harness run --json` prints."""
+        """Return the document that `harness run --json` prints."""
         failed = sum(record.status == "failed" for record in self.records)
         return {
             "experiment": self.experiment.name,
@@ -58,7 +58,7 @@ class RunSummary:
 
 
 def trained_alone(records: Iterable[MemberRecord]) -> list[str]:
-    """How many members trained alone where the plan says otherwise, and why.
+    """Count members that trained alone although the plan says otherwise, with the reasons.
 
     >>> trained_alone([MemberRecord("k0", "v", {}, 0, alone="it cannot be batched"), MemberRecord("k1", "v", {}, 1)])
     ['1 member trained one by one: it cannot be batched']
@@ -69,15 +69,15 @@ def trained_alone(records: Iterable[MemberRecord]) -> list[str]:
     ]
 
 
-def without_results(names: Sequence[str], asked: int) -> list[str]:
-    """The sentence on members that have no result.
+def without_results(names: Sequence[str], members: int) -> list[str]:
+    """Describe members without a result.
 
     >>> without_results(["relu s0", "relu s3"], 4)
     ['2 of 4 members have no result: relu s0, relu s3; `harness run` trains them']
     """
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    shown = ", ".join(names[:NAMED]) + more
-    return [f"{len(names)} of {asked} members have no result: {shown}; `harness run` trains them"] if names else []
+    suffix = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    listed = ", ".join(names[:NAMED]) + suffix
+    return [f"{len(names)} of {members} members have no result: {listed}; `harness run` trains them"] if names else []
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:

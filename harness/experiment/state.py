@@ -1,4 +1,4 @@
-"""What an experiment asks, and what of it is there already."""
+"""Resume state: which members already have results."""
 
 import hashlib
 import json
@@ -17,11 +17,10 @@ from harness.planning.cost import Training
 from harness.results import (
     RESULTS_FORMAT,
     MemberRecord,
-    Results,
+    StoredResults,
     member_key,
     read_results,
     remove_abandoned,
-    slug,
     stored_keys,
 )
 
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """An experiment with what is done of it.
+    """An experiment and its existing results.
 
     Args:
-        experiment: what is asked.
+        experiment: to be run.
         folder: of its results.
         keys: (variant name, seed) -> key.
-        done: key -> record, of its members.
-        manifest: what is written beside the results.
-        notes: what was noticed.
-        logged: whether the store has all of it.
-        stamps: key -> when its record on disk was made.
+        done: key -> record of a finished member.
+        manifest: written beside the results.
+        notes: messages for the user.
+        logged: whether the store has all members.
+        stamps: key -> date of the record on disk, in milliseconds since 1970.
     """
 
     experiment: Experiment
@@ -55,66 +54,58 @@ class ResumeState:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do: every member is there, and the store has them."""
+        """True if every member has a result, and the store has all members."""
         return self.logged and all(key in self.done for key in self.keys.values())
 
     def dated(self, records: Sequence[MemberRecord]) -> list[MemberRecord]:
-        """The records, each later than the one on disk that it replaces, even where the clock was set back."""
-        return [replace(each, logged_at=max(each.logged_at, self.stamps.get(each.key, 0) + 1)) for each in records]
+        """Date each record later than the one on disk that it replaces, even if the clock was set back."""
+        return [
+            replace(record, logged_at=max(record.logged_at, self.stamps.get(record.key, 0) + 1)) for record in records
+        ]
 
     def records(self) -> list[MemberRecord]:
-        """The records that are there, in the order of the members, under their names of today."""
-        found = []
+        """Return the existing records in the order of the members, with the current variant names."""
+        records = []
         for member in self.experiment.members():
             record = self.done.get(self.keys[member.variant.name, member.seed])
             if record is not None:
-                found.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
-        return found
+                records.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
+        return records
 
 
 def store_name(tracking_uri: str | None) -> str:
-    """Which store is meant, wherever the folder lies; another password is no other store."""
+    """Name of the store, independent of the folder; the password is not part of it."""
     return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
-
-
-def results_folder(name: str, root: Path) -> Path:
-    """Where the results of an experiment lie."""
-    return root / "mlruns" / "results" / slug(name)
-
-
-def report_folder(name: str, root: Path) -> Path:
-    """Where its report lies."""
-    return root / "mlruns" / "reports" / slug(name)
 
 
 def load_state(
     experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False, store: str = ""
 ) -> ResumeState:
-    """What is asked, and what of it is there.
+    """Load the existing results of an experiment.
 
     Args:
-        experiment: what is asked.
+        experiment: to be run.
         folder: of its results.
-        fresh: take nothing of what is there.
-        retry_failed: take no member that could not be run.
-        store: the MLflow store that has to have it all.
+        fresh: ignore existing results.
+        retry_failed: ignore members that could not be run.
+        store: the MLflow store that must contain all members.
     """
     stored = read_results(folder)
-    mark = source_digest(experiment)
-    known = mark is not None and stored.manifest.get("stamp") == mark
+    digest = source_digest(experiment)
+    unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
-    inputs = dict(earlier) if known else fingerprints(experiment, earlier)
+    inputs = dict(earlier) if unchanged else fingerprints(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
-    wanted = set(keys.values())
-    done = {} if fresh else {record.key: record for record in stored.records if record.key in wanted}
+    requested = set(keys.values())
+    done = {} if fresh else {record.key: record for record in stored.records if record.key in requested}
     if retry_failed:
         done = {key: record for key, record in done.items() if record.status != "failed"}
     notes += _changes(stored, inputs, experiment)
     manifest = {
         **manifest_of(experiment, inputs),
-        "stamp": mark,
-        **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and known},
+        "stamp": digest,
+        **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and unchanged},
     }
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
@@ -122,9 +113,9 @@ def load_state(
 
 
 def known_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
-    """How many stacks are to be run whatever `load_state` finds: of a shipped case, on shipped data, without a result.
+    """Count stacks that certainly must be run: of a shipped case, on shipped data, without any result.
 
-    A case file may be wrong, and what is there may be all there is: that is known only when the data are read.
+    For other cases this is known only after the data have been read.
     """
     if (not fresh and any(folder.glob("*.parquet"))) or source_digest(experiment) is None:
         return 0
@@ -132,7 +123,7 @@ def known_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple
 
 
 def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpec"]:
-    """What is left of each stack: stacks are padded, so that a member does not know who was done before it."""
+    """Return the missing members of each stack; stacks are padded, so results do not depend on which members were done before."""
     from harness.execution.spec import StackMember, StackSpec
 
     experiment, specs = work.experiment, []
@@ -161,8 +152,8 @@ def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, 
     }
 
 
-def _changes(stored: Results, inputs: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    """What is no longer what the stored results were made with."""
+def _changes(stored: StoredResults, inputs: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """List the inputs that changed since the stored results were computed."""
     if not stored.manifest:
         return []
     before, notes = stored.manifest.get("inputs", {}), []
@@ -178,7 +169,7 @@ def _changes(stored: Results, inputs: Mapping[str, Any], experiment: Experiment)
 
 
 def member_steps(work: ResumeState, specs: Sequence["StackSpec"]) -> int:
-    """Optimizer steps of all members of these stacks together."""
+    """Return the optimizer steps of these stacks, summed over their members."""
     training = _training(work)
     return sum(training.steps(member.levels) for spec in specs for member in spec.members)
 
@@ -193,26 +184,26 @@ def _training(work: ResumeState) -> Training:
 
 
 def check_device(experiment: Experiment) -> None:
-    """Look whether the device that the experiment names is here.
+    """Check that the experiment's device is available.
 
     Raises:
-        HarnessError: where it is not.
+        HarnessError: if it is not.
     """
     name = training_of(experiment)["device"]
-    if name not in ("auto", "cpu"):  # these need no torch to be known
+    if name not in ("auto", "cpu"):  # always available; torch need not be loaded
         from harness.training import check_device as look
 
         look(name)
 
 
 def clean_results(folders: Sequence[Path]) -> None:
-    """Remove what killed processes left half written."""
+    """Remove temporary files of killed processes."""
     for folder in folders:
         remove_abandoned(folder)
 
 
 def start_over(work: ResumeState, shard: tuple[int, int]) -> None:
-    """Remove results: all that lie in the folder, or those of one shard alone."""
+    """Remove the results in the folder, or only those of one shard."""
     if shard == WHOLE:
         for path in work.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
@@ -224,7 +215,7 @@ def start_over(work: ResumeState, shard: tuple[int, int]) -> None:
 
 
 def refreshed(work: ResumeState, store: str) -> ResumeState:
-    """The work with what other processes have done of it since."""
+    """Reload the state, with the results of other processes."""
     stored = read_results(work.folder)
     keys = set(work.keys.values())
     done = {**work.done, **{record.key: record for record in stored.records if record.key in keys}}
@@ -235,17 +226,17 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
 
 
 def is_described(work: ResumeState, manifest: Mapping[str, Any]) -> bool:
-    """Whether a stored manifest asks the same of the same case and data."""
+    """Return True if a stored manifest describes the same experiment, case and data."""
     ours = json.loads(json.dumps(work.manifest, default=str))
     return all(manifest.get(name) == ours[name] for name in ("format", "experiment", "text", "inputs", "stamp"))
 
 
 def without_result(work: ResumeState, keys: Set[str]) -> list[str]:
-    """The keys, of these, that have no result on disk."""
+    """Return the keys that have no result on disk."""
     on_disk = {key for stored in stored_keys(work.folder).values() for key in stored}
     return [key for key in dict.fromkeys(work.keys.values()) if key in keys and key not in on_disk]
 
 
 def store_digest(keys: Iterable[str], store: str) -> str:
-    """What a store has when it has these members."""
+    """Digest of a store's name and the keys of its members."""
     return hashlib.sha256(" ".join([store, *sorted(keys)]).encode()).hexdigest()[:16]

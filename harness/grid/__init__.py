@@ -1,9 +1,8 @@
-"""From a YAML file to an experiment, its variants, its members and its stacks. Nothing here loads torch."""
+"""From a YAML file to an experiment, its variants, its members and its stacks, without torch.
 
-from harness.factors import Level
-from harness.grid.experiment import Experiment
-from harness.grid.factorial import Member, Variant
-from harness.grid.loader import load_experiment
-from harness.grid.stack_plan import StackPlan, stacks
+Names load when first used.
+"""
 
-__all__ = ["Experiment", "Level", "Member", "StackPlan", "Variant", "load_experiment", "stacks"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,7 @@
-"""What a plan must know of a case before torch is loaded: its file, its numbers, its training defaults.
+"""Facts about a case that a plan needs before torch is loaded: its file, its numbers, its training defaults.
 
-Where a case file writes `numbers` and `train` out as plain values, they are read without running it. Any other file is
-loaded as the Python code that it is.
+If a case file contains `numbers` and `train` as literal values, they are read without running it. Any other file is
+imported.
 """
 
 import ast
@@ -13,11 +13,12 @@ from typing import Any
 from harness.errors import HarnessError, did_you_mean
 
 CASES_FOLDER = Path(__file__).parent.parent / "cases"
+DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snapshot_every": 1, "device": "auto"}
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """The numbers of a case, its training defaults and which number weighs its penalties, as its file says."""
+    """Numbers of a case, its training defaults, and the name of the number that multiplies its penalties."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
@@ -25,15 +26,15 @@ class CaseFacts:
 
 
 def shipped_cases() -> list[str]:
-    """The names of the cases that come with the harness."""
+    """Return the names of the shipped cases."""
     return sorted(path.stem for path in CASES_FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
 def case_file(case: str, folder: Path) -> Path:
-    """The file of a shipped case, or of one relative to the folder of the experiment file.
+    """Return the file of a shipped case, or of a case relative to the folder of the experiment file.
 
     Raises:
-        HarnessError: when there is none.
+        HarnessError: if the file does not exist.
     """
     if not case.endswith(".py"):
         if case not in shipped_cases():
@@ -48,10 +49,10 @@ def case_file(case: str, folder: Path) -> Path:
 
 
 def case_facts(path: Path) -> CaseFacts:
-    """The facts of the case in a file.
+    """Return the facts of the case in a file.
 
     Raises:
-        HarnessError: when a file whose facts are not written out cannot be run.
+        HarnessError: if the facts are not literal values and the file cannot be run.
     """
     try:
         return _written_out(ast.parse(path.read_bytes()))
@@ -63,27 +64,27 @@ def case_facts(path: Path) -> CaseFacts:
 
 
 def _written_out(module: ast.Module) -> CaseFacts:
-    keywords = {each.arg: each.value for each in _the_case(module).keywords}
+    keywords = {keyword.arg: keyword.value for keyword in _the_case(module).keywords}
     if None in keywords:
-        raise ValueError("** hides what is given")
+        raise ValueError("** hides the keywords")
     numbers, train = (ast.literal_eval(keywords[key]) if key in keywords else {} for key in ("numbers", "train"))
     if not isinstance(numbers, dict) or not isinstance(train, dict):
-        raise ValueError("a dict is wanted")
+        raise ValueError("expected a dict")
     weight = ast.literal_eval(keywords["penalty_weight"]) if "penalty_weight" in keywords else "beta"
     return CaseFacts(numbers, train, weight)
 
 
 def _the_case(module: ast.Module) -> ast.Call:
-    # a name that is bound anywhere but in one plain assignment may be anything: then the file must be run
-    found = [each for each in module.body if isinstance(each, ast.Assign) and _names_case(each.targets)]
-    bound = sum(isinstance(each, ast.Name) and each.id == "case" and _stores(each) for each in ast.walk(module))
-    if len(found) != 1 or bound != 1 or not isinstance(found[0].value, ast.Call):
+    # if the name is bound anywhere except in one plain assignment, only running the file tells its value
+    assignments = [node for node in module.body if isinstance(node, ast.Assign) and _names_case(node.targets)]
+    bound = sum(isinstance(node, ast.Name) and node.id == "case" and _stores(node) for node in ast.walk(module))
+    if len(assignments) != 1 or bound != 1 or not isinstance(assignments[0].value, ast.Call):
         raise ValueError("no single `case = ...`")
-    function = found[0].value.func
+    function = assignments[0].value.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    if name != "Case" or found[0].value.args[4:]:
+    if name != "Case" or assignments[0].value.args[4:]:
         raise ValueError("no plain `Case(...)`")
-    return found[0].value
+    return assignments[0].value
 
 
 def _names_case(targets: list[ast.expr]) -> bool:
@@ -97,5 +98,5 @@ def _stores(name: ast.Name) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a null character, is no file
+    except (OSError, ValueError):  # the name is too long, or contains a null character
         return False

@@ -1,6 +1,6 @@
-"""An experiment: which case, which factors, how many seeds, and what was declared before it ran.
+"""The definition of an experiment: case, factors or remedies, seeds, and pre-registered comparisons.
 
-A value, checked once at the border: it neither parses, nor logs, nor creates folders.
+A frozen value that is checked once, when it is loaded: it neither parses, nor logs, nor creates folders.
 """
 
 from collections.abc import Mapping
@@ -30,22 +30,24 @@ LARGEST = 1_000_000  # members
 
 
 class Experiment(BaseModel):
-    """What the file says, completed: seeds as a tuple, the baseline with one level of every factor.
+    """Content of an experiment file, with defaults filled in: a tuple of seeds, and a baseline with a level of every factor.
 
     Args:
-        name: what it is called in results, reports and MLflow.
+        name: used in results, reports and MLflow.
         case: a shipped case, or the path of a .py file relative to the experiment file.
         factors: levels of each factor; the factorial crosses them all.
-        seeds: of the members, each variant with each seed.
-        data: the case's network on other data: a name, or a file relative to the experiment file.
+        seeds: every variant is trained with every seed.
+        data: name of another data set for the case's model, or a file relative to the experiment file.
         baseline: the cell that every effect is measured against.
-        interactions: pairs of factors whose interaction was declared beforehand.
-        contrasts: pairs of partial cells that are compared, declared beforehand.
-        train: training numbers that win over the case's own.
-        exclude: partial cells that are left out.
-        include: partial cells that are added, completed with the baseline.
+        interactions: pairs of factors whose interaction is pre-registered.
+        contrasts: pairs of partial cells whose comparison is pre-registered.
+        train: training numbers that override the case's own.
+        exclude: partial cells that are not run.
+        include: partial cells that are added; the baseline supplies the levels of the other factors.
+        remedies: the cells of a design of one remedy at a time; empty for a factorial. `factors` has the baseline's
+            levels then, and `include` the remedies.
         zip: partial cells whose factors move together instead of being crossed.
-        path: the file that it was read from.
+        path: the file from which it was read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,33 +64,34 @@ class Experiment(BaseModel):
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
     zip: tuple[dict[str, Any], ...] = ()
+    remedies: tuple[dict[str, Any], ...] = ()
     path: Path | None = None
 
     def model_post_init(self, context: Any) -> None:
-        """Completes the baseline, so that an experiment made in Python has one too."""
+        """Fill in the baseline, so that an experiment built in Python has one too."""
         first = {name: levels[0] for name, levels in self.factors.items()}
         object.__setattr__(self, "baseline", {**first, **self.baseline})
 
     @property
     def folder(self) -> Path:
-        """Where the paths in the file start from."""
+        """Folder that relative paths in the file refer to."""
         return self.path.parent if self.path is not None else Path()
 
     @property
     def case_reference(self) -> str:
-        """What `load_case` takes: the name of a shipped case, or an absolute path."""
+        """Argument for `load_case`: the name of a shipped case, or an absolute path."""
         return str(case_file(self.case, self.folder)) if self.case.endswith(".py") else self.case
 
     @property
     def data_reference(self) -> str | None:
-        """What `split_of` takes: None, the name of a data set, or an absolute path (`:name` of an array kept)."""
+        """Argument for `split_of`: None, the name of a data set, or an absolute path (with `:name` of an array)."""
         if self.data is None or "." not in self.data:
             return self.data
         return str((self.folder / self.data).resolve())
 
     @property
     def axes(self) -> list[Axis]:
-        """What is crossed: single factors, and sets of zipped ones."""
+        """Axes of the factorial: single factors, and sets of zipped factors."""
         return axes_of(self.factors, self.zip)
 
     @cached_property
@@ -96,31 +99,33 @@ class Experiment(BaseModel):
         return [Variant(variant_name(cell, self.baseline), cell) for cell in self._cells()]
 
     def variants(self) -> list[Variant]:
-        """All variants: the full factorial in the order of the factors, then the included cells."""
+        """Return all variants: the full factorial in the order of the factors, then the included cells."""
         return self._variants
 
     def members(self) -> list[Member]:
-        """Every variant with every seed, seeds innermost."""
+        """Return every variant with every seed; the seed varies fastest."""
         return [Member(variant, seed) for variant in self.variants() for seed in self.seeds]
 
     def crossed(self) -> int:
-        """Cells of the full factorial before `exclude` and `include`, counted without making one."""
+        """Count the cells of the full factorial before `exclude` and `include`, without building them."""
         return size(self.axes)
 
     def levels(self, factor: str) -> tuple[Level, ...]:
-        """The factor's declared levels, then those that only `include` brings."""
-        brought = [level for cell in self.include for level in as_list(cell.get(factor, ()))]
-        return tuple(dict.fromkeys([*self.factors[factor], *brought]))
+        """Return the factor's declared levels, then the levels that occur only in `include`."""
+        included = [level for cell in self.include for level in as_list(cell.get(factor, ()))]
+        return tuple(dict.fromkeys([*self.factors[factor], *included]))
 
     def resolved(self) -> dict[str, Any]:
-        """The completed experiment as plain JSON values, without the path of its file."""
-        return self.model_dump(mode="json", exclude={"path"})
+        """Return the experiment as plain JSON values, without the path of its file."""
+        return self.model_dump(mode="json", exclude={"path"} if self.remedies else {"path", "remedies"})
 
     def _cells(self) -> list[Cell]:
         order = list(self.factors)
-        kept = (cell for cell in full_factorial(self.axes, order) if not self._excluded(cell))
-        added = (complete(cell, self.baseline, order) for partial in self.include for cell in expand_variants(partial))
-        cells = {tuple(cell.values()): cell for source in (kept, added) for cell in source}
+        crossed = (cell for cell in full_factorial(self.axes, order) if not self._excluded(cell))
+        included = (
+            complete(cell, self.baseline, order) for partial in self.include for cell in expand_variants(partial)
+        )
+        cells = {tuple(cell.values()): cell for source in (crossed, included) for cell in source}
         return list(cells.values())
 
     def _excluded(self, cell: Cell) -> bool:
@@ -128,7 +133,7 @@ class Experiment(BaseModel):
 
 
 def complete(partial: Mapping[str, Level], baseline: Mapping[str, Level], order: list[str]) -> Cell:
-    """The cell with the baseline's level wherever the partial cell names none.
+    """Fill a partial cell with the baseline's levels.
 
     >>> complete({"b": 2}, {"a": 1, "b": 1}, ["a", "b"])
     {'a': 1, 'b': 2}

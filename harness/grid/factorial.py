@@ -1,6 +1,6 @@
-"""From factors and levels to variants: full factorial, less `exclude`, plus `include`, with `zip` moving together.
+"""The factorial design: cells, axes and variants.
 
-A partial cell names some factors and a level, or a list of levels, for each of them.
+A partial cell maps some of the factors to a level or to a list of levels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Member:
 
 
 def full_factorial(axes: Sequence[Axis], order: Sequence[str]) -> Iterator[Cell]:
-    """Every combination of the axes; an axis is one factor, or several that are zipped.
+    """Yield every combination of the axes; an axis is a factor, or several zipped factors.
 
     >>> list(full_factorial([(("a",), ((1,), (2,))), (("b", "c"), ((3, 4),))], ["a", "b", "c"]))
     [{'a': 1, 'b': 3, 'c': 4}, {'a': 2, 'b': 3, 'c': 4}]
@@ -45,12 +45,12 @@ def full_factorial(axes: Sequence[Axis], order: Sequence[str]) -> Iterator[Cell]
 
 
 def size(axes: Sequence[Axis]) -> int:
-    """How many cells the full factorial has, without making one."""
+    """Number of cells of the full factorial, without building them."""
     return prod(len(rows) for _, rows in axes)
 
 
 def axes_of(factors: Mapping[str, Sequence[Level]], zipped: Sequence[Mapping[str, Any]]) -> list[Axis]:
-    """One axis for each set of zipped factors, at the place of its first factor, and one for each other factor.
+    """Return an axis for each set of zipped factors, at the position of its first factor, and for each remaining factor.
 
     >>> axes_of({"a": [1, 2], "b": [3, 4], "c": [5]}, [{"a": 1, "b": 4}])
     [(('a', 'b'), ((1, 4),)), (('c',), ((5,),))]
@@ -68,7 +68,7 @@ def axes_of(factors: Mapping[str, Sequence[Level]], zipped: Sequence[Mapping[str
 
 
 def expand_variants(partial: PartialCell) -> Iterator[Cell]:
-    """The cells that a partial cell with lists of levels stands for.
+    """Yield the cells that a partial cell with lists of levels stands for.
 
     >>> list(expand_variants({"a": [1, 2], "b": 3}))
     [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
@@ -78,7 +78,7 @@ def expand_variants(partial: PartialCell) -> Iterator[Cell]:
 
 
 def matches(cell: Mapping[str, Level], partial: PartialCell) -> bool:
-    """Whether the cell has one of the named levels in every factor that the partial cell names.
+    """Return True if the cell has one of the partial cell's levels in each of the partial cell's factors.
 
     >>> matches({"a": 1, "b": 2}, {"a": [1, 3]})
     True
@@ -87,7 +87,7 @@ def matches(cell: Mapping[str, Level], partial: PartialCell) -> bool:
 
 
 def changes(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> Cell:
-    """The levels that leave the baseline; a factor that the baseline does not name counts as unchanged.
+    """Return the levels that differ from the baseline; a factor without a baseline level counts as unchanged.
 
     >>> changes({"activation": "relu", "batchnorm": "on"}, {"activation": "relu", "batchnorm": "off"})
     {'batchnorm': 'on'}
@@ -96,7 +96,7 @@ def changes(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> Cell:
 
 
 def as_list(value: Level | Sequence[Level]) -> Sequence[Level]:
-    """One level as a list of one."""
+    """Wrap a single level in a tuple; return a list of levels as it is."""
     return value if isinstance(value, list | tuple) else (value,)
 
 

@@ -1,4 +1,4 @@
-"""From a file to an `Experiment`; every complaint names file, key and value, and says what to write instead."""
+"""Load an `Experiment` from a file; every error names the file, the key and the value, and what to write instead."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,22 +6,26 @@ from typing import Any
 
 from harness.errors import HarnessError, did_you_mean
 from harness.factors import training_numbers
-from harness.grid.case_facts import CaseFacts, case_facts, case_file
+from harness.grid.case_facts import DEFAULT_TRAINING, CaseFacts, case_facts, case_file
 from harness.grid.experiment import Experiment
+from harness.grid.remedy_design import remedy_baseline, remedy_cells
 from harness.grid.validation import check_experiment, factor_levels
 from harness.grid.yaml_reader import read_document
 
-REQUIRED = ("name", "case", "factors", "seeds")
+REQUIRED = ("name", "case", "seeds")
+DESIGNS = ("remedies", "factors")  # exactly one of them
+FACTORIAL_ONLY = ("exclude", "include", "zip")
 LONGEST_NAME = 200
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """The experiment that a YAML file describes, checked against its case; nothing is trained or written.
+    """Load the experiment that a YAML file describes, and check it against its case; nothing is trained or written.
 
     Raises:
-        HarnessError: for whatever is wrong with the file, with its name and the key (and the line of a syntax error).
+        HarnessError: if the file is invalid; the message names the file and the key (the line of a syntax error).
     """
     file = Path(path)
+    refuse_case_file(file)
     content = read_document(file).content
     try:
         return _experiment(content, file)
@@ -29,27 +33,53 @@ def load_experiment(path: str | Path) -> Experiment:
         raise HarnessError(printable(f"{file}: {error}")) from error
 
 
+def refuse_case_file(path: str | Path) -> None:
+    """Check that an experiment is not given as a Python file.
+
+    Raises:
+        HarnessError: for a path that ends with `.py`; the message names the commands that take a case.
+    """
+    if str(path).endswith(".py"):
+        raise HarnessError(
+            printable(
+                f"{path}: expected an experiment (.yaml), got a Python file; `harness audit` and `harness diagnose` "
+                "take a case, and an experiment names it as `case: FILE.py`"
+            )
+        )
+
+
 def printable(text: str) -> str:
-    """The text on one line, with control and direction marks written out: a complaint quotes what it was given.
+    """Escape control characters and direction marks, so that a quoted value cannot break the line.
 
     >>> printable("a\\n\\u202eb")
     'a\\\\n\\\\u202eb'
     """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _experiment(content: Any, file: Path) -> Experiment:
     if not isinstance(content, dict):
-        raise HarnessError(f"keys and values are wanted (name, case, factors, seeds), {_kind(content)} was found")
+        raise HarnessError(f"expected a mapping (name, case, factors or remedies, seeds), got {_kind(content)}")
     for key in content:
         if key not in KEYS:
             raise HarnessError(f"{key[:60]}: {did_you_mean('key', key[:60], KEYS)}")
     for key in REQUIRED:
         if key not in content:
-            raise HarnessError(f"{key}: this key is required, and it is missing")
-    given = {key: KEYS[key](value, key) for key, value in content.items()}
-    facts = _facts(given["case"], file)
-    return check_experiment(_build(given, facts, file), facts)
+            raise HarnessError(f"{key}: expected this key, which is required; it is missing")
+    _check_design(content)
+    values = {key: KEYS[key](value, key) for key, value in content.items()}
+    facts = _facts(values["case"], file)
+    return check_experiment(_build(values, facts, file), facts)
+
+
+def _check_design(content: Mapping[str, Any]) -> None:
+    if not any(key in content for key in DESIGNS):
+        raise HarnessError("remedies: expected either this key or `factors`, got neither")
+    if all(key in content for key in DESIGNS):
+        raise HarnessError("factors: expected either `remedies` (one at a time) or `factors` (all crossed), got both")
+    for key in FACTORIAL_ONLY if "remedies" in content else ():
+        if key in content:
+            raise HarnessError(f"{key}: expected with `factors` only, got it beside `remedies`; write its cells there")
 
 
 def _facts(case: str, file: Path) -> CaseFacts:
@@ -59,106 +89,124 @@ def _facts(case: str, file: Path) -> CaseFacts:
         raise HarnessError(f"case: {error}") from error
 
 
-def _build(given: Mapping[str, Any], facts: CaseFacts, file: Path) -> Experiment:
-    levels = factor_levels(given["factors"], given.get("zip", ()), facts.numbers)
-    train = training_numbers(given.get("train", {}))
-    return Experiment(**{**given, "factors": levels, "train": train, "path": file})
+def _build(values: Mapping[str, Any], facts: CaseFacts, file: Path) -> Experiment:
+    train = training_numbers(values.get("train", {}))
+    if "remedies" in values:
+        return Experiment(**{**values, **_remedy_design(values, facts, train), "train": train, "path": file})
+    levels = factor_levels(values["factors"], values.get("zip", ()), facts.numbers)
+    return Experiment(**{**values, "factors": levels, "train": train, "path": file})
+
+
+def _remedy_design(values: Mapping[str, Any], facts: CaseFacts, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Express remedies as a factorial of the baseline alone, to which a cell is added for each remedy."""
+    remedies, numbers = values["remedies"], facts.numbers
+    defaults = {**DEFAULT_TRAINING, **facts.train, **train}
+    baseline = remedy_baseline(remedies, values.get("baseline", {}), numbers, defaults)
+    cells = remedy_cells(remedies, baseline, numbers)
+    factors = {name: (level,) for name, level in baseline.items()}
+    return {"factors": factors, "baseline": baseline, "include": cells, "remedies": cells}
 
 
 def _text(value: Any, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise HarnessError(f"{key}: a word is wanted, {_kind(value)} was given; put it in quotes to make it one")
+        raise HarnessError(f"{key}: expected a string, got {_kind(value)}; quote it")
     if len(value) > LONGEST_NAME:
-        raise HarnessError(f"{key}: at most {LONGEST_NAME} characters are wanted, {len(value)} were given")
+        raise HarnessError(f"{key}: expected at most {LONGEST_NAME} characters, got {len(value)}")
     return value
 
 
 def _factors(value: Any, key: str) -> dict[str, list[Any]]:
-    found = _mapping(value, key)
-    if not found:
+    factors = _mapping(value, key)
+    if not factors:
         raise HarnessError(
-            f"{key}: empty; at least one factor with its levels is wanted, as in `activation: [relu, elu]`"
+            f"{key}: expected at least one factor with its levels, as in `activation: [relu, elu]`, got an empty mapping"
         )
-    for name, levels in found.items():
+    for name, levels in factors.items():
         if not isinstance(levels, list):
-            raise HarnessError(f"{key}.{name}: a list of levels is wanted, {_kind(levels)} was given; write [{levels}]")
+            raise HarnessError(f"{key}.{name}: expected a list of levels, got {_kind(levels)}; write [{levels}]")
         if not levels:
-            raise HarnessError(f"{key}.{name}: empty; at least one level is wanted")
-    return found
+            raise HarnessError(f"{key}.{name}: expected at least one level, got an empty list")
+    return factors
 
 
 def _seeds(value: Any, key: str) -> tuple[int, ...]:
     if isinstance(value, list):
         return _seed_list(value, key)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise HarnessError(f"{key}: a number of seeds, or a list of them, is wanted, {_kind(value)} was given")
+        raise HarnessError(f"{key}: expected a number of seeds or a list of seeds, got {_kind(value)}")
     if value < 1:
-        raise HarnessError(f"{key}: at least 1 seed is wanted, {value} was given; 8 and more confirm an effect")
+        raise HarnessError(f"{key}: expected at least 1 seed, got {value}; 8 or more can confirm an effect")
     if value > 1_000_000:
-        raise HarnessError(f"{key}: at most 1,000,000 members are run, and {_kind(value)} seeds make more")
+        raise HarnessError(f"{key}: expected at most 1,000,000 members, got {_kind(value)} seeds")
     return tuple(range(value))
 
 
 def _seed_list(value: list[Any], key: str) -> tuple[int, ...]:
     if not value:
-        raise HarnessError(f"{key}: empty; at least 1 seed is wanted")
-    for place, seed in enumerate(value):
+        raise HarnessError(f"{key}: expected at least 1 seed, got an empty list")
+    for index, seed in enumerate(value):
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise HarnessError(f"{key}[{place}]: a whole number from 0 is wanted, {_kind(seed)} was given")
-        if seed in value[:place]:
-            raise HarnessError(f"{key}[{place}]: the seed {seed} is listed twice")
+            raise HarnessError(f"{key}[{index}]: expected a whole number from 0, got {_kind(seed)}")
+        if seed in value[:index]:
+            raise HarnessError(f"{key}[{index}]: the seed {seed} is listed twice")
     return tuple(value)
 
 
 def _cell(value: Any, key: str) -> dict[str, Any]:
-    found = _mapping(value, key)
-    if not found:
-        raise HarnessError(f"{key}: empty; a factor with its level is wanted, as in {{activation: relu}}")
-    return found
+    cell = _mapping(value, key)
+    if not cell:
+        raise HarnessError(f"{key}: expected a factor with its level, as in {{activation: relu}}, got an empty mapping")
+    return cell
 
 
 def _baseline(value: Any, key: str) -> dict[str, Any]:
     for name, level in _mapping(value, key).items():
         if isinstance(level, bool) or not isinstance(level, str | int | float):
-            raise HarnessError(f"{key}.{name}: one level is wanted, {_kind(level)} was given")
+            raise HarnessError(f"{key}.{name}: expected one level, got {_kind(level)}")
     return _mapping(value, key)
 
 
+def _remedies(value: Any, key: str) -> tuple[dict[str, Any], ...]:
+    if not _list(value, key):
+        raise HarnessError(f"{key}: expected at least one remedy, as in `- {{batchnorm: on}}`, got an empty list")
+    return _cells(value, key)
+
+
 def _cells(value: Any, key: str) -> tuple[dict[str, Any], ...]:
-    return tuple(_cell(each, f"{key}[{place}]") for place, each in enumerate(_list(value, key)))
+    return tuple(_cell(cell, f"{key}[{index}]") for index, cell in enumerate(_list(value, key)))
 
 
 def _pairs(value: Any, key: str) -> tuple[tuple[Any, Any], ...]:
     pairs = _list(value, key)
-    for place, pair in enumerate(pairs):
+    for index, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise HarnessError(f"{key}[{place}]: a pair is wanted, as in [first, second]; {_kind(pair)} was given")
+            raise HarnessError(f"{key}[{index}]: expected a pair, as in [first, second], got {_kind(pair)}")
     return tuple((first, second) for first, second in pairs)
 
 
 def _interactions(value: Any, key: str) -> tuple[tuple[str, str], ...]:
-    for place, pair in enumerate(_pairs(value, key)):
+    for index, pair in enumerate(_pairs(value, key)):
         for side, name in enumerate(pair):
-            _text(name, f"{key}[{place}][{side}]")
+            _text(name, f"{key}[{index}][{side}]")
     return _pairs(value, key)
 
 
 def _contrasts(value: Any, key: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
-    for place, pair in enumerate(_pairs(value, key)):
+    for index, pair in enumerate(_pairs(value, key)):
         for side, cell in enumerate(pair):
-            _cell(cell, f"{key}[{place}][{side}]")
+            _cell(cell, f"{key}[{index}][{side}]")
     return _pairs(value, key)
 
 
 def _list(value: Any, key: str) -> list[Any]:
     if not isinstance(value, list):
-        raise HarnessError(f"{key}: a list is wanted, {_kind(value)} was given")
+        raise HarnessError(f"{key}: expected a list, got {_kind(value)}")
     return value
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise HarnessError(f"{key}: keys and values are wanted, {_kind(value)} was given")
+        raise HarnessError(f"{key}: expected a mapping, got {_kind(value)}")
     return value
 
 
@@ -173,6 +221,7 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "name": _text,
     "case": _text,
     "data": _text,
+    "remedies": _remedies,
     "factors": _factors,
     "baseline": _baseline,
     "interactions": _interactions,

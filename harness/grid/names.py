@@ -1,4 +1,4 @@
-"""Short names for variants: what distinguishes them first, as MLflow cuts names at about 14 characters."""
+"""Short names for variants; what distinguishes them comes first, because MLflow cuts names at about 14 characters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,20 +7,20 @@ from harness.factors import Level
 
 
 def variant_name(levels: Mapping[str, Level], baseline: Mapping[str, Level]) -> str:
-    """The levels in words: those that say enough alone stand bare, others are told where they leave the baseline.
+    """Name a variant by its penalty and activation, then by the levels that differ from the baseline.
 
     >>> variant_name({"penalty": "none", "batchnorm": "on"}, {"penalty": "l1", "batchnorm": "off"})
     'none bn=on'
     >>> variant_name({"batchnorm": "off", "rho": 0.05}, {"batchnorm": "off", "rho": 0.05})
     'bn=off'
     """
-    told = {name: level for name, level in levels.items() if name in BARE or level != baseline.get(name)}
-    shown = told or dict(list(levels.items())[:1])
-    return " ".join(_part(name, level) for name, level in shown.items())
+    distinctive = {name: level for name, level in levels.items() if name in BARE or level != baseline.get(name)}
+    displayed = distinctive or dict(list(levels.items())[:1])
+    return " ".join(_part(name, level) for name, level in displayed.items())
 
 
 def cell_name(levels: Mapping[str, Any]) -> str:
-    """All levels of a partial cell, as they stand in the experiment file.
+    """Name a partial cell by all of its levels, as in the experiment file.
 
     >>> cell_name({"penalty": "none", "dropout": 0.2})
     'penalty: none, dropout: 0.2'

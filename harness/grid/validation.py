@@ -1,5 +1,6 @@
-"""What must hold between the keys of an experiment; each check names the key that breaks it."""
+"""Checks between the keys of an experiment; each error names the offending key."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,30 @@ from harness.grid.experiment import LARGEST, Experiment
 from harness.grid.factorial import as_list, size
 from harness.grid.names import cell_name
 
-MOST_CELLS_TO_SIFT = 200_000  # beyond it, what `exclude` leaves is not counted one by one
+MOST_CELLS_TO_SIFT = 200_000  # beyond this, the cells that `exclude` leaves are not counted one by one
+INDEX_AT_END = re.compile(r"\[\d+\]$")
 DATA_FILES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")
 
 
 def check_experiment(experiment: Experiment, facts: CaseFacts) -> Experiment:
-    """The experiment with every level in its plain form, if its keys agree with each other and with the case.
+    """Check an experiment's keys against each other and against the case, and normalize its levels.
 
     Raises:
-        HarnessError: naming the key that does not.
+        HarnessError: if a key is wrong; the message names it.
     """
     numbers = facts.numbers
     include = tuple(
-        partial_cell(cell, experiment.factors, f"include[{place}]", numbers, new=True)
-        for place, cell in enumerate(experiment.include)
+        partial_cell(cell, experiment.factors, f"include[{index}]", numbers, new=True)
+        for index, cell in enumerate(experiment.include)
     )
-    known = _with_included(experiment.factors, include)
+    levels = _with_included(experiment.factors, include)
     checked = experiment.model_copy(
         update={
-            "baseline": single_cell(experiment.baseline, known, "baseline", numbers),
-            "exclude": _partial_cells(experiment.exclude, known, "exclude", numbers),
+            "baseline": single_cell(experiment.baseline, levels, "baseline", numbers),
+            "exclude": _partial_cells(experiment.exclude, levels, "exclude", numbers),
             "include": include,
             "zip": _zipped(experiment, numbers),
-            "contrasts": _contrasts(experiment, known, numbers),
+            "contrasts": _contrasts(experiment, levels, numbers),
         }
     )
     _one_weight(experiment, facts)
@@ -48,36 +50,38 @@ def factor_levels(
     zipped: Iterable[Mapping[str, Any]],
     numbers: Mapping[str, float],
 ) -> dict[str, tuple[Level, ...]]:
-    """Every factor's levels in their plain form; a factor that only `zip` names gets its levels from there.
+    """Normalize the levels of every factor; a factor that occurs only in `zip` takes its levels from there.
 
     Raises:
-        HarnessError: for an unknown factor or level, or one that is listed twice.
+        HarnessError: if a factor or level is unknown or listed twice.
     """
-    found = {
-        name: tuple(plain_level(name, level, f"factors.{name}[{place}]", numbers) for place, level in enumerate(levels))
+    plain = {
+        name: tuple(plain_level(name, level, f"factors.{name}[{index}]", numbers) for index, level in enumerate(levels))
         for name, levels in factors.items()
     }
-    for name, levels in found.items():
-        twice = [level for place, level in enumerate(levels) if level in levels[:place]]
+    for name, levels in plain.items():
+        twice = [level for index, level in enumerate(levels) if level in levels[:index]]
         if twice:
             raise HarnessError(f"factors.{name}: the level {twice[0]!r} is listed twice")
-    return {**found, **_only_zipped(found, zipped, numbers)}
+    return {**plain, **_only_zipped(plain, zipped, numbers)}
 
 
 def plain_level(name: str, value: Any, key: str, numbers: Mapping[str, float]) -> Level:
-    """The level as `check_level` takes it; 0 and 0.0 are the same level of a factor that knows fractions.
+    """Normalize a level; 0 and 0.0 are the same level of a factor that takes fractions.
 
     Raises:
-        HarnessError: for an unknown factor or level, with the key.
+        HarnessError: if the factor or level is unknown; the message names the key.
     """
     if name not in FACTORS and name not in numbers:
-        raise HarnessError(f"{key.split('[')[0]}: {did_you_mean('factor', name[:60], known_factors(numbers))}")
+        raise HarnessError(
+            f"{re.sub(INDEX_AT_END, '', key)}: {did_you_mean('factor', name[:60], known_factors(numbers))}"
+        )
     try:
         level = check_level(name, value, numbers)
     except HarnessError as error:
         raise HarnessError(f"{key}: {error}") from error
-    whole = name not in FACTORS or FACTORS[name].whole
-    return level if isinstance(level, str) or whole else float(level)
+    integral = name not in FACTORS or FACTORS[name].integer
+    return level if isinstance(level, str) or integral else float(level)
 
 
 def partial_cell(
@@ -87,19 +91,21 @@ def partial_cell(
     numbers: Mapping[str, float],
     new: bool = False,
 ) -> dict[str, Any]:
-    """A partial cell in plain form: a level, or a list of levels, for each factor that it names.
+    """Normalize a partial cell: a level, or a tuple of levels, for each of its factors.
 
     Args:
-        new: whether levels may be named that the factors do not list.
+        new: whether levels that the factors do not list are allowed.
 
     Raises:
-        HarnessError: for a factor or level that the experiment does not have.
+        HarnessError: if the experiment has no such factor or level.
     """
     plain: dict[str, Any] = {}
     for name, value in cell.items():
         if name not in factors:
             raise HarnessError(f"{key}: {did_you_mean('factor of this experiment', name[:60], factors)}")
-        levels = tuple(plain_level(name, each, f"{key}.{name}", numbers) for each in _levels(value, f"{key}.{name}"))
+        levels = tuple(
+            plain_level(name, level_value, f"{key}.{name}", numbers) for level_value in _levels(value, f"{key}.{name}")
+        )
         for level in levels:
             if not new and level not in factors[name]:
                 listed = ", ".join(map(str, factors[name]))
@@ -111,22 +117,22 @@ def partial_cell(
 def single_cell(
     cell: Mapping[str, Any], factors: Mapping[str, Sequence[Level]], key: str, numbers: Mapping[str, float]
 ) -> dict[str, Any]:
-    """A partial cell with one level a factor.
+    """Normalize a partial cell that has a single level for each factor.
 
     Raises:
-        HarnessError: for a list of levels, or what `partial_cell` refuses.
+        HarnessError: for a list of levels, or an error of `partial_cell`.
     """
     for name, value in cell.items():
         if isinstance(value, list | tuple):
-            raise HarnessError(f"{key}.{name}: one level is wanted, a list of {len(value)} was given")
+            raise HarnessError(f"{key}.{name}: expected one level, got a list of {len(value)}")
     return partial_cell(cell, factors, key, numbers)
 
 
 def check_data(experiment: Experiment) -> None:
-    """Nothing, if `data` is a data set or a file that is there.
+    """Check that `data` is a data set or an existing file.
 
     Raises:
-        HarnessError: if not.
+        HarnessError: if it is neither.
     """
     if experiment.data is None:
         return
@@ -143,7 +149,7 @@ def check_data(experiment: Experiment) -> None:
 
 
 def check_size(experiment: Experiment) -> None:
-    """Nothing, if there is something to run and it can be run; cells are counted without making them.
+    """Check the number of members; cells are counted without building them.
 
     Raises:
         HarnessError: for more than 1,000,000 members, or none.
@@ -157,12 +163,12 @@ def check_size(experiment: Experiment) -> None:
         )
     if not experiment.exclude:
         return
-    left = len(experiment.variants())
-    if not left:
-        raise HarnessError("exclude: every cell is excluded, nothing is left to run")
-    if left * len(experiment.seeds) > LARGEST:
+    remaining = len(experiment.variants())
+    if not remaining:
+        raise HarnessError("exclude: expected at least one remaining cell; every cell is excluded")
+    if remaining * len(experiment.seeds) > LARGEST:
         raise HarnessError(
-            f"factors: {left:,} cells x {len(experiment.seeds):,} seeds, at most {LARGEST:,} members are run"
+            f"factors: {remaining:,} cells x {len(experiment.seeds):,} seeds, at most {LARGEST:,} members are run"
         )
 
 
@@ -173,35 +179,37 @@ def _cells_of(partial: Mapping[str, Any]) -> int:
 def _partial_cells(
     cells: Iterable[Mapping[str, Any]], factors: Mapping[str, Sequence[Level]], key: str, numbers: Mapping[str, float]
 ) -> tuple[dict[str, Any], ...]:
-    return tuple(partial_cell(cell, factors, f"{key}[{place}]", numbers) for place, cell in enumerate(cells))
+    return tuple(partial_cell(cell, factors, f"{key}[{index}]", numbers) for index, cell in enumerate(cells))
 
 
 def _zipped(experiment: Experiment, numbers: Mapping[str, float]) -> tuple[dict[str, Any], ...]:
     cells = _partial_cells(experiment.zip, experiment.factors, "zip", numbers)
     home: dict[str, frozenset[str]] = {}
-    for place, cell in enumerate(cells):
+    for index, cell in enumerate(cells):
         for name in cell:
             if home.setdefault(name, frozenset(cell)) != frozenset(cell):
                 together = " and ".join(sorted(home[name]))
                 raise HarnessError(
-                    f"zip[{place}]: {name} is zipped with {together} already; name the same factors here"
+                    f"zip[{index}]: {name} is zipped with {together} already; name the same factors here"
                 )
         lengths = {len(value) for value in cell.values() if isinstance(value, tuple) and len(value) > 1}
         if len(lengths) > 1:
-            raise HarnessError(f"zip[{place}]: lists of equal length are wanted, {sorted(lengths)} were given")
+            raise HarnessError(f"zip[{index}]: expected lists of equal length, got lengths {sorted(lengths)}")
     return cells
 
 
 def _only_zipped(
     factors: Mapping[str, Sequence[Level]], zipped: Iterable[Mapping[str, Any]], numbers: Mapping[str, float]
 ) -> dict[str, tuple[Level, ...]]:
-    found: dict[str, list[Level]] = {}
-    for place, cell in enumerate(zipped):
+    levels: dict[str, list[Level]] = {}
+    for index, cell in enumerate(zipped):
         for name, value in cell.items():
             if name not in factors:
-                key = f"zip[{place}].{name}"
-                found.setdefault(name, []).extend(plain_level(name, each, key, numbers) for each in _levels(value, key))
-    return {name: tuple(dict.fromkeys(levels)) for name, levels in found.items()}
+                key = f"zip[{index}].{name}"
+                levels.setdefault(name, []).extend(
+                    plain_level(name, level, key, numbers) for level in _levels(value, key)
+                )
+    return {name: tuple(dict.fromkeys(values)) for name, values in levels.items()}
 
 
 def _with_included(
@@ -215,7 +223,7 @@ def _with_included(
 
 
 def _one_weight(experiment: Experiment, facts: CaseFacts) -> None:
-    """Nothing, unless the weight of the penalties is a factor under two names."""
+    """Check that the weight of the penalties is not a factor under two names."""
     name = facts.penalty_weight
     both = isinstance(name, str) and name != "beta" and {"beta", name} <= set(experiment.factors)
     if both and "beta" not in facts.numbers:
@@ -225,36 +233,36 @@ def _one_weight(experiment: Experiment, facts: CaseFacts) -> None:
 
 
 def _interactions(experiment: Experiment) -> None:
-    for place, pair in enumerate(experiment.interactions):
+    for index, pair in enumerate(experiment.interactions):
         for name in pair:
             if name not in experiment.factors:
                 raise HarnessError(
-                    f"interactions[{place}]: {did_you_mean('factor of this experiment', name[:60], experiment.factors)}"
+                    f"interactions[{index}]: {did_you_mean('factor of this experiment', name[:60], experiment.factors)}"
                 )
             if len(experiment.levels(name)) < 2:
-                raise HarnessError(f"interactions[{place}]: {name} has one level; an interaction needs two of each")
+                raise HarnessError(f"interactions[{index}]: {name} has one level; an interaction needs two of each")
         if pair[0] == pair[1]:
-            raise HarnessError(f"interactions[{place}]: two different factors are wanted, {pair[0]} was given twice")
+            raise HarnessError(f"interactions[{index}]: expected two different factors, got {pair[0]} twice")
 
 
 def _contrasts(
     experiment: Experiment, factors: Mapping[str, Sequence[Level]], numbers: Mapping[str, float]
 ) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
     checked = []
-    for place, (first, second) in enumerate(experiment.contrasts):
-        key = f"contrasts[{place}]"
+    for index, (first, second) in enumerate(experiment.contrasts):
+        key = f"contrasts[{index}]"
         pair = single_cell(first, factors, key, numbers), single_cell(second, factors, key, numbers)
         if set(pair[0]) != set(pair[1]):
             raise HarnessError(
-                f"{key}: both cells name the same factors; {cell_name(first)} and {cell_name(second)} do not"
+                f"{key}: expected two cells with the same factors, got {cell_name(first)} and {cell_name(second)}"
             )
         if pair[0] == pair[1]:
-            raise HarnessError(f"{key}: two different cells are wanted, {cell_name(first)} was given twice")
+            raise HarnessError(f"{key}: expected two different cells, got {cell_name(first)} twice")
         checked.append(pair)
     return tuple(checked)
 
 
 def _levels(value: Any, key: str) -> Sequence[Any]:
     if isinstance(value, list | tuple) and not value:
-        raise HarnessError(f"{key}: empty; at least one level is wanted")
+        raise HarnessError(f"{key}: expected at least one level, got an empty list")
     return as_list(value)

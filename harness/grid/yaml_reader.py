@@ -1,7 +1,7 @@
-"""The door that an experiment file comes through: YAML 1.2 to plain values, with the line of every key.
+"""Read YAML 1.2 files into plain values, with the line of every key.
 
-Only mappings, lists and scalars pass. Anchors, aliases, tags and further documents are refused: an experiment needs
-none of them, and they are what makes a small file large or run code. Nothing is built before it has been counted.
+Only mappings, lists and scalars are accepted. Anchors, aliases, tags and further documents are refused: an experiment
+needs none of them, and they can make a small file expand or run code.
 """
 
 import re
@@ -37,7 +37,7 @@ class YamlDocument:
     """A parsed file.
 
     Args:
-        content: what it holds: dicts, lists, str, int, float, bool and None.
+        content: dicts, lists, str, int, float, bool and None.
         lines: the line of each key and entry, by its path, such as `("factors", "activation", 1)`.
     """
 
@@ -46,17 +46,17 @@ class YamlDocument:
 
 
 def read_document(path: Path) -> YamlDocument:
-    """The document in a file.
+    """Read the document in a file.
 
     Raises:
-        HarnessError: with file and line, when the file is missing, too large, no UTF-8, no YAML, nested too deeply, or
-            uses what an experiment file does not need.
+        HarnessError: with file and line, if the file is missing, too large, not UTF-8, not YAML, nested too deeply, or
+            uses a feature of YAML that experiment files do not need.
     """
     return parse(_text(path), str(path))
 
 
 def parse(text: str, name: str) -> YamlDocument:
-    """The document in a text; `name` stands before every complaint.
+    """Parse the document in a text; every error message begins with `name`.
 
     >>> parse("rate: 1e-3\\nbatchnorm: [off, on]", "e.yaml").content
     {'rate': 0.001, 'batchnorm': ['off', 'on']}
@@ -77,15 +77,15 @@ def parse(text: str, name: str) -> YamlDocument:
 
 
 class _Reading:
-    """The events of one file, read once from left to right."""
+    """Parser state: the events of one file, read once."""
 
     def __init__(self, events: Iterator[Event], name: str, document: YamlDocument) -> None:
         self.events, self.name, self.document = events, name, document
         self.event = next(events)
 
-    def expect(self, kind: type[Event]) -> Event:
-        """The event at hand, which the parser guarantees to be of this kind; moves on to the next."""
-        assert isinstance(self.event, kind)
+    def expect(self, event_type: type[Event]) -> Event:
+        """Return the current event, which the parser guarantees to be of this type, and advance."""
+        assert isinstance(self.event, event_type)
         event = self.event
         self.event = next(self.events)
         return event
@@ -108,7 +108,7 @@ class _Reading:
         if isinstance(self.event, AliasEvent) or getattr(self.event, "anchor", None) is not None:
             raise self.complaint("anchors (&) and aliases (*) are not used in experiment files; write the value out")
         if getattr(self.event, "tag", None) is not None:
-            raise self.complaint(f"tags (!) are not used in experiment files; {self.event.tag} was found")
+            raise self.complaint(f"tags (!) are not used in experiment files; got {self.event.tag}")
         if len(path) > DEEPEST:
             raise self.complaint(f"nested more than {DEEPEST} levels deep; an experiment has 4 at most")
 
@@ -133,7 +133,7 @@ class _Reading:
         event = self.event
         self._check(path)
         if not isinstance(event, ScalarEvent):
-            raise self.complaint("a key is a word; a list or mapping was found in its place")
+            raise self.complaint("expected a string as a key, got a list or a mapping")
         key = str(event.value)
         if key in values:
             first = self.document.lines[(*path, key)]
@@ -148,9 +148,9 @@ def _text(path: Path) -> str:
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except OSError as error:
-        raise HarnessError(f"{path}: cannot be read: {error.strerror}; an experiment file (.yaml) is wanted") from error
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}; expected an experiment file (.yaml)") from error
     if len(content) > LARGEST:
-        raise HarnessError(f"{path}: larger than {LARGEST // 1024} KB, which no experiment file is")
+        raise HarnessError(f"{path}: expected at most {LARGEST // 1024} KB, got a larger file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,7 +166,7 @@ def _events(text: str, name: str) -> Iterator[Event]:
         position = getattr(error, "position", None)
         line = mark.line + 1 if mark else text[: position or 0].count("\n") + 1
         raise HarnessError(f"{name}, line {line}: {_problem(error, text, line)}") from error
-    # the parser indexes past the end of some broken texts instead of saying so
+    # for some broken texts the parser indexes past the end instead of raising a YAMLError
     except (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError, AssertionError) as error:
         raise HarnessError(f"{name}, line 1: cannot be read as YAML ({type(error).__name__})") from error
 
@@ -174,7 +174,7 @@ def _events(text: str, name: str) -> Iterator[Event]:
 def _problem(error: YAMLError, text: str, line: int) -> str:
     lines = text.splitlines()
     if line <= len(lines) and "\t" in lines[line - 1][: len(lines[line - 1]) - len(lines[line - 1].lstrip())]:
-        return "a tab where YAML wants spaces"
+        return "expected spaces for indentation, got a tab"
     context = getattr(error, "context", None)
     problem = getattr(error, "problem", None) or "a character that YAML does not allow"
     return " ".join(f"{context + ': ' if context else ''}{problem}".split())[:200]
@@ -185,7 +185,7 @@ def _line(event: Event) -> int:
 
 
 def _scalar(value: str) -> Any:
-    """A plain scalar by YAML 1.2's core schema: `1e-3` is a number, `on`, `off`, `yes` and `no` are words."""
+    """Resolve a plain scalar by YAML 1.2's core schema: `1e-3` is a number; `on`, `off`, `yes` and `no` are strings."""
     if value in _WORDS:
         return _WORDS[value]
     if _INTEGER.fullmatch(value):

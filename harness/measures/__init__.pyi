@@ -19,6 +19,7 @@ from .reconstruction import constant_features as constant_features
 from .reconstruction import pca_r2 as pca_r2
 from .reconstruction import r2 as r2
 from .reconstruction import r2_from_sse as r2_from_sse
+from .reconstruction import r2_interval as r2_interval
 from .reconstruction import sum_squared_error as sum_squared_error
 from .reconstruction import variance_ratio as variance_ratio
 from .statistics import benjamini_hochberg as benjamini_hochberg

@@ -1,4 +1,4 @@
-"""What comes in at the public doors, as arrays of one shape, or refused with a sentence that says what is wanted."""
+"""Checked arguments of the public functions, as arrays of one shape."""
 
 from typing import Any
 
@@ -30,6 +30,9 @@ def real_array(values: Any, name: str) -> NDArray[Any]:
     >>> real_array(torch.ones(2, dtype=torch.bfloat16), "activations").dtype.name
     'float32'
 
+    Args:
+        values: tensor, array or nested sequence. name: the argument's name, for the error.
+
     Raises:
         HarnessError: for complex, boolean or object values, and for rows of different lengths.
     """
@@ -46,43 +49,46 @@ def to_tensor(values: torch.Tensor, name: str) -> torch.Tensor:
     [[1.0, 0.0], [0.0, 1.0]]
 
     Raises:
-        HarnessError: for complex, boolean, quantised or 8-bit floats, nested tensors, and those without values.
+        HarnessError: for complex, boolean, quantized or 8-bit floats, nested tensors, and those without values.
     """
     if values.dtype not in NUMBERS:
-        kind = "b" if values.dtype == torch.bool else "c" if values.is_complex() else "other"
-        raise HarnessError(f"{name}: real numbers are wanted, {values.dtype} was given; {INSTEAD[kind]}")
+        letter = "b" if values.dtype == torch.bool else "c" if values.is_complex() else "other"
+        raise HarnessError(f"{name}: expected real numbers, got {values.dtype}; {INSTEAD[letter]}")
     if values.is_nested or values.is_meta:
-        what = (
+        fault = (
             "a nested tensor, whose rows have different lengths"
             if values.is_nested
             else "a meta tensor, without values"
         )
-        raise HarnessError(f"{name}: a tensor of values is wanted, {what}, was given")
+        instead = "pad it to one length" if values.is_nested else "materialize it with values first"
+        raise HarnessError(f"{name}: expected a dense tensor, got {fault}; {instead}")
     dense = values if values.layout == torch.strided else values.to_dense()
     return dense.detach().cpu().resolve_neg()
 
 
 def to_numpy(values: Any, name: str) -> NDArray[Any]:
-    """A numpy array of real numbers of at most 64 bits, from anything but a tensor.
+    """A numpy array of real numbers of at most 64 bits, from any values that numpy reads; tensors go to `to_tensor`.
 
     >>> to_numpy([[1, 2]], "activations").shape
     (1, 2)
 
     Raises:
-        HarnessError: for complex, boolean, object or masked values, and for what numpy makes no array of.
+        HarnessError: for complex, boolean, object or masked values, and for values that numpy cannot convert.
     """
     if isinstance(values, np.ma.MaskedArray):
-        raise HarnessError(f"{name}: plain values are wanted, a masked array was given; fill it, or leave its rows out")
+        raise HarnessError(f"{name}: expected an array, got a masked array; fill it, or leave the masked rows out")
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise HarnessError(f"{name}: an array is wanted; the rows have different lengths ({error})") from error
+        raise HarnessError(f"{name}: expected an array, got rows of different lengths ({error})") from error
     except (TypeError, RuntimeError) as error:
-        raise HarnessError(f"{name}: an array is wanted, and numpy makes none of a {_kind(values)}: {error}") from error
+        raise HarnessError(
+            f"{name}: expected an array, got a {_kind(values)} that numpy cannot convert: {error}"
+        ) from error
     if array.dtype.kind not in "iuf":
-        given = "" if isinstance(values, np.ndarray) else f", made of a {_kind(values)}"
+        source = "" if isinstance(values, np.ndarray) else f" (from a {_kind(values)})"
         instead = INSTEAD.get(array.dtype.kind, INSTEAD["other"])
-        raise HarnessError(f"{name}: real numbers are wanted, an array of {array.dtype} was given{given}; {instead}")
+        raise HarnessError(f"{name}: expected real numbers, got an array of {array.dtype}{source}; {instead}")
     return array.astype(np.float64) if array.dtype.itemsize > 8 else array
 
 
@@ -91,7 +97,14 @@ def _kind(values: Any) -> str:
 
 
 def unit_columns(activations: Any, dtype: Any = None) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Activations as `[*member, unit, sample]`, and which units are constant and which finite, `[*member, unit]`.
+    """Activations as `[*member, unit, sample]`, with the units that are constant and those that are finite.
+
+    Args:
+        activations: `[*member, sample, unit]`, tensor or array.
+        dtype: the precision the model computed in; default that of the values.
+
+    Returns:
+        Columns, float32 or float64; `constant` and `finite`, `[*member, unit]` each.
 
     Raises:
         HarnessError: for a wrong rank, no rows or no units, and values that are no real numbers.
@@ -99,13 +112,13 @@ def unit_columns(activations: Any, dtype: Any = None) -> tuple[NDArray[Any], NDA
     values = real_array(activations, "activations")
     if values.ndim < 2:
         raise HarnessError(
-            f"activations: [sample, unit] is wanted, the shape is {list(values.shape)};"
-            " one unit alone is activations[:, None]"
+            f"activations: expected [sample, unit], got the shape {list(values.shape)};"
+            " a single unit is activations[:, None]"
         )
     if not values.size:
-        raise HarnessError(f"activations: the shape is {list(values.shape)}; at least one row and one unit are wanted")
+        raise HarnessError(f"activations: expected at least one row and one unit, got the shape {list(values.shape)}")
     if dtype is None and values.dtype.kind == "f":
-        # bfloat16 comes as float32, and is still as coarse as it was
+        # bfloat16 comes as float32, and keeps its own tolerance
         dtype = activations.dtype if isinstance(activations, torch.Tensor) else values.dtype.name
     columns = np.require(np.moveaxis(values, -1, -2), _computable(values.dtype), ["C", "W"])
     constant = is_constant(torch.from_numpy(columns).mT, dtype).numpy()
@@ -117,16 +130,16 @@ def _computable(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
 
 
 def reference_column(reference: Any, rows: int) -> NDArray[Any]:
-    """A reference as `[sample]`: class numbers 0, 1, ... where it was integers, float64 where it was floats.
+    """A reference as `[sample]`: class numbers 0, 1, ... from integers, float64 from floats.
 
     Raises:
-        HarnessError: for another length or rank, values that are not finite, and classes of which hardly any has a
-            second row.
+        HarnessError: for another length or rank, values that are not finite, and classes most of which have a
+            single row.
     """
     values = real_array(reference, "reference")
     if values.ndim != 1 or len(values) != rows:
         raise HarnessError(
-            f"reference: one value for each of the {rows} samples is wanted, the shape is {list(values.shape)}"
+            f"reference: expected one value for each of the {rows} samples, got the shape {list(values.shape)}"
         )
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
@@ -135,7 +148,7 @@ def reference_column(reference: Any, rows: int) -> NDArray[Any]:
     names, classes = np.unique(values, return_inverse=True)
     if rows >= MANY_ROWS and 2 * len(names) > rows:
         raise HarnessError(
-            f"reference: {len(names)} classes for {rows} rows: hardly any class has a second row;"
-            " a quantity is wanted as floats, e.g. reference.float()"
+            f"reference: expected classes with several rows, got {len(names)} classes for {rows} rows;"
+            " give a quantity as floats, e.g. reference.float()"
         )
     return classes

@@ -1,4 +1,4 @@
-"""Rows that come in blocks: which they are, and the orders in which blocks may show one another's rows."""
+"""Blocks of rows that belong together, and the orders in which whole blocks are permuted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ ORDERS_A_ROUND = 5
 
 
 def block_groups(blocks: Any, rows: int) -> list[Index]:
-    """The rows of every block.
+    """The rows of every block, in the order of the blocks' names.
+
+    >>> [rows.tolist() for rows in block_groups([7, 3, 7], 3)]
+    [[1], [0, 2]]
 
     Raises:
         HarnessError: for another length, fewer than two blocks, and names that are neither numbers nor words.
@@ -26,14 +29,16 @@ def block_groups(blocks: Any, rows: int) -> list[Index]:
     names = _names(blocks)
     if names.shape != (rows,):
         raise HarnessError(
-            f"blocks: one block for each of the {rows} samples is wanted, the shape is {list(names.shape)}"
+            f"blocks: expected one block for each of the {rows} samples, got the shape {list(names.shape)}"
         )
     if names.dtype.kind not in "iufbUS" or (names.dtype.kind == "f" and not np.isfinite(names).all()):
-        raise HarnessError("blocks: each is named by a number or a word; None, NaN and infinity name no block")
-    groups = [np.flatnonzero(names == each) for each in np.unique(names)]
+        raise HarnessError(
+            "blocks: expected a number or a word for each block, got None, NaN or infinity; name every block"
+        )
+    groups = [np.flatnonzero(names == name) for name in np.unique(names)]
     if len(groups) < 2:
         raise HarnessError(
-            "blocks: all rows are in one block, so nothing can be permuted; leave blocks out or cut finer"
+            "blocks: expected at least two blocks, got one, so nothing can be permuted; leave blocks out or cut finer"
         )
     return groups
 
@@ -42,7 +47,9 @@ def _names(blocks: Any) -> NDArray[Any]:
     try:
         return np.asarray(blocks.detach().cpu() if hasattr(blocks, "detach") else blocks)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise HarnessError(f"blocks: one number or word a sample is wanted ({error})") from error
+        raise HarnessError(
+            f"blocks: expected one number or word for each sample, got values that numpy cannot convert ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,17 @@ class BlockPart:
     """Blocks that are permuted among themselves.
 
     Args:
-        places: their rows, block by block, `[row]`.
-        orders: rows that are shown at these places, `[round, order, row]`; the very first is as they stand.
+        rows: of these blocks, block by block, `[row]`.
+        orders: rows that take their positions, `[round, order, row]`; the first order of the first round is the identity.
     """
 
-    places: Index
+    rows: Index
     orders: Index
 
 
 @dataclass(frozen=True)
 class BlockOrders:
-    """Orders of the rows; in a round each order of the one half goes with each of the other.
+    """Orders of the rows; in a round each order of the first half goes with each of the second.
 
     Args:
         parts: all blocks, or two halves of them.
@@ -70,25 +77,28 @@ class BlockOrders:
 
     @cached_property
     def whole(self) -> Index:
-        """The orders row by row, `[order, sample]`, without the rows as they stand."""
+        """The orders row by row, `[order, sample]`, without the identity."""
         rounds, *counts = len(self.parts[0].orders), *(part.orders.shape[1] for part in self.parts)
-        orders = np.empty((rounds, *counts, sum(len(part.places) for part in self.parts)), np.int64)
+        orders = np.empty((rounds, *counts, sum(len(part.rows) for part in self.parts)), np.int64)
         for axis, part in enumerate(self.parts):
-            others = tuple(1 + other for other in range(len(self.parts)) if other != axis)
-            orders[..., part.places] = np.expand_dims(part.orders, others)
+            axes = tuple(1 + part_axis for part_axis in range(len(self.parts)) if part_axis != axis)
+            orders[..., part.rows] = np.expand_dims(part.orders, axes)
         return orders.reshape(-1, orders.shape[-1])[1:]
 
 
 def block_orders(groups: Sequence[Index], seed: int, count: int = PERMUTATIONS) -> BlockOrders:
-    """Orders of the rows: each block shows the rows of another one, and every block is shown once.
+    """Orders of the rows: each block takes the rows of another block, and every block is used once.
 
-    Where the other has more rows its first are shown, where it has fewer it begins again: a row is left out or comes
-    twice. Laid end to end instead, one short block would cut those after it in two, and pieces that are alike would
-    count as evidence: independent variables were found dependent in .16 to .5 of the draws where .05 is meant.
+    A longer block gives its first rows, a shorter one begins again, so a row may be left out or come twice. Laid end to
+    end instead, one short block would cut all later blocks in two, and the alike halves would count as evidence:
+    independent variables were dependent in 0.16 to 0.5 of the draws instead of 0.05.
 
-    From 40 blocks on two random halves of them are permuted by themselves, because tables of halves add up: 5 orders of
-    each make 25 of all, and 40 such rounds the 999 and the rows as they stand. The test is as exact as with 999 drawn
-    one by one, since from any of the 1000 the others look alike; p scatters as much as with 300 drawn so.
+    From 40 blocks on two random halves of them are permuted separately, because tables of halves add up: 5 orders of
+    each half make 25 of all, and 40 such rounds make 999 orders and the identity. The test is as exact as with 999
+    single draws, since the 1000 are exchangeable; p scatters as much as with 300 single draws.
+
+    Args:
+        groups: rows of each block. seed: of the permutations. count: orders beside the identity.
 
     >>> block_orders([np.array([0, 1]), np.array([2, 3])], 0, 3).whole.shape
     (3, 4)
@@ -96,22 +106,22 @@ def block_orders(groups: Sequence[Index], seed: int, count: int = PERMUTATIONS) 
     Source: Hemerik & Goeman 2018, Exact testing with random permutations.
     """
     generator = np.random.default_rng(seed)
-    each = ORDERS_A_ROUND if len(groups) >= BLOCKS_TO_HALVE and (count + 1) % ORDERS_A_ROUND**2 == 0 else 1
-    if each == 1:
+    per_round = ORDERS_A_ROUND if len(groups) >= BLOCKS_TO_HALVE and (count + 1) % ORDERS_A_ROUND**2 == 0 else 1
+    if per_round == 1:
         return BlockOrders([_part(groups, (count + 1, 1), generator)])
     halves = np.array_split(generator.permutation(len(groups)), 2)
-    rounds = (count + 1) // each**2
-    return BlockOrders([_part([groups[index] for index in half], (rounds, each), generator) for half in halves])
+    rounds = (count + 1) // per_round**2
+    return BlockOrders([_part([groups[index] for index in half], (rounds, per_round), generator) for half in halves])
 
 
 def _part(groups: Sequence[Index], shape: tuple[int, int], generator: np.random.Generator) -> BlockPart:
-    places = np.concatenate(groups)
+    rows = np.concatenate(groups)
     sizes = np.array([len(group) for group in groups])
     starts = np.cumsum(sizes) - sizes
-    along = np.arange(len(places)) - np.repeat(starts, sizes)
-    orders = np.empty((prod(shape), len(places)), np.int64)
-    orders[0] = places
+    along = np.arange(len(rows)) - np.repeat(starts, sizes)
+    orders = np.empty((prod(shape), len(rows)), np.int64)
+    orders[0] = rows
     for order in orders[1:]:
         source = np.repeat(generator.permutation(len(groups)), sizes)
-        order[:] = places[starts[source] + along % sizes[source]]
-    return BlockPart(places, orders.reshape(*shape, -1))
+        order[:] = rows[starts[source] + along % sizes[source]]
+    return BlockPart(rows, orders.reshape(*shape, -1))

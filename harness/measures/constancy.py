@@ -1,4 +1,4 @@
-"""Does a unit depend on its input at all? Only if its values differ by more than rounding explains."""
+"""Range test: a unit depends on its input only if its values differ by more than rounding explains."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from harness.types import Activations, PerUnit
 
 
 def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor | float | None = None) -> PerUnit:
-    """The widest range that rounding alone can give a constant unit: c eps(dtype) max(max|z|, scale).
+    """Widest range that rounding alone can give a constant unit: c eps(dtype) max(max|z|, scale).
 
     Args:
         activations: `[*member, sample, unit]`.
-        dtype: the precision (torch's, numpy's or its name) in which the *model* computed, where the values come as
-            another (a float64 copy, a CSV). Default: that of the values.
+        dtype: the precision (torch's, numpy's or its name) in which the *model* computed, if the values have another
+            (a float64 copy, a CSV). Default: that of the values.
         scale: `[*member, unit]` or a number: size of the sum that made the unit, sum_i |w_i| E|h_i| + |b|. A sum that
             cancels carries the rounding of its terms, not that of its small result.
 
@@ -39,7 +39,7 @@ def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor |
 
 
 def precision_of(activations: Tensor, dtype: Any = None) -> torch.dtype:
-    """The precision a model computed in: the one named, else that of its activations; float32 for integers.
+    """Precision that a model computed in: the given one, else that of its activations; float32 for integers.
 
     >>> precision_of(torch.zeros(1), "bfloat16")
     torch.bfloat16
@@ -48,16 +48,16 @@ def precision_of(activations: Tensor, dtype: Any = None) -> torch.dtype:
         return activations.dtype if activations.is_floating_point() else torch.float32
     is_numpy = isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic))
     name = np.dtype(dtype).name if is_numpy else str(dtype).removeprefix("torch.")
-    known = {str(each).removeprefix("torch."): each for each in ROUNDINGS}
-    if name not in known:
-        raise HarnessError(f"dtype: {did_you_mean('precision', name, known)}")
-    return known[name]
+    precisions = {str(precision).removeprefix("torch."): precision for precision in ROUNDINGS}
+    if name not in precisions:
+        raise HarnessError(f"dtype: {did_you_mean('precision', name, precisions)}")
+    return precisions[name]
 
 
 def is_constant(
     activations: Activations, dtype: Any = None, scale: Tensor | float | None = None
 ) -> Bool[Tensor, "*member unit"]:
-    """Whether a unit ignores its input: its range is at most `range_tolerance`. False where it is not finite.
+    """Return True for a unit that ignores its input: its range is at most `range_tolerance`. False if not finite.
 
     The test is of range, not of variance: a unit that moves on one row in a million is not constant.
 

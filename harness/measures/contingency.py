@@ -80,7 +80,7 @@ def contingency(codes: Codes, classes: NDArray[Any]) -> Tables:
 def binned_information(tables: Tables) -> Array:
     """Plug-in mutual information of count tables `[unit, code, class]`, nats, 0 to the smaller entropy.
 
-    Biased upward by about (codes - 1)(classes - 1) / 2n: noise, 8 bins and 10 labels give .12 nats at n = 256.
+    Biased upward by about (codes - 1)(classes - 1) / 2n: noise, 8 bins and 10 labels give 0.12 nats at n = 256.
 
     >>> binned_information(np.array([[[5, 0], [0, 5]]])).round(4).tolist()
     [0.6931]
@@ -188,16 +188,16 @@ def information_interval(tables: Tables, level: float = LEVEL, inflation: Any = 
         (1 - tail, -1, full),
         (tail, 1, np.where(sparse, occupied_freedom(tables), full)),
     ):
-        found = np.zeros(len(tables))
+        bound = np.zeros(len(tables))
         below = chdtr(degrees, statistic)
         some = below > quantile
         exact, wide = some & (statistic <= LARGE_STATISTIC), some & (statistic > LARGE_STATISTIC)
-        found[exact] = chndtrinc(statistic[exact], degrees[exact], quantile)
+        bound[exact] = chndtrinc(statistic[exact], degrees[exact], quantile)
         # mean df + nc, variance 2 (df + 2 nc), solved for nc: far out the distribution is normal, and slow to invert
         away = statistic[wide] - degrees[wide]
         root = z * np.sqrt(4 * away + 2 * degrees[wide] + 4 * z * z)
-        found[wide] = away + 2 * z * z + side * root
-        bounds.append(found / (2 * rows))
+        bound[wide] = away + 2 * z * z + side * root
+        bounds.append(bound / (2 * rows))
     return bounds[0], bounds[1]
 
 

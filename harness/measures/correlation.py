@@ -1,4 +1,4 @@
-"""Which units say the same: correlations of all pairs, and the groups they form."""
+"""Correlations of all pairs of units, and the groups of copies that they form."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from harness.measures.constancy import is_constant
 from harness.measures.dimensionality import standardised
+from harness.measures.ranks import average_ranks
 from harness.placement import PlaceInvariant
 from harness.types import Activations
 
@@ -31,31 +32,19 @@ def rank_correlation(activations: Activations) -> PerPair:
 
     Source: Spearman 1904; ties share their average rank.
     """
-    ranks = average_ranks(activations)
-    # what varies by rounding alone is constant, whatever its ranks say; NaN has none
+    ranks = average_ranks(activations.mT).mT
+    # a unit that varies by rounding alone is constant, whatever its ranks; NaN has no rank
     left_out = is_constant(activations) | ~torch.isfinite(activations).all(dim=-2)
     ranks = torch.where(left_out[..., None, :], torch.zeros_like(ranks), ranks)
     return pairwise_correlation(ranks)
 
 
-def average_ranks(activations: Activations) -> Float[Tensor, "*member sample unit"]:
-    """Rank of each row within its unit, 1 to the number of rows; equal values share the average of their ranks.
-
-    >>> average_ranks(torch.tensor([[3.0], [0.0], [0.0], [9.0]])).flatten().tolist()
-    [3.0, 1.5, 1.5, 4.0]
-    """
-    values = activations.mT.contiguous()
-    ordered = values.sort(dim=-1).values
-    below = torch.searchsorted(ordered, values)
-    up_to = torch.searchsorted(ordered, values, right=True)
-    return ((below + up_to + 1).double() / 2).mT
-
-
 def clusters(correlation: PerPair, threshold: float = 0.99) -> Int[Tensor, "*member unit"]:
-    """Groups of units that |correlation| >= threshold ties together, directly or through others.
+    """Groups of units that are linked by |correlation| >= threshold, directly or through other units.
 
     Args:
-        correlation: `[*member, unit, unit]`, of either kind.
+        correlation: `[*member, unit, unit]`, Pearson's or Spearman's.
+        threshold: of a link, in (0, 1].
 
     Returns:
         For each unit the lowest index in its group, so the number of groups is that of different values;
@@ -76,7 +65,7 @@ def clusters(correlation: PerPair, threshold: float = 0.99) -> Int[Tensor, "*mem
 
 
 def cluster_count(groups: Int[Tensor, "*member unit"]) -> Int[Tensor, "*member"]:
-    """How many different groups `clusters` found, constant units left out.
+    """Number of different groups that `clusters` returned, constant units left out.
 
     >>> cluster_count(torch.tensor([0, 0, 2, -1])).item()
     2

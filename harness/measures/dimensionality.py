@@ -1,5 +1,6 @@
-"""How many dimensions a layer uses, centred first. `[*member, sample, unit]` in, `[*member]` out."""
+"""Number of dimensions that a layer uses, centered first. `[*member, sample, unit]` in, `[*member]` out."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +11,7 @@ from harness.types import Activations, PerMember
 
 
 def centered(activations: Activations) -> Float[Tensor, "*member sample unit"]:
-    """Each unit minus its mean in float64; units that are constant up to rounding, or not finite, become exactly 0.
+    """Each unit minus its mean in float64; a unit that is constant up to rounding, or not finite, is exactly 0.
 
     >>> centered(torch.tensor([[1.0, 7.0], [3.0, 7.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
@@ -37,7 +38,7 @@ def standardised(activations: Activations) -> Float[Tensor, "*member sample unit
 
 
 def effective_rank(activations: Activations) -> PerMember:
-    """Number of dimensions in use, exp of the entropy of the centred layer's normalised singular values.
+    """Number of dimensions in use, exp of the entropy of the centered layer's normalized singular values.
 
     Returns:
         0 (nothing varies) or 1 (one direction) to the number of units (all directions equally), `[*member]`. A few rows
@@ -57,20 +58,37 @@ def effective_rank(activations: Activations) -> PerMember:
 
 
 def singular_values(activations: Activations) -> Float[Tensor, "*member rank"]:
-    """Singular values of the centred layer, smallest first; those that float64 cannot tell from 0 are 0.
+    """Singular values of the centered layer, smallest first; those that float64 cannot tell from 0 are 0.
+
+    In the activation's own unit, at any scale whose singular values a float64 holds.
 
     >>> singular_values(torch.tensor([[3.0], [-3.0], [3.0], [-3.0]])).tolist()
     [6.0]
     """
-    away = centered(activations)
+    away, size = of_size_one(centered(activations))
     gram = products(away)
     with PlaceInvariant():
         power = torch.linalg.eigvalsh(gram)
     floor = power[..., -1:] * torch.finfo(torch.float64).eps * gram.shape[-1]
-    return torch.where(power > floor, power, torch.zeros_like(power)).sqrt()
+    return torch.where(power > floor, power, torch.zeros_like(power)).sqrt() * size[..., 0]
 
 
-def products(away: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member one other"]:
+def of_size_one(
+    values: Float[Tensor, "*member sample unit"],
+) -> tuple[Float[Tensor, "*member sample unit"], Float[Tensor, "*member 1 1"]]:
+    """Values over the power of two next to their largest, and that power: squares of 1e200 leave the range of float64.
+
+    No digit changes, since only exponents do.
+
+    >>> of_size_one(torch.tensor([[6.0, 2.0]], dtype=torch.float64))
+    (tensor([[0.7500, 0.2500]], dtype=torch.float64), tensor([[8.]], dtype=torch.float64))
+    """
+    exponent = values.detach().abs().amax(dim=(-2, -1), keepdim=True).frexp().exponent.clamp(-1000, 1000)
+    size = torch.as_tensor(np.ldexp(1.0, exponent.cpu().numpy())).to(values.device)
+    return values / size, size
+
+
+def products(away: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member left right"]:
     """Products of all units with all units, or of all rows with all rows where these are fewer.
 
     >>> products(torch.tensor([[1.0], [2.0]])).tolist()
@@ -98,7 +116,7 @@ def participation_ratio(activations: Activations, standardise: bool = True, corr
 
     Source: Gao et al. 2017, A theory of multineuronal dimensionality (bioRxiv 214262).
     """
-    away = standardised(activations) if standardise else centered(activations)
+    away = standardised(activations) if standardise else of_size_one(centered(activations))[0]
     gram = products(away)
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     squares = gram.square().sum(dim=(-2, -1))
@@ -107,11 +125,11 @@ def participation_ratio(activations: Activations, standardise: bool = True, corr
 
 
 def correct_participation(ratio: PerMember, rows: int) -> PerMember:
-    """1 / (1/PR - 1/n); 0 stays 0, and a ratio of n or more becomes infinite.
+    """Participation ratio corrected for the number of rows n, 1 / (1/PR - 1/n); 0 stays 0, n or more is infinite.
 
     >>> correct_participation(torch.tensor([0.0, 2.0]), 4).tolist()
     [0.0, 4.0]
     """
     rest = 1 / ratio - 1 / rows
-    found = torch.where(rest > 0, 1 / rest, torch.full_like(ratio, torch.inf))
-    return torch.where(ratio > 0, found, torch.zeros_like(ratio))
+    corrected = torch.where(rest > 0, 1 / rest, torch.full_like(ratio, torch.inf))
+    return torch.where(ratio > 0, corrected, torch.zeros_like(ratio))

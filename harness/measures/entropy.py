@@ -1,35 +1,24 @@
 """Entropy of a unit at a declared, fixed resolution: I(X; Q(Z)) for a deterministic unit."""
 
-import math
-
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from harness.measures.chunks import map_chunks
-from harness.measures.ranks import run_lengths, run_starts
-from harness.measures.units import activation_named, layer_root_mean_square
-from harness.types import Activations, PerUnit
-
-BOUNDED_RESOLUTION = 1 / 64  # of sigmoid and tanh
-SHARE_OF_LAYER = 1 / 32  # of the layer's root mean square, for every other activation
-BOUNDED = ("sigmoid", "tanh")
+from harness.measures.unit_table import entropy_table, resolution_of
+from harness.measures.units import activation_named, layer_root_mean_square, root_mean_square
+from harness.types import Activations, PerMember, PerUnit
 
 
-def resolution(activations: Activations, activation: str = "relu") -> Float[Tensor, "*member"]:
-    """The width of the cells in which a unit's entropy is counted: 1/64 for sigmoid and tanh, else layer RMS / 32.
+def resolution(activations: Activations, activation: str = "relu") -> PerMember:
+    """Width of the cells in which a unit's entropy is counted: 1/64 for sigmoid and tanh, else layer RMS / 32.
 
     Returns:
-        In the units of the activation; 1 for a layer that is zero everywhere, or has no finite unit.
+        In the unit of the activation, `[*member]`; 0 for a layer that is 0 everywhere, NaN without a finite unit.
 
     >>> float(resolution(torch.full((4, 2), 4.0)))
     0.125
     """
     rms = layer_root_mean_square(activations)
-    if activation_named(activation) in BOUNDED:
-        return torch.full_like(rms, BOUNDED_RESOLUTION)
-    return torch.where(rms > 0, rms * SHARE_OF_LAYER, torch.ones_like(rms))
+    return torch.as_tensor(resolution_of(rms.cpu().numpy(), activation_named(activation))).to(activations.device)
 
 
 def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
@@ -46,18 +35,9 @@ def entropy_bits(activations: Activations, activation: str = "relu") -> PerUnit:
 
     Source: Panzeri et al. 2007 for the correction, (cells - 1) / 2n nats.
     """
-    width = resolution(activations, activation)[..., None, None]
-    return map_chunks(lambda values: _entropy(torch.floor(values / width + 0.5)), activations)
-
-
-def _entropy(cells: Float[Tensor, "*member sample unit"]) -> Float[Tensor, "*member unit"]:
-    rows, columns = cells.shape[-2], cells.detach().cpu().mT.contiguous()
-    ordered = np.sort(columns.numpy(), axis=-1)  # one line a unit: several times as fast as across lines
-    starts = run_starts(ordered)
-    counts = run_lengths(starts)
-    logs = np.zeros(ordered.shape)
-    logs[starts] = counts * np.log(counts)
-    plain = math.log(rows) - logs.sum(-1) / rows
-    corrected = (plain + (starts.sum(-1) - 1) / (2 * rows)) / math.log(2)
-    finite = torch.isfinite(columns).all(dim=-1)
-    return torch.where(finite, torch.from_numpy(corrected), math.nan).to(cells.device)
+    stack = activations.detach().cpu().reshape(-1, *activations.shape[-2:])
+    sizes = root_mean_square(stack)
+    finite = torch.isfinite(sizes)
+    table = entropy_table(stack, finite.double().numpy(), sizes.nan_to_num(0.0).numpy(), activation_named(activation))
+    bits: Tensor = torch.where(finite, torch.from_numpy(table["entropy_bits"]), torch.nan)
+    return bits.reshape(*activations.shape[:-2], activations.shape[-1]).to(activations.device)

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """What a measure of activations alone obeys, whatever the layer: its laws are tested from this table.
+    """Laws of a measure of activations alone.
 
     Args:
-        axes: what is left of `[*member, sample, unit]`: "unit", "member" or "pair".
+        axes: those of the result beside `*member`: "unit", "member" (none) or "pair".
         power: multiplying a ReLU layer by c > 0 multiplies the measure by c to this power.
-        repeats: whether it stays the same when every row is there twice.
+        repeats: True if repeating every row does not change it.
     """
 
     axes: str

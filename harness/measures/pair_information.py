@@ -8,25 +8,16 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 from torch import Tensor
 
-MOST_BINS = 8
-ROWS_PER_CELL = 5
+from harness.measures.contingency import bins_for
+
 CHANCE = 1e-4
-"""Over all pairs of a layer; far below .05, because the chi-square tail is thin where cells are nearly empty."""
-
-
-def bins_for(rows: int) -> int:
-    """Quantile bins a side that leave about five rows a cell: 2 to 8.
-
-    >>> bins_for(50), bins_for(2000)
-    (3, 8)
-    """
-    return int(min(MOST_BINS, max(2, (rows / ROWS_PER_CELL) ** 0.5)))
+"""Over all pairs of a layer; far below 0.05, because the chi-square tail is thin where cells are nearly empty."""
 
 
 def codes(ranks: Tensor, bins: int) -> Tensor:
-    """Quantile bins of average ranks `[*member, unit, sample]`; a value with a bin's share of the rows is its own code.
+    """Quantile bins of average ranks `[*member, unit, sample]` from 1; a value on a bin's share of rows is a code.
 
-    >>> codes(torch.tensor([[1.5, 1.5, 1.5, 1.5, 4.0, 5.0, 6.0]]), 2).tolist()
+    >>> codes(torch.tensor([[2.5, 2.5, 2.5, 2.5, 5.0, 6.0, 7.0]]), 2).tolist()
     [[2, 2, 2, 2, 0, 0, 1]]
     """
     rows = ranks.shape[-1]
@@ -34,32 +25,43 @@ def codes(ranks: Tensor, bins: int) -> Tensor:
     same = ordered[..., 1:] == ordered[..., :-1]
     start = torch.ones_like(ordered, dtype=torch.bool)
     start[..., 1:] = ~same
-    place = torch.arange(rows).expand(ordered.shape)
-    first = torch.where(start, place, 0).cummax(-1).values
-    # the average rank of a group lies half its size beyond its first place; ranks count from 0
-    size = 2 * (ordered - first) + 1
+    position = torch.arange(rows).expand(ordered.shape)
+    first = torch.where(start, position, 0).cummax(-1).values
+    # the average rank of a run lies half its size beyond its first position
+    size = 2 * (ordered - 1 - first) + 1
     atom = (size * bins >= rows) & (size > 1)
     loose = (~atom).cumsum(-1)
     before = torch.gather(loose, -1, first) - 1
     quantile = (before * bins) // loose[..., -1:].clamp_min(1)
     number = (atom & start).cumsum(-1) - 1
-    return torch.empty_like(place).scatter_(-1, order, torch.where(atom, bins + number, quantile))
+    return torch.empty_like(position).scatter_(-1, order, torch.where(atom, bins + number, quantile))
 
 
 def shared_pairs(
     ranks: Tensor, comparable: NDArray[np.bool_], correlation: NDArray[np.float64], share: float, copy: float
 ) -> NDArray[np.bool_]:
-    """`[member, unit, unit]`: uncorrelated pairs that share much of the smaller entropy."""
+    """Uncorrelated pairs of units that share much of the smaller entropy, `[member, unit, unit]`, upper triangle.
+
+    Args:
+        ranks: average ranks, `[member, unit, sample]`. comparable: `[member, unit]`, units that may be compared.
+        correlation: `[member, unit, unit]`. share: of the smaller entropy. copy: |correlation| from which a pair is a
+            copy and not counted here.
+
+    >>> line = torch.linspace(-1, 1, 801)
+    >>> ranks = torch.stack([line.argsort() + 1.0, line.abs().argsort().argsort() + 1.0])[None]
+    >>> shared_pairs(ranks, np.ones((1, 2), bool), np.zeros((1, 2, 2)), 0.5, 0.99).tolist()
+    [[[False, True], [False, False]]]
+    """
     count, rows = ranks.shape[-2:]
-    found, used = _tables(codes(ranks, bins_for(rows)))
-    entropy = np.diagonal(found, axis1=-2, axis2=-1)
+    plug_in, used = _tables(codes(ranks, bins_for(rows)))
+    entropy = np.diagonal(plug_in, axis1=-2, axis2=-1)
     freedom = (used - 1)[..., :, None] * (used - 1)[..., None, :]
-    information = found - freedom / (2 * rows)
+    information = plug_in - freedom / (2 * rows)
     smaller = np.minimum(entropy[..., :, None], entropy[..., None, :])
     pairs = max(count * (count - 1) // 2, 1)
     by_chance = chdtri(np.maximum(freedom, 1), CHANCE / pairs)
     both = comparable[..., :, None] & comparable[..., None, :] & np.triu(np.ones((count, count), dtype=bool), 1)
-    enough = (information >= share * smaller) & (smaller > 0) & (2 * rows * found > by_chance)
+    enough = (information >= share * smaller) & (smaller > 0) & (2 * rows * plug_in > by_chance)
     return both & enough & (np.abs(correlation) < copy)
 
 
@@ -70,7 +72,7 @@ def _tables(code: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     hot = torch.zeros(members, units, kinds, rows, dtype=torch.float32)
     hot.scatter_(-2, code[..., None, :], 1.0)
     hot = hot.reshape(members, units * kinds, rows)
-    joint = torch.stack([_joint_entropy(each, units, kinds) for each in hot])
+    joint = torch.stack([_joint_entropy(member, units, kinds) for member in hot])
     single = torch.diagonal(joint, dim1=-2, dim2=-1)
     information = single[..., :, None] + single[..., None, :] - joint
     return information.numpy(), (hot.amax(-1).reshape(members, units, kinds) > 0).sum(-1).numpy()

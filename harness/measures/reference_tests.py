@@ -1,4 +1,4 @@
-"""Units and a reference side by side: the tables, tests and intervals that an association rests on."""
+"""Tables, tests and intervals of units against a reference."""
 
 from functools import cached_property
 
@@ -18,52 +18,59 @@ from harness.measures.contingency import (
 )
 from harness.measures.information import ReferenceVariable
 from harness.measures.permutation import block_p, table_p
-from harness.measures.ranks import orderings
+from harness.measures.ranks import SMALL_ATOM, ColumnOrders
 
 SIGNIFICANCE = 0.05
 MEASURED = ("value", "p", "low", "high", "codes_entropy")
 
 
 class UnitValues:
-    """Columns that vary `[unit, sample]`, as every reference wants them."""
+    """Columns that vary, `[unit, sample]`, with their orderings and codes, made once for all references."""
 
     def __init__(self, columns: Array) -> None:
-        self.orderings = orderings(columns)
+        self.columns, self.orders = columns, ColumnOrders(columns)
         self.codes = codes_of(columns)
 
     @cached_property
     def ranks(self) -> Array:
-        """Standardised, `[unit, sample]`."""
-        return np.concatenate([_standardised(each.restored(each.ranks)) for each in self.orderings])
+        """Standardized average ranks, `[unit, sample]`."""
+        parts = self.orders.broken_below(SMALL_ATOM)
+        return np.concatenate([_standardised(part.restored(part.ranks)) for part in parts])
 
 
 class ReferenceTest:
-    """One reference as it is needed for values, tables and permutations, made once for all units."""
+    """A reference with its classes, ranks and orders of rows, made once for all units.
+
+    Args:
+        column: `[sample]`, class numbers or floats. orders: of blocks, or None. seed: of the permutations.
+    """
 
     def __init__(self, column: Array, orders: BlockOrders | None, seed: int) -> None:
+        self.column = column
         self.reference = ReferenceVariable(column)
         self.classes = codes_of(column[None])[0] if self.reference.continuous else column
         self.entropy = np.nan if self.reference.continuous else float(entropy_of(np.bincount(column)))
         self.ranks = _standardised(self.reference.ordering.restored(self.reference.ordering.ranks))[0]
         self.orders, self.seed = orders, seed
+        self.tests = 2 if self.reference.continuous else 1  # of a table, and of ranks
 
-    def judge(self, units: UnitValues) -> dict[str, Array]:
-        """`[unit]` of everything in `MEASURED`."""
+    def measure(self, units: UnitValues) -> dict[str, Array]:
+        """The columns of `MEASURED`, `[unit]` each."""
         tables = contingency(units.codes, self.classes)
         p, inflation = self._table_p(units.codes, tables)
         low, high = information_interval(tables, inflation=inflation)
-        # sparse tables widen G beyond its chi-square: what the test does not see the interval must not claim
+        # sparse tables widen G beyond its chi-square: the interval must not claim what the test does not see
         low = np.where(p > SIGNIFICANCE, 0.0, low)
         if self.reference.continuous:
-            lower = p > self._least_p  # else there is nothing to find
+            lower = p > self._least_p  # else the ranks cannot lower it
             p[lower] = np.minimum(p[lower], self._spearman_p(units.ranks[lower]))
-            p = np.minimum(1.0, 2 * p)
-        value = self.reference.information(units.orderings)
+            p = np.minimum(1.0, self.tests * p)
+        value = self.reference.information(units.orders)
         return dict(zip(MEASURED, (value, p, low, high, entropy_of(tables.sum(2))), strict=True))
 
     @cached_property
     def _least_p(self) -> float:
-        """The least that permutations can give."""
+        """The least p that permutations can give."""
         return 0.0 if self.orders is None else 1 / (1 + len(self.orders.whole))
 
     def _table_p(self, codes: NDArray[np.uint8], tables: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -78,7 +85,7 @@ class ReferenceTest:
         return p, np.ones(len(p))
 
     def _spearman_p(self, ranks: Array) -> Array:
-        """p of standardised ranks `[unit, sample]` against the reference's."""
+        """P of standardised ranks `[unit, sample]` against the reference's."""
         from scipy.special import stdtr
 
         # no product of matrices: its rounding depends on how many units there are
@@ -96,7 +103,7 @@ class ReferenceTest:
 
 
 def _standardised(ranks: Array) -> Array:
-    """Lines of ranks, each with mean 0 and length 1; of length 0 where all are the same."""
+    """Lines of ranks with mean 0 and length 1, or length 0 where all ranks are equal."""
     away = ranks - ranks.mean(1, keepdims=True)
     length = np.sqrt((away * away).sum(1, keepdims=True))
     return np.divide(away, length, out=away, where=length > 0)

@@ -1,4 +1,4 @@
-"""Intervals of a share: how much "5 of 5" or "0 of 5000" says. Arrays, tensors and numbers alike."""
+"""Intervals of a share, and p adjusted for many tests. Arrays, tensors and numbers alike."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def clopper_pearson(count: Any, rows: Any, level: float = 0.95) -> Bounds:
     """Exact two-sided interval of a binomial share: covers it in at least `level` of all samples. For claims of never.
 
     Args:
-        count: how often it happened, any shape. rows: in how many trials. level: coverage, in (0, 1).
+        count: number of successes, any shape. rows: number of trials. level: coverage, in (0, 1).
 
     Returns:
         Lower and upper bounds in [0, 1], in the shape of `count`. 0 of 5000 still allows a share of 7.4e-4.
@@ -50,20 +50,18 @@ def wilson(count: Any, rows: Any, level: float = 0.95) -> Bounds:
     """
     k, n = _counts(count, rows, level)
     z = float(ndtri(0.5 + level / 2))
-    centre = (k + z * z / 2) / (n + z * z)
+    center = (k + z * z / 2) / (n + z * z)
     half = z * np.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
     # exact at the ends, where rounding would leave 1e-17 and 1 - 1e-16
-    return np.where(k == 0, 0.0, centre - half), np.where(k == n, 1.0, centre + half)
+    return np.where(k == 0, 0.0, center - half), np.where(k == n, 1.0, center + half)
 
 
 def _counts(count: Any, rows: Any, level: float) -> Bounds:
     if not 0 < level < 1:
-        raise HarnessError(f"level: {level} is no coverage; write a number in (0, 1), e.g. 0.95")
+        raise HarnessError(f"level: expected a coverage in (0, 1), got {level}; write e.g. 0.95")
     k, n = np.asarray(count, dtype=np.float64), np.asarray(rows, dtype=np.float64)
     if not ((k >= 0) & (k <= n) & (n > 0)).all():
-        raise HarnessError(
-            f"count: a number from 0 to rows is wanted, of at least one row; {count} of {rows} was given"
-        )
+        raise HarnessError(f"count: expected a count from 0 to rows and at least one row, got {count} of {rows}")
     return k, np.broadcast_to(n, np.broadcast_shapes(k.shape, n.shape))
 
 
@@ -71,9 +69,10 @@ Array = NDArray[np.float64]
 
 
 def benjamini_hochberg(p: Any) -> Array:
-    """Adjusted p: rejecting those at most q keeps the expected share of false rejections at most q.
+    """Adjusted p values: rejecting those at most q keeps the expected share of false rejections at most q.
 
-    NaN is no test: it stays NaN and does not enlarge the family.
+    Args:
+        p: p values, any shape. NaN is no test: it stays NaN and does not enlarge the family.
 
     >>> benjamini_hochberg([0.01, 0.04, np.nan, 0.03]).round(3).tolist()
     [0.03, 0.04, nan, 0.04]

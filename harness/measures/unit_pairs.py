@@ -1,4 +1,4 @@
-"""When two units are one, and how groups of them form."""
+"""Correlations that make two units copies, guarded against chance, and the strengths at which groups of copies join."""
 
 from math import comb
 
@@ -8,33 +8,24 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor
 
+from harness.measures.ranks import average_ranks
+
 COINCIDENCE = 0.01
+"""Chance, over all pairs of a layer, that independent units are taken for copies."""
 STANDS = 0.9
 """|correlation| that a copy keeps without the rows that could agree by chance. Where they hold less than nine tenths of
-the units' variation, .99 with them is .9 without them at least: |z - w|^2 = 2 (1 - r) for lines z and w of length 1."""
+the units' variation, 0.99 with them is at least 0.9 without: |z - w|^2 = 2 (1 - r) for lines z and w of length 1."""
 MOST_LEFT_OUT = 3
-"""A unit that fires on five rows keeps two."""
+"""Rows left out at most: a unit that fires on five rows keeps two."""
 
-
-def ranks_of(values: Tensor) -> Tensor:
-    """Average ranks of each unit along the last axis of `[*member, unit, sample]`, from 0, in float32.
-
-    >>> ranks_of(torch.tensor([[3.0, 0.0, 0.0, 9.0]])).tolist()
-    [[2.0, 0.5, 0.5, 3.0]]
-    """
-    ordered, order = values.contiguous().sort(dim=-1)
-    places = torch.arange(values.shape[-1], dtype=torch.float32).expand(values.shape)
-    fresh = torch.ones_like(ordered, dtype=torch.bool)
-    fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    first = torch.where(fresh, places, 0.0).cummax(-1).values
-    ends = fresh.roll(-1, -1)
-    ends[..., -1] = True
-    last = torch.where(ends, places, float(values.shape[-1])).flip(-1).cummin(-1).values.flip(-1)
-    return torch.empty_like(first).scatter_(-1, order, (first + last) / 2)
+ranks_of = average_ranks  # imported by the diagnosis under this name
 
 
 def correlation_needed(rows: int, pairs: int, threshold: float) -> float:
-    """The |correlation| that makes a copy: the threshold, or more where so few rows reach it by chance.
+    """Least |correlation| of a copy: the threshold, or more where independent units would reach it by chance.
+
+    Args:
+        rows: number of rows. pairs: pairs of units in the layer. threshold: |correlation| of a copy on many rows.
 
     >>> correlation_needed(1000, 6, 0.99), correlation_needed(3, 6, 0.99) > 0.999
     (0.99, True)
@@ -46,7 +37,7 @@ def correlation_needed(rows: int, pairs: int, threshold: float) -> float:
 
 
 def rows_by_chance(rows: int, pairs: int) -> int:
-    """How many rows may carry the correlation of some pair of independent units: a matter of their tails.
+    """Number of rows, 0 to 3, that may carry the correlation of a pair of independent heavy-tailed units.
 
     The largest values of two units lie on the same row in one of `rows` pairs, the `k` largest on the same rows in one
     of `rows` over `k`; as many as are likelier than 1 % in a layer, 3 at the most.
@@ -57,52 +48,66 @@ def rows_by_chance(rows: int, pairs: int) -> int:
     return next((k for k in range(MOST_LEFT_OUT) if pairs <= COINCIDENCE * comb(rows, k + 1)), MOST_LEFT_OUT)
 
 
-def robust_correlation(left: Tensor, right: Tensor, few: int) -> Tensor:
-    """|correlation| of lines `[pair, sample]` of mean 0 and length 1; where `few` rows carry it, that of the others.
+def robust_correlation(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """|correlation| of lines `[pair, sample]` of mean 0 and length 1; without the `few` rows that carry it, if any do.
 
     >>> line = torch.tensor([[9.0, 1.0, -2.0, -3.0, -5.0]], dtype=torch.float64) / 120**0.5
-    >>> [round(float(robust_correlation(line, each, 1)), 2) for each in (-line, line[:, [0, 3, 1, 4, 2]])]
+    >>> [round(float(robust_correlation(line, right, 1)), 2) for right in (-line, line[:, [0, 3, 1, 4, 2]])]
     [1.0, 0.01]
     """
-    product = left * right
-    whole = product.sum(-1).abs()
-    if few == 0 or left.shape[-1] <= few + 1:
-        return whole
-    kept = torch.ones_like(product).scatter_(-1, product.abs().topk(few, -1).indices, 0.0)
-    others = [
-        (line - (line * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)) * kept for line in (left, right)
-    ]
-    lengths = others[0].norm(dim=-1) * others[1].norm(dim=-1)
-    rest = (others[0] * others[1]).sum(-1).abs() / lengths.clamp_min(torch.finfo(product.dtype).tiny)
-    return torch.where(rest >= STANDS, whole, torch.minimum(whole, rest))
+    product = first * second
+    plain = product.sum(-1).abs()
+    if count == 0 or first.shape[-1] <= count + 1:
+        return plain
+    weight = torch.ones_like(product).scatter_(-1, product.abs().topk(count, -1).indices, 0.0)
+    first, second = (
+        (line - (line * weight).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)) * weight
+        for line in (first, second)
+    )
+    lengths = first.norm(dim=-1) * second.norm(dim=-1)
+    rest = (first * second).sum(-1).abs() / lengths.clamp_min(torch.finfo(product.dtype).tiny)
+    return torch.where(rest >= STANDS, plain, torch.minimum(plain, rest))
 
 
 def standing_correlation(
-    values: Tensor, correlation: NDArray[np.float64], floor: float, few: int
+    values: Tensor, correlation: NDArray[np.float64], floor: float, count: int
 ) -> NDArray[np.float64]:
-    """`correlation` `[member, unit, unit]` of `values` `[member, sample, unit]`, as it stands without `few` rows.
+    """`robust_correlation` of the pairs whose largest values weigh enough to carry it; the others are unchanged.
 
-    Only from `floor` up, and only between units whose largest values weigh enough to carry it.
+    Args:
+        values: `[member, sample, unit]`. correlation: theirs, `[member, unit, unit]`.
+        floor: |correlation| from which on a pair is looked at. few: rows left out.
+
+    >>> values = torch.tensor([[[9.0, 9.0], [1.0, -3.0], [-2.0, 1.0], [-3.0, -5.0], [-5.0, -2.0]]])
+    >>> standing_correlation(values, np.array([[[1.0, 0.7], [0.7, 1.0]]]), 0.6, 2).round(1).tolist()
+    [[[1.0, 0.2], [0.2, 1.0]]]
     """
     lines = (values - values.mean(-2, keepdim=True)).mT
     lines = lines / lines.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(lines.dtype).tiny)
-    heavy = (few * lines.square().amax(-1) > STANDS).numpy()
-    found = correlation.copy()
+    heavy = (count * lines.square().amax(-1) > STANDS).numpy()
+    robust = correlation.copy()
     for member, unit in zip(*np.nonzero(heavy), strict=True):
         strong = heavy[member, :unit] & (np.abs(correlation[member, unit, :unit]) >= floor)
-        others = np.flatnonzero(strong)
-        kept = robust_correlation(lines[member, others], lines[member, unit], few).numpy()
-        found[member, unit, others] = found[member, others, unit] = kept
-    return found
+        partners = np.flatnonzero(strong)
+        standing = robust_correlation(lines[member, partners], lines[member, unit], count).numpy()
+        robust[member, unit, partners] = robust[member, partners, unit] = standing
+    return robust
 
 
 def order_needed(rows: int, pairs: int) -> bool:
-    """Whether two units in the same order are more than chance: the least p of a rank correlation is 2 / rows!."""
+    """Return True if two units in the same order cannot be chance: the least p of a rank correlation is 2 / rows!.
+
+    >>> order_needed(5, 6), order_needed(12, 6)
+    (False, True)
+    """
     return rows > 20 or 2.0 / float(np.prod(np.arange(1, rows + 1, dtype=float))) < COINCIDENCE / max(pairs, 1)
 
 
 def spanning_tree_weights(strength: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
-    """The strengths at which groups join (a maximum spanning tree), strongest first, from `floor` up.
+    """Strengths at which groups join (a maximum spanning tree), strongest first, from `floor` up.
+
+    Args:
+        strength: |correlation|, `[unit, unit]`. floor: weakest link.
 
     >>> spanning_tree_weights(np.array([[1, 0.99, 0.95], [0.99, 1, 0.98], [0.95, 0.98, 1]]), 0.9).tolist()
     [0.99, 0.98]
@@ -110,13 +115,13 @@ def spanning_tree_weights(strength: NDArray[np.float64], floor: float) -> NDArra
     rows, columns = np.nonzero(np.triu(strength, 1) >= floor)
     values = strength[rows, columns]
     parent = np.arange(len(strength))
-    found = []
+    weights = []
     for edge in np.argsort(-values, kind="stable"):
-        left, right = _root(parent, rows[edge]), _root(parent, columns[edge])
-        if left != right:
-            parent[max(left, right)] = min(left, right)
-            found.append(values[edge])
-    return np.minimum(np.array(found, dtype=np.float64), 1.0)
+        first, second = _root(parent, rows[edge]), _root(parent, columns[edge])
+        if first != second:
+            parent[max(first, second)] = min(first, second)
+            weights.append(values[edge])
+    return np.minimum(np.array(weights, dtype=np.float64), 1.0)
 
 
 def _root(parent: NDArray[np.int64], unit: int) -> int:

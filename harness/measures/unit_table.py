@@ -1,7 +1,9 @@
-"""What the rules look at, measured over all members at once and over the units in pieces of bounded memory."""
+"""Every measure of single units that the rules need, for all members at once and over chunks of units.
+
+The public functions of `units`, `constancy` and `entropy` are views of the numbers computed here.
+"""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,34 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.measures import chunks as cutting
+from harness.measures.chunks import UNIT_CHUNK, chunks, unit_rows
 from harness.measures.constancy import range_tolerance
-from harness.measures.units import fires
-
-PIECE = 1 << 18
-"""Numbers held in float64 at a time, 2 MB a copy: larger blocks leave holes in the heap that add up to gigabytes."""
+from harness.measures.contingency import added
+from harness.measures.units import UnitMoments, fires, layer_size, saturated_share
 
 Table = dict[str, NDArray[np.float64]]
-
-
-def unit_rows(activations: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
-    """A piece as `[member, unit, sample]` in float64 with 0 for the units that are not finite, and which are finite."""
-    values = activations[..., piece].movedim(-1, -2).double().contiguous()
-    finite = torch.isfinite(values).all(-1)
-    return torch.where(finite[..., None], values, torch.zeros((), dtype=torch.float64)), finite
-
-
-def pieces(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of the unit axis of `[member, sample, unit]` that are worked on one after the other.
-
-    >>> [piece.stop for piece in pieces((1, 100000, 5))]
-    [2, 4, 5]
-    """
-    return cutting.chunks(shape, PIECE)
+BITS = float(np.log(2))  # nats in a bit
+BOUNDED = ("sigmoid", "tanh")
+BOUNDED_RESOLUTION = 1 / 64  # width of an entropy cell, of the bounded activations
+LAYER_SHARE = 32  # cells in a layer's root mean square, of every other activation
 
 
 class Saturation(NamedTuple):
-    """When a sigmoid unit counts as saturated: within `margin` of 0 or 1 on at least `share` of the rows."""
+    """Definition of a saturated sigmoid unit: within `margin` of 0 or 1 on at least `share` of the rows."""
 
     margin: float
     share: float
@@ -45,54 +33,90 @@ class Saturation(NamedTuple):
 def unit_table(
     activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: Saturation
 ) -> Table:
-    """Every measure of single units that the rules need, `[member, unit]` each."""
+    """Moments, ranges, firing rows and saturation of every unit, `[member, unit]` each, in one pass over the rows.
+
+    Args:
+        activations: `[member, sample, unit]`. activation: its name.
+        dtype: the precision that the model computed in.
+        scale: `[member, unit]`, size of the sum that made each unit; see `range_tolerance`.
+        saturation: definition of a saturated sigmoid.
+
+    Returns:
+        `finite` (0 or 1), `fired_rows`, the moments of `UnitMoments` (`power` is the root mean square), `minimum`,
+        `maximum`, `tolerance`, `range_ratio` (range / tolerance; at most 1 is constant), `outside_ratio` (the same over
+        the rows on which the unit does not fire), and for a sigmoid `saturated`, `low_end`, `high_end` and
+        `bimodal_margin`. A unit that is not finite has the numbers of a unit that is 0 everywhere.
+
+    >>> layer = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]])
+    >>> table = unit_table(layer, "relu", torch.float32, None, Saturation(0.001, 0.95))
+    >>> table["mean"].tolist(), table["fired_rows"].tolist()
+    ([[2.0, 0.0]], [[2.0, 0.0]])
+    """
     tables = []
-    for piece in pieces(tuple(activations.shape)):
-        values, finite = unit_rows(activations, piece)
-        tables.append(
-            piece_table(values, finite, activation, dtype, None if scale is None else scale[..., piece], saturation)
-        )
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(activations, chunk)
+        part = None if scale is None else scale[..., chunk]
+        tables.append(_chunk_table(lines, finite, activation, dtype, part, saturation))
     return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]}
 
 
-def piece_table(
-    values: Tensor, finite: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: Saturation
+def _chunk_table(
+    lines: Tensor, finite: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: Saturation
 ) -> Table:
     """The measures of `[member, unit, sample]`."""
     # in the model's own precision: the float64 copy of float32's softplus(0) lies above log 2
-    on = fires(values.to(dtype), activation)
-    found = {"finite": finite, "fired_rows": on.sum(-1), **_moments(values)}
-    found |= _range(values, torch.ones_like(on), dtype, scale_of(activation, scale), "")
-    found |= _range(values, ~on, dtype, scale_of(activation, scale), "outside_")
+    own = lines.to(dtype)
+    on = fires(own, activation)
+    table = {"finite": finite, "fired_rows": on.sum(-1), **_moments(lines)}
+    table |= _range(lines, torch.ones_like(on), dtype, scale_of(activation, scale), "")
+    table |= _range(lines, ~on, dtype, scale_of(activation, scale), "outside_")
     if activation == "sigmoid":
-        found |= _saturation(values.to(dtype), saturation)
-    return {name: each.double().numpy() for name, each in found.items()}
+        table |= _saturation(own, saturation)
+    return {name: column.double().numpy() for name, column in table.items()}
+
+
+def _moments(lines: Tensor) -> dict[str, Tensor]:
+    moments = UnitMoments(lines)
+    return {
+        "mean": moments.mean,
+        "standard_deviation": moments.standard_deviation,
+        "power": moments.root_mean_square,
+        "variation": moments.variation,
+        "kurtosis": moments.kurtosis,
+        "energy_share": moments.energy_share,
+    }
 
 
 def _saturation(own: Tensor, saturation: Saturation) -> dict[str, Tensor]:
-    """What is saturated, in the values' own precision: float32(.001) is above .001, and is meant."""
-    low, high = own <= saturation.margin, own >= 1 - saturation.margin
+    """Saturation in the values' own precision; `bimodal_margin` is the least margin that makes a unit bimodal."""
     within = torch.minimum(own, 1 - own).double()
     enough = max(1, math.ceil(saturation.share * own.shape[-1] - 1e-9))
     both = torch.maximum(own.amin(-1), 1 - own.amax(-1)).double()
     return {
-        "saturated": (low | high).double().mean(-1),
-        "low_end": low.any(-1),
-        "high_end": high.any(-1),
+        "saturated": saturated_share(own.mT, saturation.margin),
+        "low_end": (own <= saturation.margin).any(-1),
+        "high_end": (own >= 1 - saturation.margin).any(-1),
         "bimodal_margin": torch.maximum(both, within.kthvalue(enough, dim=-1).values),
     }
 
 
 def scale_of(activation: str, scale: Tensor | None) -> Tensor | None:
-    """A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference."""
+    """The scale of the range test, at least 1 for a sigmoid.
+
+    A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference.
+
+    >>> float(scale_of("sigmoid", torch.tensor(0.5))), float(scale_of("relu", torch.tensor(0.5)))
+    (1.0, 0.5)
+    """
     if activation != "sigmoid":
         return scale
     return torch.ones(()).double() if scale is None else scale.clamp_min(1.0)
 
 
-def _range(values: Tensor, rows: Tensor, dtype: torch.dtype, scale: Tensor | None, prefix: str) -> dict[str, Tensor]:
-    low = torch.where(rows, values, torch.inf).amin(-1)
-    high = torch.where(rows, values, -torch.inf).amax(-1)
+def _range(lines: Tensor, rows: Tensor, dtype: torch.dtype, scale: Tensor | None, prefix: str) -> dict[str, Tensor]:
+    """Range / tolerance over some rows of each line; 0 where there is no such row."""
+    low = torch.where(rows, lines, torch.inf).amin(-1)
+    high = torch.where(rows, lines, -torch.inf).amax(-1)
     some = rows.any(-1)
     low, high = torch.where(some, low, 0.0), torch.where(some, high, 0.0)
     tolerance = range_tolerance(torch.stack([low, high], -2), dtype=dtype, scale=scale)
@@ -102,91 +126,81 @@ def _range(values: Tensor, rows: Tensor, dtype: torch.dtype, scale: Tensor | Non
     return {"range_ratio": ratio, "minimum": low, "maximum": high, "tolerance": tolerance}
 
 
-def _moments(values: Tensor) -> dict[str, Tensor]:
-    # in units of the largest value: squares of 1e200 or 1e-200 leave the range of a float64
-    size = values.abs().amax(-1, keepdim=True)
-    scaled = values / torch.where(size > 0, size, 1.0)
-    mean = scaled.mean(-1, keepdim=True)
-    squares = (scaled - mean).square()
-    variance, fourth = squares.mean(-1), squares.square().mean(-1)
-    power = scaled.square()
-    energy = power.sum(-1)
-    rms = (energy / values.shape[-1]).sqrt()
-    size, mean = size[..., 0], mean[..., 0]
-    return {
-        "mean": mean * size,
-        "standard_deviation": variance.sqrt() * size,
-        "power": rms * size,
-        "variation": torch.where(energy > 0, variance.sqrt() / rms, 0.0),
-        "kurtosis": torch.where(variance > 0, fourth / variance.square(), torch.nan),
-        "energy_share": torch.where(energy > 0, power.amax(-1) / energy, torch.nan),
-    }
-
-
 def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]:
-    """Range / tolerance of each unit, `[member, unit]`; infinite where it is not finite."""
-    found = []
-    for piece in pieces(tuple(activations.shape)):
-        values, finite = unit_rows(activations, piece)
-        ratio = _range(values, torch.ones_like(values, dtype=torch.bool), dtype, None, "")["range_ratio"]
-        found.append(torch.where(finite, ratio, torch.inf).numpy())
-    return np.concatenate(found, -1)
+    """Range / tolerance of each unit, `[member, unit]`; at most 1 is constant, infinite is not finite.
 
-
-BITS = float(np.log(2))
+    >>> range_ratios(torch.tensor([[[1.0, 2.0], [1.0, torch.inf]]]), torch.float32).tolist()
+    [[0.0, inf]]
+    """
+    ratios = []
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, finite = unit_rows(activations, chunk)
+        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, None, "")["range_ratio"]
+        ratios.append(torch.where(finite, ratio, torch.inf).numpy())
+    return np.concatenate(ratios, -1)
 
 
 def entropy_table(
     activations: Tensor, finite: NDArray[np.float64], power: NDArray[np.float64], activation: str
 ) -> Table:
-    """`[member, unit]` of `entropy_bits`, its standard error, the resolution D, and the layer's RMS.
+    """`[member, unit]` of `entropy_bits`, its standard error `entropy_error`, the `resolution` D, and `layer_rms`.
 
-    H(floor(z / D + 1/2)), Miller-Madow corrected, with D = 1/64 for sigmoid and tanh, layer RMS / 32 otherwise.
+    H(floor(z / D + 1/2)) in bits, Miller-Madow corrected, with D = 1/64 for sigmoid and tanh, layer RMS / 32 otherwise
+    (0 for a layer that is 0 everywhere, whose rows share one cell).
+
+    Args:
+        activations: `[member, sample, unit]`. activation: its name.
+        finite, power: columns of `unit_table`.
     """
-    count = finite.sum(-1, keepdims=True)
-    power = power * finite
-    largest = power.max(-1, keepdims=True)
-    largest = np.where(largest > 0, largest, 1.0)
-    rms = largest * np.sqrt(np.square(power / largest).sum(-1, keepdims=True) / np.maximum(count, 1))
-    step = np.full_like(rms, 1 / 64) if activation in ("sigmoid", "tanh") else rms / 32
-    found = []
-    for piece in pieces(tuple(activations.shape)):
-        values, _ = unit_rows(activations, piece)
-        found.append(_entropy(values, torch.from_numpy(step)))
+    rms = layer_size(power, finite > 0)[..., None]
+    step = resolution_of(rms, activation)
+    tables = []
+    for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
+        lines, _ = unit_rows(activations, chunk)
+        tables.append(_entropy(lines, torch.from_numpy(step)))
     wide = {"resolution": np.broadcast_to(step, power.shape), "layer_rms": np.broadcast_to(rms, power.shape)}
-    return {name: np.concatenate([each[name] for each in found], -1) for name in found[0]} | wide
+    return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]} | wide
 
 
-def _entropy(values: Tensor, step: Tensor) -> Table:
-    rows = values.shape[-1]
-    held = cell_counts(torch.where(step[..., None] > 0, torch.floor(values / step[..., None] + 0.5), 0.0))
-    share = held / rows
+def resolution_of(rms: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
+    """Width of an entropy cell from the layer's root mean square: 1/64 for sigmoid and tanh, else RMS / 32.
+
+    >>> resolution_of(np.array([4.0]), "relu").tolist()
+    [0.125]
+    """
+    return np.full_like(rms, BOUNDED_RESOLUTION) if activation in BOUNDED else rms / LAYER_SHARE
+
+
+def _entropy(lines: Tensor, step: Tensor) -> Table:
+    rows = lines.shape[-1]
+    counts = cell_counts(torch.where(step[..., None] > 0, torch.floor(lines / step[..., None] + 0.5), 0.0))
+    share = counts / rows
     surprise = -torch.log(torch.where(share > 0, share, 1.0))
-    entropy = _added(share * surprise)
-    error = (_added(share * surprise.square()) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
-    corrected = entropy + ((held > 0).sum(-1).double() - 1) / (2 * rows)
+    entropy = _sum_in_order(share * surprise)
+    error = (_sum_in_order(share * surprise.square()) - entropy.square()).clamp_min(0).sqrt() / rows**0.5
+    corrected = entropy + ((counts > 0).sum(-1).double() - 1) / (2 * rows)
     return {"entropy_bits": (corrected / BITS).numpy(), "entropy_error": (error / BITS).numpy()}
 
 
-def _added(terms: Tensor) -> Tensor:
-    """The sum along the cells, one after the other: how many empty ones there are depends on the other members."""
-    return terms.cumsum(-1)[..., -1]
+def _sum_in_order(terms: Tensor) -> Tensor:
+    """Sum along the cells, term after term: the number of empty cells depends on the other members."""
+    return torch.from_numpy(added(terms.numpy()))
 
 
 def cell_counts(cells: Tensor) -> Tensor:
-    """How many rows of `[member, unit, sample]` each whole number holds, `[member, unit, cell]`; empty cells are 0.
+    """Number of rows of `[member, unit, sample]` in each cell, `[member, unit, cell]`; 0 for an empty cell.
 
     >>> cell_counts(torch.tensor([[[7.0, 9.0, 7.0]]])).tolist()
     [[[2.0, 0.0, 1.0]]]
     """
     members, units, rows = cells.shape
-    place = cells - cells.amin(-1, keepdim=True)
-    width = place.amax() + 1
+    number = cells - cells.amin(-1, keepdim=True)
+    width = number.amax() + 1
     if not width <= rows:  # far outliers (or overflow, NaN): numbered in order instead of counted from the smallest
-        ordered = place.sort(dim=-1).values
-        place = torch.zeros_like(place)
-        place[..., 1:] = (ordered[..., 1:] != ordered[..., :-1]).cumsum(-1)
-        width = place.amax() + 1
+        ordered = number.sort(dim=-1).values
+        number = torch.zeros_like(number)
+        number[..., 1:] = (ordered[..., 1:] != ordered[..., :-1]).cumsum(-1)
+        width = number.amax() + 1
     first = torch.arange(members * units).reshape(members, units, 1) * int(width)
-    counts = torch.bincount((place.long() + first).flatten(), minlength=members * units * int(width))
+    counts = torch.bincount((number.long() + first).flatten(), minlength=members * units * int(width))
     return counts.reshape(members, units, int(width)).double()

@@ -1,1 +1,1 @@
-"""Plans: what an experiment would run, what it can detect, and what it costs."""
+"""Plans of experiments: stacks, cost, and the smallest detectable effect."""

@@ -1,4 +1,4 @@
-"""What an experiment would run, what it can detect, and what it costs; nothing is trained and nothing is written."""
+"""The plan of an experiment: what it runs, what it costs, and what it can detect. Nothing is trained or written."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,19 +18,29 @@ if TYPE_CHECKING:
     from harness.training import VmapSupport
 
 CONFIRMING_SEEDS = 8
-MOST_MATCHED = 64  # variants whose beta is worked out beforehand; each takes a hundredth of a second
-LARGE = "the model fills a core by itself: its members are written out like stacks, and train one after the other"
-REMEDIES = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
+MOST_MATCHED = 64  # variants whose beta is computed for the plan; each takes a hundredth of a second
+LARGE = "the model is too large to share a stack; its members train one after another"
+REMEDIES = (
+    "penalty",
+    "bias_init",
+    "activation",
+    "batchnorm",
+    "dropout",
+    "output_activation",
+    "inputs",
+    "units",
+    "free_bits",
+)
 
 
 @dataclass(frozen=True)
 class PlannedStack:
-    """Members that are one structure.
+    """Members of one structure.
 
     Args:
-        members: how many.
-        why: what they share.
-        alone: why they train one by one instead of as one batched program; None when they stack.
+        members: their number.
+        why: the levels that they share.
+        alone: the reason why they train one by one instead of as one batched program; None if they stack.
     """
 
     members: int
@@ -40,7 +50,7 @@ class PlannedStack:
 
 @dataclass(frozen=True)
 class NotApplicable:
-    """A level that cannot be applied to this case, and why; its members become rows marked failed, not a crash."""
+    """A level that cannot be applied to the case, with the reason; its members become rows with the status failed."""
 
     levels: str
     reason: str
@@ -49,7 +59,7 @@ class NotApplicable:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is known before the first step; `minutes`, `megabytes` and `metric_rows` are estimates."""
+    """Everything that is known before training starts; `minutes`, `megabytes` and `metric_rows` are estimates."""
 
     experiment: str
     case: str
@@ -74,13 +84,13 @@ class Plan:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, with the names of the fields."""
+        """Return the plan as JSON values, with the names of the fields."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """An experiment with its case, under its training numbers, and its rows."""
+    """An experiment, its case with the experiment's training numbers, and its rows."""
 
     experiment: Experiment
     case: "Case"
@@ -88,21 +98,21 @@ class _Subject:
 
 
 def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rate: float | None = None) -> Plan:
-    """The plan of an experiment.
+    """Plan an experiment.
 
     Args:
-        experiment: what is planned.
+        experiment: to be planned.
         earlier: standard deviation, over seeds, of each factor's per-seed differences, from earlier results.
         rate: member-steps per second and core, from earlier results.
 
     Raises:
-        HarnessError: when the case or its data cannot be used at all.
+        HarnessError: if the case or its data cannot be used.
     """
     subject = _subject(experiment)
     refused = _refused(subject)
     cut = stacks(experiment)
     stacking = _stacking(subject, {level for name, level, _ in refused if name == "penalty"})
-    sites = [str(each.members[0].variant.levels.get("penalty", "as_posted")) for each in cut]
+    sites = [str(stack.members[0].variant.levels.get("penalty", "as_posted")) for stack in cut]
     reasons = [_alone(stacking.get(site)) for site in sites]
     training = Training(subject.case.training(), len(subject.split.train))
     steps = cost.member_steps(training, cut)
@@ -120,8 +130,8 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
         seeds=len(experiment.seeds),
         members=members,
         variants=[variant.name for variant in experiment.variants()],
-        stacks=[PlannedStack(len(each.members), each.why, why) for each, why in zip(cut, reasons, strict=True)],
-        not_applicable=[_not_applicable(experiment, *each) for each in refused],
+        stacks=[PlannedStack(len(stack.members), stack.why, why) for stack, why in zip(cut, reasons, strict=True)],
+        not_applicable=[_not_applicable(experiment, *stack) for stack in refused],
         matched_beta=_matched(subject),
         rows={"train": len(subject.split.train), "evaluation": len(subject.split.evaluation)},
         steps_per_epoch=training.steps_per_epoch(experiment.baseline),
@@ -129,7 +139,7 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
         metric_rows=rows,
         megabytes=round(cost.megabytes(rows, members), 1),
         minutes=round(
-            cost.minutes(steps, [len(each.members) for each in cut], [why is not None for why in reasons], rate), 2
+            cost.minutes(steps, [len(stack.members) for stack in cut], [why is not None for why in reasons], rate), 2
         ),
         detectable=cost.detectable(len(experiment.seeds), earlier),
         notes=[*_split_numbers(experiment, stacking), *no_r2, *_notes(experiment, rate)],
@@ -146,24 +156,24 @@ def _subject(experiment: Experiment) -> _Subject:
 
 
 def _refused(subject: _Subject) -> list[tuple[str, Any, str]]:
-    """Every level that finds no place in the case, with the reason."""
+    """Return every level that cannot be applied to the case, with the reason."""
     from harness.remedies import why_not_applicable
 
-    found = []
+    refused = []
     for name in REMEDIES:
         for level in subject.experiment.levels(name) if name in subject.experiment.factors else ():
             why = why_not_applicable(subject.case, {name: level}, subject.split)
-            found += [] if why is None else [(name, level, why)]
-    return found
+            refused += [] if why is None else [(name, level, why)]
+    return refused
 
 
 def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> NotApplicable:
-    variants = sum(each.levels[name] == level for each in experiment.variants())
+    variants = sum(variant.levels[name] == level for variant in experiment.variants())
     return NotApplicable(f"{name}: {level}", why, variants * len(experiment.seeds))
 
 
 def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
-    """For each penalty how its members can be batched; tried without the other remedies."""
+    """Check for each penalty whether its members can be batched; the other remedies are not applied."""
     from harness.remedies import apply_remedies
     from harness.training import VmapSupport, check_vmap_support
 
@@ -174,10 +184,11 @@ def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
                     apply_remedies(subject.case, {"penalty": site}, subject.split),
                     subject.split.train.inputs,
                     plan=True,
+                    targets=subject.split.train.targets,
                 )
         except HarnessError:
             raise
-        except Exception:  # the author's code may raise anything; its members train one by one, and may fail
+        except Exception:  # the case's code may raise anything; its members train one by one, and may fail
             return VmapSupport(None, frozenset(), "it could not be tried")
 
     factors = subject.experiment.factors
@@ -190,52 +201,55 @@ def _alone(stacking: "VmapSupport | None") -> str | None:
 
 
 def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]") -> list[str]:
-    """Why members that could be one stack are not: plain numbers that a loss wants, and the size of the model."""
-    large = any(found.rule is not None and not found.shares for found in stacking.values())
+    """Explain why members of one structure do not share a stack: the loss needs plain numbers, or the model is large."""
+    large = any(support.rule is not None and not support.shares for support in stacking.values())
     return [LARGE] * large + [
         f"penalty {site}: the loss takes {name} as a plain number only, so its levels are batched apart"
-        for site, found in stacking.items()
-        for name in sorted(found.fixed)
-        if found.rule is not None and name in experiment.factors
+        for site, support in stacking.items()
+        for name in sorted(support.fixed)
+        if support.rule is not None and name in experiment.factors
     ]
 
 
 def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
-    """How many units and loss terms there are at most, and why there is no R2, where there is none."""
+    """Count units and loss terms (the largest numbers), and explain a missing R2."""
     from harness.case import build_optimizer
-    from harness.loss_terms import loss_terms
+    from harness.loss_terms import bind_losses, loss_terms
     from harness.models import build_model
     from harness.remedies.layout import inspect_model
 
     case, batch = subject.case, subject.split.train.inputs[: subject.case.training()["batch_size"]]
     units = subject.experiment.levels("units") if "units" in subject.experiment.factors else ()
     model = build_model(case, 0, batch)
-    terms = loss_terms(case, model, batch)
+    targets = subject.split.train.targets
+    terms = loss_terms(case, model, batch, targets) if case.has_losses else {}
     build_optimizer(case, model)
-    places = inspect_model(case, batch)
-    widest = max((int(each) for each in units), default=places.units)
-    return widest, len(terms), [f"R2 is not available: {places.no_r2}"] if places.no_r2 else []
+    layout = inspect_model(bind_losses(case, targets), batch)
+    widest = max((int(width) for width in units), default=layout.units)
+    return widest, len(terms), [f"R2 is not available: {layout.no_r2}"] if layout.no_r2 else []
 
 
 def _matched(subject: _Subject) -> dict[str, float]:
-    """The beta that `matched` stands for in each variant; a variant without a gradient to match is left out."""
+    """Return the beta that `matched` stands for in each variant; variants without a penalty gradient are left out."""
     from harness.remedies import matched_beta
 
-    variants = [each for each in subject.experiment.variants() if each.levels.get("beta") == "matched"]
-    found: dict[str, float] = {}
+    variants = [variant for variant in subject.experiment.variants() if variant.levels.get("beta") == "matched"]
+    betas: dict[str, float] = {}
     for variant in variants[:MOST_MATCHED]:
         try:
-            found[variant.name] = matched_beta(subject.case, variant.levels, subject.split)
-        except HarnessError:  # told as a row of its own: the level is not applicable
+            betas[variant.name] = matched_beta(subject.case, variant.levels, subject.split)
+        except HarnessError:  # reported by `not_applicable`
             continue
-    return found
+    return betas
 
 
 def _notes(experiment: Experiment, rate: float | None) -> list[str]:
     notes = [
-        "scope: other initialisations and batch orders on this data set; the data are not resampled",
+        "scope: other initializations and batch orders on this data set; the data are not resampled",
         f"minutes: on {cost.CORES} cores, {'at the rate of earlier results' if rate else 'at a typical rate'}",
     ]
     if len(experiment.seeds) < CONFIRMING_SEEDS:
-        notes.append(f"{len(experiment.seeds)} seeds confirm nothing, at least {CONFIRMING_SEEDS} can: estimates only")
+        notes.append(
+            f"{len(experiment.seeds)} seeds can confirm no effect (at least {CONFIRMING_SEEDS} are needed): estimates only"
+        )
     return notes

@@ -1,7 +1,8 @@
-"""From a case and the levels of a variant to the treated case: an ordinary case again."""
+"""Application of remedies: a case and the levels of a variant give a treated case, again an ordinary case."""
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,50 +13,57 @@ from harness.case import PENALTY_WEIGHT, Case
 from harness.data import split_of
 from harness.data.rows import Rows, Split
 from harness.errors import HarnessError
-from harness.factors import Level, check_level
-from harness.loss_terms import check_terms
+from harness.factors import FACTORS, OWN_FIRST, Level, check_level
+from harness.loss_terms import BoundLosses, bind_losses, check_terms
 from harness.models import build_model
-from harness.remedies.catalogue import REMEDIES, RemedyNotApplicable, case_number
+from harness.remedies.catalogue import REMEDIES, case_number
+from harness.remedies.free_bits import KlTerm, divergences_of, kl_term
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.layout import ModelLayout, inspect_model
+from harness.remedies.not_applicable import RemedyNotApplicable
+from harness.remedies.posterior import log_variance
 from harness.remedies.wrapper import TreatedModel, Treatment
 
 
 def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> Case:
-    """The case under the remedies that `levels` names.
+    """Return the case under the remedies named in `levels`.
 
     Args:
-        case: any case; it stays as it is.
-        levels: factor -> level; factors that are not named stay as the case has them.
-        split: its rows, where they are at hand already.
+        case: any case; it is not changed.
+        levels: factor -> level; other factors keep the case's own level.
+        split: its rows, if available.
 
     Returns:
-        A case whose model wraps the author's (`.model`) and whose loss acts on it; the case itself where nothing
-        of the program changes.
+        A case whose model wraps the author's (`.model`) and whose loss acts on it; the case itself if the program
+        does not change.
 
     Raises:
-        Refused: when a remedy finds no place in this model.
-        HarnessError: for levels that do not exist.
+        RemedyNotApplicable: when a remedy cannot be applied to this model.
+        HarnessError: for unknown levels.
     """
     levels = weight_by_name(case, {name: check_level(name, value, case.numbers) for name, value in levels.items()})
+    _check_fit(case, levels)
     split = split or split_of(case)
     case = _with_units(case, levels)
-    places = inspect_model(case, split.train.inputs[:4])
-    recipe = treatment_of(case, levels, places)
-    if not recipe.centred:
-        return _apply(case, recipe, places)
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
+    treatment = treatment_of(case, levels, layout)
+    kl = None
+    if treatment.floor and treatment.own_penalty:
+        kl = kl_term(case, split.train.inputs, split.train.targets)
+    if not treatment.centered:
+        return _apply(case, treatment, layout, kl)
     if split.train.quantities is None:
-        raise RemedyNotApplicable("inputs: the model takes the rows as whole numbers (tokens), and those have no mean")
-    return _centred(_apply(case, recipe, places), split)
+        raise RemedyNotApplicable("inputs: the model takes rows of integers (tokens), which have no mean")
+    return _center_inputs(_apply(case, treatment, layout, kl), split)
 
 
 def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
-    """The levels, with that of the factor `beta` under the name that the case gives the weight of its penalties.
+    """Return the levels, with factor `beta` renamed to the case's weight of its penalties.
 
-    A case whose weight has another name may have a number `beta` of its own: then the factor is that number.
+    If the case has another weight and also a number `beta`, the factor `beta` is that number.
 
     Raises:
-        HarnessError: when both names are there for one number.
+        HarnessError: when the levels use both names for the weight.
     """
     name = case.penalty_weight or PENALTY_WEIGHT
     if PENALTY_WEIGHT not in levels or name == PENALTY_WEIGHT or PENALTY_WEIGHT in case.numbers:
@@ -68,7 +76,7 @@ def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
 
 
 def why_not_applicable(case: Case, levels: Mapping[str, Level], split: Split | None = None) -> str | None:
-    """Why the levels cannot be applied to this case; None when they can."""
+    """Return the reason why the levels cannot be applied to this case; None if they can."""
     try:
         apply_remedies(case, levels, split)
     except RemedyNotApplicable as error:
@@ -76,36 +84,61 @@ def why_not_applicable(case: Case, levels: Mapping[str, Level], split: Split | N
     return None
 
 
-def same_as_default(case: Case, levels: Mapping[str, Level], places: ModelLayout) -> dict[str, bool]:
-    """Which of the levels change nothing of this case: `relu` on an output that already is one."""
+def same_as_default(case: Case, levels: Mapping[str, Level], layout: ModelLayout) -> dict[str, bool]:
+    """Return, per level, True if it changes nothing of this case, such as `relu` on an output that already is one."""
     return {
-        name: treatment_of(case, {name: level}, places) == Treatment()
+        name: treatment_of(case, {name: level}, layout) == Treatment()
         for name, level in levels.items()
         if name in REMEDIES
     }
 
 
-def treatment_of(case: Case, levels: Mapping[str, Level], places: ModelLayout) -> Treatment:
-    """What the levels add up to at the places of this model."""
-    recipe = Treatment()
+def treatment_of(case: Case, levels: Mapping[str, Level], layout: ModelLayout) -> Treatment:
+    """Return the combined treatment of the levels in this model."""
+    treatment = Treatment()
     for name, level in levels.items():
-        if name not in REMEDIES and level != "matched":
-            recipe = case_number(name, level, recipe)
+        if _is_number(name, case) and level != "matched":
+            treatment = case_number(name, level, treatment, name in case.numbers)
     for name, remedy in REMEDIES.items():
-        if name in levels:
-            recipe = remedy(levels[name], case, places, recipe)
-    return recipe
+        if name in levels and not _is_number(name, case):
+            treatment = remedy(levels[name], case, layout, treatment)
+    return treatment
+
+
+def _check_fit(case: Case, levels: Mapping[str, Level]) -> None:
+    """Refuse levels that a case's own `fit` would not use.
+
+    Raises:
+        RemedyNotApplicable: for another penalty, another number or other inputs.
+    """
+    if case.fit is None:
+        return
+    for name, level in levels.items():
+        default = FACTORS[name].default if name in FACTORS else None
+        unchanged = level == default or level == {**case.train, **case.numbers}.get(name)
+        if unchanged or name in ("bias_init", "activation", "batchnorm", "dropout", "output_activation", "units"):
+            continue
+        if name in ("penalty", "free_bits", "beta", "rho", case.penalty_weight):
+            raise RemedyNotApplicable(
+                f"{name}: a penalty needs `losses` that the harness trains; Case.fit trains by itself"
+            )
+        raise RemedyNotApplicable(f"{name}: Case.fit trains by itself and does not use this factor")
+
+
+def _is_number(name: str, case: Case) -> bool:
+    """Return True for a number of the case or its training, False for a remedy."""
+    return name not in REMEDIES or (name in OWN_FIRST and name in case.numbers)
 
 
 def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: int = 5) -> float:
-    """The beta at which the penalties' gradient at the bottleneck has the norm of the reconstruction's, at birth.
+    """Return the beta at which the penalties' gradient at the bottleneck has the norm of the objective's, at initialization.
 
     Returns:
-        The mean over `seeds` initialisations, on the first batch of the training rows; 0 when the penalty has no
-        gradient there (no beta can match it).
+        The mean over `seeds` initializations, on the first batch of the training rows; 0 for a penalty without a
+        gradient there, which no beta can match.
 
     Raises:
-        Refused: when the weight of the case's penalties is not its number `beta`.
+        RemedyNotApplicable: when the weight of the case's penalties is not its number `beta`.
     """
     if case.penalty_weight not in (None, PENALTY_WEIGHT) and PENALTY_WEIGHT in case.numbers:
         raise RemedyNotApplicable(
@@ -115,13 +148,14 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
     treated = apply_remedies(
         case, {name: value for name, value in levels.items() if (name, value) != (PENALTY_WEIGHT, "matched")}, split
     )
+    treated = bind_losses(treated, split.train.targets)
     batch = split.train.inputs[: treated.training()["batch_size"]]
     numbers = {**treated.numbers, treated.penalty_weight or PENALTY_WEIGHT: 1.0}
     ratios = []
     for seed in range(seeds):
         norms = gradient_norms(treated, build_model(treated, seed, batch), batch, numbers)
-        penalty = sum(value for name, value in norms.items() if name != "reconstruction")
-        ratios.append(norms["reconstruction"] / penalty if penalty else 0.0)
+        penalty = sum(value for name, value in norms.items() if name != treated.objective)
+        ratios.append(norms[treated.objective] / penalty if penalty else 0.0)
     return float(sum(ratios) / len(ratios))
 
 
@@ -133,54 +167,59 @@ def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
     return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
 
 
-def _apply(case: Case, recipe: Treatment, places: ModelLayout) -> Case:
-    case = _with_numbers(case, recipe)
-    if recipe.zero_bias:
+def _apply(case: Case, treatment: Treatment, layout: ModelLayout, kl: KlTerm | None) -> Case:
+    case = _with_numbers(case, treatment)
+    if treatment.zero_bias:
         case = replace(case, model=_ZeroBias(case.model))
-    if recipe.own_penalty and recipe.edits_nothing:
+    if treatment.own_penalty and treatment.edits_nothing and kl is None:
         return case
     inside = "" if case.bottleneck.startswith("out:") else "model."
     return replace(
         case,
-        model=_TreatedFactory(case, recipe, places),
-        losses=TreatedLosses(case, recipe, places.scope == "loss"),
+        model=_TreatedFactory(case, treatment, layout),
+        losses=TreatedLosses(case, treatment, layout.scope == "loss", kl) if case.has_losses else case.losses,
         bottleneck=f"{inside}{case.bottleneck}",
-        penalty_weight=case.penalty_weight if recipe.own_penalty else case.penalty_weight or PENALTY_WEIGHT,
+        posterior=_in_wrapper(case.posterior),
+        penalty_weight=case.penalty_weight if treatment.own_penalty else case.penalty_weight or PENALTY_WEIGHT,
     )
 
 
-def _with_numbers(case: Case, recipe: Treatment) -> Case:
-    """The case with the recipe's numbers; `rho` only where a penalty of the variant reads it.
+def _in_wrapper(posterior: str | None) -> str | None:
+    return posterior if posterior is None or posterior.startswith("out:") else f"model.{posterior}"
+
+
+def _with_numbers(case: Case, treatment: Treatment) -> Case:
+    """Return the case with the treatment's numbers; `rho` only if a penalty of the variant reads it.
 
     Raises:
-        Refused: when the author's loss weighs itself and takes no number that the factor could set.
+        RemedyNotApplicable: when the author's loss weighs itself and takes no number that the factor could set.
     """
-    treated = replace(case, numbers={**case.numbers, **recipe.numbers}, train={**case.train, **recipe.train})
-    if not recipe.own_penalty:
+    treated = replace(case, numbers={**case.numbers, **treatment.numbers}, train={**case.train, **treatment.train})
+    if not treatment.own_penalty:
         return treated
     taken = treated.loss_keywords()
-    if case.penalty_weight is None and PENALTY_WEIGHT in recipe.numbers and PENALTY_WEIGHT not in taken:
+    if case.penalty_weight is None and PENALTY_WEIGHT in treatment.numbers and PENALTY_WEIGHT not in taken:
         raise RemedyNotApplicable(
             f"{PENALTY_WEIGHT}: the loss weighs itself (penalty_weight=None), and takes no number of that name; vary a"
             " number that it takes"
         )
-    if "rho" not in recipe.numbers:
+    if "rho" not in treatment.numbers:
         return treated
     if "rho" not in taken:
         numbers = {name: value for name, value in treated.numbers.items() if name != "rho" or name in case.numbers}
         return replace(treated, numbers={**numbers, **{k: v for k, v in case.numbers.items() if k == "rho"}})
-    # a target that repeats the number follows it
+    # a target equal to the number follows the number
     return replace(treated, target=None) if case.target == case.numbers.get("rho") else treated
 
 
-def _centred(case: Case, split: Split) -> Case:
+def _center_inputs(case: Case, split: Split) -> Case:
     mean = split.train.inputs.mean(dim=0)
     train, evaluation = (replace(rows, inputs=rows.inputs - mean) for rows in (split.train, split.evaluation))
-    return replace(case, data=_Given(train), evaluation=_Given(evaluation), labels=None, factors=None)
+    return replace(case, data=_StoredRows(train), evaluation=_StoredRows(evaluation), labels=None, factors=None)
 
 
-class _Given:
-    """Rows that are at hand, as the function that a case wants."""
+class _StoredRows:
+    """Loaded rows as a data function."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -190,34 +229,54 @@ class _Given:
 
 
 class TreatedLosses:
-    """The author's loss on the author's model, under the recipe; the harness's own penalty where it sets one."""
+    """The author's loss on the author's model under a treatment, or the objective with the harness's own penalty."""
 
-    def __init__(self, case: Case, recipe: Treatment, everywhere: bool) -> None:
-        self.case, self.recipe, self.everywhere = case, recipe, everywhere
-        self.weighs_itself = recipe.own_penalty and case.weighs_itself
+    def __init__(self, case: Case, treatment: Treatment, everywhere: bool, kl: KlTerm | None = None) -> None:
+        self.case, self.treatment, self.everywhere, self.kl = case, treatment, everywhere, kl
+        self.weighs_itself = treatment.own_penalty and case.weighs_itself
         names = dict.fromkeys(
-            (*case.loss_keywords(), *(("rho",) if recipe.has_target else ()), *(("dropout",) if recipe.dropped else ()))
+            (
+                *case.loss_keywords(),
+                *case.supplied_keywords(),
+                *(("rho",) if treatment.has_target else ()),
+                *(("dropout",) if treatment.dropped else ()),
+                *(("free_bits",) if treatment.floor else ()),
+            )
         )
-        kind = inspect.Parameter.KEYWORD_ONLY
+        keyword_only = inspect.Parameter.KEYWORD_ONLY
         positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("model", "batch")]
         self.__signature__ = inspect.Signature(
-            [*positional, *(inspect.Parameter(name, kind) for name in names if name in case.numbers)]
+            [
+                *positional,
+                *(
+                    inspect.Parameter(name, keyword_only)
+                    for name in names
+                    if name in case.numbers or name in case.supplied_keywords()
+                ),
+            ]
         )
 
     def __call__(self, model: TreatedModel, batch: Tensor, **numbers: Any) -> dict[str, Tensor]:
-        own = {name: numbers[name] for name in self.case.loss_keywords()}
-        with model.at_rate(numbers.get("dropout", model.rate)), model.tap(self.everywhere) as tap:
+        """Return the terms of the treated loss."""
+        own, rate = self.case.loss_arguments(numbers), numbers.get("dropout", model.rate)
+        recorded: AbstractContextManager[list[Tensor]]
+        recorded = nullcontext([]) if self.kl is None else log_variance(self.case, model.model)
+        with model.at_rate(rate), model.tap(self.everywhere) as tap, recorded as log_variances:
             terms = self.case.losses(model.model, batch, **own)
         check_terms(self.case, terms)
-        if self.recipe.own_penalty:
+        if self.kl is not None:
+            divergences = divergences_of(self.case, tap.passes[0], log_variances)
+            floored = self.kl.value(divergences, numbers["free_bits"], numbers, len(batch))
+            return {**terms, self.kl.name: floored}
+        if self.treatment.own_penalty:
             return dict(terms)
-        name, penalty = self.recipe.penalty
-        kept = {"reconstruction": terms["reconstruction"]}
-        return {**kept, name: penalty(tap.passes[0], numbers)} if penalty else kept
+        name, penalty = self.treatment.penalty
+        objective = {self.case.objective: terms[self.case.objective]}
+        return {**objective, name: penalty(tap.passes[0], numbers)} if penalty else objective
 
 
 class _Factory:
-    """A model factory with keywords set; a class, so that a treated case can be sent to another process."""
+    """Model factory with fixed keywords; a class, so that a treated case can be pickled."""
 
     def __init__(self, model: Callable[..., nn.Module], keywords: Mapping[str, int]) -> None:
         self.model, self.keywords = model, dict(keywords)
@@ -231,7 +290,7 @@ class _Factory:
 
 
 class _ZeroBias(_Factory):
-    """A model factory whose biases start at zero; weights stay those of the seed."""
+    """Model factory whose biases start at zero and whose weights are those of the seed."""
 
     def __init__(self, model: Callable[..., nn.Module]) -> None:
         super().__init__(model, {})
@@ -248,23 +307,24 @@ class _ZeroBias(_Factory):
 
 
 class _TreatedFactory(_Factory):
-    """A factory of treated models."""
+    """Factory of treated models."""
 
-    def __init__(self, case: Case, recipe: Treatment, places: ModelLayout) -> None:
+    def __init__(self, case: Case, treatment: Treatment, layout: ModelLayout) -> None:
         super().__init__(case.model, {})
-        self.recipe, self.places, self.bottleneck = recipe, places, case.bottleneck
+        self.treatment, self.places, self.bottleneck = treatment, layout, case.bottleneck
 
     def __call__(self, **keywords: Any) -> nn.Module:
-        return TreatedModel(self.model(**keywords), self.recipe, self.places, self.bottleneck)
+        return TreatedModel(self.model(**keywords), self.treatment, self.places, self.bottleneck)
 
 
 def judged_target(case: Case) -> float | None:
-    """Target activation of the penalty that a case trains with, treated or not; None where its penalty has none.
+    """Return the target activation of the penalty of a case, treated or not; None for a penalty without one.
 
-    A penalty of the harness's own has `rho` where it is a KL, and no target otherwise (no penalty, L1, a count, top-k).
-    The author's penalty has the declared `target`, or the number `rho` of the case.
+    The harness's own KL has the target `rho`; its other penalties (none, L1, count, top-k) have none. The author's
+    penalty has the declared `target`, or the number `rho` of the case.
     """
     losses, target = case.losses, case.rho
-    if isinstance(losses, TreatedLosses) and not losses.recipe.own_penalty:
-        target = case.numbers["rho"] if losses.recipe.has_target else None
+    losses = losses.losses if isinstance(losses, BoundLosses) else losses
+    if isinstance(losses, TreatedLosses) and not losses.treatment.own_penalty:
+        target = case.numbers["rho"] if losses.treatment.has_target else None
     return float(target) if isinstance(target, Tensor) else target

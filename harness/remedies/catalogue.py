@@ -1,6 +1,6 @@
-"""The remedies: each takes the places of a model and a level, and returns the recipe with its change added.
+"""Remedies: functions of a level, a case, the layout of its model and a treatment, which return a changed treatment.
 
-A remedy that finds no place for itself raises `RemedyNotApplicable` with the reason; a plan shows it as a row.
+A remedy that does not apply to a model raises `RemedyNotApplicable` with the reason, which a plan lists.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,146 +11,168 @@ from torch import Tensor
 
 from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
-from harness.errors import HarnessError
 from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
+from harness.remedies.free_bits import with_floor
 from harness.remedies.layout import ModelLayout
+from harness.remedies.not_applicable import RemedyNotApplicable
 from harness.remedies.wrapper import Treatment
 
 DEFAULT_RHO = 0.05
 DEFAULT_WEIGHT = 1e-3
 
 
-class RemedyNotApplicable(HarnessError):
-    """Why a remedy cannot be applied to a case."""
-
-
-def penalty(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Another penalty in place of the author's, or none; `as_posted` keeps what the author wrote."""
+def penalty(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Replace the author's penalties by another one or by none; `as_posted` keeps them."""
     site = str(level)
     if site == "as_posted":
-        return recipe
+        return treatment
     if site in SIGMOID_SITES:
-        recipe = replace(recipe, activations={**recipe.activations, _code(places, "a sigmoid"): "sigmoid"})
+        treatment = replace(treatment, activations={**treatment.activations, _code(layout, "a sigmoid"): "sigmoid"})
     if site == "topk":
-        _code(places, "top-k")
-        recipe = replace(recipe, kept=max(1, round((case.rho or DEFAULT_RHO) * places.units)))
+        _code(layout, "top-k")
+        treatment = replace(treatment, top_k=max(1, round((case.rho or DEFAULT_RHO) * layout.units)))
     weight = case.penalty_weight or PENALTY_WEIGHT
     numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, weight: case.numbers.get(weight, DEFAULT_WEIGHT)}
-    return replace(recipe, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **recipe.numbers})
+    return replace(treatment, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **treatment.numbers})
 
 
-def bias_init(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Every bias of the model starts at zero."""
-    return replace(recipe, zero_bias=level == "zero")
+def bias_init(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Start every bias of the model at zero."""
+    return replace(treatment, zero_bias=level == "zero")
 
 
-def activation(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Every ReLU of the encoder becomes another activation, the bottleneck's included unless it is a sigmoid."""
+def activation(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Replace every ReLU of the encoder, the bottleneck's included, by another activation."""
     if level == "relu":
-        return recipe
-    encoder = (*places.hidden, *(() if places.code is None else (places.code,)))
-    relus = [position for position in encoder if places.names[position] == "relu"]
+        return treatment
+    encoder = (*layout.hidden, *(() if layout.code is None else (layout.code,)))
+    relus = [position for position in encoder if layout.names[position] == "relu"]
     if not relus:
         raise RemedyNotApplicable("activation: the encoder has no ReLU to replace")
-    _needs_whole_calls(places, "activation")
+    _needs_whole_calls(layout, "activation")
     swapped = {position: str(level) for position in relus}
-    return replace(recipe, activations={**swapped, **recipe.activations})
+    return replace(treatment, activations={**swapped, **treatment.activations})
 
 
-def batchnorm(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """BatchNorm1d(affine=False) between the bottleneck's linear map and its activation."""
+def batchnorm(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Insert BatchNorm1d(affine=False) between the bottleneck's linear map and its activation."""
     if level == "off":
-        return recipe
-    if places.normalised:
-        raise RemedyNotApplicable("batchnorm: the bottleneck is already normalised before its activation")
-    return replace(recipe, normalised=_code(places, "a normalisation"))
+        return treatment
+    if layout.normalized:
+        raise RemedyNotApplicable("batchnorm: the bottleneck is already normalized before its activation")
+    return replace(treatment, normalized=_code(layout, "a normalization"))
 
 
-def dropout(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Dropout behind the encoder's hidden activations, never on the code."""
-    if not places.hidden:
+def dropout(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Insert dropout after the encoder's hidden activations, never on the code."""
+    if not layout.hidden:
         if level == 0:
-            return recipe
+            return treatment
         raise RemedyNotApplicable("dropout: the encoder has no hidden activation before the bottleneck")
-    _needs_whole_calls(places, "dropout")
-    return replace(recipe, dropped=places.hidden, numbers={**recipe.numbers, "dropout": float(level)})
+    _needs_whole_calls(layout, "dropout")
+    return replace(treatment, dropped=layout.hidden, numbers={**treatment.numbers, "dropout": float(level)})
 
 
-def output_activation(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Another activation on the reconstruction: relu as posted, linear, or sigmoid for data in [0, 1]."""
+def output_activation(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Replace the activation of the reconstruction: relu as posted, linear, or sigmoid for data in [0, 1]."""
     if level == "default":
-        return recipe
-    if places.reconstruction is None:
-        raise RemedyNotApplicable(f"output_activation: {places.no_r2}")
-    present = "linear" if places.output is None else places.names[places.output]
+        return treatment
+    if layout.reconstruction is None:
+        raise RemedyNotApplicable(f"output_activation: {layout.no_r2}")
+    present = "linear" if layout.output is None else layout.names[layout.output]
     if level == present:
-        return recipe
-    _needs_whole_calls(places, "output_activation")
-    if places.output is None:
-        if places.scope != "model":
+        return treatment
+    _needs_whole_calls(layout, "output_activation")
+    if layout.output is None:
+        if layout.scope != "model":
             raise RemedyNotApplicable(
-                "output_activation: the loss calls parts of the model by itself, so nothing can be put on its output"
+                "output_activation: the loss calls parts of the model by itself, so its output cannot be changed"
             )
-        return replace(recipe, output=str(level))
-    wanted = "none" if level == "linear" else str(level)
-    return replace(recipe, activations={**recipe.activations, places.output: wanted})
+        return replace(treatment, output=str(level))
+    activation_name = "none" if level == "linear" else str(level)
+    return replace(treatment, activations={**treatment.activations, layout.output: activation_name})
 
 
-def inputs(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """The mean of the training inputs is taken from every input, feature by feature."""
-    return replace(recipe, centred=level == "centred")
+def inputs(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Subtract the mean of the training inputs from every input, feature by feature."""
+    return replace(treatment, centered=level == "centred")
 
 
-def units(level: Level, case: Case, places: ModelLayout, recipe: Treatment) -> Treatment:
-    """Another width of the bottleneck: the factory was given the keyword `units` before the model was looked at."""
-    return replace(recipe, units=int(level))
+def units(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Set the width of the bottleneck; the factory receives the keyword `units` before the model is inspected."""
+    return replace(treatment, units=int(level))
 
 
-def case_number(name: str, level: Level, recipe: Treatment) -> Treatment:
-    """A number of the case, or of its training."""
-    if name in TRAINING_NUMBERS:
-        return replace(recipe, train={**recipe.train, name: level})
-    return replace(recipe, numbers={**recipe.numbers, name: float(level)})
+def free_bits(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Give the KL divergence of each unit a floor, in nats: a unit below it has no gradient from the penalty.
+
+    Source: Kingma et al. 2016, Improved variational inference with inverse autoregressive flow, appendix C.
+    """
+    reason = ""
+    if treatment.own_penalty and case.posterior is None:
+        reason = "the KL divergence of a unit is known only with Case.posterior or a KL penalty of the harness"
+    elif treatment.own_penalty and layout.scope == "unknown":
+        reason = "the loss calls parts of the model in its own order; no call is known to lead to the reconstruction"
+    elif not treatment.own_penalty and treatment.penalty[0] != "kl":
+        reason = f"the penalty {treatment.penalty[0] or 'none'} has no KL divergence per unit"
+    if not reason:
+        return replace(treatment, floor=True, numbers={**treatment.numbers, "free_bits": float(level)})
+    if level == 0:
+        return treatment
+    raise RemedyNotApplicable(f"free_bits: {reason}")
 
 
-def _code(places: ModelLayout, what: str) -> int:
-    """Where the code can be changed: at its activation, or behind its linear map when no activation follows."""
-    _needs_whole_calls(places, what)
-    if places.code is not None:
-        return places.code
-    if not places.by_module:
-        raise RemedyNotApplicable(
-            f"{what} cannot be put behind an output that no activation makes; name the bottleneck's module"
-        )
+def case_number(name: str, level: Level, treatment: Treatment, own: bool = False) -> Treatment:
+    """Set a number of the case or of its training; `own` for a number that the case itself names."""
+    if name in TRAINING_NUMBERS and not own:
+        return replace(treatment, train={**treatment.train, name: level})
+    return replace(treatment, numbers={**treatment.numbers, name: float(level)})
+
+
+def _code(layout: ModelLayout, what: str) -> int:
+    """Return the position at which the code can be changed: its activation, or its linear map if no activation follows."""
+    _needs_whole_calls(layout, what)
+    if layout.code is not None:
+        return layout.code
+    if not layout.by_module:
+        raise RemedyNotApplicable(f"{what} cannot follow an output without an activation; name the bottleneck's module")
     return CODE_SITE
 
 
-def _needs_whole_calls(places: ModelLayout, what: str) -> None:
-    if places.scope == "unknown":
+def _needs_whole_calls(layout: ModelLayout, what: str) -> None:
+    if layout.scope == "unknown":
         raise RemedyNotApplicable(
-            f"{what}: the loss calls parts of the model in an order of its own; no call is known to lead to the reconstruction"
+            f"{what}: the loss calls parts of the model in its own order; no call is known to lead to the reconstruction"
         )
 
 
-def _code_of(seen: ForwardPass) -> Tensor:
-    assert seen.code is not None
-    return flatten_units(seen.code)
+def _code_of(forward: ForwardPass) -> Tensor:
+    assert forward.code is not None
+    return flatten_units(forward.code)
 
 
-def _preactivation_of(seen: ForwardPass) -> Tensor:
-    assert seen.preactivation is not None
-    return flatten_units(seen.preactivation)
+def _preactivation_of(forward: ForwardPass) -> Tensor:
+    assert forward.preactivation is not None
+    return flatten_units(forward.preactivation)
 
 
-def _kl_of_code(seen: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
+def _kl_of_code(forward: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
     """KL on the mean sigmoid of the code in use."""
-    return bernoulli_kl_of_logits(numbers["rho"], _code_of(seen))
+    return _kl(_code_of(forward), numbers)
 
 
-def _kl_of_preactivation(seen: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
-    """KL on the mean sigmoid of what enters the activation; where that is a sigmoid, on the mean of the code itself."""
-    return bernoulli_kl_of_logits(numbers["rho"], _preactivation_of(seen))
+def _kl_of_preactivation(forward: ForwardPass, numbers: Mapping[str, Any]) -> Tensor:
+    """KL on the mean sigmoid of the preactivation; with a sigmoid activation, on the mean of the code itself."""
+    return _kl(_preactivation_of(forward), numbers)
+
+
+def _kl(logits: Tensor, numbers: Mapping[str, Any]) -> Tensor:
+    """KL on the mean sigmoid of logits `[sample, unit]`; with `free_bits`, each unit's divergence has that floor."""
+    if "free_bits" not in numbers:
+        return bernoulli_kl_of_logits(numbers["rho"], logits)
+    per_unit = bernoulli_kl_of_logits(numbers["rho"], logits.T[..., None])
+    return with_floor(per_unit, numbers["free_bits"]).sum()
 
 
 PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tensor] | None]] = {
@@ -160,13 +182,13 @@ PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tenso
     "kl_sigmoid_of_relu": ("kl", _kl_of_code),
     "kl_sigmoid_of_preactivation": ("kl", _kl_of_preactivation),
     "kl_sigmoid_bottleneck": ("kl", _kl_of_preactivation),
-    "hard_count": ("hard_count", lambda seen, numbers: hard_count(_code_of(seen))),
-    "l1": ("l1", lambda seen, numbers: l1(_code_of(seen))),
+    "hard_count": ("hard_count", lambda forward, numbers: hard_count(_code_of(forward))),
+    "l1": ("l1", lambda forward, numbers: l1(_code_of(forward))),
 }
 
-TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs")
+TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs", "warmup")
 
-# in the order in which they are applied: the penalty's sigmoid comes before the activation that would replace it
+# in order of application: the penalty's sigmoid comes before the activation that would replace it
 REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] = {
     "units": units,
     "penalty": penalty,
@@ -174,6 +196,7 @@ REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] 
     "batchnorm": batchnorm,
     "dropout": dropout,
     "output_activation": output_activation,
+    "free_bits": free_bits,
     "bias_init": bias_init,
     "inputs": inputs,
 }

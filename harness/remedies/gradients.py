@@ -1,4 +1,4 @@
-"""The gradient of each loss term at the bottleneck: what is kept of a forward pass for it, and its norm."""
+"""Gradient norm of each loss term at the bottleneck, and the recording of bottleneck outputs that it needs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +16,11 @@ from harness.remedies.wrapper import TreatedModel
 
 
 def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping[str, Any]) -> dict[str, float]:
-    """The norm of each loss term's gradient at the output of the bottleneck's module, over all of its calls.
+    """Return the norm of each loss term's gradient at the output of the bottleneck's module, over all of its calls.
 
     Args:
         batch: `[sample, *feature]`.
+        numbers: numbers of the loss, with targets, step and progress if it names them.
 
     Returns:
         term -> norm, 0 for a term without a gradient there. In the units of the loss per unit of the output.
@@ -27,54 +28,61 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
     nudge = torch.zeros((), dtype=precision_for(model, batch), device=batch.device, requires_grad=True)
     with torch.random.fork_rng(), bottleneck_outputs(model, case.bottleneck, nudge) as outputs:
         set_seed(0)
-        terms = case.losses(model, batch, **{name: numbers[name] for name in case.loss_keywords()})
+        terms = case.losses(model, batch, **case.loss_arguments(numbers))
     return {name: gradient_norm(term, outputs) for name, term in terms.items()}
 
 
 @contextmanager
 def bottleneck_outputs(model: nn.Module, bottleneck: str, nudge: Tensor) -> Iterator[list[Tensor]]:
-    """What the bottleneck returns while this is open, one tensor a call: places at which to differentiate.
+    """Record the outputs of the bottleneck inside the block, one tensor per call, for differentiation.
 
     Args:
-        model: the model as the loss is given it, treated or not.
+        model: the model passed to the loss, treated or not.
         bottleneck: dotted module name, or `"out:<index>"` for an output of the author's model.
-        nudge: a zero that is differentiated: by it, what frozen layers return can be differentiated too.
+        nudge: a zero that requires a gradient, so that outputs of frozen layers can be differentiated too.
     """
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def keep_output(module: nn.Module, args: Any, output: Any) -> None:
-        # its other outputs are made already, so it is kept as it is: they depend on it
+    def record_output(module: nn.Module, args: Any, output: Any) -> None:
+        # unchanged, because the other outputs already depend on it
         value = output_named(outputs_of(output), bottleneck)
-        kept.extend([value] if value.requires_grad else [])
+        outputs.extend([value] if value.requires_grad else [])
 
-    def keep_first(module: nn.Module, args: Any, output: Any) -> Any:
+    def record_first(module: nn.Module, args: Any, output: Any) -> Any:
         parts, form = tree_flatten(output)
-        place = next((i for i, each in enumerate(parts) if _differs_smoothly(each)), None)
-        if place is None:
+        index = next((i for i, part in enumerate(parts) if _is_floating(part)), None)
+        if index is None:
             return None
-        kept.append(parts[place] + nudge)
-        parts[place] = kept[-1].clone()  # an in-place activation behind it must not disturb what is kept
+        outputs.append(parts[index] + nudge)
+        parts[index] = outputs[-1].clone()  # a later in-place activation must not change the recorded tensor
         return tree_unflatten(parts, form)
 
     if bottleneck.startswith("out:"):
         author = model.model if isinstance(model, TreatedModel) else model
-        handle = author.register_forward_hook(keep_output)
+        handle = author.register_forward_hook(record_output)
     else:
-        # before the author's own hooks, so that what those keep can be differentiated as well
-        handle = submodule(model, bottleneck).register_forward_hook(keep_first, prepend=True)
+        # before the author's own hooks, so that tensors they store can be differentiated as well
+        handle = submodule(model, bottleneck).register_forward_hook(record_first, prepend=True)
     try:
-        yield kept
+        yield outputs
     finally:
         handle.remove()
 
 
-def _differs_smoothly(value: Any) -> bool:
+def _is_floating(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def gradient_norm(term: Any, outputs: list[Tensor]) -> float:
-    """The norm of a loss term's gradient at these places together; 0 where it has none."""
+    """Return the norm of a loss term's gradient at all of these tensors; 0 for a term without one."""
     if not isinstance(term, Tensor) or not term.requires_grad or not outputs:
         return 0.0
-    found = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
-    return float(sum(each.to(accumulation_dtype(each.dtype)).pow(2).sum() for each in found if each is not None) ** 0.5)
+    gradients = torch.autograd.grad(term.sum(), outputs, retain_graph=True, allow_unused=True)
+    return float(
+        sum(
+            gradient.to(accumulation_dtype(gradient.dtype)).pow(2).sum()
+            for gradient in gradients
+            if gradient is not None
+        )
+        ** 0.5
+    )

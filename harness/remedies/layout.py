@@ -1,6 +1,6 @@
-"""What one forward pass of a case's model looks like: which activations it meets, in which role.
+"""Layout of a model: the activations of one forward pass and their roles.
 
-Remedies are changes at those places, so a remedy that finds no place for itself can say why.
+Remedies are changes at these positions; the layout also gives the reason when a remedy does not apply.
 """
 
 from dataclasses import dataclass, replace
@@ -27,22 +27,22 @@ from harness.user_code import failure, guarded
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """The places of one forward pass.
+    """Activations and tensors of one forward pass.
 
     Args:
-        names: the activations in the order in which they are met.
+        names: the activations in order of execution.
         code: position of the bottleneck's activation; None when it has none.
         output: position of the activation that makes the reconstruction; None when none does.
         reconstruction: index of the reconstruction among the outputs; None when no output is one.
         units: width of the code, once flattened.
-        channels: width of the code along its unit axis, which a normalisation acts on.
+        channels: width of the code along its unit axis, on which a normalization acts.
         channel_axis: that axis.
-        normalised: whether a normalisation already stands before the bottleneck's activation.
-        by_module: whether the bottleneck is a module (and no output position).
-        scope: where the forward pass is found in a loss: "model" when the loss calls the model as a whole, "loss" when
-            it calls the parts itself in the same order, "unknown" otherwise.
+        normalized: True if a normalization precedes the bottleneck's activation.
+        by_module: True if the bottleneck is a module, False for an output position.
+        scope: location of the forward pass in a loss: "model" when the loss calls the model as a whole, "loss" when it
+            calls the parts itself in the same order, "unknown" otherwise.
         hidden: positions of the encoder's activations before the bottleneck's.
-        no_r2: why no output is compared with the rows; empty where one is.
+        no_r2: reason why no output is compared with the rows; empty if one is.
     """
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class ModelLayout:
     units: int
     channels: int
     channel_axis: int
-    normalised: bool
+    normalized: bool
     by_module: bool
     scope: str
     hidden: tuple[int, ...]
@@ -60,16 +60,16 @@ class ModelLayout:
 
 
 def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
-    """Look at one evaluation of the model, built with seed 0, on a few rows.
+    """Inspect one evaluation of the model, built with seed 0, on a few rows.
 
     Raises:
-        HarnessError: when the model cannot be built or run, or never reaches its bottleneck.
+        HarnessError: when the model cannot be built or run, or does not run its bottleneck.
     """
     model = build_model(case, 0, batch)
     with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
-        seen = _forward(case, model, batch)
-        scope = _scope(case, model, batch, seen)
-    return _places(case, model, seen, batch, scope)
+        forward = _forward(case, model, batch)
+        scope = _scope(case, model, batch, forward)
+    return _layout(case, model, forward, batch, scope)
 
 
 def _forward(case: Case, model: nn.Module, batch: Tensor) -> ForwardPass:
@@ -84,7 +84,9 @@ def _forward(case: Case, model: nn.Module, batch: Tensor) -> ForwardPass:
     return tap.passes[0]
 
 
-def _scope(case: Case, model: nn.Module, batch: Tensor, seen: ForwardPass) -> str:
+def _scope(case: Case, model: nn.Module, batch: Tensor, forward: ForwardPass) -> str:
+    if not case.has_losses:
+        return "model"
     calls: list[int] = []
     handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
@@ -94,42 +96,42 @@ def _scope(case: Case, model: nn.Module, batch: Tensor, seen: ForwardPass) -> st
         handle.remove()
     if calls:
         return "model"
-    names = [each.name for each in seen.activations]
-    return "loss" if [each.name for each in tap.passes[0].activations][: len(names)] == names else "unknown"
+    names = [activation.name for activation in forward.activations]
+    return "loss" if [activation.name for activation in tap.passes[0].activations][: len(names)] == names else "unknown"
 
 
-def _places(case: Case, model: nn.Module, seen: ForwardPass, batch: Tensor, scope: str) -> ModelLayout:
-    code = next((each.position for each in seen.activations if each.is_code), None)
-    value = code_of(seen, case.bottleneck)
-    output = reconstruction_of(seen.outputs, batch, case.reconstruction)
-    index = next((i for i, each in enumerate(seen.outputs) if each is output), None)
-    maker = seen.makers[index] if index is not None else None
-    end = code if code is not None else _activations_before_code(seen)
+def _layout(case: Case, model: nn.Module, forward: ForwardPass, batch: Tensor, scope: str) -> ModelLayout:
+    code = next((activation.position for activation in forward.activations if activation.is_code), None)
+    value = code_of(forward, case.bottleneck)
+    output = reconstruction_of(forward.outputs, batch, case.reconstruction)
+    index = next((i for i, output_tensor in enumerate(forward.outputs) if output_tensor is output), None)
+    maker = forward.makers[index] if index is not None else None
+    end = code if code is not None else _activations_before_code(forward)
     axis = _channel_axis(case, model, value)
-    places = ModelLayout(
-        names=tuple(each.name for each in seen.activations),
+    layout = ModelLayout(
+        names=tuple(activation.name for activation in forward.activations),
         code=code,
         output=maker.position if maker is not None else None,
         reconstruction=index if output is not None else None,
         units=flatten_units(value).shape[1],
         channels=value.shape[axis],
         channel_axis=axis,
-        normalised=seen.normalised,
+        normalized=forward.normalised,
         by_module=not case.bottleneck.startswith("out:"),
         scope=scope,
         hidden=tuple(range(end)),
-        no_r2=why_no_r2(seen.outputs, batch, case.reconstruction),
+        no_r2=why_no_r2(forward.outputs, batch, case.reconstruction),
     )
-    return replace(places, output=None) if places.output == code and code is not None else places
+    return replace(layout, output=None) if layout.output == code and code is not None else layout
 
 
-def _activations_before_code(seen: ForwardPass) -> int:
-    return seen.before_raw if seen.before_raw is not None else 0
+def _activations_before_code(forward: ForwardPass) -> int:
+    return forward.before_raw if forward.before_raw is not None else 0
 
 
 def _channel_axis(case: Case, model: nn.Module, value: Tensor) -> int:
-    """Convolutions keep their units on axis 1; a linear map, tokens included, on the last."""
+    """Return the unit axis of the code: 1 after a convolution, the last one after a linear map."""
     if case.bottleneck.startswith("out:") or value.dim() == 2:
         return value.dim() - 1 if value.dim() == 2 else 1
-    kinds = [type(each).__name__ for each in submodule(model, case.bottleneck).modules()]
-    return 1 if any("Conv" in kind for kind in kinds) else value.dim() - 1
+    types = [type(module).__name__ for module in submodule(model, case.bottleneck).modules()]
+    return 1 if any("Conv" in type_name for type_name in types) else value.dim() - 1

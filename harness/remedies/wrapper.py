@@ -1,7 +1,7 @@
-"""A treated model: the author's own module, untouched, with changes that act only inside its forward pass.
+"""Treated model: the author's unchanged module with changes that act only inside its forward pass.
 
-What is inserted (a normalisation with its buffers) belongs to the wrapper, so a loop over the model's children does
-not meet it, and a loss that calls the bottleneck a second time does not feed it another distribution.
+Inserted layers (a normalization with its buffers) belong to the wrapper, so a loop over the model's children skips them,
+and a loss that calls the bottleneck a second time does not pass them another distribution.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,70 +21,73 @@ Penalty = Callable[[ForwardPass, Mapping[str, Any]], Tensor]
 
 @dataclass(frozen=True)
 class Treatment:
-    """What all remedies of one variant add up to.
+    """Combined changes of all remedies of one variant.
 
     Args:
-        activations: position -> name of the activation that takes the place.
-        normalised: position whose input is normalised, or None.
-        dropped: positions behind which dropout acts.
-        kept: how many units top-k keeps at the code, or None.
-        output: name of an activation put on a reconstruction that has none.
+        activations: position -> name of the replacing activation.
+        normalized: position whose input is normalized, or None.
+        dropped: positions after which dropout acts.
+        top_k: number of units that top-k keeps, or None.
+        output: name of the activation added to a reconstruction without one.
         penalty: (name, function of the pass) that replaces the author's penalties; ("", None) means no penalty.
-        own_penalty: whether the author's penalties stay.
-        zero_bias: whether every bias starts at zero.
-        centred: whether the mean of the training inputs is taken from all inputs.
-        numbers: numbers that the variant sets.
-        train: training numbers that it sets.
+        own_penalty: True if the author's penalties stay.
+        zero_bias: True if every bias starts at zero.
+        centered: True if the mean of the training inputs is subtracted from all inputs.
+        numbers: numbers of the variant.
+        train: training numbers of the variant.
         units: bottleneck width, or None for the author's.
+        floor: True if each unit's KL divergence has the floor `free_bits`.
     """
 
     activations: Mapping[int, str] = field(default_factory=dict)
-    normalised: int | None = None
+    normalized: int | None = None
     dropped: tuple[int, ...] = ()
-    kept: int | None = None
+    top_k: int | None = None
     output: str | None = None
     penalty: tuple[str, Penalty | None] = ("", None)
     own_penalty: bool = True
     zero_bias: bool = False
-    centred: bool = False
+    centered: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     units: int | None = None
+    floor: bool = False
 
     @property
     def has_target(self) -> bool:
-        """Whether the penalty that replaces the author's holds a mean activation at `rho`."""
+        """True if the replacing penalty has the target activation `rho`."""
         return self.penalty[0] == "kl"
 
     @property
     def edits_nothing(self) -> bool:
-        """Whether the forward pass stays as its author wrote it."""
-        return not (self.activations or self.dropped or self.output or self.kept) and self.normalised is None
+        """True if the forward pass is unchanged."""
+        return not (self.activations or self.dropped or self.output or self.top_k) and self.normalized is None
 
 
 class TreatedModel(nn.Module):
-    """The author's model under a recipe. `model` is theirs; `inserted` is ours."""
+    """The author's model (`model`) under a treatment, with the layers that it inserts (`inserted`)."""
 
-    def __init__(self, model: nn.Module, recipe: Treatment, places: Any, bottleneck: str) -> None:
+    def __init__(self, model: nn.Module, treatment: Treatment, layout: Any, bottleneck: str) -> None:
         super().__init__()
         self.model = model
-        self.recipe, self.places, self.bottleneck = recipe, places, bottleneck
-        self.rate: Any = recipe.numbers.get("dropout", 0.0)
+        self.treatment, self.layout, self.bottleneck = treatment, layout, bottleneck
+        self.rate: Any = treatment.numbers.get("dropout", 0.0)
         self.inserted = nn.ModuleDict()
-        if recipe.normalised is not None:
-            self.inserted["batchnorm"] = nn.BatchNorm1d(places.channels, affine=False, dtype=own_precision(model))
+        if treatment.normalized is not None:
+            self.inserted["batchnorm"] = nn.BatchNorm1d(layout.channels, affine=False, dtype=own_precision(model))
 
     def forward(self, *batch: Any, **keywords: Any) -> Any:
+        """Run the author's model under the treatment."""
         with self.tap():
             return self.model(*batch, **keywords)
 
     def tap(self, everywhere: bool = False) -> BottleneckTap:
-        """The watch over the author's model under which the recipe acts; `everywhere` for a loss that calls parts."""
+        """Return the tap that applies the treatment to the author's model; `everywhere` for a loss that calls parts."""
         return BottleneckTap(self.model, self.bottleneck, self._edits(), everywhere=everywhere)
 
     @contextmanager
     def at_rate(self, rate: Any) -> Any:
-        """Dropout at this rate, which may be one number per member."""
+        """Set the dropout rate inside the block; it may be one number per member."""
         before, self.rate = self.rate, rate
         try:
             yield
@@ -92,33 +95,33 @@ class TreatedModel(nn.Module):
             self.rate = before
 
     def _edits(self) -> dict[int, Edit]:
-        recipe, code = self.recipe, self._code_position()
-        positions = {*recipe.activations, *recipe.dropped}
-        positions |= {code} if recipe.normalised is not None or recipe.kept else set()
+        treatment, code = self.treatment, self._code_position()
+        positions = {*treatment.activations, *treatment.dropped}
+        positions |= {code} if treatment.normalized is not None or treatment.top_k else set()
         edits = {
             position: Edit(
-                before=self._normalise if position == recipe.normalised else None,
-                activation=recipe.activations.get(position),
+                before=self._normalize if position == treatment.normalized else None,
+                activation=treatment.activations.get(position),
                 after=self._after(position),
             )
             for position in positions
         }
-        if recipe.output is not None:
+        if treatment.output is not None:
             edits[OUTPUT_SITE] = Edit(after=self._activate_output)
         return edits
 
     def _after(self, position: int) -> Callable[[Tensor], Tensor] | None:
-        if position in self.recipe.dropped:
+        if position in self.treatment.dropped:
             return self._drop
-        return self._keep if self.recipe.kept and position == self._code_position() else None
+        return self._keep if self.treatment.top_k and position == self._code_position() else None
 
     def _code_position(self) -> int:
-        return CODE_SITE if self.places.code is None else self.places.code
+        return CODE_SITE if self.layout.code is None else self.layout.code
 
-    def _normalise(self, values: Tensor) -> Tensor:
-        moved = values.movedim(self.places.channel_axis, -1)
+    def _normalize(self, values: Tensor) -> Tensor:
+        moved = values.movedim(self.layout.channel_axis, -1)
         rows = moved.reshape(-1, moved.shape[-1])
-        return self.inserted["batchnorm"](rows).reshape(moved.shape).movedim(-1, self.places.channel_axis)
+        return self.inserted["batchnorm"](rows).reshape(moved.shape).movedim(-1, self.layout.channel_axis)
 
     def _drop(self, values: Tensor) -> Tensor:
         if not self.training:
@@ -126,13 +129,13 @@ class TreatedModel(nn.Module):
         return values * (torch.rand_like(values) >= self.rate) / (1 - self.rate)
 
     def _keep(self, code: Tensor) -> Tensor:
-        assert self.recipe.kept is not None
-        return keep_largest(code, self.recipe.kept)
+        assert self.treatment.top_k is not None
+        return keep_largest(code, self.treatment.top_k)
 
     def _activate_output(self, output: Any) -> Any:
-        assert self.recipe.output is not None
-        function = {"relu": torch.relu, "sigmoid": torch.sigmoid}[self.recipe.output]
-        return _change_output(output, self.places.reconstruction, function)
+        assert self.treatment.output is not None
+        function = {"relu": torch.relu, "sigmoid": torch.sigmoid}[self.treatment.output]
+        return _change_output(output, self.layout.reconstruction, function)
 
 
 def _change_output(output: Any, index: int, function: Callable[[Tensor], Tensor]) -> Any:
@@ -141,5 +144,5 @@ def _change_output(output: Any, index: int, function: Callable[[Tensor], Tensor]
     if isinstance(output, Mapping):
         changed = list(output)[index]
         return {**output, changed: function(output[changed])}
-    changed_items = [function(each) if i == index else each for i, each in enumerate(output)]
+    changed_items = [function(item) if i == index else item for i, item in enumerate(output)]
     return type(output)(*changed_items) if hasattr(output, "_fields") else type(output)(changed_items)

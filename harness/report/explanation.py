@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from harness.diagnosis.severity import Severity, gravity, severity_of
+from harness.diagnosis.verdicts import CONSTANT
 from harness.effects.outcomes import is_judged
 from harness.measures.statistics import wilson
 from harness.results.records import COLLAPSED, Level, MemberRecord
@@ -242,7 +243,6 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-CONSTANT = frozenset({"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"})
 CHAIN: tuple[Callable[[Sequence[MemberRecord]], Sentence | None], ...] = (
     _born_dead,
     _died_later,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.diagnosis.verdicts import CONSTANT, UNJUDGED, UnitVerdict
+from harness.diagnosis.verdicts import NOT_LIVE, UNJUDGED, UnitVerdict
 from harness.report.format import humanize, number, plural
 from harness.report.layer_tables import gravest_first
 from harness.report.style import INK
@@ -55,7 +55,7 @@ def claim(diagnosis: "Diagnosis") -> str:
 
 def unit_kind(unit: "UnitDiagnosis") -> str:
     """Kind of a unit's verdict: constant, doubtful, alive or not judged."""
-    if unit.verdict in CONSTANT:
+    if unit.verdict in NOT_LIVE:
         return "constant"
     if unit.verdict in UNJUDGED:
         return "not judged"

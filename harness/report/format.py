@@ -42,7 +42,7 @@ def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
 
 
 def probability(value: float | None) -> str:
-    """p value as text.
+    """P value as text.
 
     >>> probability(0.0004), probability(0.031)
     ('< 0.001', '0.031')

@@ -1,4 +1,4 @@
-"""What members left behind: the truth of which MLflow and the report are projections. pyarrow loads with the store.
+"""Stored results of members, from which MLflow runs and the report are made. pyarrow loads with the store.
 
 Names load when first used.
 """

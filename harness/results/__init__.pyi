@@ -1,4 +1,7 @@
+from .files import report_folder as report_folder
+from .files import results_folder as results_folder
 from .files import slug as slug
+from .files import with_schema_version as with_schema_version
 from .files import write_atomic as write_atomic
 from .files import write_json as write_json
 from .fingerprint import RESULTS_FORMAT as RESULTS_FORMAT
@@ -7,6 +10,7 @@ from .fingerprint import member_key as member_key
 from .records import COLLAPSED as COLLAPSED
 from .records import MemberRecord as MemberRecord
 from .store import Results as Results
+from .store import StoredResults as StoredResults
 from .store import read_manifest as read_manifest
 from .store import read_records as read_records
 from .store import read_results as read_results

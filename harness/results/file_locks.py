@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-TRIES = 100  # of opening a file that others make and remove at the same time
+TRIES = 100  # attempts to open a file that other processes create and remove at the same time
 
 
 @contextmanager
 def locked(file: Path, shared: bool = False, wait: bool = True) -> Iterator[int]:
-    """Hold a lock until the block ends; its file and folder are made where they are not there.
+    """Hold a lock until the block ends; create its file and folder if they do not exist.
 
     Args:
         file: of the lock.
-        shared: hold it together with other processes that share it, and with none that does not.
-        wait: for those that hold it.
+        shared: hold it together with other processes that share it.
+        wait: for processes that hold it.
 
     Yields:
         The descriptor of the file.
 
     Raises:
-        BlockingIOError: when others hold it, and are not waited for.
-        OSError: when the file cannot be written.
+        BlockingIOError: if another process holds it, and `wait` is False.
+        OSError: if the file cannot be written.
     """
     descriptor = _locked_file(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     try:
@@ -34,7 +34,7 @@ def locked(file: Path, shared: bool = False, wait: bool = True) -> Iterator[int]
 
 
 def is_alone(descriptor: int) -> bool:
-    """Whether nobody else shares the lock: then it is no longer shared; else it is given up."""
+    """Return True, and hold the lock exclusively, if no other process shares it; otherwise give it up."""
     try:
         _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -43,7 +43,7 @@ def is_alone(descriptor: int) -> bool:
 
 
 def _lock(descriptor: int, operation: int) -> None:
-    """Lock the file, on a file system that has locks; on one without them, what is written whole has to do."""
+    """Lock the file; on a file system without locks, rely on atomic writes."""
     try:
         fcntl.flock(descriptor, operation)
     except OSError as error:
@@ -52,7 +52,7 @@ def _lock(descriptor: int, operation: int) -> None:
 
 
 def _locked_file(file: Path, operation: int) -> int:
-    """The descriptor of the locked file; one that was removed before it was locked is no lock."""
+    """Open and lock the file; try again if it was removed before it was locked."""
     for _ in range(TRIES):
         with suppress(FileNotFoundError):
             file.parent.mkdir(parents=True, exist_ok=True)

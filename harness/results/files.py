@@ -1,10 +1,11 @@
-"""Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
+"""Atomic writes: a file is written beside its path, flushed to the disk, then renamed."""
 
 import hashlib
 import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.results.temporary import temporary_path
 
+SCHEMA_VERSION = 1
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that no reader ever sees a part of it, and a power cut loses all of it or nothing.
 
     Raises:
-        HarnessError: when the disk is full or the folder cannot be written.
+        HarnessError: if the disk is full or the folder cannot be written.
     """
     beside = temporary_path(path)
     try:
@@ -32,22 +35,32 @@ def write_atomic(path: Path, content: bytes) -> None:
         with suppress(OSError):
             beside.unlink()
         raise HarnessError(
-            f"{path}: cannot be written: {error.strerror}; free the disk or name another place"
+            f"{path}: cannot be written: {error.strerror}; free disk space or use another folder"
         ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_atomic` of a JSON document; what is no JSON number becomes null."""
-    write_atomic(path, json.dumps(content, indent=1, default=str).encode())
+    """Write a JSON document atomically, with its schema version; values that are not JSON are written as strings."""
+    document = with_schema_version(content) if isinstance(content, Mapping) else content
+    write_atomic(path, json.dumps(document, indent=1, default=str).encode())
+
+
+def with_schema_version(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the key `schema_version`, which changes when a key of a JSON document is removed or changes its meaning.
+
+    >>> with_schema_version({"members": 4})
+    {'schema_version': 1, 'members': 4}
+    """
+    return {"schema_version": SCHEMA_VERSION, **document}
 
 
 def checksum(content: bytes) -> str:
-    """The first 16 hexadecimal digits of the SHA-256."""
+    """Return the first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def slug(name: str) -> str:
-    """A folder name that stays inside its parent, whatever the experiment is called.
+    """Return a folder name that stays inside its parent, for any name of an experiment.
 
     >>> slug("forum"), slug("../etc <b>")[:6]
     ('forum', 'etc-b-')
@@ -55,6 +68,16 @@ def slug(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")[:60]
     return safe if safe and safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def results_folder(name: str, root: Path) -> Path:
+    """Folder of an experiment's results."""
+    return root / "mlruns" / "results" / slug(name)
+
+
+def report_folder(name: str, root: Path) -> Path:
+    """Folder of an experiment's report."""
+    return root / "mlruns" / "reports" / slug(name)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The resume key: what a member's result depends on, and nothing else."""
+"""The resume key: a hash of exactly the inputs that a member's result depends on."""
 
 import ast
 import hashlib
@@ -12,7 +12,7 @@ from harness.factors import FACTORS, Level
 from harness.grid.case_facts import CASES_FOLDER
 
 RESULTS_FORMAT = 2  # 1: penalties whose KL was rounded, and roundings that depended on the stack
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every")
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "warmup")
 SHIPPED_IMPORT = re.compile(rb"^\s*from harness\.cases\.(\w+) import", re.MULTILINE)
 
 
@@ -24,15 +24,15 @@ def member_key(
     data: str,
     case: str,
 ) -> str:
-    """A hash of the resolved member: two members with one key have one result.
+    """Hash a resolved member: two members with equal keys have equal results.
 
-    A level that leaves the case as it is does not count, so that a factor added later orphans nothing.
+    A level that leaves the case unchanged does not count, so adding a factor later invalidates no result.
 
     Args:
         levels: of the variant.
         seed: of the member.
-        numbers: the case's numbers, which levels of the same name replace.
-        train: the training numbers that hold without the levels, defaults included.
+        numbers: the case's numbers; levels of the same name override them.
+        train: training numbers, defaults included; levels of the same name override them.
         data: fingerprint of the rows.
         case: fingerprint of the case's source.
 
@@ -43,12 +43,14 @@ def member_key(
     False
     """
     remedies = {name: level for name, level in levels.items() if name in FACTORS and level != FACTORS[name].default}
-    known = {**numbers, **{name: train[name] for name in TRAINING if name in train}}
-    changed = {name: known.get(name) for name in known} | {n: v for n, v in levels.items() if _is_number(n, known)}
-    kept = {name: level for name, level in remedies.items() if name not in changed}
+    all_numbers = {**numbers, **{name: train[name] for name in TRAINING if name in train}}
+    changed = {name: all_numbers.get(name) for name in all_numbers} | {
+        n: v for n, v in levels.items() if _is_number(n, all_numbers)
+    }
+    counted = {name: level for name, level in remedies.items() if name not in changed}
     content = {
         "format": RESULTS_FORMAT,
-        "remedies": {name: str(level) if isinstance(level, str) else float(level) for name, level in kept.items()},
+        "remedies": {name: str(level) if isinstance(level, str) else float(level) for name, level in counted.items()},
         "numbers": {name: _plain(value) for name, value in changed.items()},
         "seed": seed,
         "data": data,
@@ -58,7 +60,7 @@ def member_key(
 
 
 def case_fingerprint(path: Path) -> str:
-    """A hash of a case's file, with the shipped cases that it builds on and the modules beside it that it imports."""
+    """Hash a case's file, with the shipped cases and the modules beside it that it imports."""
     content = path.read_bytes()
     digest = hashlib.sha256(content)
     for name in sorted(set(SHIPPED_IMPORT.findall(content))):
@@ -69,8 +71,8 @@ def case_fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _is_number(name: str, known: Mapping[str, Any]) -> bool:
-    return name in known or (name not in FACTORS) or name in ("rho", "beta")
+def _is_number(name: str, numbers: Mapping[str, Any]) -> bool:
+    return name in numbers or (name not in FACTORS) or name in ("rho", "beta")
 
 
 def _plain(value: Any) -> Any:
@@ -78,39 +80,41 @@ def _plain(value: Any) -> Any:
 
 
 def imported_files(path: Path) -> list[Path]:
-    """The files in the folder of `path` and below that it imports, and those that they import, in order.
+    """Return the files in the folder of `path` and below that it imports, directly or indirectly, in order.
 
-    A name that is made while the code runs (`importlib.import_module(name)`) is not followed, and neither is this
-    package, where it lies in the folder: its version is recorded, and no part of a key.
+    Names that are computed while the code runs (`importlib.import_module(name)`) are not followed, and neither is this
+    package, if it is in the folder: its version is recorded, but is not part of a key.
     """
-    folder, found, open_files = path.parent, {path}, [path]
-    while open_files:
-        file = open_files.pop()
+    folder, files, pending = path.parent, {path}, [path]
+    while pending:
+        file = pending.pop()
         names = {name for name in _imports(file, folder) if name[0] != "harness"}
-        new = {each for name in names for each in _files(folder, name)} - found
-        found |= new
-        open_files += new
-    return sorted(found - {path})
+        new = {imported for name in names for imported in _files(folder, name)} - files
+        files |= new
+        pending += new
+    return sorted(files - {path})
 
 
 def _imports(file: Path, folder: Path) -> Iterator[tuple[str, ...]]:
-    """The dotted names that a file may import, in parts; `from a import b` may mean the module `a.b`."""
+    """Yield the dotted names that a file may import, in parts; `from a import b` may mean the module `a.b`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     package = file.parent.relative_to(folder).parts
-    for each in ast.walk(tree):
-        if isinstance(each, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in each.names)
-        elif isinstance(each, ast.ImportFrom):
-            above = package[: max(0, len(package) - each.level + 1)] if each.level else ()
-            base = (*above, *(each.module.split(".") if each.module else ()))
-            yield from ((*base, alias.name) for alias in each.names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: max(0, len(package) - node.level + 1)] if node.level else ()
+            base = (*above, *(node.module.split(".") if node.module else ()))
+            yield from ((*base, alias.name) for alias in node.names)
 
 
 def _files(folder: Path, name: tuple[str, ...]) -> Iterator[Path]:
-    """The files that importing a dotted name runs: each package on the way, and the module itself."""
+    """Yield the files that importing a dotted name runs: its parent packages and the module itself."""
     for length in range(1, len(name) + 1):
-        place = folder.joinpath(*name[:length])
-        yield from (each for each in (place.with_name(f"{place.name}.py"), place / "__init__.py") if each.is_file())
+        path = folder.joinpath(*name[:length])
+        yield from (
+            candidate for candidate in (path.with_name(f"{path.name}.py"), path / "__init__.py") if candidate.is_file()
+        )

@@ -1,4 +1,4 @@
-"""Records as tables: a row per member, per unit, per snapshot. pandas loads when the first is asked for."""
+"""Records as tables: a row per member, per unit, per snapshot. pandas loads when first needed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ Column = Callable[[Sequence[MemberRecord], Sequence[Size]], Array]
 
 
 def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
-    """One row a member.
+    """Return a table with one row per member.
 
     Returns:
-        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `flags` (separated
-        by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. What a member has not is NaN.
+        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `failed`
+        (see `MemberRecord`), `collapsed`, `flags` (separated by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
 
     >>> record = MemberRecord("k", "relu", {"activation": "relu"}, 3, verdict="healthy", units=4, live_units=4)
     >>> members_frame([record])[["activation", "seed", "verdict"]].values.tolist()
@@ -33,15 +33,16 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     terms = dict.fromkeys(term for record in records for term in record.losses)
     rows = [_member(record, factors, terms) for record in records]
     columns = [*_columns(factors), *BEFORE, *(f"loss/{term}" for term in terms), *AFTER]
-    return DataFrame(rows, columns=columns)
+    # nullable: a member without a verdict is neither
+    return DataFrame(rows, columns=columns).astype({"failed": "boolean", "collapsed": "boolean"})
 
 
 def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":
-    """One row a unit of a judged member, as it is at the end of training.
+    """Return a table with one row per unit of a judged member, at the end of training.
 
     Returns:
         `key`, `variant`, `seed`, `unit`, the layer's `verdict`, `unit_verdict`, `flags`, `died_at` (NaN: alive at the
-        end; 0: dead at birth), and the measures of `MEASURES` in their own units; NaN where one is not known.
+        end; 0: dead at initialization), and the measures of `MEASURES` in their own units; NaN if unknown.
     """
     from pandas import DataFrame
 
@@ -50,7 +51,7 @@ def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":
 
 
 def history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
-    """One row a snapshot of a member: `key`, `variant`, `seed`, `verdict`, then `step`, `epoch`, `loss/<term>`, ..."""
+    """Return a table with one row per snapshot of a member: `key`, `variant`, `seed`, `verdict`, then `step`, `epoch`, `loss/<term>`, ..."""
     from pandas import DataFrame
 
     rows: list[dict[str, Any]] = []
@@ -62,35 +63,41 @@ def history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
 
 
 def unit_history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
-    """One row a unit and snapshot: `key`, `variant`, `seed`, `unit`, `step`, then each measure of the units' histories.
+    """Return a table with one row per unit and snapshot: `key`, `variant`, `seed`, `unit`, `step`, then each measure of the units' histories.
 
-    A measure that was not computed at a snapshot is NaN there.
+    A measure that was not computed at a snapshot is NaN.
     """
     from pandas import DataFrame
 
     measures = dict.fromkeys(name for record in records for name in record.unit_history)
-    known = [record for record in records if record.unit_history]
-    if not known:
+    recorded = [record for record in records if record.unit_history]
+    if not recorded:
         return DataFrame(columns=["key", "variant", "seed", "unit", "step", *measures])
-    columns, sizes = {**ABOUT_UNITS, **{name: _measured(name) for name in measures}}, [_size(each) for each in known]
-    # a column after the other, without copying them all: of thousands of members this table is the largest thing
-    return DataFrame({name: column(known, sizes) for name, column in columns.items()}, copy=False)
+    columns, sizes = (
+        {**ABOUT_UNITS, **{name: _measured(name) for name in measures}},
+        [_size(record) for record in recorded],
+    )
+    # column by column, without copies: for thousands of members this table is the largest object in memory
+    return DataFrame({name: column(recorded, sizes) for name, column in columns.items()}, copy=False)
 
 
 def _size(record: MemberRecord) -> Size:
-    """Snapshots and units of a member."""
+    """Return the numbers of snapshots and units of a member."""
     snapshots, units = record.unit_history.array(next(iter(record.unit_history))).shape[:2]
     return snapshots, units
 
 
-def _repeated(values: Sequence[Any], sizes: Sequence[Size], kind: type | None = None) -> Array:
-    """What is said of a member, in each of its rows."""
-    return np.repeat(np.array(values, dtype=kind), [snapshots * units for snapshots, units in sizes])
+def _repeated(values: Sequence[Any], sizes: Sequence[Size], dtype: type | None = None) -> Array:
+    """Repeat a member's value in each of its rows."""
+    return np.repeat(np.array(values, dtype=dtype), [snapshots * units for snapshots, units in sizes])
 
 
 def _steps(records: Sequence[MemberRecord], sizes: Sequence[Size]) -> Array:
     return np.concatenate(
-        [np.repeat(_steps_of(each, snapshots), units) for each, (snapshots, units) in zip(records, sizes, strict=True)]
+        [
+            np.repeat(_steps_of(record, snapshots), units)
+            for record, (snapshots, units) in zip(records, sizes, strict=True)
+        ]
     )
 
 
@@ -100,26 +107,26 @@ def _steps_of(record: MemberRecord, snapshots: int) -> Array:
 
 
 def _measured(name: str) -> Column:
-    """The column of a measure; NaN where a member has it not."""
+    """Column of a measure; NaN for members without it."""
 
     def values(record: MemberRecord, length: int) -> Array:
-        found = record.unit_history.array(name).ravel() if name in record.unit_history else np.empty(0)
-        return found if found.size == length else np.full(length, np.nan)
+        measured = record.unit_history.array(name).ravel() if name in record.unit_history else np.empty(0)
+        return measured if measured.size == length else np.full(length, np.nan)
 
     def column(records: Sequence[MemberRecord], sizes: Sequence[Size]) -> Array:
         return np.concatenate(
-            [values(each, snapshots * units) for each, (snapshots, units) in zip(records, sizes, strict=True)]
+            [values(record, snapshots * units) for record, (snapshots, units) in zip(records, sizes, strict=True)]
         )
 
     return column
 
 
 def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[str, None]) -> list[Any]:
-    known = record.status != "failed"
+    judged = record.status != "failed"
     return [
         *(record.levels.get(name) for name in factors),
-        *(record.seed, record.status, record.verdict, " ".join(record.flags)),
-        *((record.live_units, record.units) if known else (float("nan"), float("nan"))),
+        *(record.seed, record.status, record.verdict, record.failed, record.collapsed, " ".join(record.flags)),
+        *((record.live_units, record.units) if judged else (float("nan"), float("nan"))),
         float("nan") if record.r2 is None else record.r2,
         *(record.losses.get(term, float("nan")) for term in terms),
         *(record.variant, record.key, record.error or ""),
@@ -127,7 +134,7 @@ def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[st
 
 
 def _columns(factors: Mapping[str, None]) -> list[str]:
-    """The factors' names; one that is called as a column of ours is told apart."""
+    """Return the factors' names; a name that collides with another column gets the prefix `factor/`."""
     return [f"factor/{name}" if name in (*BEFORE, *AFTER) else name for name in factors]
 
 
@@ -142,13 +149,13 @@ def _units(record: MemberRecord) -> Iterator[list[Any]]:
 
 
 ABOUT_UNITS: dict[str, Column] = {
-    "key": lambda records, sizes: _repeated([each.key for each in records], sizes, object),
-    "variant": lambda records, sizes: _repeated([each.variant for each in records], sizes, object),
-    "seed": lambda records, sizes: _repeated([each.seed for each in records], sizes),
+    "key": lambda records, sizes: _repeated([record.key for record in records], sizes, object),
+    "variant": lambda records, sizes: _repeated([record.variant for record in records], sizes, object),
+    "seed": lambda records, sizes: _repeated([record.seed for record in records], sizes),
     "unit": lambda records, sizes: np.concatenate([np.tile(np.arange(units), snapshots) for snapshots, units in sizes]),
     "step": _steps,
 }
-BEFORE = ("seed", "status", "verdict", "flags", "live_units", "units", "r2")
+BEFORE = ("seed", "status", "verdict", "failed", "collapsed", "flags", "live_units", "units", "r2")
 AFTER = ("variant", "key", "error")
 MEASURES = (
     *("activation_frequency", "mutual_information", "entropy_bits", "mean", "standard_deviation"),

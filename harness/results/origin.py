@@ -1,4 +1,4 @@
-"""The origin of logged runs: a random name that one `mlruns/` keeps, so that its runs can be told from those of others."""
+"""The origin of logged runs: a random name of one `mlruns/` folder, which distinguishes its runs from those of other folders."""
 
 import json
 import secrets
@@ -16,11 +16,11 @@ RECORD = ".origin.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where runs come from.
+    """Origin of runs.
 
     Args:
-        name: a tag of every run that this folder logs; no other folder has it.
-        note: what the user should know: that the folder is a copy, and has a new name since now.
+        name: a tag of every run that this folder logs; unique to the folder.
+        note: a message for the user if the folder is a copy, and has therefore got a new name.
     """
 
     name: str
@@ -28,16 +28,16 @@ class Origin:
 
 
 def origin_of(root: Path) -> Origin:
-    """The origin of what `root` logs; it is made when it is first asked for, and anew in a copy of a folder.
+    """Return the origin of the runs that `root` logs; it is created on first use, and again in a copy of a folder.
 
-    A folder that was moved or renamed keeps its origin: the folder itself is still the same one.
+    A folder that was moved or renamed keeps its origin.
 
     Raises:
-        HarnessError: when the folder cannot be written.
+        HarnessError: if the folder cannot be written.
     """
     folder = root.resolve() / "mlruns"
     stored = _stored(folder)
-    if stored.get("place") == _place(folder):
+    if stored.get("place") == _identity(folder):
         return Origin(stored["origin"])
     try:
         with locked(folder / ".origin.lock"):
@@ -47,18 +47,18 @@ def origin_of(root: Path) -> Origin:
 
 
 def _settled(folder: Path) -> Origin:
-    """The origin, with its record brought up to date: by one process at a time."""
-    stored, place = _stored(folder), _place(folder)
-    if stored.get("place") == place:
+    """Return the origin, and update its record; called by one process at a time."""
+    stored, identity = _stored(folder), _identity(folder)
+    if stored.get("place") == identity:
         return Origin(stored["origin"])
-    same = bool(stored) and _is_same(stored["place"], place)
-    name = stored["origin"] if same else secrets.token_hex(8)
-    write_json(folder / RECORD, {"origin": name, "place": place})
-    return Origin(name, _copied(folder, stored) if stored and not same else "")
+    is_same = bool(stored) and _is_same(stored["place"], identity)
+    name = stored["origin"] if is_same else secrets.token_hex(8)
+    write_json(folder / RECORD, {"origin": name, "place": identity})
+    return Origin(name, _copied(folder, stored) if stored and not is_same else "")
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """The record, or nothing where there is none that can be read."""
+    """Return the record, or an empty dict if none can be read."""
     try:
         stored = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         record = {"origin": str(stored["origin"]), "place": dict(stored["place"])}
@@ -67,22 +67,22 @@ def _stored(folder: Path) -> dict[str, Any]:
     return record if record["origin"] and record["place"] else {}
 
 
-def _place(folder: Path) -> dict[str, Any]:
-    """What tells the folder from a copy of it."""
+def _identity(folder: Path) -> dict[str, Any]:
+    """Return the path, device and inode, which distinguish the folder from a copy of it."""
     if not folder.is_dir():
         return {}
     status = folder.stat()
     return {"folder": str(folder.resolve()), "device": status.st_dev, "inode": status.st_ino}
 
 
-def _is_same(stored: Mapping[str, Any], place: Mapping[str, Any]) -> bool:
-    """Whether it is the folder of the record: a move keeps its inode and its device, a restart its inode and its path."""
-    return stored.get("inode") == place["inode"] and (
-        stored.get("device") == place["device"] or stored.get("folder") == place["folder"]
+def _is_same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Return True for the folder of the record: a move preserves inode and device, a reboot inode and path."""
+    return stored.get("inode") == identity["inode"] and (
+        stored.get("device") == identity["device"] or stored.get("folder") == identity["folder"]
     )
 
 
 def _copied(folder: Path, stored: Mapping[str, Any]) -> str:
     source = stored["place"].get("folder")
     copy = f"is a copy of {source}" if source not in (None, str(folder.resolve())) else "was restored from a copy"
-    return f"{folder} {copy}: runs that it logs have an origin of their own now; runs logged before stay as they are"
+    return f"{folder} {copy}: its new runs get an origin of their own; runs logged before stay as they are"

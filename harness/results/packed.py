@@ -1,4 +1,4 @@
-"""The large fields of a record, packed as they lie on disk and unpacked when somebody asks.
+"""The large fields of a record, stored as on disk and unpacked on access.
 
 Lists and dicts of the same numbers take ten times the memory, and most members are never looked at in detail.
 """
@@ -17,9 +17,9 @@ Layout = dict[str, tuple[int, tuple[int, ...]]]
 
 
 class PackedMapping(Mapping[str, Any]):
-    """A mapping that cannot be changed, over one piece of text or bytes; what is asked of it comes as plain containers.
+    """An immutable mapping over a text or bytes object; its values are plain containers.
 
-    Equal content is equal, so that NaN equals NaN; else it is compared as the mapping that it is.
+    Equal content compares equal, so NaN equals NaN; otherwise it is compared as a mapping.
     """
 
     __slots__ = ("content",)
@@ -27,7 +27,7 @@ class PackedMapping(Mapping[str, Any]):
 
     @abstractmethod
     def plain(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all values as plain containers."""
 
     def items(self) -> ItemsView[str, Any]:
         return self.plain().items()
@@ -43,7 +43,7 @@ class PackedMapping(Mapping[str, Any]):
 
 
 class PackedJson(PackedMapping):
-    """A JSON document, kept as its text; the one that was asked last is kept parsed, so that `dict(it)` parses once.
+    """A JSON document, stored as text; the last document accessed stays parsed, so that `dict(document)` parses once.
 
     >>> PackedJson.of({"units": [{"mean": None}]})["units"]
     [{'mean': None}]
@@ -56,21 +56,21 @@ class PackedJson(PackedMapping):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PackedJson":
-        """These values, packed."""
+        """Pack these values."""
         return values if isinstance(values, cls) else cls(json.dumps(dict(values)))
 
     @classmethod
     def of_bytes(cls, content: bytes) -> "PackedJson":
-        """What `to_bytes` gave."""
+        """Read the result of `to_bytes`."""
         return cls(content.decode())
 
     def to_bytes(self) -> bytes:
-        """The content as bytes."""
+        """Return the content as bytes."""
         return bytes(self.content.encode())
 
     def plain(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.content)
-        return found
+        document: dict[str, Any] = json.loads(self.content)
+        return document
 
     def __getitem__(self, name: str) -> Any:
         return _parsed(self.content)[name]
@@ -83,7 +83,7 @@ class PackedJson(PackedMapping):
 
 
 class PackedArrays(PackedMapping):
-    """Names with arrays of numbers: a line of JSON, name -> shape, then the float64 of one array after the other.
+    """Named arrays of numbers: a line of JSON, name -> shape, then the float64 values of the arrays in order.
 
     >>> PackedArrays.of({"step": [0, 42], "mean": [[1, 2], [3, 4]]})["mean"]
     [[1.0, 2.0], [3.0, 4.0]]
@@ -96,27 +96,27 @@ class PackedArrays(PackedMapping):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PackedArrays":
-        """These values, packed; each is rectangular, and None becomes NaN."""
+        """Pack these values; each is rectangular, and None becomes NaN."""
         if isinstance(values, cls):
             return values
-        arrays = {name: np.asarray(each, dtype=np.float64) for name, each in values.items()}
-        head = json.dumps({name: each.shape for name, each in arrays.items()}).encode()
-        return cls(head + b"\n" + b"".join(each.tobytes() for each in arrays.values()))
+        arrays = {name: np.asarray(array, dtype=np.float64) for name, array in values.items()}
+        head = json.dumps({name: array.shape for name, array in arrays.items()}).encode()
+        return cls(head + b"\n" + b"".join(array.tobytes() for array in arrays.values()))
 
     @classmethod
     def of_bytes(cls, content: bytes) -> "PackedArrays":
-        """What `to_bytes` gave."""
+        """Read the result of `to_bytes`."""
         return cls(content)
 
     def to_bytes(self) -> bytes:
-        """The content, which is bytes."""
+        """Return the content, which is bytes."""
         return bytes(self.content)
 
     def array(self, name: str) -> NDArray[np.float64]:
-        """One of them, without a copy."""
+        """Return one array, without a copy."""
         start, shape = self._layout()[name]
-        found: NDArray[np.float64] = np.frombuffer(self.content, np.float64, math.prod(shape), start).reshape(shape)
-        return found
+        values: NDArray[np.float64] = np.frombuffer(self.content, np.float64, math.prod(shape), start).reshape(shape)
+        return values
 
     def plain(self) -> dict[str, Any]:
         return {name: self[name] for name in self}
@@ -139,15 +139,15 @@ class PackedArrays(PackedMapping):
 
 @lru_cache(maxsize=1)
 def _parsed(content: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(content)
-    return found
+    document: dict[str, Any] = json.loads(content)
+    return document
 
 
-@lru_cache(maxsize=256)  # the members of an experiment have a few heads between them
+@lru_cache(maxsize=256)  # the members of an experiment share a few headers
 def _layout(head: bytes) -> Layout:
-    """Name -> (first byte, shape)."""
-    start, found = len(head), {}
+    """Map each name to (first byte, shape)."""
+    start, layout = len(head), {}
     for name, shape in json.loads(head).items():
-        found[name] = (start, tuple(shape))
+        layout[name] = (start, tuple(shape))
         start += 8 * math.prod(shape)
-    return found
+    return layout

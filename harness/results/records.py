@@ -1,4 +1,4 @@
-"""What a member left behind: the row from which MLflow and the report are made. Imports neither torch nor pandas."""
+"""The record of a member, from which MLflow runs and the report are made. Imports neither torch nor pandas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,30 +11,30 @@ Level = str | int | float
 
 @dataclass(frozen=True)
 class MemberRecord:
-    """One member, judged. The large fields may be given as plain dicts; they are kept packed, and read like dicts.
+    """A member with its verdict. Large fields may be passed as plain dicts; they are packed, and read like dicts.
 
     Args:
         key: its resume key.
-        variant, levels, seed: which member it is.
+        variant, levels, seed: identify the member.
         status: "ok", "diverged" (a loss became NaN or infinite), or "failed" (it could not be run).
-        error: why it failed.
-        diverged_step: the first step whose loss was no number.
-        verdict, flags: of its bottleneck, at the end; empty when it failed.
-        units, live_units: width of the bottleneck, and how many units are not constant.
-        r2: of the reconstruction about the mean of the held-out rows; None where there is no reconstruction.
-        pca_r2: R2 of principal components, 1 to the number of live units: the level to compare with.
+        error: the reason if it failed.
+        diverged_step: the first step with a loss that is NaN or infinite.
+        verdict, flags: of its bottleneck, at the end; empty if it failed.
+        units, live_units: width of the bottleneck, and number of units that are not constant.
+        r2: of the reconstruction about the mean of the held-out rows; None if there is no reconstruction.
+        pca_r2: R2 of the first 1, 2, ... principal components, up to the number of live units, for comparison.
         losses: term -> final loss on the held-out rows, with "total".
-        history: name -> one value a snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
-            "gradient/<term>"; R2 and gradients are NaN at snapshots that are not looked at closely.
+        history: name -> one value per snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
+            "gradient/<term>"; R2 and gradients are NaN at snapshots where they are not computed.
         unit_history: measure -> [snapshot][unit].
-        died_at: per unit: None = alive at the end, 0 = dead at birth, else the step of the first snapshot since which
-            it never varied.
+        died_at: per unit: None = alive at the end, 0 = dead at initialization, else the step of the first
+            snapshot since which it never varied.
         diagnosis: `Diagnosis.to_dict()`.
         examples: a few held-out rows ("inputs", "reconstruction", "shape"), for the first seed of a variant.
         seconds: training time of its stack, divided by its members.
-        logged_at: milliseconds since 1970, stored so that a replay writes the same rows.
-        alone: why it trained alone where it could be batched when that was tried; None where it trained as planned.
-        gpu: the GPU on which it trained; None for a processor, whose last digits are others.
+        logged_at: milliseconds since 1970, stored so that logging again writes the same rows.
+        alone: why it trained alone although the plan batches it; None if it trained as planned.
+        gpu: the GPU on which it trained; None for a CPU, whose results differ in the last digits.
     """
 
     key: str
@@ -69,18 +69,28 @@ class MemberRecord:
 
     @property
     def collapsed(self) -> bool | None:
-        """Whether the bottleneck collapsed; None where the member has no verdict to count."""
+        """True for a collapsed bottleneck; None where the member has no verdict to count."""
         return self.verdict in COLLAPSED if self.status == "ok" else None
 
     @property
+    def failed(self) -> bool | None:
+        """True for a model that cannot be used: collapsed, an output no better than the mean, or diverged.
+
+        None for a member without a result.
+        """
+        if self.status == "diverged":
+            return True
+        return self.verdict in COLLAPSED or bool(self.output_fault) if self.status == "ok" else None
+
+    @property
     def output_fault(self) -> str:
-        """The flag of a reconstruction that is no better than the mean of the rows; "" where it is, or there is none."""
+        """The flag of an output that is constant or no better than the mean; "" for any other output."""
         return next((flag for flag in self.flags if flag in NO_BETTER_THAN_MEAN), "")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in found.items()}
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in values.items()}
 
 
 PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {
@@ -90,4 +100,4 @@ PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {
     "unit_history": PackedArrays,
 }
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
-NO_BETTER_THAN_MEAN = frozenset({"mean_output", "worse_than_mean", "invalid_output"})
+NO_BETTER_THAN_MEAN = frozenset({"constant_output", "mean_output", "worse_than_mean", "invalid_output"})

@@ -1,4 +1,4 @@
-"""MLflow as a projection of the results: one run a member, under one parent run an experiment."""
+"""MLflow runs made from the results: one run per member, under one parent run per experiment."""
 
 from harness.tracking.member_rows import member_metrics as member_metrics
 from harness.tracking.member_rows import member_tags as member_tags

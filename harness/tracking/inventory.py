@@ -1,4 +1,4 @@
-"""What a store has of an experiment: this folder's own runs, and the members that others have finished."""
+"""Inventory of an experiment's runs in a store: this folder's own runs, and members finished by other folders."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ ENDED = ("FINISHED", "FAILED")  # the second is a member that could not be run
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that the store has.
+    """A run in the store.
 
     Args:
         run: its id.
         key: of the member, or of the experiment's parent run.
-        origin: of the run; empty where it has none, as those of other programs and earlier versions.
-        status: as MLflow calls it.
-        start: the stored time it began with.
+        origin: of the run; empty for runs of other programs and of earlier versions.
+        status: in MLflow's terms.
+        start: the stored start time.
         filled: whether it has parameters and metrics.
+        digest: of a summary run: a hash of what it shows.
     """
 
     run: str
@@ -25,46 +26,47 @@ class StoredRun:
     status: str
     start: int
     filled: bool
+    digest: str = ""
 
     @property
     def whole(self) -> bool:
-        """Whether everything of it was logged."""
+        """True if the run was logged completely."""
         return self.status in ENDED and self.filled
 
 
 class Inventory:
-    """Runs by key, as one origin sees them.
+    """Runs by key, from the view of one origin.
 
     Args:
-        origin: whose own runs are told from those of others.
-        runs: that the store has.
+        origin: its runs are `own`, all others `elsewhere`.
+        runs: in the store.
 
     >>> ours = StoredRun("1", "k0", "me", "FINISHED", 0, True)
     >>> theirs = StoredRun("2", "k1", "", "FINISHED", 0, True)
-    >>> found = Inventory("me", [ours, theirs])
-    >>> list(found.own), found.elsewhere, found.has("k1")
+    >>> inventory = Inventory("me", [ours, theirs])
+    >>> list(inventory.own), inventory.elsewhere, inventory.has("k1")
     (['k0'], {'k1'}, True)
     """
 
     def __init__(self, origin: str, runs: Iterable[StoredRun]) -> None:
         self.origin = origin
         self.own: dict[str, StoredRun] = {}
-        self.elsewhere: set[str] = set()  # equal keys are equal results, whoever logged them
+        self.elsewhere: set[str] = set()  # equal keys are equal results, no matter who logged them
         self.doubled: list[StoredRun] = []
         for run in runs:
             self.add(run)
 
     def add(self, run: StoredRun) -> None:
-        """Take note of a run; of two own ones with one key, the more complete one stays."""
+        """Add a run; of two own runs with the same key, the more complete one stays."""
         if run.origin != self.origin:
             if run.status == "FINISHED":
                 self.elsewhere.add(run.key)
             return
         pair = [self.own[run.key], run] if run.key in self.own else [run]
-        *less, most = sorted(pair, key=lambda each: (each.whole, each.status in ENDED))
+        *less, most = sorted(pair, key=lambda run: (run.whole, run.status in ENDED))
         self.doubled += less
         self.own[run.key] = most
 
     def has(self, key: str) -> bool:
-        """Whether a member is there, wholly logged; an own run counts before those of others."""
+        """Return True if the member is logged completely; an own run takes precedence over others."""
         return self.own[key].whole if key in self.own else key in self.elsewhere

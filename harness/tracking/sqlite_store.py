@@ -1,4 +1,4 @@
-"""The local store, one sqlite file: where it is, and what can be read or mended without loading MLflow."""
+"""The local store, a SQLite file: its location, and queries and repairs without loading MLflow."""
 
 import os
 import sqlite3
@@ -11,30 +11,30 @@ from harness.tracking.views import VIEW_TAG
 
 
 def store_uri(tracking_uri: str | None, root: Path) -> str:
-    """Where the store is: what was asked, what the environment says, or `mlruns/mlflow.db` under `root`."""
-    named = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return named or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
+    """Return the store's URI: the argument, MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` under `root`."""
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return uri or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
 
 
 def local_store(uri: str) -> Path | None:
-    """The file of a sqlite store, None for a server or another database."""
+    """Return the file of a SQLite store; None for a server or another database."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def experiment_id(uri: str, name: str) -> str | None:
-    """The id of an experiment in a local store, read without loading MLflow."""
-    found = _column(uri, "SELECT experiment_id FROM experiments WHERE name = ?", name)
-    return found[0] if found else None
+    """Read the id of an experiment in a local store, without loading MLflow."""
+    ids = _column(uri, "SELECT experiment_id FROM experiments WHERE name = ?", name)
+    return ids[0] if ids else None
 
 
 def stored_views(uri: str, experiment: str) -> list[str]:
-    """The views of an experiment that a local store keeps, read without loading MLflow; an older store has none."""
+    """Read the views of an experiment in a local store, without loading MLflow; an older store has none."""
     query = "SELECT key FROM experiment_tags WHERE experiment_id = ? AND key LIKE ? ORDER BY key DESC"
     return [key.rpartition(".")[2] for key in _column(uri, query, experiment, f"{VIEW_TAG}.%")]
 
 
 def experiment_names(uri: str) -> list[str]:
-    """The experiments of a local store, the newest first, read without loading MLflow."""
+    """Read the names of the experiments in a local store, newest first, without loading MLflow."""
     query = (
         "SELECT name FROM experiments WHERE lifecycle_stage = 'active' AND name != 'Default'"
         " ORDER BY creation_time DESC"
@@ -43,7 +43,7 @@ def experiment_names(uri: str) -> list[str]:
 
 
 def _column(uri: str, query: str, *values: str) -> list[str]:
-    """The first column of what a local store answers; nothing where there is no such store."""
+    """Return the first column of a query; an empty list if the store does not exist."""
     path = local_store(uri)
     if path is None or not path.exists():
         return []
@@ -52,21 +52,21 @@ def _column(uri: str, query: str, *values: str) -> list[str]:
 
 
 def move_paths(uri: str) -> int:
-    """Rewrite the artifact paths of a store whose folder was moved; how many rows were changed.
+    """Rewrite the artifact paths of a store whose folder was moved, and return the number of changed rows.
 
     Raises:
-        HarnessError: when the store is no local file.
+        HarnessError: if the store is not a local file.
     """
     path = local_store(uri)
     if path is None or not path.exists():
-        raise HarnessError(f"{masked(uri)}: only a local store that is there can be repaired")
-    place, changed = (path.parent / "artifacts").as_uri(), 0
+        raise HarnessError(f"{masked(uri)}: expected an existing local store; other stores cannot be repaired")
+    artifacts, changed = (path.parent / "artifacts").as_uri(), 0
     with closing(sqlite3.connect(path)) as connection, connection:
         for table, column, key in PATH_COLUMNS:
             rows = connection.execute(f"SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
             for row, value in rows:
-                _head, found, tail = value.partition("/artifacts")
-                moved = f"{place}{tail}" if found else value
+                _head, separator, tail = value.partition("/artifacts")
+                moved = f"{artifacts}{tail}" if separator else value
                 if moved != value:
                     connection.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (moved, row))
                     changed += 1

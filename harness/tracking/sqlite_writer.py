@@ -1,20 +1,22 @@
-"""Members written into a local store a stack at a time: one transaction, where MLflow's client takes several a run.
+"""Write members into a local store, many in one transaction; MLflow's client takes several transactions per run.
 
-The tables are MLflow's own, and are written here only while they have exactly the columns that are known here; a store
-of another version, and every server, is written by the client.
+The tables are MLflow's own. They are written here only if they have exactly the expected columns; a store of another
+version, and every server, is written by the client.
 """
 
 import math
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from harness.results import MemberRecord
 from harness.results.faults import crash_point
 from harness.tracking.inventory import StoredRun
 from harness.tracking.member_rows import (
+    DIGEST_TAG,
     KEY_TAG,
     ORIGIN_TAG,
     Metric,
@@ -24,9 +26,10 @@ from harness.tracking.member_rows import (
     stored_parameters,
     stored_tags,
 )
+from harness.tracking.variant_summary import VariantSummary, stored_summary_tags, summary_metrics
 
-PATIENCE = 60.0  # seconds that another writer is waited for
-RUN = {  # what the client gives a run that it is told nothing else of
+PATIENCE = 60.0  # seconds to wait for another writer
+RUN = {  # the client's defaults for a run
     "source_type": "UNKNOWN",
     "source_name": "",
     "entry_point_name": "",
@@ -45,16 +48,18 @@ COLUMNS = {
 KEYED_RUNS = f"""
 SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
     EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
-    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid)
+    AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid),
+    coalesce(digests.value, '')
 FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
 LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+LEFT JOIN tags digests ON digests.run_uuid = runs.run_uuid AND digests.key = '{DIGEST_TAG}'
 WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
 """
 Row = tuple[object, ...]
 
 
 def takes_bulk(path: Path) -> bool:
-    """Whether the store's tables are those that are known here."""
+    """Return True if the store's tables have the expected columns."""
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         return all(
             {column for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
@@ -63,43 +68,81 @@ def takes_bulk(path: Path) -> bool:
 
 
 def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) -> list[StoredRun]:
-    """The runs of an experiment that carry a key, the oldest first.
+    """Return the runs of an experiment that have a key, oldest first.
 
     Args:
         path: of the store's file.
         experiment: its id.
-        keys: look for these alone.
+        keys: only runs with these keys; None means all.
     """
     chosen = "" if keys is None else f" AND keys.value IN ({', '.join('?' * len(keys))})"
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
         return [
-            StoredRun(run, key, origin, status, start, bool(filled)) for run, key, origin, status, start, filled in rows
+            StoredRun(run, key, origin, status, start, bool(filled), digest)
+            for run, key, origin, status, start, filled, digest in rows
         ]
 
 
 def write_members(
-    path: Path, experiment: str, parent: str, origin: str, records: Sequence[MemberRecord]
+    path: Path,
+    experiment: str,
+    parent: str,
+    origin: str,
+    records: Sequence[MemberRecord],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """A finished run for each member, all of them or none; key -> run id.
+    """Write a finished run for each member, all of them or none; return key -> run id.
 
     Args:
         path: of the store's file.
         experiment: its id.
-        parent: the id of the run above them.
-        origin: of all of them.
-        records: members that the store does not have.
+        parent: id of the parent run.
+        origin: of the runs.
+        records: members that the store does not contain.
+        defaults: parameters of members whose levels do not change them.
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
-        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        (location,) = connection.execute(query, (experiment,)).fetchone()
-        _insert(connection, "runs", [_run(each, runs[each.key], int(experiment), location) for each in records])
+        location = _location(connection, experiment)
+        _insert(connection, "runs", [_run(record, runs[record.key], int(experiment), location) for record in records])
         crash_point("member begun")
         for record in records:
-            _describe(connection, record, runs[record.key], parent, origin)
+            _describe(connection, record, runs[record.key], parent, origin, defaults)
         crash_point("member logged")
     return runs
+
+
+def write_summaries(path: Path, experiment: str, parent: str, origin: str, summaries: Sequence[VariantSummary]) -> None:
+    """Write a finished run for each summary, all of them or none.
+
+    Args:
+        path: of the store's file.
+        experiment: its id.
+        parent: id of the parent run.
+        origin: of the runs.
+        summaries: of variants without a summary run.
+    """
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
+        location = _location(connection, experiment)
+        for summary in summaries:
+            run = uuid.uuid4().hex
+            artifacts = f"{location}/{run}/artifacts"
+            dates = (summary.start, summary.end + 1)
+            row = (run, summary.variant, "FINISHED", *dates, artifacts, int(experiment), *RUN.values())
+            tags = stored_summary_tags(summary, parent, origin)
+            tags |= {DIGEST_TAG: summary.digest, "mlflow.runName": summary.variant}
+            metrics = summary_metrics(summary, summary.end)
+            _insert(connection, "runs", [row])
+            _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
+            for table in ("metrics", "latest_metrics"):
+                _insert(connection, table, list(_rows(metrics, run)))
+
+
+def _location(connection: sqlite3.Connection, experiment: str) -> str:
+    query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+    (location,) = connection.execute(query, (experiment,)).fetchone()
+    return str(location).rstrip("/")
 
 
 def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> None:
@@ -110,29 +153,38 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> 
 
 def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
     status, end = ending(record)
-    artifacts = f"{location.rstrip('/')}/{run}/artifacts"
+    artifacts = f"{location}/{run}/artifacts"
     return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
 
 
-def _describe(connection: sqlite3.Connection, record: MemberRecord, run: str, parent: str, origin: str) -> None:
+def _describe(
+    connection: sqlite3.Connection,
+    record: MemberRecord,
+    run: str,
+    parent: str,
+    origin: str,
+    defaults: Mapping[str, Any] | None,
+) -> None:
     tags = stored_tags(record, parent, origin) | {"mlflow.runName": run_name(record)}
     metrics = stored_metrics(record)
     _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
-    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record)])
+    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record, defaults)])
     _insert(connection, "metrics", list(dict.fromkeys(_rows(metrics, run))))
     _insert(connection, "latest_metrics", list(_rows(_latest(metrics), run)))
 
 
 def _rows(metrics: Sequence[Metric], run: str) -> Iterator[Row]:
-    """NaN is a 0 that says so."""
+    """Convert metrics to rows; MLflow stores NaN as 0 with a mark."""
     for key, value, timestamp, step in metrics:
         missing = math.isnan(value)
         yield key, 0.0 if missing else value, timestamp, step, missing, run
 
 
 def _latest(metrics: Sequence[Metric]) -> list[Metric]:
-    """The last of each key: by step, then by time, then the larger."""
+    """Return the latest metric of each key: by step, then by time, then by value."""
     latest: dict[str, Metric] = {}
-    for metric in sorted(metrics, key=lambda each: (each[3], each[2], 0.0 if math.isnan(each[1]) else each[1])):
+    for metric in sorted(
+        metrics, key=lambda metric: (metric[3], metric[2], 0.0 if math.isnan(metric[1]) else metric[1])
+    ):
         latest[metric[0]] = metric
     return list(latest.values())

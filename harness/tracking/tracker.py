@@ -1,6 +1,6 @@
-"""MLflow as a projection of the results: the only file that imports it.
+"""Log results to MLflow; the only file that imports it.
 
-Everything is found by tag and logged with stored timestamps, so that logging the same results again adds nothing.
+Runs are found by tag and logged with stored timestamps, so logging the same results again adds nothing.
 """
 
 import os
@@ -12,10 +12,12 @@ from typing import Any
 from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
+from harness.results.records import Level
 from harness.results.temporary import temporary_path
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
 from harness.tracking.member_rows import (
+    DIGEST_TAG,
     KEY_TAG,
     LONGEST,
     ORIGIN_TAG,
@@ -26,16 +28,22 @@ from harness.tracking.member_rows import (
     stored_tags,
 )
 from harness.tracking.sqlite_store import local_store
-from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members
+from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members, write_summaries
+from harness.tracking.variant_summary import (
+    VariantSummary,
+    stored_summary_tags,
+    summary_metrics,
+    variant_summaries,
+)
 from harness.tracking.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 
 
 def create_store(uri: str) -> None:
-    """Create the store if it is a local one that is not there: whole or not at all, by one process.
+    """Create a local store that does not exist, atomically and by one process.
 
-    Creating takes seconds of migrations, and a store that was interrupted in them can never be opened again.
+    Its creation takes seconds of migrations, and a store that is interrupted during them cannot be opened again.
     """
     path = local_store(uri)
     if path is None or path.exists():
@@ -62,21 +70,23 @@ def create_store(uri: str) -> None:
 
 
 class Tracker:
-    """Writes experiments into one store. Only the driver process has one.
+    """Writes experiments into a store. Only the driver process has one.
 
-    Runs that carry the origin of its folder are its own, to be completed and replaced. All others stay as they are,
-    and a member that another origin has finished is not logged again: equal keys are equal results.
+    Runs with the origin of its folder are its own: they may be completed and replaced. All other runs stay unchanged,
+    and a member that another origin has finished is not logged again, since equal keys are equal results.
 
     Args:
         uri: of the store.
-        root: the folder that holds `mlruns/`.
+        root: the folder that contains `mlruns/`.
+        defaults: parameters of every member whose levels do not change them: numbers of the case, training numbers.
 
     Raises:
-        HarnessError: when the store cannot be reached.
+        HarnessError: if the store cannot be reached.
     """
 
-    def __init__(self, uri: str, root: Path) -> None:
+    def __init__(self, uri: str, root: Path, defaults: Mapping[str, Any] | None = None) -> None:
         quiet()
+        self.defaults = dict(defaults or {})
         self.origin = origin_of(root).name
         with reaching(uri):
             create_store(uri)
@@ -87,11 +97,11 @@ class Tracker:
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
         self._experiments: dict[str, str] = {}  # name -> id
-        self._inventories: dict[str, Inventory] = {}  # experiment id -> what a server had when it was asked
+        self._inventories: dict[str, Inventory] = {}  # experiment id -> runs at the last query
 
     @property
     def at_once(self) -> int:
-        """How many members are logged in one go: many where they share a transaction, else one."""
+        """Number of members logged at once: many if they share a transaction, else one."""
         return 1 if self._file is None else MEMBERS_AT_ONCE
 
     def project(
@@ -102,27 +112,30 @@ class Tracker:
         artifacts: Sequence[Path] = (),
         parameters: Mapping[str, Any] | None = None,
         seconds: float = 0.0,
+        baseline: Mapping[str, Level] | None = None,
     ) -> str:
-        """Bring the store's experiment level with the results, and return its id.
+        """Update the store's experiment with the results, and return its id.
 
         Args:
             name: of the experiment.
-            records: its members; each is one run, found by its key.
-            note: Markdown, shown as the parent's description.
+            records: its members; each is a run, found by its key.
+            note: Markdown, the description of the parent run.
             artifacts: files of the parent run.
             parameters: of the parent run.
             seconds: wall time, a metric under `time/`.
+            baseline: levels that the remedies of variants are compared with, in their summary runs.
 
         Raises:
-            HarnessError: when the store cannot be reached or written, or does not show what was logged.
+            HarnessError: if the store cannot be reached or written, or does not show the logged runs.
         """
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            self._inventories.pop(experiment, None)  # a server may have done more than it said
+            self._inventories.pop(experiment, None)  # a server may have done more than it reported
             parent = self._parent(experiment, name, records)
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
             crash_point("members logged")
+            self._log_summaries(experiment, parent, variant_summaries(name, records, baseline))
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             for view, state in views(records).items():
                 self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
@@ -131,7 +144,7 @@ class Tracker:
         return experiment
 
     def begin(self, name: str) -> str:
-        """The experiment's id, with its parent run RUNNING."""
+        """Set the parent run to RUNNING, and return the experiment's id."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             self._parent(experiment, name, ())
@@ -139,17 +152,17 @@ class Tracker:
         return experiment
 
     def log(self, name: str, records: Sequence[MemberRecord]) -> None:
-        """Log members of a begun experiment; those that are there already are left alone."""
+        """Log members of an experiment after `begin`; existing runs stay unchanged."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             parent = self._inventory(experiment, [_parent_key(name)]).own[_parent_key(name)].run
             self._log_members(experiment, parent, records)
 
     def confirmed(self, name: str, records: Sequence[MemberRecord]) -> int:
-        """How many of the members the store shows, wholly logged, by this folder or by another.
+        """Count the members that the store shows as logged completely, by this folder or by another.
 
         Raises:
-            HarnessError: when it cannot be asked.
+            HarnessError: if it cannot be queried.
         """
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
@@ -157,7 +170,7 @@ class Tracker:
             return self._shown(experiment, records)
 
     def stopped(self, name: str) -> None:
-        """Mark the experiment's parent run KILLED: it was interrupted, and can be resumed."""
+        """Set the parent run to KILLED: the experiment was interrupted, and can be resumed."""
         with reaching(self.uri), store_lock(self.uri):
             parent = self._inventory(self._experiment(name), [_parent_key(name)]).own.get(_parent_key(name))
             if parent is not None:
@@ -165,29 +178,31 @@ class Tracker:
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
-            found = self.client.get_experiment_by_name(name)
-            if found is not None and found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            number = found.experiment_id if found is not None else self._new_experiment(name)
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(experiment.experiment_id)
+            number = experiment.experiment_id if experiment is not None else self._new_experiment(name)
             self._experiments[name] = _identified(number)
         return self._experiments[name]
 
     def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
-        place = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        location = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            return str(self.client.create_experiment(name, artifact_location=location))
         except Exception:
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return str(found.experiment_id)  # another folder was faster
+            return str(experiment.experiment_id)  # another process created it first
 
     def _inventory(self, experiment: str, keys: Sequence[str] | None = None) -> Inventory:
-        """What the store has, of `keys` at least; a server, which takes long to answer, is asked once."""
+        """Return the runs in the store, at least those of `keys`; a server, which is slow to answer, is queried once."""
         if self._file is not None:
             return self._single(Inventory(self.origin, stored_runs(self._file, experiment, keys)))
-        if experiment not in self._inventories or local_store(self.uri) is not None:  # others write a local one too
+        if (
+            experiment not in self._inventories or local_store(self.uri) is not None
+        ):  # other processes write a local store too
             self._inventories[experiment] = self._single(Inventory(self.origin, self._search(experiment)))
         return self._inventories[experiment]
 
@@ -199,19 +214,20 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled)
+                    digest = tags.get(DIGEST_TAG, "")
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled, digest)
             token = page.token
             if not token:
                 return
 
     def _single(self, inventory: Inventory) -> Inventory:
-        """Without own runs that are there twice: a server can do what it was asked and say that it did not."""
+        """Remove duplicates of own runs: a server can carry out a request and answer with an error."""
         while inventory.doubled:
             self._remove(inventory.doubled.pop())
         return inventory
 
     def _remove(self, run: StoredRun) -> None:
-        """Delete an own run, and no other."""
+        """Delete an own run, never another."""
         assert run.origin == self.origin
         self.client.set_terminated(run.run, "KILLED")
         self.client.delete_run(run.run)
@@ -249,44 +265,75 @@ class Tracker:
         members = {record.key: record for record in records}
         inventory = self._inventory(experiment, list(members))
         for key, own in [(key, inventory.own[key]) for key in members if key in inventory.own]:
-            # of an earlier attempt: a failed one that was tried again, or one before `--fresh`
+            # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
             if own.start != members[key].logged_at:
                 self._remove(inventory.own.pop(key))
-                inventory.elsewhere.discard(key)  # what replaces it is logged, whoever has it as well
+                inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
         missing = [record for key, record in members.items() if not inventory.has(key)]
         new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
-            write_members(self._file, experiment, parent, self.origin, new)
+            write_members(self._file, experiment, parent, self.origin, new, self.defaults)
             missing = [record for record in missing if record.key in inventory.own]
         for record in missing:
             self._log_member(experiment, parent, record, inventory)
 
     def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
-        """By the client, step by step: into a server, or where an earlier process left a run half logged."""
+        """Log a member by the client, step by step: into a server, or to complete a run of a killed process."""
         from mlflow.entities import Metric, Param
 
         if record.key in inventory.own:
             run = inventory.own[record.key].run
         else:
             tags, name, start = stored_tags(record, parent, self.origin), run_name(record), record.logged_at
-            made = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
-            run = _identified(made.info.run_id)
+            created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
+            run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         crash_point("member begun")
-        parameters = [Param(*each) for each in stored_parameters(record)]
-        metrics = [Metric(*each) for each in stored_metrics(record)]
+        parameters = [Param(*row) for row in stored_parameters(record, self.defaults)]
+        metrics = [Metric(*row) for row in stored_metrics(record)]
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
         logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
         inventory.own[record.key] = logged
 
+    def _log_summaries(self, experiment: str, parent: str, summaries: Sequence[VariantSummary]) -> None:
+        """Create the summary run of each variant, or update it in place; a run that is up to date stays unchanged."""
+        inventory = self._inventory(experiment, [summary.key for summary in summaries])
+        new = [summary for summary in summaries if summary.key not in inventory.own]
+        if self._file is not None and new:
+            write_summaries(self._file, experiment, parent, self.origin, new)
+        for summary in summaries:
+            run = inventory.own.get(summary.key)
+            if run is None and self._file is None:
+                self._log_summary(experiment, parent, summary)
+            elif run is not None and (run.digest != summary.digest or run.status != "FINISHED"):
+                self._log_summary(experiment, parent, summary, run)
+
+    def _log_summary(
+        self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        tags = stored_summary_tags(summary, parent, self.origin)
+        if stored is None:
+            created = self.client.create_run(experiment, summary.start, tags=tags, run_name=summary.variant)
+            run = _identified(created.info.run_id)
+        else:
+            run = stored.run
+        # of values with the same step, MLflow shows the one with the latest time
+        timestamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
+        metrics = [Metric(*row) for row in summary_metrics(summary, timestamp)]
+        self.client.log_batch(run, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()] if stored else [])
+        self.client.set_tag(run, DIGEST_TAG, summary.digest)
+        self.client.set_terminated(run, "FINISHED", summary.end + 1)
+
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
-        """Ask for what was logged: an answer that looks like success may be nobody's, as of a page to log in."""
+        """Query what was logged: an answer that looks like success may come from something else, such as a login page."""
         self._inventories.pop(experiment, None)
-        shown = self._shown(experiment, records)
-        if shown < len(records):
-            raise RuntimeError(f"it shows {shown} of {len(records)} members after all of them were logged")
+        count = self._shown(experiment, records)
+        if count < len(records):
+            raise RuntimeError(f"it shows {count} of {len(records)} members after all of them were logged")
         parent = self._inventory(experiment, [_parent_key(name)]).own.get(_parent_key(name))
         if parent is None or parent.status != "FINISHED":
             raise RuntimeError("it does not show the experiment's parent run as finished after it was logged")
@@ -301,7 +348,7 @@ def _parent_key(name: str) -> str:
 
 
 def _identified(answer: str) -> str:
-    """The id that a store answered with; MLflow's client takes an empty answer for success."""
+    """Return the id in a store's answer; MLflow's client takes an empty answer for success."""
     if not answer:
         raise RuntimeError("expected an id, got an empty answer; is it an MLflow server?")
     return str(answer)

@@ -1,6 +1,6 @@
-"""What MLflow's page shows first: views of an experiment, in the form in which that page stores one that is shared.
+"""Views of an experiment in MLflow's page, in the format in which that page stores shared views.
 
-A link that names a view (`viewStateShareKey`) opens it; the page reads it from a tag of the experiment.
+A link with the view's key (`viewStateShareKey`) opens it; the page reads it from a tag of the experiment.
 """
 
 import json
@@ -16,26 +16,26 @@ LOADED = 100  # runs that the page shows at a time
 
 
 def views(records: Sequence[MemberRecord]) -> dict[str, str]:
-    """View -> the page's state as JSON.
+    """Return view -> the page's state as JSON.
 
-    `variants`: members grouped by variant, a line the mean over seeds and a band from the least to the largest.
-    `factors`: one line a member through its factors, its live units and its R2 (parallel coordinates).
+    `variants`: members grouped by variant; a line is the mean over seeds, with a band from the minimum to the maximum.
+    `factors`: one line per member through its factors, its live units and its R2 (parallel coordinates).
     """
     members = {**MEMBERS, "orderByKey": _order(records)}
     return {"variants": _grouped(records, members), "factors": json.dumps({**members, **_parallel(records)})}
 
 
 def _order(records: Sequence[MemberRecord]) -> str:
-    """By seed, so that the runs that the page loads first are some seeds of every variant, and not all of a few.
+    """Order by seed, so that the runs that the page loads first are some seeds of every variant.
 
-    By name where there are too many variants for that. By time the page would fold members into their parent.
+    Order by name if there are too many variants for that. Ordered by time, the page would fold members into their parent.
     """
     variants = {record.variant for record in records}
     return "tags.`seed`" if len(variants) <= LOADED // 2 else "tags.`mlflow.runName`"
 
 
 def _grouped(records: Sequence[MemberRecord], members: dict[str, Any]) -> str:
-    """Every group folded, as far as a tag is long."""
+    """Fold every group, as far as the length of a tag allows."""
     grouping = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "variant"}]}
     folded: dict[str, bool] = {}
     state = json.dumps({**members, "groupBy": grouping, "groupsExpanded": folded})
@@ -65,12 +65,12 @@ def _parallel(records: Sequence[MemberRecord]) -> dict[str, Any]:
 
 
 def _varied(records: Sequence[MemberRecord]) -> list[str]:
-    """The factors that have several levels."""
-    found: dict[str, set[object]] = {}
+    """Return the factors with several levels."""
+    levels_by_factor: dict[str, set[object]] = {}
     for record in records:
         for name, level in record.levels.items():
-            found.setdefault(name, set()).add(level)
-    return [name for name, levels in found.items() if len(levels) > 1]
+            levels_by_factor.setdefault(name, set()).add(level)
+    return [name for name, levels in levels_by_factor.items() if len(levels) > 1]
 
 
 MEMBERS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Which rows each step sees."""
+"""Row order of each epoch, and the rows of each step."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from harness.training.rng import generator
 
 
 def gather_rows(inputs: Tensor, order: Tensor) -> Tensor:
-    """`inputs[order]`, five times as fast: whole rows are copied.
+    """Return `inputs[order]`, five times as fast because whole rows are copied.
 
     >>> gather_rows(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[2, 0], [1, 1]])).squeeze()
     tensor([[3., 1.],
@@ -19,7 +19,7 @@ def gather_rows(inputs: Tensor, order: Tensor) -> Tensor:
 
 
 def batch_orders(seeds: Sequence[int], epoch: int, rows: int) -> Tensor:
-    """The order of rows of one epoch, `[member, sample]`: a function of the seed and the epoch."""
+    """Return the order of rows of one epoch, `[member, sample]`, a function of the seed and the epoch."""
     by_seed = {
         seed: torch.randperm(rows, generator=generator(seed, f"batches {epoch}")) for seed in dict.fromkeys(seeds)
     }

@@ -1,6 +1,6 @@
-"""The gradient of one member below `vmap`, as `torch.func.grad` takes it, without its two seconds in every process.
+"""Gradient of one member under `vmap`: `torch.func.grad` without its import time of two seconds per process.
 
-`torch.func.grad` loads torch's compiler at its first call, only to switch it off. Its own building blocks do not.
+`torch.func.grad` loads torch's compiler at its first call, only to disable it. Its building blocks do not.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from harness.training.program import State
 
 
 def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[State, tuple[Tensor, Any]]]:
-    """`torch.func.grad_and_value(function, has_aux=True)`: the same operations, so the same bits.
+    """Return `torch.func.grad_and_value(function, has_aux=True)`: the same operations, so the same bits.
 
     Args:
         function: (parameters by name, anything else) -> (scalar, more tensors).
@@ -30,50 +30,53 @@ def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[
     ({'a': tensor(6.)}, (tensor(9.), {}))
     """
 
-    def both(parameters: State, *others: Any) -> tuple[State, tuple[Tensor, Any]]:
+    def gradient_with_value(parameters: State, *arguments: Any) -> tuple[State, tuple[Tensor, Any]]:
         with grad_increment_nesting() as level, torch.enable_grad():
-            parameters, *others = _differentiable((parameters, *others), level)
-            total, more = function(parameters, *others)
-            found = dict(zip(parameters, _gradients(total, list(parameters.values())), strict=True))
-            return _given_back((found, (total, more)), level)
+            parameters, *arguments = _differentiable((parameters, *arguments), level)
+            total, auxiliary = function(parameters, *arguments)
+            gradients = dict(zip(parameters, _gradients(total, list(parameters.values())), strict=True))
+            return _unwrapped((gradients, (total, auxiliary)), level)
 
-    return both
+    return gradient_with_value
 
 
 def gradients_of(function: Callable[[Any], tuple[State, list[Tensor]]]) -> Callable[[Any], dict[str, list[Tensor]]]:
-    """The gradient of every scalar at tensors that are met on the way to it, by its name.
+    """Return a function that gives the gradients of named scalars at intermediate tensors.
 
     Args:
-        function: tensors, nested -> (scalars by name, the tensors at which they are differentiated).
+        function: nested tensors -> (scalars by name, the tensors at which they are differentiated).
 
     >>> gradients_of(lambda x: ({"a": 2 * x, "b": torch.tensor(1.0)}, [x]))(torch.tensor(3.0))
     {'a': [tensor(2.)], 'b': [tensor(0.)]}
     """
 
-    def every(point: Any) -> dict[str, list[Tensor]]:
+    def gradients(point: Any) -> dict[str, list[Tensor]]:
         with grad_increment_nesting() as level, torch.enable_grad():
             (point,) = _differentiable((point,), level)
-            scalars, met = function(point)
-            return _given_back({name: _gradients(scalar, met) for name, scalar in scalars.items()}, level)
+            scalars, points = function(point)
+            return _unwrapped({name: _gradients(scalar, points) for name, scalar in scalars.items()}, level)
 
-    return every
+    return gradients
 
 
 def _differentiable(arguments: tuple[Any, ...], level: int) -> Any:
-    """The arguments one level down, the first of them being what is differentiated by."""
+    """Wrap the arguments for this level; the first is differentiated with respect to."""
     wrapped = _wrap_all_tensors(arguments, level)
     tree_map_(partial(_create_differentiable, level=level), wrapped[0])
     return wrapped
 
 
-def _given_back(results: Any, level: int) -> Any:
+def _unwrapped(results: Any, level: int) -> Any:
     return _undo_create_differentiable(results, level)
 
 
 def _gradients(scalar: Tensor, points: list[Tensor]) -> list[Tensor]:
-    """Zeros where the scalar does not depend on a point."""
+    """Return the gradient at each point, zeros where the scalar does not depend on the point."""
     if not scalar.requires_grad or not points:
         return [torch.zeros_like(point) for point in points]
-    # with a graph of its own, or the backward pass would run without the gradients that a loss takes inside
-    found = torch.autograd.grad(scalar, points, create_graph=True, allow_unused=True)
-    return [torch.zeros_like(point) if each is None else each for point, each in zip(points, found, strict=True)]
+    # create_graph: a loss may take gradients of its own, which the backward pass has to differentiate
+    gradients = torch.autograd.grad(scalar, points, create_graph=True, allow_unused=True)
+    return [
+        torch.zeros_like(point) if gradient is None else gradient
+        for point, gradient in zip(points, gradients, strict=True)
+    ]

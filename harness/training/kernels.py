@@ -1,4 +1,4 @@
-"""What a stack computes in its own way, so that a member's bits do not depend on who shares the stack."""
+"""Kernels of a stack whose results for a member do not depend, to the last bit, on the other members."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,9 @@ from harness.training.products import FIRST_FACTOR, separate_factors
 
 
 class StackKernels(TorchFunctionMode):
-    """Takes over convolutions of one and two dimensions (those in groups stay torch's own), BatchNorm of rows, and
-    products with what all members share.
+    """Replace convolutions of one and two dimensions without groups, BatchNorm of rows, and products with shared tensors.
 
-    `picked` counts the numbers in the windows of the convolutions.
+    `picked` is the total number of elements in the windows of the convolutions.
     """
 
     def __init__(self) -> None:
@@ -29,10 +28,10 @@ class StackKernels(TorchFunctionMode):
             return batch_normalization(func, args, kwargs)
         if func in FIRST_FACTOR:
             args, kwargs = separate_factors(func, args, kwargs)
-        made = None if own is None else own(*args, **kwargs)
-        if made is None:
+        output = None if own is None else own(*args, **kwargs)
+        if output is None:
             return func(*args, **kwargs)
         inputs, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
-        places = inputs if own is transposed_convolution else made
-        self.picked += weight[0].numel() * places.numel() // places.shape[1 - weight.dim()]
-        return made
+        positions = inputs if own is transposed_convolution else output
+        self.picked += weight[0].numel() * positions.numel() // positions.shape[1 - weight.dim()]
+        return output

@@ -1,8 +1,8 @@
-"""Every random number of a member comes from the member's own seed, whoever shares its stack.
+"""Random numbers of a member, which depend on the member's seed and not on its stack.
 
 Initial weights, batch order and every random operation inside a model have generators of their own. The operations
-are caught as they are called and handed numbers that were drawn per member, so that a dropout mask does not depend
-on the stack, nor on what other random operations a variant adds.
+are intercepted and return numbers drawn per member, so that a dropout mask depends neither on the stack nor on the random
+operations that a variant adds.
 """
 
 import hashlib
@@ -16,32 +16,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# how many steps are drawn at once: a constant, since normal numbers depend on how many are drawn together
+# steps drawn at once: a constant, because normal numbers depend on how many are drawn together
 STEPS_AT_ONCE = 8
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator that depends on the seed and on what it is for, and on nothing else."""
+    """Return a generator that depends on the seed and the purpose alone."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @dataclass(frozen=True)
 class RandomCall:
-    """One random operation of a model: the distribution, the shape, and the how-manieth of its like it is."""
+    """One random operation of a model: distribution, shape, and index among the calls with the same two."""
 
-    kind: str
+    distribution: str
     shape: tuple[int, ...]
     occurrence: int
 
     @property
     def purpose(self) -> str:
-        """What its generator is for."""
-        return f"{self.kind}{list(self.shape)}#{self.occurrence}"
+        """Purpose of the generator of this call."""
+        return f"{self.distribution}{list(self.shape)}#{self.occurrence}"
 
 
 class RandomStream:
-    """The random numbers of the members of a stack, `[member, ...]` a site, one call a step.
+    """Random numbers of the members of a stack, `[member, ...]` per site, one call per step.
 
     A member's numbers are drawn in its own order from its own generators.
     """
@@ -53,7 +53,7 @@ class RandomStream:
         self._used: Counter[RandomCall] = Counter()
 
     def take(self, sites: Sequence[RandomCall]) -> dict[str, Tensor]:
-        """The next numbers of these sites, by their purpose."""
+        """Return the next numbers of these sites, by purpose."""
         return {site.purpose: self._next(site) for site in sites}
 
     def _next(self, site: RandomCall) -> Tensor:
@@ -66,13 +66,13 @@ class RandomStream:
     def _draw(self, site: RandomCall) -> Tensor:
         if site not in self._generators:
             self._generators[site] = [generator(seed, f"{self.purpose}/{site.purpose}") for seed in self.seeds]
-        draw, shape = DISTRIBUTIONS[site.kind], (STEPS_AT_ONCE, *site.shape)
-        drawn = [draw(shape, generator=each, dtype=self.dtype) for each in self._generators[site]]
+        draw, shape = DISTRIBUTIONS[site.distribution], (STEPS_AT_ONCE, *site.shape)
+        drawn = [draw(shape, generator=source, dtype=self.dtype) for source in self._generators[site]]
         return torch.stack(drawn, dim=1).to(self.device)
 
 
 class RandomOverride(TorchFunctionMode):
-    """Hands the caught random operations the numbers in `draws`; with None, it draws on its own and records sites."""
+    """Replace random operations by the numbers in `draws`; with None, draw new ones and record the sites."""
 
     def __init__(self, draws: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
@@ -83,24 +83,24 @@ class RandomOverride(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        caught = CAUGHT.get(func)
-        return caught(self, *args, **(kwargs or {})) if caught is not None else func(*args, **(kwargs or {}))
+        replacement = RANDOM_OPERATIONS.get(func)
+        return replacement(self, *args, **(kwargs or {})) if replacement is not None else func(*args, **(kwargs or {}))
 
     def uniform(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Numbers in [0, 1)."""
+        """Return numbers in [0, 1)."""
         return self._numbers("uniform", tuple(shape), like)
 
     def normal(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
-        """Standard normal numbers."""
+        """Return standard normal numbers."""
         return self._numbers("normal", tuple(shape), like)
 
-    def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
-        site = RandomCall(kind, shape, self._count[kind, shape])
-        self._count[kind, shape] += 1
+    def _numbers(self, distribution: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
+        site = RandomCall(distribution, shape, self._count[distribution, shape])
+        self._count[distribution, shape] += 1
         self.sites.append(site)
         if self.draws is None:
             floats = like.dtype if like is not None and like.is_floating_point() else None
-            return DISTRIBUTIONS[kind](shape, dtype=floats, device=None if like is None else like.device)
+            return DISTRIBUTIONS[distribution](shape, dtype=floats, device=None if like is None else like.device)
         numbers = self.draws[site.purpose]
         return numbers if like is None or not like.is_floating_point() else numbers.to(like.dtype)
 
@@ -120,8 +120,8 @@ def _channel_dropout(
 
 
 def _dropped(feed: RandomOverride, values: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
-    left = _masked(feed, values, p, shape)
-    return values.copy_(left) if inplace else left
+    masked = _masked(feed, values, p, shape)
+    return values.copy_(masked) if inplace else masked
 
 
 def _masked(feed: RandomOverride, values: Tensor, p: float, shape: Sequence[int]) -> Tensor:
@@ -136,8 +136,8 @@ def _shape(size: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _cast(numbers: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
-    wanted = {name: kwargs[name] for name in ("dtype", "device") if kwargs.get(name)}
-    return numbers.to(**wanted) if wanted else numbers
+    options = {name: kwargs[name] for name in ("dtype", "device") if kwargs.get(name)}
+    return numbers.to(**options) if options else numbers
 
 
 def _rand(feed: RandomOverride, *size: Any, **kwargs: Any) -> Tensor:
@@ -188,8 +188,8 @@ def _normal_in_place(
 
 DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {"uniform": torch.rand, "normal": torch.randn}
 
-# a random operation that is not here makes vmap refuse, and its model trains alone, under a seed a step
-CAUGHT: dict[Callable[..., Any], Callable[..., Tensor]] = {
+# vmap refuses any random operation that is not here; its model then trains alone, with one seed per step
+RANDOM_OPERATIONS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.dropout: _dropout,
     F.dropout1d: _channel_dropout,
     F.dropout2d: _channel_dropout,

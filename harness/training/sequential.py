@@ -1,4 +1,4 @@
-"""Members trained one after the other in a plain loop: for programs that cannot be batched. Same interface as `Stacked`."""
+"""Members trained one after the other in a plain loop, for programs that cannot be batched; interface of `StackedEngine`."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,81 +11,106 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import eval_mode
-from harness.case import Case, set_seed
-from harness.models import accumulation_dtype, build_model, precision_for
+from harness.case import RAMP, Case, set_seed
+from harness.errors import HarnessError
+from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
-from harness.training.stacked import Keep, joined, whole
+from harness.training.schedules import advance, make_scheduler, training_steps
+from harness.training.stacked import NOTHING, Keep, identity, joined
+from harness.user_code import failure, guarded
 
 
 class SequentialEngine:
-    """A plain PyTorch loop over members, with the case's own optimiser.
+    """Plain PyTorch loop over members, with the case's own optimizer.
 
     Args:
         cases: one treated case a member.
         seeds: one seed a member.
-        rows: the training inputs, for their dtype and shape; of integers, the model's own precision holds.
+        rows: the training inputs, for their dtype and shape; with integers, the precision is the model's.
     """
 
     def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
+        self.cases = list(cases)
         self.members = [MemberModel(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
 
     @property
     def precision(self) -> torch.dtype:
-        """In what the members compute."""
+        """Precision in which the members compute."""
         return self.members[0].precision
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
-        """One optimiser step of each member on its rows of `[member, sample, *feature]`."""
-        done = [member.step(rows) for member, rows in zip(self.members, batch, strict=True)]
-        return torch.stack([total for total, _ in done]), _together([terms for _, terms in done])
+    def step(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> tuple[Tensor, State]:
+        """Take one optimizer step of each member on its rows of `[member, sample, *feature]`."""
+        done = [member.step(rows, own) for member, rows, own in self._zipped(batch, extras)]
+        return torch.stack([total for total, _ in done]), _stacked([terms for _, terms in done])
 
-    def totals(self, batch: Tensor) -> Tensor:
-        """What the next step would find as totals, `[member]`; nothing is stepped, but buffers and draws go on."""
-        return torch.stack([member.total(rows)[0] for member, rows in zip(self.members, batch, strict=True)]).detach()
+    def totals(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> Tensor:
+        """Return the totals of the next step, `[member]`, without stepping; buffers and random numbers advance."""
+        return torch.stack([member.total(rows, own)[0] for member, rows, own in self._zipped(batch, extras)]).detach()
 
-    def losses(self, batch: Tensor) -> State:
-        """The loss terms on a batch in eval mode, `[member]` each, with `total`."""
-        return _together([member.losses(rows) for member, rows in zip(self.members, batch, strict=True)])
+    def losses(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> State:
+        """Return the loss terms on a batch in eval mode, `[member]` each, with `total`."""
+        return _stacked([member.losses(rows, own) for member, rows, own in self._zipped(batch, extras)])
+
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with held units could not put them into the forward pass."""
+        return all(member.program.replaces_code for member in self.members)
 
     def observe(
-        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
+        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
     ) -> BottleneckView:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
+        """Observe the bottlenecks on `[sample, *feature]` in eval mode.
 
         Args:
-            rows: seen at once. purpose: of the random numbers.
-            keep: what is kept of the reconstruction, given that and its rows; None where it is not wanted.
-            held: numbers at which units are held, `[member, unit]`, NaN for those that are not; None where none is.
+            rows: the rows, observed at once.
+            purpose: purpose of the random numbers; another purpose draws other numbers.
+            keep: function of the reconstruction and its rows whose result is kept; None for no reconstruction.
+            clamp: values at which units are fixed, `[member, unit]`, NaN for free units; None for no fixed unit.
         """
-        fixed = [None] * len(self.members) if held is None else held
-        parts = [member.observe(rows, purpose, each) for member, each in zip(self.members, fixed, strict=True)]
+        values = [None] * len(self.members) if clamp is None else clamp
+        parts = [member.observe(rows, purpose, numbers) for member, numbers in zip(self.members, values, strict=True)]
         names = set.intersection(*(set(part) for part in parts)) - ({"reconstruction"} if keep is None else set())
-        seen = {name: torch.stack([part[name] for part in parts]) for name in names}
-        if keep is not None and "reconstruction" in seen:
-            seen["reconstruction"] = keep(seen["reconstruction"], rows)
-        return joined([seen], self.members[0].activation)
+        view = {name: torch.stack([part[name] for part in parts]) for name in names}
+        if keep is not None and "reconstruction" in view:
+            view["reconstruction"] = keep(view["reconstruction"], rows)
+        return joined([view], self.members[0].activation)
 
     def repeats(self, rows: Tensor) -> bool:
-        """Whether observing these rows once more could only give the same numbers: not known of plain code."""
+        """Return False: plain code may give other numbers when it observes the same rows again."""
         return False
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
-        """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
-        return _together([member.gradients(rows) for member, rows in zip(self.members, batch, strict=True)])
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
+        """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
+        return _stacked([member.gradients(rows, own) for member, rows, own in self._zipped(batch, extras)])
+
+    def fit(self) -> Tensor:
+        """Train each member by the case's own function; return True for members with a non-finite value, `[member]`."""
+        for member in self.members:
+            member.fit()
+        return torch.tensor([not member.is_finite() for member in self.members])
 
     def state_of(self, member: int) -> State:
-        """A member's parameters and buffers under the names of its model."""
+        """Return a member's parameters and buffers under the names of its model."""
         return {name: value.detach().clone() for name, value in self.members[member].model.state_dict().items()}
+
+    def _zipped(
+        self, batch: Tensor, extras: Mapping[str, Any]
+    ) -> Iterator[tuple["MemberModel", Tensor, dict[str, Any]]]:
+        """Yield each member with its rows and its own extras."""
+        for index, (member, rows) in enumerate(zip(self.members, batch, strict=True)):
+            yield member, rows, {name: value[index] if name == "target" else value for name, value in extras.items()}
 
 
 class MemberModel:
-    """One model, its optimiser and its own source of random numbers."""
+    """One model, its optimizer and its random numbers."""
 
     def __init__(self, case: Case, seed: int, rows: Tensor) -> None:
         self.case, self.seed, self.steps = case, seed, 0
+        self.device = rows.device
+        self.training_steps = training_steps(case, len(rows))
         model = build_model(case, seed, rows[:4])
         self.precision = precision_for(model, rows)
         self.model = model.to(self.precision)
@@ -95,85 +120,130 @@ class MemberModel:
 
     @property
     def activation(self) -> str:
-        """The name of the bottleneck's activation, once it was observed."""
+        """Name of the bottleneck's activation, after an observation."""
         return self.program.activation
 
     @cached_property
-    def optimiser(self) -> torch.optim.Optimizer:
-        """Made when it first steps: torch loads its compiler for it, a second and a half."""
-        return _optimiser(self.case, self.model)
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Optimizer, made at the first step because torch loads its compiler for it (1.5 seconds)."""
+        return _optimizer(self.case, self.model)
 
-    def total(self, batch: Tensor) -> tuple[Tensor, State]:
-        """The total and the terms of the loss in training mode."""
+    @cached_property
+    def scheduler(self) -> Any:
+        """Scheduler of the optimizer, or None."""
+        return make_scheduler(self.case, self.optimizer, self.training_steps)
+
+    def total(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
+        """Return the total and the terms of the loss in training mode."""
         self.program.train()
         with _seeded(self.seed, f"step {self.steps}"), LiveRandom(self._draws):
-            terms = self.program(batch, self.numbers)
-        return self.case.total(terms, self.numbers), terms
+            numbers = self._numbers(extras)
+            terms = self.program(batch, numbers)
+        return self.case.total(terms, numbers), terms
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
-        """One optimiser step; the total and the terms before it."""
-        self.optimiser.zero_grad()
-        total, terms = self.total(batch)
+    def step(self, batch: Tensor, extras: Mapping[str, Any]) -> tuple[Tensor, State]:
+        """Take one optimizer step; return the total and the terms before it."""
+        scheduler = self.scheduler  # made before the first step: it may set the rate of that step
+        self.optimizer.zero_grad()
+        total, terms = self.total(batch, extras)
         if total.requires_grad:
             total.backward()
-            self.optimiser.step()
+            if self.case.clip is not None:
+                trained = [value for group in self.optimizer.param_groups for value in group["params"]]
+                torch.nn.utils.clip_grad_norm_(trained, self.case.clip)
+            self.optimizer.step()
+        if scheduler is not None:
+            advance(self.case, scheduler)
         self.steps += 1
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def losses(self, batch: Tensor) -> State:
-        """The loss terms in eval mode, and `total`."""
-        kept = {name: value.clone() for name, value in self.model.named_buffers()}
-        with torch.no_grad(), self._looked_at("evaluation"):
-            terms = self.program(batch, self.numbers)
+    def fit(self) -> None:
+        """Train the model by the case's own function, under random states of the member.
+
+        Raises:
+            HarnessError: when the function fails.
+        """
+        assert self.case.fit is not None
+        self.model.train()
+        try:
+            with _seeded(self.seed, "fit"), guarded():
+                self.case.fit(self.model, self.seed)
+        except Exception as error:
+            raise HarnessError(f"{self.case.name}: fit(model, seed) {failure(error)}") from error
+        self.model.to(self.device, self.precision)
+
+    def is_finite(self) -> bool:
+        """Return True if all parameters and buffers are finite."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def losses(self, batch: Tensor, extras: Mapping[str, Any]) -> State:
+        """Return the loss terms in eval mode, and `total`; nothing for a case without a loss."""
+        if not self.case.has_losses:
+            return {}
+        buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        with torch.no_grad(), self._observing("evaluation"):
+            numbers = self._numbers(extras)
+            terms = self.program(batch, numbers)
         for name, value in self.model.named_buffers():
-            value.data.copy_(kept[name])
-        return {**terms, "total": self.case.total(terms, self.numbers)}
+            value.data.copy_(buffers[name])
+        return {**terms, "total": self.case.total(terms, numbers)}
 
-    def observe(self, rows: Tensor, purpose: str, held: Tensor | None = None) -> dict[str, Tensor]:
-        """What the bottleneck does on these rows, with units held or none."""
-        with torch.no_grad(), self._looked_at(purpose):
-            return self.program.look(rows, held)
+    def observe(self, rows: Tensor, purpose: str, clamp: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the bottleneck tensors on these rows, with the units in `clamp` fixed."""
+        with torch.no_grad(), self._observing(purpose):
+            return self.program.look(rows, clamp)
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
-        """The norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
-        with self._looked_at("evaluation"):
-            norms = gradient_norms(self.case, self.model, batch, self.numbers)
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the norm of each term's gradient at the bottleneck's output; 0 for a term without one."""
+        if not self.case.has_losses:
+            return {}
+        with self._observing("evaluation"):
+            norms = gradient_norms(self.case, self.model, batch, self._numbers(extras))
         return {name: torch.tensor(value, dtype=accumulation_dtype(self.precision)) for name, value in norms.items()}
 
+    def _numbers(self, extras: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the case's numbers with the extras that its loss names, targets in the member's precision."""
+        supplied = {name: extras[name] for name in self.case.supplied_keywords() if name in extras}
+        if "target" in supplied:
+            supplied["target"] = cast_floats(supplied["target"], self.precision)
+        if self.case.training()["warmup"]:
+            supplied[RAMP] = self.case.ramp(extras.get("progress", 0.0))
+        return {**self.numbers, **supplied}
+
     @contextmanager
-    def _looked_at(self, purpose: str) -> Iterator[None]:
-        """Eval mode, seeded; a model that sets its own parameters as it runs has them back afterwards."""
+    def _observing(self, purpose: str) -> Iterator[None]:
+        """Enter eval mode with a seed; parameters that the model sets as it runs are restored afterwards."""
         with restore_nesting(list(self.model.parameters())), eval_mode(self.model), _seeded(self.seed, purpose):
             yield
 
 
 class LiveRandom(RandomOverride):
-    """Draws a member's numbers as they are asked for, the same that a stack would have drawn for it."""
+    """Draw a member's random numbers on demand, equal to those that a stack draws for it."""
 
     def __init__(self, source: RandomStream) -> None:
         super().__init__({})
         self.source = source
 
-    def _numbers(self, kind: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
-        site = RandomCall(kind, shape, self._count[kind, shape])
-        self._count[kind, shape] += 1
+    def _numbers(self, distribution: str, shape: tuple[int, ...], like: Tensor | None) -> Tensor:
+        site = RandomCall(distribution, shape, self._count[distribution, shape])
+        self._count[distribution, shape] += 1
         return self.source.take([site])[site.purpose][0].clone()  # the model may write to it
 
 
-def _optimiser(case: Case, model: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     trained = [value for value in model.parameters() if value.requires_grad]
     if case.optimizer is None:
         return torch.optim.Adam(trained, lr=case.training()["learning_rate"])
-    made = case.optimizer(list(model.parameters()))
+    optimizer = case.optimizer(list(model.parameters()))
     if "learning_rate" in case.train:
-        for group in made.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = case.train["learning_rate"]
-    return made
+    return optimizer
 
 
 @contextmanager
 def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Global random states that depend on the member and the purpose alone, and come back as they were."""
+    """Seed the global random states by member and purpose, and restore them afterwards."""
     start = generator(seed, purpose).initial_seed()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's code may use the global state
     with torch.random.fork_rng():
@@ -187,5 +257,5 @@ def _seeded(seed: int, purpose: str) -> Iterator[None]:
             np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+def _stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}

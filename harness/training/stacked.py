@@ -1,48 +1,51 @@
-"""Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimiser."""
+"""Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimizer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from harness.case import Case
-from harness.models import build_model, precision_for
+from harness.case import RAMP, Case
+from harness.models import build_model, cast_floats, precision_for
 from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction
-from harness.training.optimizers import OptimizerSpec, stack_optimizer
+from harness.training.optimizers import OptimizerSpec, clip_gradients, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream
+from harness.training.schedules import learning_rates, training_steps
 
-# numbers of one member's input that are observed at once, at most: they have to fit the cache
+# largest number of input elements of one member observed at once: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13
 
-# a member's parameters fill whole vector registers: the few numbers past the last full register go through another
-# instruction, with another rounding, and which numbers those are would depend on who shares the stack
+# a member's parameters fill vector registers: elements past the last full register use another instruction, with
+# another rounding, and which elements those are would depend on the other members of the stack
 ALIGNED_TO = 64
 
 Keep = Callable[[Tensor, Tensor], Tensor]
+NOTHING: Mapping[str, Any] = MappingProxyType({})  # no targets, no step, no progress
 
 
-def whole(reconstruction: Tensor, rows: Tensor) -> Tensor:
-    """All of a part of the reconstruction is kept."""
+def identity(reconstruction: Tensor, rows: Tensor) -> Tensor:
+    """Return the reconstruction unchanged."""
     return reconstruction
 
 
 class StackedEngine:
-    """Several members trained as one program. Same interface as `Alone`.
+    """Several members trained as one program; interface of `SequentialEngine`.
 
     Args:
-        cases: one treated case a member, all of one structure.
-        seeds: one seed a member.
-        rule: the optimiser that they share.
-        rows: the training inputs, for their dtype and shape; of integers, the model's own precision holds.
-        fixed: numbers that the loss can only take as plain floats, the same for all members.
-        shares: whether such members are ever several in a stack: then it computes as `Kernels` does.
+        cases: one treated case per member, all of one structure.
+        seeds: one seed per member.
+        rule: the optimizer of all members.
+        rows: the training inputs, for their dtype and shape; with integers, the precision is the model's.
+        fixed: names of numbers that the loss takes only as plain floats, the same for all members.
+        shares: True if such members ever share a stack; the stack then uses `StackKernels`.
     """
 
     def __init__(
@@ -69,123 +72,172 @@ class StackedEngine:
             else torch.tensor([float(case.numbers[name]) for case in cases], dtype=self.precision, device=rows.device)
             for name in cases[0].numbers
         }
-        number_axes = {name: None if name in fixed else 0 for name in self.numbers}
-        axes = (0, 0, 0, number_axes, 0)
-        self._gradients = self._batched(gradient_and_value(self.program.loss), axes)
-        self._downhill = GraphedFunction(self._descend)
+        self._supplied = cases[0].supplied_keywords()
+        self._warms_up = any(case.training()["warmup"] for case in cases)
+        self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
+        self._gradients = self._batched(gradient_and_value(self.program.loss))
+        self._descent = GraphedFunction(self._descend)
         self._observations: dict[tuple[bool, bool], GraphedFunction] = {}
-        self._losses = self._batched(self.program.loss, axes)
+        self._losses = self._batched(self.program.loss)
         self._evaluate = GraphedFunction(self._evaluation)
-        self._norms = self._batched(self._norms_of_one, axes)
-        rates = [rule.rate(case) for case in cases]
-        self._optimiser = stack_optimizer(rule, torch.tensor(rates, dtype=self.precision, device=rows.device))
+        self._norms = self._batched(self._norms_of_one)
+        self._clip = cases[0].clip
+        rates = torch.tensor([rule.rate(case) for case in cases], dtype=self.precision, device=rows.device)
+        self._optimizer = stack_optimizer(rule, rates, self._schedules(rates))
         self._draws = self._fresh_draws("training")
         self._sites: dict[tuple[Any, ...], list[RandomCall]] = {}
 
-    def step(self, batch: Tensor) -> tuple[Tensor, State]:
-        """One optimiser step on `[member, sample, *feature]`; totals and terms before it, `[member]`."""
-        if not self.program.training:
-            self.program.train()
-        batch = batch.contiguous()  # an index chooses the strides of what it picks
-        totals, terms = self._downhill(batch.shape, batch, self._draws.take(self._sites_of(batch)))
-        self._optimiser.step(self._flat, self._flat_gradients)
-        return totals, terms
-
-    def totals(self, batch: Tensor) -> Tensor:
-        """What the next step would find as totals, `[member]`; nothing is stepped, but draws go on."""
-        self.program.train()
-        return self._evaluated(batch, self._draws)["total"]
-
-    def losses(self, batch: Tensor) -> State:
-        """The loss terms on a batch in eval mode, `[member]` each, with `total`; nothing is changed."""
-        self.program.eval()
-        return self._evaluated(batch, self._fresh_draws("evaluation"))
-
-    def observe(
-        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = whole, held: Tensor | None = None
-    ) -> BottleneckView:
-        """What the bottlenecks do on `[sample, *feature]`, in eval mode; another purpose draws other random numbers.
+    def step(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> tuple[Tensor, State]:
+        """Take one optimizer step on `[member, sample, *feature]`; return totals and terms before the step, `[member]`.
 
         Args:
-            rows: some at a time are seen. purpose: of the random numbers.
-            keep: what is kept of each part of the reconstruction, given that and its rows; None where it is not wanted,
-                which saves the operations that make it.
-            held: numbers at which units are held, `[member, unit]`, NaN for those that are not; None where none is.
+            batch: the rows of each member.
+            extras: targets `[member, sample, ...]`, step and progress, for a loss that names them.
+        """
+        if not self.program.training:
+            self.program.train()
+        batch = batch.contiguous()  # indexing chooses the strides of its result
+        extras = self._tensors(extras)
+        draws = self._draws.take(self._sites_of(batch, extras))
+        totals, terms = self._descent(_key(batch, extras), batch, extras, draws)
+        if self._clip is not None:
+            clip_gradients(self._flat_gradients, self._clip)
+        self._optimizer.step(self._flat, self._flat_gradients)
+        return totals, terms
+
+    def _schedules(self, rates: Tensor) -> dict[float, list[float]]:
+        """Return, for each learning rate of the stack, the scheduled rate of each step; empty without a scheduler."""
+        case, steps = self.cases[0], training_steps(self.cases[0], len(self.rows))
+        schedules = {rate: learning_rates(case, rate, steps) for rate in dict.fromkeys(rates.tolist())}
+        return {rate: schedule for rate, schedule in schedules.items() if schedule is not None}
+
+    def totals(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> Tensor:
+        """Return the totals of the next step, `[member]`, without stepping; random numbers advance."""
+        self.program.train()
+        return self._evaluate_terms(batch, extras, self._draws)["total"]
+
+    def losses(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> State:
+        """Return the loss terms on a batch in eval mode, `[member]` each, with `total`."""
+        self.program.eval()
+        return self._evaluate_terms(batch, extras, self._fresh_draws("evaluation"))
+
+    def observe(
+        self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
+    ) -> BottleneckView:
+        """Observe the bottlenecks on `[sample, *feature]` in eval mode.
+
+        Args:
+            rows: the rows, observed in parts.
+            purpose: purpose of the random numbers; another purpose draws other numbers.
+            keep: function of each part of the reconstruction and its rows whose result is kept; None for no
+                reconstruction, which saves its operations.
+            clamp: values at which units are fixed, `[member, unit]`, NaN for free units; None for no fixed unit.
         """
         self.program.eval()
-        draws, found = self._fresh_draws(purpose), []
-        for part, new in _parts(rows, _at_once(rows)):
-            seen = self._look(part, draws, held, keep is not None)
-            seen = {name: value if name == "scale" else value[..., new, :] for name, value in seen.items()}
-            if keep is not None and "reconstruction" in seen:
-                seen["reconstruction"] = keep(seen["reconstruction"], part[new])
-            found.append(seen)
-        return joined(found, self.program.activation)
+        draws, parts = self._fresh_draws(purpose), []
+        for part, new in _parts(rows, _rows_at_once(rows)):
+            view = self._look(part, draws, clamp, keep is not None)
+            view = {name: value if name == "scale" else value[..., new, :] for name, value in view.items()}
+            if keep is not None and "reconstruction" in view:
+                view["reconstruction"] = keep(view["reconstruction"], part[new])
+            parts.append(view)
+        return joined(parts, self.program.activation)
 
     def repeats(self, rows: Tensor) -> bool:
-        """Whether observing these rows, which were observed, once more could only give the same numbers."""
-        part, _ = next(_parts(rows, _at_once(rows)))
+        """Return True if observing these rows again can only give the same numbers."""
+        part, _ = next(_parts(rows, _rows_at_once(rows)))
         look = self._observations.get((False, True))
-        return look is not None and look.is_pure(part.shape) and not self._sites_of_looking(part)
+        return look is not None and look.is_pure(part.shape) and not self._observation_sites(part)
 
-    def gradients(self, batch: Tensor) -> dict[str, Tensor]:
-        """The norm of each term's gradient at the output of the bottleneck's module, over all its calls, `[member]`."""
+    def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
+        """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
         self.program.eval()
-        draws = self._fresh_draws("evaluation").take(self._sites_of(batch))
-        return self._norms(self.parameters, {n: v.clone() for n, v in self.buffers.items()}, batch, self.numbers, draws)
+        extras = self._tensors(extras)
+        draws = self._fresh_draws("evaluation").take(self._sites_of(batch, extras))
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        return self._norms(self.parameters, buffers, batch, {**self.numbers, **extras}, draws)
+
+    @property
+    def replaces_code(self) -> bool:
+        """False if an observation with fixed units could not put them into the forward pass."""
+        return self.program.replaces_code
 
     def state_of(self, member: int) -> State:
-        """A member's parameters and buffers under the names of its model."""
+        """Return a member's parameters and buffers under the names of its model."""
         return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}
 
-    def _descend(self, batch: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, State]:
-        """Totals and terms; the flat gradients and the buffers are changed in place."""
-        found = self._gradients(self.parameters, self.buffers, batch, self.numbers, draws)
-        gradients, (totals, (terms, buffers)) = found
+    def _descend(self, batch: Tensor, extras: State, draws: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        """Return totals and terms; update the flat gradients and the buffers in place."""
+        results = self._gradients(self.parameters, self.buffers, batch, {**self.numbers, **extras}, draws)
+        gradients, (totals, (terms, buffers)) = results
         self._flatten(gradients)
         for name, value in buffers.items():
-            if value.data_ptr() != self.buffers[name].data_ptr():  # most are changed in place already
+            if value.data_ptr() != self.buffers[name].data_ptr():  # most are updated in place already
                 self.buffers[name].copy_(value.detach())
         return totals.detach(), {name: value.detach() for name, value in terms.items()}
 
     def _norms_of_one(self, parameters: State, buffers: State, batch: Tensor, numbers: Any, draws: Any) -> State:
         def terms_and_outputs(point: tuple[State, Tensor]) -> tuple[State, list[Tensor]]:
-            given, nudge = point
+            values, nudge = point
             with bottleneck_outputs(self.program.model, self.program.case.bottleneck, nudge) as outputs:
-                return self.program.loss(given, buffers, batch, numbers, draws)[1][0], outputs
+                return self.program.loss(values, buffers, batch, numbers, draws)[1][0], outputs
 
         zero = torch.zeros(1, dtype=self.precision, device=batch.device)
-        found = gradients_of(terms_and_outputs)((parameters, zero[0]))
-        return {name: torch.cat([zero, *map(torch.flatten, at)]).norm() for name, at in found.items()}
+        gradients = gradients_of(terms_and_outputs)((parameters, zero[0]))
+        return {name: torch.cat([zero, *map(torch.flatten, at)]).norm() for name, at in gradients.items()}
 
-    def _batched(self, function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
-        """A member's function as that of all members; the same bits wherever in a stack a member is."""
-        batched = vmap(function, in_dims=axes)
+    def _batched(self, function: Callable[..., Any], axes: tuple[Any, ...] | None = None) -> Callable[..., Any]:
+        """Batch a function of one member over all members, with the same bits at every position of the stack."""
+
+        def batched(*arguments: Any) -> Any:
+            if axes is not None:
+                return vmap(function, in_dims=axes)(*arguments)
+            numbers = {name: None if name in self._shared else 0 for name in arguments[3]}
+            return vmap(function, in_dims=(0, 0, 0, numbers, 0))(*arguments)
+
         return place_invariant(batched) if self._shares_a_processor else batched
 
     def _fresh_draws(self, purpose: str) -> RandomStream:
         return RandomStream(self.seeds, purpose, self.precision, self.rows.device)
 
-    def _evaluated(self, batch: Tensor, source: RandomStream) -> State:
-        key = batch.shape, batch.stride(), self.program.training
-        return self._evaluate(key, batch, source.take(self._sites_of(batch)))
+    def _evaluate_terms(self, batch: Tensor, extras: Mapping[str, Any], source: RandomStream) -> State:
+        extras = self._tensors(extras)
+        key = _key(batch, extras), batch.stride(), self.program.training
+        return self._evaluate(key, batch, extras, source.take(self._sites_of(batch, extras)))
 
-    def _evaluation(self, batch: Tensor, draws: Mapping[str, Tensor]) -> State:
+    def _tensors(self, extras: Mapping[str, Any]) -> State:
+        """Return the extras that the program uses as tensors, which a recorded list of operations can take as inputs."""
+        supplied = {name: extras[name] for name in self._supplied if name in extras}
+        tensors = {}
+        if "target" in supplied:
+            tensors["target"] = cast_floats(supplied["target"], self.precision).contiguous()
+        if "step" in supplied:
+            tensors["step"] = torch.tensor(supplied["step"], device=self.rows.device)
+        if "progress" in supplied:
+            tensors["progress"] = torch.tensor(supplied["progress"], dtype=self.precision, device=self.rows.device)
+        if self._warms_up:
+            ramps = [case.ramp(extras.get("progress", 0.0)) for case in self.cases]
+            tensors[RAMP] = torch.tensor(ramps, dtype=self.precision, device=self.rows.device)
+        return tensors
+
+    def _evaluation(self, batch: Tensor, extras: State, draws: Mapping[str, Tensor]) -> State:
         buffers = {name: value.clone() for name, value in self.buffers.items()}
         with torch.no_grad():
-            totals, (terms, _) = self._losses(self.parameters, buffers, batch, self.numbers, draws)
+            totals, (terms, _) = self._losses(self.parameters, buffers, batch, {**self.numbers, **extras}, draws)
         return {**terms, "total": totals}
 
     @torch.no_grad()
-    def _look(self, rows: Tensor, draws: RandomStream, held: Tensor | None, made: bool) -> State:
-        key, others = (held is not None, made), () if held is None else (held,)
+    def _look(self, rows: Tensor, draws: RandomStream, clamp: Tensor | None, reconstruct: bool) -> State:
+        key, clamps = (clamp is not None, reconstruct), () if clamp is None else (clamp,)
         if key not in self._observations:
-            see = self._batched(partial(self.program.see, made=made), (0, 0, None, 0, *(0 for _ in others)))
+            see = self._batched(
+                partial(self.program.see, reconstruct=reconstruct), (0, 0, None, 0, *(0 for _ in clamps))
+            )
             self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), compiles=False)
-        numbers = draws.take(self._sites_of_looking(rows))
-        return self._observations[key](rows.shape, rows, numbers, *others)
+        numbers = draws.take(self._observation_sites(rows))
+        return self._observations[key](rows.shape, rows, numbers, *clamps)
 
-    def _sites_of_looking(self, rows: Tensor) -> list[RandomCall]:
+    def _observation_sites(self, rows: Tensor) -> list[RandomCall]:
         key = ("look", rows.shape)
         if key not in self._sites:
             with RandomOverride() as feed, torch.random.fork_rng(devices=[]):
@@ -193,19 +245,21 @@ class StackedEngine:
             self._sites[key] = feed.sites
         return self._sites[key]
 
-    def _sites_of(self, batch: Tensor) -> list[RandomCall]:
+    def _sites_of(self, batch: Tensor, extras: State) -> list[RandomCall]:
         key = (batch.shape[1:], self.program.training)
         if key not in self._sites:
-            self._sites[key] = random_sites(self.program, batch[0], {n: _first(v) for n, v in self.numbers.items()})
+            numbers: dict[str, Any] = {**self.numbers, **extras}
+            first = {name: value if name in self._shared else value[0] for name, value in numbers.items()}
+            self._sites[key] = random_sites(self.program, batch[0], first)
         return self._sites[key]
 
     def _stack(self, models: Sequence[nn.Module], trained: frozenset[str]) -> None:
-        """All trained parameters as views of one `[member, parameter]` buffer; the rest are buffers."""
-        named = [dict(model.named_parameters()) for model in models]
-        shapes = {name: value.shape for name, value in named[0].items() if name in trained}
+        """Store all trained parameters as views of one `[member, parameter]` tensor, and the rest as buffers."""
+        parameters = [dict(model.named_parameters()) for model in models]
+        shapes = {name: value.shape for name, value in parameters[0].items() if name in trained}
         sizes = [shape.numel() for shape in shapes.values()]
         padding = torch.zeros(-sum(sizes) % ALIGNED_TO, dtype=self.precision, device=self.rows.device)
-        rows = [torch.cat([*(each[name].detach().reshape(-1) for name in shapes), padding]) for each in named]
+        rows = [torch.cat([*(values[name].detach().reshape(-1) for name in shapes), padding]) for values in parameters]
         self._flat = torch.stack(rows)
         self._flat_gradients = torch.zeros_like(self._flat)
         views = self._flat[:, : sum(sizes)].split(sizes, dim=1)
@@ -214,20 +268,24 @@ class StackedEngine:
             for (name, shape), view in zip(shapes.items(), views, strict=True)
         }
         frozen = {
-            name: torch.stack([each[name].detach() for each in named]) for name in named[0] if name not in trained
+            name: torch.stack([values[name].detach() for values in parameters])
+            for name in parameters[0]
+            if name not in trained
         }
-        kept = [dict(model.named_buffers()) for model in models]
-        self.buffers = {**frozen, **{name: torch.stack([each[name] for each in kept]) for name in kept[0]}}
+        buffers = [dict(model.named_buffers()) for model in models]
+        self.buffers = {**frozen, **{name: torch.stack([values[name] for values in buffers]) for name in buffers[0]}}
 
     def _flatten(self, gradients: Mapping[str, Tensor]) -> None:
-        pieces = [gradients[name].reshape(len(self.seeds), -1) for name in self.parameters]
-        torch.cat(pieces, dim=1, out=self._flat_gradients[:, : sum(piece.shape[1] for piece in pieces)])
+        flat_gradients = [gradients[name].reshape(len(self.seeds), -1) for name in self.parameters]
+        torch.cat(
+            flat_gradients, dim=1, out=self._flat_gradients[:, : sum(gradient.shape[1] for gradient in flat_gradients)]
+        )
 
 
-def _at_once(rows: Tensor) -> int:
-    """How many rows are seen together: a power of two, so that a few rows and many are seen in parts of one shape.
+def _rows_at_once(rows: Tensor) -> int:
+    """Number of rows observed together: a power of two, so that all parts have the same shape.
 
-    >>> _at_once(torch.zeros(5000, 100))
+    >>> _rows_at_once(torch.zeros(5000, 100))
     64
     """
     most = max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
@@ -235,7 +293,7 @@ def _at_once(rows: Tensor) -> int:
 
 
 def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
-    """Parts of one size, and which rows of each are new: a few left over would be other kernels' work."""
+    """Yield parts of equal size with the slice of new rows in each: a smaller last part would use other kernels."""
     size = min(size, len(rows))
     for start in range(0, len(rows), size):
         first = min(start, len(rows) - size)
@@ -243,25 +301,31 @@ def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> BottleneckView:
-    """Chunks of rows put together again; the scale is their mean, added one after the other: torch's mean adds in an
-    order that depends on the number of members.
+    """Concatenate parts of rows, and average their scales one after the other.
+
+    torch's mean adds in an order that depends on the number of members.
     """
     code, before, raw = (torch.cat([part[name] for part in parts], dim=-2) for name in ("code", "preactivation", "raw"))
-    made = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
+    reconstructions = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
     scales = [part["scale"] for part in parts if "scale" in part]
     scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
-    return BottleneckView(code, before, raw, made, scale, activation)
+    log_variances = [part["posterior"] for part in parts if "posterior" in part]
+    posterior = torch.cat(log_variances, dim=-2) if log_variances else None
+    outputs = [part["output"] for part in parts if "output" in part]
+    output = torch.cat(outputs, dim=-2) if outputs else None
+    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior, output)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[RandomCall]:
-    """The random operations of one evaluation of the loss, found by running it once; nothing is changed."""
-    kept = {name: value.clone() for name, value in program.named_buffers()}
+    """Return the random operations of the loss, recorded in one evaluation; buffers are restored."""
+    buffers = {name: value.clone() for name, value in program.named_buffers()}
     with RandomOverride() as feed, torch.random.fork_rng(devices=[]), torch.enable_grad():
         program(batch, numbers)
     for name, value in program.named_buffers():
-        value.data.copy_(kept[name])
+        value.data.copy_(buffers[name])
     return feed.sites
 
 
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, Tensor) else value
+def _key(batch: Tensor, extras: State) -> tuple[Any, ...]:
+    """Return the shapes that tell recorded lists of operations apart."""
+    return (batch.shape, *(value.shape for value in extras.values()))

@@ -1,4 +1,4 @@
-"""A stack becomes snapshots. Training yields and knows no tracker; the caller decides what is measured."""
+"""Training loop of a stack: an iterator over snapshots, independent of trackers and measures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Split
+from harness.loss_terms import step_values
 from harness.minibatches import batch_bounds
 from harness.models import cast_floats
 from harness.training.batches import batch_orders, gather_rows
@@ -19,16 +20,17 @@ from harness.training.vmap_support import VmapSupport, check_vmap_support
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is seen of a stack at a step. Valid until the next one is asked for.
+    """State of a stack at a step, valid until the next snapshot is requested.
 
     Args:
-        step: optimiser steps done.
+        step: optimizer steps done.
         epoch: epochs done.
-        last: whether training ends here.
+        last: True at the end of training.
         losses: term -> mean training loss since the previous snapshot, `[member]`, with `total`; at step 0 the loss
-            at initialisation.
-        diverged: first step whose total was NaN or infinite, -1 where there was none, `[member]`.
+            at initialization.
+        diverged: first step whose total was NaN or infinite, -1 for none, `[member]`; after `fit`, 1 for non-finite weights.
         engine: the stack itself: `observe(rows)`, `losses(batch)`, `gradients(batch)`, `state_of(member)`.
+        progress: share of the steps done, from 0 to 1.
     """
 
     step: int
@@ -37,6 +39,7 @@ class Snapshot:
     losses: State
     diverged: Tensor
     engine: StackedEngine | SequentialEngine
+    progress: float = 0.0
 
 
 def train(
@@ -47,42 +50,61 @@ def train(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Iterator[Snapshot]:
-    """Train one member per (case, seed); all cases share one structure and one set of training numbers.
+    """Train one member per (case, seed); all cases have the same structure and training numbers.
 
-    The same seed means the same initial weights and the same order of rows in every variant.
+    A seed determines the initial weights and the order of rows in every variant.
 
     Args:
         cases: treated cases.
-        seeds: one a member.
-        split: what is trained on.
-        stacking: how the case trains, where it is known already.
-        device: where.
-        dtype: another precision for rows of floats and the models; None trains in that of the rows, the model's own.
+        seeds: one per member.
+        split: the rows.
+        stacking: result of `check_vmap_support`, if available.
+        device: device of training.
+        dtype: precision of floating rows and models; None for that of the rows.
 
     Yields:
-        A snapshot before the first step, every `snapshot_every` epochs, and at the end.
+        A snapshot before the first step, every `snapshot_every` epochs, and at the end. A case with `fit` is trained by
+        that function in a single step, with a snapshot before and after it.
     """
     inputs = split.train.inputs.to(device)
     inputs = inputs if dtype is None else cast_floats(inputs, dtype)
-    stacking = stacking or check_vmap_support(cases[0], inputs)
+    targets = None if split.train.targets is None else split.train.targets.to(device)
+    stacking = stacking or check_vmap_support(cases[0], inputs, targets=targets)
     engine = _engine(cases, seeds, inputs, stacking)
     numbers = cases[0].training()
     batches = batch_bounds(len(inputs), numbers["batch_size"])
-    birth = _birth(engine, inputs, seeds, batches[0])
-    yield birth
-    progress = RunningLosses(birth.diverged.to(device))
+    steps = numbers["epochs"] * len(batches)
+    initial = _initial_snapshot(engine, inputs, targets, seeds, batches[0])
+    yield initial
+    if cases[0].fit is not None and isinstance(engine, SequentialEngine):
+        yield _fitted(engine, inputs, targets, seeds, batches[0])
+        return
+    progress = RunningLosses(initial.diverged.to(device))
     for epoch in range(1, numbers["epochs"] + 1):
         order = batch_orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
-            totals, terms = engine.step(gather_rows(inputs, order[:, start:end]))
+            rows, step = order[:, start:end], progress.steps
+            batch_targets = None if targets is None else gather_rows(targets, rows)
+            extras = step_values(batch_targets, step, step / steps)
+            totals, terms = engine.step(gather_rows(inputs, rows), extras)
             progress.add(totals, terms, end - start)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
             last = epoch == numbers["epochs"]
-            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine)
+            done = progress.steps / steps
+            yield Snapshot(progress.steps, epoch, last, progress.means(), progress.diverged.cpu(), engine, done)
+
+
+def _fitted(
+    engine: SequentialEngine, inputs: Tensor, targets: Tensor | None, seeds: Sequence[int], bounds: tuple[int, int]
+) -> Snapshot:
+    """Train by the case's own function, as a single step, and return the last snapshot."""
+    broken = engine.fit()
+    losses = _first_losses(engine, inputs, targets, seeds, bounds, step=1, progress=1.0)
+    return Snapshot(1, engine.cases[0].training()["epochs"], True, losses, 2 * broken.long() - 1, engine, 1.0)
 
 
 class RunningLosses:
-    """Running means of the loss terms, and the first step at which a member's total was no number."""
+    """Running means of the loss terms, and the first step at which a member's total was not finite."""
 
     def __init__(self, diverged: Tensor) -> None:
         self.steps, self.rows = 0, 0
@@ -93,10 +115,10 @@ class RunningLosses:
         """Count one step."""
         self.steps += 1
         self.rows += rows
-        # a sum of finite numbers that is finite has no NaN in it: one look, not one per member; a GPU is not waited for
+        # a finite sum has no NaN: one test for all members; on a GPU the test would wait for the device
         if totals.is_cuda or not bool(torch.isfinite(totals.sum())):
-            lost = ~torch.isfinite(totals) & (self.diverged < 0)
-            self.diverged = torch.where(lost, self.steps, self.diverged)
+            diverging = ~torch.isfinite(totals) & (self.diverged < 0)
+            self.diverged = torch.where(diverging, self.steps, self.diverged)
         for name, value in {**terms, "total": totals}.items():
             if name in self._sums:
                 self._sums[name].add_(value, alpha=rows)
@@ -104,7 +126,7 @@ class RunningLosses:
                 self._sums[name] = value * rows
 
     def means(self) -> State:
-        """The means since the last call."""
+        """Return the means since the last call."""
         means = {name: (value / self.rows).cpu() for name, value in self._sums.items()}
         self._sums, self.rows = {}, 0
         return means
@@ -118,10 +140,28 @@ def _engine(
     return StackedEngine(cases, seeds, stacking.rule, inputs, stacking.fixed, stacking.shares)
 
 
-def _birth(
-    engine: StackedEngine | SequentialEngine, inputs: Tensor, seeds: Sequence[int], bounds: tuple[int, int]
+def _initial_snapshot(
+    engine: StackedEngine | SequentialEngine,
+    inputs: Tensor,
+    targets: Tensor | None,
+    seeds: Sequence[int],
+    bounds: tuple[int, int],
 ) -> Snapshot:
+    losses = _first_losses(engine, inputs, targets, seeds, bounds)
+    diverged = ~torch.isfinite(losses["total"]) if losses else torch.zeros(len(seeds), dtype=torch.bool)
+    return Snapshot(0, 0, False, losses, diverged.long() - 1, engine)
+
+
+def _first_losses(
+    engine: StackedEngine | SequentialEngine,
+    inputs: Tensor,
+    targets: Tensor | None,
+    seeds: Sequence[int],
+    bounds: tuple[int, int],
+    step: int = 0,
+    progress: float = 0.0,
+) -> State:
+    """Return the loss terms on the first batch of the first epoch, `[member]` each."""
     order = batch_orders(seeds, 1, len(inputs))[:, bounds[0] : bounds[1]].to(inputs.device)
-    losses = engine.losses(gather_rows(inputs, order))
-    lost = ~torch.isfinite(losses["total"].cpu())
-    return Snapshot(0, 0, False, {name: value.cpu() for name, value in losses.items()}, lost.long() - 1, engine)
+    extras = step_values(None if targets is None else gather_rows(targets, order), step, progress)
+    return {name: value.cpu() for name, value in engine.losses(gather_rows(inputs, order), extras).items()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn as nn
-from strangers import PLANTED, Plain, case_of, kl, losses_of, own_case
+from penalty_zoo import PLANTED, Plain, case_of, kl, losses_of, own_case
 
 from harness import Case
 from harness.auditing import Audit, as_manifest, audit, audit_levels
@@ -125,7 +125,7 @@ def test_a_loss_that_fails_is_a_bad_request():
 
 
 def test_a_loss_without_a_reconstruction_is_a_bad_request():
-    with pytest.raises(HarnessError, match="must name one of its terms 'reconstruction'"):
+    with pytest.raises(HarnessError, match="expected a term 'reconstruction'"):
         audit(own_case(lambda model, batch: {"penalty": model(batch)[0].mean()}))
 
 
@@ -142,17 +142,20 @@ def fails(parameters):
     [
         (
             lambda: own_case(row_by_row),
-            r"case: losses: the term 'reconstruction' must be a scalar, its shape is \[64\]; reduce it",
+            r"case: losses: term 'reconstruction': expected a scalar, got shape \[64\]; reduce it",
         ),
         (
             lambda: case_of(None, optimizer=lambda p: None),
-            r"case: optimizer\(parameters\) returned None; a torch.optim",
+            r"case: optimizer\(parameters\): expected a torch.optim",
         ),
         (lambda: case_of(None, optimizer=fails), "failed with ValueError: no learning rate"),
-        (lambda: case_of(None, reconstruction="recon"), "case: reconstruction: 'recon': 'out:0' for the first output"),
+        (
+            lambda: case_of(None, reconstruction="recon"),
+            "case: reconstruction: 'recon': expected 'out:0' for the first output",
+        ),
         (lambda: case_of(None, reconstruction="out:7"), "case: reconstruction: 'out:7': the model has 2 outputs"),
-        (lambda: case_of(None, target=".05"), "case: target: a number or None is wanted, '.05' was given"),
-        (lambda: case_of(None, target=float("nan")), "case: target: a number or None is wanted, nan was given"),
+        (lambda: case_of(None, target=".05"), "case: target: expected a number or None, got '.05'"),
+        (lambda: case_of(None, target=float("nan")), "case: target: expected a number or None, got nan"),
     ],
 )
 def test_what_could_never_be_trained_is_a_bad_request(make, sentence):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn as nn
-from strangers import Plain, case_of, kl, linear_model, normed_model, sigmoid_model
+from penalty_zoo import Plain, case_of, kl, linear_model, normed_model, sigmoid_model
 
 from harness.auditing import audit
 from harness.penalties import bernoulli_kl_of_logits
@@ -87,7 +87,7 @@ def test_a_term_that_is_infinite_from_the_first_step_is_a_fault(activation):
     case = case_of(lambda m, c, b: naive(m.pre), lambda: Lifted(25.0, activation))
     (found,) = domain_findings(case)
     assert found.severity == "fault"
-    assert "in float32, penalty is inf on the data at initialisation; in float64 it is a number" in found.evidence
+    assert "in float32, penalty is inf on the data at initialization; in float64 it is finite" in found.evidence
 
 
 def test_a_sigmoid_code_within_ten_times_of_its_end_is_a_risk():

@@ -52,4 +52,4 @@ def test_a_model_too_large_to_train_is_stopped_and_says_so(case, monkeypatch):
     # a step of this network: 2 products of 32 x 10 x 3, forward and twice backward, but for the input's own gradient
     a_step = 2 * 32 * 10 * 3 * 5 + gradient_ratios.PASSES * 73
     monkeypatch.setattr(gradient_ratios, "MOST_WORK", 20.5 * a_step)
-    assert any("training was stopped after 20 steps" in str(each) for each in harness.audit(case).undecided)
+    assert any("training stopped after 20 steps" in str(each) for each in harness.audit(case).undecided)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from in_place import PAIRS, twins
-from strangers import HONEST, PLANTED, Plain, case_of, data, images
+from penalty_zoo import HONEST, PLANTED, Plain, case_of, data, images
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 

@@ -220,7 +220,7 @@ def test_a_dead_layer_is_found_dead_through_a_slice():
     )
     rows = split_of(case).evaluation.inputs
     seen = SequentialEngine([case], [0], split_of(case).train.inputs).observe(rows)
-    judged = diagnose(seen.code, seen.activation, members=True, scale=seen.scale, normalised=seen.raw)
+    judged = diagnose(seen.code, activation=seen.activation, members=True, scale=seen.scale, normalised=seen.raw)
     assert judged[0].verdict == "full_collapse"
 
 
@@ -314,7 +314,7 @@ def test_of_a_top_k_code_a_unit_that_is_never_chosen_is_dead(first):
         assert (model[0](rows)[:, 3] > 0).any()
         seen = observe(model, rows, "1")
     assert seen.activation == "relu"
-    judged = diagnose(seen.code, seen.activation)
+    judged = diagnose(seen.code, activation=seen.activation)
     assert [unit.index for unit in judged.units if unit.verdict == "dead"] == [3]
     torch.testing.assert_close(seen.preactivation > 0, seen.code > 0)
 
@@ -478,7 +478,7 @@ def test_an_output_that_is_no_tensor_is_named_as_what_it_is():
             code, made = super().forward(rows)
             return made, (code, made)
 
-    with pytest.raises(HarnessError, match="'out:1': this output of the model is a tuple, and a tensor is wanted"):
+    with pytest.raises(HarnessError, match="'out:1': expected a tensor, got a tuple"):
         observe(Nested(F.relu), torch.randn(9, 6), "out:1")
 
 

@@ -11,41 +11,44 @@ from harness.errors import HarnessError
 from harness.factors import training_numbers
 
 WRONG = {
-    "epochs below nought": ({"train": {"epochs": -3}}, r"Case\.train\.epochs: a number from 1 is wanted, -3 was given"),
-    "epochs as a word": ({"train": {"epochs": "3"}}, r"Case\.train\.epochs: a number from 1 is wanted, '3' was given"),
-    "half an epoch": ({"train": {"epochs": 2.5}}, r"Case\.train\.epochs: a whole number is wanted, 2\.5 was given"),
+    "epochs below nought": ({"train": {"epochs": -3}}, r"Case\.train\.epochs: expected a number from 1, got -3"),
+    "epochs as a word": ({"train": {"epochs": "3"}}, r"Case\.train\.epochs: expected a number from 1, got '3'"),
+    "half an epoch": ({"train": {"epochs": 2.5}}, r"Case\.train\.epochs: expected a whole number, got 2\.5"),
     "a rate below nought": (
         {"train": {"learning_rate": -1}},
-        r"Case\.train\.learning_rate: a number above 0 is wanted, -1",
+        r"Case\.train\.learning_rate: expected a number above 0, got -1",
     ),
     "an empty batch": (
         {"train": {"batch_size": 0}},
-        r"Case\.train\.batch_size: a number from 1 is wanted, 0 was given",
+        r"Case\.train\.batch_size: expected a number from 1, got 0",
     ),
-    "a batch below nought": ({"train": {"batch_size": -4}}, r"Case\.train\.batch_size: a number from 1 is wanted, -4"),
+    "a batch below nought": (
+        {"train": {"batch_size": -4}},
+        r"Case\.train\.batch_size: expected a number from 1, got -4",
+    ),
     "no snapshot": (
         {"train": {"snapshot_every": 0}},
-        r"Case\.train\.snapshot_every: a number of epochs above 0 is wanted",
+        r"Case\.train\.snapshot_every: expected a number of epochs above 0",
     ),
     "half a snapshot": (
         {"train": {"snapshot_every": 0.5}},
-        r"Case\.train\.snapshot_every: a whole number is wanted, 0\.5",
+        r"Case\.train\.snapshot_every: expected a whole number, got 0\.5",
     ),
     "another device": (
         {"train": {"device": "gpu"}},
-        r"Case\.train\.device: auto, cpu, cuda, cuda:0 or mps is wanted, 'gpu'",
+        r"Case\.train\.device: expected auto, cpu, cuda, cuda:0 or mps, got 'gpu'",
     ),
     "an unknown number": (
         {"train": {"epoch": 3}},
         r"Case\.train: no training number is called 'epoch'; did you mean 'epochs'",
     ),
-    "train as a list": ({"train": [3]}, r"Case\.train: \{name: value\} is wanted, list \[3\] was given"),
+    "train as a list": ({"train": [3]}, r"Case\.train: expected \{name: value\}, got list \[3\]"),
     "a list as number": (
         {"numbers": {"rho": [0.05]}},
-        r"Case\.numbers\['rho'\]: a number is wanted, list \[0\.05\] was given",
+        r"Case\.numbers\['rho'\]: expected a number, got list \[0\.05\]",
     ),
-    "numbers as a list": ({"numbers": [0.05]}, r"Case\.numbers: \{name: value\} is wanted, list"),
-    "factors as a list": ({"factors": [torch.ones(3)]}, r"Case\.factors: \{name: value\} is wanted, list"),
+    "numbers as a list": ({"numbers": [0.05]}, r"Case\.numbers: expected \{name: value\}, got list"),
+    "factors as a list": ({"factors": [torch.ones(3)]}, r"Case\.factors: expected \{name: value\}, got list"),
 }
 
 

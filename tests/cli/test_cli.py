@@ -78,7 +78,7 @@ def test_a_plan_loads_torch_and_computes_with_one_thread(tmp_path):
         "from harness.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = ('mlflow', 'pandas', 'pyarrow', 'scipy', 'seaborn', 'sklearn')\n"
+        "heavy = ('mlflow', 'pandas', 'pyarrow', 'scipy.stats', 'seaborn', 'sklearn')\n"
         "print('LOADED', [m for m in heavy if m in sys.modules], sys.modules['torch'].get_num_threads())"
     )
     done = python(code, folder=tmp_path, OMP_NUM_THREADS="2")
@@ -133,7 +133,7 @@ def test_a_factor_that_is_added_later_orphans_nothing(finished):
         (("run", "tiny.yaml", "--retry", "all"), "--retry"),
         (("audit", "form"), "did you mean 'forum'"),
         (("ui",), "no MLflow store"),
-        (("sync",), "YAML file is wanted"),
+        (("sync",), "expected the experiment's YAML file"),
         (("sync", "tiny.yaml"), "no results"),
     ],
 )

@@ -128,7 +128,7 @@ def test_integers_become_floats_unless_the_model_refuses_them_so_or_they_would_b
         (partial(linear, torch.float16), EXACT * 1e6, {}, "too large for float16, the model's precision: scale them"),
         (linear, EXACT * 1e300, {}, "too large for float32, the model's precision: scale them"),
         (partial(linear, torch.bfloat16), 1 + EXACT * 1e-4, {}, "all 50 rows are equal in bfloat16, the model's"),
-        (embedding, TOKENS, {"losses": counted, "evaluation": lambda: EXACT}, "evaluation: integers are wanted"),
+        (embedding, TOKENS, {"losses": counted, "evaluation": lambda: EXACT}, "evaluation: expected integers"),
     ],
 )
 def test_what_the_model_s_numbers_cannot_hold_is_refused(model, given, others, sentence):

@@ -95,17 +95,17 @@ INFINITE[49, 2] = float("inf")
     [
         (NAN, r"case mine: data: NaN or infinite values in 1 rows \(the first is row 4\)"),
         (INFINITE, r"the first is row 49"),
-        (INPUTS[0], r"\[sample, feature, ...\] is wanted, an array of shape \[3\] was given"),
-        (torch.zeros(50, 0), r"an array of shape \[50, 0\] was given"),
-        (INPUTS[:9], "9 rows are too few, at least 10 are wanted"),
+        (INPUTS[0], r"expected \[sample, feature, ...\], got an array of shape \[3\]"),
+        (torch.zeros(50, 0), r"got an array of shape \[50, 0\]"),
+        (INPUTS[:9], "expected at least 10 rows, got 9"),
         (INPUTS[:0], r"an array of shape \[0, 3\]"),
         (torch.ones(50, 3), "all 50 rows are equal: there is nothing to learn"),
-        (INPUTS.to(torch.complex64), "real numbers are wanted"),
-        ("rows.csv", "numbers are wanted"),
-        ([[1.0], [1.0, 2.0]], "a rectangular array of numbers is wanted"),
-        (None, "numbers are wanted, an array of object was given"),
-        ((INPUTS, LABELS[:7]), r"labels: one value per row is wanted, \[7\] for 50 rows was given"),
-        ((INPUTS, LABELS + 0.5), "labels are whole numbers"),
+        (INPUTS.to(torch.complex64), "expected real numbers"),
+        ("rows.csv", "expected numbers"),
+        ([[1.0], [1.0, 2.0]], "expected a rectangular array of numbers"),
+        (None, "expected numbers, got an array of object"),
+        ((INPUTS, LABELS[:7]), r"labels: expected one value per row, got \[7\] for 50 rows"),
+        ((INPUTS, LABELS + 0.5), "expected whole-number labels"),
         (Rows(INPUTS, factors={"size": torch.full((50,), float("nan"))}), "factor 'size': NaN or infinite values"),
     ],
 )
@@ -142,7 +142,7 @@ class Empty(Ragged):
 
 @pytest.mark.parametrize(
     ("data", "sentence"),
-    [(Endless(), "a torch Dataset with a length is wanted"), (Ragged(), "differ in shape"), (Empty(), "has no items")],
+    [(Endless(), "expected a torch Dataset with a length"), (Ragged(), "differ in shape"), (Empty(), "has no items")],
 )
 def test_data_sets_that_cannot_be_held_in_memory_are_refused(forum, data, sentence):
     with pytest.raises(HarnessError, match=sentence):

@@ -21,10 +21,10 @@ DEAD = CODE * torch.tensor([1.0, 0, 1, 1])
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    found = CliRunner().invoke(APP, [str(each) for each in arguments])
-    if isinstance(found.exception, HarnessError):
-        raise found.exception
-    return found.exit_code, found.stdout
+    document = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    if isinstance(document.exception, HarnessError):
+        raise document.exception
+    return document.exit_code, document.stdout
 
 
 def save(folder: Path, name: str, values: torch.Tensor) -> Path:
@@ -40,41 +40,41 @@ def save(folder: Path, name: str, values: torch.Tensor) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", [".npy", ".npz:codes", ".pt", ".csv", ".parquet"])
-def test_every_kind_of_file_is_judged(tmp_path: Path, kind: str) -> None:
-    suffix, _, name = kind.partition(":")
+@pytest.mark.parametrize("suffix_and_name", [".npy", ".npz:codes", ".pt", ".csv", ".parquet"])
+def test_every_kind_of_file_is_judged(tmp_path: Path, suffix_and_name: str) -> None:
+    suffix, _, name = suffix_and_name.partition(":")
     target = f"{save(tmp_path, f'layer{suffix}', DEAD)}{':' * bool(name)}{name}"
-    code, said = run(target, "--json")
+    code, printed = run(target, "--json")
     assert code == 1
-    assert json.loads(said)["verdict"] == "partial_collapse"
-    assert Diagnosis.from_dict(json.loads(said)).units[1].verdict == "dead"
+    assert json.loads(printed)["verdict"] == "partial_collapse"
+    assert Diagnosis.from_dict(json.loads(printed)).units[1].verdict == "dead"
 
 
 def test_a_frame_saved_with_its_index_has_as_many_units_as_before(tmp_path: Path) -> None:
     pd.DataFrame(CODE.numpy()).to_csv(tmp_path / "layer.csv")
-    found = json.loads(run(tmp_path / "layer.csv", "--json")[1])
-    assert (found["rows"], len(found["units"])) == (500, 4)
+    document = json.loads(run(tmp_path / "layer.csv", "--json")[1])
+    assert (document["rows"], len(document["units"])) == (500, 4)
 
 
 def test_a_healthy_layer_ends_with_zero(tmp_path: Path) -> None:
-    code, said = run(save(tmp_path, "layer.npy", CODE))
+    code, printed = run(save(tmp_path, "layer.npy", CODE))
     assert code == 0
-    assert "healthy: 4 of 4 units live" in said
-    assert "█" in said
+    assert "healthy: 4 of 4 units live" in printed
+    assert "█" in printed
 
 
 def test_not_a_number_is_a_verdict(tmp_path: Path) -> None:
     spoilt = CODE.clone()
     spoilt[3, 2] = torch.nan
-    code, said = run(save(tmp_path, "layer.csv", spoilt), "--json")
+    code, printed = run(save(tmp_path, "layer.csv", spoilt), "--json")
     assert code == 1
-    assert json.loads(said)["verdict"] == "invalid"
+    assert json.loads(printed)["verdict"] == "invalid"
 
 
 def test_json_is_one_document_with_the_names_of_the_types(tmp_path: Path) -> None:
     path = save(tmp_path, "layer.npy", DEAD)
-    _, said = run(path, "--json", "--activation", "leaky_relu", "--target", "0.05")
-    assert json.loads(said) == json.loads(json.dumps(diagnose(DEAD, "leaky_relu", target=0.05).to_dict()))
+    _, printed = run(path, "--json", "--activation", "leaky_relu", "--target", "0.05")
+    assert json.loads(printed) == json.loads(json.dumps(diagnose(DEAD, activation="leaky_relu", target=0.05).to_dict()))
 
 
 def test_a_csv_of_a_float32_model_says_so(tmp_path: Path) -> None:
@@ -93,18 +93,18 @@ def test_references_inputs_and_reconstruction_come_from_files(tmp_path: Path) ->
     np.save(tmp_path / "made.npy", 0.9 * inputs.numpy())
     options = ["--labels", tmp_path / "labels.npy", "--factors", tmp_path / "factors.csv"]
     options += ["--inputs", tmp_path / "inputs.npy", "--reconstruction", tmp_path / "made.npy"]
-    found = json.loads(run(save(tmp_path, "layer.npy", CODE), "--json", *options)[1])
-    assert found["references"] == ["labels", "height", "kind"]
-    assert found["units"][1]["references"]["height"]["flag"] == "dependent"
-    assert found["output"]["verdict"] == "healthy"
-    assert found["output"]["r2"] == pytest.approx(0.99, abs=0.001)
+    document = json.loads(run(save(tmp_path, "layer.npy", CODE), "--json", *options)[1])
+    assert document["references"] == ["labels", "height", "kind"]
+    assert document["units"][1]["references"]["height"]["flag"] == "dependent"
+    assert document["output"]["verdict"] == "healthy"
+    assert document["output"]["r2"] == pytest.approx(0.99, abs=0.001)
 
 
 def test_a_factor_may_be_named_on_the_command_line(tmp_path: Path) -> None:
     np.save(tmp_path / "height.npy", normal(500)[:, 1].numpy())
     path = save(tmp_path, "layer.npy", CODE)
-    found = json.loads(run(path, "--json", "--factors", f"size={tmp_path / 'height.npy'}")[1])
-    assert found["references"] == ["size"]
+    document = json.loads(run(path, "--json", "--factors", f"size={tmp_path / 'height.npy'}")[1])
+    assert document["references"] == ["size"]
     with pytest.raises(HarnessError, match="write NAME="):
         run(path, "--factors", tmp_path / "height.npy")
 
@@ -113,9 +113,9 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     path = save(tmp_path, "layer.npy", DEAD)
     run(path, "--picture", tmp_path / "units.png")
     assert (tmp_path / "units.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match="a picture ends in"):
+    with pytest.raises(HarnessError, match="expected a file name that ends in one of"):
         run(path, "--picture", tmp_path / "units.txt")
-    with pytest.raises(HarnessError, match="there is no folder"):
+    with pytest.raises(HarnessError, match="nowhere does not exist; create it first"):
         run(path, "--picture", tmp_path / "nowhere" / "units.png")
 
 
@@ -124,8 +124,8 @@ def test_a_picture_is_written(tmp_path: Path) -> None:
     [
         (["nowhere.npy"], "no such file"),
         (["forums"], "no case is called 'forums'"),
-        (["layer.npy", "--weights", "state.pt"], "--weights: goes with a case"),
-        (["forum", "--activation", "relu"], "--activation: goes with a matrix"),
+        (["layer.npy", "--weights", "state.pt"], "--weights: expected together with a case"),
+        (["forum", "--activation", "relu"], "--activation: expected together with a matrix"),
         (["layer.npz"], "holds 2 arrays"),
         (["layer.txt"], "layer.txt: no kind of file is called '.txt'.* Known: .npy, .npz, .*, .py"),
         (["layer.npz:codes", "--factors", "noise.npz"], "noise.npz: cannot be read as .npz"),
@@ -168,12 +168,12 @@ case = Case(model=Small, data=load, losses=losses, bottleneck="enc", train={"epo
 
 def test_a_case_is_trained_judged_and_audited(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(CASE)
-    _, said = run(tmp_path / "small.py", "--json")
-    found = json.loads(said)
-    assert (found["case"], found["seed"], found["activation"]) == ("small", 0, "relu")
-    assert len(found["units"]) == 3
-    assert len(found["output"]["pca_r2"]) == found["measures"]["live_units"]
-    assert "findings" in found["audit"]
+    _, printed = run(tmp_path / "small.py", "--json")
+    document = json.loads(printed)
+    assert (document["case"], document["seed"], document["activation"]) == ("small", 0, "relu")
+    assert len(document["units"]) == 3
+    assert len(document["output"]["pca_r2"]) == document["measures"]["live_units"]
+    assert "findings" in document["audit"]
 
 
 def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
@@ -181,25 +181,25 @@ def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
     state = {"enc.weight": torch.zeros(3, 6), "enc.bias": torch.tensor([1.0, -1.0, -1.0])}
     state |= {"dec.weight": torch.zeros(6, 3), "dec.bias": torch.zeros(6)}
     torch.save(state, tmp_path / "state.pt")
-    code, said = run(tmp_path / "small.py", "--json", "--weights", tmp_path / "state.pt")
-    found = json.loads(said)
+    code, printed = run(tmp_path / "small.py", "--json", "--weights", tmp_path / "state.pt")
+    document = json.loads(printed)
     assert code == 1
-    assert found["verdict"] == "full_collapse"
-    assert found["flags"] == ["single_unit_dominance", "mean_output"]
+    assert document["verdict"] == "full_collapse"
+    assert document["flags"] == ["single_unit_dominance", "constant_output"]
 
 
 def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(CASE)
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model"):
         run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
     (tmp_path / "empty.pt").touch()
-    with pytest.raises(HarnessError, match="no state dict of this case's model: EOFError"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model: EOFError"):
         run(tmp_path / "small.py", "--weights", tmp_path / "empty.pt")
     with pytest.raises(HarnessError, match=r"model: .*Missing key\(s\) in state_dict: \"enc.weight\""):
         run(tmp_path / "small.py", "--weights", tmp_path / "other.pt")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "pickle.pt")
-    with pytest.raises(HarnessError, match="no state dict of this case's model"):
+    with pytest.raises(HarnessError, match="expected a state dict of this case's model"):
         run(tmp_path / "small.py", "--weights", tmp_path / "pickle.pt")
     with pytest.raises(HarnessError, match="no such file"):
         run(tmp_path / "small.py", "--weights", tmp_path / "nowhere.pt")
@@ -213,3 +213,26 @@ def test_weights_that_are_no_numbers_are_a_finding_and_no_error(tmp_path):
     code, text = run("forum", "--weights", tmp_path / "lost.pt", "--json")
     assert code == 1
     assert json.loads(text)["verdict"] == "invalid"
+
+
+def test_the_default_activation_is_inferred_and_printed(tmp_path: Path) -> None:
+    _, printed = run(save(tmp_path, "layer.npy", normal(500)))
+    assert "activation none (inferred from the values)" in printed
+    with pytest.raises(HarnessError, match="expected values of 0 or more after a ReLU"):
+        run(tmp_path / "layer.npy", "--activation", "relu")
+
+
+def test_no_unit_is_printed_twice(tmp_path: Path) -> None:
+    _, printed = run(save(tmp_path, "layer.npy", torch.cat([torch.zeros(500, 8), CODE], 1)))
+    rows = [line.split()[0] for line in printed.splitlines() if line.strip()[:1].isdigit()]
+    assert rows == ["0-7", "8", "9", "10", "11"]
+
+
+def test_a_posterior_and_an_output_of_another_shape_come_from_files(tmp_path: Path) -> None:
+    means = save(tmp_path, "means.npy", 0.003 * normal(500))
+    logs = save(tmp_path, "logs.npy", torch.zeros(500, 4))
+    code, printed = run(means, "--posterior", logs)
+    assert (code, "full_collapse" in printed, "KL" in printed) == (1, True, True)
+    constant = save(tmp_path, "output.npy", torch.ones(500, 1))
+    code, printed = run(save(tmp_path, "layer.npy", CODE), "--output", constant, "--json")
+    assert (code, json.loads(printed)["verdict"]) == (1, "constant_output")

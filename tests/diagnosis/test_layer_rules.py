@@ -8,16 +8,18 @@ from planted_codes import ROWS, labels, normal
 
 from harness import Thresholds
 from harness.diagnosis import diagnose, sweep
-from harness.diagnosis.layer_rules import LAYER_VERDICTS, _layer_rules, layer_verdicts, padded
-from harness.diagnosis.unit_rules import UNIT_VERDICTS, Evidence, LayerStructure, _unit_rules, unit_places
-from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
+from harness.diagnosis.layer_rules import LAYER_VERDICTS, LayerStructure, _layer_rules, layer_verdicts, padded
+from harness.diagnosis.unit_rules import UNIT_VERDICTS, Evidence, _unit_rules, unit_places
+from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 
-CONSTANT = {"never_fired", "dead", "constant_at_target", "constant_on", "constant_off"}
+NOT_LIVE = {"never_fired", "dead", "constant_at_target", "constant_on", "constant_off", "at_prior"}
 
 
-def read_out(verdicts: list[str], links: list[float], rank: float, dimension: float, rows: int) -> str:
+def read_out(
+    verdicts: list[str], links: list[float], rank: float, dimension: float, rows: int, output: str | None
+) -> str:
     """One layer, by the sentences of the order of precedence and the published thresholds."""
-    live = [each for each in verdicts if each not in CONSTANT]
+    live = [verdict for verdict in verdicts if verdict not in NOT_LIVE]
     for stopper in ("invalid", "not_testable"):
         if stopper in verdicts:
             return stopper
@@ -29,11 +31,11 @@ def read_out(verdicts: list[str], links: list[float], rank: float, dimension: fl
         return "near_collapse"
     if len(live) < len(verdicts):
         return "partial_collapse"
-    if len(live) - len([each for each in links if each >= 0.99]) <= 0.5 * len(live):
+    if len(live) - len([link for link in links if link >= 0.99]) <= 0.5 * len(live):
         return "redundant"
     if len(live) >= 2 and rows >= 4 * len(live) and rank <= 0.5 * min(len(live), dimension):
         return "dimensional_collapse"
-    return "healthy"
+    return output if output in ("constant_output", "mean_output") else "healthy"
 
 
 def nothing_measured(members: int, units: int, rows: int) -> Evidence:
@@ -42,7 +44,7 @@ def nothing_measured(members: int, units: int, rows: int) -> Evidence:
     whole, numbers = np.ones(shape, dtype=bool), np.zeros(shape)
     return Evidence(
         "relu", rows, None, np.ones(members, dtype=bool), whole, numbers, numbers, numbers,
-        np.zeros(shape, dtype=np.int64), *[numbers] * 4, whole, whole, numbers,
+        np.zeros(shape, dtype=np.int64), *[numbers] * 4, whole, whole, numbers, np.full(shape, -1),
     )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ def drawn(random: np.random.Generator, units: int) -> NDArray[np.int64]:
     return random.choice(kinds, size=units)
 
 
-LIKELY = np.array([1, 1, 2, 2, 2, 2, 2, 3, 3, 6, 6, 6, 24]) / 60
+LIKELY = np.array([1, 1, 2, 2, 2, 2, 2, 3, 3, 2, 4, 6, 6, 24]) / 60
 
 
 @pytest.mark.parametrize("units", [1, 2, 5])
@@ -63,13 +65,21 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
     links = [np.sort(random.choice([1.0, 0.99, 0.98, 0.5], size=random.integers(0, units)))[::-1] for _ in places]
     rank, dimension = random.uniform(0, units, size=members), 3.0
     structure = LayerStructure(padded(links), rank, dimension)
-    found = layer_verdicts(places, nothing_measured(members, units, rows), structure, Thresholds())
-    wanted = [
-        read_out([str(UNIT_VERDICTS[each]) for each in row], list(links[member]), rank[member], dimension, rows)
+    outputs = random.choice([None, *OutputVerdict], size=members)
+    verdicts = layer_verdicts(places, nothing_measured(members, units, rows), structure, outputs, Thresholds())
+    expected = [
+        read_out(
+            [str(UNIT_VERDICTS[index]) for index in row],
+            list(links[member]),
+            rank[member],
+            dimension,
+            rows,
+            outputs[member],
+        )
         for member, row in enumerate(places)
     ]
-    assert [str(each) for each in found] == wanted
-    assert len(set(wanted)) >= {1: 4, 2: 7, 5: 7}[units] - (rows < 8)
+    assert [str(verdict) for verdict in verdicts] == [str(verdict) for verdict in expected]
+    assert len(set(expected)) >= {1: 6, 2: 9, 5: 9}[units] - (rows < 8)
 
 
 def test_the_rules_stand_in_the_order_of_precedence_that_the_names_declare() -> None:
@@ -77,7 +87,7 @@ def test_the_rules_stand_in_the_order_of_precedence_that_the_names_declare() -> 
     places = unit_places(evidence)
     assert places.shape == (2, 3)
     assert [*_unit_rules(evidence, Thresholds()), UnitVerdict.ALIVE] == UNIT_VERDICTS.tolist() == list(UnitVerdict)
-    layers = [*_layer_rules(places, 10, structure, Thresholds()), LayerVerdict.HEALTHY]
+    layers = [*_layer_rules(places, 10, structure, [None, None], Thresholds()), LayerVerdict.HEALTHY]
     assert layers == LAYER_VERDICTS.tolist() == list(LayerVerdict)
 
 
@@ -87,13 +97,13 @@ def test_many_members_owe_their_thresholds_what_each_owes_alone() -> None:
     codes = [torch.relu(normal(seed=seed) - shift) for seed in range(3) for shift in (0.0, 2.3, 9.0)]
     codes += [1 + 5e-4 * torch.tanh(normal()), torch.relu(normal()[:, [0, 0, 1, 2]]), torch.zeros(ROWS, 4)]
     codes += [normal()[:, :1] + 0.15 * normal(seed=2), normal()[:, [0, 0, 1, 1]] + 0.3 * normal(seed=2)]
-    found = [diagnose(each, "relu", labels=labels()).to_dict() for each in codes]
-    found += [diagnose(each, "none", inputs=inputs, reconstruction=flat).to_dict() for each in codes]
-    alone = [sweep([each]) for each in found]
-    for place, together in enumerate(sweep(found)):
-        parts = [each[place] for each in alone]
-        assert together.members == len(found)
+    documents = [diagnose(item, labels=labels()).to_dict() for item in codes]
+    documents += [diagnose(item, activation="none", inputs=inputs, reconstruction=flat).to_dict() for item in codes]
+    alone = [sweep([item]) for item in documents]
+    for index, together in enumerate(sweep(documents)):
+        parts = [item[index] for item in alone]
+        assert together.members == len(documents)
         assert (together.changed, together.units, together.units_changed) == tuple(
-            sum(getattr(each, name) for each in parts) for name in ("changed", "units", "units_changed")
+            sum(getattr(item, name) for item in parts) for name in ("changed", "units", "units_changed")
         )
-    assert sum(each.changed > 0 for each in sweep(found)) >= 4
+    assert sum(item.changed > 0 for item in sweep(documents)) >= 4

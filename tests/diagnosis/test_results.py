@@ -23,23 +23,23 @@ def mixed() -> torch.Tensor:
 
 
 def test_json_and_back_is_the_same() -> None:
-    found = diagnose(mixed(), inputs=INPUTS, reconstruction=INPUTS * 0.5, target=0.05, repeat=mixed() + 0.1)
-    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    diagnosis = diagnose(mixed(), inputs=INPUTS, reconstruction=INPUTS * 0.5, target=0.05, repeat=mixed() + 0.1)
+    stored = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
     again = Diagnosis.from_dict(stored)
-    assert again.to_dict() == found.to_dict()
-    assert str(again) == str(found)
+    assert again.to_dict() == diagnosis.to_dict()
+    assert str(again) == str(diagnosis)
     assert isinstance(again.units[0].verdict, UnitVerdict)
     assert isinstance(again.verdict, LayerVerdict)
     assert isinstance(again.output.verdict, OutputVerdict)
-    assert all(isinstance(each, Finding) for each in again.findings)
+    assert all(isinstance(item, Finding) for item in again.findings)
 
 
 def test_names_are_plain_strings() -> None:
-    found = diagnose(mixed())
-    assert found.verdict == "invalid"
-    assert found.verdict.value == "invalid"
-    assert all(type(flag) is str for unit in found.units for flag in unit.flags)
-    assert all(type(each.rule) is str for each in found.findings)
+    diagnosis = diagnose(mixed())
+    assert diagnosis.verdict == "invalid"
+    assert diagnosis.verdict.value == "invalid"
+    assert all(type(flag) is str for unit in diagnosis.to_dict()["units"] for flag in unit["flags"])
+    assert all(type(item.rule) is str for item in diagnosis.findings)
 
 
 def test_every_measure_of_a_unit_has_its_interval() -> None:
@@ -52,7 +52,9 @@ def test_every_measure_of_a_unit_has_its_interval() -> None:
 
 
 def test_the_intervals_of_mean_and_spread_cover_the_truth() -> None:
-    units = [unit for each in diagnose(torch.randn(100, 200, 4), "none", members=True) for unit in each.units]
+    units = [
+        unit for item in diagnose(torch.randn(100, 200, 4), activation="none", members=True) for unit in item.units
+    ]
     for name, truth in (("mean", 0.0), ("standard_deviation", 1.0)):
         inside = np.mean(
             [getattr(u, f"{name}_interval")[0] <= truth <= getattr(u, f"{name}_interval")[1] for u in units]
@@ -64,7 +66,7 @@ def test_entropy_is_that_of_the_rounded_values() -> None:
     code = torch.sigmoid(normal(20000))
     _, counts = np.unique(np.floor(code[:, 0].double().numpy() * 64 + 0.5), return_counts=True)
     truth = stats.entropy(counts, base=2) + (len(counts) - 1) / (2 * 20000) / math.log(2)
-    unit = diagnose(code, "sigmoid").units[0]
+    unit = diagnose(code, activation="sigmoid").units[0]
     assert unit.entropy_bits == pytest.approx(truth, rel=1e-12)
     assert unit.resolution == 1 / 64
 
@@ -77,10 +79,10 @@ def test_the_frame_has_a_row_a_unit() -> None:
 
 
 def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> None:
-    found = diagnose(mixed())
-    assert str(found).startswith("invalid")
-    assert "dead (units 1): 1 of 6 units; 0 of 2048 rows" in str(found)
-    page = found._repr_html_()
+    diagnosis = diagnose(mixed())
+    assert str(diagnosis).startswith("invalid")
+    assert "dead (units 1): 1 of 6 units; active on 0 of 2048 rows" in str(diagnosis)
+    page = diagnosis._repr_html_()
     assert page.count("<tr>") == 7
     assert "<b>invalid" in page
 
@@ -88,22 +90,22 @@ def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> Non
 def test_members_are_judged_as_if_alone() -> None:
     codes = torch.stack([torch.relu(normal(seed=seed)) * (seed % 2 + torch.eye(4)[0]) for seed in range(6)])
     codes[2, 5, 1] = math.nan
-    made = INPUTS + 0.1 * torch.randn(6, ROWS, 6)
-    together = diagnose(codes, inputs=INPUTS, reconstruction=made, members=True)
-    for member, found in enumerate(together):
-        alone = diagnose(codes[member], inputs=INPUTS, reconstruction=made[member])
-        mine, theirs = found.to_dict(), alone.to_dict()
+    reconstruction = INPUTS + 0.1 * torch.randn(6, ROWS, 6)
+    together = diagnose(codes, inputs=INPUTS, reconstruction=reconstruction, members=True)
+    for member, diagnosis in enumerate(together):
+        alone = diagnose(codes[member], inputs=INPUTS, reconstruction=reconstruction[member])
+        mine, theirs = diagnosis.to_dict(), alone.to_dict()
         assert (mine["verdict"], mine["flags"]) == (theirs["verdict"], theirs["flags"])
-        assert [unit.verdict for unit in found.units] == [unit.verdict for unit in alone.units]
-        assert found.units[0].entropy_bits == pytest.approx(alone.units[0].entropy_bits, rel=1e-12)
-        assert found.output.r2 == pytest.approx(alone.output.r2, rel=1e-12)
+        assert [unit.verdict for unit in diagnosis.units] == [unit.verdict for unit in alone.units]
+        assert diagnosis.units[0].entropy_bits == pytest.approx(alone.units[0].entropy_bits, rel=1e-12)
+        assert diagnosis.output.r2 == pytest.approx(alone.output.r2, rel=1e-12)
 
 
 def test_permuting_units_permutes_the_diagnosis() -> None:
     code, order = mixed()[:, [0, 1, 3, 4, 5]], [4, 2, 0, 1, 3]
-    found, permuted = diagnose(code), diagnose(code[:, order])
-    assert [unit.verdict for unit in permuted.units] == [found.units[i].verdict for i in order]
-    assert permuted.verdict == found.verdict
+    diagnosis, permuted = diagnose(code), diagnose(code[:, order])
+    assert [unit.verdict for unit in permuted.units] == [diagnosis.units[i].verdict for i in order]
+    assert permuted.verdict == diagnosis.verdict
 
 
 def test_permuting_rows_changes_nothing() -> None:
@@ -122,16 +124,16 @@ def test_every_threshold_is_named_with_its_source() -> None:
 def test_a_wide_layer_stays_readable_and_its_copies_are_found() -> None:
     code = torch.relu(normal(600, 1500))
     code[:, 7], code[:, 9], code[:, 1400] = 0, torch.exp(code[:, 3]) - 1, 2 * code[:, 20]
-    found = diagnose(code)
-    assert found.verdict == "partial_collapse"
-    assert "nonlinear_redundancy_not_searched" in found.flags
-    assert {u.index: u.flags for u in found.units if any(f.startswith("dup") for f in u.flags)} == {
+    diagnosis = diagnose(code)
+    assert diagnosis.verdict == "partial_collapse"
+    assert "nonlinear_redundancy_not_searched" in diagnosis.flags
+    assert {u.index: u.flags for u in diagnosis.units if any(f.startswith("dup") for f in u.flags)} == {
         9: ("duplicate_of=3",),
         1400: ("duplicate_of=20",),
     }
-    shown = str(found)
-    assert "1 dead, 1499 alive" in shown
-    assert len(shown.splitlines()) < 50
+    printed = str(diagnosis)
+    assert "1 dead, 1499 alive" in printed
+    assert len(printed.splitlines()) < 50
 
 
 def test_a_wide_layer_of_copies_is_redundant() -> None:
@@ -140,4 +142,72 @@ def test_a_wide_layer_of_copies_is_redundant() -> None:
 
 def test_a_wide_layer_with_rows_enough_has_its_dimensions_judged() -> None:
     narrow = normal(4600, 8) @ normal(8, 1100, seed=2) + 0.3 * normal(4600, 1100, seed=3)
-    assert diagnose(narrow, "none").verdict == "dimensional_collapse"
+    assert diagnose(narrow, activation="none").verdict == "dimensional_collapse"
+
+
+def test_flags_have_a_name_and_an_argument_and_equal_their_strings() -> None:
+    code = torch.relu(normal(units=3))
+    code[:, 2] = 2 * code[:, 0]
+    (flag,) = diagnose(code).units[2].flags
+    assert (flag, flag.name, flag.argument) == ("duplicate_of=0", "duplicate_of", "0")
+    assert json.dumps([flag]) == '["duplicate_of=0"]'
+    again = Diagnosis.from_dict(diagnose(code).to_dict())
+    assert (again.units[2].flags[0].argument, again.flags[0].argument) == ("0", None)
+
+
+def test_repr_is_a_line_and_equal_units_share_one() -> None:
+    code = torch.relu(normal(units=12))
+    code[:, :8] = 0
+    diagnosis = diagnose(code)
+    assert repr(diagnosis).startswith("Diagnosis(partial_collapse")
+    assert len(repr(diagnosis).splitlines()) == 1
+    lines = str(diagnosis).splitlines()
+    assert [line.split()[:2] for line in lines[3:8]] == [
+        ["0-7", "dead"],
+        *([str(unit), "alive"] for unit in range(8, 12)),
+    ]
+    assert diagnosis._repr_html_().count("<tr>") == 6
+
+
+def test_members_have_a_function_of_their_own() -> None:
+    from harness.diagnosis import diagnose_members
+
+    codes = torch.stack([torch.relu(normal()), torch.zeros(ROWS, 4)])
+    assert [str(diagnosis.verdict) for diagnosis in diagnose_members(codes)] == ["healthy", "full_collapse"]
+    assert [diagnosis.to_dict() for diagnosis in diagnose_members(codes)] == [
+        diagnosis.to_dict() for diagnosis in diagnose(codes, members=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "activation"),
+    [
+        (normal(), "none"),
+        (torch.sigmoid(normal()), "sigmoid"),
+        (torch.relu(normal()), "relu"),
+        (torch.relu(torch.tanh(normal())), "relu"),
+        (torch.full((ROWS, 4), math.nan), "relu"),
+    ],
+)
+def test_the_activation_is_inferred_from_the_values_and_printed(code: torch.Tensor, activation: str) -> None:
+    diagnosis = diagnose(code)
+    assert (diagnosis.activation, diagnosis.activation_inferred) == (activation, True)
+    assert f"activation {activation} (inferred from the values)" in str(diagnosis)
+    declared = diagnose(code, activation=activation)
+    assert "inferred" not in str(declared)
+    assert declared.units[0].verdict == diagnosis.units[0].verdict
+
+
+def test_each_member_has_its_own_inferred_activation() -> None:
+    codes = torch.stack([normal(), torch.sigmoid(normal()), torch.relu(normal())])
+    repeat = codes + 0.1
+    for member, diagnosis in enumerate(diagnose(codes, repeat=repeat, members=True)):
+        alone = diagnose(codes[member], repeat=repeat[member])
+        assert (diagnosis.activation, diagnosis.verdict) == (alone.activation, alone.verdict)
+        assert diagnosis.units[2].reliability == pytest.approx(alone.units[2].reliability)
+
+
+def test_rounding_below_zero_is_still_a_relu() -> None:
+    code = torch.relu(normal())
+    code[0, 0] = -1e-7 * code.max()
+    assert diagnose(code, activation="relu").verdict == "healthy"

@@ -11,10 +11,10 @@ from torch import Tensor
 from harness import diagnose
 
 
-def verdict(unit: Tensor, activation: str = "relu", **more: object) -> str:
-    """Of a unit beside a healthy one."""
+def verdict(unit: Tensor, activation: str = "relu", **options: object) -> str:
+    """Verdict on a unit beside a healthy one."""
     other = torch.sigmoid(normal(len(unit), 1, seed=9)[:, 0]).to(unit.dtype)
-    return str(diagnose(torch.stack([unit, other], 1), activation, **more).units[0].verdict)
+    return str(diagnose(torch.stack([unit, other], 1), activation=activation, **options).units[0].verdict)
 
 
 def on_rows(count: int, rows: int = ROWS, below: float = 0.0) -> Tensor:
@@ -28,31 +28,31 @@ def test_one_bad_value_makes_a_unit_invalid_and_leaves_the_others_numbers_alone(
     code = torch.relu(normal(units=4))
     spoilt = torch.cat([code, torch.full((ROWS, 1), 1.0)], 1)
     spoilt[7, 4] = bad
-    found, alone = diagnose(spoilt), diagnose(code)
-    assert found.verdict == "invalid"
-    assert found.units[4].verdict == "invalid"
-    assert math.isnan(found.units[4].mean)
-    for mine, theirs in zip(found.units, alone.units, strict=False):
+    diagnosis, alone = diagnose(spoilt), diagnose(code)
+    assert diagnosis.verdict == "invalid"
+    assert diagnosis.units[4].verdict == "invalid"
+    assert math.isnan(diagnosis.units[4].mean)
+    for mine, theirs in zip(diagnosis.units, alone.units, strict=False):
         assert mine.verdict == "alive"
         assert (mine.mean, mine.entropy_bits, mine.kurtosis) == (theirs.mean, theirs.entropy_bits, theirs.kurtosis)
 
 
 def test_one_row_is_not_testable() -> None:
-    found = diagnose(torch.ones(1, 3))
-    assert found.verdict == "not_testable"
-    assert found.flags == ()
+    diagnosis = diagnose(torch.ones(1, 3))
+    assert diagnosis.verdict == "not_testable"
+    assert diagnosis.flags == ()
 
 
 def test_identical_inputs_are_not_testable() -> None:
-    found = diagnose(torch.relu(normal()), inputs=torch.ones(ROWS, 5))
-    assert found.verdict == "not_testable"
-    assert {unit.verdict for unit in found.units} == {"not_testable"}
+    diagnosis = diagnose(torch.relu(normal()), inputs=torch.ones(ROWS, 5))
+    assert diagnosis.verdict == "not_testable"
+    assert {unit.verdict for unit in diagnosis.units} == {"not_testable"}
 
 
 def test_an_invalid_unit_precedes_too_few_rows() -> None:
-    found = diagnose(torch.tensor([[math.nan, 1.0]]))
-    assert found.verdict == "invalid"
-    assert [unit.verdict for unit in found.units] == ["invalid", "not_testable"]
+    diagnosis = diagnose(torch.tensor([[math.nan, 1.0]]))
+    assert diagnosis.verdict == "invalid"
+    assert [unit.verdict for unit in diagnosis.units] == ["invalid", "not_testable"]
 
 
 @pytest.mark.parametrize(
@@ -154,29 +154,29 @@ def test_a_copy_in_double_precision_needs_to_be_told_the_models() -> None:
 
 def test_a_sum_that_cancels_is_judged_by_the_size_of_its_terms() -> None:
     unit = 1e-6 * normal()[:, :1].abs() + 1e-6
-    assert diagnose(unit).units[0].verdict == "alive"
-    assert diagnose(unit, scale=[1000.0]).units[0].verdict == "constant_on"
+    assert diagnose(unit, activation="relu").units[0].verdict == "alive"
+    assert diagnose(unit, activation="relu", scale=[1000.0]).units[0].verdict == "constant_on"
 
 
 def test_noise_that_a_normalisation_blew_up_is_constant() -> None:
     noise = 1e-7 * torch.randint(-2, 3, (ROWS, 1)).float()
     blown_up = (noise - noise.mean()) / noise.std()
-    found = diagnose(blown_up, "none", normalised=1 + noise)
-    assert diagnose(blown_up, "none").units[0].verdict == "alive"
-    assert found.units[0].verdict == "constant_off"
+    diagnosis = diagnose(blown_up, activation="none", normalised=1 + noise)
+    assert diagnose(blown_up, activation="none").units[0].verdict == "alive"
+    assert diagnosis.units[0].verdict == "constant_off"
 
 
 def test_softplus_fires_where_its_pre_activation_is_positive() -> None:
-    found = diagnose(torch.nn.functional.softplus(normal()), "softplus")
-    assert found.units[0].activation_frequency == pytest.approx(0.5, abs=0.05)
+    diagnosis = diagnose(torch.nn.functional.softplus(normal()), activation="softplus")
+    assert diagnosis.units[0].activation_frequency == pytest.approx(0.5, abs=0.05)
     assert torch.nn.functional.softplus(torch.zeros(1)).item() > math.log(
         2
     )  # in float32, which must not count as firing
-    assert diagnose(torch.nn.functional.softplus(torch.zeros(400, 1)), "softplus").units[0].verdict == "dead"
+    assert diagnose(torch.nn.functional.softplus(torch.zeros(400, 1)), activation="softplus").units[0].verdict == "dead"
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1.0, 1e30, 1e300])
 def test_verdicts_do_not_depend_on_the_scale_of_a_relu_layer(size: float) -> None:
-    found = diagnose(torch.relu(normal()).double() * size)
-    assert found.verdict == "healthy"
-    assert found.units[0].kurtosis == pytest.approx(diagnose(torch.relu(normal()).double()).units[0].kurtosis)
+    diagnosis = diagnose(torch.relu(normal()).double() * size)
+    assert diagnosis.verdict == "healthy"
+    assert diagnosis.units[0].kurtosis == pytest.approx(diagnose(torch.relu(normal()).double()).units[0].kurtosis)

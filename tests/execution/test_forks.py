@@ -148,7 +148,7 @@ def test_a_case_that_ends_as_its_models_are_built_fails_its_members(monkeypatch)
 
 
 def test_a_case_that_ends_as_it_is_tried_in_parts_fails_by_what_it_raised_first(monkeypatch):
-    monkeypatch.setattr(run_stack, "_trained", raising(ValueError("late")))
+    monkeypatch.setattr(run_stack, "_train_batch", raising(ValueError("late")))
     monkeypatch.setattr(run_stack, "fallback_batches", raising(SystemExit(0)))
     assert [record.error for record in run_stack.run_stack(ASKED)] == ["ValueError: late"] * 2
 

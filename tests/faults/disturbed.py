@@ -49,7 +49,8 @@ factors: {activation: [relu, leaky_relu]}
 seeds: 2
 train: {epochs: 2, batch_size: 16}
 """
-MEMBERS = 4
+MEMBERS, VARIANTS = 4, 2
+RUNS = MEMBERS + VARIANTS + 1  # each member, a summary of each variant, and the parent
 # without what depends on the clock, the machine or the folder, and on which attempt it was
 COMPARED = {
     "runs": "SELECT name, status FROM runs WHERE lifecycle_stage = 'active'",

@@ -10,7 +10,7 @@ import shutil
 import pytest
 import typer.testing
 from answering import JSON, Remembering, serving
-from disturbed import MEMBERS, prepared
+from disturbed import MEMBERS, RUNS, prepared
 from stored_members import record
 
 from harness.cli.report import report
@@ -97,7 +97,7 @@ def test_sync_is_not_level_and_a_run_says_what_is_logged(folder, name):
     with serving(lambda *request: answer) as uri:
         code, out, error = command(sync, "disturbed.yaml", "--tracking-uri", uri)
         assert code == 3
-        assert "are level with" not in out
+        assert "are up to date" not in out
         assert reason in error
         assert len(error.strip().splitlines()) == 1
         outcome = run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0)
@@ -110,9 +110,9 @@ def test_a_server_that_keeps_everything_is_level(folder, remembering):
         for _ in range(2):
             code, out, error = command(sync, "disturbed.yaml", "--tracking-uri", uri)
             assert (code, error) == (0, "")
-            assert out.endswith("disturbed.yaml: store and report are level with the results\n")
+            assert out.endswith("disturbed.yaml: MLflow and report are up to date\n")
         assert len(remembering.members()) == MEMBERS
-        assert len(remembering.runs) == MEMBERS + 1
+        assert len(remembering.runs) == RUNS
         code, out, _ = command(run, "disturbed.yaml", "--tracking-uri", uri, "--json", "--workers", "0")
     assert code == 0
     assert [json.loads(out)[name] for name in ("done", "logged", "notes")] == [MEMBERS, MEMBERS, []]
@@ -132,13 +132,13 @@ def test_a_server_that_says_so_and_forgets_is_found_out(folder, remembering, pat
         code, out, error = command(sync, "disturbed.yaml", "--tracking-uri", uri)
         assert code == 3
         assert f"it shows {logged} of {MEMBERS} members after all of them were logged" in error
-        assert "are level with" not in out
+        assert "are up to date" not in out
         assert run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == logged
         del remembering.faults[path]
         for _ in range(2):
             assert command(sync, "disturbed.yaml", "--tracking-uri", uri)[0] == 0
     assert len(remembering.members()) == MEMBERS
-    assert len(remembering.runs) == MEMBERS + 1
+    assert len(remembering.runs) == RUNS
 
 
 @pytest.mark.parametrize("kept", [1, 3])
@@ -156,7 +156,7 @@ def test_the_members_that_a_server_kept_before_it_refused_are_counted(folder, re
         assert any("PERMISSION_DENIED" in note for note in outcome.notes)
         del remembering.faults["runs/log-batch"]
         assert run_experiment(folder / "disturbed.yaml", tracking_uri=uri, workers=0).logged == MEMBERS
-    assert len(remembering.runs) == MEMBERS + 1
+    assert len(remembering.runs) == RUNS
 
 
 def test_members_are_logged_though_the_report_cannot_be(folder, remembering):

@@ -49,7 +49,7 @@ def test_a_file_that_does_not_fit_is_not_there_at_all(tmp_path):
         "except HarnessError as error: print(error)"
     )
     done = limited(1000, code, tmp_path)
-    assert "x.parquet: cannot be written: File too large; free the disk" in done.stdout
+    assert "x.parquet: cannot be written: File too large; free disk space" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

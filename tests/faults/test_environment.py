@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from disturbed import MEMBERS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
+from disturbed import MEMBERS, RUNS, Hold, assert_same, command, finished, left_behind, prepared, rows_of, told
 from waiting import LONGEST, until
 
 from harness.experiment import run_experiment
@@ -55,7 +55,7 @@ def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, e
     assert {record.key for record in again} == set(before)
     assert all(record.logged_at > before[record.key] for record in again)
     assert "RUNNING" not in str(left_behind(folder)["runs"])
-    assert len(left_behind(folder)["runs"]) == MEMBERS + 1
+    assert len(left_behind(folder)["runs"]) == RUNS
 
 
 @pytest.mark.service
@@ -76,7 +76,7 @@ def test_a_second_process_says_whose_experiment_it_is(tmp_path, empty_store, und
 
 @pytest.mark.service
 def test_two_experiments_share_one_store(tmp_path, empty_store):
-    """Two processes at once; counted: each experiment's runs, members and a parent."""
+    """Two processes at once; counted: each experiment's runs: members, a summary of each variant and a parent."""
     folder = prepared(tmp_path, store=empty_store)
     (folder / "other.yaml").write_text(
         (folder / "disturbed.yaml").read_text().replace("name: disturbed", "name: other")
@@ -87,8 +87,8 @@ def test_two_experiments_share_one_store(tmp_path, empty_store):
     assert json.loads(out)["notes"] == [], error
     assert outcome.notes == ()
     runs = rows_of(folder / "mlruns" / "mlflow.db", "SELECT experiment_id, status FROM runs")
-    assert len(runs) == 2 * (MEMBERS + 1)
-    assert {sum(run == each for run in runs) for each in set(runs)} == {MEMBERS + 1}
+    assert len(runs) == 2 * RUNS
+    assert {sum(run == each for run in runs) for each in set(runs)} == {RUNS}
     assert {status for _, status in runs} == {"FINISHED"}
 
 

@@ -36,12 +36,23 @@ usual = {
     "baseline": cells,
     "interactions": st.lists(st.lists(st.sampled_from(NAMES), max_size=3), max_size=3),
     "contrasts": st.lists(st.lists(cells, max_size=3), max_size=2),
-    **{name: st.lists(cells, max_size=3) for name in ("exclude", "include", "zip")},
+    **{name: st.lists(cells, max_size=3) for name in ("remedies", "exclude", "include", "zip")},
 }
-required = ("name", "case", "factors", "seeds")
-documents = st.fixed_dictionaries(
-    {name: usual[name] for name in required},
-    optional={name: usual[name] | anything for name in KEYS if name not in required},
+
+
+def documents_with(design, *absent):
+    """Experiment files of any values with this design, without the keys that it excludes."""
+    required = ("name", "case", design, "seeds")
+    optional = [name for name in KEYS if name not in (*required, *absent)]
+    return st.fixed_dictionaries(
+        {name: usual[name] for name in required}, optional={name: usual[name] | anything for name in optional}
+    )
+
+
+documents = (
+    documents_with("factors", "remedies")
+    | documents_with("remedies", "factors", "exclude", "include", "zip")
+    | documents_with("factors")
 )
 
 

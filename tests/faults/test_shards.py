@@ -51,6 +51,8 @@ def assert_whole(folder, documents):
     store = folder / "mlruns" / "mlflow.db"
     runs = "SELECT value, status FROM tags JOIN runs USING (run_uuid) WHERE key = 'harness.key'"
     expected = [*((key, "FINISHED") for key in keys), ("parent:disturbed", "FINISHED")]
+    variants = {record.variant for record in read_records(results)[0]}
+    expected += [(f"summary:disturbed:{variant}", "FINISHED") for variant in variants]
     assert sorted(rows_of(store, runs)) == sorted(expected)
     assert rows_of(store, "SELECT count(DISTINCT value) FROM tags WHERE key = 'mlflow.parentRunId'") == [(1,)]
     assert rows_of(store, "SELECT count(DISTINCT value) FROM tags WHERE key = 'harness.origin'") == [(1,)]

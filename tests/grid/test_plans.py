@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from waiting import processor_seconds
 
-from harness.cli.earlier_results import deviations, rate
 from harness.cli.plan import plan as print_plan
+from harness.experiment.earlier_results import deviations, rate
 from harness.grid import Experiment, load_experiment
 from harness.planning.cost import Training, detectable, minutes
 from harness.planning.plan import plan
@@ -85,7 +85,7 @@ def test_a_remedy_without_a_place_is_a_row_with_its_reason(tmp_path):
     found = plan(load_experiment(tmp_path / "e.yaml"))
     assert [(each.levels, each.members) for each in found.not_applicable] == [("activation: elu", 3)]
     assert "no ReLU to replace" in found.not_applicable[0].reason
-    assert any("confirm nothing" in note for note in found.notes)
+    assert any("can confirm no effect" in note for note in found.notes)
 
 
 def test_what_cannot_be_batched_is_told_before_it_runs():
@@ -136,7 +136,7 @@ def test_json_is_one_document_and_text_is_for_reading(capsys, tmp_path, monkeypa
     document = json.loads(capsys.readouterr().out)
     assert (document["members"], len(document["variants"]), document["seeds"]) == (352, 11, 32)
     print_plan(EXPERIMENTS / "quickstart.yaml")
-    assert "11 variants x 32 seeds = 352 members" in capsys.readouterr().out
+    assert "352 models: 11 variants x 32 seeds" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -157,5 +157,5 @@ case = harness.Case(
 def test_a_large_model_is_said_to_train_member_by_member(tmp_path):
     (tmp_path / "large.py").write_text(LARGE_CASE)
     notes = plan(forum_with(case=str(tmp_path / "large.py"), learning_rate=[1e-3, 1e-2])).notes
-    assert any("fills a core by itself" in note for note in notes)
-    assert not any("fills a core by itself" in note for note in plan(forum_with(activation=["relu"])).notes)
+    assert any("too large to share a stack" in note for note in notes)
+    assert not any("too large to share a stack" in note for note in plan(forum_with(activation=["relu"])).notes)

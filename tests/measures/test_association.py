@@ -207,7 +207,7 @@ def test_constant_units_are_no_tests_and_values_are_those_of_the_other_door() ->
     assert found.interval == (found.low, found.high)
 
 
-def test_a_units_answer_does_not_depend_on_its_neighbours() -> None:
+def test_a_units_answer_does_not_depend_on_its_neighbors() -> None:
     generator = np.random.default_rng(0)
     stack = np.where(generator.random((2, 120, 3)) < 0.1, generator.random((2, 120, 3)), 0)
     for reference in (generator.integers(0, 6, 120), generator.random(120)):
@@ -246,9 +246,9 @@ def test_a_dependence_within_blocks_is_still_found() -> None:
 
 def test_blocks_that_cannot_be_permuted_are_refused() -> None:
     unit, label, _ = independent_labels(3)(np.random.default_rng(0), 60)
-    with pytest.raises(HarnessError, match="one block for each of the 60 samples"):
+    with pytest.raises(HarnessError, match="expected one block for each of the 60 samples"):
         dependence(unit[:, None], label, blocks=np.zeros(59))
-    with pytest.raises(HarnessError, match="all rows are in one block"):
+    with pytest.raises(HarnessError, match="expected at least two blocks, got one"):
         dependence(unit[:, None], label, blocks=np.zeros(60))
 
 
@@ -270,12 +270,15 @@ CODE = np.random.default_rng(0).standard_normal((40, 3))
 @pytest.mark.parametrize(
     ("activations", "message"),
     [
-        (torch.zeros(40, 2, device="meta"), "activations: .* a meta tensor, without values"),
-        (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: real numbers are wanted, torch.float8_e4m3fn"),
-        ([torch.ones(3, requires_grad=True)] * 40, "activations: .* numpy makes none of a list"),
-        (np.ma.masked_array(CODE, CODE > 1), "activations: plain values are wanted, a masked array was given"),
-        (torch.zeros(40, 2, dtype=torch.bool), "activations: real numbers are wanted, torch.bool"),
-        (None, "activations: real numbers are wanted, an array of object was given, made of a NoneType"),
+        (torch.zeros(40, 2, device="meta"), "activations: expected a dense tensor, got a meta tensor, without values"),
+        (torch.zeros(40, 2).to(torch.float8_e4m3fn), "activations: expected real numbers, got torch.float8_e4m3fn"),
+        (
+            [torch.ones(3, requires_grad=True)] * 40,
+            "activations: expected an array, got a list that numpy cannot convert",
+        ),
+        (np.ma.masked_array(CODE, CODE > 1), "activations: expected an array, got a masked array"),
+        (torch.zeros(40, 2, dtype=torch.bool), "activations: expected real numbers, got torch.bool"),
+        (None, r"activations: expected real numbers, got an array of object \(from a NoneType\)"),
     ],
 )
 def test_what_is_no_matrix_of_numbers_is_refused(measure: object, activations: object, message: str) -> None:
@@ -319,7 +322,7 @@ def test_what_names_no_block_is_refused(blocks: object) -> None:
 
 @pytest.mark.parametrize("seed", ["x", -1, 1.5, None, True])
 def test_a_seed_is_a_whole_number(seed: object) -> None:
-    with pytest.raises(HarnessError, match="seed: a whole number from 0 is wanted"):
+    with pytest.raises(HarnessError, match="seed: expected a whole number from 0, got"):
         dependence(CODE, ROWS % 2, seed=seed)
 
 
@@ -342,7 +345,7 @@ def test_p_of_permuted_blocks_is_that_of_every_table_by_itself(rows: int, blocks
 def test_a_half_of_the_blocks_may_lack_a_unit_s_commonest_code() -> None:
     orders = block_orders([np.arange(each, 500, 50) for each in range(50)], 0, 24)
     codes = np.random.default_rng(0).integers(0, 2, (1, 500)).astype(np.uint8)
-    codes[:, orders.parts[1].places] = 2
+    codes[:, orders.parts[1].rows] = 2
     classes = np.arange(500) % 3
     compare_one_by_one(codes, classes, orders, *block_p(codes, classes, orders))
 
@@ -383,7 +386,7 @@ def everywhere(orders: BlockOrders, rows: int) -> Iterator[np.ndarray]:
 def test_orders_keep_blocks_whole_and_the_rows_that_stand_are_none_of_them(blocks: int) -> None:
     groups = np.array_split(np.random.default_rng(0).permutation(8 * blocks), blocks)
     orders = block_orders(groups, 0)
-    places = np.concatenate([part.places for part in orders.parts])
+    places = np.concatenate([part.rows for part in orders.parts])
     assert orders.whole.shape == (999, 8 * blocks)
     assert len({tuple(each) for each in [np.arange(8 * blocks), *orders.whole]}) == 1000
     names = np.repeat(np.arange(blocks), 8)[np.argsort(np.concatenate(groups))]

@@ -10,7 +10,7 @@ from sklearn.feature_selection import mutual_info_regression
 import harness
 from harness.errors import HarnessError
 from harness.measures import mutual_information
-from harness.measures.information import FACTOR_NEIGHBOURS
+from harness.measures.information import FACTOR_NEIGHBORS
 
 ROWS, SEEDS = 2000, 6
 
@@ -36,7 +36,7 @@ def scores(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["binormal .95", "student 1", "uniform noise .1"])
 def test_without_ties_it_is_scikit_learns_number(name: str) -> None:
     unit, reference, _ = TASKS[name][0](np.random.default_rng(3), 700)
-    other = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=FACTOR_NEIGHBOURS)[0]
+    other = mutual_info_regression(scores(unit)[:, None], scores(reference), n_neighbors=FACTOR_NEIGHBORS)[0]
     # scikit-learn adds noise of 1e-10 to the values and rescales them, which may move one count in a thousand
     assert mutual_information(unit[:, None], reference).item() == pytest.approx(other, abs=2e-3)
 
@@ -88,7 +88,7 @@ def test_an_independent_unit_scatters_around_zero_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize("kind", [int, float])
-def test_a_rare_unit_is_one_atom_and_not_a_thousand_neighbours(kind: type) -> None:
+def test_a_rare_unit_is_one_atom_and_not_a_thousand_neighbors(kind: type) -> None:
     generator = np.random.default_rng(1)
     label = generator.integers(0, 2, ROWS)
     unit = np.where((label == 1) & (generator.random(ROWS) < 0.1), generator.random(ROWS), 0)
@@ -139,22 +139,22 @@ units = np.zeros((20, 2))
 @pytest.mark.parametrize(
     ("activations", "reference", "message"),
     [
-        (units[:, 0], np.arange(20) % 2, r"\[sample, unit\] is wanted, the shape is \[20\]"),
-        (units[:0], np.arange(0), "at least one row and one unit"),
-        (units[:, :0], np.arange(20) % 2, "at least one row and one unit"),
-        (units * 1j, np.arange(20) % 2, "activations: real numbers are wanted"),
-        (units > 0, np.arange(20) % 2, "activations: real numbers are wanted, an array of bool"),
-        (units.astype(object), np.arange(20) % 2, "real numbers are wanted, an array of object"),
-        ([[1.0], [1.0, 2.0]], np.arange(2) % 2, "rows have different lengths"),
-        (units, np.array(["a", "b"] * 10), "reference: real numbers are wanted"),
-        (units, np.arange(20) > 3, "reference: real numbers are wanted, an array of bool"),
-        (units, np.arange(19) % 2, r"one value for each of the 20 samples is wanted, the shape is \[19\]"),
-        (units, np.eye(20), r"one value for each of the 20 samples is wanted, the shape is \[20, 20\]"),
+        (units[:, 0], np.arange(20) % 2, r"expected \[sample, unit\], got the shape \[20\]"),
+        (units[:0], np.arange(0), "expected at least one row and one unit"),
+        (units[:, :0], np.arange(20) % 2, "expected at least one row and one unit"),
+        (units * 1j, np.arange(20) % 2, "activations: expected real numbers"),
+        (units > 0, np.arange(20) % 2, "activations: expected real numbers, got an array of bool"),
+        (units.astype(object), np.arange(20) % 2, "expected real numbers, got an array of object"),
+        ([[1.0], [1.0, 2.0]], np.arange(2) % 2, "got rows of different lengths"),
+        (units, np.array(["a", "b"] * 10), "reference: expected real numbers"),
+        (units, np.arange(20) > 3, "reference: expected real numbers, got an array of bool"),
+        (units, np.arange(19) % 2, r"expected one value for each of the 20 samples, got the shape \[19\]"),
+        (units, np.eye(20), r"expected one value for each of the 20 samples, got the shape \[20, 20\]"),
         (units, np.where(np.arange(20) == 7, np.nan, 1.0), "NaN or infinite in row 7"),
         (
             units,
             np.arange(20),
-            "20 classes for 20 rows: hardly any class has a second row; a quantity is wanted as floats",
+            "expected classes with several rows, got 20 classes for 20 rows; give a quantity as floats",
         ),
     ],
 )

@@ -102,5 +102,5 @@ def test_the_size_of_a_layer_does_not_leave_the_range_of_float64() -> None:
 @pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.axes == "unit"])
 def test_a_wide_layer_is_measured_in_pieces_of_the_same_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(name, layer())
-    monkeypatch.setattr(harness.measures.chunks.chunks, "__defaults__", (1,))
+    monkeypatch.setattr(harness.measures.chunks, "UNIT_CHUNK", 1)
     same(measured(name, layer()), whole)

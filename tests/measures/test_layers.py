@@ -21,6 +21,7 @@ from harness.measures import (
     pca_r2,
     r2,
     r2_from_sse,
+    r2_interval,
     rank_correlation,
     sum_squared_error,
     variance_ratio,
@@ -47,7 +48,7 @@ def test_counts_that_cannot_be_are_refused(interval: object) -> None:
         interval(6, 5)
     with pytest.raises(HarnessError, match="at least one row"):
         interval(0, 0)
-    with pytest.raises(HarnessError, match="no coverage"):
+    with pytest.raises(HarnessError, match=r"expected a coverage in \(0, 1\), got 95"):
         interval(1, 5, 95)
 
 
@@ -160,7 +161,7 @@ def test_principal_components_are_scikit_learns() -> None:
     assert few[1] == pytest.approx(
         r2(torch.tensor(pca.inverse_transform(pca.transform(evaluation.numpy()))), evaluation).item()
     )
-    with pytest.raises(HarnessError, match="at least 1"):
+    with pytest.raises(HarnessError, match="components: expected at least 1, got 0"):
         pca_r2(train, evaluation, 0)
 
 
@@ -173,3 +174,44 @@ def test_principal_components_do_not_depend_on_the_unit_of_the_data_however_larg
     expected = pca_r2(train, evaluation, components)
     assert expected.isfinite().all()
     torch.testing.assert_close(pca_r2(train * scale, evaluation * scale, components), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-100, 1e100, 1e200])
+def test_rank_and_r2_are_the_same_at_every_scale(scale: float) -> None:
+    values, inputs = normal(300, 6) @ normal(6, 6, seed=1), normal(300, 6, seed=2)
+    reconstruction = inputs + 0.5 * normal(300, 6, seed=3)
+    assert effective_rank(values * scale).item() == pytest.approx(effective_rank(values).item(), rel=1e-9)
+    for standardise in (True, False):
+        expected = participation_ratio(values, standardise).item()
+        assert participation_ratio(values * scale, standardise).item() == pytest.approx(expected, rel=1e-9)
+    assert r2(reconstruction * scale, inputs * scale).item() == pytest.approx(r2(reconstruction, inputs).item())
+    stack = torch.stack([reconstruction, inputs])
+    np.testing.assert_allclose(r2(stack * scale, inputs * scale), r2(stack, inputs), rtol=1e-12)
+    expected = variance_ratio(reconstruction, inputs).item()
+    assert variance_ratio(reconstruction * scale, inputs * scale).item() == pytest.approx(expected)
+    bounds = [bound.item() for bound in r2_interval(reconstruction * scale, inputs * scale)]
+    assert bounds == pytest.approx([bound.item() for bound in r2_interval(reconstruction, inputs)])
+
+
+def test_members_of_very_different_scale_keep_their_ranks() -> None:
+    values = normal(200, 4)
+    stack = torch.stack([values, 1e-200 * values, 1e200 * values])
+    assert effective_rank(stack).tolist() == pytest.approx([effective_rank(values).item()] * 3)
+
+
+def test_the_interval_of_r2_covers_and_never_exceeds_one() -> None:
+    covered, above = [], []
+    for seed in range(200):
+        inputs = normal(150, 3, seed=seed)
+        noise = 0.6 * normal(150, 3, seed=1000 + seed)
+        low, high = r2_interval(inputs + noise, inputs)
+        covered.append(low.item() <= 1 - 0.36 <= high.item())
+        one_row = inputs.clone()
+        one_row[0] += 0.1 * noise[0]  # one row holds all of the error: the delta method alone goes beyond 1
+        above.append(r2_interval(one_row, inputs)[1].item())
+    # 200 intervals of 95 %: 3 standard errors of the share are 0.046
+    assert np.mean(covered) > 0.90
+    assert max(above) <= 1
+    bounds = r2_interval(inputs, inputs)
+    assert [bound.item() for bound in bounds] == [1, 1]
+    assert r2_interval(inputs, torch.ones(150, 3))[0].isnan().item()

@@ -199,8 +199,8 @@ def test_a_loss_with_an_order_of_its_own_is_refused(split):
         return {"reconstruction": F.mse_loss(model.back(torch.tanh(model.code(batch))), batch)}
 
     case = Case(Odd, lambda: split.train.inputs, losses, "code")
-    assert "order of its own" in why_not_applicable(case, {"activation": "leaky_relu"}, split)
-    assert "order of its own" in why_not_applicable(case, {"batchnorm": "on"}, split)
+    assert "in its own order" in why_not_applicable(case, {"activation": "leaky_relu"}, split)
+    assert "in its own order" in why_not_applicable(case, {"batchnorm": "on"}, split)
     assert why_not_applicable(case, {"bias_init": "zero"}, split) is None
 
 
@@ -212,10 +212,10 @@ def test_what_finds_no_place_says_why(forum, split):
     assert "no output of the model is shaped like the batch" in why_not_applicable(
         code_only, {"output_activation": "linear"}, split
     )
-    assert "no activation makes" in why_not_applicable(code_only, {"batchnorm": "on"}, split)
+    assert "an output without an activation" in why_not_applicable(code_only, {"batchnorm": "on"}, split)
     normal = nn.Sequential(nn.Linear(100, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 100))
     normalised = Case(lambda: normal, lambda: split.train.inputs, bare, "0")
-    assert "already normalised" in why_not_applicable(normalised, {"batchnorm": "on"}, split)
+    assert "already normalized" in why_not_applicable(normalised, {"batchnorm": "on"}, split)
     assert why_not_applicable(forum, {"batchnorm": "on", "dropout": 0.1}, split) is None
 
 
@@ -224,7 +224,7 @@ def test_what_finds_no_place_says_why(forum, split):
     [
         ("penalty", "kl_sigmoid_bottlneck", "did you mean 'kl_sigmoid_bottleneck'"),
         ("activatoin", "relu", "did you mean 'activation'"),
-        ("dropout", 1.0, "from 0 to below 1 is wanted"),
+        ("dropout", 1.0, "expected a number from 0 to below 1, got 1.0"),
         ("dropout", "lots", "a number from 0"),
         ("rho", 0, "above 0 to below 1"),
         ("units", 2.5, "a whole number"),
@@ -241,10 +241,10 @@ def test_levels_that_do_not_exist_are_named(name, value, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": lambda: 3}, "must return an nn.Module"),
+        ({"model": lambda: 3}, "expected a function that returns an nn.Module"),
         ({"model": lambda: 1 / 0}, "building the model failed with ZeroDivisionError"),
-        ({"losses": lambda model, batch: 3}, "must return a mapping"),
-        ({"losses": lambda model, batch: {"mse": model(batch)[1].mean()}}, "name one of its terms 'reconstruction'"),
+        ({"losses": lambda model, batch: 3}, "expected a mapping"),
+        ({"losses": lambda model, batch: {"mse": model(batch)[1].mean()}}, "expected a term 'reconstruction'"),
         ({"losses": lambda model, batch: 1 / 0}, r"losses\(model, batch\) failed with ZeroDivisionError"),
         ({"bottleneck": "enc33"}, "did you mean 'enc3'"),
         ({"bottleneck": "out:5"}, "the model has 2 outputs"),

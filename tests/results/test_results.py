@@ -76,7 +76,7 @@ def test_only_the_wanted_records_are_read(tmp_path):
 
 def test_a_manifest_comes_back(tmp_path):
     write_manifest(tmp_path, {"name": "x"})
-    assert read_results(tmp_path).manifest == {"name": "x"}
+    assert read_results(tmp_path).manifest == {"schema_version": 1, "name": "x"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
@@ -159,3 +159,22 @@ def test_results_are_read_without_threads_that_the_end_of_the_process_would_abor
         [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, timeout=LONGEST
     )
     assert done.stdout.split(maxsplit=2) == ["100", "1", "set()\n"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"verdict": "full_collapse"}, True),
+        ({"verdict": "near_collapse"}, True),
+        ({"verdict": "mean_output", "flags": ["mean_output"]}, True),
+        ({"verdict": "partial_collapse", "flags": ["constant_output"]}, True),
+        ({"verdict": "healthy", "flags": ["worse_than_mean"]}, True),
+        ({"status": "diverged", "verdict": "healthy"}, True),
+        ({"verdict": "healthy", "flags": []}, False),
+        ({"verdict": "partial_collapse", "flags": ["duplicates", "dead_outputs"]}, False),
+        ({"status": "failed", "verdict": ""}, None),
+    ],
+)
+def test_failed_is_collapsed_or_no_better_than_the_mean_or_diverged(changes, failed):
+    values = {"key": "k", "variant": "v", "levels": {}, "seed": 0}
+    assert MemberRecord(**{**values, **changes}).failed is failed

@@ -40,7 +40,7 @@ def runs_of(tracker, experiment):
 
 
 def members(tracker, experiment):
-    return [run for run in runs_of(tracker, experiment) if not run[0].startswith("parent:")]
+    return [run for run in runs_of(tracker, experiment) if not run[0].startswith(("parent:", "summary:"))]
 
 
 def test_a_member_that_another_folder_has_finished_is_not_logged_again_and_counts(trackers):

@@ -47,7 +47,7 @@ def shown(case: Case, inputs: Tensor, size: int) -> Iterator[tuple[str, Tensor]]
         seen = [stack.observe(inputs[:rows]) for _ in range(3)][-1]  # as a function, noted, and compared
         yield from ((f"{name} of {rows} rows", value) for name, value in tensors(seen))
         fixed = torch.where(torch.arange(seen.code.shape[-1]) == 0, 0.5, torch.nan).to(seen.code)
-        held = stack.observe(inputs[:rows], held=fixed.expand(size, -1))
+        held = stack.observe(inputs[:rows], clamp=fixed.expand(size, -1))
         yield from ((f"{name} of {rows} rows with a unit held", value) for name, value in tensors(held))
 
 

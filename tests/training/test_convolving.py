@@ -202,7 +202,7 @@ def test_windows_are_picked_as_slices_once_the_step_is_a_list():
     stack = StackedEngine([case] * 8, range(8), check_vmap_support(case, rows).rule, rows)
     for _ in range(3):
         stack.step(rows[:20].expand(8, 20, 3, 7, 9))
-    (operations,) = stack._downhill._lists.values()
+    (operations,) = stack._descent._lists.values()
     assert operations is not None
     code = operations.graph.code
     assert "index_select" in code

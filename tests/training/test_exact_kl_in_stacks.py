@@ -36,11 +36,11 @@ def test_a_step_is_written_out_and_compiled_and_keeps_its_bits(forum, split, sit
     case = apply_remedies(forum, {"penalty": site}, split)
     steps = COMPILED_AT + 4
     stack, plain = stack_of(case, split, 8), stack_of(case, split, 8)
-    plain._downhill = lambda key, *arguments: plain._descend(*arguments)  # the function itself, at every step
+    plain._descent = lambda key, *arguments: plain._descend(*arguments)  # the function itself, at every step
     assert torch.equal(stepped(stack, split, steps), stepped(plain, split, steps))
     for name, value in stack.parameters.items():
         assert torch.equal(value, plain.parameters[name]), name
-    (operations,) = stack._downhill._lists.values()
+    (operations,) = stack._descent._lists.values()
     assert operations is not None, "a call that no list can hold"
     assert operations._run is not operations.graph.forward, "a call that TorchScript does not know"
 

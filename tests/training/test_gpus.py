@@ -118,7 +118,7 @@ def test_a_step_is_one_cuda_graph(case, split):
     stack = StackedEngine([case] * 64, range(64), found.rule, rows, found.fixed, found.shares)
     for _ in range(5):
         stack.step(rows[:70].expand(64, 70, 100))
-    (operations,) = stack._downhill._lists.values()
+    (operations,) = stack._descent._lists.values()
     assert "replayed" in operations._run.__qualname__
 
 
@@ -207,7 +207,7 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_written(device,
     file.write_text(
         f"name: one\ncase: forum\nfactors: {{penalty: [none, topk]}}\nseeds: 1\ntrain: {{device: {device}}}\n"
     )
-    with pytest.raises(HarnessError, match=f"{device} is wanted, and torch finds none here"):
+    with pytest.raises(HarnessError, match=f"expected a device that torch finds here, got {device}"):
         run_experiment(file, root=tmp_path)
     assert list(tmp_path.iterdir()) == [file]
 

@@ -33,8 +33,8 @@ def everything(case, alone):
     members = engine(case, alone, inputs)
     left = [members.step(torch.stack([inputs[16 * k : 16 * k + 32]] * 2))[0] for k in range(4)]
     seen = members.observe(inputs)
-    held = members.observe(inputs, held=seen.code[:, 0])
-    left += [part for view in (seen, held) for part in (view.code, view.preactivation, view.raw, *view.made)]
+    held = members.observe(inputs, clamp=seen.code[:, 0])
+    left += [part for view in (seen, held) for part in (view.code, view.preactivation, view.raw, *view.parts)]
     left += [] if seen.scale is None else [seen.scale]
     left += members.gradients(torch.stack([inputs[:32]] * 2)).values()
     return [*left, *(value for k in range(2) for value in members.state_of(k).values())]

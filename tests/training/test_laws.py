@@ -187,7 +187,7 @@ def test_what_is_kept_of_the_parts_of_a_reconstruction_is_what_is_seen_of_them(f
     rule = check_vmap_support(forum, split.train.inputs).rule
     stack = StackedEngine([forum] * 8, range(8), rule, split.train.inputs)
     whole = stack.observe(rows).reconstruction
-    kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).made
+    kept = stack.observe(rows, keep=lambda made, part: (made - part).abs().amax(-1)).parts
     assert len(kept) > 1
     torch.testing.assert_close(torch.cat(kept, -1), (whole - rows).abs().amax(-1), rtol=0, atol=0)
 
@@ -210,7 +210,7 @@ def test_units_that_are_held_are_held_for_every_row_and_the_others_are_as_they_w
     engine = kind([case] * 8, range(8), *rule, rows)
     held = torch.tensor([[torch.nan, float(member), -0.5] for member in range(8)])
     for _ in range(4):  # as a function, noted, compared, as a list
-        seen = engine.observe(rows, held=held)
+        seen = engine.observe(rows, clamp=held)
     for member in range(8):
         model = build_model(case, member, rows)
         code = model.code(rows).relu()
@@ -230,7 +230,7 @@ def test_what_a_model_makes_of_rows_is_not_worked_out_where_it_is_not_wanted(for
     assert (products[0], products[-1]) == (7, 4)  # three layers before the code, three behind it, the size of its sums
     assert torch.equal(few.code, whole.code)
     assert torch.equal(few.raw, whole.raw)
-    assert few.made == SequentialEngine([forum], [0], split.train.inputs).observe(rows, keep=None).made == ()
+    assert few.parts == SequentialEngine([forum], [0], split.train.inputs).observe(rows, keep=None).parts == ()
 
 
 def assert_filled_like_any_other(case, split, *sizes):
@@ -393,23 +393,23 @@ def test_a_loss_that_counts_its_calls_trains_alone(forum, split):
     ],
     ids=["SGD", "nesterov", "dampening", "Adam", "AdamW", "Adam, decoupled"],
 )
-def test_a_plain_optimiser_is_taken_over_and_equals_torch(forum, split, make):
+def test_a_plain_optimizer_is_taken_over_and_equals_torch(forum, split, make):
     case = replace(forum, optimizer=make, train={"epochs": 2, "batch_size": 50})
     snapshot = stacked(case, [0, 1], split)
     model = build_model(case, 1, split.train.inputs[:4]).double()
-    optimiser = make(model.parameters())
+    optimizer = make(model.parameters())
     for epoch in (1, 2):
         for rows in torch.randperm(200, generator=generator(1, f"batches {epoch}")).split(50):
             terms = case.losses(model, split.train.inputs[rows].double(), rho=0.05)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (terms["reconstruction"] + 0.001 * terms["sparsity"]).backward()
-            optimiser.step()
+            optimizer.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(snapshot.engine.state_of(1)[name], value, rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("named", [{}, {"learning_rate": 0.2}], ids=["its own", "the training's"])
-def test_a_rate_that_the_training_names_wins_over_the_optimisers_own_in_a_stack_and_alone(forum, split, named):
+def test_a_rate_that_the_training_names_wins_over_the_optimizers_own_in_a_stack_and_alone(forum, split, named):
     stacks = replace(
         forum, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05), train={"epochs": 2, **named}
     )
@@ -450,26 +450,26 @@ def warmed_up(parameters):
     ],
     ids=["hook", "schedule", "state", "amsgrad", "maximize", "a name of its own", "a tensor as rate"],
 )
-def test_an_optimiser_that_does_more_than_its_class_is_not_taken_over(forum, split, make):
-    assert "optimiser" in check_vmap_support(replace(forum, optimizer=make, train=TRAIN), split.train.inputs).reason
+def test_an_optimizer_that_does_more_than_its_class_is_not_taken_over(forum, split, make):
+    assert "optimizer" in check_vmap_support(replace(forum, optimizer=make, train=TRAIN), split.train.inputs).reason
 
 
-def test_a_clipped_optimiser_clips(forum, split):
+def test_a_clipped_optimizer_clips(forum, split):
     case = replace(forum, optimizer=clipping, train={"epochs": 1, "batch_size": 50})
     snapshot, model = last(train([case], [1], split)), build_model(case, 1, split.train.inputs[:4])
-    optimiser = clipping(list(model.parameters()))
+    optimizer = clipping(list(model.parameters()))
     for rows in torch.randperm(200, generator=generator(1, "batches 1")).split(50):
         terms = case.losses(model, split.train.inputs[rows], rho=0.05)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (terms["reconstruction"] + 0.001 * terms["sparsity"]).backward()
-        optimiser.step()
+        optimizer.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(snapshot.engine.state_of(0)[name], value)
 
 
-def test_another_optimiser_trains_alone(forum, split):
+def test_another_optimizer_trains_alone(forum, split):
     case = replace(forum, optimizer=lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3), train=TRAIN)
-    assert "optimiser" in check_vmap_support(case, split.train.inputs).reason
+    assert "optimizer" in check_vmap_support(case, split.train.inputs).reason
     snapshot = last(train([case], [0], split))
     assert snapshot.step == 6
 

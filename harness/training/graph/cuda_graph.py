@@ -1,6 +1,6 @@
-"""A graph of operations as a CUDA graph: a GPU gets all of a step at once, not one operation after the other.
+"""CUDA graph of a list of operations: the GPU receives a whole step at once.
 
-Launching an operation from Python takes longer than most operations of a small network take on the GPU.
+Launching an operation from Python takes longer than most operations of a small network.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,26 +11,26 @@ from torch.fx import GraphModule
 
 
 def to_cuda_graph(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """The graph as one call, of the same operations in the same order.
+    """Return the graph as one call of the same operations in the same order.
 
     Args:
-        module: it gives a flat tuple of tensors, and changes none of its inputs.
-        inputs: on a GPU, as they will always be laid out.
+        module: returns a flat tuple of tensors and changes none of its inputs.
+        inputs: tensors on a GPU with the layout of all later inputs.
 
     Returns:
-        A function whose results hold until it is called again: their memory is the same each time.
+        A function whose results are valid until its next call, which reuses their memory.
 
     Raises:
-        RuntimeError: where an operation waits for the GPU, which no graph can hold.
+        RuntimeError: when an operation waits for the GPU, which a graph cannot represent.
     """
-    places = [each.clone() for each in inputs]
+    static_inputs = [tensor.clone() for tensor in inputs]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        results = module(*places)
+        results = module(*static_inputs)
 
-    def run(*given: Tensor) -> tuple[Tensor, ...]:
-        for place, each in zip(places, given, strict=True):
-            place.copy_(each)
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        for target, tensor in zip(static_inputs, tensors, strict=True):
+            target.copy_(tensor)
         graph.replay()
         return results
 

@@ -1,4 +1,4 @@
-"""Nested tensors: taken out, put back, compared bit for bit, restored after a trial."""
+"""Nested tensors: iteration, replacement, bitwise comparison, restoration."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 def iter_tensors(nested: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists and mappings, in their order.
+    """Yield the tensors of nested tuples, lists and mappings, in order.
 
-    >>> [float(each) for each in iter_tensors((torch.tensor(1.0), {"a": torch.tensor(2.0), "b": 3.0}))]
+    >>> [float(tensor) for tensor in iter_tensors((torch.tensor(1.0), {"a": torch.tensor(2.0), "b": 3.0}))]
     [1.0, 2.0]
     """
     if isinstance(nested, Tensor):
         yield nested
     elif isinstance(nested, dict):
-        for each in nested.values():
-            yield from iter_tensors(each)
+        for item in nested.values():
+            yield from iter_tensors(item)
     elif isinstance(nested, tuple | list):
-        for each in nested:
-            yield from iter_tensors(each)
+        for item in nested:
+            yield from iter_tensors(item)
 
 
 def replace_tensors(nested: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same nesting, with these tensors in the places of its own.
+    """Return the same nesting with its tensors replaced by these.
 
     >>> replace_tensors((torch.tensor(1), {"a": torch.tensor(2), "b": 3}), iter([torch.tensor(8), torch.tensor(9)]))
     (tensor(8), {'a': tensor(9), 'b': 3})
@@ -33,28 +33,28 @@ def replace_tensors(nested: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(nested, Tensor):
         return next(tensors)
     if isinstance(nested, dict):
-        return {name: replace_tensors(each, tensors) for name, each in nested.items()}
+        return {name: replace_tensors(item, tensors) for name, item in nested.items()}
     if isinstance(nested, tuple | list):
-        return type(nested)([replace_tensors(each, tensors) for each in nested])
+        return type(nested)([replace_tensors(item, tensors) for item in nested])
     return nested
 
 
-def bitwise_equal(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
-    """Whether tensors agree bit for bit, NaN being equal to NaN.
+def bitwise_equal(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Return True if tensors are bitwise equal; NaN equals NaN.
 
     >>> bitwise_equal([torch.tensor([torch.nan, 1.0])], [torch.tensor([torch.nan, 1.0])])
     True
     """
-    return len(found) == len(wanted) and all(
-        torch.equal(torch.nan_to_num(one, nan=0.125), torch.nan_to_num(other, nan=0.125))
-        and torch.equal(one.isnan(), other.isnan())
-        for one, other in zip(found, wanted, strict=True)
+    return len(actual) == len(expected) and all(
+        torch.equal(torch.nan_to_num(a, nan=0.125), torch.nan_to_num(b, nan=0.125))
+        and torch.equal(a.isnan(), b.isnan())
+        for a, b in zip(actual, expected, strict=True)
     )
 
 
 @contextmanager
 def restore_nesting(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Afterwards the memory of these tensors is as it was, whoever shares it.
+    """Restore the memory of these tensors, and of tensors that share it, when the block ends.
 
     >>> values = torch.zeros(2)
     >>> with restore_nesting([values]):
@@ -62,7 +62,7 @@ def restore_nesting(tensors: Sequence[Tensor]) -> Iterator[None]:
     >>> values
     tensor([0., 0.])
     """
-    storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors}
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
     before = {key: storage.clone() for key, storage in storages.items()}
     try:
         yield

@@ -1,13 +1,14 @@
-"""The operations of a step as a graph: built from the calls that were noted, freed of what changes nothing, run.
+"""Graph of the operations of a step: built from recorded calls, simplified, and run.
 
-A graph runs in Python, or compiled by TorchScript, whose interpreter needs a microsecond an operation where Python
-needs three or four.
+A graph runs in Python or in TorchScript, whose interpreter needs one microsecond per operation where Python needs three
+or four.
 """
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,57 +20,61 @@ from harness.training.graph.nested import bitwise_equal, iter_tensors, replace_t
 from harness.training.graph.passes import simplify
 from harness.training.graph.torchscript import to_torchscript
 
-if TYPE_CHECKING:
-    from harness.training.graph.capture import RecordedOp
-
-if TYPE_CHECKING:
-    pass
-
 Run = Callable[..., tuple[Tensor, ...]]
 
 
+@dataclass(frozen=True)
+class RecordedOp:
+    """One call of an operation."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
 class StepGraph:
-    """Operations in their order, without Python's part in finding them.
+    """Operations of a step in order.
 
     Args:
-        graph: the operations; it gives a flat tuple of tensors.
-        result: what the function gave when it was noted, nested.
-        inputs: which of the inputs the operations change in place.
-        reached: what else they change in place.
+        graph: the operations; returns a flat tuple of tensors.
+        result: nested result of the recorded call.
+        inputs: indices of the inputs that the operations change in place.
+        reached: other tensors that they change in place.
     """
 
     def __init__(self, graph: GraphModule, result: Any, inputs: Sequence[int], reached: Sequence[Tensor]) -> None:
         self.graph, self._inputs, self._reached = graph, inputs, reached
         self._run: Run = graph.forward
-        self._nesting = replace_tensors(result, repeat(torch.empty(0)))  # its tensors need not be kept
+        self._nesting = replace_tensors(result, repeat(torch.empty(0)))  # without references to its tensors
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the operations leave every tensor that they reach as it was."""
+        """True if the operations change no tensor in place."""
         return not self._inputs and not self._reached
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
-        """The results, nested as the function nested them."""
+        """Run the operations and return their nested results."""
         return self._by(self._run, inputs)
 
     def compared(self, function: Callable[[], Any], inputs: Sequence[Tensor]) -> tuple[bool, Any]:
-        """Whether the list does what the function does, bit for bit; and what the function, which has run, gave."""
+        """Run list and function; return their bitwise equality and the function's result."""
         changing = self._changing(inputs)
         try:
             with restore_nesting(changing):
                 # copies: a result may be a view of what is restored
-                found = [each.clone() for each in (*iter_tensors(self(inputs)), *changing)]
-        except Exception:  # the function went another way this time
-            found = []
+                results = [result.clone() for result in (*iter_tensors(self(inputs)), *changing)]
+        except Exception:  # the function took another branch this time
+            results = []
         result = function()
-        return bitwise_equal(found, [*iter_tensors(result), *changing]), result
+        return bitwise_equal(results, [*iter_tensors(result), *changing]), result
 
     def compile(self, inputs: Sequence[Tensor]) -> Any:
-        """The results; and from now on TorchScript runs the operations, if that gives the same bits."""
+        """Return the results, and switch to TorchScript if its results are bitwise equal."""
         in_python = self._run
         try:
             self._run = self._compiled(inputs)
-        except Exception:  # what TorchScript does not know stays in Python
+        except Exception:  # an operation that TorchScript lacks keeps the list in Python
             return self(inputs)
         same, result = self.compared(lambda: self._by(in_python, inputs), inputs)
         self._run = self._run if same else in_python
@@ -80,53 +85,53 @@ class StepGraph:
             return replace_tensors(self._nesting, iter(run(*inputs)))
 
     def _compiled(self, inputs: Sequence[Tensor]) -> Run:
-        if any(each.is_cuda for each in inputs) and not self._inputs:  # a CUDA graph works on copies of them
+        if any(tensor.is_cuda for tensor in inputs) and not self._inputs:  # a CUDA graph works on copies of its inputs
             return to_cuda_graph(self.graph, inputs)
         run = to_torchscript(self.graph)
         with restore_nesting(self._changing(inputs)), torch.no_grad():
-            run(*inputs)  # which profiles: the next call is what all later ones are
+            run(*inputs)  # the first call profiles; the next one runs as all later ones do
         return run
 
     def _changing(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return [*(inputs[place] for place in self._inputs), *self._reached]
+        return [*(inputs[index] for index in self._inputs), *self._reached]
 
 
-def build_step_graph(calls: "Sequence[RecordedOp]", inputs: Sequence[Tensor], result: Any) -> StepGraph | None:
-    """The list of these calls, or None where Python looked at a number, which another step may find otherwise.
+def build_step_graph(calls: Sequence[RecordedOp], inputs: Sequence[Tensor], result: Any) -> StepGraph | None:
+    """Return the graph of these calls, or None if Python read a value, which may differ in another step.
 
     Args:
-        calls: what was called, in order.
+        calls: the recorded calls, in order.
         inputs: the tensors that differ from step to step.
-        result: what came out, nested.
+        result: nested result.
     """
-    if any(_looks_at_numbers(call.result) for call in calls):
+    if any(_reads_values(call.result) for call in calls):
         return None
     written = [_written_to(call) for call in calls]
-    builder = _Builder(inputs, {_storage(each) for found in written for each in found})
-    for call, found in zip(calls, written, strict=True):
-        builder.add(call, writes=bool(found))
-    builder.graph.output(tuple(builder.node_of(each) for each in iter_tensors(result)))
+    builder = _Builder(inputs, {_storage(tensor) for tensors in written for tensor in tensors})
+    for call, tensors in zip(calls, written, strict=True):
+        builder.add(call, writes=bool(tensors))
+    builder.graph.output(tuple(builder.node_of(tensor) for tensor in iter_tensors(result)))
     simplify(builder.graph, builder.changed)
-    changed = [place for place, each in enumerate(inputs) if _storage(each) in builder.changed]
-    reached = [each for each in builder.constants.buffers() if _storage(each) in builder.changed]
+    changed = [index for index, tensor in enumerate(inputs) if _storage(tensor) in builder.changed]
+    reached = [buffer for buffer in builder.constants.buffers() if _storage(buffer) in builder.changed]
     return StepGraph(GraphModule(builder.constants, builder.graph), result, changed, reached)
 
 
 class _Builder:
-    """Calls become nodes; a tensor that is no input and no result is a constant, and so is what constants alone make."""
+    """Builder of nodes from calls; a tensor that is neither input nor result is a constant."""
 
     def __init__(self, inputs: Sequence[Tensor], changed: set[int]) -> None:
         self.graph, self.constants, self.changed = Graph(), torch.nn.Module(), changed
         self._nodes: dict[int, Node] = {}
         self._kept: list[Tensor] = []
         self._fixed: set[int] = set()
-        for index, each in enumerate(inputs):
-            self._note(self.graph.placeholder(f"input_{index}"), each)
+        for index, tensor in enumerate(inputs):
+            self._note(self.graph.placeholder(f"input_{index}"), tensor)
 
-    def add(self, call: "RecordedOp", writes: bool) -> None:
-        """One call, with its results."""
+    def add(self, call: RecordedOp, writes: bool) -> None:
+        """Add one call with its results."""
         if self._is_fixed(call):
-            self._fixed |= {id(each) for each in iter_tensors(call.result)}
+            self._fixed |= {id(tensor) for tensor in iter_tensors(call.result)}
             return
         args, kwargs = map_aggregate((call.args, call.kwargs), self.node_of)
         node = self.graph.call_function(call.operation, args, kwargs)
@@ -134,22 +139,22 @@ class _Builder:
         if isinstance(call.result, Tensor):
             self._note(node, call.result)
         elif isinstance(call.result, tuple | list):
-            for index, each in enumerate(call.result):
-                if isinstance(each, Tensor):
-                    self._note(self.graph.call_function(operator.getitem, (node, index)), each)
+            for index, item in enumerate(call.result):
+                if isinstance(item, Tensor):
+                    self._note(self.graph.call_function(operator.getitem, (node, index)), item)
 
-    def _is_fixed(self, call: "RecordedOp") -> bool:
-        """Whether it makes the same numbers at every step: it begins with numbers in the author's code, and goes on so."""
-        given = list(iter_tensors((call.args, call.kwargs)))
-        if any(_storage(each) in self.changed for each in (*given, *iter_tensors(call.result))):
+    def _is_fixed(self, call: RecordedOp) -> bool:
+        """Return True if the call gives the same values at every step, because it depends on constants alone."""
+        arguments = list(iter_tensors((call.args, call.kwargs)))
+        if any(_storage(tensor) in self.changed for tensor in (*arguments, *iter_tensors(call.result))):
             return False
-        if call.operation is torch.ops.aten.lift_fresh.default:  # what `torch.tensor` ends with
+        if call.operation is torch.ops.aten.lift_fresh.default:  # the last operation of `torch.tensor`
             return True
         random = torch.Tag.nondeterministic_seeded in call.operation.tags
-        return all(id(each) in self._fixed for each in given) and not random
+        return all(id(tensor) in self._fixed for tensor in arguments) and not random
 
     def node_of(self, value: Any) -> Any:
-        """The node of a tensor; anything else as it is."""
+        """Return the node of a tensor, and any other value unchanged."""
         if not isinstance(value, Tensor):
             return value
         if id(value) not in self._nodes:
@@ -170,22 +175,27 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _written_to(call: "RecordedOp") -> list[Tensor]:
-    """The tensors that an operation changes: by its schema, or by what the schema keeps to itself."""
-    unsaid = [call.args[position] for position in UNSAID_WRITES.get(call.operation, ())]
-    named = zip(call.operation._schema.arguments, call.args, strict=False)
-    given = [*named, *((each, call.kwargs.get(each.name)) for each in call.operation._schema.arguments)]
-    said = [value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write]
-    return list(iter_tensors([said, unsaid]))
+def _written_to(call: RecordedOp) -> list[Tensor]:
+    """Return the tensors that an operation changes, by its schema or by `UNDECLARED_WRITES`."""
+    undeclared = [call.args[position] for position in UNDECLARED_WRITES.get(call.operation, ())]
+    positional = zip(call.operation._schema.arguments, call.args, strict=False)
+    arguments = [
+        *positional,
+        *((argument, call.kwargs.get(argument.name)) for argument in call.operation._schema.arguments),
+    ]
+    declared = [
+        value for argument, value in arguments if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return list(iter_tensors([declared, undeclared]))
 
 
-def _looks_at_numbers(result: Any) -> bool:
-    each = result if isinstance(result, tuple | list) else [result]
-    return any(value is not None and not isinstance(value, Tensor) for value in each)
+def _reads_values(result: Any) -> bool:
+    items = result if isinstance(result, tuple | list) else [result]
+    return any(value is not None and not isinstance(value, Tensor) for value in items)
 
 
-# the running mean and variance, which these change though their schemas call them pure
-UNSAID_WRITES: dict[Any, tuple[int, ...]] = {
+# running mean and variance, which these operations change although their schemas are pure
+UNDECLARED_WRITES: dict[Any, tuple[int, ...]] = {
     torch.ops.aten.native_batch_norm.default: (3, 4),
     torch.ops.aten.cudnn_batch_norm.default: (3, 4),
     torch.ops.aten.miopen_batch_norm.default: (3, 4),

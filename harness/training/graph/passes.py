@@ -1,6 +1,6 @@
-"""What changes no number is taken out of a list of operations, and what can is done in place.
+"""Passes that remove redundant operations from a list and make others in-place.
 
-Every pass leaves all results bit for bit as they were; storages that the program itself changes are left alone.
+Every pass keeps all results bitwise equal and skips storages that the program itself changes.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ Changed = set[int]
 
 
 def simplify(graph: Graph, changed: Changed) -> None:
-    """All passes, in the order in which each helps the next.
+    """Apply all passes, in the order in which each helps the next.
 
     Args:
-        graph: its nodes know the form and the storage of what they give.
+        graph: its nodes carry the form and the storage of their results.
         changed: storages that the program changes.
     """
-    for tidy in PASSES:
-        tidy(graph, changed)
+    for simplification in PASSES:
+        simplification(graph, changed)
     graph.eliminate_dead_code(_mutates)
     work_in_place(graph, changed)
     for node in graph.nodes:
@@ -30,61 +30,61 @@ def simplify(graph: Graph, changed: Changed) -> None:
 
 
 def merge_views(graph: Graph, changed: Changed) -> None:
-    """Two views of the same numbers in the same form are one."""
+    """Merge views of the same values in the same form."""
     first: dict[Any, Node] = {}
     for node in graph.nodes:
         if "form" not in node.meta or _mutates(node):
             continue
-        known = first.setdefault((node.meta["place"], node.meta["form"]), node)
-        if known is not node and node.op == "call_function":
-            node.replace_all_uses_with(known)
+        original = first.setdefault((node.meta["place"], node.meta["form"]), node)
+        if original is not node and node.op == "call_function":
+            node.replace_all_uses_with(original)
 
 
 def drop_ones(graph: Graph, changed: Changed) -> None:
-    """A product with one is the other factor."""
+    """Replace a product with one by its other factor."""
     ones: set[Node] = set()
     for node in graph.nodes:
         source = node.args[0] if node.args else None
         if node.target is aten.ones_like.default or (node.target in VIEWS and source in ones):
             ones.add(node)
         elif node.target in PRODUCTS and _storage(node.args[0]) not in changed:
-            for factor, other in (node.args[:2], node.args[1::-1]):
-                if (other in ones or other == 1) and (_same_form(node, factor) or _only_viewed(node, factor)):
+            for factor, second in (node.args[:2], node.args[1::-1]):
+                if (second in ones or second == 1) and (_same_form(node, factor) or _only_viewed(node, factor)):
                     _replace(graph, node, factor)
                     break
 
 
 def _only_viewed(product: Node, factor: Any) -> bool:
-    """Whether the factor, laid out otherwise than the product, can be viewed as the product is; the views then are its."""
-    shape, stride, kind = factor.meta["form"]
-    if shape != product.meta["form"][0] or kind != product.meta["form"][2]:
+    """Try to turn the views of the product into views of the factor, which has another memory layout."""
+    shape, stride, dtype = factor.meta["form"]
+    if shape != product.meta["form"][0] or dtype != product.meta["form"][2]:
         return False
     if any(user.target is not aten.view.default for user in product.users):
         return False
-    wanted: dict[Node, Any] = {user: user.args[1] for user in product.users}
+    sizes: dict[Node, Any] = {user: user.args[1] for user in product.users}
     laid_out = torch.empty_strided(shape, stride, device="meta")
     try:
-        views = {user: laid_out.view(size) for user, size in wanted.items()}
+        views = {user: laid_out.view(size) for user, size in sizes.items()}
     except RuntimeError:
         return False
     for user, view in views.items():
-        user.meta["form"] = (tuple(view.shape), tuple(view.stride()), kind)
+        user.meta["form"] = (tuple(view.shape), tuple(view.stride()), dtype)
         user.meta["place"] = factor.meta["place"]
     return True
 
 
 def merge_repeats(graph: Graph, changed: Changed) -> None:
-    """The same operation on the same numbers is done once."""
+    """Merge equal operations on the same values."""
     first: dict[Any, Node] = {}
     for node in graph.nodes:
         if node.op == "call_function" and "form" in node.meta and _is_pure(node, changed):
-            known = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
-            if known is not node:
-                _replace(graph, node, known)
+            original = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if original is not node:
+                _replace(graph, node, original)
 
 
 def pick_slices(graph: Graph, changed: Changed) -> None:
-    """Numbers gathered by an index that is the same all along the other axes are slices, which are copied whole."""
+    """Replace a gather whose index is constant along the other axes by `index_select`, which copies whole slices."""
     for node in list(graph.nodes):
         if node.target is aten.gather.default and not node.kwargs:
             source, axis, index = node.args
@@ -98,24 +98,26 @@ def pick_slices(graph: Graph, changed: Changed) -> None:
 
 
 def _line_of(index: Node, axis: int) -> Node | None:
-    """The one-dimensional index that lies behind an expanded one; None where there is none."""
+    """Return the one-dimensional index behind an expanded one; None if there is none."""
     shape, stride, _ = index.meta["form"]
-    if any(step and size > 1 for place, (size, step) in enumerate(zip(shape, stride, strict=True)) if place != axis):
+    if any(
+        step and size > 1 for position, (size, step) in enumerate(zip(shape, stride, strict=True)) if position != axis
+    ):
         return None
-    wanted = ((shape[axis],), (stride[axis],), torch.int64)
-    while index.target in VIEWS and index.meta["form"] != wanted:
+    form = ((shape[axis],), (stride[axis],), torch.int64)
+    while index.target in VIEWS and index.meta["form"] != form:
         index = index.args[0]  # type: ignore[assignment]
-    return index if index.meta["form"] == wanted else None
+    return index if index.meta["form"] == form else None
 
 
 def _same_but(node: Node, source: Any, axis: int) -> bool:
-    """Whether two tensors are of one shape, but along this axis."""
-    (one, *_), (other, *_) = node.meta["form"], source.meta["form"]
-    return bool(one[:axis] == other[:axis] and one[axis + 1 :] == other[axis + 1 :])
+    """Return True if two shapes are equal except along this axis."""
+    (shape, *_), (source_shape, *_) = node.meta["form"], source.meta["form"]
+    return bool(shape[:axis] == source_shape[:axis] and shape[axis + 1 :] == source_shape[axis + 1 :])
 
 
 def work_in_place(graph: Graph, changed: Changed) -> None:
-    """An elementwise operation writes over an input that nobody reads again: less memory passes the cache."""
+    """Let elementwise operations overwrite inputs that are not read again, which saves cache."""
     order = {node: index for index, node in enumerate(graph.nodes)}
     tenants: dict[int, list[Node]] = {}
     for node in order:
@@ -132,10 +134,10 @@ def _may_write_over(node: Node, target: Any, tenants: Any, order: Any, changed: 
     if not isinstance(target, Node) or not _same_form(node, target) or not target.meta["dense"] or node.kwargs:
         return False
     sharers = tenants[_storage(target)]
-    given = any(each.op in ("placeholder", "get_attr") for each in sharers)
-    read_later = any(order[user] > order[node] for each in sharers for user in each.users)
-    overlapping = any(each in sharers and each is not target for each in node.all_input_nodes)
-    return not (given or read_later or overlapping or _storage(target) in changed)
+    external = any(sharer.op in ("placeholder", "get_attr") for sharer in sharers)
+    read_later = any(order[user] > order[node] for sharer in sharers for user in sharer.users)
+    overlapping = any(operand in sharers and operand is not target for operand in node.all_input_nodes)
+    return not (external or read_later or overlapping or _storage(target) in changed)
 
 
 def _write_over(graph: Graph, node: Node, position: int, tenants: Any, order: Any) -> None:
@@ -145,20 +147,20 @@ def _write_over(graph: Graph, node: Node, position: int, tenants: Any, order: An
         new = in_place(graph, node, position)
     new.meta, order[new] = dict(node.meta), order[node]
     node.replace_all_uses_with(new)
-    moved = [new if each is node else each for each in tenants.pop(_storage(node))]
-    for each in moved:
-        each.meta["place"] = (_storage(target), each.meta["place"][1])
+    moved = [new if member is node else member for member in tenants.pop(_storage(node))]
+    for member in moved:
+        member.meta["place"] = (_storage(target), member.meta["place"][1])
     tenants[_storage(target)].extend(moved)
     graph.erase_node(node)
 
 
 def _replace(graph: Graph, node: Node, by: Any) -> None:
-    """Another node with the same numbers takes over, and with it all that was a view of the first."""
+    """Replace a node, and the storage of its views, by another node with the same values."""
     old, new = node.meta["place"], by.meta["place"]
     if old[0] != new[0]:
-        for each in graph.nodes:
-            if _storage(each) == old[0]:
-                each.meta["place"] = (new[0], each.meta["place"][1] - old[1] + new[1])
+        for member in graph.nodes:
+            if _storage(member) == old[0]:
+                member.meta["place"] = (new[0], member.meta["place"][1] - old[1] + new[1])
     node.replace_all_uses_with(by)
 
 
@@ -176,19 +178,19 @@ def _storage(node: Any) -> int:
     return int(node.meta["place"][0]) if isinstance(node, Node) and "place" in node.meta else -1
 
 
-def _same_form(one: Any, other: Any) -> bool:
-    return isinstance(other, Node) and bool(one.meta["form"] == other.meta.get("form"))
+def _same_form(a: Any, b: Any) -> bool:
+    return isinstance(b, Node) and bool(a.meta["form"] == b.meta.get("form"))
 
 
 def _method(operation: Any) -> Callable[[Graph, Node, int], Node]:
-    """The operation's own in-place form, the overwritten argument first: only sums and products may be turned."""
+    """Return a maker of the in-place operation, overwritten argument first; only commutative operations may be reordered."""
     return lambda graph, node, position: graph.call_function(
         operation, (node.args[position], *node.args[:position], *node.args[position + 1 :])
     )
 
 
 def _into(operation: Any, name: str) -> Callable[[Graph, Node, int], Node]:
-    """The operation with a place for its result."""
+    """Return a maker of the operation with an output argument."""
     return lambda graph, node, position: graph.call_function(operation, node.args, {name: node.args[position]})
 
 
@@ -197,7 +199,7 @@ PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
 
 PASSES = (merge_views, drop_ones, merge_repeats, merge_views, pick_slices)
 
-# the same operations by a shorter way through Python
+# the same operations with less overhead in Python
 SHORTER: dict[Any, Callable[..., Any]] = {
     aten.bmm.default: torch.bmm,
     aten.view.default: torch.Tensor.view,
@@ -218,7 +220,7 @@ SHORTER: dict[Any, Callable[..., Any]] = {
     aten.sum.dim_IntList: torch.sum,
 }
 
-# operation -> the arguments that it may write over, and its form that does
+# operation -> indices of the arguments that it may overwrite, and its overwriting form
 IN_PLACE: dict[Any, tuple[tuple[int, ...], Callable[[Graph, Node, int], Node]]] = {
     aten.add.Tensor: ((0, 1), _method(aten.add_.Tensor)),
     aten.mul.Tensor: ((0, 1), _method(aten.mul_.Tensor)),

@@ -1,7 +1,7 @@
-"""A graph of operations for TorchScript's interpreter: it needs a microsecond an operation where Python needs several.
+"""Graph of operations for TorchScript's interpreter, which needs one microsecond per operation where Python needs several.
 
-The graph is written node by node, not traced: a trace refuses lists of flags, which every backward pass of a
-convolution has. What a graph reaches besides its inputs becomes an input, so nothing is ever taken for a constant.
+The graph is built node by node, not traced: a trace refuses lists of flags, which every backward pass of a convolution
+has. Tensors that a graph uses besides its inputs become inputs, so that none is treated as a constant.
 """
 
 import operator
@@ -14,13 +14,13 @@ from torch.fx import GraphModule, Node
 
 
 def to_torchscript(module: GraphModule) -> Callable[..., tuple[Tensor, ...]]:
-    """The graph as one call, of the same operations in the same order.
+    """Return the graph as one call of the same operations in the same order.
 
     Args:
-        module: its nodes know their operation (`meta["operation"]`); it gives a flat tuple of tensors.
+        module: returns a flat tuple of tensors; the operation of a node is `meta["operation"]`.
 
     Raises:
-        RuntimeError: where an argument or an operation is not known to TorchScript.
+        RuntimeError: when TorchScript lacks an argument type or an operation.
     """
     script = _Script()
     for node in module.graph.nodes:
@@ -31,7 +31,7 @@ def to_torchscript(module: GraphModule) -> Callable[..., tuple[Tensor, ...]]:
 
 
 class _Script:
-    """TorchScript's graph as it grows, with the value that stands for each node."""
+    """Builder of a TorchScript graph, with the value of each node."""
 
     def __init__(self) -> None:
         self.graph: Any = torch._C.Graph()
@@ -39,9 +39,9 @@ class _Script:
         self._values: dict[Node, Any] = {}
 
     def add(self, node: Node) -> None:
-        """One node of any kind."""
+        """Add a node of any kind."""
         if node.op == "output":
-            self._give([self._values[each] for each in node.args[0]])  # type: ignore[union-attr, index]
+            self._give([self._values[value] for value in node.args[0]])  # type: ignore[union-attr, index]
         elif node.target is operator.getitem:
             self._values[node] = self._values[node.args[0]][node.args[1]]  # type: ignore[index]
         elif node.op == "call_function":
@@ -52,11 +52,11 @@ class _Script:
 
     def _call(self, node: Node) -> Any:
         schema = node.meta["operation"]._schema
-        named = {argument.name: argument.default_value for argument in schema.arguments}
-        named |= dict(zip(named, node.args, strict=False)) | node.kwargs
-        values = [self._value(each) for each in named.values()]
+        arguments = {argument.name: argument.default_value for argument in schema.arguments}
+        arguments |= dict(zip(arguments, node.args, strict=False)) | node.kwargs
+        values = [self._value(value) for value in arguments.values()]
         if str(schema.arguments[0].type) == "Tensor" and not isinstance(node.args[0], Node):
-            values[0] = self.graph.insertConstant(torch.tensor(node.args[0]))  # a plain number in a tensor's place
+            values[0] = self.graph.insertConstant(torch.tensor(node.args[0]))  # a plain number passed as a tensor
         call = self.graph.create(schema.name, values, len(schema.returns))
         outputs = list(self.graph.insertNode(call).outputs())
         return outputs[0] if len(outputs) == 1 else outputs
@@ -64,8 +64,8 @@ class _Script:
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, Node):
             return self._values[argument]
-        if isinstance(argument, Sequence) and any(isinstance(each, Node) for each in argument):
-            tensors = self.graph.create("prim::ListConstruct", [self._values[each] for each in argument], 1)
+        if isinstance(argument, Sequence) and any(isinstance(item, Node) for item in argument):
+            tensors = self.graph.create("prim::ListConstruct", [self._values[item] for item in argument], 1)
             self.graph.insertNode(tensors).output().setType(torch._C.ListType.ofTensors())
             return tensors.output()
         if isinstance(argument, Sequence) and not isinstance(argument, str):
@@ -76,11 +76,11 @@ class _Script:
 
     def _give(self, outputs: Sequence[Any]) -> None:
         together = self.graph.insertNode(self.graph.create("prim::TupleConstruct", list(outputs), 1)).output()
-        together.setType(torch._C.TupleType([each.type() for each in outputs]))
+        together.setType(torch._C.TupleType([output.type() for output in outputs]))
         self.graph.registerOutput(together)
 
 
-# as TorchScript numbers them
+# TorchScript's numbers of the memory formats
 MEMORY_FORMATS = {
     torch.contiguous_format: 0,
     torch.preserve_format: 1,

@@ -1,4 +1,4 @@
-"""Distances to the k-th neighbour, against all distances."""
+"""Distances to the k-th neighbor, against all distances."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def columns(kind: str, rows: int, count: int) -> np.ndarray:
 
 
 def by_all_distances(unit: np.ndarray, factor: np.ndarray, k: int) -> np.ndarray:
-    points = ordering(np.stack([unit, factor])).shown.T
+    points = ordering(np.stack([unit, factor])).row_scores.T
     return np.sort(cdist(points, points, "chebyshev"), axis=1)[:, k]
 
 

@@ -1,4 +1,4 @@
-"""What earlier results of an experiment tell a plan: how much seeds differ, and how fast members train."""
+"""Estimates for a plan from earlier results: the spread over seeds, and the training rate."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ OUTCOME = "collapsed"
 
 
 def earlier_records(experiment: "Experiment", root: Path) -> "list[MemberRecord]":
-    """The records that this experiment left under `root`, or none."""
+    """Read the records of the experiment under `root`; an empty list if there are none."""
     from harness.results import slug
 
     folder = root / "results" / slug(experiment.name)
@@ -24,19 +24,19 @@ def earlier_records(experiment: "Experiment", root: Path) -> "list[MemberRecord]
 
 
 def deviations(experiment: "Experiment", records: "Sequence[MemberRecord]") -> dict[str, float]:
-    """For each factor the largest standard deviation over seeds of a level's mean difference in the share collapsed."""
-    known = [record for record in records if set(record.levels) == set(experiment.factors)]
-    if not known:
+    """Return for each factor the largest standard deviation over seeds of a level's difference in the collapsed share."""
+    comparable = [record for record in records if set(record.levels) == set(experiment.factors)]
+    if not comparable:
         return {}
     from harness.effects.member_table import member_table
 
-    table = member_table(known)
-    found = {name: _deviation(table, name, experiment) for name in experiment.factors}
-    return {f"share {OUTCOME}, {name}": value for name, value in found.items() if value is not None}
+    table = member_table(comparable)
+    deviations_by_factor = {name: _deviation(table, name, experiment) for name in experiment.factors}
+    return {f"share {OUTCOME}, {name}": value for name, value in deviations_by_factor.items() if value is not None}
 
 
 def rate(records: "Sequence[MemberRecord]") -> float | None:
-    """Member-steps per second and core, or None where nothing was trained."""
+    """Return member-steps per second and core; None if nothing was trained."""
     timed = [record for record in records if record.seconds > 0 and record.history.get("step")]
     seconds = sum(record.seconds for record in timed)
     return sum(record.history["step"][-1] for record in timed) / seconds if seconds else None
@@ -48,10 +48,10 @@ def _deviation(table: Any, factor: str, experiment: "Experiment") -> float | Non
     from harness.effects.matched_blocks import block_differences, level_blocks, seed_means
 
     baseline: Mapping[str, Any] = experiment.baseline
-    found = []
+    deviations = []
     for level in experiment.levels(factor):
         blocks = level_blocks(table.levels, factor, level, baseline[factor]) if level != baseline[factor] else []
         means = seed_means(block_differences(blocks, table.values[OUTCOME])) if blocks else np.empty(0)
         means = means[np.isfinite(means)]
-        found += [float(means.std(ddof=1))] if len(means) > 1 else []
-    return max(found, default=None)
+        deviations += [float(means.std(ddof=1))] if len(means) > 1 else []
+    return max(deviations, default=None)

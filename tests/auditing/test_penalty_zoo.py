@@ -1,7 +1,8 @@
 """Textbook penalties have no fault, every rule fires on its planted fault, and nothing else is called a fault."""
 
 import pytest
-from strangers import HONEST, PLANTED
+from faulty_models import FAULTY
+from penalty_zoo import HONEST, PLANTED
 
 from harness.auditing import AUDIT_THRESHOLDS, audit
 from harness.auditing.audit_thresholds import SEVERITY
@@ -51,7 +52,8 @@ def test_a_planted_fault_is_found_and_no_other_fault(name):
 
 
 def test_every_rule_of_the_table_is_planted_somewhere():
-    assert set(SEVERITY) == set().union(*(wanted for _, wanted in PLANTED.values()))
+    planted = set().union(*(wanted for _, wanted in PLANTED.values()))
+    assert set(SEVERITY) == planted | {rule for rule, _ in FAULTY.values()}
 
 
 @pytest.mark.parametrize("name", ["item", "sign", "mean over units", "skip", "ReLU output"])

@@ -1,0 +1,52 @@
+"""`harness prescribe CASE`: the remedy that works on a model, proved on fresh seeds."""
+
+import json as json_format
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.cli.output import Json, stdout_to_stderr
+
+
+def prescribe(
+    case: Annotated[str, typer.Argument(help="A shipped case, or a .py file with a module-level `case`.")],
+    budget: Annotated[str, typer.Option(help="Wall time, such as 90s, 5m or 1h.")] = "5m",
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Fresh seeds of the proof; by default what the budget allows.")
+    ] = None,
+    changes: Annotated[
+        str,
+        typer.Option(
+            "--try",
+            help="Changes to try, such as batchnorm,leaky_relu,bias_init=zero; by default what the signs suggest.",
+        ),
+    ] = "",
+    goal: Annotated[str, typer.Option(help="What counts: live, usable, or a bound such as 'r2>0.4'.")] = "usable",
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
+    report: Annotated[str, typer.Option(help="Write the prescription as an HTML page.")] = "",
+    json: Json = False,
+) -> None:
+    """Find the remedy that works on a case, and prove it on seeds that the search never saw.
+
+    Exit code 0: nothing is wrong; 1: something is wrong, whatever helps; 2: bad request.
+    """
+    from harness.cli.signals import Interrupted, exit_now, install_handlers
+    from harness.prescription import prescribe as find
+
+    farewell = "Stopped. A prescription keeps nothing of what it trained."
+    words = [word.strip() for word in changes.split(",") if word.strip()] or None
+
+    def says(text: str) -> None:
+        print(f"{text} ...", file=sys.stderr, flush=True)
+
+    try:
+        install_handlers(farewell)
+        with stdout_to_stderr(json):
+            prescription = find(case, budget, seeds, words, goal, workers, says)
+    except Interrupted as stop:
+        exit_now(stop.number, farewell)
+    if report:
+        prescription.report(report)
+    print(json_format.dumps(prescription.to_dict()) if json else prescription)
+    raise typer.Exit(1 if prescription.wrong else 0)

@@ -1,0 +1,200 @@
+"""Remedies that the signs of a model suggest, and remedies that cannot help it, each with its reason."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.case import Case
+from harness.data.rows import Split
+from harness.factors import FACTORS, Level
+from harness.remedies import same_as_default, why_not_applicable
+from harness.remedies.layout import inspect_model
+from harness.results.records import COLLAPSED, MemberRecord
+
+Cell = Mapping[str, Level]
+
+RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")
+SILENT = ("dead", "never_fired", "constant_on", "constant_off", "constant_at_target", "rare")
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Observations that decide which remedies are tried.
+
+    Args:
+        rules: rules of the audit that fired.
+        verdicts: layer verdict of each untreated member.
+        unit_verdicts: verdicts of the units of all untreated members.
+        activation: name of the activation of the bottleneck.
+        has_penalty: True when the loss has a term beside its objective.
+        target: the penalty's target activation, or None.
+        weight: name and value of the number that weighs the penalties, or None.
+        advice: new values of the case's numbers that the audit recommends.
+        output_fails: True when some untreated member reconstructs no better than the mean.
+        has_posterior: True for a latent with a declared posterior.
+    """
+
+    rules: frozenset[str] = frozenset()
+    verdicts: tuple[str, ...] = ()
+    unit_verdicts: frozenset[str] = frozenset()
+    activation: str = "none"
+    has_penalty: bool = False
+    target: float | None = None
+    weight: tuple[str, float] | None = None
+    advice: Mapping[str, float] = field(default_factory=dict)
+    output_fails: bool = False
+    has_posterior: bool = False
+
+    @property
+    def collapsed(self) -> bool:
+        """True when some untreated member collapsed."""
+        return any(verdict in COLLAPSED for verdict in self.verdicts)
+
+    @property
+    def silent_units(self) -> bool:
+        """True when some unit of an untreated member does not vary."""
+        return self.collapsed or bool(self.unit_verdicts & set(SILENT))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A change that is tried, or that is left out, with the reason."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Indication:
+    """Changes that a sign suggests.
+
+    Args:
+        reason: the sign, as it is printed.
+        applies: True for signs that suggest the changes.
+        cells: the changes, made for the signs at hand.
+    """
+
+    reason: str
+    applies: Callable[[Signs], bool]
+    cells: Callable[[Signs], Sequence[Cell]]
+
+
+def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
+    """Collect the signs of an audit and of untreated members."""
+    weight = case.penalty_weight or "beta"
+    value = case.numbers.get(weight)
+    diagnoses = [record.diagnosis.plain() for record in records if record.status == "ok"]
+    advice = {name: value for finding in audit.findings for name, value in finding.change.items()}
+    return Signs(
+        rules=frozenset(audit.rules),
+        verdicts=tuple(record.verdict for record in records),
+        unit_verdicts=frozenset(unit["verdict"] for diagnosis in diagnoses for unit in diagnosis.get("units", ())),
+        activation=next((str(diagnosis.get("activation", "none")) for diagnosis in diagnoses), "none"),
+        has_penalty=len(audit.terms) > 1,
+        target=case.rho,
+        weight=None if value is None else (weight, float(value)),
+        advice=advice,
+        output_fails=any(record.output_fault for record in records),
+        has_posterior=case.posterior is not None,
+    )
+
+
+def candidates(case: Case, split: Split, signs: Signs) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the changes to try, and those that are left out, each with its reason.
+
+    Returns:
+        Two lists: the candidates that apply to the model, in the order of the table, and the changes that do not.
+    """
+    layout = inspect_model(case, split.train.inputs[:4])
+    tried: dict[tuple[tuple[str, Level], ...], Candidate] = {}
+    excluded: list[Candidate] = []
+    for indication in INDICATIONS:
+        if not indication.applies(signs):
+            continue
+        for cell in indication.cells(signs):
+            key = tuple(sorted(cell.items()))
+            if key in tried or any(dict(candidate.cell) == dict(cell) for candidate in excluded):
+                continue
+            reason = contraindication(cell, signs) or _inapplicable(case, cell, split, layout)
+            if reason:
+                excluded.append(Candidate(cell, reason))
+            else:
+                tried[key] = Candidate(cell, indication.reason)
+    return list(tried.values()), excluded
+
+
+def contraindication(cell: Cell, signs: Signs) -> str | None:
+    """Return the reason why a change cannot help a model with these signs; None for a change that may.
+
+    >>> contraindication({"activation": "leaky_relu"}, Signs(activation="tanh"))
+    'leaky_relu replaces a rectifier, and the activation is tanh'
+    >>> contraindication({"penalty": "none"}, Signs(has_penalty=False))
+    'the loss has no penalty'
+    """
+    if cell.get("activation") == "leaky_relu" and signs.activation not in RECTIFIERS:
+        return f"leaky_relu replaces a rectifier, and the activation is {signs.activation}"
+    if "penalty" in cell and not signs.has_penalty:
+        return "the loss has no penalty"
+    if str(cell.get("penalty", "")).startswith("kl") and signs.target is None:
+        return "the penalty has no target activation"
+    return None
+
+
+def _inapplicable(case: Case, cell: Cell, split: Split, layout: Any) -> str | None:
+    reason = why_not_applicable(case, cell, split)
+    if reason:
+        return reason
+    unchanged = same_as_default(case, cell, layout)
+    # a number of the case is no remedy of the table, and always changes something
+    return "changes nothing of this model" if len(unchanged) == len(cell) and all(unchanged.values()) else None
+
+
+def _offered(cells: Iterable[Cell]) -> list[Cell]:
+    return [cell for cell in cells if all(name in FACTORS for name in cell)]
+
+
+def _lower_weights(signs: Signs) -> list[Cell]:
+    if signs.weight is None:
+        return []
+    name, value = signs.weight
+    return [{name: value * factor} for factor in (0.1, 0.01)]
+
+
+INDICATIONS = (
+    Indication(
+        "units that do not vary with the input",
+        lambda signs: signs.silent_units,
+        lambda signs: [
+            {"batchnorm": "on"},
+            {"activation": "leaky_relu"},
+            {"bias_init": "zero"},
+            {"dropout": 0.2},
+        ],
+    ),
+    Indication(
+        "the audit computed this value",
+        lambda signs: bool(signs.advice),
+        lambda signs: [{name: value} for name, value in signs.advice.items()],
+    ),
+    Indication(
+        "a penalty pulls at the bottleneck",
+        lambda signs: signs.has_penalty and (signs.silent_units or bool(signs.rules)),
+        lambda signs: [{"penalty": "none"}, {"penalty": "kl_sigmoid_bottleneck"}, *_lower_weights(signs)],
+    ),
+    Indication(
+        "a latent at its prior",
+        lambda signs: signs.has_posterior,
+        lambda signs: [*_lower_weights(signs), *_offered([{"warmup": 0.5}, {"free_bits": 0.1}])],
+    ),
+    Indication(
+        "an output that is no better than the mean, or outputs that are constant",
+        lambda signs: signs.output_fails or bool(signs.rules & {"output_range", "dead_output"}),
+        lambda signs: [{"output_activation": "linear"}],
+    ),
+    Indication(
+        "inputs far from zero",
+        lambda signs: bool(signs.rules & {"input_offset", "dead_at_birth"}) or signs.output_fails,
+        lambda signs: [{"inputs": "centred"}],
+    ),
+)
+"""Signs and the changes that they suggest, in the order in which the changes are tried."""

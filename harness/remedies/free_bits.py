@@ -1,0 +1,122 @@
+"""Free bits for the author's own KL term: its share of the units' divergences, and the term with a floor per unit."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.capture import BottleneckTap, eval_mode, flatten_units
+from harness.case import Case
+from harness.loss_terms import bind_losses, check_terms
+from harness.models import build_model
+from harness.remedies.not_applicable import RemedyNotApplicable
+from harness.remedies.posterior import kl_per_unit, log_variance, posterior_of
+
+SAME = 1e-3  # relative difference of two ratios that count as equal: rounding of float32 sums
+SMALLEST = 1e-6  # nats, below which a ratio to a divergence is rounding
+
+
+@dataclass(frozen=True)
+class KlTerm:
+    """The term of a loss that is a multiple of the sum of the units' KL divergences.
+
+    Args:
+        name: name of the term.
+        scale: the multiple, where all of `numbers` are 1 and, with `sums_rows`, per row.
+        numbers: numbers of the case that multiply the term.
+        sums_rows: True if the loss adds the rows of a batch instead of averaging them.
+    """
+
+    name: str
+    scale: float
+    numbers: tuple[str, ...]
+    sums_rows: bool
+
+    def value(self, divergences: Tensor, free_bits: Any, numbers: Mapping[str, Any], rows: int) -> Tensor:
+        """Return the term with a floor of `free_bits` nats per unit."""
+        term = self.scale * with_floor(divergences, free_bits).sum() * (rows if self.sums_rows else 1)
+        for name in self.numbers:
+            term = term * numbers[name]
+        return term
+
+
+def with_floor(divergences: Tensor, free_bits: Any) -> Tensor:
+    """Return the divergences with a floor, in nats.
+
+    >>> with_floor(torch.tensor([0.1, 2.0]), 0.5)
+    tensor([0.5000, 2.0000])
+    """
+    return torch.maximum(divergences, torch.as_tensor(free_bits, dtype=divergences.dtype, device=divergences.device))
+
+
+def kl_term(case: Case, rows: Tensor, targets: Tensor | None = None) -> KlTerm:
+    """Find the KL term of a case's loss by its ratio to the divergences of the posterior, on a few rows.
+
+    Raises:
+        RemedyNotApplicable: when no single term is such a multiple at every weight, step and batch size.
+    """
+    rows = rows[:4]
+    numbers = {name: float(value) or 1.0 for name, value in case.numbers.items()}
+    ratios = _ratios(case, rows, targets, numbers, seed=0)
+    again = _ratios(case, rows, targets, numbers, seed=1)
+    names = [name for name, ratio in ratios.items() if ratio and _same(ratio, again[name])]
+    if len(names) != 1:
+        raise RemedyNotApplicable(
+            f"free_bits: expected one penalty that is a multiple of the posterior's KL divergence from N(0, 1),"
+            f" got {', '.join(names) or 'none'}"
+        )
+    name, ratio = names[0], ratios[names[0]]
+    later = _ratios(case, rows, targets, numbers, seed=0, step=1000, progress=0.75)
+    if not _same(later[name], ratio):
+        raise RemedyNotApplicable(f"free_bits: the loss changes the weight of {name} during training; use `warmup`")
+    fewer = _ratios(case, rows[:2], targets, numbers, seed=0)[name]
+    sums_rows = _same(2 * fewer, ratio)
+    if not sums_rows and not _same(fewer, ratio):
+        raise RemedyNotApplicable(f"free_bits: the weight of {name} depends on the number of rows")
+    factors = tuple(key for key in case.loss_keywords() if _multiplies(case, rows, targets, numbers, key, name, ratio))
+    scale = ratio / math.prod(numbers[key] for key in factors) / (len(rows) if sums_rows else 1)
+    return KlTerm(name, scale, factors, sums_rows)
+
+
+def _multiplies(
+    case: Case, rows: Tensor, targets: Tensor | None, numbers: Mapping[str, float], key: str, name: str, ratio: float
+) -> bool:
+    doubled = _ratios(case, rows, targets, {**numbers, key: 2 * numbers[key]}, seed=0)[name]
+    if _same(doubled, 2 * ratio):
+        return True
+    if _same(doubled, ratio):
+        return False
+    raise RemedyNotApplicable(f"free_bits: the number {key} changes {name} in another way than by a factor")
+
+
+def _ratios(
+    case: Case,
+    rows: Tensor,
+    targets: Tensor | None,
+    numbers: Mapping[str, float],
+    seed: int,
+    step: int = 0,
+    progress: float = 0.0,
+) -> dict[str, float]:
+    """Return each penalty divided by the sum of the units' divergences; 0 for a sum that is too small."""
+    bound = bind_losses(replace(case, numbers=dict(numbers)), targets, step, progress)
+    model = build_model(case, seed, rows)
+    with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
+        with BottleneckTap(model, case.bottleneck, everywhere=True) as tap, log_variance(case, model) as log_variances:
+            terms = bound.losses(model, rows, **bound.loss_arguments(bound.numbers))
+        total = float(divergences_of(case, tap.passes[0], log_variances).sum())
+    penalties = {name: float(value) for name, value in check_terms(case, terms).items() if name != case.objective}
+    return {name: value / total if total > SMALLEST else 0.0 for name, value in penalties.items()}
+
+
+def divergences_of(case: Case, forward: Any, log_variances: list[Tensor]) -> Tensor:
+    """Return the KL divergence of each unit from N(0, 1) in a forward pass, `[unit]`."""
+    mean = flatten_units(forward.code)
+    return kl_per_unit(mean, posterior_of(case, forward.outputs, log_variances, mean))
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=SAME)

@@ -1,0 +1,8 @@
+"""Diagnosis of a finished model, and of a model while the user's own loop trains it.
+
+Names load when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

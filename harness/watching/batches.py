@@ -1,0 +1,136 @@
+"""Batches in the forms that data loaders yield, and calls of a model with them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from harness.errors import HarnessError
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one call of a model.
+
+    Args:
+        args, kwargs: the arguments.
+        inputs: the first tensor among them.
+        labels: whole numbers that the batch has beside its inputs, one per row, or None.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: Tensor | None
+    labels: Tensor | None = None
+
+
+def batches_of(rows: Any) -> Iterable[Any]:
+    """Return batches of a tensor, a tuple or dict of tensors, or a `Dataset`; any other iterable yields batches itself.
+
+    >>> [len(batch) for batch in batches_of(torch.zeros(300, 2))]
+    [256, 44]
+
+    Raises:
+        HarnessError: for an object that is not iterable.
+    """
+    if isinstance(rows, Tensor):
+        return rows.split(ROWS_AT_ONCE)
+    if isinstance(rows, Mapping) and _equal_lengths(rows.values()):
+        return _slices(rows, len(next(iter(rows.values()))))
+    if isinstance(rows, tuple) and len(rows) > 1 and _equal_lengths(rows):
+        return _slices(rows, len(rows[0]))
+    if isinstance(rows, Dataset) and hasattr(rows, "__len__"):
+        length = len(rows)
+        return (
+            default_collate([rows[index] for index in range(start, min(start + ROWS_AT_ONCE, length))])
+            for start in range(0, length, ROWS_AT_ONCE)
+        )
+    if isinstance(rows, Iterable) and not isinstance(rows, str | Mapping):
+        return rows
+    raise HarnessError(
+        f"rows: expected a tensor, a tuple or dict of tensors, a Dataset or a loader of batches, got {type(rows).__name__}"
+    )
+
+
+def call_of(model: nn.Module, batch: Any) -> Call:
+    """Return the call of a model with a batch: `model(batch)`, `model(*batch)` as far as it takes arguments, `model(**batch)`.
+
+    Of a tuple or list, the model gets as many items as its `forward` requires, at least one. Whole numbers behind them,
+    one per row, are the labels.
+    """
+    batch = _on_device(model, batch)
+    if isinstance(batch, Mapping):
+        return Call((), dict(batch), _first_tensor(batch.values()))
+    if not isinstance(batch, tuple | list):
+        return Call((batch,), {}, batch if isinstance(batch, Tensor) else None)
+    count = min(max(1, _required(model)), len(batch))
+    inputs = _first_tensor(batch[:count])
+    rest = batch[count] if len(batch) > count else None
+    labels = rest if inputs is not None and _are_labels(rest, len(inputs)) else None
+    return Call(tuple(batch[:count]), {}, inputs, labels)
+
+
+def run_model(model: nn.Module, batch: Any, forward: Callable[[Any], Any] | None) -> Call:
+    """Run a model on a batch, by `forward(batch)` where it is declared, and return the call."""
+    if forward is None:
+        call = call_of(model, batch)
+        model(*call.args, **call.kwargs)
+        return call
+    forward(batch)
+    leaves = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
+    return Call((), {}, _first_tensor(leaves))
+
+
+def _are_labels(values: Any, rows: int) -> bool:
+    if not isinstance(values, Tensor) or values.dim() != 1 or len(values) != rows:
+        return False
+    return not values.is_floating_point() and not values.is_complex()
+
+
+def _slices(rows: Any, length: int) -> Iterator[Any]:
+    for start in range(0, length, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        if isinstance(rows, Mapping):
+            yield {name: values[part] for name, values in rows.items()}
+        else:
+            yield tuple(values[part] for values in rows)
+
+
+def _equal_lengths(values: Iterable[Any]) -> bool:
+    tensors = list(values)
+    if not tensors or not all(isinstance(value, Tensor) and value.dim() > 0 for value in tensors):
+        return False
+    return len({len(value) for value in tensors}) == 1
+
+
+def _required(model: nn.Module) -> int:
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+
+
+def _on_device(model: nn.Module, batch: Any) -> Any:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def _first_tensor(values: Iterable[Any]) -> Tensor | None:
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def loader_generators(rows: Any) -> list[torch.Generator]:
+    """Return the generators of a data loader and its sampler."""
+    if not isinstance(rows, DataLoader):
+        return []
+    candidates = (rows.generator, getattr(rows.sampler, "generator", None))
+    return [generator for generator in candidates if isinstance(generator, torch.Generator)]

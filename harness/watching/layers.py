@@ -1,0 +1,105 @@
+"""Layers by name or pattern, and the unit axis of their activations."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
+from harness.errors import HarnessError, did_you_mean
+
+
+def layer_names(model: nn.Module, layers: str | Sequence[str]) -> list[str]:
+    """Return the dotted names of modules that match names or patterns, in the order of the model.
+
+    >>> layer_names(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), ["2", "0*"])
+    ['0', '2']
+
+    Raises:
+        HarnessError: for a name or pattern that matches no module.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {pattern!r}")
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise HarnessError(f"layer: {did_you_mean('module', pattern, names)}")
+    if not patterns:
+        raise HarnessError("layer: expected at least one module name, got none")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int:
+    """Return the axis of the units in activations `[sample, ...]`.
+
+    A declared axis is taken. Otherwise axis 1 for modules that keep channels there (convolution, BatchNorm2d, pooling),
+    and the last axis for all others.
+
+    >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(torch.zeros(2, 1, 5, 5)), declared=None)
+    1
+
+    Raises:
+        HarnessError: for activations without a sample axis, or a declared axis that they do not have.
+    """
+    if values.dim() < 2:
+        raise HarnessError(
+            f"layer: expected activations [sample, unit, ...], got shape {list(values.shape)}; choose a layer that "
+            "returns one row per sample"
+        )
+    if declared is not None:
+        if not -values.dim() <= declared < values.dim() or declared % values.dim() == 0:
+            raise HarnessError(
+                f"unit_axis: expected an axis from 1 to {values.dim() - 1}, got {declared}; the activations have shape "
+                f"{list(values.shape)}, and axis 0 is the sample"
+            )
+        return declared % values.dim()
+    kinds = {type(child).__name__ for child in module.modules()}
+    in_front = any(word in kind for kind in kinds for word in CHANNELS_IN_FRONT)
+    return 1 if in_front or values.dim() == 2 else values.dim() - 1
+
+
+def unit_rows(values: Tensor, axis: int) -> Tensor:
+    """Return activations as `[row, unit]`; every position of a sample is a row.
+
+    >>> unit_rows(torch.zeros(2, 8, 5, 5), 1).shape, unit_rows(torch.zeros(2, 7, 3), 2).shape
+    (torch.Size([50, 8]), torch.Size([14, 3]))
+    """
+    return values.movedim(axis, -1).flatten(0, -2)
+
+
+def axis_finding(shape: Sequence[int], axis: int, declared: bool) -> Finding | None:
+    """Return a note on the unit axis of activations with more than two axes; None for `[sample, unit]`."""
+    if len(shape) == 2:
+        return None
+    source = "declared" if declared else "inferred"
+    return Finding(
+        "unit_axis",
+        Severity.NOTE,
+        f"units are axis {axis} ({source}) of activations of shape {['sample', *shape[1:]]}".replace("'", ""),
+        "each position of a sample is a row; the rows of a sample are permuted together",
+        "declare the axis with unit_axis= if this one is wrong",
+        numbers={"unit_axis": float(axis)},
+    )
+
+
+def never_called(layer: str, passes: int) -> Diagnosis:
+    """Return the diagnosis of a layer without activations: not testable, with a finding that says why."""
+    finding = Finding(
+        "never_called",
+        Severity.RISK,
+        f"{layer} was not called in {passes} forward passes of the model",
+        "the layer has no activations, so there is nothing to judge",
+        "check the name of the layer, and call the model as a whole: model(batch)",
+        numbers={"passes": float(passes)},
+    )
+    return Diagnosis(LayerVerdict.NOT_TESTABLE, (), (), None, (finding,), {"live_units": 0.0}, "none", 0)
+
+
+def whole_numbers(labels: Tensor) -> Tensor:
+    """Return boolean labels as 0 and 1, all others unchanged."""
+    return labels.long() if labels.dtype == torch.bool else labels
+
+
+CHANNELS_IN_FRONT = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool", "Dropout2d", "Dropout3d")

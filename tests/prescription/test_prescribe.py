@@ -1,0 +1,166 @@
+"""A prescription finds planted cures, proves them on seeds that screening never saw, and leaves healthy models alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import harness
+from harness.errors import HarnessError
+from harness.prescription.indications import Signs, contraindication
+from harness.prescription.procedure import FRESH, goal_of, prescribe, seconds_of
+from harness.prescription.screening import ROUNDS, Score, ranked
+from harness.results.records import MemberRecord
+
+
+def rows():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(3, 8, generator=generator)
+    return torch.randn(640, 3, generator=generator) @ mixing
+
+
+class Autoencoder(nn.Module):
+    """Eight features through three rectified units; a bias far below zero keeps every unit silent."""
+
+    def __init__(self, bias: float = 0.0):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)
+        nn.init.constant_(self.encoder.bias, bias)
+
+    def forward(self, batch):
+        return self.decoder(F.relu(self.encoder(batch)))
+
+
+def losses(model, batch):
+    return {"reconstruction": F.mse_loss(model(batch), batch)}
+
+
+def case(bias, **fields):
+    return harness.Case(
+        lambda: Autoencoder(bias), rows, losses, "encoder", train={"epochs": 3, "learning_rate": 0.01}, **fields
+    )
+
+
+@pytest.fixture(scope="module")
+def dead():
+    return prescribe(case(-40.0, name="dead"), budget="60s", seeds=12)
+
+
+def test_a_planted_cure_is_proved(dead):
+    """Biases at -40 silence every unit: zero biases or a normalization bring them back, as they must."""
+    assert dead.wrong
+    assert dead.best is not None
+    assert dead.best.remedy in ({"bias_init": "zero"}, {"batchnorm": "on"}, {"batchnorm": "on", "bias_init": "zero"})
+    assert (dead.best.word, dead.best.failed_before, dead.best.failed_after, dead.best.seeds) == ("works", 12, 0, 12)
+    # twelve discordant pairs, all one way: the mid-p is half the two-sided binomial tail, 2 * 0.5 ** 12 / 2
+    assert dead.best.p == pytest.approx(0.5**12)
+
+
+def test_the_proof_is_on_seeds_that_screening_never_saw():
+    assert max(ROUNDS) <= FRESH
+
+
+def test_the_repaired_model_varies_with_the_input_and_the_code_names_its_layer(dead):
+    model = dead.best.model(seed=3).eval()
+    assert model(rows()).std(0).min() > 0
+    own = Autoencoder(-40.0)
+    treated = dead.best.apply(own).eval()
+    assert treated(rows()).std(0).min() > 0
+    assert {id(parameter) for parameter in own.parameters()} <= {id(parameter) for parameter in treated.parameters()}
+    assert "encoder" in dead.best.code or "bias" in dead.best.code
+
+
+def test_a_healthy_model_gets_nothing():
+    healthy = prescribe(
+        harness.Case(lambda: Autoencoder(0.5), rows, losses, "encoder", train={"epochs": 20, "learning_rate": 0.01}),
+        budget="60s",
+    )
+    assert (healthy.wrong, healthy.remedies, healthy.tried) == (False, (), ())
+    assert healthy.headline.startswith("Nothing is wrong")
+
+
+def test_what_cannot_help_is_left_out_with_its_reason(dead):
+    reasons = {row["name"]: row["reason"] for row in dead.excluded}
+    assert all(reasons.values())
+    assert contraindication({"activation": "leaky_relu"}, Signs(activation="tanh"))
+    assert contraindication({"activation": "leaky_relu"}, Signs(activation="relu")) is None
+    assert contraindication({"penalty": "none"}, Signs(has_penalty=False))
+    assert contraindication({"penalty": "none"}, Signs(has_penalty=True)) is None
+
+
+def test_a_prescription_can_be_printed_stored_and_written(dead, tmp_path):
+    document = json.loads(json.dumps(dead.to_dict()))
+    names = {"remedy", "seeds", "failed_before", "failed_after", "collapsed_before", "collapsed_after", "low", "high"}
+    assert names | {"p", "p_adjusted", "r2_before", "r2_after", "word", "code"} <= set(document["remedies"][0])
+    assert document["schema_version"] == 1
+    page = dead.report(tmp_path / "prescription.html").read_text()
+    assert dead.best.name in page
+    assert "<script" not in page
+    assert len(repr(dead).splitlines()) == 1
+    assert dead.best.code.splitlines()[0] in str(dead)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"budget": "soon"}, "budget: expected a time such as 90s, 5m or 1h, got 'soon'"),
+        ({"budget": 0}, "budget: expected a time"),
+        ({"goal": "perfect"}, "goal: expected live, usable or a bound such as r2>0.4, got 'perfect'"),
+        ({"seeds": 1}, "seeds: expected at least 2, got 1"),
+        ({"try_only": ["leaky-relu"]}, "did you mean 'leaky_relu'"),
+        ({"try_only": ["activation=swish"]}, "activation"),
+    ],
+)
+def test_a_wrong_request_is_an_error(arguments, match):
+    with pytest.raises(HarnessError, match=match):
+        prescribe(case(0.0), **arguments)
+
+
+def test_goals_and_budgets_are_read():
+    record = MemberRecord("k", "v", {}, 0, verdict="healthy", r2=0.5)
+    assert goal_of("r2>0.4")(record)
+    assert not goal_of("r2>0.6")(record)
+    assert goal_of("usable")(record)
+    assert not goal_of("live")(MemberRecord("k", "v", {}, 0, verdict="full_collapse"))
+    assert seconds_of("1.5m") == 90
+
+
+def test_fewer_failures_come_before_more_r2():
+    scores = {"a=1": Score(0.5, 0.9), "b=1": Score(0.0, 0.1), "c=1": Score(0.0, 0.3)}
+    assert ranked([{"a": 1}, {"b": 1}, {"c": 1}], scores) == [{"c": 1}, {"b": 1}, {"a": 1}]
+
+
+def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch, harness\nimport torch.nn.functional as F\nfrom torch import nn\n"
+        "class Model(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)\n"
+        "        nn.init.constant_(self.encoder.bias, -40.0)\n"
+        "    def forward(self, batch):\n"
+        "        return self.decoder(F.relu(self.encoder(batch)))\n"
+        "def losses(model, batch):\n"
+        "    return {'reconstruction': F.mse_loss(model(batch), batch)}\n"
+        "def data():\n"
+        "    return torch.randn(640, 8, generator=torch.Generator().manual_seed(0))\n"
+        "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 2, 'learning_rate': 0.01})\n"
+    )
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "prescribe", "mine.py", "--json"]
+    process = subprocess.run(
+        [*command, "--budget", "30s", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 1, process.stderr
+    assert {
+        row["remedy"].get("bias_init") or row["remedy"].get("batchnorm")
+        for row in json.loads(process.stdout)["remedies"]
+    }
+    assert "examining" in process.stderr
