@@ -46,7 +46,15 @@ PATHS = {
 
 def empty_names(source: str) -> list[str]:
     """The assignments of a module to a name that says nothing, as `line: name`."""
-    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    tree = ast.parse(source)
+    fields = {  # a field is an attribute, which its object explains
+        id(statement.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+    }
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in fields)
     return [f"{node.lineno}: {node.id}" for node in nodes if isinstance(node.ctx, ast.Store) and node.id in EMPTY]
 
 

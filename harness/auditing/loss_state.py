@@ -59,7 +59,7 @@ def _holders(losses: Any) -> list[Any]:
     queue = [losses]
     while queue and len(holders) < MOST_OBJECTS:
         holder = queue.pop(0)
-        if any(holder is known for known in holders) or isinstance(holder, nn.Module | types.ModuleType | type):
+        if any(holder is earlier for earlier in holders) or isinstance(holder, nn.Module | types.ModuleType | type):
             continue
         holders.append(holder)
         if isinstance(holder, functools.partial):
@@ -70,7 +70,7 @@ def _holders(losses: Any) -> list[Any]:
             referred = [*_cell_values(holder), *(value for _, value in _globals(holder))]
             queue += [value for value in referred if _may_hold(value, holder.__module__)]
         elif hasattr(holder, "__dict__"):
-            methods = [vars(kind).get("__call__") for kind in type(holder).__mro__]
+            methods = [vars(base).get("__call__") for base in type(holder).__mro__]
             queue += [method for method in methods if isinstance(method, types.FunctionType)]
             queue += [value for value in vars(holder).values() if _may_hold(value, type(holder).__module__)]
     return holders

@@ -345,8 +345,8 @@ class SelectionTracker:
         return chosen[1].selected(result)
 
     def _follow_difference(self, minuend: Any, subtrahend: Any, result: Tensor) -> None:
-        known = self.candidate(minuend) is not None or self.candidate(subtrahend) is not None
-        if known and isinstance(minuend, Tensor) and isinstance(subtrahend, Tensor):
+        followed = self.candidate(minuend) is not None or self.candidate(subtrahend) is not None
+        if followed and isinstance(minuend, Tensor) and isinstance(subtrahend, Tensor):
             self._differences[result] = Difference(minuend, subtrahend, subtrahend in self._detached)
 
     def _straight_through(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> Candidate | None:

@@ -274,9 +274,9 @@ class BottleneckTap(TorchFunctionMode):
         value = first_tensor(output)
         if current is None or current.raw is not None or value is None:
             return None
-        made = self._made(value)
-        if made is not value:
-            output, value = with_first_tensor(output, made), made
+        original = self._made(value)
+        if original is not value:
+            output, value = with_first_tensor(output, original), original
         current.raw, current.before_raw = value, len(current.activations)
         source = self._trail.sources.get(value)
         if source is not None:  # the module ends in an activation of its own

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import COLLAPSED, NO_BETTER_THAN_MEAN, Level, MemberRecord
 
 NAN = math.nan
+Fails = Callable[[MemberRecord], bool | None]
 USELESS_OUTPUT = NO_BETTER_THAN_MEAN | {"constant_output"}
 CURED_SHARE = 0.1  # of the seeds: a remedy with more failures helps, but does not work
 NARROW = 0.25  # half-width of the interval within which no effect is seen
@@ -149,7 +150,7 @@ def baseline_outcome(records: Sequence[MemberRecord], baseline: Mapping[str, Lev
     members = {record.seed: record for record in records if not changes(record.levels, baseline)}
     if not members:
         return None
-    outcomes = _outcomes(members, sorted(members))
+    outcomes = _outcomes(members, sorted(members), has_failed)
     symptoms = Counter(symptom(record) for record in members.values() if has_failed(record))
     first = next(iter(members.values()))
     return BaselineOutcome(
@@ -164,11 +165,14 @@ def baseline_outcome(records: Sequence[MemberRecord], baseline: Mapping[str, Lev
     )
 
 
-def remedy_effects(records: Sequence[MemberRecord], design: RemedyDesign) -> tuple[RemedyEffect, ...]:
+def remedy_effects(
+    records: Sequence[MemberRecord], design: RemedyDesign, fails: Fails | None = None
+) -> tuple[RemedyEffect, ...]:
     """Compare each remedy with the baseline cell, seed by seed.
 
     Args:
-        records: the members of the experiment. design: its factors and baseline.
+        records: the members of the experiment. design: its factors and baseline. fails: True for a member that fails,
+            None for one without a result; by default `has_failed`.
 
     Returns:
         One effect per remedy, best first. A remedy is a cell that differs from the baseline in one factor; every cell
@@ -181,7 +185,11 @@ def remedy_effects(records: Sequence[MemberRecord], design: RemedyDesign) -> tup
     if baseline is None:
         return ()
     crossed = any(len(levels) > 1 for levels in design.factors.values()) and not getattr(design, "remedies", None)
-    rows = [_row(baseline, members, design) for cell, members in cells.items() if not crossed or len(cell) == 1]
+    rows = [
+        _row(baseline, members, design, fails or has_failed)
+        for cell, members in cells.items()
+        if not crossed or len(cell) == 1
+    ]
     return tuple(sorted(_judged(rows), key=_rank))
 
 
@@ -214,9 +222,11 @@ def _trace(record: MemberRecord) -> tuple[object, ...]:
     )
 
 
-def _row(before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord], design: RemedyDesign) -> _Row:
+def _row(
+    before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord], design: RemedyDesign, fails: Fails
+) -> _Row:
     seeds = sorted({*before, *after})
-    failed = [_outcomes(arm, seeds) for arm in (before, after)]
+    failed = [_outcomes(arm, seeds, fails) for arm in (before, after)]
     pairs = [(was, now) for was, now in zip(*failed, strict=True) if was is not None and now is not None]
     counts = _counts(pairs)
     # a lost member of the baseline counts as usable, a lost member of the remedy as failed
@@ -224,7 +234,11 @@ def _row(before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord], 
     interval = newcombe_paired(counts) if pairs else Interval(NAN, NAN, "no complete pair")
     worst_interval = newcombe_paired(worst)
     collapsed = _counts(
-        [(has_collapsed(before[seed]), has_collapsed(after[seed])) for seed in seeds if _complete(seed, before, after)]
+        [
+            (has_collapsed(before[seed]), has_collapsed(after[seed]))
+            for seed in seeds
+            if _complete(seed, fails, before, after)
+        ]
     )
     gain = _gain(before, after)
     first = next(iter(after.values()))
@@ -308,12 +322,12 @@ def _seeds_needed(row: _Row, tests: int) -> int | None:
     return None
 
 
-def _outcomes(arm: Mapping[int, MemberRecord], seeds: Sequence[int]) -> list[bool | None]:
-    return [has_failed(arm[seed]) if seed in arm else None for seed in seeds]
+def _outcomes(arm: Mapping[int, MemberRecord], seeds: Sequence[int], fails: Fails) -> list[bool | None]:
+    return [fails(arm[seed]) if seed in arm else None for seed in seeds]
 
 
-def _complete(seed: int, *arms: Mapping[int, MemberRecord]) -> bool:
-    return all(seed in arm and has_failed(arm[seed]) is not None for arm in arms)
+def _complete(seed: int, fails: Fails, *arms: Mapping[int, MemberRecord]) -> bool:
+    return all(seed in arm and fails(arm[seed]) is not None for arm in arms)
 
 
 def _counts(pairs: Sequence[tuple[Any, Any]]) -> PairedCounts:

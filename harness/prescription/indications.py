@@ -188,7 +188,7 @@ INDICATIONS = (
     ),
     Indication(
         "an output that is no better than the mean, or outputs that are constant",
-        lambda signs: signs.output_fails or bool(signs.rules & {"output_range", "dead_output"}),
+        lambda signs: signs.output_fails or bool(signs.rules & {"output_range"}),
         lambda signs: [{"output_activation": "linear"}],
     ),
     Indication(

@@ -31,7 +31,7 @@ class Remedy:
         collapsed_before, collapsed_after: collapsed members of `seeds`.
         low, high: 95 % interval of the change of the failed share, after minus before, from -1 to 1.
         p, p_adjusted: mid-p McNemar, and adjusted over the proved changes (Benjamini-Hochberg).
-        r2_before, r2_after: median R2; None where there is no reconstruction.
+        r2_before, r2_after: mean R2; None where there is no reconstruction.
         seconds_before, seconds_after: median training seconds of a member.
         parameters_before, parameters_after: number of parameters.
         code: lines to write in the model's source.
@@ -70,8 +70,8 @@ class Remedy:
     def apply(self, model: nn.Module) -> nn.Module:
         """Return `model` under the change; its parameters are those of `model`, which is not copied.
 
-        A change of the initial values (zero bias) is made in place; a change of the loss or of a number changes no
-        model, and `model` comes back as it is.
+        A change of the initial values (zero bias) is made in place; a change of the loss, of a number or of
+        the rows (centered inputs) changes no model, and `model` comes back as it is.
         """
         from dataclasses import replace
 
@@ -123,7 +123,6 @@ class Prescription:
         untreated: counts of the layer verdicts of the untreated members.
         notes: remarks, such as parts that were left out for want of time.
         seconds: wall time.
-        report_file: report of the proof, where there is one.
     """
 
     case: str
@@ -136,7 +135,6 @@ class Prescription:
     untreated: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    report_file: Path | None = None
 
     @property
     def best(self) -> Remedy | None:
@@ -157,7 +155,6 @@ class Prescription:
             "untreated": dict(self.untreated),
             "notes": list(self.notes),
             "seconds": self.seconds,
-            "report": None if self.report_file is None else str(self.report_file),
         }
 
     def report(self, path: str | Path) -> Path:

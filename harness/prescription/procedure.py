@@ -15,12 +15,12 @@ from harness.data.rows import Split
 from harness.errors import HarnessError, did_you_mean
 from harness.factors import Level, check_level, default_level, known_factors
 from harness.models import build_model
-from harness.prescription.code import code_for
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
 from harness.prescription.prescription import Prescription, Remedy
 from harness.prescription.screening import Screening, screen
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.remedies import apply_remedies, why_not_applicable
+from harness.report.remedy_code import remedy_code
 from harness.results import COLLAPSED, MemberRecord
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def prescribe(
     screening = screen(
         trial, [candidate.cell for candidate in tried], meets, max(1.0, SCREENING_SHARE * (seconds - spent)), says
     )
-    remedies, notes = _proof(trial, screening, case, split, seeds, seconds - (time.perf_counter() - started), says)
+    remedies, notes = _proof(
+        trial, screening, case, split, seeds, seconds - (time.perf_counter() - started), meets, says
+    )
     wrong = bool(audit.faults) or not all(meets(record) for record in untreated)
     return Prescription(
         case.name,
@@ -226,6 +228,7 @@ def _proof(
     split: Split,
     seeds: int | None,
     seconds: float,
+    meets: Callable[[MemberRecord], bool],
     says: Says,
 ) -> tuple[list[Remedy], list[str]]:
     """Train the finalists and the untreated model on fresh seeds, and compare them pair by pair."""
@@ -248,7 +251,11 @@ def _proof(
     records = [record for cell in cells for record in trial.results(cell, fresh)]
     names = dict.fromkeys(name for cell in cells for name in cell)
     baseline = {name: default_level(name, case.numbers, case.training()) for name in names}
-    rows = remedy_effects(records, Design({}, baseline))
+
+    def misses(record: MemberRecord) -> bool | None:
+        return None if record.failed is None else not meets(record)
+
+    rows = remedy_effects(records, Design({}, baseline), misses)
     return [_remedy(row, trial, case, split, fresh) for row in rows], notes
 
 
@@ -277,7 +284,7 @@ def _remedy(row: "RemedyEffect", trial: Trial, case: Case, split: Split, fresh: 
         seconds_after=median(record.seconds for record in after),
         parameters_before=_parameters(case, split),
         parameters_after=_parameters(treat(case), split),
-        code=code_for(cell, case),
+        code=remedy_code(cell, case.bottleneck),
         treat=treat,
         case=case,
         split=split,

@@ -6,17 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from harness.case import Case
 from harness.execution.pool import run_stacks
 from harness.execution.spec import StackMember, StackSpec
 from harness.experiment.driver import cores
-from harness.factors import Level, default_level, is_number
+from harness.factors import Level, is_number
 from harness.results import MemberRecord
-
-if TYPE_CHECKING:
-    from harness.grid import Experiment
 
 Cell = Mapping[str, Level]
 LARGEST = 64  # members of a stack
@@ -100,21 +96,6 @@ def name_of(cell: Cell) -> str:
             for name, level in sorted(cell.items())
         )
         or "as it is"
-    )
-
-
-def proof_experiment(case: Case, reference: str, cells: Sequence[Cell], seeds: Sequence[int]) -> "Experiment":
-    """Return the experiment that proves changes on fresh seeds, one remedy at a time."""
-    from harness.grid import Experiment
-
-    names = list(dict.fromkeys(name for cell in cells for name in cell))
-    defaults: dict[str, Any] = {name: default_level(name, case.numbers, case.training()) for name in names}
-    return Experiment(
-        name=f"prescribe {case.name}",
-        case=reference,
-        factors={name: (defaults[name],) for name in names},
-        include=tuple(dict(cell) for cell in cells),
-        seeds=tuple(seeds),
     )
 
 

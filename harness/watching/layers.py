@@ -55,8 +55,8 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
                 f"{list(values.shape)}, and axis 0 is the sample"
             )
         return declared % values.dim()
-    kinds = {type(child).__name__ for child in module.modules()}
-    in_front = any(word in kind for kind in kinds for word in CHANNELS_IN_FRONT)
+    layers = {type(child).__name__ for child in module.modules()}
+    in_front = any(word in layer for layer in layers for word in CHANNELS_IN_FRONT)
     return 1 if in_front or values.dim() == 2 else values.dim() - 1
 
 

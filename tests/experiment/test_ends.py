@@ -88,7 +88,7 @@ def test_what_ends_its_process_is_refused_by_every_door_in_one_sentence(tmp_path
 
 
 SAID = {
-    "sys.exit(0)": "SystemExit(0); a case must not call sys.exit(), exit() or quit(); put what a script does",
+    "sys.exit(0)": "SystemExit(0); a case must not call sys.exit(), exit() or quit(); put code of the script itself",
     ARGPARSE: "SystemExit(2); it reads the command line with argparse",
     "raise KeyboardInterrupt": "KeyboardInterrupt()",
     "import os; os._exit(0)": "os._exit(0); a case must not call os._exit()",
@@ -130,7 +130,7 @@ def test_members_whose_loss_ends_its_process_in_training_are_failed_rows(tmp_pat
     done = harness("run", "x.yaml", "--workers", "1", folder=stored(tmp_path))
     assert done.returncode == 3, done.stderr
     members = 2 * seeds
-    assert f"{members} members" in done.stdout
+    assert f"{members} models" in done.stdout
     assert f"{members} failed" in " ".join(done.stdout.split()) or done.stdout.count(f"{seeds} failed") == 2
 
 

@@ -24,7 +24,7 @@ class Store:
         assert self.gates[name].wait(LONGEST)
         self.done.append(name)
 
-    def opened(self, uri, root):
+    def opened(self, uri, root, used):
         self._passed("open")
         return self
 
@@ -41,6 +41,7 @@ def store(monkeypatch):
     monkeypatch.setattr("harness.tracking.Tracker", store.opened)
     monkeypatch.setattr("harness.report.svg.load_libraries", lambda: None)
     monkeypatch.setattr(publisher_module, "PATIENCE", LONGEST)
+    monkeypatch.setattr(publisher_module, "_used", lambda experiment: {})
     yield store
     for gate in store.gates.values():
         gate.set()

@@ -119,8 +119,8 @@ def test_a_penalty_that_is_switched_off_may_be_any_zero(tmp_path, nothing):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("a term of nothing", "losses: the term 'l1' must be a scalar tensor or a number, it is None"),
-        ("a term of one row", r"losses: the term 'reconstruction' must be a scalar, its shape is \[1\]; reduce it"),
+        ("a term of nothing", "losses: term 'l1': expected a scalar tensor or a number, got None"),
+        ("a term of one row", r"losses: term 'reconstruction': expected a scalar, got shape \[1\]; reduce it"),
         ("data that cannot be read", "case x: data: reading it failed with OSError: disk"),
     ],
 )
@@ -224,16 +224,15 @@ def test_a_term_that_is_gone_later_is_named_in_the_record(tmp_path, empty_store)
     gone = LATER.replace("""raise ValueError("boom")""", """return {"reconstruction": None}""").replace("> 2", "> 6")
     outcome = run_experiment(experiment(tmp_path, gone + PLAIN), workers=0, root=tmp_path)
     assert {each.error for each in outcome.records} == {
-        "x: losses: the term 'reconstruction' must be a scalar tensor or a number, it is None"
+        "x: losses: term 'reconstruction': expected a scalar tensor or a number, got None"
     }
 
 
 LATER = """
-done = 0
+import itertools
+calls = itertools.count(1)
 def losses(model, batch):
-    global done
-    done += 1
-    if done > 2:
+    if next(calls) > 2:
         raise ValueError("boom")
     return {"reconstruction": F.mse_loss(model(batch), batch)}
 """
