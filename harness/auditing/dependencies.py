@@ -120,10 +120,19 @@ def perturbations(site: TensorSite, activation: str) -> list[Change]:
 
 
 def _follows(subject: TermProbe, site: TensorSite) -> bool:
+    activation = subject.probe.code.activation
     return any(
         subject.differs(subject.probe.evaluate({site: change}).value(subject.term), subject.base)
-        for change in perturbations(site, subject.probe.code.activation)
+        for change in [*perturbations(site, activation), *_extremes(activation)]
     )
+
+
+def _extremes(activation: str) -> list[Change]:
+    """Return constants near the ends of the activation's range, beyond the margin of a hinge."""
+    low, high = RANGES.get(activation, RANGES["none"])
+    ends = [low + 1e-3 if math.isfinite(low) else -size for size in (30.0, 1e3, 1e6)]
+    ends += [high - 1e-3 if math.isfinite(high) else size for size in (30.0, 1e3, 1e6)]
+    return [lambda values, index, end=end: values * 0 + end for end in dict.fromkeys(ends)]  # type: ignore[misc]
 
 
 def _direct_sites(subject: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:
