@@ -154,7 +154,11 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
     quantity = f"{subject.term} = {subject.base:.4g}"
     if subject.inert == "no_gradient":
         evidence = f"{quantity} is detached from the autograd graph: no parameter receives a gradient from it"
-        remedy = "replace the count by a differentiable term: the mean of a sigmoid code, or L1 on a ReLU code"
+        remedy = (
+            "replace the count by a differentiable term: the mean of a sigmoid code, or L1 on a ReLU code"
+            if any(operation.name in COMPARISONS and _reads(operation, sites) for operation in operations)
+            else "take it from the code itself, without `.detach()`, `.item()`, numpy or `torch.no_grad()`"
+        )
     elif subject.cache.get("constant"):
         exact, rounded = subject.cache.get("rounding", (0.0, 0.0))  # type: ignore[misc]
         norms = f" but for rounding: its gradient has norm {exact:.2g} in float64 and {rounded:.2g} in float32"
@@ -179,6 +183,10 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
             source=source,
         )
     ]
+
+
+def _reads(operation: TracedOperation, sites: list[TensorSite]) -> bool:
+    return any(operation.site.layer == site.layer for site in sites)
 
 
 def outside_domain(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
