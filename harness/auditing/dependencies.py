@@ -95,7 +95,7 @@ def inspect_term(probe: LossProbe, term: str) -> TermProbe:
     subject.noise = subject.noise if subject.noise == subject.noise else 0.0
     subject.layers, subject.beside = _direct_layers(subject)
     if probe.code.site is not None:
-        subject.follows = _follows(subject, probe.code.site)
+        subject.follows = follows_site(subject, probe.code.site, probe.code.activation)
         subject.direct, subject.astray = _direct_sites(subject, probe.code.site)
     return subject
 
@@ -119,11 +119,20 @@ def perturbations(site: TensorSite, activation: str) -> list[Change]:
     return [replaced(0, 1.0), small, double, shuffled, replaced(1, 5.0), silenced]
 
 
-def _follows(subject: TermProbe, site: TensorSite) -> bool:
+def follows_site(subject: TermProbe, site: TensorSite, activation: str) -> bool:
+    """True if a term changes when the values at a site are replaced and later layers are computed from the new ones."""
     return any(
         subject.differs(subject.probe.evaluate({site: change}).value(subject.term), subject.base)
-        for change in perturbations(site, subject.probe.code.activation)
+        for change in [*perturbations(site, activation), *_extremes(activation)]
     )
+
+
+def _extremes(activation: str) -> list[Change]:
+    """Return constants near the ends of the activation's range, beyond the margin of a hinge."""
+    low, high = RANGES.get(activation, RANGES["none"])
+    ends = [low + 1e-3 if math.isfinite(low) else -size for size in (30.0, 1e3, 1e6)]
+    ends += [high - 1e-3 if math.isfinite(high) else size for size in (30.0, 1e3, 1e6)]
+    return [lambda values, index, end=end: values * 0 + end for end in dict.fromkeys(ends)]  # type: ignore[misc]
 
 
 def _direct_sites(subject: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:

@@ -57,7 +57,8 @@ def check_term(subject: TermProbe, operations: list[TracedOperation], collector:
     """Run the rules on one term; a penalty beside a constant main term is judged as an objective too."""
     objective = subject.probe.case.objective
     is_objective = subject.term == objective
-    rules: dict[str, TermRule] = EVERY_TERM if is_objective else {**EVERY_TERM, **PENALTY}
+    is_constant = subject.inert == "zero_gradient" and bool(subject.cache.get("constant"))  # explains all other facts
+    rules: dict[str, TermRule] = EVERY_TERM if is_objective or is_constant else {**EVERY_TERM, **PENALTY}
     for name, rule in rules.items():
         if subject.inert and name in NEEDS_GRADIENT:
             continue

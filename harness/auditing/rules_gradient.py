@@ -1,7 +1,8 @@
 """Rules on every term: gradient, finite values, dependence on the batch size, edits in place."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,15 +10,22 @@ from torch import Tensor
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding, source_line
-from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.isolation import copies, isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.auditing.probe import LossProbe, replace_with_leaves
 from harness.auditing.probe_values import activation_of, random_values
-from harness.auditing.recorder import TensorRecorder, TensorSite, TracedOperation, hooked_model
+from harness.auditing.recorder import Change, TensorRecorder, TensorSite, TracedOperation, hooked_model
+from harness.auditing.rules_reach import MOVES, moved
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.units import RELU_FAMILY
+from harness.models import cast_floats
+from harness.user_code import guarded
 
+ROUNDING_OF_A_VALUE = 1e-12  # relative to the value of the term
+SHRINKS = 1e-3  # float64 to float32; rounding gives about 2e-9, the ratio of their epsilons, and a true gradient 1
+WIDE_SCALES = (1e-3, 30.0, 1e3, 1e6)  # of random outputs
+LEVELS = (-15.0, -5.0, 5.0, 15.0)  # of constant outputs; a sigmoid is then within 1 % of its ends
 CUTS = (
     "item",
     "detach",
@@ -36,25 +44,97 @@ COMPARISONS = ("gt", "__gt__", "lt", "__lt__", "ge", "__ge__", "le", "__le__", "
 
 
 def gradient_status(subject: TermProbe) -> str:
-    """Return "no_gradient", "zero_gradient" or "", by gradients on the data and at random outputs of all layers."""
-    natural = subject.probe.evaluate()
-    tensor = natural.terms[subject.term]
+    """Return "no_gradient", "zero_gradient" or "".
+
+    Gradients are taken on the data, at random outputs of all layers, at outputs large enough for a hinge, and with
+    random changes of all parameters. A gradient that is rounding counts as zero.
+    """
+    probe = subject.probe
+    tensor = probe.evaluate().terms[subject.term]
     if not isinstance(tensor, Tensor) or not tensor.requires_grad:
         return "no_gradient"
-    parameters = [gradient for gradient in subject.probe.model.parameters() if gradient.requires_grad]
-    if any(_is_nonzero(gradient) for gradient in natural.gradient(subject.term, parameters)):
-        return ""
-    for seed in range(3):
-        leaves: list[Tensor] = []
-        sites = [TensorSite(name) for name, _ in subject.probe.natural]
-        changes = {site: replace_with_leaves(_random_outputs(seed), leaves) for site in sites}
-        if any(_is_nonzero(gradient) for gradient in subject.probe.evaluate(changes).gradient(subject.term, leaves)):
+    values: list[float] = []
+    for change in (None, *(_random_outputs(seed) for seed in range(3))):
+        if _has_true_gradient(subject, change, values):
             return ""
+    wide = [_random_outputs(5, scale) for scale in WIDE_SCALES] + [_constant_outputs(level) for level in LEVELS]
+    if any(_has_true_gradient(subject, change, values, finite=True) for change in wide):
+        return ""  # a hinge that is inactive on the data
+    for seed, size in MOVES:
+        with moved(list(probe.model.parameters()), size, seed):
+            if _has_true_gradient(subject, None, values, finite=True):
+                return ""  # a penalty on parameters that starts at its minimum
+    subject.cache["constant"] = not any(subject.differs(value, subject.base) for value in values)
     return "zero_gradient"
 
 
-def _random_outputs(seed: int) -> Callable[[Tensor, int], Tensor]:
-    return lambda values, index: random_values(values, "none", 3.0, seed + 7 * index)
+def _has_true_gradient(subject: TermProbe, change: Change | None, values: list[float], finite: bool = False) -> bool:
+    """True if the term has a gradient here that is not rounding; NaN counts as a gradient unless `finite` is set.
+
+    The value of the term is appended to `values` where it is finite.
+    """
+    try:
+        with guarded():
+            gradients, value = _gradients(subject.probe, subject.term, change)
+    except Exception:
+        if finite:  # such an output is beyond the loss: a decomposition of a constant matrix
+            return False
+        raise
+    if math.isfinite(value):
+        values.append(value)
+    if not any(_is_nonzero(gradient) for gradient in gradients):
+        return False
+    exact = _norm(gradients)
+    if not math.isfinite(exact):
+        return not finite
+    return not _is_rounding(subject, change, exact, value)
+
+
+def _is_rounding(subject: TermProbe, change: Change | None, exact: float, value: float) -> bool:
+    """True if a gradient shrinks with the precision: its norm in float64 is below 0.001 of its norm in float32."""
+    probe = subject.probe
+    if probe.dtype != torch.float64:
+        return False
+    try:
+        with guarded(), isolated(probe.model, torch.float32):
+            batch = cast_floats(probe.batch, torch.float32)
+            narrow = replace(probe, batch=batch, dtype=torch.float32, natural={}, evaluations=0)
+            rounded = _norm(_gradients(narrow, subject.term, change)[0])
+            probe.evaluations += narrow.evaluations
+    except Exception:  # the loss cannot be evaluated in float32
+        return False
+    if not math.isfinite(rounded):
+        return False
+    # the float32 gradient is 0 by chance, or below the smallest float32 number
+    bound = ROUNDING_OF_A_VALUE * abs(value) if rounded == 0.0 else SHRINKS * rounded
+    is_rounding = exact <= bound
+    if is_rounding:
+        subject.cache.setdefault("rounding", (exact, rounded))
+    return is_rounding
+
+
+def _gradients(probe: LossProbe, term: str, change: Change | None) -> tuple[list[Tensor], float]:
+    """Return the gradients of the term and its value: at the parameters, or at the changed outputs of all layers."""
+    if change is None:
+        evaluation = probe.evaluate()
+        leaves: list[Tensor] = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
+    else:
+        leaves = []
+        names = dict.fromkeys(probe.layers.values())
+        evaluation = probe.evaluate({TensorSite(name): replace_with_leaves(change, leaves) for name in names})
+    return evaluation.gradient(term, leaves), evaluation.value(term)
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients))
+
+
+def _random_outputs(seed: int, scale: float = 3.0) -> Change:
+    return lambda values, index: random_values(values, "none", scale, seed + 7 * index)
+
+
+def _constant_outputs(level: float) -> Change:
+    return lambda values, index: torch.full_like(values, level)
 
 
 def _is_nonzero(gradient: Tensor) -> bool:
@@ -62,7 +142,7 @@ def _is_nonzero(gradient: Tensor) -> bool:
 
 
 def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
-    """Find a term without a graph, or with a gradient that is exactly zero."""
+    """Find a term without a graph, or with a gradient that is zero but for rounding."""
     if not subject.inert:
         return []
     sites = [TensorSite(name) for name in subject.layers] or [TensorSite(name) for name, _ in subject.probe.natural]
@@ -74,10 +154,24 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
     quantity = f"{subject.term} = {subject.base:.4g}"
     if subject.inert == "no_gradient":
         evidence = f"{quantity} is detached from the autograd graph: no parameter receives a gradient from it"
-        remedy = "replace the count by a differentiable term: the mean of a sigmoid code, or L1 on a ReLU code"
+        remedy = (
+            "replace the count by a differentiable term: the mean of a sigmoid code, or L1 on a ReLU code"
+            if any(operation.name in COMPARISONS and _reads(operation, sites) for operation in operations)
+            else "take it from the code itself, without `.detach()`, `.item()`, numpy or `torch.no_grad()`"
+        )
+    elif subject.cache.get("constant"):
+        exact, rounded = subject.cache.get("rounding", (0.0, 0.0))  # type: ignore[misc]
+        norms = f" but for rounding: its gradient has norm {exact:.2g} in float64 and {rounded:.2g} in float32"
+        evidence = (
+            f"{quantity} is constant{norms if exact else ': its gradient is 0'}, and random outputs of every layer leave"
+            " its value unchanged"
+        )
+        remedy = "check its axes (a softmax that is averaged or summed over its own axis is constant), or remove it"
     else:
         evidence = f"{quantity} is in the graph, but its gradient is exactly 0 on the data and at random outputs of every layer"
         remedy = "a hard threshold has zero gradient; use the mean of a sigmoid, L1, or a straight-through estimator"
+    if subject.term == subject.probe.case.objective:
+        remedy = "name the term that trains the model: harness.Case(..., objective=...)"
     return [
         make_finding(
             subject.inert,
@@ -89,6 +183,10 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
             source=source,
         )
     ]
+
+
+def _reads(operation: TracedOperation, sites: list[TensorSite]) -> bool:
+    return any(operation.site.layer == site.layer for site in sites)
 
 
 def outside_domain(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:

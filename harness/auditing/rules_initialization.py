@@ -104,10 +104,37 @@ def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Aud
             f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
             f" initialization, over {len(shares)} seeds ({', '.join(f'{share:.0%}' for share in shares)})",
             "such a unit receives no gradient; it can recover only if the layers before it change its inputs",
-            "zero biases, centered inputs, a normalization before the activation, or leaky_relu",
+            _revival(case, models, rows, bounds),
             {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},
         )
     ]
+
+
+def _revival(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> str:
+    """Return the changes that can make dead units fire: only those that this model and its inputs leave open."""
+    with (
+        isolated(models[0]),
+        BottleneckTap(models[0], case.bottleneck) as tap,
+        eval_mode(models[0]),
+        torch.no_grad(),
+        preserved_rng(0),
+    ):
+        models[0](rows[:64].clone())
+    names = [activation.name for activation in tap.passes[0].activations if activation.is_code]
+    biases = [value for name, value in models[0].named_parameters() if name.rpartition(".")[2] == "bias"]
+    changes = ["zero biases"] if any(bool((bias != 0).any()) for bias in biases) else []
+    if rows.is_floating_point() and _offset(rows) > bounds.offset:
+        changes.append("centered inputs")
+    changes.append("a normalization before the activation")
+    if "relu" in names:
+        changes.append("leaky_relu")
+    return ", or ".join([", ".join(changes[:-1]), changes[-1]] if len(changes) > 1 else changes)
+
+
+def _offset(rows: Tensor) -> float:
+    """Norm of the inputs' mean, relative to the norm of their standard deviation."""
+    flat = rows.reshape(len(rows), -1).to(accumulation_dtype(rows.dtype))
+    return float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
 
 
 def _interval(shares: list[float]) -> tuple[float, float, float]:
@@ -157,8 +184,7 @@ def input_offset(case: Case, models: list[nn.Module], rows: Tensor, bounds: Audi
     """Find inputs with a mean so large relative to their spread that units are dead, and alive once centered."""
     if not rows.is_floating_point():
         return []  # tokens have no mean
-    flat = rows.reshape(len(rows), -1).to(accumulation_dtype(rows.dtype))
-    ratio = float(flat.mean(0).norm() / flat.std(0).norm().clamp(min=1e-30))
+    ratio = _offset(rows)
     if ratio <= bounds.offset:
         return []
     code_share, dead_share = _mean_dead(case, models, rows)

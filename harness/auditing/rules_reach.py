@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.auditing.dependencies import TermProbe, Undecided, observed_values
+from harness.auditing.dependencies import TermProbe, Undecided, follows_site, observed_values
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.gradient_ratios import ProbeLoop
 from harness.auditing.isolation import copies, preserved_rng, preserved_state
@@ -44,7 +44,11 @@ def cut_encoder(subject: TermProbe, operations: list[TracedOperation]) -> list[F
     probe, site = subject.probe, subject.probe.code.site
     if site is None:
         raise Undecided("no layer's output leads to the code")
-    if subject.inert or not subject.follows or _has_gradient_before_code(subject, site):
+    if subject.inert or _has_gradient_before_code(subject, site):
+        return []
+    # a loss that decodes a quantized code itself reads the layer, and not the sum of the straight-through step
+    followed = site if subject.follows else TensorSite(site.layer)
+    if not subject.follows and not follows_site(subject, followed, "none"):
         return []
     encoder = encoder_parameters(probe)
     if not encoder:
@@ -54,7 +58,7 @@ def cut_encoder(subject: TermProbe, operations: list[TracedOperation]) -> list[F
         make_finding(
             "cut_encoder",
             subject.term,
-            f"{subject.term} changes when {site} is replaced, and its gradient is zero at {site.layer} and at every layer"
+            f"{subject.term} changes when {followed} is replaced, and its gradient is zero at {site.layer} and at every layer"
             f" before it: on the data, with random values there, and with {len(MOVES)} random changes of all parameters",
             f"{len(encoder)} trainable parameters before the code ({names}) do not learn from {subject.term}",
             "remove the `.detach()`; behind a quantizer, pass the gradient straight through:"

@@ -16,6 +16,8 @@ from harness.auditing.recorder import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
+ZERO_SHARE = 0.02  # of the way from its least to a typical value: the least value of a distance is 0
+
 
 def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """Find a set point that the layer, with its normalization, cannot produce."""
@@ -26,20 +28,39 @@ def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bo
     missing = (least - point.floor) / max(point.typical - point.floor, 1e-300)
     if missing <= bounds.unreachable_share:
         return []
+    on_simplex = site.chain[-1] == "softmax"
+    if on_simplex and abs(point.floor) > ZERO_SHARE * (point.typical - point.floor):
+        return []  # not a distance, which is 0 at its target: an entropy of the distribution, least off the simplex
     units = subject.probe.code.units
     numbers = {"set_point": point.at, "least": point.floor, "floor": least, "floor_per_unit": least / units}
     return [
         make_finding(
             "unreachable_target",
             subject.term,
-            f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_range(low)}"
+            f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_softmax_range(units) if on_simplex else _range(low)}"
             f" The lowest value reached is {least:.4g} ({least / units:.4f} per unit)",
             "the target cannot be reached, so the penalty keeps pushing units to the end of their range",
-            "move the sigmoid into the model, so that the penalized values are the code, or use L1 on a ReLU code",
+            _reachable_remedy(site, units),
             numbers,
             source=source_line(operations, [site]),
         )
     ]
+
+
+def _softmax_range(units: int) -> str:
+    return f"the {units} units of a softmax add up to 1, so their average is {1 / units:.4g}."
+
+
+def _reachable_remedy(site: TensorSite, units: int) -> str:
+    """Return the remedy for a target out of reach that fits the activation."""
+    if site.chain[-1] == "softmax":
+        return f"use 1/{units}, the inverse of the number of units, as the target, or penalize the entropy of each row"
+    if any("norm" in name for name in site.chain):
+        return "penalize the values before the normalization, choose a target that it allows, or remove it"
+    if "relu" in site.chain:
+        return "move the sigmoid into the model, so that the penalized values are the code, or use L1 on the ReLU code"
+    low, high = RANGES.get(site.chain[-1], RANGES["none"])
+    return f"choose a target between {low:g} and {high:g}, the range of {site.chain[-1]}"
 
 
 def _range(ends: tuple[float, float]) -> str:
@@ -239,7 +260,8 @@ def escape(subject: TermProbe, operations: list[TracedOperation], bounds: AuditT
     code = subject.probe.code
     if code.site is None or code.site not in subject.direct or subject.inert:
         return []
-    probed = [(level, *_slope(subject, code.site, level)) for level in value_levels(code.activation)]
+    spread = float(subject.shape(code.site).std(correction=0))
+    probed = [(level, *_slope(subject, code.site, level, spread)) for level in value_levels(code.activation)]
     slopes = [(level, slope) for level, slope, _ in probed if math.isfinite(slope)]
     if not any(
         pull > 0 and slope >= 0.5 * max(s for _, s in slopes) for _, slope, pull in probed if math.isfinite(slope)
@@ -266,13 +288,21 @@ def escape(subject: TermProbe, operations: list[TracedOperation], bounds: AuditT
     ]
 
 
-def _slope(subject: TermProbe, site: TensorSite, level: float) -> tuple[float, float]:
-    """Return the largest gradient of a unit that is at `level` on every row, and the sum of its gradient."""
+def _slope(subject: TermProbe, site: TensorSite, level: float, spread: float) -> tuple[float, float]:
+    """Return the largest gradient of a unit around `level`, and the sum of its gradient.
+
+    The unit has the observed spread, limited to half of the way to either end of its range (0 for an unbounded one),
+    since a covariance has no gradient at a constant unit.
+    """
     leaves: list[Tensor] = []
+    high = RANGES.get(subject.probe.code.activation, RANGES["none"])[1]
+    room = min(spread or 1.0, 0.5 * level, 0.5 * (high - level))
 
     def values(current: Tensor, index: int) -> Tensor:
         put = random_values(current, subject.probe.code.activation, 0.3, 41 + index)
-        put[:, 0] = level
+        noise = random_values(put[:, 0], "tanh", 1.0, 43)
+        noise = noise - noise.mean(0)
+        put[:, 0] = level + room * noise / noise.abs().amax(0).clamp_min(1e-12)
         return put
 
     gradients = subject.at({site: replace_with_leaves(values, leaves)}).gradient(subject.term, leaves)

@@ -15,6 +15,7 @@ from harness.auditing.gradient_ratios import PROBES, ProbeLoop
 from harness.auditing.isolation import isolated, preserved_rng
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import LossProbe, make_probe
+from harness.auditing.probe_values import RANGES
 from harness.auditing.rules_reach import (
     ReachedParameters,
     Terms,
@@ -37,6 +38,7 @@ from harness.measures.constancy import is_constant
 from harness.measures.units import RELU_FAMILY
 from harness.user_code import failure, guarded
 
+SATURATED = 1e-3  # distance of every value to the nearer end of the range, as a share of the range
 SAMPLE = 64  # rows on which gradients are looked for
 
 
@@ -165,7 +167,7 @@ def check_training(
         collector.run("diverges", None, lambda: _train(case, models, rows, watch, during_training))
     inert = {str(term) for term, rule in collector.rules if rule in ("no_gradient", "zero_gradient")}
     collector.run("diverges", None, lambda: diverges(watch, collector.rules))
-    collector.run("constant_at_birth", None, lambda: constant_at_birth(watch, len(models), during_training))
+    collector.run("constant_at_birth", None, lambda: constant_at_birth(watch, models, during_training))
 
     def check_parameters() -> list[Finding]:
         names = watch.reached.without_gradient
@@ -242,7 +244,7 @@ def _divergence_in_words(divergence: Divergence) -> str:
     return f"{divergence.term} is {divergence.value:.4g} at step {divergence.step}{f' ({earlier})' if earlier else ''}"
 
 
-def constant_at_birth(watch: TrainingWatch, seeds: int, during_training: bool) -> list[Finding]:
+def constant_at_birth(watch: TrainingWatch, models: list[nn.Module], during_training: bool) -> list[Finding]:
     """Report a code that is constant at every initialization: a fault where 300 training steps leave it constant."""
     if not watch.constant:
         return []
@@ -256,9 +258,9 @@ def constant_at_birth(watch: TrainingWatch, seeds: int, during_training: bool) -
             make_finding(
                 "constant_at_birth",
                 None,
-                f"{evidence}, and after {PROBES[-1]} steps in {len(watch.stays_constant)} of {seeds} trainings",
+                f"{evidence}, and after {PROBES[-1]} steps in {len(watch.stays_constant)} of {len(models)} trainings",
                 "the code does not depend on the input, so the decoder can only learn one output for all rows",
-                "larger initial weights, a normalization before the code, or fewer steps between input and code",
+                _constant_remedy(watch, models[0]),
                 numbers,
             )
         ]
@@ -276,11 +278,21 @@ def constant_at_birth(watch: TrainingWatch, seeds: int, during_training: bool) -
     ]
 
 
-def has_constant_code(case: Case, model: nn.Module, rows: Tensor) -> bool:
-    """Return True if every unit of the code is constant on the rows up to rounding, in eval mode.
+def _constant_remedy(watch: TrainingWatch, model: nn.Module) -> str:
+    """Return the remedy for a constant code: of a saturated activation, or of a weak signal."""
+    code, activation = _code_values(watch.case, model, watch.sample)
+    low, high = RANGES.get(activation or "none", RANGES["none"])
+    if activation == "softmax" and code.shape[-1] == 1:
+        return "more than one unit: a softmax over one unit is always 1"
+    if math.isfinite(low + high):
+        nearest = torch.minimum(code - low, high - code) / (high - low)
+        if float(nearest.max()) < SATURATED:
+            return f"smaller initial weights and biases, or a normalization before the {activation}, which is saturated"
+    return "larger initial weights, a normalization before the code, or fewer steps between input and code"
 
-    A code of the ReLU family that fires on no row is dead instead, which `dead_at_birth` reports.
-    """
+
+def _code_values(case: Case, model: nn.Module, rows: Tensor) -> tuple[Tensor, str | None]:
+    """Return the code on the rows in eval mode, and the name of its activation."""
     with (
         isolated(model),
         BottleneckTap(model, case.bottleneck) as tap,
@@ -289,10 +301,18 @@ def has_constant_code(case: Case, model: nn.Module, rows: Tensor) -> bool:
         preserved_rng(0),
     ):
         model(rows.clone())
-    code = code_of(tap.passes[0], case.bottleneck)
+    return code_of(tap.passes[0], case.bottleneck), tap.passes[0].activation
+
+
+def has_constant_code(case: Case, model: nn.Module, rows: Tensor) -> bool:
+    """Return True if every unit of the code is constant on the rows up to rounding, in eval mode.
+
+    A code of the ReLU family that fires on no row is dead instead, which `dead_at_birth` reports.
+    """
+    code, activation = _code_values(case, model, rows)
     if not code.is_floating_point() or not code.dim() or len(code) != len(rows) or len(rows) < 2:
         return False
     values = flatten_units(code)
-    if tap.passes[0].activation in RELU_FAMILY and bool((values <= 0).all()):
+    if activation in RELU_FAMILY and bool((values <= 0).all()):
         return False
     return bool(is_constant(values).all())

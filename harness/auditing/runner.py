@@ -13,6 +13,7 @@ from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import loss_source
 from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
 from harness.auditing.isolation import preserved_rng
+from harness.auditing.loss_state import schedule_keywords
 from harness.auditing.probe import LossProbe, has_schedule, make_probe
 from harness.auditing.recorder import TracedOperation
 from harness.auditing.rule_table import check_term
@@ -91,7 +92,13 @@ def _with_targets(case: Case, rows: Tensor | None) -> tuple[Case, Tensor]:
     if rows is not None and not case.supplied_keywords():
         return case, rows
     train = split_of(case).train
-    return bind_losses(case, train.targets, rows=train.inputs), train.inputs if rows is None else rows
+    rows = train.inputs if rows is None else rows
+    if "target" not in case.supplied_keywords():
+        return case, rows
+    # as numbers, `step` and `progress` stay keywords of the bound loss, so that its schedule is seen
+    schedule = dict.fromkeys(schedule_keywords(case), 0)
+    bound = bind_losses(replace(case, numbers={**schedule, **case.numbers}), train.targets, rows=train.inputs)
+    return replace(case, losses=bound.losses), rows
 
 
 def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:

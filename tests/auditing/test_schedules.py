@@ -153,3 +153,23 @@ def test_the_counter_of_a_loss_is_given_back(kind):
     audited(losses, during_training=False)
     counter = losses.state.steps if isinstance(losses, Scheduled) else losses.__closure__[1].cell_contents
     assert counter == 0
+
+
+@pytest.mark.parametrize("name", ["step", "progress"])
+def test_a_warm_up_beside_targets_is_no_fault(name):
+    def labeled():
+        rows = data()
+        return rows, (rows[:, 0] > 0).long()
+
+    def by_step(model, batch, target, step):
+        error, penalty = size(model, batch)
+        return {"reconstruction": error, "size": slow(step) * penalty * (1 + target.to(batch).mean())}
+
+    def by_progress(model, batch, target, progress):
+        return by_step(model, batch, target, 1000 * progress)
+
+    losses = {"step": by_step, "progress": by_progress}[name]
+    train = {"epochs": 50, "batch_size": 16}
+    result = audit(Case(model=Counting, data=labeled, losses=losses, bottleneck="enc2", train=train), seeds=1)
+    assert result.faults == (), str(result)
+    assert not {"zero_gradient", "no_gradient"} & set(result.rules)
