@@ -219,7 +219,7 @@ def test_a_normalization_or_one_to_one_map_behind_the_activation_hides_no_dead_u
     with torch.no_grad():
         model.code.bias[2] = -100.0
         observation = observe(model, torch.randn(400, 6), "code")
-    verdicts = [unit.verdict for unit in diagnose(observation.code, observation.activation).units]
+    verdicts = [unit.verdict for unit in diagnose(observation.code, activation=observation.activation).units]
     assert verdicts[2] == "dead"
 
 
