@@ -64,6 +64,8 @@ class TensorRecorder(TorchFunctionMode):
         source = self._source(args)
         if source is None:
             return func(*args, **kwargs)
+        if func is torch.broadcast_tensors:  # every output is one of the arguments, expanded
+            return self._expanded(func(*args, **kwargs), args)
         name = _name(func, args, kwargs)
         if self.lines and self._depth == 0:
             self.record.operations.append(_operation(name or func.__name__, source))
@@ -125,6 +127,12 @@ class TensorRecorder(TorchFunctionMode):
             if alias is not tensor and same_layout(alias, tensor):
                 self._remember(alias, site)
 
+    def _expanded(self, results: Any, arguments: tuple[Any, ...]) -> Any:
+        for result, argument in zip(results, arguments, strict=True):
+            if id(argument) in self.site_of:
+                self._remember(result, self.site_of[id(argument)])
+        return results
+
     def _register(self, result: Any, site: TensorSite, source: TensorSite) -> Any:
         if isinstance(result, Tensor):
             put = result if site == source else self._put(site, result)
@@ -132,9 +140,12 @@ class TensorRecorder(TorchFunctionMode):
                 self._views[numbers_of(put)] = put, result  # writing to the change must reach the base of the view
             return self._remember(put, site)
         if isinstance(result, tuple | list):
-            for index, element in enumerate(result):
+            elements = list(result)
+            for index, element in enumerate(elements):
                 if isinstance(element, Tensor):
-                    self._remember(element, TensorSite(site.layer, (*site.chain, str(index))))
+                    part = TensorSite(site.layer, (*site.chain, str(index)))
+                    elements[index] = self._remember(self._put(part, element), part)
+            return type(result)(elements) if type(result) in (tuple, list) else result
         return result
 
     def enter_model(self) -> None:

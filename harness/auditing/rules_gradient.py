@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -160,7 +161,7 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
             else "take it from the code itself, without `.detach()`, `.item()`, numpy or `torch.no_grad()`"
         )
     elif subject.cache.get("constant"):
-        exact, rounded = subject.cache.get("rounding", (0.0, 0.0))  # type: ignore[misc]
+        exact, rounded = cast(tuple[float, float], subject.cache.get("rounding", (0.0, 0.0)))
         norms = f" but for rounding: its gradient has norm {exact:.2g} in float64 and {rounded:.2g} in float32"
         evidence = (
             f"{quantity} is constant{norms if exact else ': its gradient is 0'}, and random outputs of every layer leave"

@@ -10,6 +10,7 @@ from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import Code, LossProbe, differs, replace_with
 from harness.auditing.probe_values import RANGES, random_values
 from harness.auditing.recorder import Change, TensorSite
+from harness.auditing.rules_reach import MOVES, moved
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
@@ -170,7 +171,11 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
                 severity,
             )
         ]
-    if float((replaced - first).norm()) / size <= bounds.bypass and not _is_zero(first):
+    if (
+        float((replaced - first).norm()) / size <= bounds.bypass
+        and not _is_zero(first)
+        and not _reads_code_once_moved(probe, code, bounds)
+    ):
         return [
             _bypass_finding(
                 probe.case.objective,
@@ -182,6 +187,21 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def _reads_code_once_moved(probe: LossProbe, code: Code, bounds: AuditThresholds) -> bool:
+    """True if the output follows the code after a random change of all parameters: a decoder that starts at zero."""
+    assert code.site is not None
+    change = {code.site: replace_with(random_values(code.values, code.activation, 2.0, 51))}
+    for seed, size in MOVES:
+        with moved(list(probe.model.parameters()), size, seed):
+            natural, replaced = _output(probe, probe.batch, {}), _output(probe, probe.batch, change)
+        if natural is None or replaced is None:
+            return False
+        spread = float((natural - natural.mean(0)).norm()) or float(natural.norm()) or 1.0
+        if float((replaced - natural).norm()) / spread > bounds.bypass:
+            return True
+    return False
 
 
 def _is_gate(probe: LossProbe, fixed: dict[TensorSite, Change], code: Code, tolerance: float) -> bool:
