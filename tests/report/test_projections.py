@@ -140,6 +140,12 @@ def metrics_of(plain):
     ]
     last = steps[-1] if steps else 0
     rows += [(f"loss_held_out/{name}", finite(value), logged, last) for name, value in plain.get("losses", {}).items()]
+    outcomes = {
+        "ok": {"collapse/failed": 0.0, "collapse/collapsed": 0.0},  # partial collapse, with a reconstruction
+        "diverged": {"collapse/failed": 1.0},
+        "failed": {},
+    }
+    rows += [(name, value, logged, last) for name, value in outcomes[plain.get("status", "ok")].items()]
     return [*rows, ("time/seconds", plain.get("seconds", 0.0), logged, last)]
 
 
