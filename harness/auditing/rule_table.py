@@ -54,7 +54,7 @@ NEEDS_GRADIENT = ("unreachable_target", "collapse_optimum", "pushes_active_units
 
 
 def check_term(subject: TermProbe, operations: list[TracedOperation], collector: FindingCollector) -> None:
-    """Run the rules on one term; a penalty beside a constant main term is judged as an objective too."""
+    """Run the rules on one term."""
     objective = subject.probe.case.objective
     is_objective = subject.term == objective
     is_constant = subject.inert == "zero_gradient" and bool(subject.cache.get("constant"))  # explains all other facts
@@ -63,10 +63,14 @@ def check_term(subject: TermProbe, operations: list[TracedOperation], collector:
         if subject.inert and name in NEEDS_GRADIENT:
             continue
         collector.run(name, subject.term, lambda rule=rule: rule(subject, operations, collector.bounds))  # type: ignore[misc]
-    constant_objective = {(objective, "no_gradient"), (objective, "zero_gradient")} & collector.rules
-    if is_objective or (constant_objective and (subject.term, "collapse_optimum") not in collector.rules):
-        check = partial(objective_collapse, subject, operations, collector.bounds)
-        collector.run("collapse_optimum", subject.term, check)
     if is_objective:
+        check_least(subject, operations, collector)
         collector.run("bypass", subject.term, lambda: bypass(subject, collector.bounds))
         collector.run("cut_encoder", subject.term, lambda: cut_encoder(subject, operations))
+
+
+def check_least(subject: TermProbe, operations: list[TracedOperation], collector: FindingCollector) -> None:
+    """Run the rule on the least value of a main term, or of a penalty that trains beside a constant main term."""
+    if (subject.term, "collapse_optimum") not in collector.rules:
+        check = partial(objective_collapse, subject, operations, collector.bounds)
+        collector.run("collapse_optimum", subject.term, check)

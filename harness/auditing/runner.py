@@ -16,7 +16,7 @@ from harness.auditing.isolation import preserved_rng
 from harness.auditing.loss_state import schedule_keywords
 from harness.auditing.probe import LossProbe, has_schedule, make_probe
 from harness.auditing.recorder import TracedOperation
-from harness.auditing.rule_table import check_term
+from harness.auditing.rule_table import check_least, check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_model import optimizer_parameters, output_range
@@ -132,6 +132,7 @@ def _first_model(
         objective_layers: tuple[str, ...] = ()
         exact: Exact = {}
         inert: list[tuple[TermProbe, list[TracedOperation]]] = []
+        checked: list[tuple[TermProbe, list[TracedOperation]]] = []
         for term in terms:
             subject = _inspected(probe, term, collector)
             if subject is None:
@@ -142,9 +143,13 @@ def _first_model(
                 inert.append((subject, operations))
                 continue
             check_term(subject, operations, collector)
+            checked.append((subject, operations))
             if probe.dtype == torch.float64:
                 exact[term] = subject, {} if subject.inert else _constants(subject)
         _check_scheduled(inert, rows, collector)
+        if {(case.objective, "no_gradient"), (case.objective, "zero_gradient")} & collector.rules:
+            for subject, operations in checked:  # a penalty beside a constant main term is what trains the model
+                check_least(subject, operations, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
         collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
         collector.run("unused_number", None, lambda: watch_numbers(watch, probe))

@@ -89,6 +89,13 @@ def test_alignment_without_a_stop_gradient_is_least_at_a_constant_code(losses):
     assert losses(model, rows()[:32])["alignment"].item() == pytest.approx(0, abs=1e-12)
 
 
+def test_a_penalty_beside_a_constant_main_term_is_judged_with_and_without_training_probes():
+    for training in (False, True):
+        result = audit(case_of(named_as_penalty), during_training=training, seeds=1)
+        findings = [finding for finding in result.findings if finding.rule == "collapse_optimum"]
+        assert [(finding.term, str(finding.severity)) for finding in findings] == [("alignment", "risk")]
+
+
 def test_a_stop_gradient_makes_it_a_note():
     assert collapse(case_of(aligned_with_stop_gradient)) == [("alignment", "note")]
 
