@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.case import set_seed
+from harness.capture import BottleneckTap, ForwardPass, eval_mode
+from harness.case import Case, set_seed
 
 
 @contextmanager
@@ -107,6 +108,19 @@ def _fill(container: Any, value: Any) -> None:
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return detached copies, to detect later changes."""
     return [tensor.detach().clone() for tensor in tensors]
+
+
+def bottleneck_pass(case: Case, model: nn.Module, rows: Tensor) -> ForwardPass:
+    """Return one forward pass of the model on copies of the rows, in eval mode and without a trace in the model."""
+    with (
+        isolated(model),
+        BottleneckTap(model, case.bottleneck) as tap,
+        eval_mode(model),
+        torch.no_grad(),
+        preserved_rng(0),
+    ):
+        model(rows.clone())
+    return tap.passes[0]
 
 
 CONTAINERS = {"dict", "OrderedDict", "list", "set"}

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.findings import make_finding
-from harness.auditing.isolation import isolated, preserved_rng
+from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
 from harness.auditing.recorder import layers_of
-from harness.capture import BottleneckTap, eval_mode
+from harness.capture import eval_mode
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
@@ -112,15 +112,8 @@ def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Aud
 
 def _revival(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> str:
     """Return the changes that can make dead units fire: only those that this model and its inputs leave open."""
-    with (
-        isolated(models[0]),
-        BottleneckTap(models[0], case.bottleneck) as tap,
-        eval_mode(models[0]),
-        torch.no_grad(),
-        preserved_rng(0),
-    ):
-        models[0](rows[:64].clone())
-    names = [activation.name for activation in tap.passes[0].activations if activation.is_code]
+    view = bottleneck_pass(case, models[0], rows[:64])
+    names = [activation.name for activation in view.activations if activation.is_code]
     biases = [value for name, value in models[0].named_parameters() if name.rpartition(".")[2] == "bias"]
     changes = ["zero biases"] if any(bool((bias != 0).any()) for bias in biases) else []
     if rows.is_floating_point() and _offset(rows) > bounds.offset:
@@ -151,15 +144,7 @@ def _interval(shares: list[float]) -> tuple[float, float, float]:
 
 def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
     """Share of the bottleneck's units, and of all ReLU units, that never fire; None without such units."""
-    with (
-        isolated(model),
-        BottleneckTap(model, case.bottleneck) as tap,
-        eval_mode(model),
-        torch.no_grad(),
-        preserved_rng(0),
-    ):
-        model(rows.clone())
-    view = tap.passes[0]
+    view = bottleneck_pass(case, model, rows)
     code, dead = None, []
     for activation in view.activations:
         if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == len(rows):

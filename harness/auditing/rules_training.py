@@ -12,7 +12,7 @@ from harness.auditing.divergence import Divergence
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import PROBES, ProbeLoop
-from harness.auditing.isolation import isolated, preserved_rng
+from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.probe_values import RANGES
@@ -30,7 +30,7 @@ from harness.auditing.rules_reach import (
     unreached_parameters,
     unused_number,
 )
-from harness.capture import BottleneckTap, code_of, eval_mode, flatten_units
+from harness.capture import code_of, flatten_units
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
@@ -293,15 +293,8 @@ def _constant_remedy(watch: TrainingWatch, model: nn.Module) -> str:
 
 def _code_values(case: Case, model: nn.Module, rows: Tensor) -> tuple[Tensor, str | None]:
     """Return the code on the rows in eval mode, and the name of its activation."""
-    with (
-        isolated(model),
-        BottleneckTap(model, case.bottleneck) as tap,
-        eval_mode(model),
-        torch.no_grad(),
-        preserved_rng(0),
-    ):
-        model(rows.clone())
-    return code_of(tap.passes[0], case.bottleneck), tap.passes[0].activation
+    view = bottleneck_pass(case, model, rows)
+    return code_of(view, case.bottleneck), view.activation
 
 
 def has_constant_code(case: Case, model: nn.Module, rows: Tensor) -> bool:

@@ -14,10 +14,10 @@ from harness.measures.chunks import CHUNK
 from harness.measures.correlation import pairwise_correlation
 from harness.measures.dimensionality import centered, correct_participation, effective_rank, products, standardised
 from harness.measures.pair_information import shared_pairs
+from harness.measures.ranks import average_ranks
 from harness.measures.unit_pairs import (
     correlation_needed,
     order_needed,
-    ranks_of,
     rows_by_chance,
     spanning_tree_weights,
     standing_correlation,
@@ -159,7 +159,7 @@ def _small(
     nonlinear = np.full(len(live), -1)
     if values.shape[-1] <= thresholds.pair_units:
         pairs = shared_pairs(
-            ranks_of(torch.where(torch.from_numpy(live)[..., None], activations.mT, 0.0)),
+            average_ranks(torch.where(torch.from_numpy(live)[..., None], activations.mT, 0.0)),
             comparable,
             correlation,
             thresholds.nonlinear_share,

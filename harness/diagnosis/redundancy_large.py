@@ -12,7 +12,8 @@ from torch import Tensor
 
 from harness.diagnosis.thresholds import Thresholds
 from harness.measures.chunks import chunks
-from harness.measures.unit_pairs import correlation_needed, order_needed, ranks_of, robust_correlation, rows_by_chance
+from harness.measures.ranks import average_ranks
+from harness.measures.unit_pairs import correlation_needed, order_needed, robust_correlation, rows_by_chance
 
 DIRECTIONS = 256
 MARGIN = 0.01
@@ -80,7 +81,7 @@ def ranks_at_resolution(values: Tensor, resolution: Tensor, few_rows: int) -> Te
     )
     cells = torch.nan_to_num(cells, nan=0.0)
     varied = (cells != cells.mode(-1, keepdim=True).values).sum(-1, keepdim=True) >= few_rows
-    return ranks_of(torch.where(varied, cells, 0.0))
+    return average_ranks(torch.where(varied, cells, 0.0))
 
 
 def large_redundancy(

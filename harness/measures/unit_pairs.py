@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor
 
-from harness.measures.ranks import average_ranks
-
 COINCIDENCE = 0.01
 """Chance, over all pairs of a layer, that independent units are taken for copies."""
 STANDS = 0.9
@@ -17,8 +15,6 @@ STANDS = 0.9
 the units' variation, 0.99 with them is at least 0.9 without: |z - w|^2 = 2 (1 - r) for lines z and w of length 1."""
 MOST_LEFT_OUT = 3
 """Rows left out at most: a unit that fires on five rows keeps two."""
-
-ranks_of = average_ranks  # imported by the diagnosis under this name
 
 
 def correlation_needed(rows: int, pairs: int, threshold: float) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from harness.auditing import audit
 from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
@@ -24,7 +25,6 @@ from harness.report.remedy_code import remedy_code
 from harness.results import COLLAPSED, MemberRecord
 
 if TYPE_CHECKING:
-    from harness.auditing import Audit
     from harness.effects.remedy_effects import RemedyEffect
 
 Cell = Mapping[str, Level]
@@ -82,26 +82,25 @@ def prescribe(
     seconds, meets = seconds_of(budget), goal_of(goal)
     if seeds is not None and seeds < 2:
         raise HarnessError(f"seeds: expected at least 2, got {seeds}")
-    reference = _reference(case)
-    case = load_case(reference) if reference else case
-    assert isinstance(case, Case)
+    # a `Case` may differ from the one in the file that it was loaded from: it is trained as it is given
+    reference = None if isinstance(case, Case) else str(case)
+    case = case if isinstance(case, Case) else load_case(case)
     split = split_of(case)
     chosen = None if try_only is None else [_cell(word, case) for word in try_only]
-    trial = Trial(case, reference, cores_for(reference) if workers is None else workers, Path.cwd())
+    trial = Trial(case, reference, cores_for(reference) if workers is None else workers)
 
     says("examining: audit, and the model as it is")
-    audit = _audit(case, split)
+    examined = audit(case, during_training=True)
     trial.train([UNTREATED], range(EXAMINED))
     untreated = trial.results(UNTREATED, range(EXAMINED))
-    signs = signs_of(case, audit, untreated)
-    needs_r2 = not any(not meets(record) for record in untreated) and _is_poor(untreated)
-    if needs_r2:
+    signs = signs_of(case, examined, untreated)
+    if all(meets(record) for record in untreated) and _is_poor(untreated):
         meets = _beats(untreated)
     examination: dict[str, Any] = {
-        "findings": tuple(finding.to_dict() for finding in audit.findings),
+        "findings": tuple(finding.to_dict() for finding in examined.findings),
         "untreated": dict(Counter(record.verdict or record.status for record in untreated)),
     }
-    if not audit.faults and all(meets(record) for record in untreated) and chosen is None:
+    if not examined.faults and all(meets(record) for record in untreated) and chosen is None:
         headline = f"Nothing is wrong with {case.name}: 0 of {len(untreated)} seeds fail, and the audit names no fault."
         return Prescription(case.name, headline, False, **examination, seconds=time.perf_counter() - started)
 
@@ -113,7 +112,7 @@ def prescribe(
     remedies, notes = _proof(
         trial, screening, case, split, seeds, seconds - (time.perf_counter() - started), meets, says
     )
-    wrong = bool(audit.faults) or not all(meets(record) for record in untreated)
+    wrong = bool(examined.faults) or not all(meets(record) for record in untreated)
     return Prescription(
         case.name,
         _headline(case, remedies, untreated, meets, tried),
@@ -163,19 +162,6 @@ def goal_of(goal: str) -> Callable[[MemberRecord], bool]:
 def has_failed(record: MemberRecord) -> bool:
     """Return True for a member that failed or has no result: it cannot be used."""
     return record.failed is not False
-
-
-def _reference(case: "Case | str | Path") -> str | None:
-    """The shipped name or the path of a case; None for one that this process alone knows."""
-    if isinstance(case, str | Path):
-        return str(case)
-    return None if case.source is None else str(case.source)
-
-
-def _audit(case: Case, split: Split) -> "Audit":
-    from harness.auditing import audit
-
-    return audit(case, during_training=True)
 
 
 def _is_poor(records: Sequence[MemberRecord]) -> bool:

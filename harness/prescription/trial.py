@@ -3,9 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.case import Case
 from harness.execution.pool import run_stacks
@@ -27,8 +26,6 @@ class Trial:
         case: the case as its author wrote it.
         reference: a shipped name or the path of the case's file; None for a case made in this process.
         workers: worker processes; 0 trains in this process.
-        root: folder of `mlruns/`.
-        on_records: told of each stack's records.
         seconds: training time so far, of all processes together.
         members: members trained so far.
     """
@@ -36,8 +33,6 @@ class Trial:
     case: Case
     reference: str | None
     workers: int
-    root: Path
-    on_records: Callable[[Sequence[MemberRecord]], None] = lambda records: None
     seconds: float = 0.0
     members: int = 0
     records: dict[tuple[str, int], MemberRecord] = field(default_factory=dict)
@@ -50,7 +45,7 @@ class Trial:
         started = time.perf_counter()
         specifications = self._specifications(missing, seeds)
         for stack in run_stacks(specifications, self.workers if self.reference else 0):
-            self._keep(stack)
+            self.records |= {(record.variant, record.seed): record for record in stack}
         self.seconds += time.perf_counter() - started
         self.members += len(missing)
 
@@ -63,11 +58,6 @@ class Trial:
     def seconds_per_member(self) -> float:
         """Wall seconds a member, over everything trained so far; 0 before anything was."""
         return self.seconds / self.members if self.members else 0.0
-
-    def _keep(self, stack: Sequence[MemberRecord]) -> None:
-        for record in stack:
-            self.records[record.variant, record.seed] = record
-        self.on_records(stack)
 
     def _specifications(self, missing: Sequence[tuple[Cell, int]], seeds: Sequence[int]) -> list[StackSpec]:
         """Stacks of members of one structure; numbers and seeds may differ within a stack."""

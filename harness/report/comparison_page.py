@@ -14,10 +14,10 @@ from harness.report.format import DASH, bounds, number, probability, share
 from harness.report.page_templates import page
 from harness.report.style import by_severity, shown_verdict
 from harness.report.svg import RenderedFigure, Table
-from harness.results import Results, write_atomic, write_json
+from harness.results import StoredResults, write_atomic, write_json
 
 
-def write_comparison(first: Results, second: Results, comparison: Comparison, folder: Path) -> Path:
+def write_comparison(first: StoredResults, second: StoredResults, comparison: Comparison, folder: Path) -> Path:
     """Write comparison.html and comparison.json and return the path of comparison.html."""
     folder.mkdir(parents=True, exist_ok=True)
     names = (comparison.first, comparison.second)
@@ -82,7 +82,7 @@ def _figures(comparison: Comparison) -> list[RenderedFigure]:
     return [figure for figure in figures if figure is not None]
 
 
-def _side(results: Results, name: str, index: int) -> dict[str, Any]:
+def _side(results: StoredResults, name: str, index: int) -> dict[str, Any]:
     records = stored_members(results)
     drawn = units_picture(records)
     if drawn is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from harness.report.format import shortened
 from harness.report.groups import in_declared_order, variants
 from harness.report.svg import POINT, TITLE_HEIGHT, any_script, safe
-from harness.results import Results
+from harness.results import StoredResults
 from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ WIDTH, LABELS, BAR = 860, 340, 60
 DENSITY = 1.5 * POINT
 
 
-def heat_maps(results: Results, folder: Path) -> list[Path]:
+def heat_maps(results: StoredResults, folder: Path) -> list[Path]:
     """Write `heat_<measure>.png` for each recorded measure: one row per unit, one column per snapshot.
 
     Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all units.

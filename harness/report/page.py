@@ -21,13 +21,13 @@ from harness.report.remedy_code import remedy_code
 from harness.report.style import by_severity, shown_verdict
 from harness.report.summary_tables import first_rows, level_rows, variant_rows
 from harness.report.svg import RenderedFigure, Table
-from harness.results import Results
+from harness.results import StoredResults
 from harness.results.records import MemberRecord
 
 MOST_CODE = 3
 
 
-def content(results: Results, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
+def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivity]) -> dict[str, Any]:
     """Values of the templates, by name.
 
     Args:

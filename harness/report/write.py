@@ -14,14 +14,14 @@ from harness.report.groups import in_declared_order
 from harness.report.page import content, counts
 from harness.report.page_templates import markdown, page
 from harness.report.threshold_table import swept_and_shown
-from harness.results import Results, write_atomic, write_json
+from harness.results import StoredResults, write_atomic, write_json
 from harness.results.frames import members_frame, unit_history_frame, units_frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def write_report(results: Results, effects: Effects, folder: Path) -> Path:
+def write_report(results: StoredResults, effects: Effects, folder: Path) -> Path:
     """Write report.html, report.md, report.json, members.csv, units.parquet, and heat maps of the unit histories.
 
     Args:
@@ -33,7 +33,7 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     ordered = in_declared_order(results.records, results.manifest)
     swept, reduced = swept_and_shown(ordered)
-    results = Results(results.manifest, reduced, results.damaged)
+    results = StoredResults(results.manifest, reduced, results.damaged)
     values = content(results, effects, swept)
     write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
@@ -46,7 +46,7 @@ def write_report(results: Results, effects: Effects, folder: Path) -> Path:
     return path
 
 
-def document(results: Results, effects: Effects, values: Mapping[str, Any]) -> dict[str, Any]:
+def document(results: StoredResults, effects: Effects, values: Mapping[str, Any]) -> dict[str, Any]:
     """The report as plain JSON: answer, effects, interactions, contrasts, cells, and their basis."""
     from harness.diagnosis.thresholds import threshold_table
 

@@ -9,7 +9,6 @@ from .fingerprint import case_fingerprint as case_fingerprint
 from .fingerprint import member_key as member_key
 from .records import COLLAPSED as COLLAPSED
 from .records import MemberRecord as MemberRecord
-from .store import Results as Results
 from .store import StoredResults as StoredResults
 from .store import read_manifest as read_manifest
 from .store import read_records as read_records

@@ -140,5 +140,3 @@ TYPES = {
     **dict.fromkeys(("r2", "seconds"), pa.float64()),
     **dict.fromkeys(("history", "unit_history"), pa.binary()),
 }
-
-Results = StoredResults  # earlier name

@@ -11,7 +11,7 @@ from harness.effects import analyse, stored_experiment, stored_members
 from harness.effects.seed_intervals import mean_interval
 from harness.effects.sign_flip import sign_flip_p
 from harness.grid import Experiment
-from harness.results import Results
+from harness.results import StoredResults
 
 HOLES = {"verdict": "", "r2": None}
 
@@ -52,7 +52,7 @@ def test_every_effect_is_the_plain_count_over_matched_pairs(grid, draw):
 
 
 def test_the_order_in_which_levels_are_written_does_not_matter(grid):
-    """Results of an earlier run keep the order that the factors had then: the same variants must still be matched."""
+    """StoredResults of an earlier run keep the order that the factors had then: the same variants must still be matched."""
     plant = lambda levels, seed: collapsed((levels["dropout"] == 0.2) == (seed % 4 == 0))  # noqa: E731
     records = planted(grid, plant)
     older = [
@@ -61,7 +61,7 @@ def test_the_order_in_which_levels_are_written_does_not_matter(grid):
         else record
         for record in records
     ]
-    results = Results({"name": grid.name, "experiment": grid.resolved()}, older)
+    results = StoredResults({"name": grid.name, "experiment": grid.resolved()}, older)
     found = analyse(stored_members(results), stored_experiment(results))
     for ours, theirs in zip(analyse(records, grid).family, found.family, strict=True):
         assert (ours.factor, ours.pairs, ours.blocks) == (theirs.factor, theirs.pairs, theirs.blocks)

@@ -14,7 +14,7 @@ from harness.grid import Experiment
 from harness.report.answer import headline, summarize
 from harness.report.averaged_answer import averaged_lines, phrase
 from harness.report.explanation import explain_experiment
-from harness.results import Results
+from harness.results import StoredResults
 
 AUDIT = {
     "as_posted": [
@@ -29,9 +29,9 @@ def declared(grid) -> Experiment:
     return grid.model_copy(update={"interactions": (), "contrasts": ()})
 
 
-def results_of(experiment, plant, **manifest) -> Results:
+def results_of(experiment, plant, **manifest) -> StoredResults:
     described = {"name": experiment.name, "experiment": experiment.resolved(), "defaults": {"dropout": 0.0}}
-    return Results({**described, **manifest}, planted(experiment, plant))
+    return StoredResults({**described, **manifest}, planted(experiment, plant))
 
 
 def test_the_averaged_effects_are_given_with_their_intervals(declared):
@@ -332,7 +332,7 @@ def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declar
     results = results_of(declared, lambda levels, seed: {"logged_at": 1})
     newer = planted(declared, lambda levels, seed: {"logged_at": 2, "verdict": "full_collapse"} if seed == 0 else None)
     stale = planted(declared.model_copy(update={"seeds": (99,)}), lambda levels, seed: {})
-    mixed = Results(results.manifest, [*newer, *results.records, *stale])
+    mixed = StoredResults(results.manifest, [*newer, *results.records, *stale])
     kept = stored_members(mixed)
     assert len(kept) == 96
     assert sum(each.verdict == "full_collapse" for each in kept) == 12
@@ -341,4 +341,4 @@ def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declar
 
 def test_results_that_name_no_experiment_are_refused():
     with pytest.raises(HarnessError, match="expected an experiment in the manifest"):
-        compare(Results({}, []), Results({}, []))
+        compare(StoredResults({}, []), StoredResults({}, []))

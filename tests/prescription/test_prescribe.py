@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -164,3 +165,15 @@ def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
         for row in json.loads(process.stdout)["remedies"]
     }
     assert "examining" in process.stderr
+
+
+def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
+    """A loaded case with another model is that case, and not what its file holds."""
+    (tmp_path / "mine.py").write_text("raise RuntimeError('read again')\n")
+    given = replace(
+        case(0.5),
+        source=tmp_path / "mine.py",
+        train={"epochs": 20, "learning_rate": 0.01},
+        model=lambda: Autoencoder(0.5),
+    )
+    assert not prescribe(given, budget="60s").wrong

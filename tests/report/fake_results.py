@@ -11,7 +11,7 @@ from harness.diagnosis.result import Diagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 from harness.effects import Effects, analyse, stored_experiment
 from harness.grid.names import variant_name
-from harness.results import Results
+from harness.results import StoredResults
 from harness.results.records import MemberRecord
 
 FACTORS: dict[str, list[Any]] = {"penalty": ["none", "as_posted"], "batchnorm": ["off", "on"]}
@@ -81,7 +81,7 @@ def study(
     units: int = 4,
     change: Callable[[MemberRecord], MemberRecord] = lambda record: record,
     **manifest: Any,
-) -> Results:
+) -> StoredResults:
     """A full factorial of members, each passed through `change`."""
     cells = [dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())]
     records = [change(member(levels, seed, units)) for levels in cells for seed in range(seeds)]
@@ -94,13 +94,13 @@ def study(
         "interactions": [["penalty", "batchnorm"]] if {"penalty", "batchnorm"} <= set(factors) else [],
     }
     about = {"versions": {"torch": "2.13.0"}, "command": "harness run made.yaml", "commit": "0123abcd", "format": 1}
-    return Results(
+    return StoredResults(
         {"name": "made", "experiment": described, "factors": described["factors"], "audit": {}, **about, **manifest},
         records,
     )
 
 
-def effects_of(results: Results) -> Effects:
+def effects_of(results: StoredResults) -> Effects:
     """Its effects."""
     return analyse(results.records, stored_experiment(results))
 

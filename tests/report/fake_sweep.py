@@ -1,4 +1,4 @@
-"""Results whose report is known beforehand: codes of each kind, judged by `diagnose`, in experiments of each kind."""
+"""StoredResults whose report is known beforehand: codes of each kind, judged by `diagnose`, in experiments of each kind."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from harness.diagnosis import diagnose
 from harness.diagnosis.finding import Finding
 from harness.effects import analyse
 from harness.report import write_report
-from harness.results import Results
+from harness.results import StoredResults
 from harness.results.records import Level, MemberRecord
 
 ROWS, FEATURES = 400, 100
@@ -180,4 +180,4 @@ def report(base: Path, name: str) -> Path:
     """The page of a planted experiment, written once a session below `base`."""
     asking, records = planted(name)
     folder = base / f"report-{name}"
-    return write_report(Results(manifest(asking), records), analyse(records, asking), folder)
+    return write_report(StoredResults(manifest(asking), records), analyse(records, asking), folder)

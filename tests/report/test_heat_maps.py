@@ -9,7 +9,7 @@ from fake_results import study, without_diagnosis
 from harness.report import heat_maps
 from harness.report.figure_heatmap import HeatmapCanvas, unit_histories
 from harness.report.svg import inline_svg, sheet
-from harness.results import Results
+from harness.results import StoredResults
 from harness.results.records import MemberRecord
 
 # what another test left behind may be collected, and complained of, in any
@@ -80,9 +80,9 @@ def test_measures_of_other_units_get_labels_of_their_own(tmp_path):
     together, alone = tmp_path / "together", tmp_path / "alone"
     for folder in (together, alone):
         folder.mkdir()
-    heat_maps(Results({}, records), together)
+    heat_maps(StoredResults({}, records), together)
     only = [replace(each, unit_history={"entropy_bits": each.unit_history["entropy_bits"]}) for each in records]
-    heat_maps(Results({}, only), alone)
+    heat_maps(StoredResults({}, only), alone)
     assert (together / "heat_entropy_bits.png").read_bytes() == (alone / "heat_entropy_bits.png").read_bytes()
 
 
@@ -91,7 +91,7 @@ def test_a_measure_that_no_unit_has_makes_no_picture_and_leaves_none_of_an_earli
     nothing = {"activation_frequency": [[float("nan")] * 2] * 3}
     record = MemberRecord("a", "v", {}, 0, unit_history=nothing, history={"step": [0, 9, 18]})
     (tmp_path / "heat_activation_frequency.png").write_bytes(b"of an activation that had an off state")
-    assert heat_maps(Results({}, [record]), tmp_path) == []
+    assert heat_maps(StoredResults({}, [record]), tmp_path) == []
     assert not list(tmp_path.iterdir())
 
 

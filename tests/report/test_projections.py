@@ -10,7 +10,7 @@ from fake_results import effects_of, study
 
 from harness.report import write_report
 from harness.report.write import spreadsheet
-from harness.results import MemberRecord, Results, read_records, write_stack
+from harness.results import MemberRecord, StoredResults, read_records, write_stack
 from harness.results.frames import history_frame, members_frame, unit_history_frame, units_frame
 from harness.tracking.member_rows import stored_metrics
 
@@ -157,7 +157,7 @@ def test_a_report_is_the_same_of_members_that_were_never_on_a_disk(tmp_path):
     """Byte by byte, the tables, the page and the pictures of units."""
     results = study(seeds=3)
     write_stack(tmp_path / "stored", results.records)
-    again = Results(results.manifest, read_records(tmp_path / "stored")[0])
+    again = StoredResults(results.manifest, read_records(tmp_path / "stored")[0])
     for name, each in (("here", results), ("read", again)):
         write_report(each, effects_of(results), tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "here").iterdir())

@@ -11,7 +11,7 @@ from harness.report import write_report
 from harness.report.explanation import explain_experiment
 from harness.report.figure_units import units_of
 from harness.report.threshold_table import swept_and_shown
-from harness.results import MemberRecord, Results
+from harness.results import MemberRecord, StoredResults
 from harness.results.frames import units_frame
 
 
@@ -45,7 +45,7 @@ def test_each_diagnosis_is_parsed_once_for_a_report(tmp_path, monkeypatch):
         return loads(text, **options)
 
     monkeypatch.setattr(json, "loads", counted)
-    write_report(Results(results.manifest, results.records), effects, tmp_path)
+    write_report(StoredResults(results.manifest, results.records), effects, tmp_path)
     assert sorted(text for text in parsed if text in whole) == sorted(
         record.diagnosis.content for record in results.records
     )
