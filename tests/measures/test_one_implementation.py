@@ -8,9 +8,9 @@ from torch import Tensor
 
 import harness
 import harness.measures
+from harness.diagnosis import redundancy, redundancy_large
 from harness.measures.ranks import average_ranks
 from harness.measures.reliability import reliability_table
-from harness.measures.unit_pairs import ranks_of
 from harness.measures.unit_table import range_ratios
 
 ROWS = 400
@@ -134,7 +134,7 @@ def test_information_and_its_test_are_those_of_a_diagnosis() -> None:
 
 def test_there_is_one_function_of_average_ranks_and_it_is_scipys() -> None:
     values = torch.relu(normal(4)).T
-    assert ranks_of is average_ranks
+    assert redundancy.average_ranks is redundancy_large.average_ranks is average_ranks
     np.testing.assert_array_equal(average_ranks(values), stats.rankdata(values.numpy(), axis=-1))
     stack = torch.stack([values, values.flip(-1)])
     np.testing.assert_array_equal(average_ranks(stack)[1], average_ranks(values.flip(-1)))
