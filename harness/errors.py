@@ -30,7 +30,7 @@ def missing_extra(error: ImportError) -> HarnessError | None:
     """Return the sentence for a package that an extra brings and that is not installed; None for any other package.
 
     >>> print(missing_extra(ModuleNotFoundError("No module named 'mlflow'", name="mlflow")))
-    mlflow is not installed: `pip install 'harness[mlflow]'` brings it, and 'harness[all]' what every command needs
+    mlflow is not installed: `pip install 'collapse-harness[mlflow]'` brings it, and 'collapse-harness[all]' what every command needs
     >>> missing_extra(ModuleNotFoundError("No module named 'a_module_of_mine'", name="a_module_of_mine"))
     """
     package = (error.name or "").split(".")[0]
@@ -38,7 +38,7 @@ def missing_extra(error: ImportError) -> HarnessError | None:
         return None
     extra = EXTRAS[package]
     return HarnessError(
-        f"{package} is not installed: `pip install 'harness[{extra}]'` brings it, and 'harness[all]' what every command needs"
+        f"{package} is not installed: `pip install 'collapse-harness[{extra}]'` brings it, and 'collapse-harness[all]' what every command needs"
     )
 
 
@@ -46,5 +46,9 @@ EXTRAS = {
     **dict.fromkeys(("pandas", "pyarrow", "safetensors"), "files"),
     **dict.fromkeys(("sklearn", "PIL", "ruamel", "filelock"), "grid"),
     "mlflow": "mlflow",
+    "ray": "ray",
+    "psycopg": "postgresql",
+    "lightning": "lightning",
+    **dict.fromkeys(("transformers", "accelerate"), "transformers"),
     **dict.fromkeys(("seaborn", "matplotlib", "jinja2"), "report"),
 }

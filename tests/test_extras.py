@@ -67,7 +67,7 @@ def test_a_command_without_its_extra_says_which_it_needs(tmp_path, arguments, ex
     program = "import sys\nfrom harness.cli import main\nsys.argv[0] = 'harness'\nmain()"
     process = without_extras(program, *arguments, folder=tmp_path)
     assert process.returncode == 2
-    assert f"'harness[{extra}]'" in process.stderr
+    assert f"'collapse-harness[{extra}]'" in process.stderr
     assert "Traceback" not in process.stderr
 
 
