@@ -1,5 +1,6 @@
 """The base installation diagnoses and audits; each other command says which extra it needs."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -74,8 +75,8 @@ def test_a_command_without_its_extra_says_which_it_needs(tmp_path, arguments, ex
 def test_every_package_of_an_extra_is_declared_and_every_declared_one_is_known():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {"scikit-learn": "sklearn", "Pillow": "PIL", "ruamel.yaml": "ruamel", "Jinja2": "jinja2"}
-    for extra in ("files", "grid", "mlflow", "report"):
-        names = {requirement.split(">=")[0] for requirement in declared[extra] if not requirement.startswith("harness")}
+    for extra in ("files", "grid", "mlflow", "report", "ray", "postgresql", "lightning", "transformers"):
+        names = {re.split(r"\[|>=", requirement)[0] for requirement in declared[extra] if not requirement.startswith("collapse-harness")}
         for name in names:
             module = installed.get(name, name)
             assert module in EXTRAS
