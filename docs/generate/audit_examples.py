@@ -238,7 +238,9 @@ def of_model(model: Any, training: bool = False) -> AuditExample:
 def of_optimizer(optimizer: Any, training: bool = False) -> AuditExample:
     """An ordinary model with a faulty optimizer."""
     return AuditExample(
-        lambda: harness.Case(Autoencoder, rows, squared_error, "code", optimizer=optimizer), optimizer, training=training
+        lambda: harness.Case(Autoencoder, rows, squared_error, "code", optimizer=optimizer),
+        optimizer,
+        training=training,
     )
 
 

@@ -53,7 +53,9 @@ def posterior(rows: int) -> Example:
     """Means of a variational code whose first unit equals the prior."""
     means = with_unit(normal(rows), 0.001 * normal(rows, 1, seed=1)[:, 0])
     log_variance = with_unit(torch.full((rows, 4), -3.0), 0.0)
-    return Example(means, "Unit 0: mean 0 and variance 1 for every row", {"posterior": log_variance, "activation": "none"})
+    return Example(
+        means, "Unit 0: mean 0 and variance 1 for every row", {"posterior": log_variance, "activation": "none"}
+    )
 
 
 def reconstruction(output: Tensor, caption: str, inputs: Tensor | None = None) -> Example:
@@ -65,7 +67,11 @@ def reconstruction(output: Tensor, caption: str, inputs: Tensor | None = None) -
 def low_rank() -> Example:
     """Eight units that span two dimensions of eight-dimensional inputs."""
     inputs = normal(units=8, seed=3)
-    return Example(inputs[:, :2] @ normal(2, 8, seed=4), "Eight units are mixtures of two", {"inputs": inputs, "activation": "none"})
+    return Example(
+        inputs[:, :2] @ normal(2, 8, seed=4),
+        "Eight units are mixtures of two",
+        {"inputs": inputs, "activation": "none"},
+    )
 
 
 def class_points() -> Example:
@@ -90,7 +96,9 @@ def half_noise() -> Example:
 
 EXAMPLES: dict[str, Callable[[], Example]] = {
     "invalid": lambda: Example(with_unit(rectified(), float("nan")), "Unit 0 is NaN", {"activation": "relu"}),
-    "not_testable": lambda: Example(rectified(1).expand(64, 4), "Every input row is the same", {"inputs": torch.ones(64, 6)}),
+    "not_testable": lambda: Example(
+        rectified(1).expand(64, 4), "Every input row is the same", {"inputs": torch.ones(64, 6)}
+    ),
     "never_fired": lambda: Example(with_unit(rectified(50), 0.0), "Unit 0 is 0 on 50 rows"),
     "dead": lambda: Example(with_unit(rectified(), 0.0), "Unit 0 is 0 on 2048 rows"),
     "constant_at_target": lambda: Example(
@@ -101,7 +109,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
         with_unit(normal().tanh(), -0.3), "Unit 0 is -0.3 on every row, behind a tanh", {"activation": "tanh"}
     ),
     "subthreshold": lambda: Example(
-        with_unit(normal(), -0.01 * normal(seed=7)[:, 0].abs() - 0.001), "Unit 0 stays below 0", {"activation": "leaky_relu"}
+        with_unit(normal(), -0.01 * normal(seed=7)[:, 0].abs() - 0.001),
+        "Unit 0 stays below 0",
+        {"activation": "leaky_relu"},
     ),
     "rare_insufficient": lambda: Example(with_unit(rectified(), on_rows(3)), "Unit 0 fires on 3 of 2048 rows"),
     "at_prior": lambda: posterior(ROWS),
@@ -110,16 +120,22 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     ),
     "rare": lambda: Example(with_unit(rectified(), on_rows(10)), "Unit 0 fires on 10 of 2048 rows"),
     "saturated_bimodal": lambda: Example(
-        with_unit(normal().sigmoid(), (200 * normal(seed=9)[:, 0]).sigmoid()), "Unit 0 is 0 or 1", {"activation": "sigmoid"}
+        with_unit(normal().sigmoid(), (200 * normal(seed=9)[:, 0]).sigmoid()),
+        "Unit 0 is 0 or 1",
+        {"activation": "sigmoid"},
     ),
     "alive": lambda: Example(rectified(), "Every unit varies from row to row"),
     "stochastic": half_noise,
     "heavy_tailed": lambda: Example(
-        with_unit(rectified(), with_unit(rectified(), 0.1 * rectified()[:, 1])[:, 0].index_fill(0, torch.tensor([10]), 60.0)),
+        with_unit(
+            rectified(), with_unit(rectified(), 0.1 * rectified()[:, 1])[:, 0].index_fill(0, torch.tensor([10]), 60.0)
+        ),
         "One row of unit 0 is 60",
     ),
     "unused": lambda: Example(
-        rectified(), "Unit 3 varies, but its mean serves the decoder as well", {"ablation": torch.tensor([0.2, 0.1, 0.3, 1e-5])}
+        rectified(),
+        "Unit 3 varies, but its mean serves the decoder as well",
+        {"ablation": torch.tensor([0.2, 0.1, 0.3, 1e-5])},
     ),
     "always_on": lambda: Example(with_unit(rectified(), 5 + normal(seed=10)[:, 0].clamp(-3, 3)), "Unit 0 is never off"),
     "full_collapse": lambda: Example(torch.zeros(ROWS, 4), "Every unit is 0 on every row", {"activation": "relu"}),
@@ -129,7 +145,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "redundant": lambda: Example(copies(2, 6), "Units 2 to 5 repeat units 0 and 1"),
     "dimensional_collapse": low_rank,
     "healthy": lambda: Example(rectified(), "Every unit varies by itself"),
-    "single_unit_dominance": lambda: Example(only_first(5 + normal(seed=10)[:, 0].clamp(-3, 3)), "Unit 0 is never off, the others are 0"),
+    "single_unit_dominance": lambda: Example(
+        only_first(5 + normal(seed=10)[:, 0].clamp(-3, 3)), "Unit 0 is never off, the others are 0"
+    ),
     "duplicates": lambda: Example(copies(5, 6), "Unit 5 repeats unit 0"),
     "nonlinear_redundancy": lambda: Example(
         with_unit(normal(), normal()[:, 1] ** 2), "Unit 0 is the square of unit 1", {"activation": "none"}

@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import torch
-from audit_examples import AUDIT_EXAMPLES, Autoencoder, AuditExample
+from audit_examples import AUDIT_EXAMPLES, AuditExample, Autoencoder
 from diagnosis_examples import EXAMPLES, Example
 from svg import curve, heat_map
 from torch import Tensor, nn
@@ -105,7 +105,12 @@ def diagnosed(name: str, example: Example, pictures: Path) -> str:
     columns = "unit" if example.picture is None else "output feature"
     (pictures / f"{name}.svg").write_text(heat_map(shown, f"{name}: {example.caption}", columns))
     findings = [finding for finding in diagnosis.findings if finding.rule == name]
-    lines = [f"![{example.caption}](../images/rules/{name}.svg)", "", f"{example.caption}. `harness.diagnose` says:", ""]
+    lines = [
+        f"![{example.caption}](../images/rules/{name}.svg)",
+        "",
+        f"{example.caption}. `harness.diagnose` says:",
+        "",
+    ]
     text = str(findings[0]) if findings else str(diagnosis).splitlines()[0]
     return "\n".join([*lines, "```text", text, "```"])
 
@@ -115,14 +120,20 @@ def audited(name: str, example: AuditExample, pictures: Path) -> str:
     audit = harness.audit(example.case(), during_training=example.training)
     finding = next(finding for finding in audit.findings if finding.rule == name)
     lines = ["```python", dedent(inspect.getsource(example.shown)).rstrip(), "```", ""]
-    picture = penalty_curve(name, example.penalty, pictures) if example.penalty else code_picture(name, example, pictures)
+    picture = (
+        penalty_curve(name, example.penalty, pictures) if example.penalty else code_picture(name, example, pictures)
+    )
     return "\n".join([*lines, picture, "", "`harness.audit` says:", "", "```text", short(finding), "```"])
 
 
 def short(finding: Finding) -> str:
     """Return a finding without the lines of source that only the example's own file has."""
     text = str(finding).replace(f", line {finding.line}", "") if finding.line else str(finding)
-    return text.split(" (audit_examples.py")[0] + "\n" + "\n".join(text.splitlines()[1:]) if "(audit_examples.py" in text else text
+    return (
+        text.split(" (audit_examples.py")[0] + "\n" + "\n".join(text.splitlines()[1:])
+        if "(audit_examples.py" in text
+        else text
+    )
 
 
 def penalty_curve(name: str, penalty: object, pictures: Path) -> str:

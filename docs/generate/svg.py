@@ -56,7 +56,9 @@ def curve(xs: Sequence[float], ys: Sequence[float], x_name: str, label: str) -> 
 
     line = " ".join(place(x, y) for x, y in points)
     body = f'<path d="M0 0V120H240" fill="none" stroke="#888"/><polyline points="{line}" fill="none" stroke="#1f4e9c" stroke-width="2"/>'
-    body += f'<text x="-4" y="8" text-anchor="end">{high:.3g}</text><text x="-4" y="120" text-anchor="end">{low:.3g}</text>'
+    body += (
+        f'<text x="-4" y="8" text-anchor="end">{high:.3g}</text><text x="-4" y="120" text-anchor="end">{low:.3g}</text>'
+    )
     body += f'<text x="0" y="134">{left:g}</text><text x="240" y="134" text-anchor="end">{right:g}</text>'
     body += f'<text x="120" y="134" text-anchor="middle">{x_name}</text>'
     return document(-60, -8, 320, 150, body, label)
