@@ -102,17 +102,17 @@ def edits_in_place(code):
 
 
 def misses_bottleneck(model, batch):  # the first layer's pre-activations, computed from its weights
-    code, output = model(batch)
+    output = model(batch)[1]
     return {"reconstruction": F.mse_loss(output, batch), "l1": (batch @ model.encoder.weight.T).abs().mean()}
 
 
 def wrong_layer(model, batch):
-    code, output = model(batch)
+    output = model(batch)[1]
     return {"reconstruction": F.mse_loss(output, batch), "l1": torch.relu(model.encoder(batch)).mean()}
 
 
 def not_the_code_in_use(model, batch):  # the decoder reads relu(z), the penalty reads z
-    code, output = model(batch)
+    output = model(batch)[1]
     z = model.code(torch.relu(model.encoder(batch)))
     return {"reconstruction": F.mse_loss(output, batch), "l2": 0.01 * z.square().mean()}
 
