@@ -73,4 +73,12 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
         option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")
+        print(f"MLflow UI: {program} ui {_reference(outcome)}{option}")
+
+
+def _reference(outcome: "RunSummary") -> "Path | str":
+    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
+    from harness.grid.shipped import shipped_folder
+
+    path = outcome.experiment.path
+    return outcome.experiment.name if path is None or path.parent == shipped_folder() else path

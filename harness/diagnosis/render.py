@@ -7,7 +7,7 @@ from html import escape
 from statistics import quantiles
 from typing import Protocol
 
-from harness.diagnosis.finding import Finding
+from harness.diagnosis.finding import Finding, pointer
 from harness.diagnosis.units import Flag, OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 
@@ -58,7 +58,7 @@ def details(diagnosis: Layer) -> list[str]:
     if diagnosis.output is not None:
         lines += ["", output_line(diagnosis.output)]
     if diagnosis.findings:
-        lines += ["", *map(str, diagnosis.findings)]
+        lines += ["", *map(str, diagnosis.findings), "", pointer(diagnosis.findings)]
     return lines
 
 
