@@ -88,8 +88,17 @@ def run_experiment(
     shard: tuple[int, int] = WHOLE,
     progress: RunCallbacks | None = None,
     root: Path | None = None,
+    timeout: float | None = None,
 ) -> RunSummary:
     """Run an experiment with all options of the command line, and return its summary.
+
+    Args:
+        experiment, fresh, workers, tracking_uri: as in `run`.
+        retry_failed: train members again that could not be run.
+        shard: part of the stacks that this process trains, and the number of parts.
+        progress: callbacks.
+        root: folder that contains `mlruns/`; None means the current one.
+        timeout: seconds that a worker may take for a stack; None for no limit.
 
     Raises:
         HarnessError: if the request is wrong.
@@ -98,8 +107,10 @@ def run_experiment(
     experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
-    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout)
     here = not workers or not isinstance(experiment.case_reference, str)
+    if here and timeout is not None:
+        raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
@@ -151,7 +162,7 @@ class Call:
     """Options of a run.
 
     Args:
-        workers, tracking_uri, shard, progress, root: as in `run_experiment`.
+        workers, tracking_uri, shard, progress, root, timeout: as in `run_experiment`.
         again: whether existing members are trained again.
         started: value of `time.perf_counter` at the start.
     """
@@ -163,6 +174,7 @@ class Call:
     progress: RunCallbacks
     root: Path
     started: float
+    timeout: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -189,7 +201,8 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
+        member_length = steps // max(1, total)
+        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, member_length, call.timeout):
             crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
