@@ -125,10 +125,13 @@ def run_stacks(
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
     if here:
+        from harness.execution.process_state import kept_process_state
         from harness.execution.run_stack import run_stack
 
         for spec in here:
-            yield run_stack(spec, on_steps)
+            with kept_process_state():
+                records = run_stack(spec, on_steps)
+            yield records
     if there:
         shares = split_among_workers(there, workers, steps)
         yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, timeout, waiting=list(waiting)))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.execution.stdin import forbid_stdin
+from harness.experiment.inspection import WorkerInspection, audit_here, look_here
 from harness.experiment.locks import WHOLE, publishing, running
 from harness.experiment.run_summary import RunSummary, trained_alone, without_results
 from harness.experiment.state import (
     ResumeState,
     check_device,
     clean_results,
+    first_workers,
     is_described,
-    known_stacks,
     load_state,
     member_steps,
     missing_members,
@@ -104,7 +105,7 @@ def run_experiment(
         HarnessError: if the request is wrong.
     """
     started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
     call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout)
@@ -114,9 +115,10 @@ def run_experiment(
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
-        _waiting(min(workers, known_stacks(experiment, folder, fresh, shard))) as waiting,
+        _waiting(0 if here else min(workers, first_workers(experiment, folder, fresh, shard))) as waiting,
     ):
-        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
+        look = look_here if here else WorkerInspection(waiting, timeout).look
+        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri), look)
         if _is_published(work, call):
             return _finished(work, call)
         check_device(experiment)
@@ -146,15 +148,25 @@ def synchronize(
     from harness.experiment.publisher import Publisher
 
     root = root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     if not folder.is_dir():
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     with running(folder), publishing(folder):
-        work = load_state(experiment, folder, store=store_name(tracking_uri))
+        in_worker = isinstance(experiment.case_reference, str)
+        look, audit = (WorkerInspection().look, WorkerInspection().audit) if in_worker else (look_here, audit_here)
+        work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, audit).publish(work, 0.0)
+
+
+def _loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 @dataclass(frozen=True)
@@ -194,9 +206,10 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
     crash_point("manifest written")
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
+    audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
-        trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
