@@ -21,6 +21,9 @@ def run(
     retry: Annotated[str, typer.Option(help="`failed`: run members again that could not be run.")] = "",
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
     shard: Annotated[str, typer.Option(help="`2/8` runs only the second of eight parts, for job arrays.")] = "1/1",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
+    ] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
@@ -36,7 +39,9 @@ def run(
     try:
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
-            outcome = run_experiment(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
+            outcome = run_experiment(
+                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout
+            )
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
