@@ -14,6 +14,7 @@ from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
+from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
 from harness.tracking.member_rows import (
@@ -38,6 +39,7 @@ from harness.tracking.variant_summary import (
 from harness.tracking.views import KIND_TAG, VIEW_TAG, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
+REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
 
 def create_store(uri: str) -> None:
@@ -96,13 +98,16 @@ class Tracker:
             path = local_store(uri)
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
+        self._requests = SIDE_BY_SIDE if local_store(uri) is None else 1  # a file has one writer
         self._experiments: dict[str, str] = {}  # name -> id
         self._inventories: dict[str, Inventory] = {}  # experiment id -> runs at the last query
 
     @property
     def at_once(self) -> int:
-        """Number of members logged at once: many if they share a transaction, else one."""
-        return 1 if self._file is None else MEMBERS_AT_ONCE
+        """Number of members logged at once: many if they share a transaction, some if a server logs them side by side."""
+        if self._file is not None:
+            return MEMBERS_AT_ONCE
+        return 1 if self._requests == 1 else REQUESTED_AT_ONCE
 
     def project(
         self,
@@ -252,14 +257,13 @@ class Tracker:
         seconds: float,
         records: Sequence[MemberRecord],
     ) -> None:
-        self.client.set_tag(run, "mlflow.note.content", note[:LONGEST])
-        for name, value in parameters.items():
-            self.client.set_tag(run, name, str(value)[:LONGEST])
-        if seconds:
-            stamp = max((record.logged_at for record in records), default=0)
-            self.client.log_metric(run, "time/seconds", seconds, timestamp=stamp)
-        for path in artifacts:
-            self.client.log_artifact(run, str(path))
+        from mlflow.entities import Metric, RunTag
+
+        tags = {"mlflow.note.content": note, **parameters}
+        stamp = max((record.logged_at for record in records), default=0)
+        metrics = [Metric("time/seconds", seconds, stamp, 0)] if seconds else []
+        self.client.log_batch(run, metrics, tags=[RunTag(name, str(value)[:LONGEST]) for name, value in tags.items()])
+        for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}
@@ -274,8 +278,7 @@ class Tracker:
         if self._file is not None and new:
             write_members(self._file, experiment, parent, self.origin, new, self.defaults)
             missing = [record for record in missing if record.key in inventory.own]
-        for record in missing:
-            self._log_member(experiment, parent, record, inventory)
+        for_all(lambda record: self._log_member(experiment, parent, record, inventory), missing, self._requests)
 
     def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
         """Log a member by the client, step by step: into a server, or to complete a run of a killed process."""
@@ -303,12 +306,15 @@ class Tracker:
         new = [summary for summary in summaries if summary.key not in inventory.own]
         if self._file is not None and new:
             write_summaries(self._file, experiment, parent, self.origin, new)
-        for summary in summaries:
+
+        def log(summary: VariantSummary) -> None:
             run = inventory.own.get(summary.key)
             if run is None and self._file is None:
                 self._log_summary(experiment, parent, summary)
             elif run is not None and (run.digest != summary.digest or run.status != "FINISHED"):
                 self._log_summary(experiment, parent, summary, run)
+
+        for_all(log, summaries, self._requests)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
