@@ -4,6 +4,7 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
+from harness.tracking.address import artifact_folder, check_store, is_database, mlflow_address, plain_path
 from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
@@ -28,7 +30,7 @@ from harness.tracking.member_rows import (
     stored_parameters,
     stored_tags,
 )
-from harness.tracking.sqlite_store import local_store
+from harness.tracking.sqlite_store import local_experiments, local_store
 from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members, write_summaries
 from harness.tracking.variant_summary import (
     VariantSummary,
@@ -36,7 +38,7 @@ from harness.tracking.variant_summary import (
     summary_metrics,
     variant_summaries,
 )
-from harness.tracking.views import KIND_TAG, VIEW_TAG, views
+from harness.tracking.views import KIND_TAG, VIEW_TAG, shared_views, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
@@ -60,7 +62,7 @@ def create_store(uri: str) -> None:
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
+            store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
             crash_point("store migrated")
             os.replace(beside, path)
@@ -69,6 +71,32 @@ def create_store(uri: str) -> None:
                 if remains.name.startswith(beside.name):
                     remains.unlink(missing_ok=True)
         crash_point("store created")
+
+
+def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
+    """Return (name, id, views) of the active experiments of a store, newest first.
+
+    Raises:
+        HarnessError: if the store cannot be reached.
+    """
+    if local_store(uri) is not None:
+        return local_experiments(uri)
+    quiet()
+    with reaching(uri):
+        check_store(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=mlflow_address(uri))
+        page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"])
+        experiments = list(page)
+        while page.token:
+            page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"], page_token=page.token)
+            experiments += page
+        return [
+            (experiment.name, str(experiment.experiment_id), shared_views(experiment.tags))
+            for experiment in experiments
+            if experiment.name != "Default"
+        ]
 
 
 class Tracker:
@@ -91,10 +119,11 @@ class Tracker:
         self.defaults = dict(defaults or {})
         self.origin = origin_of(root).name
         with reaching(uri):
+            check_store(uri)
             create_store(uri)
             from mlflow import MlflowClient
 
-            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+            self.client: MlflowClient = MlflowClient(tracking_uri=mlflow_address(uri))
             path = local_store(uri)
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
@@ -192,7 +221,8 @@ class Tracker:
 
     def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
-        location = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        folder = self.root.absolute() / "mlruns" if local is None else local.parent
+        location = (folder / "artifacts" / slug(name)).as_uri() if is_database(self.uri) else None
         try:
             return str(self.client.create_experiment(name, artifact_location=location))
         except Exception:
@@ -263,7 +293,16 @@ class Tracker:
         stamp = max((record.logged_at for record in records), default=0)
         metrics = [Metric("time/seconds", seconds, stamp, 0)] if seconds else []
         self.client.log_batch(run, metrics, tags=[RunTag(name, str(value)[:LONGEST]) for name, value in tags.items()])
-        for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
+        self._log_artifacts(run, artifacts)
+
+    def _log_artifacts(self, run: str, artifacts: Sequence[Path]) -> None:
+        folder = artifact_folder(str(self.client.get_run(run).info.artifact_uri)) if artifacts else None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in artifacts:
+                shutil.copy2(path, folder / path.name)
+        else:
+            for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}
