@@ -216,9 +216,7 @@ STRANGERS = (
         "decoderesearch/SAELens#202",
         "rows with an offset and an encoder of its own: the few units along the offset are always selected, others never",
         lambda: sae(penalized(lambda code: 0 * code.sum(), "none"), lambda: Sparse(24, 48, top_k), offset_rows),
-        lambda: sae(
-            auxiliary(False), lambda: Sparse(24, 48, top_k, offset_rows(True).mean(0)), offset_rows
-        ),
+        lambda: sae(auxiliary(False), lambda: Sparse(24, 48, top_k, offset_rows(True).mean(0)), offset_rows),
         lost="some",
     ),
     Stranger(

@@ -183,7 +183,9 @@ STRANGERS = (
         "variational",
         "AppliedDataSciencePartners/WorldModels#12",
         "error and KL are both averaged over all their entries, so the KL weighs 7 times too much at 40 features and 6 units",
-        lambda: vae(elbo(lambda made, x: F.mse_loss(made, x) / 2, lambda mean, logvar: divergence(mean, logvar).mean())),
+        lambda: vae(
+            elbo(lambda made, x: F.mse_loss(made, x) / 2, lambda mean, logvar: divergence(mean, logvar).mean())
+        ),
         lambda: vae(elbo(summed_error, summed_kl)),
         causes=("dominates",),
         lost="all",
