@@ -64,7 +64,7 @@ def details(diagnosis: Layer) -> list[str]:
 
 def headline(diagnosis: Layer) -> str:
     """Verdict, flags, live units, rows and activation in one line."""
-    flags = f" + {', '.join(flag for flag in diagnosis.flags if flag != diagnosis.verdict)}"
+    flags = f" + {', '.join(flag for flag in diagnosis.flags if str(flag) != diagnosis.verdict)}"
     live = f"{diagnosis.live_units} of {len(diagnosis.units)} units live"
     inferred = " (inferred from the values)" if diagnosis.activation_inferred else ""
     distinct = diagnosis.distinct_rows

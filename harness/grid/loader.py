@@ -29,7 +29,7 @@ def load_experiment(path: str | Path) -> Experiment:
     """
     file = experiment_file(path)
     refuse_case_file(file)
-    content = read_document(file).content
+    content = read_document(file)
     try:
         return _experiment(content, file)
     except HarnessError as error:
