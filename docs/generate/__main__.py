@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from commands import write_commands
+from command_line import write_commands
 from keys import write_keys
 from layers import write_layers
 from navigation import DOCS
