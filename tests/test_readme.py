@@ -123,7 +123,7 @@ def test_the_index_lists_every_page_once():
     assert sorted(listed) == sorted(pages - {"README.md"})
 
 
-TAGS = {"harness.kind", "harness.origin"}  # tags of runs in MLflow, written like names of the package
+TAGS = {"harness.kind", "harness.origin", "harness.key"}  # tags of runs in MLflow, written like names of the package
 
 
 def missing_names(text: str) -> set[str]:
