@@ -23,6 +23,11 @@ class AuditThresholds:
         offset: ||mean|| / ||sd|| of the inputs.
         offset_dead: share of units that are dead with the inputs and alive with centered inputs.
         bypass: change of the reconstruction with the input while the code is fixed, relative to its own spread.
+        unused_gain: rise of the main term when codes are exchanged between rows, relative to its value; below, the
+            training is repeated without the penalty.
+        used_gain: the same without the penalty; a code in use is above.
+        silenced: rise with the penalty, relative to that without it; below, the penalty dominates.
+        recovered: the same for a lower weight that is advised; above.
     """
 
     dominates_fault: float = 1e3
@@ -38,6 +43,10 @@ class AuditThresholds:
     offset: float = 1.0
     offset_dead: float = 0.02
     bypass: float = 1e-6
+    unused_gain: float = 0.05
+    used_gain: float = 0.2
+    silenced: float = 0.02
+    recovered: float = 0.3
 
     def to_dict(self) -> dict[str, float]:
         """Return the thresholds by name."""

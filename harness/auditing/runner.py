@@ -70,7 +70,7 @@ def audit(
         _other_models(case, models[1:], rows, collector)
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
         _model_rules(case, models, rows, collector, watch)
-        check_weights(case, models, rows, collector, terms, during_training, watch)
+        check_weights(case, models, rows, collector, terms, during_training, watch, lambda: watch.gain)
         check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
     source = loss_source(case)
     return Audit(
