@@ -233,8 +233,9 @@ def diverges(watch: TrainingWatch, rules: set[tuple[str | None, str]]) -> list[F
                 f"{_divergence_in_words(first)}, in the training of seed {seeds[0]};"
                 f" {len(seeds)} of {len(watch.probes)} trainings meet NaN or infinity in {term}",
                 "the next update turns parameters into NaN, and the training is lost",
-                f"a lower learning rate (it is {rate:g}) or clipped gradients where the values grow from step to step; else"
-                " keep the argument of log, sqrt or a division inside its domain",
+                f"a lower learning rate (it is {rate:g}), scaled inputs or clipped gradients where the values grow from step to"
+                " step; bound what is exponentiated (clamp a log-variance); else keep the argument of log, sqrt or a division"
+                " inside its domain",
                 {**numbers, "trainings": float(len(seeds))},
             )
         )

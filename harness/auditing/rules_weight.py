@@ -179,8 +179,8 @@ def weight_findings(
     """Find a weight that is too large (`dominates`) or too small (`negligible`), and the number to change."""
     ratios = weights.medians()
     judgment = judge_weights(ratios, bounds)
-    if judgment is None:
-        return []
+    if judgment is None or (judgment.rule == "negligible" and weights.stopped):
+        return []  # beside a main term that grows beyond all numbers, every penalty is small
     if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
         flat = _flat(case, models[0], rows, term, weights)
         if flat:

@@ -19,7 +19,8 @@ from harness.auditing.recorder import TracedOperation
 from harness.auditing.rule_table import check_least, check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
-from harness.auditing.rules_model import optimizer_parameters, output_range
+from harness.auditing.rules_optimizer import optimizer_parameters, unregistered_parameters
+from harness.auditing.rules_output import output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
 from harness.auditing.rules_rows import mixed_rows
 from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
@@ -252,6 +253,11 @@ def _model_rules(
     missing = range(len(models), BIRTH_SEEDS) if len(models) >= 3 else ()
     more_models = [*models, *(build_model(case, seed, rows[:4]) for seed in missing)]
     collector.run("optimizer_misses_parameters", None, lambda: optimizer_parameters(case, models[0]))
+    collector.run(
+        "optimizer_misses_parameters",
+        None,
+        lambda: unregistered_parameters(case, models[0], _batch(rows, models[0])),
+    )
     collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
     collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))
     collector.run("input_offset", None, lambda: input_offset(case, models, sample, bounds))
