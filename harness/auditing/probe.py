@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, loss_numbers, preserved_loss, schedule_keywords
-from harness.auditing.recorder import Change, TensorRecorder, TensorSite, Trace, hooked_model, layers_of
+from harness.auditing.recorder import TensorRecorder, hooked_model, layers_of
+from harness.auditing.trace import Change, TensorSite, Trace
 from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError

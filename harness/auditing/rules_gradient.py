@@ -16,8 +16,9 @@ from harness.auditing.isolation import copies, isolated, preserved_rng, preserve
 from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.auditing.probe import LossProbe, differs, replace_with_leaves
 from harness.auditing.probe_values import activation_of, random_values
-from harness.auditing.recorder import Change, TensorRecorder, TensorSite, TracedOperation, hooked_model
+from harness.auditing.recorder import TensorRecorder, hooked_model
 from harness.auditing.rules_reach import MOVES, moved
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.units import RELU_FAMILY

@@ -13,7 +13,7 @@ from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.optima import set_point
 from harness.auditing.probe import Evaluation, LossProbe, differs
 from harness.auditing.probe_values import RANGES, activation_of, random_values
-from harness.auditing.recorder import TensorSite, TracedOperation
+from harness.auditing.trace import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.user_code import guarded

@@ -8,8 +8,8 @@ from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding
 from harness.auditing.probe import Code, LossProbe, differs, replace_with
 from harness.auditing.probe_values import random_values
-from harness.auditing.recorder import Change, TensorSite
 from harness.auditing.rules_reach import MOVES, moved
+from harness.auditing.trace import Change, TensorSite
 from harness.capture import eval_mode, reconstruction_of
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity

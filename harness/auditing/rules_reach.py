@@ -21,7 +21,7 @@ from harness.auditing.isolation import preserved_rng, preserved_state
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with_leaves
 from harness.auditing.probe_values import random_values
-from harness.auditing.recorder import Change, TensorSite, TracedOperation
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.auditing.weight_keywords import SUPPLIED
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
