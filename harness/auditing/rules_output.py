@@ -13,6 +13,7 @@ from harness.auditing.probe_values import RANGES
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
+from harness.user_code import guarded
 
 
 def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
@@ -71,7 +72,10 @@ def _squashed_twice(probe: LossProbe, output: Tensor, activation: str) -> list[F
 
         handle = probe.model.register_forward_hook(hook)
         try:
-            values.append(probe.evaluate().value(probe.case.objective))
+            with guarded():
+                values.append(probe.evaluate().value(probe.case.objective))
+        except Exception:  # the loss takes probabilities, and logits are none
+            return []
         finally:
             handle.remove()
     at_rows, at_logits, beyond = values
