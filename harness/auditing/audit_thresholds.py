@@ -80,6 +80,7 @@ SEVERITY: dict[str, Severity] = {
     "input_offset": Severity.RISK,
     "bypass": Severity.FAULT,
     "index_addressing": Severity.RISK,
+    "undeclared_posterior": Severity.RISK,
     "mixed_rows": Severity.FAULT,
     "unpaired_rows": Severity.FAULT,
     "cut_encoder": Severity.FAULT,

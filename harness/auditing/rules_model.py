@@ -11,6 +11,8 @@ from harness.auditing.probe_values import random_values
 from harness.auditing.rules_reach import MOVES, moved
 from harness.auditing.trace import Change, TensorSite
 from harness.capture import eval_mode, reconstruction_of
+from harness.capture.noise import NoiseDraws
+from harness.capture.tap import submodule
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
@@ -81,6 +83,27 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def undeclared_posterior(probe: LossProbe) -> list[Finding]:
+    """Find noise of the code's shape that the model draws behind the bottleneck, where no posterior was declared."""
+    case = probe.case
+    if case.posterior is not None or case.bottleneck.startswith("out:"):
+        return []
+    with NoiseDraws(submodule(probe.model, case.bottleneck)) as noise:
+        probe.forward(probe.batch)
+    if not noise.drawn:
+        return []
+    return [
+        make_finding(
+            "undeclared_posterior",
+            None,
+            f"the model draws Gaussian noise of the shape of {case.bottleneck}'s output behind it, and the case names no"
+            " posterior",
+            "the mean of a collapsed posterior still varies a little, so the mean alone cannot show posterior collapse",
+            'name the log-variance: Case(posterior="logvar"), a module, or an output such as "out:2"',
+        )
+    ]
 
 
 def _reads_code_once_moved(probe: LossProbe, code: Code, bounds: AuditThresholds) -> bool:

@@ -18,6 +18,7 @@ from harness.auditing.probe import LossProbe, has_schedule, make_probe
 from harness.auditing.rule_table import check_least, check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
+from harness.auditing.rules_model import undeclared_posterior
 from harness.auditing.rules_optimizer import optimizer_parameters, unregistered_parameters
 from harness.auditing.rules_output import output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
@@ -27,6 +28,7 @@ from harness.auditing.rules_weight import check_weights
 from harness.auditing.trace import TracedOperation
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
+from harness.errors import HarnessError
 from harness.loss_terms import bind_losses
 from harness.models import build_model, cast_floats, own_precision
 from harness.user_code import guarded
@@ -60,6 +62,12 @@ def audit(
         HarnessError: when the case cannot be built, read or evaluated at all.
     """
     started = time.monotonic()
+    if not case.has_losses:
+        raise HarnessError(
+            f"{case.name}: audit: expected a case with losses=..., got one that trains by fit=... alone; an audit needs the"
+            " loss terms, to replace what they read and to differentiate them. The trained layer itself can be judged by"
+            " `harness diagnose`"
+        )
     with guarded(), preserved_rng():
         check_target(case)
         case, rows = _with_targets(case, rows)
@@ -153,6 +161,7 @@ def _first_model(
                 check_least(subject, operations, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
         collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
+        collector.run("undeclared_posterior", None, lambda: undeclared_posterior(probe))
         collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
 

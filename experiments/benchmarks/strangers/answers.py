@@ -160,8 +160,8 @@ def ask_torchmortem(case: Case, seed: int) -> Answer:
 
 def _autopsy_findings(autopsy: Any) -> list[Any]:
     autopsy.__exit__(None, None, None)
-    report = autopsy.analyze() if hasattr(autopsy, "analyze") else autopsy.diagnose()
-    return list(getattr(report, "findings", report))
+    report = autopsy.get_report()
+    return [] if report is None else list(report.findings)
 
 
 class Debugged(Watcher):
@@ -179,12 +179,11 @@ class Debugged(Watcher):
 
 
 def ask_neuraldbg(case: Case, seed: int) -> Answer:
-    """Ask for explanations of a watched training."""
+    """Ask for the causes of failures in a watched training."""
     watcher = Debugged()
     trained(case, seed, watcher)
     quiet(lambda: watcher.debugger.__exit__(None, None, None))
-    explanations = quiet(watcher.debugger.explain_failure)
-    words = [str(explanation)[:60] for explanation in explanations]
+    words = [str(hypothesis)[:60] for hypothesis in quiet(watcher.debugger.get_causal_hypotheses)]
     return Answer(None, (), (), bool(words), "; ".join(words[:2]))
 
 
@@ -219,7 +218,7 @@ TOOLS = (
     Tool("harness", "collapse-harness", ask_harness, "audit of the case, diagnosis of the trained model"),
     Tool("torchdiag", "torchdiag", ask_torchdiag, "dead neurons of the trained model, gradients of the last step"),
     Tool("torchmortem", "torchmortem", ask_torchmortem, "watches every step; findings above `info`"),
-    Tool("neuraldbg", "neuraldbg", ask_neuraldbg, "watches every step; explanations of a failure"),
+    Tool("neuraldbg", "neuraldbg", ask_neuraldbg, "watches every step; causal hypotheses of a failure"),
     Tool("traintools", "traintools", ask_traintools, "gradient health at every step"),
 )
 NOT_ASKED = {"monitorch": "installs (0.1.0.7) and draws figures; it gives no verdict that could be scored"}

@@ -65,7 +65,7 @@ class Judged:
     @property
     def ill(self) -> bool:
         """True if something is wrong with the model: a fault of the table, lost units, or a useless output."""
-        broken = self.truth.share in ("all", "one left") or self.truth.output in ("mean", "constant", "invalid")
+        broken = self.truth.share != "none" or self.truth.output in ("mean", "constant", "invalid")
         return (self.sick and not self.stranger.harmless) or broken
 
 
