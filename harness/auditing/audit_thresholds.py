@@ -23,11 +23,10 @@ class AuditThresholds:
         offset: ||mean|| / ||sd|| of the inputs.
         offset_dead: share of units that are dead with the inputs and alive with centered inputs.
         bypass: change of the reconstruction with the input while the code is fixed, relative to its own spread.
-        unused_gain: rise of the main term when codes are exchanged between rows, relative to its value; below, the
-            training is repeated without the penalty.
-        used_gain: the same without the penalty; a code in use is above.
-        silenced: rise with the penalty, relative to that without it; below, the penalty dominates.
-        recovered: the same for a lower weight that is advised; above.
+        unused_gain: rise of the main term when codes are exchanged, by its value; below, the training is repeated.
+        used_gain: the same without the penalty; the code is used above.
+        silenced: rise with the penalty, relative to that without it; the penalty dominates below.
+        recovered: the same for a lower weight; it is advised above.
     """
 
     dominates_fault: float = 1e3
