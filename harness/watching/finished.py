@@ -115,7 +115,8 @@ class ActivationCollector:
         if call.labels is not None:
             self._keep("labels", call.labels)
         if self.posterior is not None:
-            self._keep("posterior", unit_rows(output_named(recorded.outputs, self.posterior), self.axis))
+            logvar = output_named(recorded.outputs, self.posterior)
+            self._keep("posterior", unit_rows(logvar, self.axis if logvar.dim() == code.dim() else logvar.dim() - 1))
         if call.inputs is not None and len(call.inputs) == count:
             self._keep_reconstruction(call.inputs, recorded.outputs)
 
