@@ -22,6 +22,9 @@ def run(
     retry: Annotated[str, typer.Option(help="`failed`: run members again that could not be run.")] = "",
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
     shard: Annotated[str, typer.Option(help="`2/8` runs only the second of eight parts, for job arrays.")] = "1/1",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
+    ] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
@@ -37,7 +40,9 @@ def run(
     try:
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
-            outcome = run_experiment(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
+            outcome = run_experiment(
+                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout
+            )
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
@@ -74,4 +79,12 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
         option = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")
+        print(f"MLflow UI: {program} ui {_reference(outcome)}{option}")
+
+
+def _reference(outcome: "RunSummary") -> "Path | str":
+    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
+    from harness.grid.shipped import shipped_folder
+
+    path = outcome.experiment.path
+    return outcome.experiment.name if path is None or path.parent == shipped_folder() else path

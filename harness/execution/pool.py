@@ -1,6 +1,7 @@
 """Worker pool: one process per core with one thread each, which train one stack at a time.
 
-If a worker dies, its stack is tried once more and then halved until the responsible member is alone.
+If a worker dies, its stack is tried once more and then halved until the responsible member is alone. A stack that takes too
+long is halved at once.
 """
 
 import queue
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from harness.execution.spec import StackSpec, failed_record, spec_line
+from harness.execution.time_limit import TimeLimit
 from harness.execution.worker_client import Worker, new_worker, next_answer
 from harness.grid.stack_plan import dealt
 from harness.results import MemberRecord
@@ -33,10 +35,14 @@ class Task:
 
 @dataclass
 class Pool:
-    """Worker processes, each fed by a thread; started workers in `waiting` are used first."""
+    """Worker processes, each fed by a thread; started workers in `waiting` are used first.
+
+    `timeout` is the largest number of seconds of a stack; None for no limit.
+    """
 
     workers: int
     on_steps: Callable[[int], None]
+    timeout: float | None = None
     tasks: "queue.Queue[Task | None]" = field(default_factory=queue.Queue)
     answers: "queue.Queue[list[MemberRecord] | Task | BaseException]" = field(default_factory=queue.Queue)
     processes: list[Worker] = field(default_factory=list)
@@ -78,22 +84,24 @@ class Pool:
         return process
 
     def _ask(self, process: Worker, task: Task) -> "list[MemberRecord] | Task":
-        """Return the records of a stack, or the task if the worker died or answered for other members."""
+        """Return the records of a stack, or the task if the worker died, took too long or answered for other members."""
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(spec_line(task.spec).encode())
         process.stdin.flush()
-        while (answer := next_answer(process.stdout)) is not None:
-            if isinstance(answer, int):
-                self.on_steps(answer)
-            elif [record.key for record in answer] == [member.key for member in task.spec.members]:
-                return answer
-            else:
-                task = replace(task, reason=OTHERS)
-                break
+        with TimeLimit(process, self.timeout) as limit:
+            while (answer := next_answer(process.stdout)) is not None:
+                limit.start()  # with the first answer: a new worker has loaded torch
+                if isinstance(answer, int):
+                    self.on_steps(answer)
+                elif [record.key for record in answer] == [member.key for member in task.spec.members]:
+                    return answer
+                else:
+                    task = replace(task, reason=OTHERS)
+                    break
         process.kill()
         process.wait()
-        return task
+        return replace(task, deaths=ATTEMPTS, reason=limit.reason) if limit.reached else task
 
 
 def run_stacks(
@@ -102,6 +110,7 @@ def run_stacks(
     on_steps: Callable[[int], None] = lambda steps: None,
     waiting: Sequence[Worker] = (),
     steps: int = 0,
+    timeout: float | None = None,
 ) -> Iterator[list[MemberRecord]]:
     """Train stacks and yield the records of each stack as it is done.
 
@@ -111,17 +120,21 @@ def run_stacks(
         on_steps: called from any thread with the number of member-steps done.
         waiting: workers started before by `waiting_workers`.
         steps: approximate steps of a member; long stacks are split if workers would be idle.
+        timeout: seconds that a worker may take for a stack; then it is halved until the slow member is alone.
     """
     here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
     there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
     if here:
+        from harness.execution.process_state import kept_process_state
         from harness.execution.run_stack import run_stack
 
         for spec in here:
-            yield run_stack(spec, on_steps)
+            with kept_process_state():
+                records = run_stack(spec, on_steps)
+            yield records
     if there:
         shares = split_among_workers(there, workers, steps)
-        yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, waiting=list(waiting)))
+        yield from _in_processes(shares, Pool(min(workers, len(shares)), on_steps, timeout, waiting=list(waiting)))
 
 
 def split_among_workers(specs: Sequence[StackSpec], workers: int, steps: int) -> list[StackSpec]:

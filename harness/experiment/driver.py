@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.execution.stdin import forbid_stdin
+from harness.experiment.inspection import WorkerInspection, audit_here, look_here
 from harness.experiment.locks import WHOLE, publishing, running
 from harness.experiment.run_summary import RunSummary, trained_alone, without_results
 from harness.experiment.state import (
     ResumeState,
     check_device,
     clean_results,
+    first_workers,
     is_described,
-    known_stacks,
     load_state,
     member_steps,
     missing_members,
@@ -88,24 +89,36 @@ def run_experiment(
     shard: tuple[int, int] = WHOLE,
     progress: RunCallbacks | None = None,
     root: Path | None = None,
+    timeout: float | None = None,
 ) -> RunSummary:
     """Run an experiment with all options of the command line, and return its summary.
+
+    Args:
+        experiment, fresh, workers, tracking_uri: as in `run`.
+        retry_failed: train members again that could not be run.
+        shard: part of the stacks that this process trains, and the number of parts.
+        progress: callbacks.
+        root: folder that contains `mlruns/`; None means the current one.
+        timeout: seconds that a worker may take for a stack; None for no limit.
 
     Raises:
         HarnessError: if the request is wrong.
     """
     started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
-    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout)
     here = not workers or not isinstance(experiment.case_reference, str)
+    if here and timeout is not None:
+        raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
-        _waiting(min(workers, known_stacks(experiment, folder, fresh, shard))) as waiting,
+        _waiting(0 if here else min(workers, first_workers(experiment, folder, fresh, shard))) as waiting,
     ):
-        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
+        look = look_here if here else WorkerInspection(waiting, timeout).look
+        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri), look)
         if _is_published(work, call):
             return _finished(work, call)
         check_device(experiment)
@@ -135,15 +148,25 @@ def synchronize(
     from harness.experiment.publisher import Publisher
 
     root = root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     if not folder.is_dir():
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     with running(folder), publishing(folder):
-        work = load_state(experiment, folder, store=store_name(tracking_uri))
+        in_worker = isinstance(experiment.case_reference, str)
+        look, audit = (WorkerInspection().look, WorkerInspection().audit) if in_worker else (look_here, audit_here)
+        work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, audit).publish(work, 0.0)
+
+
+def _loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 @dataclass(frozen=True)
@@ -151,7 +174,7 @@ class Call:
     """Options of a run.
 
     Args:
-        workers, tracking_uri, shard, progress, root: as in `run_experiment`.
+        workers, tracking_uri, shard, progress, root, timeout: as in `run_experiment`.
         again: whether existing members are trained again.
         started: value of `time.perf_counter` at the start.
     """
@@ -163,6 +186,7 @@ class Call:
     progress: RunCallbacks
     root: Path
     started: float
+    timeout: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -182,14 +206,16 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
     crash_point("manifest written")
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
+    audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
-        trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
+        member_length = steps // max(1, total)
+        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, member_length, call.timeout):
             crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)

@@ -2,14 +2,15 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
+from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
@@ -25,7 +26,6 @@ from harness.results import (
 )
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
-from harness.user_code import guarded
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
 LAST_QUESTION = 10.0  # seconds for a failed store to answer what it contains
@@ -55,13 +55,15 @@ class Publisher:
         experiment: whose results are published.
         root: the folder that contains `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
+        audit: audits the experiment's penalties.
 
     Raises:
         HarnessError: if the folder cannot be written.
     """
 
-    def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None) -> None:
+    def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None, audit: Audit = audit_here) -> None:
         self.experiment, self.root, self.tracking_uri = experiment, root, tracking_uri
+        self._audit = audit
         self._origin = origin_of(root)
         self._tracker: Any = None
         self._failure: HarnessError | None = None
@@ -76,7 +78,8 @@ class Publisher:
         """Open the store and load the drawing libraries while members train; each takes seconds.
 
         Args:
-            audit: also audit the penalties; only if nothing trains in this process, whose random state an audit uses.
+            audit: also audit the penalties; only in another process than the one that trains, whose random state an audit
+                uses.
         """
         if not audit:
             self._prepared.set()
@@ -117,7 +120,7 @@ class Publisher:
         """Return the audit's findings: stored, computed during training, or computed now."""
         if self._thread is not None:
             self._prepared.wait()
-        return work.manifest.get("audit") or self._audits or audits(work.experiment)
+        return work.manifest.get("audit") or self._audits or self._audit(work.experiment)
 
     def _reported(self, results: StoredResults) -> tuple[Path | None, list[str]]:
         """Write the report; return its path, or the reason why there is none (results are kept if the disk is full)."""
@@ -151,8 +154,7 @@ class Publisher:
                     tracker.begin(self.experiment.name)
                 load_libraries()
             if audit:
-                with _one_thread():  # the other cores train
-                    self._audits = audits(self.experiment)
+                self._audits = self._audit(self.experiment)
                 self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
@@ -214,37 +216,6 @@ class Publisher:
 def _files(report: Path) -> list[Path]:
     """List the files of a report, without temporary files."""
     return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """Audit each penalty level of the experiment; return plain findings by level."""
-    from harness.auditing import audit_levels
-    from harness.case import load_case
-    from harness.data import split_of
-    from harness.diagnosis import Finding, Severity
-
-    levels = experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",)
-    try:
-        with guarded():
-            case = load_case(experiment.case_reference)
-            audits_by_level = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
-    except Exception as error:  # the case's code may raise anything; the members' results remain valid
-        error_type = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {error_type}{error}")
-        return {"undecided": [failure.to_dict()]}
-    return {level: [finding.to_dict() for finding in audit.findings] for level, audit in audits_by_level.items()}
 
 
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:

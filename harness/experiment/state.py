@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.credentials import masked
+from harness.execution.first_look import source_digest
+from harness.experiment.inspection import Look, look_here
 from harness.experiment.locks import WHOLE
-from harness.experiment.manifest import fingerprints, manifest_of, source_digest, training_of
+from harness.experiment.manifest import manifest_of, training_of
 from harness.grid import Experiment, stacks
 from harness.grid.case_facts import case_facts, case_file
 from harness.planning.cost import Training
@@ -79,7 +81,12 @@ def store_name(tracking_uri: str | None) -> str:
 
 
 def load_state(
-    experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False, store: str = ""
+    experiment: Experiment,
+    folder: Path,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    store: str = "",
+    look: Look = look_here,
 ) -> ResumeState:
     """Load the existing results of an experiment.
 
@@ -89,12 +96,13 @@ def load_state(
         fresh: ignore existing results.
         retry_failed: ignore members that could not be run.
         store: the MLflow store that must contain all members.
+        look: fingerprints data and case.
     """
     stored = read_results(folder)
     digest = source_digest(experiment)
     unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
-    inputs = dict(earlier) if unchanged else fingerprints(experiment, earlier)
+    inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
     requested = set(keys.values())
@@ -112,12 +120,14 @@ def load_state(
     return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps)
 
 
-def known_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
-    """Count stacks that certainly must be run: of a shipped case, on shipped data, without any result.
+def first_workers(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
+    """Count workers that are certainly needed: one per stack of a shipped case, on shipped data, without any result.
 
-    For other cases this is known only after the data have been read.
+    Other cases are read and tried first, by one worker.
     """
-    if (not fresh and any(folder.glob("*.parquet"))) or source_digest(experiment) is None:
+    if source_digest(experiment) is None:
+        return 1
+    if not fresh and any(folder.glob("*.parquet")):
         return 0
     return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
 

@@ -233,7 +233,7 @@ class StackedEngine:
             see = self._batched(
                 partial(self.program.see, reconstruct=reconstruct), (0, 0, None, 0, *(0 for _ in clamps))
             )
-            self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), compiles=False)
+            self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), cuda_graph=False)
         numbers = draws.take(self._observation_sites(rows))
         return self._observations[key](rows.shape, rows, numbers, *clamps)
 
