@@ -48,7 +48,7 @@ def run(
     if json:
         print_json(outcome.to_dict())
     else:
-        _show(outcome, tracking_uri)
+        _show(outcome, file, tracking_uri)
     failed = outcome.to_dict()["failed"]
     raise typer.Exit(3 if failed or outcome.missing else 0)
 
@@ -60,7 +60,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
+def _show(outcome: "RunSummary", file: Path, tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
     from harness.effects import analyse
     from harness.report.answer import headline
@@ -79,12 +79,4 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
         option = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {_reference(outcome)}{option}")
-
-
-def _reference(outcome: "RunSummary") -> "Path | str":
-    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
-    from harness.grid.shipped import shipped_folder
-
-    path = outcome.experiment.path
-    return outcome.experiment.name if path is None or path.parent == shipped_folder() else path
+        print(f"MLflow UI: {program} ui {file}{option}")

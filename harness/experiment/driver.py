@@ -34,6 +34,7 @@ from harness.results import (
     read_manifest,
     report_folder,
     results_folder,
+    set_aside,
     write_manifest,
     write_stack,
 )
@@ -123,6 +124,7 @@ def run_experiment(
             return _finished(work, call)
         check_device(experiment)
         clean_results((folder, report_folder(experiment.name, root)))
+        set_aside(folder, work.damaged)
         if fresh:
             start_over(work, shard)
         return _carry_out(work, call, waiting)
@@ -277,12 +279,12 @@ def _outcome(
 
 def _is_published(work: ResumeState, call: Call) -> bool:
     """Return True if every member has a result, and report and store are complete."""
-    if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
+    if not work.complete:
         return False
-    from harness.tracking import local_store, store_uri
+    from harness.experiment.published import is_stored, is_whole
 
-    store = local_store(store_uri(call.tracking_uri, call.root))
-    return store is None or store.exists()
+    name = work.experiment.name
+    return is_whole(report_folder(name, call.root), work.files) and is_stored(name, call.tracking_uri, call.root)
 
 
 def _finished(work: ResumeState, call: Call) -> RunSummary:

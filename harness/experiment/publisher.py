@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
 from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
+from harness.experiment.published import report_checksums, report_files
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
@@ -110,8 +111,9 @@ class Publisher:
         problems += failures
         everything = not problems and len(results.records) == len(work.keys)
         state = {"logged": store_digest(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
+        files = {"files": report_checksums(report.parent)} if report is not None else {}
         try:
-            write_manifest(work.folder, {**manifest, **state})
+            write_manifest(work.folder, {**manifest, **state, **files})
         except HarnessError as error:
             problems.append(str(error))
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
@@ -181,7 +183,7 @@ class Publisher:
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else _files(report.parent)
+        files = [] if report is None else report_files(report.parent)
         tracker = None
         try:
             tracker = self._working_tracker()
@@ -211,11 +213,6 @@ class Publisher:
             asking.start()
             asking.join(LAST_QUESTION)
         return counts[0] if counts else 0
-
-
-def _files(report: Path) -> list[Path]:
-    """List the files of a report, without temporary files."""
-    return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
