@@ -115,7 +115,7 @@ def test_a_store_that_cannot_be_reached_is_named_without_its_password(finished, 
     notes = [*outcome.notes, *sync(finished / "x.yaml", uri, root=finished)]
     assert len(notes) == 2
     assert all(note.startswith(f"MLflow store {masked(uri)}: ") for note in notes)
-    _show(outcome, uri)
+    _show(outcome, finished / "x.yaml", uri)
     with pytest.raises(HarnessError) as mended:
         move_paths(uri)
     said = capfd.readouterr()
@@ -129,7 +129,7 @@ def test_the_address_in_the_environment_is_masked_as_well(finished, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE["a server"])
     outcome = run_experiment(finished / "x.yaml", workers=0, root=finished)
     (note,) = outcome.notes
-    _show(outcome, None)
+    _show(outcome, finished / "x.yaml", None)
     assert note.startswith("MLflow store http://ann:***@127.0.0.1:9: ")
     for text in (note, *capfd.readouterr()):
         assert_nowhere(text)

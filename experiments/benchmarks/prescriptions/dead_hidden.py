@@ -11,6 +11,7 @@ def build() -> Autoencoder:
     nn.init.constant_(model.into.bias, -6.0)
     return model
 
+
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -11,6 +11,7 @@ def build() -> nn.Sequential:
         nn.Linear(20, 24), nn.LeakyReLU(), nn.Linear(24, 5), nn.BatchNorm1d(5), nn.LeakyReLU(), nn.Linear(5, 20)
     )
 
+
 def losses(model, batch):
     return {"reconstruction": nn.functional.mse_loss(model(batch), batch)}
 

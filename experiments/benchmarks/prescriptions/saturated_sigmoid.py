@@ -12,6 +12,7 @@ def build() -> Autoencoder:
     nn.init.constant_(model.code.bias, 60.0)
     return model
 
+
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -10,6 +10,7 @@ def build() -> Autoencoder:
         parameter.data.mul_(1e-4)
     return model
 
+
 case = harness.Case(
     model=build,
     data=mixtures,

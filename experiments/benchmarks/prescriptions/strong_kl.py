@@ -7,6 +7,7 @@ from networks import Autoencoder, mixtures, with_kl
 def build() -> Autoencoder:
     return Autoencoder()
 
+
 case = harness.Case(
     model=build,
     data=mixtures,
