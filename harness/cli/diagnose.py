@@ -12,12 +12,13 @@ from harness.errors import HarnessError, did_you_mean
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
 
-MATRICES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")
+MATRICES = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".csv", ".parquet")
 
 
 def diagnose(
     target: Annotated[
-        str, typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .csv .parquet).")
+        str,
+        typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .safetensors .csv .parquet)."),
     ],
     activation: Annotated[
         str | None, typer.Option(help="Activation function of the layer: auto (default), relu, sigmoid, ...")

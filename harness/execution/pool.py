@@ -83,7 +83,7 @@ class Pool:
         assert process.stdout is not None
         process.stdin.write(spec_line(spec).encode())
         process.stdin.flush()
-        lost = StackLost()
+        failure = StackLost()
         with TimeLimit(process, self.timeout) as limit:
             while (answer := next_answer(process.stdout)) is not None:
                 limit.start()  # with the first answer: a new worker has loaded torch
@@ -92,11 +92,11 @@ class Pool:
                 elif record_keys(answer) == [member.key for member in spec.members]:
                     return answer
                 else:
-                    lost = StackLost(OTHERS)
+                    failure = StackLost(OTHERS)
                     break
         process.kill()
         process.wait()
-        raise StackLost(limit.reason, halve=True) if limit.reached else lost
+        raise StackLost(limit.reason, halve=True) if limit.reached else failure
 
 
 def run_stacks(
