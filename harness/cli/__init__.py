@@ -96,8 +96,8 @@ def _register() -> None:
     )
     for verb in verbs:
         # an empty line between two lines keeps them apart
-        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
-        app.command(epilog=examples)(guarded()(verb))
+        epilog = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
+        app.command(epilog=epilog)(guarded()(verb))
 
 
 @app.callback()
