@@ -143,7 +143,7 @@ def synchronize(
         work = load_state(experiment, folder, store=store_name(tracking_uri))
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, work.manifest).publish(work, 0.0)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
     crash_point("manifest written")
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, work.manifest)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
         trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)

@@ -1,5 +1,7 @@
 """MLflow runs made from the results: one run per member, under one parent run per experiment."""
 
+from harness.tracking.context import RunContext as RunContext
+from harness.tracking.context import run_context as run_context
 from harness.tracking.member_rows import member_metrics as member_metrics
 from harness.tracking.member_rows import member_tags as member_tags
 from harness.tracking.sqlite_store import experiment_id as experiment_id
