@@ -165,7 +165,7 @@ def synchronize(
         work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri, audit).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, audit, work.manifest).publish(work, 0.0)
 
 
 def _loaded(experiment: "str | Path | Experiment") -> Experiment:
@@ -216,7 +216,7 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
     crash_point("manifest written")
     trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
     audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit)
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit, work.manifest)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
