@@ -38,13 +38,13 @@ def candidates(sketch: Tensor, threshold: float) -> list[Tensor]:
         planes = torch.randn(directions, planes_each, generator=generator)
         for earlier, later in _neighbors(compared, _cells(sketch, compared, planes)):
             for start in range(0, len(later), PAIRS):
-                one, two = earlier[start : start + PAIRS], later[start : start + PAIRS]
-                alike = (sketch[one] * sketch[two]).sum(-1).abs()
+                before, unit = earlier[start : start + PAIRS], later[start : start + PAIRS]
+                alike = (sketch[before] * sketch[unit]).sum(-1).abs()
                 close = alike >= threshold
-                one, two, alike = one[close], two[close], alike[close]  # every unit is at most once in `two`
-                first[two] = torch.minimum(first[two], one)
-                better = alike > strength[two]
-                best[two[better]], strength[two[better]] = one[better], alike[better]
+                before, unit, alike = before[close], unit[close], alike[close]  # no unit is there twice
+                first[unit] = torch.minimum(first[unit], before)
+                better = alike > strength[unit]
+                best[unit[better]], strength[unit[better]] = before[better], alike[better]
     return [torch.where(first < units, first, -1), best]
 
 
