@@ -25,6 +25,7 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
     ] = None,
+    on: Annotated[str | None, typer.Option(help="Train on a Ray cluster: `ray`, or `ray://head:10001`.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
@@ -41,14 +42,14 @@ def run(
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
             outcome = run_experiment(
-                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout
+                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout, on=on
             )
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
         print_json(outcome.to_dict())
     else:
-        _show(outcome, tracking_uri)
+        _show(outcome, file, tracking_uri)
     failed = outcome.to_dict()["failed"]
     raise typer.Exit(3 if failed or outcome.missing else 0)
 
@@ -60,7 +61,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
+def _show(outcome: "RunSummary", file: Path, tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
     from harness.effects import analyse
     from harness.report.answer import headline
@@ -79,12 +80,4 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
         option = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {_reference(outcome)}{option}")
-
-
-def _reference(outcome: "RunSummary") -> "Path | str":
-    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
-    from harness.grid.shipped import shipped_folder
-
-    path = outcome.experiment.path
-    return outcome.experiment.name if path is None or path.parent == shipped_folder() else path
+        print(f"MLflow UI: {program} ui {file}{option}")
