@@ -147,6 +147,8 @@ def _find(
     strengths: dict[int, float] = {}
     for start in range(0, len(sketch), BLOCK):
         stop = min(start + BLOCK, len(sketch))
+        if not bool(sketch[start:stop].any()):  # units that are not compared, all of them in a table of constants
+            continue
         alike = (sketch[start:stop] @ sketch[:stop].T).abs_()
         alike = alike.tril_(diagonal=start - 1)
         for partner in _candidates(alike, needed - MARGIN):
