@@ -23,7 +23,7 @@ ui: setup
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 test: check
-	$(PYTEST) -m "not service and not evidence"
+	$(PYTEST) -m "not service and not evidence" --cov=harness --cov-report=term
 
 test-all: check
 	$(PYTEST) -m "not evidence"

@@ -9,8 +9,8 @@ from harness.auditing.findings import make_finding
 from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import Code, LossProbe, differs, replace_with
 from harness.auditing.probe_values import RANGES, random_values
-from harness.auditing.recorder import Change, TensorSite
 from harness.auditing.rules_reach import MOVES, moved
+from harness.auditing.trace import Change, TensorSite
 from harness.capture import BottleneckTap, eval_mode, reconstruction_of
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding

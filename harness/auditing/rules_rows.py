@@ -12,7 +12,7 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import ROUNDING, TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding
 from harness.auditing.probe import LossProbe, differs
-from harness.auditing.recorder import TracedOperation
+from harness.auditing.trace import TracedOperation
 from harness.capture import eval_mode, flatten_units, outputs_of, reconstruction_of
 from harness.capture.outputs import with_replaced
 from harness.capture.tensor_map import TensorMap

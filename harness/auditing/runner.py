@@ -15,7 +15,6 @@ from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
 from harness.auditing.isolation import preserved_rng
 from harness.auditing.loss_state import schedule_keywords
 from harness.auditing.probe import LossProbe, has_schedule, make_probe
-from harness.auditing.recorder import TracedOperation
 from harness.auditing.rule_table import check_least, check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
@@ -24,6 +23,7 @@ from harness.auditing.rules_precision import finite_constants, outside_by_roundi
 from harness.auditing.rules_rows import mixed_rows
 from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
 from harness.auditing.rules_weight import check_weights
+from harness.auditing.trace import TracedOperation
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
 from harness.loss_terms import bind_losses

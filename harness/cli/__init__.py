@@ -78,7 +78,7 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
+    from harness.cli import audit, diagnose, effects, examples, explain, init, plan, prescribe, report, run, sync, ui
 
     verbs = (
         run.run,
@@ -90,11 +90,14 @@ def _register() -> None:
         report.report,
         ui.ui,
         sync.sync,
+        init.init,
+        examples.examples,
+        explain.explain,
     )
     for verb in verbs:
         # an empty line between two lines keeps them apart
-        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
-        app.command(epilog=examples)(guarded()(verb))
+        epilog = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
+        app.command(epilog=epilog)(guarded()(verb))
 
 
 @app.callback()
@@ -116,5 +119,8 @@ EXAMPLES = {  # of verbs whose docstring has none
     "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
     "report": ("harness report quickstart", "harness report quickstart symptom"),
     "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
+    "init": ("harness init model.py", "harness init model.py --model Autoencoder --bottleneck encoder.2"),
+    "examples": ("harness examples", "harness examples quickstart"),
+    "explain": ("harness explain", "harness explain single_live_unit dead"),
     "sync": ("harness sync mine.yaml", "harness sync --repair"),
 }

@@ -1,5 +1,6 @@
 """`harness run FILE.yaml`: train an experiment's members, and count which variants collapse."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -75,7 +76,15 @@ def _show(outcome: "RunSummary", file: Path, tracking_uri: str | None) -> None:
     if outcome.records:
         terminal.print(headline(analyse(outcome.records, outcome.experiment)), markup=False)
     if outcome.report is not None:
-        option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
+        option = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {file}{option}")
+        print(f"MLflow UI: {program} ui {_reference(outcome, file)}{option}")
+
+
+def _reference(outcome: "RunSummary", file: Path) -> "Path | str":
+    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
+    from harness.grid.shipped import shipped_folder
+
+    path = outcome.experiment.path
+    return outcome.experiment.name if path is None or path.parent == shipped_folder() else file

@@ -34,7 +34,7 @@ class Remedy:
         r2_before, r2_after: mean R2; None where there is no reconstruction.
         seconds_before, seconds_after: median training seconds of a member.
         parameters_before, parameters_after: number of parameters.
-        code: lines to write in the model's source.
+        code: the change as a unified diff of the user's source, or lines to write where its place is not known.
     """
 
     remedy: Mapping[str, Level]
@@ -82,6 +82,11 @@ class Remedy:
     def name(self) -> str:
         """Name of the change."""
         return name_of(self.remedy)
+
+    @property
+    def is_diff(self) -> bool:
+        """True if `code` is a unified diff, False for lines to write."""
+        return self.code.startswith("--- ")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the names of the attributes."""
@@ -172,7 +177,7 @@ class Prescription:
         lines = [self.headline]
         lines += [f"  {remedy}" for remedy in self.remedies]
         if self.best is not None:
-            lines += ["", "Write:", *(f"    {line}" for line in self.best.code.splitlines())]
+            lines += ["", f"{_task(self.best)}:", *(f"    {line}" for line in self.best.code.splitlines())]
         if self.tried:
             lines += ["", "Tried: " + "; ".join(f"{row['name']} ({row['reason']})" for row in self.tried)]
         if self.excluded:
@@ -190,10 +195,14 @@ def _body(prescription: Prescription) -> str:
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
     best = prescription.best
-    code = "" if best is None else f"<h2>What to write</h2><pre>{html.escape(best.code)}</pre>"
+    code = "" if best is None else f"<h2>{_task(best)}</h2><pre>{html.escape(best.code)}</pre>"
     tried = _listed("Tried", prescription.tried) + _listed("Not tried", prescription.excluded)
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in prescription.notes)
     return f"<p><strong>{html.escape(prescription.headline)}</strong></p>{table}{code}{tried}{notes}"
+
+
+def _task(remedy: Remedy) -> str:
+    return "Change (a diff for patch -p0)" if remedy.is_diff else "Write"
 
 
 def _cells(remedy: Remedy) -> Sequence[str]:

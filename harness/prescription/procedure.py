@@ -19,6 +19,7 @@ from harness.models import build_model
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
 from harness.prescription.prescription import Prescription, Remedy
 from harness.prescription.screening import Screening, screen
+from harness.prescription.source_patch import source_diff
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.remedies import apply_remedies, why_not_applicable
 from harness.report.remedy_code import remedy_code
@@ -270,7 +271,7 @@ def _remedy(row: "RemedyEffect", trial: Trial, case: Case, split: Split, fresh: 
         seconds_after=median(record.seconds for record in after),
         parameters_before=_parameters(case, split),
         parameters_after=_parameters(treat(case), split),
-        code=remedy_code(cell, case.bottleneck),
+        code=source_diff(case, cell, split) or remedy_code(cell, case.bottleneck),
         treat=treat,
         case=case,
         split=split,

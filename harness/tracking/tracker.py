@@ -4,6 +4,7 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
+from harness.tracking.address import artifact_folder, check_store, is_database, mlflow_address, plain_path
+from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.inventory import Inventory, StoredRun
 from harness.tracking.member_rows import (
@@ -27,7 +30,7 @@ from harness.tracking.member_rows import (
     stored_parameters,
     stored_tags,
 )
-from harness.tracking.sqlite_store import local_store
+from harness.tracking.sqlite_store import local_experiments, local_store
 from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members, write_summaries
 from harness.tracking.variant_summary import (
     VariantSummary,
@@ -35,9 +38,10 @@ from harness.tracking.variant_summary import (
     summary_metrics,
     variant_summaries,
 )
-from harness.tracking.views import KIND_TAG, VIEW_TAG, views
+from harness.tracking.views import KIND_TAG, VIEW_TAG, shared_views, views
 
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
+REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
 
 def create_store(uri: str) -> None:
@@ -58,7 +62,7 @@ def create_store(uri: str) -> None:
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
+            store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
             crash_point("store migrated")
             os.replace(beside, path)
@@ -67,6 +71,32 @@ def create_store(uri: str) -> None:
                 if remains.name.startswith(beside.name):
                     remains.unlink(missing_ok=True)
         crash_point("store created")
+
+
+def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
+    """Return (name, id, views) of the active experiments of a store, newest first.
+
+    Raises:
+        HarnessError: if the store cannot be reached.
+    """
+    if local_store(uri) is not None:
+        return local_experiments(uri)
+    quiet()
+    with reaching(uri):
+        check_store(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=mlflow_address(uri))
+        page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"])
+        experiments = list(page)
+        while page.token:
+            page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"], page_token=page.token)
+            experiments += page
+        return [
+            (experiment.name, str(experiment.experiment_id), shared_views(experiment.tags))
+            for experiment in experiments
+            if experiment.name != "Default"
+        ]
 
 
 class Tracker:
@@ -89,20 +119,24 @@ class Tracker:
         self.defaults = dict(defaults or {})
         self.origin = origin_of(root).name
         with reaching(uri):
+            check_store(uri)
             create_store(uri)
             from mlflow import MlflowClient
 
-            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+            self.client: MlflowClient = MlflowClient(tracking_uri=mlflow_address(uri))
             path = local_store(uri)
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
+        self._requests = SIDE_BY_SIDE if local_store(uri) is None else 1  # a file has one writer
         self._experiments: dict[str, str] = {}  # name -> id
         self._inventories: dict[str, Inventory] = {}  # experiment id -> runs at the last query
 
     @property
     def at_once(self) -> int:
-        """Number of members logged at once: many if they share a transaction, else one."""
-        return 1 if self._file is None else MEMBERS_AT_ONCE
+        """Number of members logged at once: many if they share a transaction, some if a server logs them side by side."""
+        if self._file is not None:
+            return MEMBERS_AT_ONCE
+        return 1 if self._requests == 1 else REQUESTED_AT_ONCE
 
     def project(
         self,
@@ -187,7 +221,8 @@ class Tracker:
 
     def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
-        location = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        folder = self.root.absolute() / "mlruns" if local is None else local.parent
+        location = (folder / "artifacts" / slug(name)).as_uri() if is_database(self.uri) else None
         try:
             return str(self.client.create_experiment(name, artifact_location=location))
         except Exception:
@@ -252,14 +287,22 @@ class Tracker:
         seconds: float,
         records: Sequence[MemberRecord],
     ) -> None:
-        self.client.set_tag(run, "mlflow.note.content", note[:LONGEST])
-        for name, value in parameters.items():
-            self.client.set_tag(run, name, str(value)[:LONGEST])
-        if seconds:
-            stamp = max((record.logged_at for record in records), default=0)
-            self.client.log_metric(run, "time/seconds", seconds, timestamp=stamp)
-        for path in artifacts:
-            self.client.log_artifact(run, str(path))
+        from mlflow.entities import Metric, RunTag
+
+        tags = {"mlflow.note.content": note, **parameters}
+        stamp = max((record.logged_at for record in records), default=0)
+        metrics = [Metric("time/seconds", seconds, stamp, 0)] if seconds else []
+        self.client.log_batch(run, metrics, tags=[RunTag(name, str(value)[:LONGEST]) for name, value in tags.items()])
+        self._log_artifacts(run, artifacts)
+
+    def _log_artifacts(self, run: str, artifacts: Sequence[Path]) -> None:
+        folder = artifact_folder(str(self.client.get_run(run).info.artifact_uri)) if artifacts else None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in artifacts:
+                shutil.copy2(path, folder / path.name)
+        else:
+            for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}
@@ -274,8 +317,7 @@ class Tracker:
         if self._file is not None and new:
             write_members(self._file, experiment, parent, self.origin, new, self.defaults)
             missing = [record for record in missing if record.key in inventory.own]
-        for record in missing:
-            self._log_member(experiment, parent, record, inventory)
+        for_all(lambda record: self._log_member(experiment, parent, record, inventory), missing, self._requests)
 
     def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
         """Log a member by the client, step by step: into a server, or to complete a run of a killed process."""
@@ -303,12 +345,15 @@ class Tracker:
         new = [summary for summary in summaries if summary.key not in inventory.own]
         if self._file is not None and new:
             write_summaries(self._file, experiment, parent, self.origin, new)
-        for summary in summaries:
+
+        def log(summary: VariantSummary) -> None:
             run = inventory.own.get(summary.key)
             if run is None and self._file is None:
                 self._log_summary(experiment, parent, summary)
             elif run is not None and (run.digest != summary.digest or run.status != "FINISHED"):
                 self._log_summary(experiment, parent, summary, run)
+
+        for_all(log, summaries, self._requests)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None

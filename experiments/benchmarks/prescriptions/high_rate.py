@@ -1,0 +1,18 @@
+"""A learning rate of 1."""
+
+import harness
+from networks import Autoencoder, mixtures, squared_error
+
+
+def build() -> Autoencoder:
+    return Autoencoder()
+
+
+case = harness.Case(
+    model=build,
+    data=mixtures,
+    losses=squared_error,
+    bottleneck="code",
+    reconstruction="out:0",
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 1.0},
+)

@@ -1,0 +1,15 @@
+"""A KL weight of 100, as where the error is averaged over features and the KL is summed."""
+
+import harness
+from networks import VAE, mixtures, with_divergence
+
+case = harness.Case(
+    model=VAE,
+    data=mixtures,
+    losses=with_divergence,
+    bottleneck="mean",
+    reconstruction="out:0",
+    numbers={"beta": 100.0},
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 0.005},
+    posterior="log_variance",
+)

@@ -1,0 +1,14 @@
+"""A sparse autoencoder whose L1 weight silences every latent."""
+
+import harness
+from networks import SparseDictionary, sparse_rows, with_l1
+
+case = harness.Case(
+    model=SparseDictionary,
+    data=sparse_rows,
+    losses=with_l1,
+    bottleneck="encoder",
+    reconstruction="out:0",
+    numbers={"beta": 20.0},
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 0.005},
+)

@@ -1,0 +1,19 @@
+"""An L1 penalty a thousand times too strong."""
+
+import harness
+from networks import Autoencoder, mixtures, with_l1
+
+
+def build() -> Autoencoder:
+    return Autoencoder()
+
+
+case = harness.Case(
+    model=build,
+    data=mixtures,
+    losses=with_l1,
+    bottleneck="code",
+    reconstruction="out:0",
+    numbers={"beta": 10.0},
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 0.005},
+)
