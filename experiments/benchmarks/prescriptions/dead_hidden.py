@@ -11,7 +11,6 @@ def build() -> Autoencoder:
     nn.init.constant_(model.into.bias, -6.0)
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -11,7 +11,6 @@ def build() -> nn.Sequential:
     nn.init.constant_(model[2].bias, -6.0)
     return model
 
-
 def losses(model, batch):
     return {"reconstruction": nn.functional.mse_loss(model(batch), batch)}
 

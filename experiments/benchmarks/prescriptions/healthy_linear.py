@@ -7,7 +7,6 @@ from networks import Autoencoder, mixtures, squared_error
 def build() -> Autoencoder:
     return Autoencoder(code="", hidden="leaky_relu")
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -11,7 +11,6 @@ def build() -> nn.Sequential:
         nn.Linear(20, 24), nn.LeakyReLU(), nn.Linear(24, 5), nn.BatchNorm1d(5), nn.LeakyReLU(), nn.Linear(5, 20)
     )
 
-
 def losses(model, batch):
     return {"reconstruction": nn.functional.mse_loss(model(batch), batch)}
 

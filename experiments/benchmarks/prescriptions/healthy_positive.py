@@ -7,7 +7,6 @@ from networks import Autoencoder, positive, squared_error
 def build() -> Autoencoder:
     return Autoencoder(code="leaky_relu", hidden="leaky_relu", output="sigmoid")
 
-
 case = harness.Case(
     model=build,
     data=positive,

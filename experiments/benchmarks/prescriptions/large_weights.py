@@ -10,7 +10,6 @@ def build() -> Autoencoder:
     model.code.weight.data.mul_(200.0)
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -7,7 +7,6 @@ from networks import Autoencoder, mixtures, squared_error
 def build() -> Autoencoder:
     return Autoencoder(code="sigmoid")
 
-
 def data():
     return mixtures() + 100.0
 

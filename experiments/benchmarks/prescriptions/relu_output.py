@@ -7,7 +7,6 @@ from networks import Autoencoder, mixtures, squared_error
 def build() -> Autoencoder:
     return Autoencoder(output="relu")
 
-
 def data():
     return mixtures() - 3.0
 

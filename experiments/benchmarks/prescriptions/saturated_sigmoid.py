@@ -12,7 +12,6 @@ def build() -> Autoencoder:
     nn.init.constant_(model.code.bias, 60.0)
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

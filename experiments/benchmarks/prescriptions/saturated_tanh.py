@@ -11,7 +11,6 @@ def build() -> Autoencoder:
     nn.init.constant_(model.code.bias, 30.0)
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -10,7 +10,6 @@ def build() -> Autoencoder:
         parameter.data.mul_(1e-4)
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -9,7 +9,6 @@ def build() -> Autoencoder:
     model.code.bias.data[:4] = -8.0
     return model
 
-
 case = harness.Case(
     model=build,
     data=mixtures,

@@ -9,7 +9,6 @@ def build() -> SparseDictionary:
     model.encoder.bias.data[:47] = -4.0
     return model
 
-
 case = harness.Case(
     model=build,
     data=sparse_rows,

@@ -3,7 +3,6 @@
 import harness
 from networks import SparseDictionary, sparse_rows, with_l1
 
-
 def data():
     return sparse_rows() + 20.0
 

@@ -7,7 +7,6 @@ from networks import Autoencoder, mixtures, with_l1
 def build() -> Autoencoder:
     return Autoencoder()
 
-
 case = harness.Case(
     model=build,
     data=mixtures,
