@@ -78,7 +78,21 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, examples, explain, init, plan, prescribe, report, run, sync, ui
+    from harness.cli import (
+        audit,
+        diagnose,
+        effects,
+        examples,
+        explain,
+        init,
+        merge,
+        plan,
+        prescribe,
+        report,
+        run,
+        sync,
+        ui,
+    )
 
     verbs = (
         run.run,
@@ -90,6 +104,7 @@ def _register() -> None:
         report.report,
         ui.ui,
         sync.sync,
+        merge.merge,
         init.init,
         examples.examples,
         explain.explain,
@@ -123,4 +138,5 @@ EXAMPLES = {  # of verbs whose docstring has none
     "examples": ("harness examples", "harness examples quickstart"),
     "explain": ("harness explain", "harness explain single_live_unit dead"),
     "sync": ("harness sync mine.yaml", "harness sync --repair"),
+    "merge": ("harness merge node1 node2", "harness merge /scratch/*/project"),
 }

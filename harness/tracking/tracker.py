@@ -6,7 +6,7 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.tracking.address import artifact_folder, check_store, is_database, 
 from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.context import DATASET_CONTEXT, RunContext
-from harness.tracking.inventory import Inventory, StoredRun
+from harness.tracking.inventory import EARLIER, Inventory, StoredRun
 from harness.tracking.member_rows import (
     DIGEST_TAG,
     KEY_TAG,
@@ -175,6 +175,7 @@ class Tracker:
             crash_point("members logged")
             summaries = variant_summaries(name, records, baseline, self.context.parameters)
             self._log_summaries(experiment, parent, summaries)
+            self._mark_earlier(experiment, {entry.key for entry in (*records, *summaries)})
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             states = {f"{VIEW_TAG}.{view}": state for view, state in views(records).items()}
             tags = {**EXPERIMENT_TAGS, "mlflow.note.content": note[:LONGEST], **states}
@@ -255,8 +256,9 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    digest = tags.get(DIGEST_TAG, "")
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled, digest)
+                    digest, kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
+                    start = info.start_time
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, kind)
             token = page.token
             if not token:
                 return
@@ -380,6 +382,16 @@ class Tracker:
                 self._log_summary(experiment, parent, summary, run)
 
         for_all(log, summaries, self._requests)
+
+    def _mark_earlier(self, experiment: str, current: Set[str]) -> None:
+        """Take own runs that the experiment no longer declares out of the views, and runs that it declares again back in.
+
+        The views show runs by their kind.
+        """
+        for run in self._inventory(experiment).own.values():
+            kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
+            if run.current_kind in ("member", "summary") and run.kind != kind:
+                self.client.set_tag(run.run, KIND_TAG, kind)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
