@@ -99,7 +99,7 @@ def prescribe(
         meets = _beats(untreated)
     examination: dict[str, Any] = {
         "findings": tuple(finding.to_dict() for finding in examined.findings),
-        "untreated": dict(Counter(record.verdict or record.status for record in untreated)),
+        "untreated": dict(Counter(record.reported_verdict or record.status for record in untreated)),
     }
     if not examined.faults and all(meets(record) for record in untreated) and chosen is None:
         headline = f"Nothing is wrong with {case.name}: 0 of {len(untreated)} seeds fail, and the audit names no fault."
