@@ -61,11 +61,12 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
+    from harness.cli import audit, diagnose, effects, layers, plan, prescribe, report, run, sync, ui
 
     verbs = (
         run.run,
         diagnose.diagnose,
+        layers.layers,
         audit.audit,
         prescribe.prescribe,
         plan.plan,
@@ -92,6 +93,7 @@ def options(
 EXAMPLES = {  # of verbs whose docstring has none
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "layers": ("harness layers forum", "harness layers model.py:Autoencoder --shape 48"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
     "prescribe": ("harness prescribe mine.py", "harness prescribe forum --budget 2m --try batchnorm,leaky_relu"),
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),

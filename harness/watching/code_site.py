@@ -63,13 +63,13 @@ class ModuleTensor:
 
 
 class ModuleTensors:
-    """Record of the tensors that enter and leave all modules of a model, while it is open."""
+    """Record of the tensors that enter and leave all modules inside a model, while it is open."""
 
     def __init__(self, model: nn.Module) -> None:
         self.entries: list[ModuleTensor] = []
         self.calls: dict[int, int] = {}  # id of a module -> its calls
         self._handles: list[RemovableHandle] = []
-        for module in model.modules():
+        for module in (module for module in model.modules() if module is not model):
             self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave))
 
