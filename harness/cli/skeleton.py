@@ -90,8 +90,9 @@ def _modules(node: ast.ClassDef) -> dict[str, str]:
         for target in statement.targets:
             targets = target.elts if isinstance(target, ast.Tuple) else [target]
             for name, value in zip(targets, values, strict=False):
-                if _is_own(name) and isinstance(value, ast.Call) and _last_name(value.func)[:1].isupper():
-                    modules[name.attr] = _last_name(value.func)
+                own = isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name) and name.value.id == "self"
+                if own and isinstance(value, ast.Call) and _last_name(value.func)[:1].isupper():
+                    modules[_last_name(name)] = _last_name(value.func)
     return modules
 
 
@@ -104,9 +105,9 @@ def _returns_tuple(node: ast.ClassDef) -> bool:
 def _may_define_case(tree: ast.Module) -> bool:
     """Return True if a statement outside of functions and classes may bind `case`."""
     for node in _outer(tree.body):
-        if isinstance(node, ast.ImportFrom | ast.Import):
-            if any(alias.name == "*" or (alias.asname or alias.name) == "case" for alias in node.names):
-                return True
+        imported = node.names if isinstance(node, ast.ImportFrom | ast.Import) else []
+        if any(alias.name == "*" or (alias.asname or alias.name) == "case" for alias in imported):
+            return True
         stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "case"
         if stored or (isinstance(node, ast.Call) and _last_name(node.func) in ("globals", "exec")):
             return True
@@ -122,10 +123,6 @@ def _outer(statements: list[ast.stmt]) -> list[ast.AST]:
             continue
         nodes += ast.walk(statement)
     return nodes
-
-
-def _is_own(node: ast.expr) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def _last_name(node: ast.expr) -> str:

@@ -29,10 +29,10 @@ class LayerLog:
         self.client, self.run, self.own = watched_run(self.uri, EXPERIMENT)
         self._next: dict[str, int] = {}
 
-    def add(self, layer: str, history: Sequence[Mapping[str, Any]]) -> None:
-        """Log the steps of a history that are due, with the units that are not dead counted as live."""
+    def add(self, layer: str, history: Any) -> None:
+        """Log the steps of a `StepHistory` that are due, with the units that are not dead counted as live."""
         metrics: list[tuple[str, float, int]] = []
-        for entry in history:
+        for entry in history.entries(self._next.get(layer, 0)):
             if entry["step"] >= self._next.get(layer, 0):
                 metrics += [(f"{layer}/{name}", value, entry["step"]) for name, value in layer_metrics(entry).items()]
                 self._next[layer] = entry["step"] + self.every
@@ -60,7 +60,7 @@ def layer_metrics(entry: Mapping[str, Any]) -> dict[str, float]:
     metrics = {
         "live_units": float((~dead).sum()),
         "activation_frequency": float(frequency.mean()),
-        **{f"gradient/{term}": float(norm.square().sum().sqrt()) for term, norm in entry["gradients"].items()},
+        **{f"gradient/{term}": float(norm.norm()) for term, norm in entry["gradients"].items()},
     }
     if len(frequency) <= MOST_UNITS:
         metrics |= {f"activation_frequency/u{unit}": float(value) for unit, value in enumerate(frequency)}

@@ -15,9 +15,9 @@ from harness.errors import HarnessError
 from harness.measures.units import fires, has_off_state
 from harness.watching.batches import Call, run_model
 from harness.watching.layer_reader import MOST_CALLS
-from harness.watching.layer_window import MOST_UNITS
 from harness.watching.layers import axis_finding, never_called, unit_axis_of, unit_rows, whole_numbers
 from harness.watching.padding import padding_mask
+from harness.watching.row_window import MOST_UNITS
 from harness.watching.window_diagnosis import units_sampled, with_own_units
 
 MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, each second, fourth, ... row

@@ -1,13 +1,12 @@
 """Epochs of a training loop, recognized by rows that return."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 SENTINELS = 16
-MOST_FEATURES = 256  # of a row, evenly spaced, that tell it from others
+MOST_FEATURES = 32  # of a row, evenly spaced, that tell it from others
 MOST_VALUES = 2**16  # of a batch that is kept by reference
 
 
@@ -25,8 +24,7 @@ class Progress(NamedTuple):
     returning: bool
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     """Inputs of a step, until they are counted; `version` is -1 for a copy."""
 
     rows: int
@@ -69,11 +67,10 @@ class EpochCounter:
         elif self.steps is not None:
             self._pending.append(_Batch(len(inputs), None, -1))
         elif self._copying or inputs.numel() > MOST_VALUES or inputs.is_inference():
-            values = inputs.detach().reshape(len(inputs), -1)
-            values = values[:, :: max(1, values.shape[1] // MOST_FEATURES)][:, :MOST_FEATURES]
-            self._pending.append(_Batch(len(inputs), values.clone(), -1))
+            self._pending.append(_Batch(len(inputs), _features(inputs.detach(), 1).clone(), -1))
         else:
-            self._pending.append(_Batch(len(inputs), inputs.detach(), inputs._version))
+            values = inputs if inputs.grad_fn is None else inputs.detach()  # no graph is kept
+            self._pending.append(_Batch(len(inputs), values, inputs._version))
 
     def count(self) -> list[Progress]:
         """Compare the inputs of the steps since the last call, and return the progress after each of these steps."""
@@ -95,9 +92,9 @@ class EpochCounter:
             else:
                 while end < len(pending) and _alike(pending[end].values, values):
                     end += 1
-                keys = _row_keys(
-                    torch.stack([batch.values for batch in pending[position:end] if batch.values is not None])
-                )
+                batches = [batch.values for batch in pending[position:end] if batch.values is not None]
+                with torch.no_grad():
+                    keys = _row_keys(torch.stack(batches))
                 counts += self._add_keys(keys)
             position = end
         return counts
@@ -105,9 +102,11 @@ class EpochCounter:
     def _add_keys(self, keys: Tensor) -> list[tuple[int, int]]:
         """Count the sentinels among keys `[step, row]`; return the smallest and the largest count after each step."""
         if self._sentinels is None:
-            self._sentinels = keys[0].unique()[:SENTINELS]
+            self._sentinels = _distinct(keys[0])[:SENTINELS]
             self._counts = torch.full((len(self._sentinels),), self.complete)
-        seen = torch.stack([(keys == sentinel).any(-1) for sentinel in self._sentinels], -1)
+        # products of equal rows can differ in the last bits with the row's position
+        distance = (keys[..., None] - self._sentinels).abs()
+        seen = (distance <= 1e-12 * self._sentinels.abs()).any(1)
         counts = self._counts + seen.cumsum(0)
         self._counts = counts[-1]
         low, high = counts.amin(-1).tolist(), counts.amax(-1).tolist()
@@ -136,9 +135,24 @@ def _alike(values: Tensor | None, first: Tensor) -> bool:
     return values is not None and values.shape == first.shape and values.device == first.device
 
 
+def _features(values: Tensor, axes: int) -> Tensor:
+    """Return some numbers of each row, evenly spaced; the first `axes` axes are steps and rows."""
+    values = values.flatten(axes) if values.dim() > axes else values[..., None]
+    size = values.shape[-1]
+    if size <= MOST_FEATURES:
+        return values
+    return values[..., torch.linspace(0, size - 1, MOST_FEATURES, device=values.device).long()]
+
+
 def _row_keys(batches: Tensor) -> Tensor:
-    """Return one number per row of `[step, row, ...]`, the same for equal rows."""
-    values = batches.flatten(2) if batches.dim() > 2 else batches[..., None]
-    values = values[..., :: max(1, values.shape[-1] // MOST_FEATURES)][..., :MOST_FEATURES].double()
+    """Return one number per row of `[step, row, ...]`, the same up to rounding for equal rows."""
+    values = _features(batches, 2).double()
     weights = torch.sin(torch.arange(1.0, values.shape[-1] + 1, dtype=torch.float64, device=values.device))
-    return (values * weights).sum(-1).cpu()
+    return (values @ weights).cpu()
+
+
+def _distinct(keys: Tensor) -> Tensor:
+    """Return keys that differ by more than rounding, in increasing order."""
+    keys = keys.sort().values
+    gap = keys.diff().abs() > 1e-9 * keys[1:].abs()
+    return torch.cat([keys[:1], keys[1:][gap]])

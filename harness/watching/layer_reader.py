@@ -1,7 +1,6 @@
 """Reader of a watched layer's code, step by step."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,7 @@ MOST_FAILURES = (
 )
 
 
-@dataclass(frozen=True)
-class LayerCode:
+class LayerCode(NamedTuple):
     """Code of a layer in one step: one tensor per call of the layer, and the activation in use."""
 
     codes: list[Tensor]

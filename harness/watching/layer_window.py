@@ -1,27 +1,23 @@
 """Statistics of one watched layer: a record of all units, a history of steps, and a window of the latest rows."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.measures.units import fires, has_off_state
 from harness.watching.layers import unit_axis_of, unit_rows
+from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
+from harness.watching.step_history import StepHistory, Steps
 from harness.watching.unit_record import Clock, StepChanges, UnitRecord
 
-LEAST_ROWS = 1000  # of a window: 0 of 1,000 rows puts a frequency below 0.0037 (Clopper-Pearson)
-MOST_ROWS = 8192  # of a window; of a longer epoch, an even share of every step
-MOST_UNITS = 2**15  # in a window; of a wider layer, units evenly spaced. The record has all units
-MOST_VALUES = 2**25  # of a window, 128 MiB of float32
-MOST_STEPS = 4096  # of a history; at more, steps at twice the distance
-MOST_RECORDS = 2**22  # steps x units of a history, about 100 MiB
-DOUBLE_VALUES = 2**18  # up to which float64 costs little
+DOUBLE_VALUES = 2**14  # of a step, up to which float64 costs little
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reading:
     """Code of a layer in one step.
 
@@ -52,15 +48,6 @@ class Reading:
         return single and same and self.activation == other.activation
 
 
-@dataclass(frozen=True)
-class WindowRows:
-    """Rows of one step in the window; `sample` counts from the first sample of the training."""
-
-    values: Tensor
-    sample: Tensor
-    labels: Tensor | None
-
-
 class LayerWindow:
     """Statistics of one layer while a model trains.
 
@@ -75,11 +62,8 @@ class LayerWindow:
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
         self.calls, self.masked = 1, False
         self.record: UnitRecord | None = None
-        self.sampled: Tensor | None = None  # the units in the window, if not all
-        self.history: list[dict[str, Any]] = []
-        self._stride, self._steps = 1, 0  # of the history
-        self._chunks: deque[WindowRows] = deque()
-        self._chunk_rows = self._samples = 0
+        self.history, self.window = StepHistory(), RowWindow()
+        self._samples = 0
 
     @torch.no_grad()
     def add(self, readings: Sequence[Reading], clocks: Sequence[Clock]) -> tuple[list[bool], StepChanges]:
@@ -88,37 +72,25 @@ class LayerWindow:
         The windows of the clocks count samples; `clocks` and `readings` have one entry per step.
         """
         first = readings[0]
-        self.activation, self.calls, self.masked = first.activation, len(first.codes), first.mask is not None
-        self.shape, self.axis = tuple(first.codes[0].shape), unit_axis_of(self.module, first.codes[0], self.declared)
+        code, self.activation = first.codes[0], first.activation
+        self.calls, self.masked = len(first.codes), self.masked or first.mask is not None
+        self.shape, self.axis = tuple(code.shape), unit_axis_of(self.module, code, self.declared)
         values = self._rows(readings)
-        rows, units = values.shape[1:]
-        samples = len(first.codes[0])
+        rows, units, samples = values.shape[1], values.shape[2], len(code)
         positions = max(1, rows // max(samples, 1))
         clocks = [clock._replace(window=max(LEAST_ROWS, clock.window * positions)) for clock in clocks]
-        self._keep(readings, clocks, values)
+        labels = [reading.labels for reading in readings]
+        block = Block(values, self._samples, samples, self._sample_of(first, rows), labels)
+        self._samples += samples * len(readings)
+        self.window.add(block, clocks[-1].window)
         if self.record is None or self.record.units != units:
-            self.record, self.history = UnitRecord(units), []
+            self.record, self.history = UnitRecord(units), StepHistory()
         return self._measure(readings, clocks, values)
-
-    def window(self) -> dict[str, Tensor]:
-        """Return the rows of the window: `values`, `sample`, and `labels` where every step brought them."""
-        if not self._chunks:
-            return {}
-        rows = {
-            "values": torch.cat([chunk.values for chunk in self._chunks]),
-            "sample": torch.cat([chunk.sample for chunk in self._chunks]),
-        }
-        labels = [chunk.labels for chunk in self._chunks if chunk.labels is not None]
-        return {**rows, "labels": torch.cat(labels)} if len(labels) == len(self._chunks) else rows
 
     def state(self) -> dict[str, Any]:
         """Return what another process needs to add its rows to these."""
         facts = {"activation": self.activation, "axis": self.axis, "shape": self.shape}
-        return {**facts, "record": self.record, "history": self.history, "chunks": list(self._chunks)}
-
-    def replace_rows(self, chunks: deque[WindowRows]) -> None:
-        """Replace the rows of the window."""
-        self._chunks, self._chunk_rows = chunks, sum(len(chunk.values) for chunk in chunks)
+        return {**facts, "record": self.record, "history": self.history.steps(), "blocks": list(self.window.blocks)}
 
     def _rows(self, readings: Sequence[Reading]) -> Tensor:
         """Return the values as `[step, row, unit]`."""
@@ -128,87 +100,51 @@ class LayerWindow:
         reading = readings[0]
         if reading.mask is None:
             return torch.cat([unit_rows(code, self.axis) for code in reading.codes])[None]
-        parts = [code.movedim(self.axis, -1).flatten(1, -2)[reading.mask] for code in reading.codes]
-        return torch.cat(parts)[None]
+        mask = reading.mask.to(reading.codes[0].device)
+        return torch.cat([code.movedim(self.axis, -1)[mask] for code in reading.codes])[None]
 
     def _measure(
         self, readings: Sequence[Reading], clocks: Sequence[Clock], values: Tensor
     ) -> tuple[list[bool], StepChanges]:
         assert self.record is not None
-        wide = values.double() if values.numel() <= DOUBLE_VALUES or values.dtype == torch.float64 else values.float()
         rows = values.shape[1]
+        wide = (
+            values.double() if values[0].numel() <= DOUBLE_VALUES or values.dtype == torch.float64 else values.float()
+        )
         variance, mean = torch.var_mean(wide, 1, correction=0)
-        if has_off_state(self.activation):
+        off_state = has_off_state(self.activation)
+        if off_state:
             fired = fires(wide, self.activation).sum(1)
-            active, frequency = fired > 0, fired / rows
+            active = fired > 0
         else:
             low, high = torch.aminmax(wide, dim=1)
             active = high > low
-            fired, frequency = active.long(), torch.full_like(mean, torch.nan)
-        active, fired, mean, variance, frequency = (
-            tensor.cpu() for tensor in (active, fired, mean, variance, frequency)
+            fired = active.long()
+        flags, counts, means, variances = (tensor.cpu().numpy() for tensor in (active, fired, mean, variance))
+        finite = np.isfinite(means).all(-1)
+        if finite.all():
+            self.record.add_moments(counts, means, variances, rows)
+        changes = self.record.add_activity(flags, rows, clocks)
+        self.history.add(
+            Steps(
+                step=np.array([clock.step for clock in clocks]),
+                rows=np.full(len(clocks), rows),
+                activation_frequency=counts / rows if off_state else np.full_like(means, np.nan),
+                mean=means,
+                sd=np.sqrt(variances),
+                dead=changes.dead,
+                gradients=[reading.gradients for reading in readings],
+            )
         )
-        finite = mean.isfinite().all(-1).tolist()
-        if all(finite):
-            self.record.add_moments(fired, mean, variance, rows)
-        changes = self.record.add_activity(active, rows, clocks)
-        measures = {
-            "activation_frequency": frequency.to(mean.dtype),
-            "mean": mean,
-            "sd": variance.sqrt(),
-            "dead": changes.dead,
-        }
-        for index, (reading, clock) in enumerate(zip(readings, clocks, strict=True)):
-            entry = {name: measure[index] for name, measure in measures.items()}
-            self._remember({"step": clock.step, "rows": rows, "gradients": reading.gradients, **entry})
-        return finite, changes
+        return finite.tolist(), changes
 
-    def _remember(self, entry: dict[str, Any]) -> None:
-        """Add a step to the history; if it is full, keep every second one, evenly spaced over the whole training."""
-        self._steps += 1
-        if (self._steps - 1) % self._stride:
-            return
-        self.history.append(entry)
-        most = min(MOST_STEPS, max(8, MOST_RECORDS // max(1, len(entry["mean"]))))
-        if len(self.history) > most:
-            self._stride *= 2
-            # a step's numbers are views of those of several steps
-            self.history = [
-                {name: value.clone() if isinstance(value, Tensor) else value for name, value in step.items()}
-                for step in self.history[::2]
-            ]
-
-    def _keep(self, readings: Sequence[Reading], clocks: Sequence[Clock], values: Tensor) -> None:
-        """Add rows to the window, and drop the oldest."""
-        rows, units = values.shape[1:]
-        if units > MOST_UNITS:
-            self.sampled = torch.linspace(0, units - 1, MOST_UNITS).long()
-            values = values[..., self.sampled.to(values.device)]
-        most_rows = max(LEAST_ROWS, min(MOST_ROWS, MOST_VALUES // min(units, MOST_UNITS)))
-        own, samples = values.cpu(), len(readings[0].codes[0])
-        for index, (reading, clock) in enumerate(zip(readings, clocks, strict=True)):
-            most = min(clock.window, most_rows)
-            share = min(rows, max(1, -(-rows * most // clock.window)), most_rows)
-            sample = self._samples + self._sample_of(reading, rows)
-            labels = reading.labels if reading.labels is not None and len(reading.labels) == samples else None
-            labels = None if labels is None else labels.detach().cpu()[sample - self._samples]
-            chunk = WindowRows(own[index], sample, labels)
-            if share < rows:
-                chosen = torch.linspace(0, rows - 1, share).long()
-                chunk = WindowRows(own[index][chosen], sample[chosen], None if labels is None else labels[chosen])
-            self._samples += samples
-            self._chunks.append(chunk)
-            self._chunk_rows += len(chunk.values)
-            while len(self._chunks) > 1 and self._chunk_rows - len(self._chunks[0].values) >= most:
-                self._chunk_rows -= len(self._chunks.popleft().values)
-
-    def _sample_of(self, reading: Reading, rows: int) -> Tensor:
-        """Return the sample of each row, from 0."""
+    def _sample_of(self, reading: Reading, rows: int) -> Tensor | None:
+        """Return the sample of each row, from 0; None if each row is a sample."""
         samples, calls = len(reading.codes[0]), len(reading.codes)
         if reading.mask is not None:
             return reading.mask.cpu().nonzero()[:, 0].repeat(calls)
-        if rows == samples:
-            return torch.arange(samples)
+        if rows == samples and calls == 1:
+            return None
         counts = [len(code) for code in reading.codes]
         positions = [code.numel() // max(1, len(code) * code.shape[self.axis]) for code in reading.codes]
         return torch.cat(

@@ -2,12 +2,17 @@
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
+from torch import Tensor
 
-from harness.watching.layer_window import MOST_ROWS, LayerWindow, WindowRows
+from harness.watching.layer_window import LayerWindow
+from harness.watching.row_window import MOST_ROWS, Block
+from harness.watching.step_history import Steps
 from harness.watching.unit_record import UnitRecord
 
 
@@ -27,51 +32,47 @@ def _merge(window: LayerWindow, states: list[dict[str, Any]]) -> None:
     first = states[0]
     window.activation, window.axis, window.shape = first["activation"], first["axis"], first["shape"]
     window.record = UnitRecord.merged([state["record"] for state in states])
-    steps = [{entry["step"]: entry for entry in state["history"]} for state in states]
-    common = [step for step in steps[0] if all(step in entries for entries in steps)]
-    window.history = [_merged_step([entries[step] for entries in steps]) for step in common]
-    offset, chunks = 0, list[WindowRows]()
+    window.history.replace(_merged_steps([state["history"] for state in states]))
+    offset, blocks = 0, list[Block]()
     for state in states:
-        parts: list[WindowRows] = state["chunks"]
-        chunks += [WindowRows(part.values, part.sample + offset, part.labels) for part in parts]
-        offset += 1 + max((int(part.sample.max()) for part in parts if len(part.sample)), default=0)
-    window.replace_rows(deque(_thinned(chunks)))
+        parts: list[Block] = state["blocks"]
+        blocks += [replace(part, first=part.first + offset) for part in parts]
+        offset = max((block.first + block.samples * len(block.values) for block in blocks), default=0)
+    size = sum(block.size for block in blocks)
+    if size > MOST_ROWS:
+        blocks = [block.thinned(max(1, block.rows * MOST_ROWS // size)) for block in blocks]
+    window.window.blocks = deque(blocks)
 
 
-def _thinned(chunks: list[WindowRows]) -> list[WindowRows]:
-    """Return an even share of the rows, if there are too many."""
-    rows = sum(len(chunk.values) for chunk in chunks)
-    stride = -(-rows // MOST_ROWS)
-    if stride <= 1:
-        return chunks
-    return [
-        WindowRows(
-            chunk.values[::stride], chunk.sample[::stride], None if chunk.labels is None else chunk.labels[::stride]
-        )
-        for chunk in chunks
+def _merged_steps(histories: list[Steps]) -> Steps:
+    """Return the measures of the steps that all ranks have, over the rows of all ranks."""
+    common = np.array(sorted(set.intersection(*(set(history.step.tolist()) for history in histories))), dtype=np.int64)
+    places = [np.searchsorted(history.step, common) for history in histories]
+
+    def of(name: str) -> Any:
+        pairs = zip(histories, places, strict=True)
+        return np.stack([getattr(history, name)[place] for history, place in pairs])
+
+    rows = of("rows").astype(np.float64)
+    share = (rows / rows.sum(0))[..., None]
+    mean = (share * of("mean")).sum(0)
+    variance = (share * (np.square(of("sd")) + np.square(of("mean") - mean))).sum(0)
+    gradients = [
+        [history.gradients[index] for history, index in zip(histories, indices, strict=True)]
+        for indices in zip(*places, strict=True)
     ]
-
-
-def _merged_step(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the measures of one step over the rows of all ranks."""
-    rows = torch.tensor([float(entry["rows"]) for entry in entries])[:, None]
-    share = (rows / rows.sum()).double()
-    mean, sd, frequency = (
-        torch.stack([entry[name].double() for entry in entries]) for name in ("mean", "sd", "activation_frequency")
+    return Steps(
+        step=common,
+        rows=rows.sum(0).astype(np.int64),
+        activation_frequency=(share * of("activation_frequency")).sum(0),
+        mean=mean,
+        sd=np.sqrt(variance),
+        dead=of("dead").all(0),
+        gradients=[_merged_gradients(ranks) for ranks in gradients],
     )
-    total = (share * mean).sum(0)
-    terms = set.intersection(*(set(entry["gradients"]) for entry in entries))
-    return {
-        "step": entries[0]["step"],
-        "rows": int(rows.sum()),
-        "mean": total,
-        "sd": (share * (sd.square() + (mean - total).square())).sum(0).sqrt(),
-        "activation_frequency": (share * frequency).sum(0),
-        "dead": torch.stack([entry["dead"] for entry in entries]).all(0),
-        "gradients": {
-            # a loss is the mean over ranks, so the gradient of a rank's rows counts by their number
-            term: torch.stack([entry["gradients"][term].cpu().square() for entry in entries]).sum(0).sqrt()
-            / len(entries)
-            for term in terms
-        },
-    }
+
+
+def _merged_gradients(ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    terms = set.intersection(*map(set, ranks))
+    # the loss is the mean over ranks
+    return {term: torch.stack([rank[term].cpu() for rank in ranks]).norm(dim=0) / len(ranks) for term in terms}

@@ -1,11 +1,13 @@
 """Recorder of the watched layers: hooks around the model's calls, and statistics of several steps at once."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,8 @@ from harness.watching.padding import padding_mask
 from harness.watching.unit_record import SILENT_EPOCHS, SILENT_ROWS, Clock, StepChanges
 from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque, second_pass
 
-FLUSH_STEPS = 32  # after which kept steps are measured: together, for a fraction of the time
+FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
+FLUSH_SECONDS = 1.0  # the same
 FLUSH_VALUES = 2**20  # activations that are kept unmeasured
 
 
@@ -67,6 +70,7 @@ class Recorder:
         self._epochs = EpochCounter(options.steps_per_epoch)
         self._pending: list[tuple[int, dict[str, Reading]]] = []
         self._pending_values = self._measured = 0  # steps before the pending ones
+        self._measured_at = time.monotonic()
         self._depth, self._recording = 0, False
         self._error: BaseException | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
@@ -110,7 +114,7 @@ class Recorder:
             return
         pending, self._pending, self._pending_values = self._pending, [], 0
         progress, first = self._epochs.count(), self._measured
-        self._measured = self.step
+        self._measured, self._measured_at = self.step, time.monotonic()
         lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
         for name, window in self.windows.items():
             readings = [(step, entry[name]) for step, entry in pending if name in entry]
@@ -170,7 +174,7 @@ class Recorder:
             if not self.opaque:
                 for reader in self._readers.values():
                     reader.start()
-        if self.step - self._measured > FLUSH_STEPS and not self._recording:
+        if not self._recording and self._is_due():
             self.flush()
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -187,8 +191,12 @@ class Recorder:
         if failed:
             return
         self._record(arguments)
-        if self.step - self._measured >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES:
+        if self._is_due():
             self.flush()
+
+    def _is_due(self) -> bool:
+        full = self.step - self._measured >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
+        return full or time.monotonic() - self._measured_at > FLUSH_SECONDS
 
     def _read_again(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         readers = self._readers.values()
@@ -245,16 +253,17 @@ def _lines(
 ) -> list[tuple[int, str, str, tuple[int, ...], str]]:
     """Return step, layer, rule, units and a word on the length of silence of each warning."""
     lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
-    some_silent, some_revived = changes.silent.any(-1).tolist(), changes.revived.any(-1).tolist()
+    some_silent = np.any(changes.silent, -1).tolist()
+    some_revived = np.any(changes.revived, -1).tolist()
     verb = "fired" if has_off_state(window.activation) else "varied"
     for index, clock in enumerate(clocks):
         if not finite[index]:
             lines.append((clock.step, window.name, "values", (0,), ""))
         if some_silent[index]:
             length = f"{SILENT_EPOCHS} epochs" if clock.returning else f"{SILENT_ROWS} rows"
-            units = tuple(changes.silent[index].nonzero()[:, 0].tolist())
+            units = tuple(changes.silent[index].nonzero()[0].tolist())
             lines.append((clock.step, window.name, "silent", units, f"{verb} for {length}"))
         if some_revived[index]:
-            units = tuple(changes.revived[index].nonzero()[:, 0].tolist())
+            units = tuple(changes.revived[index].nonzero()[0].tolist())
             lines.append((clock.step, window.name, "revived", units, ""))
     return lines

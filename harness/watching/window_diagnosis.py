@@ -1,18 +1,20 @@
 """Diagnosis of the last window of a watched layer."""
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.diagnosis.units import Flag
-from harness.watching.layer_window import MOST_UNITS, LayerWindow
+from harness.watching.layer_window import LayerWindow
 from harness.watching.layers import axis_finding
+from harness.watching.row_window import MOST_UNITS
 
 
 def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thresholds) -> Diagnosis:
     """Diagnose the rows of the window, and add findings on what the whole training adds to them."""
-    rows = window.window()
+    rows = window.window.rows()
     sample = rows["sample"]
     several = len(sample.unique()) < len(sample)  # rows of one sample
     diagnosis: Diagnosis = diagnose(
@@ -23,11 +25,11 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         thresholds=thresholds,
         blocks=sample if several else None,
     )
-    if window.sampled is not None:
-        diagnosis = with_own_units(diagnosis, window.sampled)
+    if window.window.sampled is not None:
+        diagnosis = with_own_units(diagnosis, window.window.sampled)
     record = window.record
     notes = (
-        units_sampled(record.fired, record.rows) if window.sampled is not None and record is not None else None,
+        units_sampled(record.fired, record.rows) if window.window.sampled is not None and record is not None else None,
         _revived_finding(window),
         axis_finding(window.shape, window.axis, window.declared is not None, window.calls, window.masked),
     )
@@ -56,7 +58,7 @@ def _with_own_copy(flag: Flag, numbers: list[int]) -> Flag:
     return Flag(f"{flag.name}={numbers[int(flag.argument)]}") if flag.name == "duplicate_of" and flag.argument else flag
 
 
-def units_sampled(fired: Tensor, rows: int) -> Finding:
+def units_sampled(fired: Any, rows: int) -> Finding:
     """Return the note on a layer that is too wide to keep all its units.
 
     Args:
@@ -75,9 +77,9 @@ def units_sampled(fired: Tensor, rows: int) -> Finding:
 
 def _revived_finding(window: LayerWindow) -> Finding | None:
     record = window.record
-    if record is None or not bool((record.revivals > 0).any()):
+    if record is None or not (record.revivals > 0).any():
         return None
-    units = tuple(((record.revivals > 0) & ~record.dead).nonzero()[:, 0].tolist())
+    units = tuple(((record.revivals > 0) & ~record.dead).nonzero()[0].tolist())
     if not units:
         return None
     first = units[0]

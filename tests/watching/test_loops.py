@@ -254,7 +254,8 @@ def test_padding_is_left_out():
     tokens = torch.randint(1, 9, (400, 5))
     tokens[:, 3:] = 0
     mask = (tokens > 0).long()
-    batches = [{"input_ids": ids, "attention_mask": real} for ids, real in zip(tokens.split(50), mask.split(50))]
+    pairs = zip(tokens.split(50), mask.split(50), strict=True)
+    batches = [{"input_ids": ids, "attention_mask": tokens_mask} for ids, tokens_mask in pairs]
     with harness.watch(model, "up") as monitor:
         for batch in batches:
             model(**batch)
