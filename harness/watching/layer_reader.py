@@ -43,7 +43,7 @@ class LayerReader:
         self.recording = False
         self._codes: list[Tensor] = []
         self._passes: list[ForwardPass] = []
-        self._tapped = 0
+        self._tapped = self._called_times = 0
         self._taps: list[BottleneckTap] = []
         self._record: ModuleTensors | None = None
         self._handle: RemovableHandle | None = None
@@ -79,8 +79,8 @@ class LayerReader:
         self._tapped = len(taps)
         if self._record is not None:
             self._record.close()
-        if taps:
-            self.calls = max(1, min(MOST_CALLS, max(tap.module_calls for tap in taps)))
+        self._called_times = max((tap.module_calls for tap in taps), default=0)
+        self.calls = min(MOST_CALLS, max(self.calls, self._called_times))
         self._passes = [tap.passes[-1] for tap in taps if tap.passes and tap.passes[-1].code is not None]
 
     def finish(self) -> LayerCode | None:
@@ -97,7 +97,7 @@ class LayerReader:
                 self.failures += 1
         elif not codes:
             self.uncalled += 1
-        elif record is not None and self.calls == tapped:
+        elif record is not None and self._called_times <= tapped:
             self.site = find_site(self.module, passes, record)
             self.failures += self.site is None
             if self.site is not None and self._presence is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from harness.watching.preservation import preserved
+from harness.watching.preservation import preserved_random_state
 
 
 def core_of(model: nn.Module) -> nn.Module:
@@ -54,12 +54,16 @@ def is_distributed(model: nn.Module) -> bool:
 
 
 def second_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the author's module once more, in eager mode and without gradients; buffers and random state are restored."""
+    """Run the author's module once more, in eager mode, without gradients, on copies of its buffers.
+
+    The buffers themselves may be needed for the gradient of the first pass. The random state is restored.
+    """
     core = core_of(model)
     device = next((parameter.device for parameter in core.parameters()), torch.device("cpu"))
     args, kwargs = tree_map(lambda leaf: leaf.detach().to(device) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-    with preserved(core), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        core._call_impl(*args, **kwargs)
+    buffers = {name: buffer.clone() for name, buffer in core.named_buffers()}
+    with preserved_random_state(core), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        torch.func.functional_call(core, buffers, args, kwargs)
 
 
 @contextmanager
