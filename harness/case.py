@@ -296,8 +296,10 @@ def run_file(path: Path) -> ModuleType:
     """Run a Python file as a module, with the modules beside it importable.
 
     Raises:
-        HarnessError: if it cannot be run.
+        HarnessError: when the file does not exist or cannot be run.
     """
+    if not path.is_file():
+        raise HarnessError(f"{path}: no such file")
     if path.parent.resolve() == CASES_FOLDER:
         return importlib.import_module(f"harness.cases.{path.stem}")
     spec = importlib.util.spec_from_file_location(own_name(path), path)

@@ -85,6 +85,7 @@ def _register() -> None:
         examples,
         explain,
         init,
+        layers,
         merge,
         plan,
         prescribe,
@@ -97,6 +98,7 @@ def _register() -> None:
     verbs = (
         run.run,
         diagnose.diagnose,
+        layers.layers,
         audit.audit,
         prescribe.prescribe,
         plan.plan,
@@ -128,6 +130,7 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 EXAMPLES = {  # of verbs whose docstring has none
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "layers": ("harness layers forum", "harness layers model.py:Autoencoder --shape 48"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
     "prescribe": ("harness prescribe mine.py", "harness prescribe forum --budget 2m --try batchnorm,leaky_relu"),
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
