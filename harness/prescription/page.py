@@ -4,8 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.prescription.prescription import task
-from harness.prescription.remedy import Remedy
+from harness.prescription.remedy import Remedy, task
 
 if TYPE_CHECKING:
     from harness.prescription.prescription import Prescription

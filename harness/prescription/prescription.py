@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.prescription.remedy import WORKS, Remedy
+from harness.prescription.remedy import WORKS, Remedy, task
 
 SCHEMA_VERSION = 1
 
@@ -101,11 +101,6 @@ class PrescriptionInterrupted(KeyboardInterrupt):
     def __init__(self, prescription: Prescription) -> None:
         super().__init__(str(prescription))
         self.prescription = prescription
-
-
-def task(remedy: Remedy) -> str:
-    """Heading of the code of a remedy."""
-    return "Change (a diff for patch -p0)" if remedy.is_diff else "Write"
 
 
 def _by_reason(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

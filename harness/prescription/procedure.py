@@ -132,8 +132,8 @@ class Search:
         self.findings = tuple(finding.to_dict() for finding in examined.findings)
         self.trial.train([UNTREATED], range(FIRST_EXAMINED))
         per_member = self.trial.seconds_per_member
-        more = int(EXAMINED_SHARE * self.budget / per_member) if per_member else EXAMINED
-        seeds = range(min(EXAMINED, max(FIRST_EXAMINED, more)))
+        affordable = int(EXAMINED_SHARE * self.budget / per_member) if per_member else EXAMINED
+        seeds = range(min(EXAMINED, max(FIRST_EXAMINED, affordable)))
         self.trial.train([UNTREATED], seeds)
         self.untreated = self.trial.results(UNTREATED, seeds)
         self.signs = signs_of(self.case, examined, self.untreated)

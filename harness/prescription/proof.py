@@ -85,7 +85,7 @@ def remedies_of(
     remedies = [_remedy(effect, trial, split, fresh) for effect in effects]
     ordered: list[Remedy] = []
     for remedy in remedies:  # insertion: R2 values within `USEFUL_GAIN` do not rank, so this is no order of numbers
-        position = next((index for index, other in enumerate(ordered) if _is_better(remedy, other)), len(ordered))
+        position = next((i for i, ranked in enumerate(ordered) if _is_better(remedy, ranked)), len(ordered))
         ordered.insert(position, remedy)
     return tuple(ordered)
 
@@ -174,6 +174,6 @@ def _parameters(case: Case, split: Split) -> int:
 def _new_state(case: Case, treated: Case, split: Split) -> tuple[str, ...]:
     """Names in the state dict of the treated model that a state dict of the untreated model lacks, or has in another shape."""
     rows = split.train.inputs[:4]
-    before, after = (build_model(one, 0, rows).state_dict() for one in (case, treated))
+    before, after = (build_model(arm, 0, rows).state_dict() for arm in (case, treated))
     after = {name.removeprefix("model."): value for name, value in after.items()}
     return tuple(name for name, value in after.items() if name not in before or before[name].shape != value.shape)

@@ -132,6 +132,11 @@ class Remedy:
         return f"{self.name}: {self.word.replace('_', ' ')} ({change}{quality}{_p(self.p_adjusted)})"
 
 
+def task(remedy: Remedy) -> str:
+    """Return the heading of the code of a remedy."""
+    return "Change (a diff for patch -p0)" if remedy.is_diff else "Write"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 

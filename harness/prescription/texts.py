@@ -1,22 +1,43 @@
 """Sentences of a prescription."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from harness.case import Case
+from harness.prescription.goal import Meets
 from harness.prescription.indications import Candidate
 from harness.prescription.remedy import WORKS, Remedy
 from harness.prescription.screening import Screening, ranked
 from harness.prescription.trial import UNTREATED, name_of
-
-if TYPE_CHECKING:
-    from harness.prescription.procedure import Search
+from harness.results import MemberRecord
 
 COST = 0.005  # of R2: the smallest change that is said
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of failed seeds, for the sentence about power
 POWER = 0.8
 
 
-def headline(search: "Search") -> str:
+class SearchState(Protocol):
+    """The parts of a search that its sentences depend on."""
+
+    @property
+    def case(self) -> Case: ...
+    @property
+    def meets(self) -> Meets: ...
+    @property
+    def untreated(self) -> Sequence[MemberRecord]: ...
+    @property
+    def is_wrong(self) -> bool: ...
+    @property
+    def tried(self) -> Sequence[Candidate]: ...
+    @property
+    def screening(self) -> Screening: ...
+    @property
+    def remedies(self) -> Sequence[Remedy]: ...
+    @property
+    def fresh(self) -> Sequence[int]: ...
+
+
+def headline(search: SearchState) -> str:
     """The answer in a sentence."""
     case, records = search.case, search.untreated
     fails = sum(not search.meets(record) for record in records)
@@ -34,7 +55,7 @@ def headline(search: "Search") -> str:
     )
 
 
-def stopped_headline(search: "Search") -> str:
+def stopped_headline(search: SearchState) -> str:
     """The sentence of a search that was stopped before its proof."""
     case, records = search.case, search.untreated
     if not records:
@@ -43,8 +64,8 @@ def stopped_headline(search: "Search") -> str:
     return f"Stopped before the proof: {fails} of {len(records)} seeds of {case.name} fail as it is{_nearest(search)}."
 
 
-def not_seen(search: "Search") -> tuple[str, ...]:
-    """What the proof would have been able to see, where nothing works."""
+def not_seen(search: SearchState) -> tuple[str, ...]:
+    """Smallest effect that the proof would have shown, where nothing works."""
     if not search.tried or any(remedy.word in WORKS for remedy in search.remedies):
         return ()
     from harness.effects.paired_shares import discordant_power
@@ -78,7 +99,7 @@ def _tried_row(candidate: Candidate, screening: Screening) -> dict[str, Any]:
     }
 
 
-def _nearest(search: "Search") -> str:
+def _nearest(search: SearchState) -> str:
     """The nearest miss: of the proof, or else of the screening."""
     if search.remedies:
         return f"; nearest: {search.remedies[0]}"
