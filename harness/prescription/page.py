@@ -2,12 +2,9 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.prescription.remedy import Remedy, task
-
-if TYPE_CHECKING:
-    from harness.prescription.prescription import Prescription
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328;background:#fff}"
@@ -19,7 +16,7 @@ COLUMNS = ("remedy", "word", "failed before -> after", "change of the share, 95 
 BAR = 16  # rem: all seeds
 
 
-def page(prescription: "Prescription") -> str:
+def page(prescription: Any) -> str:
     """Return the prescription as one HTML document without scripts."""
     title = html.escape(f"Prescription for {prescription.case}")
     return (
@@ -28,7 +25,7 @@ def page(prescription: "Prescription") -> str:
     )
 
 
-def body(prescription: "Prescription") -> str:
+def body(prescription: Any) -> str:
     """Return the content of the page."""
     best = prescription.best
     parts = [f"<p><strong>{html.escape(prescription.headline)}</strong></p>"]

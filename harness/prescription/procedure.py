@@ -17,7 +17,7 @@ from harness.prescription.indications import Candidate, Signs, candidates, contr
 from harness.prescription.prescription import Prescription, PrescriptionInterrupted
 from harness.prescription.proof import effects_of, fresh_effects, remedies_of
 from harness.prescription.remedy import Remedy
-from harness.prescription.screening import Screening, at_best_rates, screen
+from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
 from harness.prescription.texts import headline, not_seen, stopped_headline, tried_rows
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.prescription.words import change_of
@@ -27,7 +27,7 @@ from harness.results import MemberRecord, case_fingerprint, results_folder
 Cell = Mapping[str, Level]
 Says = Callable[[str], None]
 
-EXAMINED, FIRST_EXAMINED = 8, 2  # seeds of the model as it is
+EXAMINED, FIRST_EXAMINED, MOST_EXAMINED = 8, 2, 16  # seeds of the model as it is
 EXAMINED_SHARE = 0.2  # of the budget, for the seeds after the first ones
 SCREENING_SHARE = 0.5  # of the remaining time
 RATES_SHARE = 0.25  # of the time that remains after the screening
@@ -136,6 +136,11 @@ class Search:
         seeds = range(min(EXAMINED, max(FIRST_EXAMINED, affordable)))
         self.trial.train([UNTREATED], seeds)
         self.untreated = self.trial.results(UNTREATED, seeds)
+        if len(seeds) < affordable and 0 < sum(map(self.meets, self.untreated)) < len(seeds):
+            # some seeds fail: the screening needs more of those, since only they can show a cure
+            seeds = range(min(MOST_EXAMINED, affordable))
+            self.trial.train([UNTREATED], seeds)
+            self.untreated = self.trial.results(UNTREATED, seeds)
         self.signs = signs_of(self.case, examined, self.untreated)
         if all(self.meets(record) for record in self.untreated) and is_poor(self.untreated):
             self.meets = beats_half_of_pca(self.untreated)
@@ -156,7 +161,9 @@ class Search:
         if not cells:
             return
         seconds = max(1.0, SCREENING_SHARE * self.remaining)
-        screen(self.trial, cells, self.meets, seconds, self.says, self.screening)
+        failing = [record.seed for record in self.untreated if not self.meets(record)]
+        order = (*failing, *(seed for seed in range(ROUNDS[-1]) if seed not in failing))
+        screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
         self.finalists = list(self.screening.finalists)
         if self.finalists and self.case.fit is None:
             self._choose_rates()

@@ -76,6 +76,7 @@ def screen(
     seconds: float,
     says: Callable[[str], None] = lambda text: None,
     screening: Screening | None = None,
+    order: Sequence[int] = tuple(range(ROUNDS[-1])),
 ) -> Screening:
     """Train the changes in rounds, and return the one to three that are worth a proof.
 
@@ -86,18 +87,20 @@ def screen(
         seconds: time that the rounds may take; changes and rounds that would not fit are left out, and said.
         says: told of each round.
         screening: filled round by round, so that an interruption loses nothing.
+        order: the seeds, of which a round takes the first ones. Seeds on which the model as it is fails come first:
+            only these can show a cure, and the proof is on other seeds.
     """
     screening = screening or Screening()
     start, remaining = trial.seconds, list(cells)
     first, remaining = _first_round(trial, remaining, seconds, screening)
     for number, count in enumerate((first, *ROUNDS[1:])):
-        seeds = tuple(range(count))
+        seeds = tuple(order[:count])
         expected = trial.seconds_per_member * trial.missing([UNTREATED, *remaining], seeds)
         if number and trial.seconds - start + expected > seconds:
             screening.notes.append(f"round {number + 1} of {len(ROUNDS)} was left out: it would take {expected:.0f} s")
             break
         screening.seeds = seeds
-        says(f"round {number + 1}: {len(remaining)} changes on {count} seeds, about {expected:.0f} s")
+        says(f"round {number + 1}: {len(remaining)} changes on {len(seeds)} seeds, about {expected:.0f} s")
         trial.train([UNTREATED, *remaining], seeds)
         screening.scores |= scores(trial, [UNTREATED, *remaining], seeds, meets)
         remaining = ranked(remaining, screening.scores)
@@ -133,7 +136,7 @@ def at_best_rates(
         seconds: time that this may take; if it would not fit, the cells come back as they are, and that is said.
         screening: gets the scores and the remarks.
     """
-    seeds = tuple(range(min(RATE_SEEDS, len(screening.seeds))))
+    seeds = screening.seeds[:RATE_SEEDS]
     rates = [float(f"{rate * factor:.2g}") for factor in RATES]
     free = [cell for cell in cells if "learning_rate" not in cell]
     grid = [{**cell, "learning_rate": other_rate} for cell in free for other_rate in rates]
