@@ -76,7 +76,11 @@ def test_every_package_of_an_extra_is_declared_and_every_declared_one_is_known()
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     installed = {"scikit-learn": "sklearn", "Pillow": "PIL", "ruamel.yaml": "ruamel", "Jinja2": "jinja2"}
     for extra in ("files", "grid", "mlflow", "report", "ray", "postgresql", "lightning", "transformers"):
-        names = {re.split(r"\[|>=", requirement)[0] for requirement in declared[extra] if not requirement.startswith("collapse-harness")}
+        names = {
+            re.split(r"\[|>=", requirement)[0]
+            for requirement in declared[extra]
+            if not requirement.startswith("collapse-harness")
+        }
         for name in names:
             module = installed.get(name, name)
             assert module in EXTRAS

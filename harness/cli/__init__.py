@@ -61,7 +61,7 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, plan, prescribe, report, run, sync, ui
+    from harness.cli import audit, diagnose, effects, model, plan, prescribe, report, run, sync, ui
 
     verbs = (
         run.run,
@@ -71,6 +71,7 @@ def _register() -> None:
         plan.plan,
         effects.effects,
         report.report,
+        model.model,
         ui.ui,
         sync.sync,
     )
@@ -97,6 +98,10 @@ EXAMPLES = {  # of verbs whose docstring has none
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
     "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
     "report": ("harness report quickstart", "harness report quickstart symptom"),
+    "model": (
+        "harness model quickstart --member 'as_posted s3'",
+        "harness model mine.yaml --member 3f2a --output cured.safetensors",
+    ),
     "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
     "sync": ("harness sync mine.yaml", "harness sync --repair"),
 }
