@@ -57,9 +57,9 @@ def keep_weights(
             variants[levels].append(record)
     for members in variants.values():
         worst, best = extremes(members) or (members[0], members[0])
-        shown = worst if dict(worst.levels) == dict(baseline) else best
-        _write(folder, [record for record in records if record.key == shown.key])
-        remove_weights(folder, {record.key for record in members if record.key != shown.key})
+        chosen = worst if dict(worst.levels) == dict(baseline) else best
+        _write(folder, [record for record in records if record.key == chosen.key])
+        remove_weights(folder, {record.key for record in members if record.key != chosen.key})
 
 
 def remove_weights(folder: Path, keys: Iterable[str]) -> None:
