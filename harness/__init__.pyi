@@ -21,6 +21,7 @@ from .measures import mutual_information as mutual_information
 from .prescription import prescribe as prescribe
 from .rulebook import explain as explain
 from .watching import diagnose_model as diagnose_model
+from .watching import layers as layers
 from .watching import watch as watch
 
 __version__: str
