@@ -23,6 +23,7 @@ FORMS = {
     "exclude": "list of partial cells",
     "include": "list of partial cells",
     "zip": "list of partial cells",
+    "keep_weights": "`shown`, `all` or `none`",
 }
 
 
@@ -47,7 +48,7 @@ def keys_text() -> str:
         required = "yes" if key in REQUIRED else "one of the two" if key in DESIGNS else ""
         only = "; with `factors` only" if key in FACTORIAL_ONLY else ""
         meaning = " ".join(meanings[key].split()).rstrip(".")
-        lines.append(f"| `{key}` | {required} | {FORMS[key]} | {meaning}{only} |")
+        lines.append(f"| `{key}` | {required} | {FORMS.get(key, "text")} | {meaning}{only} |")
     lines += [
         "",
         "## Factors",
