@@ -131,6 +131,30 @@ LAYER_ENTRIES: dict[str, Entry] = {
         says="units are taken along this axis; all other positions are rows",
         remedy="say unit_axis= if it is another one",
     ),
+    "training_rows": Entry(
+        "The rows come from a loader that shuffles, which is how training rows are read.",
+        "The training loader was passed where the validation loader was meant.",
+        {"not_testable": "the rows do not differ at all"},
+        severity="note",
+        says="a model can fit its training rows better than rows that it has not seen",
+        remedy="pass held-out rows, such as the loader of the validation data",
+    ),
+    "units_sampled": Entry(
+        "The watched layer has more units than a window can hold; evenly spaced ones are judged.",
+        "A wide layer, such as a sparse autoencoder, in a training loop.",
+        {"nonlinear_redundancy_not_searched": "all units are judged, but not all pairs"},
+        severity="note",
+        says="verdicts, copies and ranks are those of the judged units; the count of silent units is of all",
+        remedy="diagnose the finished model for a verdict on every unit",
+    ),
+    "revived": Entry(
+        "A unit was silent for a whole window, and fired again later.",
+        "Weights of earlier layers that moved; a resampling of dead latents; rare inputs that returned.",
+        {"rare": "fires on a few rows of every window", "dead": "is silent still"},
+        severity="note",
+        says="a unit that was silent for a whole window is not lost for good",
+        remedy="nothing; watch whether it stays active",
+    ),
 }
 
 OUTPUT_ENTRIES: dict[str, Entry] = {
