@@ -1,5 +1,6 @@
 """The table of all strangers."""
 
+import assorted
 import contrastive
 import plumbing
 import quantized
@@ -14,6 +15,7 @@ STRANGERS: tuple[Stranger, ...] = (
     *quantized.STRANGERS,
     *contrastive.STRANGERS,
     *plumbing.STRANGERS,
+    *assorted.STRANGERS,
     *realistic.STRANGERS,
 )
 
