@@ -285,6 +285,14 @@ def logits_of_probabilities(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {"reconstruction": F.binary_cross_entropy_with_logits(model(x), x)}
 
 
+class Logits(Plain):
+    """Gives logits, which are read behind a sigmoid."""
+
+    def observe(self, x: Tensor) -> Observed:
+        """Return what the truth needs."""
+        return Observed(self.encode(x), torch.sigmoid(self(x)))
+
+
 def twice_squashed(case: Case, model: nn.Module, rows: Tensor) -> bool:
     """Return True if the loss stays above 0.3 at outputs that equal the rows up to any scale."""
     del model
@@ -494,7 +502,7 @@ STRANGERS = (
         "itakurah/focal-loss-pytorch#5",
         "probabilities are given to a loss that applies a sigmoid: it sees 0.5 to 0.73 only",
         lambda: plain(lambda: Plain(finish=torch.sigmoid), binary, losses=logits_of_probabilities),
-        lambda: plain(rows=binary, losses=logits_of_probabilities, reconstruction="out:0"),
+        lambda: plain(Logits, binary, losses=logits_of_probabilities, reconstruction="out:0"),
         causes=("output_range", "unreachable_target"),
         lost="any",
         output="any",
