@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 from answers import TOOLS, Answer, ask_harness
-from page import page
-from parts import SEEDS, Symptom, inputs_and_targets, symptom, trained
-from scores import Judged
-from table import STRANGERS, by_name
+from stranger import SEEDS, Symptom, inputs_and_targets, symptom, trained
+from stranger_page import page
+from stranger_scores import Judged
+from stranger_table import STRANGERS, by_name
 
 PAGE = Path(__file__).parents[3] / "docs" / "evidence" / "strangers.md"
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from parts import Symptom, Watcher, inputs_and_targets, trained
+from stranger import Symptom, Watcher, inputs_and_targets, trained
 from torch import Tensor, nn
 
 import harness

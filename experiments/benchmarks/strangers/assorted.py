@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, binary, case, clusters, gradients, linear, smooth, terms_of
 from plumbing import Plain, plain
+from stranger import Observed, Stranger, binary, case, clusters, gradients, linear, smooth, terms_of
 from torch import Tensor, nn
 from variational import Vae, elbo, summed_error, summed_kl, vae
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, binary, case, gradients, linear, terms_of, waves
+from stranger import Observed, Stranger, binary, case, gradients, linear, terms_of, waves
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, case, gradients, smooth, symptom, terms_of, trained, waves
+from stranger import Observed, Stranger, case, gradients, smooth, symptom, terms_of, trained, waves
 from torch import Tensor, nn
 
 from harness import Case

@@ -7,7 +7,7 @@ import quantized
 import realistic
 import sparse_codes
 import variational
-from parts import Stranger
+from stranger import Stranger
 
 STRANGERS: tuple[Stranger, ...] = (
     *variational.STRANGERS,

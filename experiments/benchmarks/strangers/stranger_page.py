@@ -1,7 +1,7 @@
 """Page of the documentation: every public fault and twin, what is said of it, and the scores of all tools."""
 
 from answers import NOT_ASKED, TOOLS
-from scores import Judged, summary
+from stranger_scores import Judged, summary
 
 HEAD = """# Public faults, re-created: what is said of them
 
