@@ -96,7 +96,7 @@ def test_a_share_has_wilsons_interval():
 
 
 def test_the_page_has_a_line_for_each_case_and_links_the_source():
-    text, scores = page([judged(True, ("escape",), ("bypass",)), judged(False)], {}, 60.0)
+    text, scores = page([judged(True, ("escape",), ("bypass",)), judged(False)], {})
     assert "[a/b#1](https://github.com/a/b/issues/1)" in text
     assert "bypass; false: bypass | no |" in text
     assert scores["harness"]["cause named"] == "0 of 1 [0.00, 0.79]"

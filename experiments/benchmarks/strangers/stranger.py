@@ -45,6 +45,15 @@ class Symptom:
     units: int
     output: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"lost": sorted(self.lost), "units": self.units, "output": self.output}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Symptom":
+        """Return the symptom of these plain values."""
+        return cls(frozenset(values["lost"]), values["units"], values["output"])
+
     @property
     def share(self) -> str:
         """Return "none", "some", "one left" or "all"."""
