@@ -25,6 +25,8 @@ from harness.results import (
     remove_abandoned,
     stored_keys,
 )
+from harness.results.store import MANIFEST
+from harness.results.weights import remove_weights
 
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
@@ -43,6 +45,8 @@ class ResumeState:
         notes: messages for the user.
         logged: whether the store has all members.
         stamps: key -> date of the record on disk, in milliseconds since 1970.
+        damaged: names of damaged files.
+        files: name -> checksum of the files of the report.
     """
 
     experiment: Experiment
@@ -53,6 +57,8 @@ class ResumeState:
     notes: list[str] = field(default_factory=list)
     logged: bool = False
     stamps: Mapping[str, int] = field(default_factory=dict)
+    damaged: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -104,7 +110,7 @@ def load_state(
     earlier = stored.manifest.get("inputs", {})
     inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
-    notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
+    notes = [_damage(name) for name in stored.damaged]
     requested = set(keys.values())
     done = {} if fresh else {record.key: record for record in stored.records if record.key in requested}
     if retry_failed:
@@ -117,7 +123,8 @@ def load_state(
     }
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
-    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps)
+    files = stored.manifest.get("files", {})
+    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps, stored.damaged, files)
 
 
 def first_workers(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
@@ -148,7 +155,8 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
         if not members:
             continue
         case = experiment.case_reference
-        specs.append(StackSpec(case, experiment.data_reference, members, dict(experiment.train), experiment.seeds[0]))
+        train, first_seed = dict(experiment.train), experiment.seeds[0]
+        specs.append(StackSpec(case, experiment.data_reference, members, train, first_seed, experiment.keep_weights))
     return specs
 
 
@@ -166,16 +174,23 @@ def _changes(stored: StoredResults, inputs: Mapping[str, Any], experiment: Exper
     """List the inputs that changed since the stored results were computed."""
     if not stored.manifest:
         return []
-    before, notes = stored.manifest.get("inputs", {}), []
-    if before.get("data") != inputs["data"]:
+    before, notes = stored.manifest, []
+    inputs_before = before.get("inputs", {})
+    if inputs_before.get("data", inputs["data"]) != inputs["data"]:
         notes.append("the data changed since the last run: members are trained again")
-    if before.get("case") != inputs["case"]:
+    if inputs_before.get("case", inputs["case"]) != inputs["case"]:
         notes.append("the case's file changed since the last run: members are trained again")
-    if stored.manifest.get("format") != RESULTS_FORMAT:
+    if before.get("format", RESULTS_FORMAT) != RESULTS_FORMAT:
         notes.append("the results are of another format: members are trained again")
-    if stored.manifest.get("experiment") != experiment.resolved():
+    if before.get("experiment", experiment.resolved()) != experiment.resolved():
         notes.append("the experiment changed since the last run: members that both share are kept")
     return notes
+
+
+def _damage(name: str) -> str:
+    if name.startswith(MANIFEST):
+        return f"{name}: damaged; it is written again"
+    return f"{name}: the file is damaged, its members are trained again"
 
 
 def member_steps(work: ResumeState, specs: Sequence["StackSpec"]) -> int:
@@ -217,8 +232,10 @@ def start_over(work: ResumeState, shard: tuple[int, int]) -> None:
     if shard == WHOLE:
         for path in work.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
+        remove_weights(work.folder, work.keys.values())
         return
     own = {member.key for spec in missing_members(work, shard) for member in spec.members}
+    remove_weights(work.folder, own)
     for path, keys in stored_keys(work.folder).items():
         if keys <= own:
             path.unlink(missing_ok=True)
@@ -232,7 +249,8 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
     logged = stored.manifest.get("logged") == store_digest(keys, store)
     shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
     audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
-    return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged)
+    files = stored.manifest.get("files", {})
+    return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged, files=files)
 
 
 def is_described(work: ResumeState, manifest: Mapping[str, Any]) -> bool:
