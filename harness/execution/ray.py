@@ -42,7 +42,7 @@ class RayExecutor:
         on_stack: called from any thread with the members of a finished stack and the name of its node.
 
     Raises:
-        HarnessError: if Ray is not installed, or the cluster cannot be reached.
+        HarnessError: if the cluster cannot be reached.
     """
 
     def __init__(
@@ -107,16 +107,12 @@ def _connected(address: str) -> Any:
     """Connect to a cluster, and return the module `ray`.
 
     Raises:
-        HarnessError: if there is no Ray, or no cluster at the address.
+        HarnessError: if there is no cluster at the address.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise HarnessError("--on ray: expected Ray; `pip install 'collapse-harness[ray]'`") from error
-    if address != "ray" and not address.startswith("ray://"):
-        raise HarnessError(f"--on: expected 'ray' or an address such as 'ray://head:10001', got {address!r}")
+    import ray
+
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address != "ray":
         options |= {"address": address}

@@ -5,6 +5,7 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ from harness.tracking.variant_summary import (
 )
 from harness.tracking.views import EXPERIMENT_TAGS, KIND_TAG, VIEW_TAG, shared_views, views
 
+MIGRATION = threading.Lock()  # the migrations have one context a process
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
@@ -65,7 +67,8 @@ def create_store(uri: str) -> None:
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
+            with MIGRATION:
+                store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
             crash_point("store migrated")
             os.replace(beside, path)

@@ -1,7 +1,6 @@
 """Whatever trains the stacks: a lost one is tried again and halved, and only the members that end their worker fail."""
 
 import os
-import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -137,6 +136,17 @@ def test_what_a_cluster_cannot_do_is_refused(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text("name: x\ncase: forum\nfactors: {bias_init: [zero]}\nseeds: 1\ntrain: {epochs: 1}")
     with pytest.raises(HarnessError, match="expected 'ray' or an address such as 'ray://head:10001', got 'spark'"):
         run_experiment(tmp_path / "x.yaml", on="spark", root=tmp_path)
-    monkeypatch.setitem(sys.modules, "ray", None)
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_what_a_cluster_needs_is_named(monkeypatch):
+    installed = {"ray", "grpc"}
+    monkeypatch.setattr("harness.experiment.cluster.find_spec", lambda name: name if name in installed else None)
+    check_on("ray://head:10001", here=False, timeout=None)
+    installed.remove("grpc")
+    check_on("ray", here=False, timeout=None)
+    with pytest.raises(HarnessError, match=r"pip install 'ray\[client\]'"):
+        check_on("ray://head:10001", here=False, timeout=None)
+    installed.remove("ray")
     with pytest.raises(HarnessError, match=r"pip install 'collapse-harness\[ray\]'"):
-        run_experiment(tmp_path / "x.yaml", on="ray", root=tmp_path)
+        check_on("ray", here=False, timeout=None)
