@@ -78,18 +78,37 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, examples, explain, init, plan, prescribe, report, run, sync, ui
+    from harness.cli import (
+        audit,
+        diagnose,
+        effects,
+        examples,
+        explain,
+        init,
+        layers,
+        merge,
+        model,
+        plan,
+        prescribe,
+        report,
+        run,
+        sync,
+        ui,
+    )
 
     verbs = (
         run.run,
         diagnose.diagnose,
+        layers.layers,
         audit.audit,
         prescribe.prescribe,
         plan.plan,
         effects.effects,
         report.report,
+        model.model,
         ui.ui,
         sync.sync,
+        merge.merge,
         init.init,
         examples.examples,
         explain.explain,
@@ -113,14 +132,20 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 EXAMPLES = {  # of verbs whose docstring has none
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "layers": ("harness layers forum", "harness layers model.py:Autoencoder --shape 48"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
     "prescribe": ("harness prescribe mine.py", "harness prescribe forum --budget 2m --try batchnorm,leaky_relu"),
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
     "effects": ("harness effects quickstart", "harness effects mine.yaml --outcome r2"),
     "report": ("harness report quickstart", "harness report quickstart symptom"),
+    "model": (
+        "harness model quickstart --member 'as_posted s3'",
+        "harness model mine.yaml --member 3f2a --output cured.safetensors",
+    ),
     "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
     "init": ("harness init model.py", "harness init model.py --model Autoencoder --bottleneck encoder.2"),
     "examples": ("harness examples", "harness examples quickstart"),
     "explain": ("harness explain", "harness explain single_live_unit dead"),
     "sync": ("harness sync mine.yaml", "harness sync --repair"),
+    "merge": ("harness merge node1 node2", "harness merge /scratch/*/project"),
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
+from harness.data.memory import check_fits
 from harness.data.tensors import exact_tensor
 from harness.errors import HarnessError, did_you_mean, missing_extra
 
@@ -30,7 +31,10 @@ def read_array(path: str | Path) -> Tensor:
     if file.suffix.lower() not in READERS:
         raise HarnessError(f"{file}: {did_you_mean('kind of file', file.suffix, READERS)}")
     with _read_errors(path, file):
-        return exact_tensor(READERS[file.suffix.lower()](file, name))
+        content = READERS[file.suffix.lower()](file, name)
+        if isinstance(content, Tensor):  # an expanded or sparse tensor takes little in the file
+            check_fits(content.numel() * content.element_size())
+        return exact_tensor(content)
 
 
 def array_names(path: str | Path) -> list[str]:
@@ -89,6 +93,7 @@ def _npy(file: Path, name: str | None) -> Any:
 
 def _npz(file: Path, name: str | None) -> Any:
     selected = _only(dict.fromkeys(_names(file)), name, file)
+    check_fits(_unpacked(file, f"{selected}.npy"))
     with np.load(file, allow_pickle=False) as arrays:
         try:
             return arrays[selected]
@@ -103,7 +108,15 @@ def _names(archive: Path) -> list[str]:
         return [entry.removesuffix(".npy") for entry in entries.namelist()]
 
 
+def _unpacked(archive: Path, name: str = "") -> int:
+    """Return the declared size of an archive's entries, or of those of one name, in bytes."""
+    with zipfile.ZipFile(archive) as entries:
+        return sum(entry.file_size for entry in entries.infolist() if name in ("", entry.filename))
+
+
 def _pt(file: Path, name: str | None) -> Any:
+    if zipfile.is_zipfile(file):
+        check_fits(_unpacked(file))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of files that are refused below

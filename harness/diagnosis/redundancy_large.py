@@ -154,6 +154,8 @@ def _find(
     for start in range(0, len(sketch), BLOCK):
         stop = min(start + BLOCK, len(sketch))
         if proposed is None:
+            if not bool(sketch[start:stop].any()):  # units that are not compared, all of them in a table of constants
+                continue
             alike = (sketch[start:stop] @ sketch[:stop].T).abs_().tril_(diagonal=start - 1)
             partners = _candidates(alike, needed - MARGIN)
         else:

@@ -10,12 +10,12 @@ import torch
 @contextmanager
 def kept_process_state() -> Iterator[None]:
     """Restore the working directory, and torch's default dtype, device, gradient mode and threads, when the block ends."""
-    folder, dtype, device = os.getcwd(), torch.get_default_dtype(), torch.get_default_device()
+    folder, dtype, device = _working_directory(), torch.get_default_dtype(), torch.get_default_device()
     gradients, threads = torch.is_grad_enabled(), torch.get_num_threads()
     try:
         yield
     finally:
-        with suppress(OSError):  # the folder may be gone
+        with suppress(OSError):
             os.chdir(folder)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:  # a set device makes every call of torch slower
@@ -23,3 +23,10 @@ def kept_process_state() -> Iterator[None]:
         torch.set_grad_enabled(gradients)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return ""

@@ -40,6 +40,7 @@ from harness.results import (
     write_stack,
 )
 from harness.results.faults import crash_point
+from harness.results.weights import keep_weights
 
 if TYPE_CHECKING:
     from harness.experiment.publisher import Publication, Publisher
@@ -230,7 +231,11 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
             records = work.dated(records)
             write_stack(work.folder, records)
             crash_point("stack written")
-            work.done.update({record.key: record for record in records})
+            work.done.update({record.key: replace(record, weights=b"") for record in records})
+            keep_weights(
+                work.folder, records, work.done.values(), work.experiment.baseline, work.experiment.keep_weights
+            )
+            records = [work.done[record.key] for record in records]
             if call.shard == WHOLE:
                 publisher.log(records)
             call.progress.finished(records)
@@ -282,6 +287,7 @@ def _outcome(
         tuple(notes),
         0 if publication is None else publication.logged,
         tuple(lacking),
+        call.root.resolve(),
     )
 
 
@@ -298,8 +304,8 @@ def _is_published(work: ResumeState, call: Call) -> bool:
 def _finished(work: ResumeState, call: Call) -> RunSummary:
     report = report_folder(work.experiment.name, call.root) / "report.html"
     records = work.records()
-    notes, logged = tuple(work.notes), len(records)
-    return RunSummary(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
+    steps, notes, root = steps_per_epoch(work), tuple(work.notes), call.root.resolve()
+    return RunSummary(work.experiment, records, 0, call.seconds, report, steps, notes, len(records), root=root)
 
 
 def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:

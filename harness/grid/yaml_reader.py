@@ -22,7 +22,7 @@ from ruamel.yaml.events import (
     StreamEndEvent,
 )
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, well_formed
 
 LARGEST = 64 * 1024  # bytes; the largest experiment of this repository has 2 KB
 DEEPEST = 8  # levels of nesting; an experiment has 4
@@ -81,6 +81,7 @@ class _Reading:
             return self._mapping(depth + 1)
         if isinstance(event, SequenceStartEvent):
             return self._sequence(depth + 1)
+        self._check_text(event)
         plain = event.style is None and not event.tag
         return _scalar(event.value) if plain else event.value
 
@@ -91,6 +92,13 @@ class _Reading:
             raise self.complaint(f"tags (!) are not used in experiment files; got {self.event.tag}")
         if depth > DEEPEST:
             raise self.complaint(f"nested more than {DEEPEST} levels deep; an experiment has 4 at most")
+
+    def _check_text(self, event: ScalarEvent) -> None:
+        if well_formed(event.value) != event.value:
+            text = ascii(event.value[:60])
+            raise HarnessError(
+                f"{self.name}, line {_line(event)}: expected text, got half of a surrogate pair in {text}"
+            )
 
     def _sequence(self, depth: int) -> list[Any]:
         values: list[Any] = []
@@ -106,6 +114,7 @@ class _Reading:
             self._check(depth - 1)
             if not isinstance(self.event, ScalarEvent):
                 raise self.complaint("expected a string as a key, got a list or a mapping")
+            self._check_text(self.event)
             key = str(self.event.value)
             if key in lines:
                 raise self.complaint(f"the key {key[:60]!r} is written twice (first on line {lines[key]})")

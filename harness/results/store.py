@@ -104,6 +104,14 @@ def stored_keys(folder: Path) -> dict[Path, set[str]]:
     return {path: keys for path, keys in keys_by_file.items() if keys}
 
 
+def sound_files(folder: Path) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return name and content of the readable files of the folder, and the names of damaged files."""
+    contents = [(path.name, content) for path, content in _contents(folder)]
+    sound = [(name, content) for name, content in contents if content is not None and _readable(content, None)]
+    names = {name for name, _ in sound}
+    return sound, [name for name, _ in contents if name not in names]
+
+
 def set_aside(folder: Path, names: Iterable[str]) -> None:
     """Rename damaged files, so that they are reported once; a manifest is written again in its place."""
     for name in names:

@@ -29,7 +29,7 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
         KIND_TAG: "member",
         "variant": record.variant,
         "seed": str(record.seed),
-        "verdict": record.verdict or record.status,
+        "verdict": record.reported_verdict or record.status,
         "status": record.status,
         "flags": " ".join(record.flags),
         **({"not_finite": " ".join(infinite)} if infinite else {}),

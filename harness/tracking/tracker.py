@@ -7,9 +7,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
@@ -20,7 +20,7 @@ from harness.tracking.address import artifact_folder, check_store, is_database, 
 from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.context import DATASET_CONTEXT, RunContext
-from harness.tracking.inventory import Inventory, StoredRun
+from harness.tracking.inventory import EARLIER, Inventory, StoredRun
 from harness.tracking.member_rows import (
     DIGEST_TAG,
     KEY_TAG,
@@ -44,6 +44,10 @@ from harness.tracking.variant_summary import (
 )
 from harness.tracking.views import EXPERIMENT_TAGS, KIND_TAG, VIEW_TAG, shared_views, views
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+METRICS_AT_ONCE = 1000  # in a request, MLflow's limit
 MIGRATION = threading.Lock()  # the migrations have one context a process
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
@@ -103,6 +107,38 @@ def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
             for experiment in experiments
             if experiment.name != "Default"
         ]
+
+
+def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
+    """Return a client, the id of the active run, and False; without an active run, the id of a new one, and True.
+
+    Args:
+        uri: of the store of a new run, unless the user's code has set another.
+        experiment: name of the experiment of a new run.
+    """
+    quiet()
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        return mlflow.MlflowClient(), active.info.run_id, False
+    own = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else uri
+    with reaching(own):
+        create_store(own)
+        client = mlflow.MlflowClient(tracking_uri=own)
+        stored = client.get_experiment_by_name(experiment)
+        identity = stored.experiment_id if stored is not None else client.create_experiment(experiment)
+        return client, client.create_run(identity).info.run_id, True
+
+
+def log_metrics(client: "MlflowClient", run: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+    """Log (key, value, step) to a run."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        rows = metrics[start : start + METRICS_AT_ONCE]
+        client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value, step in rows])
 
 
 class Tracker:
@@ -178,6 +214,7 @@ class Tracker:
             crash_point("members logged")
             summaries = variant_summaries(name, records, baseline, self.context.parameters)
             self._log_summaries(experiment, parent, summaries)
+            self._mark_earlier(experiment, {record.key for record in records} | {summary.key for summary in summaries})
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             states = {f"{VIEW_TAG}.{view}": state for view, state in views(records).items()}
             tags = {**EXPERIMENT_TAGS, "mlflow.note.content": note[:LONGEST], **states}
@@ -258,8 +295,9 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    digest = tags.get(DIGEST_TAG, "")
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled, digest)
+                    digest, kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
+                    start = info.start_time
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, kind)
             token = page.token
             if not token:
                 return
@@ -383,6 +421,16 @@ class Tracker:
                 self._log_summary(experiment, parent, summary, run)
 
         for_all(log, summaries, self._requests)
+
+    def _mark_earlier(self, experiment: str, current: Set[str]) -> None:
+        """Take own runs that the experiment no longer declares out of the views, and runs that it declares again back in.
+
+        The views show runs by their kind.
+        """
+        for run in self._inventory(experiment).own.values():
+            kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
+            if run.current_kind in ("member", "summary") and run.kind != kind:
+                self.client.set_tag(run.run, KIND_TAG, kind)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None

@@ -1,9 +1,9 @@
 """Biases of the code at -6: every unit is silent from birth."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:

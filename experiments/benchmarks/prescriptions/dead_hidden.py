@@ -1,9 +1,9 @@
 """Biases of the hidden layer at -6: the code is constant from birth."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:

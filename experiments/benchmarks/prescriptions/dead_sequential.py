@@ -1,9 +1,9 @@
 """A sequential model whose code has biases of -6."""
 
+from networks import mixtures
 from torch import nn
 
 import harness
-from networks import mixtures
 
 
 def build() -> nn.Sequential:

@@ -1,7 +1,8 @@
 """A leaky code with a light L1 penalty."""
 
-import harness
 from networks import Autoencoder, mixtures, with_l1
+
+import harness
 
 
 def build() -> Autoencoder:

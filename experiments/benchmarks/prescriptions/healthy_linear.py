@@ -1,7 +1,8 @@
 """A code without an activation."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

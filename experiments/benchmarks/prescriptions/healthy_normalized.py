@@ -1,9 +1,9 @@
 """A batch normalization before a leaky code."""
 
+from networks import mixtures
 from torch import nn
 
 import harness
-from networks import mixtures
 
 
 def build() -> nn.Sequential:

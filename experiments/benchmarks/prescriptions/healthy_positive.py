@@ -1,7 +1,8 @@
 """Rows between 0 and 1, with a sigmoid on the output."""
 
-import harness
 from networks import Autoencoder, positive, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

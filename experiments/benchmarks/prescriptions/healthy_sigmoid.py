@@ -1,7 +1,8 @@
 """A sigmoid code."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

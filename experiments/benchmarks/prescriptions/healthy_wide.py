@@ -1,7 +1,8 @@
 """A ReLU code of 16 units."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

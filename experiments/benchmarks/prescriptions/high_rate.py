@@ -1,7 +1,8 @@
 """A learning rate of 1."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

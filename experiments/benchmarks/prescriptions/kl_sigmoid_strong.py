@@ -1,7 +1,8 @@
 """A KL penalty with target 0.001 on a ReLU code, which no unit can reach."""
 
-import harness
 from networks import Autoencoder, mixtures, with_kl
+
+import harness
 
 
 def build() -> Autoencoder:

@@ -1,7 +1,8 @@
 """Weights of the encoder times 100: a tanh code of signs."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

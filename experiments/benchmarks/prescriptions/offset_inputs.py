@@ -1,7 +1,8 @@
 """Inputs with a mean of 30 and a standard deviation of 1."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

@@ -1,7 +1,8 @@
 """A sigmoid code on inputs with a mean of 100."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

@@ -1,7 +1,8 @@
 """A ReLU on the output of rows that are negative half of the time."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

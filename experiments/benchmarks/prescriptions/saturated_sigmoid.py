@@ -1,9 +1,9 @@
 """Weights of a sigmoid code times 400, with biases of 60: saturated from birth."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:

@@ -1,9 +1,9 @@
 """Biases of a tanh code at 30: constant at 1."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:

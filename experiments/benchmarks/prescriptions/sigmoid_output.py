@@ -1,7 +1,8 @@
 """A sigmoid on the output of rows that lie between -6 and 0."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

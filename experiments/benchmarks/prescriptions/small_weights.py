@@ -1,7 +1,8 @@
 """Weights a million times too small before a sigmoid code."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

@@ -1,7 +1,8 @@
 """Biases of four of five units at -8."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:

@@ -1,7 +1,8 @@
 """A sparse autoencoder in which 44 of 48 latents are dead from birth."""
 
-import harness
 from networks import SparseDictionary, sparse_rows, with_l1
+
+import harness
 
 
 def build() -> SparseDictionary:

@@ -1,7 +1,8 @@
 """A KL penalty on a ReLU code, far too strong."""
 
-import harness
 from networks import Autoencoder, mixtures, with_kl
+
+import harness
 
 
 def build() -> Autoencoder:

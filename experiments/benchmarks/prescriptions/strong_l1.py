@@ -1,7 +1,8 @@
 """An L1 penalty a thousand times too strong."""
 
-import harness
 from networks import Autoencoder, mixtures, with_l1
+
+import harness
 
 
 def build() -> Autoencoder:
