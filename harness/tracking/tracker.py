@@ -124,8 +124,9 @@ def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
         return mlflow.MlflowClient(), active.info.run_id, False
     own = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else uri
     with reaching(own):
+        check_store(own)
         create_store(own)
-        client = mlflow.MlflowClient(tracking_uri=own)
+        client = mlflow.MlflowClient(tracking_uri=mlflow_address(own))
         stored = client.get_experiment_by_name(experiment)
         identity = stored.experiment_id if stored is not None else client.create_experiment(experiment)
         return client, client.create_run(identity).info.run_id, True
