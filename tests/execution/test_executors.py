@@ -100,23 +100,30 @@ def test_a_case_travels_with_what_it_imports_and_its_data(tmp_path, monkeypatch)
     }.items():
         (project / path).write_text(text)
     (tmp_path / "rows.npy").write_bytes(b"rows")
-    packed = shipment(str(project / "case.py"), str(tmp_path / "rows.npy"))
+    packed, content = shipment(str(project / "case.py"), str(tmp_path / "rows.npy"))
+    fetched = []
+
+    def fetch():
+        fetched.append(len(content))
+        return content
+
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(away))
     away.mkdir()
-    here = packed.unpacked(stack("a", case="elsewhere/case.py"))
+    here = packed.unpacked(stack("a", case="elsewhere/case.py"), fetch)
     assert Path(here.data).read_bytes() == b"rows"
     folder = Path(here.case).parent
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == ["beside/__init__.py", "beside/deeper.py", "case.py", "table.csv"]
-    assert packed.unpacked(stack("a")) == packed.unpacked(stack("a"))
+    assert packed.unpacked(stack("a"), fetch) == packed.unpacked(stack("a"), fetch)
+    assert len(fetched) == 1
     assert [path.name for path in (away / f"harness-{os.getuid()}").iterdir()] == [packed.digest]
-    assert shipment(str(project / "case.py"), str(tmp_path / "rows.npy")).digest == packed.digest
+    assert shipment(str(project / "case.py"), str(tmp_path / "rows.npy")) == (packed, content)
 
 
 def test_shipped_names_need_no_files():
-    packed = shipment("forum", "patches")
-    assert (packed.content, packed.case, packed.data) == (b"", "forum", "patches")
-    assert packed.unpacked(stack("a")) == stack("a")
+    packed, content = shipment("forum", "patches")
+    assert (packed.digest, content, packed.case, packed.data) == ("", b"", "forum", "patches")
+    assert packed.unpacked(stack("a"), lambda: pytest.fail("nothing to fetch")) == stack("a")
 
 
 def test_too_much_data_does_not_travel(tmp_path):
