@@ -1,0 +1,213 @@
+"""Faults injected and survived: damaged states, misbehaving cases, surroundings, data files, shards.
+
+    python experiments/benchmarks/faults.py --kinds damaged files          # minutes
+    python experiments/benchmarks/faults.py                                # everything but shards, about an hour on 2 cores
+    python experiments/benchmarks/faults.py --kinds shards --rounds 30     # 16 shards that start together
+
+A fault is survived if the command ends by itself with an exit code that is right, prints one JSON document or one
+sentence, and no traceback. Prints a line for each fault that is not survived, and one for each kind; exit code 1 if there
+is any.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).parents[2].resolve()
+sys.path += [str(ROOT), str(ROOT / "tests" / "faults")]
+from damages import MANIFESTS, STACKS, stack_file
+from data_files import DATA_FILES
+from misbehaviors import FILE, MISBEHAVIORS, written
+from surroundings import SURROUNDINGS, Surrounding
+
+LONGEST = 600.0  # seconds of a command: a guard against hangs
+SHARDS = 16
+CODE = "import sys; sys.path.pop(0); sys.argv[0] = 'harness'; from harness.cli import main; main()"
+Outcome = tuple[str, list[str]]  # name of a fault, what is wrong
+
+
+def main() -> int:
+    """Inject the faults of the chosen kinds, and count."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=[kind for kind in KINDS if kind != "shards"])
+    options.add_argument("--only", default="", help="only faults whose name contains this text")
+    options.add_argument("--rounds", type=int, default=30, help="of shards")
+    chosen = options.parse_args()
+    failures = 0
+    for kind in chosen.kinds:
+        started, problems = time.monotonic(), [problem for _, problem in KINDS[kind](chosen)]
+        tracebacks, hangs = (sum(word in wrong for wrong in problems) for word in ("traceback", "hangs"))
+        survived = sum(not wrong for wrong in problems)
+        failures += len(problems) - survived
+        counts = f"{len(problems)} injected, {survived} survived, {tracebacks} tracebacks, {hangs} hangs"
+        print(f"{kind}: {counts}, {time.monotonic() - started:.0f} s", flush=True)
+    return int(failures > 0)
+
+
+def reported(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Print the faults that are not survived."""
+    for name, problems in outcomes:
+        if problems:
+            print(f"  {name}: {'; '.join(problems)}", flush=True)
+        yield name, problems
+
+
+def run(folder: Path, *options: str, surrounding: Surrounding | None = None) -> list[str]:
+    """Run `harness run disturbed.yaml --json` in a folder, and return what is wrong with its end."""
+    surrounding = surrounding or Surrounding()
+    variables: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT), **surrounding.variables}
+    words = [sys.executable, "-c", CODE, "run", "disturbed.yaml", "--json", *options]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    opened = {name: _stream(stream) for name, stream in surrounding.streams.items()}
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        env={name: value for name, value in variables.items() if value is not None},
+        preexec_fn=surrounding.limit,
+        start_new_session=True,
+        **{**streams, **opened},
+    )
+    try:
+        out, error = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return ["hangs"]
+    return ended(process.returncode, out.decode(errors="replace"), (error or b"").decode(errors="replace"))
+
+
+def _stream(stream: Any) -> "int | IO[bytes]":
+    return Path(stream).open("wb") if isinstance(stream, str) else int(stream)
+
+
+def ended(code: int, out: str, error: str) -> list[str]:
+    """Return what is wrong with the end of a command, without its exit code, which is the last entry."""
+    problems = ["traceback"] if "Traceback (most recent call last)" in out + error else []
+    if code in (0, 3):
+        try:
+            json.loads(out)
+        except ValueError:
+            problems.append(f"not one JSON document: {out[:80]!r}")
+    elif out:
+        problems.append(f"output beside the error: {out[:80]!r}")
+    return [*problems, f"exit code {code}"]
+
+
+def expected(problems: list[str], exit_codes: tuple[int, ...]) -> list[str]:
+    """Return the problems without an exit code that is right."""
+    return [problem for problem in problems if problem not in [f"exit code {code}" for code in exit_codes]]
+
+
+def misbehaving(chosen: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcome of each misbehaving case."""
+    for name, misbehavior in MISBEHAVIORS.items():
+        if chosen.only in name:
+            with tempfile.TemporaryDirectory() as place:
+                folder = project(Path(place), written(misbehavior))
+                options = misbehavior.options if "--workers" in misbehavior.options else ("--workers", "1")
+                yield name, expected(run(folder, *misbehavior.options, *options), misbehavior.exit_codes)
+
+
+def surrounded(chosen: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcome of a run in each surrounding."""
+    for name, surrounding in SURROUNDINGS.items():
+        if chosen.only in name:
+            with tempfile.TemporaryDirectory() as place:
+                folder = project(Path(place) / surrounding.name, written(MISBEHAVIORS["nothing"]))
+                surrounding.prepare(folder)
+                yield name, expected(run(folder, "--workers", "0", surrounding=surrounding), surrounding.exit_codes)
+
+
+def damaged(chosen: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcome of the next run for each damaged state of a finished experiment."""
+    with tempfile.TemporaryDirectory() as place:
+        whole = project(Path(place) / "whole", written(MISBEHAVIORS["nothing"]))
+        assert expected(run(whole, "--workers", "0"), (0,)) == []
+        tables = {"stack": STACKS, "manifest": MANIFESTS}
+        for kind, name in [(kind, name) for kind, table in tables.items() for name in table]:
+            if chosen.only not in name:
+                continue
+            folder = Path(place) / "copy"
+            shutil.copytree(whole, folder)
+            results = folder / "mlruns" / "results" / "disturbed"
+            tables[kind][name](stack_file(results) if kind == "stack" else results / "manifest.json")
+            yield f"{kind}: {name}", expected(run(folder, "--workers", "0"), (0,))
+            shutil.rmtree(folder)
+
+
+def files(chosen: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcome of `harness diagnose` for each data file, in a process of its own."""
+    for name, write in DATA_FILES.items():
+        if chosen.only in name:
+            with tempfile.TemporaryDirectory() as place:
+                write(Path(place) / name)
+                words = [sys.executable, "-c", CODE, "diagnose", name, "--json"]
+                try:
+                    done = subprocess.run(
+                        words,
+                        cwd=place,
+                        env={**os.environ, "PYTHONPATH": str(ROOT)},
+                        capture_output=True,
+                        timeout=LONGEST,
+                    )
+                except subprocess.TimeoutExpired:
+                    yield name, ["hangs"]
+                    continue
+                error = done.stderr.decode(errors="replace")
+                yield (
+                    name,
+                    [] if done.returncode in (0, 1, 2) and "Traceback" not in error else [f"traceback {error[-300:]}"],
+                )
+
+
+def shards(chosen: argparse.Namespace) -> Iterator[Outcome]:
+    """Yield the outcome of each shard, in rounds of 16 that start together in a fresh folder."""
+    for number in range(chosen.rounds):
+        with tempfile.TemporaryDirectory() as place:
+            folder = project(Path(place), written(MISBEHAVIORS["nothing"]))
+            together = [started(folder, f"{part}/{SHARDS}") for part in range(1, SHARDS + 1)]
+            documents = []
+            for part, process in enumerate(together, 1):
+                out, error = process.communicate(timeout=LONGEST)
+                problems = expected(ended(process.returncode, out.decode(), error.decode()), (0,))
+                documents += [json.loads(out)] if not problems else []
+                yield f"round {number}, shard {part}", problems
+            reports = [document for document in documents if document["report"] is not None]
+            whole = bool(reports) and all(report["done"] == report["logged"] == 4 for report in reports)
+            yield f"round {number}, the report", [] if whole else [f"{len(reports)} reports"]
+
+
+def started(folder: Path, shard: str) -> "subprocess.Popen[bytes]":
+    """Start one shard."""
+    words = [sys.executable, "-c", CODE, "run", "disturbed.yaml", "--json", "--workers", "0", "--shard", shard]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(words, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def project(folder: Path, case: str) -> Path:
+    """Write the experiment and its case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.py").write_text(case)
+    (folder / "disturbed.yaml").write_text(FILE)
+    return folder
+
+
+KINDS = {
+    "damaged": lambda chosen: reported(damaged(chosen)),
+    "cases": lambda chosen: reported(misbehaving(chosen)),
+    "surroundings": lambda chosen: reported(surrounded(chosen)),
+    "files": lambda chosen: reported(files(chosen)),
+    "shards": lambda chosen: reported(shards(chosen)),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
