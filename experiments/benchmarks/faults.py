@@ -24,10 +24,10 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[2].resolve()
 sys.path += [str(ROOT), str(ROOT / "tests" / "faults")]
-from damages import MANIFESTS, STACKS, stack_file
-from data_files import DATA_FILES
-from misbehaviors import FILE, MISBEHAVIORS, written
-from surroundings import SURROUNDINGS, Surrounding
+from damages import MANIFESTS, STACKS, stack_file  # noqa: E402
+from data_files import DATA_FILES  # noqa: E402
+from misbehaviors import FILE, MISBEHAVIORS, written  # noqa: E402
+from surroundings import SURROUNDINGS, Surrounding  # noqa: E402
 
 LONGEST = 600.0  # seconds of a command: a guard against hangs
 SHARDS = 16
@@ -111,8 +111,8 @@ def misbehaving(chosen: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcome of each misbehaving case."""
     for name, misbehavior in MISBEHAVIORS.items():
         if chosen.only in name:
-            with tempfile.TemporaryDirectory() as place:
-                folder = project(Path(place), written(misbehavior))
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = project(Path(temporary), written(misbehavior))
                 options = misbehavior.options if "--workers" in misbehavior.options else ("--workers", "1")
                 yield name, expected(run(folder, *misbehavior.options, *options), misbehavior.exit_codes)
 
@@ -121,22 +121,22 @@ def surrounded(chosen: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcome of a run in each surrounding."""
     for name, surrounding in SURROUNDINGS.items():
         if chosen.only in name:
-            with tempfile.TemporaryDirectory() as place:
-                folder = project(Path(place) / surrounding.name, written(MISBEHAVIORS["nothing"]))
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = project(Path(temporary) / surrounding.name, written(MISBEHAVIORS["nothing"]))
                 surrounding.prepare(folder)
                 yield name, expected(run(folder, "--workers", "0", surrounding=surrounding), surrounding.exit_codes)
 
 
 def damaged(chosen: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcome of the next run for each damaged state of a finished experiment."""
-    with tempfile.TemporaryDirectory() as place:
-        whole = project(Path(place) / "whole", written(MISBEHAVIORS["nothing"]))
+    with tempfile.TemporaryDirectory() as temporary:
+        whole = project(Path(temporary) / "whole", written(MISBEHAVIORS["nothing"]))
         assert expected(run(whole, "--workers", "0"), (0,)) == []
         tables = {"stack": STACKS, "manifest": MANIFESTS}
         for kind, name in [(kind, name) for kind, table in tables.items() for name in table]:
             if chosen.only not in name:
                 continue
-            folder = Path(place) / "copy"
+            folder = Path(temporary) / "copy"
             shutil.copytree(whole, folder)
             results = folder / "mlruns" / "results" / "disturbed"
             tables[kind][name](stack_file(results) if kind == "stack" else results / "manifest.json")
@@ -148,13 +148,13 @@ def files(chosen: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcome of `harness diagnose` for each data file, in a process of its own."""
     for name, write in DATA_FILES.items():
         if chosen.only in name:
-            with tempfile.TemporaryDirectory() as place:
-                write(Path(place) / name)
+            with tempfile.TemporaryDirectory() as temporary:
+                write(Path(temporary) / name)
                 words = [sys.executable, "-c", CODE, "diagnose", name, "--json"]
                 try:
                     done = subprocess.run(
                         words,
-                        cwd=place,
+                        cwd=temporary,
                         env={**os.environ, "PYTHONPATH": str(ROOT)},
                         capture_output=True,
                         timeout=LONGEST,
@@ -172,8 +172,8 @@ def files(chosen: argparse.Namespace) -> Iterator[Outcome]:
 def shards(chosen: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcome of each shard, in rounds of 16 that start together in a fresh folder."""
     for number in range(chosen.rounds):
-        with tempfile.TemporaryDirectory() as place:
-            folder = project(Path(place), written(MISBEHAVIORS["nothing"]))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = project(Path(temporary), written(MISBEHAVIORS["nothing"]))
             together = [started(folder, f"{part}/{SHARDS}") for part in range(1, SHARDS + 1)]
             documents = []
             for part, process in enumerate(together, 1):

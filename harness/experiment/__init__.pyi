@@ -3,8 +3,8 @@ from .driver import run as run
 from .driver import run_experiment as run_experiment
 from .driver import sync as sync
 from .driver import synchronize as synchronize
-from .merging import Merged as Merged
-from .merging import merge as merge
+from .merged_results import Merged as Merged
+from .merged_results import merge as merge
 from .planner import plan as plan
 from .run_results import Results as Results
 from .run_summary import RunSummary as RunSummary

@@ -171,7 +171,8 @@ class Tracker:
             crash_point("members logged")
             summaries = variant_summaries(name, records, baseline)
             self._log_summaries(experiment, parent, summaries)
-            self._mark_earlier(experiment, {entry.key for entry in (*records, *summaries)})
+            current = {record.key for record in records} | {summary.key for summary in summaries}
+            self._mark_earlier(experiment, current)
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
             for view, state in views(records).items():
                 self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
