@@ -13,7 +13,7 @@ from harness.execution.first_look import source_digest
 from harness.experiment.inspection import Look, look_here
 from harness.experiment.locks import WHOLE
 from harness.experiment.manifest import manifest_of, training_of
-from harness.grid import Experiment, stacks
+from harness.grid import Experiment, load_experiment, stacks
 from harness.grid.case_facts import case_facts, case_file
 from harness.planning.cost import Training
 from harness.results import (
@@ -83,6 +83,14 @@ class ResumeState:
 def store_name(tracking_uri: str | None) -> str:
     """Name of the store, independent of the folder; the password is not part of it."""
     return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
+
+
+def loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 def load_state(
