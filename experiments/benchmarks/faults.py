@@ -18,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[2].resolve()
 sys.path += [str(ROOT), str(ROOT / "tests" / "faults")]
@@ -32,6 +35,16 @@ from surroundings import SURROUNDINGS, Surrounding  # noqa: E402
 LONGEST = 600.0  # seconds of a command: a guard against hangs
 SHARDS = 16
 CODE = "import sys; sys.path.pop(0); sys.argv[0] = 'harness'; from harness.cli import main; main()"
+LIBRARIES = (
+    "torch",
+    "pandas",
+    "mlflow",
+    "seaborn",
+    "scipy.stats",
+    "sklearn",
+    "harness.experiment.driver",
+    "harness.cli.run",
+)
 Outcome = tuple[str, list[str]]  # name of a fault, what is wrong
 
 
@@ -43,6 +56,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=30, help="of shards")
     chosen = options.parse_args()
     failures = 0
+    preload()
     for kind in chosen.kinds:
         started, problems = time.monotonic(), [problem for _, problem in KINDS[kind](chosen)]
         tracebacks, hangs = (sum(word in wrong for wrong in problems) for word in ("traceback", "hangs"))
@@ -53,19 +67,81 @@ def main() -> int:
     return int(failures > 0)
 
 
+def preload() -> None:
+    """Load the libraries that forks of this process need."""
+    for module in LIBRARIES:
+        import_module(module)
+
+
 def reported(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     """Print the faults that are not survived."""
     for name, problems in outcomes:
         if problems:
             print(f"  {name}: {'; '.join(problems)}", flush=True)
+        print(f"{name}: {'wrong' if problems else 'survived'}", file=sys.stderr, flush=True)
         yield name, problems
 
 
-def run(folder: Path, *options: str, surrounding: Surrounding | None = None) -> list[str]:
-    """Run `harness run disturbed.yaml --json` in a folder, and return what is wrong with its end."""
-    surrounding = surrounding or Surrounding()
+def forked(folder: Path, *words: str) -> tuple[int | None, str, str]:
+    """Run `harness` in a fork of this process, which has loaded the libraries: exit code (None if it hangs) and streams."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+        process = os.fork()
+        if process == 0:
+            os.setsid()
+            os.chdir(folder)
+            _end_with(words, out.fileno(), error.fileno())
+        code = _waited(process)
+        texts = []
+        for stream in (out, error):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+        return code, texts[0], texts[1]
+
+
+def _end_with(words: Sequence[str], out: int, error: int) -> NoReturn:
+    """Run a command in this process, and end it with the command's exit code."""
+    code = 1
+    try:
+        for stream, descriptor in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (error, 2)):
+            os.dup2(stream, descriptor)
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in enumerate("rww"))
+        sys.argv = ["harness", *words]
+        from harness.cli import main as command
+
+        command()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _waited(process: int) -> int | None:
+    """Return the exit code of a process; None if it was killed because it hangs."""
+    deadline = time.monotonic() + LONGEST
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def run(folder: Path, *options: str) -> list[str]:
+    """Run `harness run disturbed.yaml --json` in a fork, and return what is wrong with its end."""
+    code, out, error = forked(folder, "run", "disturbed.yaml", "--json", *options)
+    return ["hangs"] if code is None else ended(code, out, error)
+
+
+def started_anew(folder: Path, surrounding: Surrounding) -> list[str]:
+    """Run `harness run disturbed.yaml --json` in a new process, and return what is wrong with its end."""
     variables: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT), **surrounding.variables}
-    words = [sys.executable, "-c", CODE, "run", "disturbed.yaml", "--json", *options]
+    words = [sys.executable, "-c", CODE, "run", "disturbed.yaml", "--json", "--workers", "0"]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     opened = {name: _stream(stream) for name, stream in surrounding.streams.items()}
     process = subprocess.Popen(
@@ -124,7 +200,7 @@ def surrounded(chosen: argparse.Namespace) -> Iterator[Outcome]:
             with tempfile.TemporaryDirectory() as temporary:
                 folder = project(Path(temporary) / surrounding.name, written(MISBEHAVIORS["nothing"]))
                 surrounding.prepare(folder)
-                yield name, expected(run(folder, "--workers", "0", surrounding=surrounding), surrounding.exit_codes)
+                yield name, expected(started_anew(folder, surrounding), surrounding.exit_codes)
 
 
 def damaged(chosen: argparse.Namespace) -> Iterator[Outcome]:
@@ -150,23 +226,9 @@ def files(chosen: argparse.Namespace) -> Iterator[Outcome]:
         if chosen.only in name:
             with tempfile.TemporaryDirectory() as temporary:
                 write(Path(temporary) / name)
-                words = [sys.executable, "-c", CODE, "diagnose", name, "--json"]
-                try:
-                    done = subprocess.run(
-                        words,
-                        cwd=temporary,
-                        env={**os.environ, "PYTHONPATH": str(ROOT)},
-                        capture_output=True,
-                        timeout=LONGEST,
-                    )
-                except subprocess.TimeoutExpired:
-                    yield name, ["hangs"]
-                    continue
-                error = done.stderr.decode(errors="replace")
-                yield (
-                    name,
-                    [] if done.returncode in (0, 1, 2) and "Traceback" not in error else [f"traceback {error[-300:]}"],
-                )
+                code, _, error = forked(Path(temporary), "diagnose", name, "--json")
+                wrong = "hangs" if code is None else "traceback" if "Traceback" in error else f"exit code {code}"
+                yield name, expected([wrong], (0, 1, 2))
 
 
 def shards(chosen: argparse.Namespace) -> Iterator[Outcome]:

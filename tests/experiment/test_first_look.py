@@ -44,11 +44,11 @@ CRASHES = {
 
 
 @pytest.mark.parametrize(
-    ("place", "crash"),
+    ("site", "crash"),
     [("top", "os.abort()"), *(pytest.param("loss", crash, marks=pytest.mark.service) for crash in CRASHES)],
 )
-def test_a_case_that_crashes_at_the_first_look_is_told(tmp_path, place, crash):
-    file = project(tmp_path, **{place: crash})
+def test_a_case_that_crashes_at_the_first_look_is_told(tmp_path, site, crash):
+    file = project(tmp_path, **{site: crash})
     with pytest.raises(HarnessError, match=CRASHES[crash]):
         run_experiment(file, workers=1, root=tmp_path)
     assert not (tmp_path / "mlruns").exists()
@@ -84,13 +84,13 @@ def test_an_error_of_the_case_is_an_answer(tmp_path):
     assert answered(json.dumps(question)) == {"error": "own: losses(model, batch) failed with ZeroDivisionError: mine"}
 
 
-@pytest.mark.parametrize("place", ["top", "loss"])
-def test_a_case_that_changes_the_working_directory_is_run_like_any(tmp_path, empty_store, monkeypatch, place):
+@pytest.mark.parametrize("site", ["top", "loss"])
+def test_a_case_that_changes_the_working_directory_is_run_like_any(tmp_path, empty_store, monkeypatch, site):
     import shutil
 
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns")
-    file = project(tmp_path, **{place: "os.chdir('/')"})
+    file = project(tmp_path, **{site: "os.chdir('/')"})
     monkeypatch.chdir(tmp_path)
     outcome = run_experiment(file.name, workers=0)
     assert (len(outcome.records), outcome.missing, outcome.logged) == (2, (), 2)
