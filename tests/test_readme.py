@@ -123,7 +123,7 @@ def test_the_index_lists_every_page_once():
     assert sorted(listed) == sorted(pages - {"README.md"})
 
 
-TAGS = {"harness.kind", "harness.origin"}  # tags of runs in MLflow, written like names of the package
+TAGS = {"harness.kind", "harness.origin", "harness.key"}  # tags of runs in MLflow, written like names of the package
 
 
 def missing_names(text: str) -> set[str]:
@@ -149,6 +149,6 @@ def test_every_file_and_name_of_the_package_on_a_page_exists(page):
 
 def test_a_name_of_nothing_is_noticed():
     text = (
-        "`harness/case.py`, experiments/luminance.yaml, `harness.penalties.bernoulli_kl_of_logits`, `harness.watch_it`."
+        "`harness/case.py`, experiments/nowhere.yaml, `harness.penalties.bernoulli_kl_of_logits`, `harness.watch_it`."
     )
-    assert missing_names(text) == {"experiments/luminance.yaml", "harness.watch_it"}
+    assert missing_names(text) == {"experiments/nowhere.yaml", "harness.watch_it"}

@@ -1,12 +1,13 @@
 """Rules on every term: gradient, finite values, dependence on the batch size, edits in place."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
@@ -81,9 +82,11 @@ def is_flat(subject: TermProbe) -> bool:
     probe = subject.probe
     parameters, rows = list(probe.model.parameters()), probe.batch
     batches = [rows, differs(rows, lambda values: values * 10), differs(rows, lambda values: -3 * values.flip(0))]
+    changes = [moved(parameters, size, seed) for seed, size in (*MOVES, *WIDE_MOVES)]
+    changes += [_leveled(parameters, level) for level in LEVELS]
     try:
-        for seed, size in (*MOVES, *WIDE_MOVES):
-            with moved(parameters, size, seed):
+        for change in changes:
+            with change:
                 for batch in batches:
                     probe.batch = batch
                     if _has_true_gradient(subject, None, [], finite=True):
@@ -91,6 +94,19 @@ def is_flat(subject: TermProbe) -> bool:
     finally:
         probe.batch = rows
     return True
+
+
+@contextmanager
+def _leveled(parameters: Sequence[nn.Parameter], level: float) -> Iterator[None]:
+    """Set all biases to a level and shrink all weights, as where a sigmoid is near one of its ends on every row."""
+    before = copies(parameters)
+    for parameter in parameters:
+        parameter.data = parameter.data * 0.01 if parameter.dim() > 1 else torch.full_like(parameter.data, level)
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data = value
 
 
 def _has_true_gradient(subject: TermProbe, change: Change | None, values: list[float], finite: bool = False) -> bool:
@@ -172,8 +188,8 @@ def flat_finding(subject: TermProbe, probes: Sequence[int]) -> Finding:
     return make_finding(
         "zero_gradient",
         subject.term,
-        f"{subject.term} = {subject.base:.4g} is in the graph, but its gradient at every parameter is exactly 0 on the data"
-        f"{steps}, with {len(MOVES) + len(WIDE_MOVES)} random changes of all parameters, and on scaled rows",
+        f"{subject.term} = {subject.base:.4g} is in the graph, but its gradient at every parameter is 0, or rounding, on the data"
+        f"{steps}, with {len(MOVES) + len(WIDE_MOVES) + len(LEVELS)} changes of all parameters, and on scaled rows",
         "the term is logged but has no effect on training",
         "look for paths that cancel (the rest behind a straight-through step is taken from the quantized values before it:"
         " `code - entries.detach()`), or for a mean over an axis that always adds up to the same number",

@@ -14,6 +14,7 @@ from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
 from harness.auditing.probe import make_probe
 from harness.auditing.rules_gradient import flat_finding, is_flat
+from harness.auditing.rules_use import silences_the_code
 from harness.auditing.weight_keywords import WeightKeyword, has_gradient, weight_keyword
 from harness.case import Case
 from harness.diagnosis.finding import Finding
@@ -90,8 +91,12 @@ def check_weights(
     terms: list[str],
     during_training: bool,
     watch: Watch | None = None,
+    gain: Callable[[], tuple[float, float]] | None = None,
 ) -> None:
-    """Run `dominates` and `negligible` on every penalty with a gradient."""
+    """Run `dominates` and `negligible` on every penalty with a gradient.
+
+    `gain` returns the use of the code after the training that `watch` sees.
+    """
     inert = {term for term, rule in collector.rules if rule in ("no_gradient", "zero_gradient")}
     penalties = [term for term in terms if term != case.objective and term not in inert]
     ratios: dict[str, GradientRatios] = {}
@@ -109,6 +114,10 @@ def check_weights(
             collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
         if term_ratios.has_gradient:
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
+            collector.run("dominates", term, check)
+        judged = {(term, "dominates"), (term, "negligible"), (term, "zero_gradient")} & collector.rules
+        if during_training and not judged and not term_ratios.stopped and gain is not None:
+            check = partial(silences_the_code, case, models, rows, term, gain(), term_ratios.cost, collector.bounds)
             collector.run("dominates", term, check)
 
 
@@ -170,8 +179,8 @@ def weight_findings(
     """Find a weight that is too large (`dominates`) or too small (`negligible`), and the number to change."""
     ratios = weights.medians()
     judgment = judge_weights(ratios, bounds)
-    if judgment is None:
-        return []
+    if judgment is None or (judgment.rule == "negligible" and weights.stopped):
+        return []  # beside a main term that grows beyond all numbers, every penalty is small
     if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
         flat = _flat(case, models[0], rows, term, weights)
         if flat:

@@ -28,6 +28,7 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
     ] = None,
+    on: Annotated[str | None, typer.Option(help="Train on a Ray cluster: `ray`, or `ray://head:10001`.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def run(
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
             outcome = run_experiment(
-                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout
+                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout, on=on
             )
     except Interrupted as stop:
         exit_now(stop.number, farewell)

@@ -29,7 +29,7 @@ def ui(
     if store is not None and not store.exists():
         raise HarnessError(f"{store}: no MLflow store yet; `harness run FILE.yaml` creates one")
     if is_server(uri):
-        _show_pages(uri, experiment, without_user(uri).rstrip("/"))
+        _show_pages(uri, experiment, without_user(masked(uri)).rstrip("/"))
         return
     _check_port(port)
     _show_pages(uri, experiment, f"http://127.0.0.1:{port}")
@@ -40,11 +40,11 @@ def ui(
 def _with_password(tracking_uri: str | None) -> str | None:
     """Return the address with its password where `harness run` printed it masked: from the environment or the terminal."""
     variable = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if tracking_uri is None or f":{HIDDEN}@" not in tracking_uri:
+    if tracking_uri is None or HIDDEN not in tracking_uri:
         return tracking_uri
     if masked(variable) == tracking_uri:
         return variable
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise HarnessError(
             f"--tracking-uri {tracking_uri}: expected a password, got {HIDDEN}; set MLFLOW_TRACKING_URI to the address "
             "with its password and leave the option out"
@@ -52,7 +52,7 @@ def _with_password(tracking_uri: str | None) -> str | None:
     from getpass import getpass
 
     password = quote(getpass("Password of the store: "), safe="")
-    return tracking_uri.replace(f":{HIDDEN}@", f":{password}@", 1)
+    return tracking_uri.replace(HIDDEN, password, 1)
 
 
 def _show_pages(uri: str, experiment: str, address: str) -> None:

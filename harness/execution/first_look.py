@@ -47,6 +47,7 @@ def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None
         "train_rows": len(split.train),
         "evaluation_rows": len(split.evaluation),
         "features": list(split.train.inputs.shape[1:]),
+        "dtype": str(split.train.inputs.dtype).removeprefix("torch."),
         "labels": split.evaluation.labels is not None,
         "factors": list(split.evaluation.factors),
         "blocks": split.evaluation.blocks is not None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.execution.history import History
 from harness.execution.member_record import member_records
+from harness.execution.member_weights import with_weights
 from harness.execution.process_state import kept_process_state
 from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_batches, group_programs
 from harness.execution.spec import StackSpec, failed
@@ -60,7 +61,7 @@ def _run_batch(
 
     try:
         with guarded(), kept_process_state():
-            records = _train_batch(batch, tell)
+            records = _train_batch(batch, tell, spec.keep_weights)
     except Exception as error:  # the author's code may raise anything; the other programs continue
         smaller = _smaller(batch, spec, cache, error)
         if smaller:
@@ -79,7 +80,7 @@ def _smaller(batch: ProgramBatch, spec: StackSpec, cache: CaseCache, error: Exce
         return []
 
 
-def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[MemberRecord]:
+def _train_batch(batch: ProgramBatch, progress: Callable[[int], None], keep_weights: str) -> list[MemberRecord]:
     started, done = time.perf_counter(), 0
     members, cases = batch.members, batch.cases
     padding = _padding(batch)
@@ -95,7 +96,8 @@ def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[M
     assert snapshot is not None
     if cases[0].fit is not None:
         progress((training_steps(cases[0], len(batch.split.train)) - done) * len(members))
-    return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
+    records = member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
+    return with_weights(records, snapshot.engine, keep_weights)
 
 
 def _padding(batch: ProgramBatch) -> int:

@@ -34,6 +34,7 @@ class StackSpec:
         members: its members.
         train: training numbers of the experiment; a member's levels override them.
         first_seed: the seed whose reconstructions are stored as examples.
+        keep_weights: "all", "shown" or "none": the members whose weights come with their records.
     """
 
     case: Union[str, "Case"]
@@ -41,6 +42,7 @@ class StackSpec:
     members: tuple[StackMember, ...]
     train: Mapping[str, Any] = field(default_factory=dict)
     first_seed: int = 0
+    keep_weights: str = "none"
 
 
 def spec_line(spec: StackSpec) -> str:

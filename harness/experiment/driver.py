@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.execution.stdin import forbid_stdin
+from harness.experiment.cluster import check_on, executor_of
 from harness.experiment.inspection import WorkerInspection, audit_here, look_here
 from harness.experiment.locks import WHOLE, publishing, running
 from harness.experiment.run_summary import RunSummary, trained_alone, without_results
@@ -40,6 +41,7 @@ from harness.results import (
     write_stack,
 )
 from harness.results.faults import crash_point
+from harness.results.weights import keep_weights
 
 if TYPE_CHECKING:
     from harness.experiment.publisher import Publication, Publisher
@@ -92,6 +94,7 @@ def run_experiment(
     progress: RunCallbacks | None = None,
     root: Path | None = None,
     timeout: float | None = None,
+    on: str | None = None,
 ) -> RunSummary:
     """Run an experiment with all options of the command line, and return its summary.
 
@@ -102,6 +105,7 @@ def run_experiment(
         progress: callbacks.
         root: folder that contains `mlruns/`; None means the current one.
         timeout: seconds that a worker may take for a stack; None for no limit.
+        on: cluster that trains the stacks, `ray` or `ray://head:10001`; None for processes on this machine.
 
     Raises:
         HarnessError: if the request is wrong.
@@ -110,20 +114,22 @@ def run_experiment(
     experiment = loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
-    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout)
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout, on)
     here = not workers or not isinstance(experiment.case_reference, str)
     if here and timeout is not None:
         raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
+    check_on(on, here, timeout)
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
-        _waiting(0 if here else min(workers, first_workers(experiment, folder, fresh, shard))) as waiting,
+        _waiting(0 if here else min(1 if on else workers, first_workers(experiment, folder, fresh, shard))) as waiting,
     ):
         look = look_here if here else WorkerInspection(waiting, timeout).look
         work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri), look)
         if _is_published(work, call):
             return _finished(work, call)
-        check_device(experiment)
+        if on is None:  # a cluster may have GPUs that this machine has not
+            check_device(experiment)
         clean_results((folder, report_folder(experiment.name, root)))
         set_aside(folder, work.damaged)
         if fresh:
@@ -136,7 +142,7 @@ class Call:
     """Options of a run.
 
     Args:
-        workers, tracking_uri, shard, progress, root, timeout: as in `run_experiment`.
+        workers, tracking_uri, shard, progress, root, timeout, on: as in `run_experiment`.
         again: whether existing members are trained again.
         started: value of `time.perf_counter` at the start.
     """
@@ -149,6 +155,7 @@ class Call:
     root: Path
     started: float
     timeout: float | None = None
+    on: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -170,19 +177,25 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
     crash_point("manifest written")
     trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
     audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit)
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit, work.manifest)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        member_length = steps // max(1, total)
-        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, member_length, call.timeout):
+        length = steps // max(1, total)
+        executor = executor_of(call.on, work.experiment, specs, length, call.progress.stepped, call.progress.says)
+        workers = call.workers if executor is None else executor.slots
+        for records in run_stacks(specs, workers, call.progress.stepped, waiting, length, call.timeout, executor):
             crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
             crash_point("stack written")
-            work.done.update({record.key: record for record in records})
+            work.done.update({record.key: replace(record, weights=b"") for record in records})
+            keep_weights(
+                work.folder, records, work.done.values(), work.experiment.baseline, work.experiment.keep_weights
+            )
+            records = [work.done[record.key] for record in records]
             if call.shard == WHOLE:
                 publisher.log(records)
             call.progress.finished(records)
@@ -234,6 +247,7 @@ def _outcome(
         tuple(notes),
         0 if publication is None else publication.logged,
         tuple(lacking),
+        call.root.resolve(),
     )
 
 
@@ -250,8 +264,8 @@ def _is_published(work: ResumeState, call: Call) -> bool:
 def _finished(work: ResumeState, call: Call) -> RunSummary:
     report = report_folder(work.experiment.name, call.root) / "report.html"
     records = work.records()
-    notes, logged = tuple(work.notes), len(records)
-    return RunSummary(work.experiment, records, 0, call.seconds, report, steps_per_epoch(work), notes, logged)
+    steps, notes, root = steps_per_epoch(work), tuple(work.notes), call.root.resolve()
+    return RunSummary(work.experiment, records, 0, call.seconds, report, steps, notes, len(records), root=root)
 
 
 def _waiting(count: int) -> AbstractContextManager[Sequence[Any]]:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
 from harness.results import (
-    COLLAPSED,
     MemberRecord,
     StoredResults,
     report_folder,
@@ -57,14 +56,22 @@ class Publisher:
         root: the folder that contains `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
         audit: audits the experiment's penalties.
+        manifest: of the experiment: its data set, command and commit are logged.
 
     Raises:
         HarnessError: if the folder cannot be written.
     """
 
-    def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None, audit: Audit = audit_here) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        root: Path,
+        tracking_uri: str | None,
+        audit: Audit = audit_here,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
         self.experiment, self.root, self.tracking_uri = experiment, root, tracking_uri
-        self._audit = audit
+        self._audit, self._manifest = audit, manifest or {}
         self._origin = origin_of(root)
         self._tracker: Any = None
         self._failure: HarnessError | None = None
@@ -142,11 +149,10 @@ class Publisher:
 
     def _open(self, audit: bool = False) -> None:
         from harness.report.svg import load_libraries
-        from harness.tracking import Tracker, store_uri
 
         try:
             with gc_paused():
-                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
+                tracker = self._new_tracker()
                 with (
                     self._logging
                 ):  # an interrupt comes before this block (nothing is begun) or after it (the run is marked)
@@ -170,11 +176,13 @@ class Publisher:
 
     def _working_tracker(self) -> Any:
         """Return the tracker, or a new one if the store failed since: its content is queried again."""
-        from harness.tracking import Tracker, store_uri
+        return self._tracker if self._tracker is not None and self._failure is None else self._new_tracker()
 
-        if self._tracker is not None and self._failure is None:
-            return self._tracker
-        return Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
+    def _new_tracker(self) -> Any:
+        from harness.tracking import Tracker, run_context, store_uri
+
+        context = run_context(self._manifest, _used(self.experiment))
+        return Tracker(store_uri(self.tracking_uri, self.root), self.root, context)
 
     def _log(self, results: StoredResults, report: Path | None, seconds: float) -> tuple[int, list[str]]:
         """Log everything; return the number of members that the store shows, and the problems."""
@@ -240,14 +248,15 @@ def _note(folder: Path) -> str:
 def _used(experiment: Experiment) -> dict[str, Any]:
     """Return what every member uses whose levels do not change it: case, data, numbers and training numbers."""
     facts = case_facts(case_file(experiment.case, experiment.folder))
-    names = {"case": experiment.case, "data": experiment.data or "of the case"}
+    names = {"case": experiment.case, "data": experiment.data or "of the case", "optimizer": facts.optimizer}
     return {**names, **facts.numbers, **training_of(experiment)}
 
 
 def _facts(results: StoredResults) -> dict[str, Any]:
     records, versions = results.records, results.manifest["versions"]
+    failed, collapsed = (sum(bool(getattr(record, name)) for record in records) for name in ("failed", "collapsed"))
     return {
-        "verdict": f"{sum(record.verdict in COLLAPSED for record in records)} of {len(records)} members collapsed",
+        "verdict": f"{failed} of {len(records)} members failed, {collapsed} collapsed",
         "members": len(records),
         "git_commit": results.manifest["commit"],
         **{f"version.{name}": value for name, value in versions.items()},

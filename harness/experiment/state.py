@@ -26,6 +26,7 @@ from harness.results import (
     stored_keys,
 )
 from harness.results.store import MANIFEST
+from harness.results.weights import remove_weights
 
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
@@ -162,7 +163,8 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
         if not members:
             continue
         case = experiment.case_reference
-        specs.append(StackSpec(case, experiment.data_reference, members, dict(experiment.train), experiment.seeds[0]))
+        train, first_seed = dict(experiment.train), experiment.seeds[0]
+        specs.append(StackSpec(case, experiment.data_reference, members, train, first_seed, experiment.keep_weights))
     return specs
 
 
@@ -238,8 +240,10 @@ def start_over(work: ResumeState, shard: tuple[int, int]) -> None:
     if shard == WHOLE:
         for path in work.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
+        remove_weights(work.folder, work.keys.values())
         return
     own = {member.key for spec in missing_members(work, shard) for member in spec.members}
+    remove_weights(work.folder, own)
     for path, keys in stored_keys(work.folder).items():
         if keys <= own:
             path.unlink(missing_ok=True)

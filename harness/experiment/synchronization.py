@@ -44,4 +44,4 @@ def synchronize(
         work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri, audit).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, audit, work.manifest).publish(work, 0.0)

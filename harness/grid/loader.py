@@ -17,6 +17,7 @@ REQUIRED = ("name", "case", "seeds")
 DESIGNS = ("remedies", "factors")  # exactly one of them
 FACTORIAL_ONLY = ("exclude", "include", "zip")
 LONGEST_NAME = 200
+KEEP_WEIGHTS = ("shown", "all", "none")
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -201,6 +202,12 @@ def _contrasts(value: Any, key: str) -> tuple[tuple[dict[str, Any], dict[str, An
     return _pairs(value, key)
 
 
+def _keep_weights(value: Any, key: str) -> str:
+    if value not in KEEP_WEIGHTS:
+        raise HarnessError(f"{key}: expected {', '.join(KEEP_WEIGHTS)}, got {_kind(value)}")
+    return str(value)
+
+
 def _list(value: Any, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise HarnessError(f"{key}: expected a list, got {_kind(value)}")
@@ -234,4 +241,5 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "exclude": _cells,
     "include": _cells,
     "zip": _cells,
+    "keep_weights": _keep_weights,
 }

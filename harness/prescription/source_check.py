@@ -17,9 +17,11 @@ from harness.data.rows import Split
 from harness.loss_terms import bind_losses, loss_terms
 from harness.models import build_model
 from harness.sibling_imports import own_name, sibling_imports
+from harness.training.schedules import learning_rates
 from harness.user_code import guarded
 
 SEEDS = (0, 1)
+SCHEDULED_STEPS = 50
 
 
 def same_numbers(case: Case, texts: Mapping[Path, str], treated: Case, split: Split) -> bool:
@@ -84,9 +86,15 @@ def _module_name(path: Path) -> str:
 def _same_numbers(changed: Case, treated: Case) -> bool:
     """Return True if both train by the same numbers and their losses get the same ones."""
     names = changed.loss_keywords()
+    if changed.clip != treated.clip or _rates(changed) != _rates(treated):
+        return False
     return changed.training() == treated.training() and all(
         name in treated.numbers and float(changed.numbers[name]) == float(treated.numbers[name]) for name in names
     )
+
+
+def _rates(case: Case) -> list[float] | None:
+    return learning_rates(case, float(case.training()["learning_rate"]), SCHEDULED_STEPS)
 
 
 def _same_member(changed: Case, treated: Case, split: Split, seed: int) -> bool:

@@ -10,8 +10,9 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Split
 from harness.factors import TRAINED
-from harness.prescription.source_edits import NotEditable, SourceFile, set_number
+from harness.prescription.source_edits import NotEditable, SourceFile, set_keyword, set_number
 from harness.prescription.source_sites import Application, Site, source_sites
+from harness.remedies.initial_values import DEFAULT
 from harness.remedies.layout import ModelLayout
 from harness.remedies.wrapper import Treatment
 
@@ -28,13 +29,17 @@ MODULES = {
 }
 IN_TORCH = ("sigmoid", "tanh")  # the functional forms are deprecated
 NORM = "code_norm"
+MATRIX = 'name.endswith("weight") and parameter.dim() > 1'
+INITIALIZERS = {"kaiming": "kaiming_normal_", "xavier": "xavier_normal_", "orthogonal": "orthogonal_"}
 
 
 class SourceEditor:
     """Edits of the sources of one case."""
 
-    def __init__(self, case: Case, treatment: Treatment, layout: ModelLayout, split: Split, as_child: bool) -> None:
-        self.as_child = as_child
+    def __init__(
+        self, case: Case, treatment: Treatment, layout: ModelLayout, split: Split, as_child: bool, in_factory: bool
+    ) -> None:
+        self.as_child, self.in_factory = as_child, in_factory
         self.case, self.treatment, self.layout = case, treatment, layout
         self.sites = source_sites(case, split.train.inputs[:4], split.train.targets, layout.scope)
         self.files: dict[Path, SourceFile] = {}
@@ -53,8 +58,10 @@ class SourceEditor:
             self._edit_activation(position)
         if not treatment.own_penalty:
             self._remove_penalties()
-        if treatment.zero_bias:
-            self._zero_biases()
+        blocks = [(MATRIX, INITIALIZERS[treatment.weights])] if treatment.weights != DEFAULT else []
+        blocks += [('name.endswith("bias")', "zeros_")] if treatment.zero_bias else []
+        if blocks:
+            self._initialize(blocks)
         if treatment.units is not None:
             self._set_units(treatment.units)
         self._set_numbers()
@@ -182,26 +189,31 @@ class SourceEditor:
             text = f"{{{source.source(terms[0][0])}: {source.source(terms[0][1])}}}"
             source.replace(source.start(node.value), source.end(node.value), text)
 
-    def _zero_biases(self) -> None:
-        """Set every bias to zero where the model is constructed."""
+    def _initialize(self, blocks: list[tuple[str, str]]) -> None:
+        """Set initial values where the model is constructed: (condition on `name` and `parameter`, name in `nn.init`)."""
         owner = type(self.sites.model)
-        loop = 'for name, parameter in {model}.named_parameters():\n    if name.endswith("bias"):\n        {zeros}(parameter)'
-        inline = '[{zeros}(parameter) for name, parameter in {model}.named_parameters() if name.endswith("bias")]'
-        if not _is_torch_type(owner):
-            source = self.file(_file_of(owner))
-            names = {"model": "self", "zeros": f"{source.name('torch.nn')}.init.zeros_"}
-            source.append_to(_constructor(source, owner), loop.format(**names), inline.format(**names))
+        if _is_torch_type(owner) or self.in_factory:
+            self._initialize_in_factory(blocks)
             return
+        source = self.file(_file_of(owner))
+        texts = [_initialization("self", f"{source.name('torch.nn')}.init.{name}", test) for test, name in blocks]
+        block, inline = "\n".join(text for text, _ in texts), "; ".join(line for _, line in texts)
+        source.append_to(_constructor(source, owner), block, inline)
+
+    def _initialize_in_factory(self, blocks: list[tuple[str, str]]) -> None:
         function: Any = self.case.model
         if not hasattr(function, "__code__"):
             raise NotEditable("the model has no factory function")
         source = self.file(function.__code__.co_filename)
         statement = _only_return(source, function)
-        names = {"model": "model", "zeros": f"{source.name('torch.nn')}.init.zeros_"}
-        indent = " " * statement.col_offset
-        block = "".join(f"\n{indent}{line}" for line in [*loop.format(**names).splitlines(), "return model"])
+        name = statement.value.id if isinstance(statement.value, ast.Name) else "model"
+        texts = [_initialization(name, f"{source.name('torch.nn')}.init.{init}", test)[0] for test, init in blocks]
+        lines, indent = "\n".join(texts).splitlines(), " " * statement.col_offset
+        if isinstance(statement.value, ast.Name):
+            source.before(statement, "".join(f"{line}\n{indent}" for line in lines))
+            return
         source.replace(source.start(statement), source.start(statement.value), "model = ")
-        source.after(statement, block)
+        source.after(statement, "".join(f"\n{indent}{line}" for line in [*lines, "return model"]))
 
     def _set_units(self, units: int) -> None:
         """Set the default of the keyword `units` of the model factory."""
@@ -226,9 +238,24 @@ class SourceEditor:
             changed = {name: value for name, value in numbers.items() if case.numbers.get(name) != value}
             if changed:
                 set_number(self.file(case.source), "numbers", changed)
+        if treatment.clip is not None:
+            set_keyword(self.file(case.source), "clip", repr(treatment.clip))
+        if treatment.rate_warmup:
+            source = self.file(case.source)
+            rise = f"{treatment.rate_warmup!r} * steps"
+            rate = f"lambda step: min(1.0, (step + 1) / max(1.0, {rise}))"
+            schedule = f"{source.name('torch')}.optim.lr_scheduler.LambdaLR(optimizer, {rate})"
+            set_keyword(source, "scheduler", f"lambda optimizer, steps: {schedule}")
         train = {name: value for name, value in treatment.train.items() if name in TRAINED}
         if train:
             set_number(self.file(case.source), "train", train)
+
+
+def _initialization(model: str, initializer: str, condition: str) -> tuple[str, str]:
+    """A loop over the parameters, and the same in a line."""
+    loop = f"for name, parameter in {model}.named_parameters():"
+    block = f"{loop}\n    if {condition}:\n        {initializer}(parameter)"
+    return block, f"[{initializer}(parameter) {loop.removesuffix(':')} if {condition}]"
 
 
 def _argument(call: ast.Call, by_module: bool) -> ast.expr:

@@ -165,34 +165,56 @@ def _aliases(tree: ast.Module) -> dict[str, str]:
     return {name: alias for name, alias in names.items() if name in ALIASED}
 
 
+def set_keyword(source: SourceFile, keyword: str, text: str) -> None:
+    """Set a keyword of the file's `Case(...)`.
+
+    Raises:
+        NotEditable: when the file has no such call.
+    """
+    call = _case_call(source)
+    entry = next((item.value for item in call.keywords if item.arg == keyword), None)
+    if entry is not None:
+        source.replace(source.start(entry), source.end(entry), text)
+        return
+    last = max([*call.args, *(item.value for item in call.keywords)], key=source.end)
+    source.after(last, f", {keyword}={text}")
+
+
 def set_number(source: SourceFile, keyword: str, values: Mapping[str, Any]) -> None:
     """Set entries of the dict that the file's `Case(...)` gets as `keyword`.
 
     Raises:
         NotEditable: when the file has no such call, or the dict is not written out.
     """
-    calls = [node for node in ast.walk(source.tree) if isinstance(node, ast.Call) and _ends_in(node.func, "Case")]
-    if len(calls) != 1:
-        raise NotEditable(f"expected one call of Case, got {len(calls)}")
-    call = calls[0]
+    call = _case_call(source)
     entry = next((item.value for item in call.keywords if item.arg == keyword), None)
     if entry is None:
-        text = ", ".join(f'"{name}": {value!r}' for name, value in values.items())
-        last = max([*call.args, *(item.value for item in call.keywords)], key=source.end)
-        source.after(last, f", {keyword}={{{text}}}")
+        set_keyword(
+            source, keyword, f"{{{', '.join(f'{_quoted(name)}: {value!r}' for name, value in values.items())}}}"
+        )
         return
     if not isinstance(entry, ast.Dict):
         raise NotEditable(f"Case.{keyword} is not written out as a dict")
-    keys = {
-        key.value: value for key, value in zip(entry.keys, entry.values, strict=True) if isinstance(key, ast.Constant)
-    }
+    pairs = zip(entry.keys, entry.values, strict=True)
+    keys = {key.value: value for key, value in pairs if isinstance(key, ast.Constant)}
     for name, value in values.items():
         if name in keys:
             source.replace(source.start(keys[name]), source.end(keys[name]), repr(value))
         elif entry.values:
-            source.after(entry.values[-1], f', "{name}": {value!r}')
+            source.after(entry.values[-1], f", {_quoted(name)}: {value!r}")
         else:
-            source.replace(source.start(entry), source.end(entry), f'{{"{name}": {value!r}}}')
+            source.replace(source.start(entry), source.end(entry), f"{{{_quoted(name)}: {value!r}}}")
+
+
+def _case_call(source: SourceFile) -> ast.Call:
+    calls = [node for node in ast.walk(source.tree) if isinstance(node, ast.Call) and _ends_in(node.func, "Case")]
+    if len(calls) != 1:
+        raise NotEditable(f"expected one call of Case, got {len(calls)}")
+    return calls[0]
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _ends_in(function: ast.expr, name: str) -> bool:

@@ -15,6 +15,8 @@ from harness.prescription.source_edits import NotEditable, SourceFile
 from harness.remedies.apply import apply_remedies, treatment_of
 from harness.remedies.layout import inspect_model
 
+STYLES = ((True, False), (False, False), (True, True), (False, True))  # (as_child, in_factory), the usual one first
+
 
 def source_diff(case: Case, levels: Mapping[str, Level], split: Split) -> str:
     """Return the change as a unified diff of the case's source; "" where it is not known, or the check fails.
@@ -24,9 +26,9 @@ def source_diff(case: Case, levels: Mapping[str, Level], split: Split) -> str:
     """
     if case.source is None:
         return ""
-    for as_child in (True, False):
+    for as_child, in_factory in STYLES:
         try:
-            sources = edited_sources(case, levels, split, as_child)
+            sources = edited_sources(case, levels, split, as_child, in_factory)
             texts = {source.path: source.result() for source in sources}
             if sources and same_numbers(case, texts, apply_remedies(case, levels, split), split):
                 return "".join(source.diff(path_for_patch(source.path, case.source)) for source in sources)
@@ -41,7 +43,9 @@ def path_for_patch(path: Path, source: Path) -> str:
     return os.path.relpath(path, source.parent) if relative.startswith("..") else relative
 
 
-def edited_sources(case: Case, levels: Mapping[str, Level], split: Split, as_child: bool = True) -> list[SourceFile]:
+def edited_sources(
+    case: Case, levels: Mapping[str, Level], split: Split, as_child: bool = True, in_factory: bool = False
+) -> list[SourceFile]:
     """Return the files that the change touches, with their edits.
 
     Args:
@@ -50,12 +54,13 @@ def edited_sources(case: Case, levels: Mapping[str, Level], split: Split, as_chi
         split: its rows.
         as_child: False keeps the statistics of a normalization in buffers of the model, for code that walks over the
             model's children.
+        in_factory: True sets initial values in the factory function, for one that sets values itself.
 
     Raises:
         NotEditable: when a part of the change has no place in the source.
     """
     layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
     treatment = treatment_of(case, levels, layout)
-    editor = SourceEditor(case, treatment, layout, split, as_child)
+    editor = SourceEditor(case, treatment, layout, split, as_child, in_factory)
     editor.edit()
     return [source for source in editor.files.values() if source.edits]

@@ -4,12 +4,22 @@ from harness.rulebook.entry import Entry
 
 MODEL_ENTRIES: dict[str, Entry] = {
     "optimizer_misses_parameters": Entry(
-        "Trainable parameters are not in the case's optimizer.",
+        "Trainable parameters are not in the case's optimizer, or tensors that the loss differentiates belong to no"
+        " module.",
         "An optimizer that gets `model.decoder.parameters()`; a list of layers that is no"
         " `nn.ModuleList`; an optimizer built before a layer was added.",
         {"unreached_parameter": "in the optimizer, but without a gradient"},
         says="some parameters keep their initial values",
         remedy="pass all parameters: `optimizer=lambda parameters: Adam(parameters)`",
+    ),
+    "undeclared_posterior": Entry(
+        "The model draws Gaussian noise of the shape of the bottleneck's output behind it, and the case declares no"
+        " posterior.",
+        "A variational autoencoder whose case names the mean only.",
+        {"at_prior": "the verdict that needs the posterior"},
+        source="Lucas et al. 2019 (arXiv 1911.02469)",
+        says="posterior collapse cannot be seen in the mean alone",
+        remedy='name the log-variance: Case(posterior="logvar"), or diagnose(mu, posterior=logvar)',
     ),
     "optimizer_extra_parameters": Entry(
         "The optimizer holds parameters that are not the model's.",
@@ -20,8 +30,10 @@ MODEL_ENTRIES: dict[str, Entry] = {
     ),
     "output_range": Entry(
         "Data lie outside what the output's activation can produce, and the loss asks for them; a risk"
-        " below 1 % of the entries.",
-        "A sigmoid or ReLU as output activation for data outside its range, such as standardized data.",
+        " below 1 % of the entries. Or the loss is at most half as large at the logits of the rows as at the rows"
+        " themselves, and the output is a sigmoid.",
+        "A sigmoid or ReLU as output activation for data outside its range, such as standardized data; a sigmoid"
+        " before a loss that takes logits.",
         {"dead_outputs": "the diagnosis of what training made of it", "mean_output": "a possible consequence"},
         thresholds=("output_share",),
         says="some entries of the data cannot be reconstructed",

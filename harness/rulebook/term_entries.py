@@ -136,13 +136,18 @@ TERM_ENTRIES: dict[str, Entry] = {
     ),
     "dominates": Entry(
         "Its gradient at the bottleneck is above 10 times the reconstruction's at birth, or above 3 at"
-        " every probe; a fault above 1000 at birth.",
+        " every probe; a fault above 1000 at birth. Or training leaves the code unused: exchanging the codes between"
+        " rows raises the main term by less than 0.02 of what it does in a training without the penalty.",
         "A sum over units or rows beside a mean; a weight that was copied from another model.",
         {"negligible": "the opposite", "depends_on_batch_size": "the ratio changes with the batch size"},
         thresholds=(
             "dominates_fault",
             "dominates_birth",
             "dominates_always",
+            "unused_gain",
+            "used_gain",
+            "silenced",
+            "recovered",
         ),
         says="the penalty outweighs the main term at the bottleneck",
         remedy="multiply the weight by the factor that the finding names; it was tried",

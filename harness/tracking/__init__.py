@@ -2,6 +2,8 @@
 
 from harness.tracking.address import is_server as is_server
 from harness.tracking.address import mlflow_address as mlflow_address
+from harness.tracking.context import RunContext as RunContext
+from harness.tracking.context import run_context as run_context
 from harness.tracking.member_rows import member_metrics as member_metrics
 from harness.tracking.member_rows import member_tags as member_tags
 from harness.tracking.sqlite_store import experiment_id as experiment_id

@@ -62,8 +62,7 @@ def plain_path(path: Path) -> Path:
 @cache
 def _link(folder: Path) -> Path:
     """Return a symbolic link to a folder, which lasts as long as this process."""
-    place = Path(tempfile.mkdtemp(prefix="harness-"))
-    link = place / "store"
+    link = Path(tempfile.mkdtemp(prefix="harness-")) / "store"
     link.symlink_to(folder, target_is_directory=True)
     atexit.register(_unlink, link, os.getpid())
     return link

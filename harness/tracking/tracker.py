@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
@@ -18,6 +18,7 @@ from harness.results.temporary import temporary_path
 from harness.tracking.address import artifact_folder, check_store, is_database, mlflow_address, plain_path
 from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
+from harness.tracking.context import DATASET_CONTEXT, RunContext
 from harness.tracking.inventory import EARLIER, Inventory, StoredRun
 from harness.tracking.member_rows import (
     DIGEST_TAG,
@@ -26,6 +27,7 @@ from harness.tracking.member_rows import (
     ORIGIN_TAG,
     ending,
     run_name,
+    starting,
     stored_metrics,
     stored_parameters,
     stored_tags,
@@ -36,10 +38,15 @@ from harness.tracking.variant_summary import (
     VariantSummary,
     stored_summary_tags,
     summary_metrics,
+    summary_parameters,
     variant_summaries,
 )
-from harness.tracking.views import KIND_TAG, VIEW_TAG, shared_views, views
+from harness.tracking.views import EXPERIMENT_TAGS, KIND_TAG, VIEW_TAG, shared_views, views
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+METRICS_AT_ONCE = 1000  # in a request, MLflow's limit
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
@@ -99,6 +106,38 @@ def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
         ]
 
 
+def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
+    """Return a client, the id of the active run, and False; without an active run, the id of a new one, and True.
+
+    Args:
+        uri: of the store of a new run, unless the user's code has set another.
+        experiment: name of the experiment of a new run.
+    """
+    quiet()
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        return mlflow.MlflowClient(), active.info.run_id, False
+    own = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else uri
+    with reaching(own):
+        create_store(own)
+        client = mlflow.MlflowClient(tracking_uri=own)
+        stored = client.get_experiment_by_name(experiment)
+        identity = stored.experiment_id if stored is not None else client.create_experiment(experiment)
+        return client, client.create_run(identity).info.run_id, True
+
+
+def log_metrics(client: "MlflowClient", run: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+    """Log (key, value, step) to a run."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        rows = metrics[start : start + METRICS_AT_ONCE]
+        client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value, step in rows])
+
+
 class Tracker:
     """Writes experiments into a store. Only the driver process has one.
 
@@ -108,15 +147,15 @@ class Tracker:
     Args:
         uri: of the store.
         root: the folder that contains `mlruns/`.
-        defaults: parameters of every member whose levels do not change them: numbers of the case, training numbers.
+        context: facts that hold for every run: parameters, data set, user, source and commit.
 
     Raises:
         HarnessError: if the store cannot be reached.
     """
 
-    def __init__(self, uri: str, root: Path, defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, uri: str, root: Path, context: RunContext | None = None) -> None:
         quiet()
-        self.defaults = dict(defaults or {})
+        self.context = context or RunContext()
         self.origin = origin_of(root).name
         with reaching(uri):
             check_store(uri)
@@ -166,16 +205,17 @@ class Tracker:
             experiment = self._experiment(name)
             self._inventories.pop(experiment, None)  # a server may have done more than it reported
             parent = self._parent(experiment, name, records)
+            self._log_dataset(parent)  # before the members, which are logged side by side
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
             crash_point("members logged")
-            summaries = variant_summaries(name, records, baseline)
+            summaries = variant_summaries(name, records, baseline, self.context.parameters)
             self._log_summaries(experiment, parent, summaries)
-            current = {record.key for record in records} | {summary.key for summary in summaries}
-            self._mark_earlier(experiment, current)
+            self._mark_earlier(experiment, {record.key for record in records} | {summary.key for summary in summaries})
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
-            for view, state in views(records).items():
-                self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
+            states = {f"{VIEW_TAG}.{view}": state for view, state in views(records).items()}
+            tags = {**EXPERIMENT_TAGS, "mlflow.note.content": note[:LONGEST], **states}
+            for_all(lambda tag: self.client.set_experiment_tag(experiment, *tag), tags.items(), self._requests)
             self.client.set_terminated(parent, "FINISHED")
             self._verify(experiment, name, records)
         return experiment
@@ -184,7 +224,7 @@ class Tracker:
         """Set the parent run to RUNNING, and return the experiment's id."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            self._parent(experiment, name, ())
+            self._log_dataset(self._parent(experiment, name, ()))
             crash_point("parent begun")
         return experiment
 
@@ -227,7 +267,7 @@ class Tracker:
         folder = self.root.absolute() / "mlruns" if local is None else local.parent
         location = (folder / "artifacts" / slug(name)).as_uri() if is_database(self.uri) else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except Exception:
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
@@ -276,8 +316,9 @@ class Tracker:
         if key in inventory.own:
             self.client.update_run(inventory.own[key].run, status="RUNNING")
             return inventory.own[key].run
-        tags = {KEY_TAG: key, ORIGIN_TAG: self.origin, KIND_TAG: "experiment", "variant": "(experiment)"}
-        start = min((record.logged_at for record in records), default=int(time.time() * 1000))
+        own = {KEY_TAG: key, ORIGIN_TAG: self.origin, KIND_TAG: "experiment", "variant": "(experiment)"}
+        tags = {**self.context.tags, **own}
+        start = min((starting(record) for record in records), default=int(time.time() * 1000))
         run = _identified(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
         inventory.add(StoredRun(run, key, self.origin, "RUNNING", start, filled=False))
         return run
@@ -311,15 +352,17 @@ class Tracker:
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}
         inventory = self._inventory(experiment, list(members))
-        for key, own in [(key, inventory.own[key]) for key in members if key in inventory.own]:
-            # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
-            if own.start != members[key].logged_at:
-                self._remove(inventory.own.pop(key))
-                inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
+        # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
+        earlier = [key for key in members if key in inventory.own]
+        earlier = [key for key in earlier if inventory.own[key].start != starting(members[key])]
+        for_all(lambda key: self._remove(inventory.own[key]), earlier, self._requests)
+        for key in earlier:
+            del inventory.own[key]
+            inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
         missing = [record for key, record in members.items() if not inventory.has(key)]
         new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
-            write_members(self._file, experiment, parent, self.origin, new, self.defaults)
+            write_members(self._file, experiment, parent, self.origin, new, self.context)
             missing = [record for record in missing if record.key in inventory.own]
         for_all(lambda record: self._log_member(experiment, parent, record, inventory), missing, self._requests)
 
@@ -330,25 +373,42 @@ class Tracker:
         if record.key in inventory.own:
             run = inventory.own[record.key].run
         else:
-            tags, name, start = stored_tags(record, parent, self.origin), run_name(record), record.logged_at
+            tags = {**self.context.tags, **stored_tags(record, parent, self.origin)}
+            name, start = run_name(record), starting(record)
             created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
             run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         crash_point("member begun")
-        parameters = [Param(*row) for row in stored_parameters(record, self.defaults)]
+        parameters = [Param(*row) for row in stored_parameters(record, self.context.parameters)]
         metrics = [Metric(*row) for row in stored_metrics(record)]
+        self._log_dataset(run)
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
-        logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
+        logged = StoredRun(run, record.key, self.origin, ending(record)[0], starting(record), filled=True)
         inventory.own[record.key] = logged
+
+    def _log_dataset(self, run: str) -> None:
+        """Enter the data set as an input of a run, unless it is one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = self.context.dataset
+        if dataset is not None:
+            described = (dataset.source_type, dataset.source, dataset.schema, dataset.profile)
+            tags = [InputTag(*tag) for tag in DATASET_CONTEXT.items()]
+            used = DatasetInput(Dataset(dataset.name, dataset.digest, *described), tags)
+            self.client.log_inputs(run, datasets=[used])
 
     def _log_summaries(self, experiment: str, parent: str, summaries: Sequence[VariantSummary]) -> None:
         """Create the summary run of each variant, or update it in place; a run that is up to date stays unchanged."""
         inventory = self._inventory(experiment, [summary.key for summary in summaries])
+        for summary in summaries:
+            run = inventory.own.get(summary.key)
+            if run is not None and run.digest and summary.replaces(run.digest):
+                self._remove(inventory.own.pop(summary.key))
         new = [summary for summary in summaries if summary.key not in inventory.own]
         if self._file is not None and new:
-            write_summaries(self._file, experiment, parent, self.origin, new)
+            write_summaries(self._file, experiment, parent, self.origin, new, self.context)
 
         def log(summary: VariantSummary) -> None:
             run = inventory.own.get(summary.key)
@@ -372,9 +432,9 @@ class Tracker:
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
     ) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric, Param, RunTag
 
-        tags = stored_summary_tags(summary, parent, self.origin)
+        tags = {**self.context.tags, **stored_summary_tags(summary, parent, self.origin)}
         if stored is None:
             created = self.client.create_run(experiment, summary.start, tags=tags, run_name=summary.variant)
             run = _identified(created.info.run_id)
@@ -383,9 +443,12 @@ class Tracker:
         # of values with the same step, MLflow shows the one with the latest time
         timestamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
         metrics = [Metric(*row) for row in summary_metrics(summary, timestamp)]
-        self.client.log_batch(run, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()] if stored else [])
+        parameters = [Param(*row) for row in summary_parameters(summary)]
+        stored_tags_again = [RunTag(*tag) for tag in tags.items()] if stored else []
+        self._log_dataset(run)
+        self.client.log_batch(run, metrics=metrics, params=parameters, tags=stored_tags_again)
         self.client.set_tag(run, DIGEST_TAG, summary.digest)
-        self.client.set_terminated(run, "FINISHED", summary.end + 1)
+        self.client.set_terminated(run, "FINISHED", summary.end)
 
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
         """Query what was logged: an answer that looks like success may come from something else, such as a login page."""

@@ -16,6 +16,7 @@ from harness.loss_terms import loss_terms
 from harness.models import build_model
 from harness.prescription.source_patch import source_diff
 from harness.remedies import apply_remedies, why_not_applicable
+from harness.training.schedules import learning_rates
 
 CHANGES = (
     {"activation": "leaky_relu"},
@@ -27,6 +28,10 @@ CHANGES = (
     {"beta": 0.0001},
     {"learning_rate": 0.003},
     {"warmup": 0.5},
+    {"weight_init": "kaiming"},
+    {"weight_init": "orthogonal", "bias_init": "zero"},
+    {"gradient_clip": 1.0},
+    {"rate_warmup": 0.1},
     {"batchnorm": "on", "bias_init": "zero", "dropout": 0.2, "activation": "leaky_relu"},
 )
 # changes that these sources show no single place for: a loop constructs the layers; nothing to change
@@ -86,6 +91,8 @@ def test_the_patched_source_of_a_stranger_has_the_treated_numbers(name, tmp_path
         changed = patched_case(tmp_path, STRANGERS[name], diff)
         treated = apply_remedies(case, change, split)
         assert changed.training() == treated.training()
+        assert changed.clip == treated.clip
+        assert learning_rates(changed, 0.01, 20) == learning_rates(treated, 0.01, 20)
         rows = split.train.inputs[:8]
         pairs = zip(numbers(changed, rows, monkeypatch), numbers(treated, rows, monkeypatch), strict=True)
         assert all(torch.equal(one, two) for one, two in pairs), (name, change)
@@ -108,6 +115,44 @@ def test_a_diff_that_would_change_other_layers_is_not_printed(tmp_path):
     case = load_case(tmp_path / "mine.py")
     assert source_diff(case, {"batchnorm": "on"}, split_of(case)) == ""
     assert source_diff(case, {"activation": "leaky_relu"}, split_of(case))
+
+
+FACTORY_WITH_BIASES = """import torch
+import torch.nn.functional as F
+from torch import nn
+
+import harness
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(6, 3), nn.Linear(3, 6)
+
+    def forward(self, x):
+        return self.dec(F.relu(self.enc(x)))
+
+
+def build():
+    model = Net()
+    nn.init.constant_(model.enc.bias, -6.0)
+    return model
+
+
+def losses(model, batch):
+    return {"reconstruction": F.mse_loss(model(batch), batch)}
+
+
+case = harness.Case(build, lambda: torch.eye(6).repeat(10, 1), losses, "enc")
+"""
+
+
+def test_initial_values_are_set_after_a_factory_has_set_its_own(tmp_path):
+    (tmp_path / "mine.py").write_text(FACTORY_WITH_BIASES)
+    case = load_case(tmp_path / "mine.py")
+    diff = source_diff(case, {"bias_init": "zero"}, split_of(case))
+    assert "+            nn.init.zeros_(parameter)" in diff
+    assert diff.index("model.enc.bias") < diff.index("zeros_")
 
 
 def test_a_file_that_calls_no_torch_by_name_gets_the_import(tmp_path):

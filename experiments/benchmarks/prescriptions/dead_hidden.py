@@ -1,15 +1,16 @@
 """Biases of the hidden layer at -6: the code is constant from birth."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:
     model = Autoencoder()
     nn.init.constant_(model.into.bias, -6.0)
     return model
+
 
 case = harness.Case(
     model=build,

@@ -1,11 +1,13 @@
 """A leaky code with a light L1 penalty."""
 
-import harness
 from networks import Autoencoder, mixtures, with_l1
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="leaky_relu", hidden="leaky_relu")
+
 
 case = harness.Case(
     model=build,

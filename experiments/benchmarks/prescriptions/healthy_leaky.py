@@ -1,11 +1,13 @@
 """A leaky ReLU code."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="leaky_relu", hidden="leaky_relu")
+
 
 case = harness.Case(
     model=build,

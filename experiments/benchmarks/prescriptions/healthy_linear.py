@@ -1,11 +1,13 @@
 """A code without an activation."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="", hidden="leaky_relu")
+
 
 case = harness.Case(
     model=build,

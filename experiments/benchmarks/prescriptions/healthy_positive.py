@@ -1,11 +1,13 @@
 """Rows between 0 and 1, with a sigmoid on the output."""
 
-import harness
 from networks import Autoencoder, positive, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="leaky_relu", hidden="leaky_relu", output="sigmoid")
+
 
 case = harness.Case(
     model=build,

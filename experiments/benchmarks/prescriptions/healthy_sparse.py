@@ -1,7 +1,8 @@
 """A sparse autoencoder with a light L1 penalty."""
 
-import harness
 from networks import SparseDictionary, sparse_rows, with_l1
+
+import harness
 
 case = harness.Case(
     model=SparseDictionary,

@@ -1,11 +1,13 @@
 """A tanh code."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="tanh", hidden="tanh")
+
 
 case = harness.Case(
     model=build,

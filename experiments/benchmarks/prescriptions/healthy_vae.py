@@ -1,7 +1,8 @@
 """A variational autoencoder with a KL weight of 0.1."""
 
-import harness
 from networks import VAE, mixtures, with_divergence
+
+import harness
 
 case = harness.Case(
     model=VAE,

@@ -1,11 +1,13 @@
 """A ReLU code of 16 units."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(units=16)
+
 
 case = harness.Case(
     model=build,

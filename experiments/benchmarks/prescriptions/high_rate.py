@@ -1,11 +1,13 @@
 """A learning rate of 1."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 case = harness.Case(
     model=build,

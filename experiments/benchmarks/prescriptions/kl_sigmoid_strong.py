@@ -1,11 +1,13 @@
 """A KL penalty with target 0.001 on a ReLU code, which no unit can reach."""
 
-import harness
 from networks import Autoencoder, mixtures, with_kl
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 case = harness.Case(
     model=build,

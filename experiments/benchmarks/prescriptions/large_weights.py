@@ -1,7 +1,8 @@
 """Weights of the encoder times 100: a tanh code of signs."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
@@ -9,6 +10,7 @@ def build() -> Autoencoder:
     model.into.weight.data.mul_(10.0)
     model.code.weight.data.mul_(200.0)
     return model
+
 
 case = harness.Case(
     model=build,

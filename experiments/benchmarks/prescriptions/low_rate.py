@@ -1,11 +1,13 @@
 """A learning rate of 1e-6: nothing is learned."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 case = harness.Case(
     model=build,

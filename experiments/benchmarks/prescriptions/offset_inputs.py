@@ -1,11 +1,13 @@
 """Inputs with a mean of 30 and a standard deviation of 1."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 def data():
     return mixtures() + 30.0

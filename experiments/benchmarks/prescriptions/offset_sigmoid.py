@@ -1,11 +1,13 @@
 """A sigmoid code on inputs with a mean of 100."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(code="sigmoid")
+
 
 def data():
     return mixtures() + 100.0

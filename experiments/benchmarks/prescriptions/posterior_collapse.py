@@ -1,7 +1,8 @@
 """A KL weight of 20: the latents keep to their prior."""
 
-import harness
 from networks import VAE, mixtures, with_divergence
+
+import harness
 
 case = harness.Case(
     model=VAE,

@@ -1,7 +1,8 @@
 """A KL weight of 100, as where the error is averaged over features and the KL is summed."""
 
-import harness
 from networks import VAE, mixtures, with_divergence
+
+import harness
 
 case = harness.Case(
     model=VAE,

@@ -1,11 +1,13 @@
 """A ReLU on the output of rows that are negative half of the time."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(output="relu")
+
 
 def data():
     return mixtures() - 3.0

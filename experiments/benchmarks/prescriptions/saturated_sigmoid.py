@@ -1,9 +1,9 @@
 """Weights of a sigmoid code times 400, with biases of 60: saturated from birth."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:
@@ -11,6 +11,7 @@ def build() -> Autoencoder:
     model.code.weight.data.mul_(20.0)
     nn.init.constant_(model.code.bias, 60.0)
     return model
+
 
 case = harness.Case(
     model=build,

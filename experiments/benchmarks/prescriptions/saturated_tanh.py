@@ -1,15 +1,16 @@
 """Biases of a tanh code at 30: constant at 1."""
 
+from networks import Autoencoder, mixtures, squared_error
 from torch import nn
 
 import harness
-from networks import Autoencoder, mixtures, squared_error
 
 
 def build() -> Autoencoder:
     model = Autoencoder(code="tanh")
     nn.init.constant_(model.code.bias, 30.0)
     return model
+
 
 case = harness.Case(
     model=build,

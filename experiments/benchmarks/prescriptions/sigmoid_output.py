@@ -1,11 +1,13 @@
 """A sigmoid on the output of rows that lie between -6 and 0."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder(output="sigmoid")
+
 
 def data():
     return mixtures() - 4.0

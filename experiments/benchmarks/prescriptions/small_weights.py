@@ -1,7 +1,8 @@
 """Weights a million times too small before a sigmoid code."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
@@ -9,6 +10,7 @@ def build() -> Autoencoder:
     for parameter in model.parameters():
         parameter.data.mul_(1e-4)
     return model
+
 
 case = harness.Case(
     model=build,

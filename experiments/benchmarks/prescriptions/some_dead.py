@@ -1,13 +1,15 @@
 """Biases of four of five units at -8."""
 
-import harness
 from networks import Autoencoder, mixtures, squared_error
+
+import harness
 
 
 def build() -> Autoencoder:
     model = Autoencoder()
     model.code.bias.data[:4] = -8.0
     return model
+
 
 case = harness.Case(
     model=build,

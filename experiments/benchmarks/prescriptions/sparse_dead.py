@@ -1,13 +1,15 @@
 """A sparse autoencoder in which 44 of 48 latents are dead from birth."""
 
-import harness
 from networks import SparseDictionary, sparse_rows, with_l1
+
+import harness
 
 
 def build() -> SparseDictionary:
     model = SparseDictionary()
     model.encoder.bias.data[:47] = -4.0
     return model
+
 
 case = harness.Case(
     model=build,

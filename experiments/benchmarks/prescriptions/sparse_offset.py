@@ -1,7 +1,9 @@
 """A sparse autoencoder on inputs with a mean of 20."""
 
-import harness
 from networks import SparseDictionary, sparse_rows, with_l1
+
+import harness
+
 
 def data():
     return sparse_rows() + 20.0

@@ -1,11 +1,13 @@
 """A KL penalty on a ReLU code, far too strong."""
 
-import harness
 from networks import Autoencoder, mixtures, with_kl
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 case = harness.Case(
     model=build,

@@ -1,11 +1,13 @@
 """An L1 penalty a thousand times too strong."""
 
-import harness
 from networks import Autoencoder, mixtures, with_l1
+
+import harness
 
 
 def build() -> Autoencoder:
     return Autoencoder()
+
 
 case = harness.Case(
     model=build,

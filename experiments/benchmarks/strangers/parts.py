@@ -187,8 +187,22 @@ def terms_of(case: Case, model: nn.Module, batch: Tensor, target: Tensor | None)
     return dict(case.losses(model, batch, **numbers))
 
 
-def trained(case: Case, seed: int) -> nn.Module:
-    """Return a model of the case, trained by a plain loop."""
+class Watcher:
+    """What another tool sees of a training; each method does nothing unless an adapter overrides it."""
+
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Begin to watch."""
+
+    def backward(self, loss: Tensor, batch: Tensor) -> None:
+        """Look after the backward pass, before the step."""
+
+    def step(self, loss: Tensor) -> None:
+        """Look after the step."""
+
+
+def trained(case: Case, seed: int, watcher: Watcher | None = None) -> nn.Module:
+    """Return a model of the case, trained by a plain loop that a tool may watch."""
+    watcher = watcher or Watcher()
     torch.manual_seed(seed)
     model = case.model()
     inputs, targets = inputs_and_targets(case.data())
@@ -196,6 +210,7 @@ def trained(case: Case, seed: int) -> nn.Module:
     rate = float(case.train["learning_rate"])
     optimizer = case.optimizer(parameters) if case.optimizer else torch.optim.Adam(parameters, rate)
     model.train()
+    watcher.start(model, optimizer)
     for _ in range(int(case.train["epochs"])):
         for index in torch.randperm(len(inputs)).split(int(case.train["batch_size"])):
             terms = terms_of(case, model, inputs[index], None if targets is None else targets[index])
@@ -204,7 +219,9 @@ def trained(case: Case, seed: int) -> nn.Module:
                 return model.eval()
             optimizer.zero_grad()
             loss.backward()
+            watcher.backward(loss.detach(), inputs[index])
             optimizer.step()
+            watcher.step(loss.detach())
     return model.eval()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, binary, case, gradients, halves, linear, smooth, terms_of, waves
+from parts import Observed, Stranger, binary, case, gradients, linear, terms_of, waves
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -15,8 +15,9 @@ from harness import Case
 class Plain(nn.Module):
     """Features-32-6-32-features with a tanh code; its parts are replaced by the variants."""
 
-    def __init__(self, features: int = 24, finish: Callable[[Tensor], Tensor] = nn.Identity()) -> None:
+    def __init__(self, features: int = 24, finish: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
+        finish = finish or nn.Identity()
         self.body, self.enc = nn.Linear(features, 32), nn.Linear(32, 6)
         self.grow, self.out, self.finish = nn.Linear(6, 32), nn.Linear(32, features), finish
 
@@ -181,8 +182,9 @@ def shares(train: bool) -> TensorDataset:
 class Head(nn.Module):
     """A supervised net with one output."""
 
-    def __init__(self, finish: Callable[[Tensor], Tensor] = nn.Identity()) -> None:
+    def __init__(self, finish: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
+        finish = finish or nn.Identity()
         self.body, self.enc, self.out, self.finish = nn.Linear(24, 32), nn.Linear(32, 6), nn.Linear(6, 1), finish
 
     def forward(self, x: Tensor) -> Tensor:
@@ -308,17 +310,13 @@ def reaches_around(case: Case, model: nn.Module, rows: Tensor) -> bool:
     return moved
 
 
-class Distances(Plain):
-    """Used by a loss of distances between the codes of a row and its copy."""
-
-
 def distances(eps: float) -> Callable[..., Any]:
-    """Return a loss with a root of squared distances, which are 0 for rows that are equal."""
+    """Return a loss with a root of squared distances between all codes, which are 0 for a row and itself."""
 
     def losses(model: Plain, x: Tensor) -> dict[str, Tensor]:
         code = model.encode(x)
-        squares = (code - model.encode(x.clone())).square().sum(1)
-        return {"reconstruction": F.mse_loss(model.decode(code), x), "pairs": 0.1 * (squares + eps).sqrt().mean()}
+        squares = (code.unsqueeze(0) - code.unsqueeze(1)).square().sum(2)
+        return {"reconstruction": F.mse_loss(model.decode(code), x), "pairs": 1e-2 * (squares + eps).sqrt().mean()}
 
     return losses
 
@@ -329,11 +327,6 @@ def gradient_not_finite(case: Case, model: nn.Module, rows: Tensor) -> bool:
     return any(value != value for value in gradients(case, "pairs").values())
 
 
-def wrong_layer_twice(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Compare with the rows; the initialization is what the thread is about."""
-    return squared_error(model, x)
-
-
 def initialized_twice(right: bool) -> Plain:
     """Return a model whose decoder keeps its default initialization, or gets one of its own."""
     model = Plain()
@@ -341,11 +334,6 @@ def initialized_twice(right: bool) -> Plain:
     nn.init.normal_(layer.weight, 0.0, 0.1)
     nn.init.zeros_(layer.bias)
     return model
-
-
-def same_rows(train: bool) -> Tensor:
-    """Return rows whose features are shuffled between halves only: the smooth data."""
-    return halves(torch.cat([smooth(True), smooth(False)]), train)
 
 
 STRANGERS = (

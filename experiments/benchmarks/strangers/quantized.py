@@ -63,13 +63,13 @@ class Residual(nn.Module):
         code = self.enc(x)
         straight, entries = self.first(code)
         rest = code - (straight if self.straight else entries.detach())
-        second, more = self.second(rest)
+        more = self.second(rest)[1]
         total = code + (entries + more - code).detach()
         return self.dec(total), code, rest, entries, more
 
     def observe(self, x: Tensor) -> Observed:
         """Return what the truth needs."""
-        made, code, _, entries, more = self(x)
+        made, _, _, entries, more = self(x)
         return Observed(entries + more, made)
 
 

@@ -68,6 +68,11 @@ def penalized(penalty: Callable[[Tensor], Tensor], name: str) -> Callable[..., A
     return losses
 
 
+def unpenalized(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Return the squared error alone."""
+    return {"reconstruction": F.mse_loss(model(x)[0], x)}
+
+
 def sigmoid_model(features: int = 40) -> Sparse:
     """Return a model with a sigmoid code."""
     return Sparse(features, 16, torch.sigmoid)
@@ -175,7 +180,7 @@ STRANGERS = (
         lambda: sae(
             penalized(lambda code: 1e-2 * bernoulli_kl(code.mean(0)).sum(), "kl"),
             lambda: Sparse(24, 16),
-            lambda train: 3 * linear(train),
+            lambda train: 6 * linear(train),
         ),
         lambda: sae(
             penalized(lambda code: 1e-4 * bernoulli_kl(code.mean(0)).sum(), "kl"), lambda: sigmoid_model(24), linear
@@ -215,7 +220,7 @@ STRANGERS = (
         "sparse",
         "decoderesearch/SAELens#202",
         "rows with an offset and an encoder of its own: the few units along the offset are always selected, others never",
-        lambda: sae(penalized(lambda code: 0 * code.sum(), "none"), lambda: Sparse(24, 48, top_k), offset_rows),
+        lambda: sae(unpenalized, lambda: Sparse(24, 48, top_k), offset_rows),
         lambda: sae(auxiliary(False), lambda: Sparse(24, 48, top_k, offset_rows(True).mean(0)), offset_rows),
         lost="some",
     ),
@@ -251,7 +256,7 @@ STRANGERS = (
         "sparse",
         "Yang7879/3D-RecGAN#6",
         "the biases of a ReLU code start so low that no unit fires on any row: zeros for every input",
-        lambda: sae(penalized(lambda code: 0 * code.sum(), "none"), lambda: low_bias(-8.0), in_middle),
+        lambda: sae(unpenalized, lambda: low_bias(-8.0), in_middle),
         lambda: sae(penalized(lambda code: 1e-4 * code.abs().mean(), "l1"), lambda: low_bias(0.0), in_middle),
         causes=("dead_at_birth",),
         lost="all",
