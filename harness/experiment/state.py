@@ -31,6 +31,8 @@ from harness.results.weights import remove_weights
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
 
+REUSED = frozenset({"data", "case", "train_rows"})  # inputs of a manifest that an unchanged experiment takes over
+
 
 @dataclass(frozen=True)
 class ResumeState:
@@ -114,8 +116,8 @@ def load_state(
     """
     stored = read_results(folder)
     digest = source_digest(experiment)
-    unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
+    unchanged = digest is not None and stored.manifest.get("stamp") == digest and REUSED <= earlier.keys()
     inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [_damage(name) for name in stored.damaged]
