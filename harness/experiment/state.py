@@ -117,7 +117,7 @@ def load_state(
     stored = read_results(folder)
     digest = source_digest(experiment)
     earlier = stored.manifest.get("inputs", {})
-    unchanged = digest is not None and stored.manifest.get("stamp") == digest and REUSED <= earlier.keys()
+    unchanged = digest is not None and stored.manifest.get("stamp") == digest and earlier.keys() >= REUSED
     inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [_damage(name) for name in stored.damaged]
