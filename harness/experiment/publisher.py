@@ -2,15 +2,17 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
+from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
+from harness.experiment.published import report_checksums, report_files
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
@@ -24,7 +26,6 @@ from harness.results import (
 )
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
-from harness.user_code import guarded
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
 LAST_QUESTION = 10.0  # seconds for a failed store to answer what it contains
@@ -54,6 +55,7 @@ class Publisher:
         experiment: whose results are published.
         root: the folder that contains `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
+        audit: audits the experiment's penalties.
         manifest: of the experiment: its data set, command and commit are logged.
 
     Raises:
@@ -65,10 +67,11 @@ class Publisher:
         experiment: Experiment,
         root: Path,
         tracking_uri: str | None,
+        audit: Audit = audit_here,
         manifest: Mapping[str, Any] | None = None,
     ) -> None:
         self.experiment, self.root, self.tracking_uri = experiment, root, tracking_uri
-        self._manifest = manifest or {}
+        self._audit, self._manifest = audit, manifest or {}
         self._origin = origin_of(root)
         self._tracker: Any = None
         self._failure: HarnessError | None = None
@@ -83,7 +86,8 @@ class Publisher:
         """Open the store and load the drawing libraries while members train; each takes seconds.
 
         Args:
-            audit: also audit the penalties; only if nothing trains in this process, whose random state an audit uses.
+            audit: also audit the penalties; only in another process than the one that trains, whose random state an audit
+                uses.
         """
         if not audit:
             self._prepared.set()
@@ -114,8 +118,9 @@ class Publisher:
         problems += failures
         everything = not problems and len(results.records) == len(work.keys)
         state = {"logged": store_digest(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
+        files = {"files": report_checksums(report.parent)} if report is not None else {}
         try:
-            write_manifest(work.folder, {**manifest, **state})
+            write_manifest(work.folder, {**manifest, **state, **files})
         except HarnessError as error:
             problems.append(str(error))
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
@@ -124,7 +129,7 @@ class Publisher:
         """Return the audit's findings: stored, computed during training, or computed now."""
         if self._thread is not None:
             self._prepared.wait()
-        return work.manifest.get("audit") or self._audits or audits(work.experiment)
+        return work.manifest.get("audit") or self._audits or self._audit(work.experiment)
 
     def _reported(self, results: StoredResults) -> tuple[Path | None, list[str]]:
         """Write the report; return its path, or the reason why there is none (results are kept if the disk is full)."""
@@ -157,8 +162,7 @@ class Publisher:
                     tracker.begin(self.experiment.name)
                 load_libraries()
             if audit:
-                with _one_thread():  # the other cores train
-                    self._audits = audits(self.experiment)
+                self._audits = self._audit(self.experiment)
                 self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
@@ -187,7 +191,7 @@ class Publisher:
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else _files(report.parent)
+        files = [] if report is None else report_files(report.parent)
         tracker = None
         try:
             tracker = self._working_tracker()
@@ -217,42 +221,6 @@ class Publisher:
             asking.start()
             asking.join(LAST_QUESTION)
         return counts[0] if counts else 0
-
-
-def _files(report: Path) -> list[Path]:
-    """List the files of a report, without temporary files."""
-    return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """Audit each penalty level of the experiment; return plain findings by level."""
-    from harness.auditing import audit_levels
-    from harness.case import load_case
-    from harness.data import split_of
-    from harness.diagnosis import Finding, Severity
-
-    levels = experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",)
-    try:
-        with guarded():
-            case = load_case(experiment.case_reference)
-            audits_by_level = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
-    except Exception as error:  # the case's code may raise anything; the members' results remain valid
-        error_type = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {error_type}{error}")
-        return {"undecided": [failure.to_dict()]}
-    return {level: [finding.to_dict() for finding in audit.findings] for level, audit in audits_by_level.items()}
 
 
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:

@@ -11,6 +11,7 @@ from harness.experiment.run_summary import RunSummary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch import nn
 
     from harness.effects import Effects
 
@@ -67,6 +68,23 @@ class Results:
     def report(self) -> Path | None:
         """Path of the report."""
         return self.summary.report
+
+    def model(self, member: str) -> "nn.Module":
+        """Return the trained model of a member, treated as in its variant, with its weights and in eval mode.
+
+        The worst member of the baseline and the best one of every other variant have their weights beside the results,
+        with `keep_weights: all` every member. Any other member is trained again, which gives the same weights.
+
+        Args:
+            member: its key in the table of members, an unambiguous beginning of it, or its variant and seed, as in
+                "as_posted s3".
+
+        Raises:
+            HarnessError: if there is no such member, or it cannot be trained again to the same result.
+        """
+        from harness.experiment.member_model import member_model
+
+        return member_model(self.summary.experiment, member, self.summary.root).model
 
     @cached_property
     def _analysis(self) -> "Effects":

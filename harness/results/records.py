@@ -35,6 +35,7 @@ class MemberRecord:
         logged_at: milliseconds since 1970, stored so that logging again writes the same rows.
         alone: why it trained alone although the plan batches it; None if it trained as planned.
         gpu: the GPU on which it trained; None for a CPU, whose results differ in the last digits.
+        weights: safetensors of its model on the way to a file of its own; never part of the stored record.
     """
 
     key: str
@@ -60,12 +61,18 @@ class MemberRecord:
     logged_at: int = 0
     alone: str | None = None
     gpu: str | None = None
+    weights: bytes = field(default=b"", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("history", "unit_history"):
             object.__setattr__(self, name, PackedArrays.of(getattr(self, name)))
         for name in ("diagnosis", "examples"):
             object.__setattr__(self, name, PackedJson.of(getattr(self, name)))
+
+    @property
+    def name(self) -> str:
+        """Variant and seed."""
+        return f"{self.variant} s{self.seed}"
 
     @property
     def collapsed(self) -> bool | None:
@@ -100,7 +107,7 @@ class MemberRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
-        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self)}
+        values = {attribute.name: getattr(self, attribute.name) for attribute in fields(self) if attribute.compare}
         return {name: value.plain() if isinstance(value, PackedMapping) else value for name, value in values.items()}
 
 

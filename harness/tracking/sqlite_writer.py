@@ -34,6 +34,7 @@ from harness.tracking.variant_summary import (
     summary_metrics,
     summary_parameters,
 )
+from harness.tracking.views import KIND_TAG
 
 PATIENCE = 60.0  # seconds to wait for another writer
 RUN = {  # the client's defaults for a run
@@ -62,9 +63,10 @@ KEYED_RUNS = f"""
 SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
     EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
     AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid),
-    coalesce(digests.value, '')
+    coalesce(digests.value, ''), coalesce(kinds.value, '')
 FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
 LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+LEFT JOIN tags kinds ON kinds.run_uuid = runs.run_uuid AND kinds.key = '{KIND_TAG}'
 LEFT JOIN tags digests ON digests.run_uuid = runs.run_uuid AND digests.key = '{DIGEST_TAG}'
 WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
 """
@@ -92,8 +94,8 @@ def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) 
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
         return [
-            StoredRun(run, key, origin, status, start, bool(filled), digest)
-            for run, key, origin, status, start, filled, digest in rows
+            StoredRun(run, key, origin, status, start, bool(filled), digest, kind)
+            for run, key, origin, status, start, filled, digest, kind in rows
         ]
 
 

@@ -4,7 +4,7 @@ A link with the view's key (`viewStateShareKey`) opens it; the page reads it fro
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.results.records import MemberRecord
@@ -71,6 +71,16 @@ def _bar(metric: str) -> dict[str, Any]:
         "metricKey": metric,
         "displayName": name,
     }
+
+
+def shared_views(tags: Iterable[str]) -> list[str]:
+    """Return the names of the views in an experiment's tags.
+
+    >>> shared_views(["mlflow.sharedViewState.factors", "mine", "mlflow.sharedViewState.variants"])
+    ['variants', 'factors']
+    """
+    names = sorted((tag for tag in tags if tag.startswith(f"{VIEW_TAG}.")), reverse=True)
+    return [name.rpartition(".")[2] for name in names]
 
 
 def _order(records: Sequence[MemberRecord]) -> str:
