@@ -110,12 +110,12 @@ def _draw_seeds(axes: "Axes", effects: Sequence[Effect | None]) -> None:
 @contextmanager
 def _same_jitter() -> Iterator[None]:
     """Seed NumPy's global generator, from which seaborn draws the jitter, and restore its state afterwards."""
-    state = np.random.get_state()
-    np.random.seed(0)
+    state = np.random.get_state()  # noqa: NPY002 - the generator that seaborn uses
+    np.random.seed(0)  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _draw_estimate(axes: "Axes", row: int, effect: Effect) -> None:
