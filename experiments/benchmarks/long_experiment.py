@@ -22,6 +22,7 @@ from rows import Row
 
 from harness.grid import load_experiment
 from harness.results import MemberRecord, read_manifest, read_records, write_manifest, write_stack
+from harness.results.packed import PackedJson
 
 AT_ONCE = 64  # members per file, as a run writes them
 DESIGN = (
@@ -49,14 +50,19 @@ def copied(folder: Path, base: Path, members: int) -> tuple[Path, int]:
         records.setdefault(record.variant, []).append(record)
     state = load_state(load_experiment(file), results)
     copies = [
-        replace(records[variant][seed % len(records[variant])], key=key, seed=seed)
-        for (variant, seed), key in state.keys.items()
+        _copy(records[variant][seed % len(records[variant])], key, seed) for (variant, seed), key in state.keys.items()
     ]
     for start in range(0, len(copies), AT_ONCE):
         write_stack(results, copies[start : start + AT_ONCE])
     audit = {"audit": audit} if (audit := read_manifest(base).get("audit")) else {}
     write_manifest(results, {**state.manifest, **audit})
     return file, len(copies)
+
+
+def _copy(record: MemberRecord, key: str, seed: int) -> MemberRecord:
+    """A member under another seed; only the first seed of a variant has examples."""
+    examples = record.examples if seed == 0 else PackedJson()
+    return replace(record, key=key, seed=seed, examples=examples)
 
 
 def measured(sizes: Sequence[int], base: Path | None = None) -> Iterator[Row]:
