@@ -1,10 +1,10 @@
 """Recorder of the watched layers: hooks around the model's calls, and statistics of several steps at once."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from harness.capture.outputs import first_tensor
 from harness.errors import HarnessError
 from harness.measures.units import has_off_state
 from harness.watching.epochs import EpochCounter, Progress
+from harness.watching.forward_calls import ForwardCalls
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
 from harness.watching.layers import unit_axis_of, unit_rows, whole_numbers
@@ -72,7 +73,6 @@ class Recorder:
         self._pending_values = self._measured = 0  # steps before the pending ones
         self._measured_at = time.monotonic()
         self._depth, self._recording = 0, False
-        self._error: BaseException | None = None
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._outputs: dict[
             str, list[Tensor]
@@ -83,23 +83,19 @@ class Recorder:
         self._open = ExitStack()
 
     def open(self) -> None:
-        """Register the hooks."""
+        """Attach to the model and to the layers."""
         self.is_open = True
-        compiled = getattr(self.model, "_compiled_call_impl", None) is not None
-        if compiled:
-            after = lambda module, args, kwargs, output: self._after(module, args, output)  # noqa: E731
-            self._open.enter_context(around_compiled_calls(self.model, self._before, after))
+        if getattr(self.model, "_compiled_call_impl", None) is not None:
+            self._open.enter_context(around_compiled_calls(self.model, self._before, self._after, self._failed))
         else:
-            before = self.model.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True)
-            self._open.callback(before.remove)
-            self._open.callback(self.model.register_forward_hook(self._after, always_call=True).remove)
+            self._open.callback(ForwardCalls(self.model, self._before, self._after, self._failed).remove)
         for name, reader in self._readers.items():
             if not self.opaque:
                 reader.attach()
             self._open.callback(reader.detach)
             if self.options.gradients:
-                hook = lambda module, args, output, name=name: self._take_output(name, output)  # noqa: E731
-                self._open.callback(reader.module.register_forward_hook(hook).remove)
+                take = partial(self._take_output, name)
+                self._open.callback(ForwardCalls(reader.module, after=take).remove)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -156,40 +152,43 @@ class Recorder:
         samples = (progress.rows or 0) // self.options.every
         return Clock(step, progress.complete, samples, progress.returning)
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
         if self._depth > 1:
             return
-        if not (self.model.training or self.options.evaluation):
+        options = self.options
+        if not (self.model.training or options.evaluation):
             self.ignored += 1
             return
         self.step += 1
         self._outputs = {}
         inputs = args[0] if args and isinstance(args[0], Tensor) else first_tensor((*args, *kwargs.values()))
         self._epochs.add(inputs)
-        if (self.step - 1) % self.options.every == 0:
-            self._error = sys.exc_info()[1]
+        if (self.step - 1) % options.every == 0:
             self._recording = True
             self._arguments = args, kwargs
             if not self.opaque:
                 for reader in self._readers.values():
                     reader.start()
-        if not self._recording and self._is_due():
+        elif self._is_due():
             self.flush()
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _failed(self) -> None:
+        self._depth = max(0, self._depth - 1)
+        if not self._depth and self._recording:
+            self._recording, self._arguments = False, ((), {})
+            self._stop()
+
+    def _after(self, output: Any) -> None:
         self._depth = max(0, self._depth - 1)
         if self._depth or not self._recording:
             return
         self._recording = False
         arguments, self._arguments = self._arguments, ((), {})
-        failed = sys.exc_info()[1] is not self._error  # torch calls this hook for a forward pass that raised, too
-        if self.opaque and not failed:
+        if self.opaque:
             self._read_again(arguments)
         else:
             self._stop()
-        if failed:
-            return
         self._record(arguments)
         if self._is_due():
             self.flush()
@@ -253,15 +252,15 @@ def _lines(
 ) -> list[tuple[int, str, str, tuple[int, ...], str]]:
     """Return step, layer, rule, units and a word on the length of silence of each warning."""
     lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
-    some_silent = np.any(changes.silent, -1).tolist()
+    some_silenced = np.any(changes.silenced, -1).tolist()
     some_revived = np.any(changes.revived, -1).tolist()
     verb = "fired" if has_off_state(window.activation) else "varied"
     for index, clock in enumerate(clocks):
         if not finite[index]:
             lines.append((clock.step, window.name, "values", (0,), ""))
-        if some_silent[index]:
+        if some_silenced[index]:
             length = f"{SILENT_EPOCHS} epochs" if clock.returning else f"{SILENT_ROWS} rows"
-            units = tuple(changes.silent[index].nonzero()[0].tolist())
+            units = tuple(changes.silenced[index].nonzero()[0].tolist())
             lines.append((clock.step, window.name, "silent", units, f"{verb} for {length}"))
         if some_revived[index]:
             units = tuple(changes.revived[index].nonzero()[0].tolist())
