@@ -56,12 +56,12 @@ class LayerReader:
         if self.site is not None:
             self._calls = self.site.register(self._take)
 
-    def start(self) -> None:
-        """Begin to read a step."""
+    def start(self) -> bool:
+        """Begin to read a step; return True if taps follow it, and `stop` and `finish` have to end it."""
         self._codes = []
         self.recording = True
         if self.uncalled >= MOST_FAILURES:
-            return
+            return False
         if self.site is None or self.steps in CHECKS:
             if self.site is None and self.failures < MOST_FAILURES:
                 self._record = ModuleTensors(self.model)
@@ -70,6 +70,14 @@ class LayerReader:
                 tap = BottleneckTap(self.model, self.name, everywhere=True, call=call)
                 tap.__enter__()
                 self._taps.append(tap)
+        return bool(self._taps)
+
+    def take(self) -> LayerCode | None:
+        """End a step that no taps have followed, and return the layer's code in it; None if the layer was not called."""
+        self.recording = False
+        self.steps += 1
+        codes, self._codes = self._codes, []
+        return LayerCode(codes, self.site.activation) if codes and self.site is not None else None
 
     def stop(self) -> None:
         """End the forward pass of a step. Readers are stopped in the reverse order of their start."""
@@ -86,11 +94,11 @@ class LayerReader:
 
     def finish(self) -> LayerCode | None:
         """Return the layer's code in the step that was stopped; None if the layer was not called."""
+        if not self._tapped:
+            return self.take()
         passes, record, tapped, taken = self._passes, self._record, self._tapped, self._codes
         self._passes, self._record, self._tapped, self._codes = [], None, 0, []
         self.steps += 1
-        if not tapped:
-            return LayerCode(taken, self.site.activation) if self.site is not None and taken else None
         codes = [forward.code.detach().clone() for forward in passes if forward.code is not None]
         if self.site is not None:
             if len(codes) != len(taken) or not all(map(same_values, taken, codes)):

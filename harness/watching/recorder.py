@@ -25,6 +25,7 @@ from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque,
 
 FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
 FLUSH_SECONDS = 1.0  # the same
+NO_GRADIENTS: dict[str, Tensor] = {}
 FLUSH_VALUES = 2**20  # activations that are kept unmeasured
 
 
@@ -39,6 +40,7 @@ class Options:
     steps_per_epoch: int | None
     gradients: bool
     evaluation: bool
+    manual: bool
 
 
 class Recorder:
@@ -61,6 +63,8 @@ class Recorder:
         self.model, self.core, self.options, self.say = model, core_of(model), options, say
         self.step = self.ignored = 0
         self.opaque = is_opaque(model)
+        if self.opaque and options.manual:
+            raise HarnessError("manual: expected a model that is not compiled, got one; watch it before torch.compile")
         if self.opaque and options.gradients:
             raise HarnessError(
                 "gradients: expected a model that is not compiled and not on several devices, got one; watch it with "
@@ -72,7 +76,7 @@ class Recorder:
         self._pending: list[tuple[int, dict[str, Reading]]] = []
         self._pending_values = self._measured = 0  # steps before the pending ones
         self._measured_at = time.monotonic()
-        self._depth, self._recording = 0, False
+        self._depth, self._recording, self._tapped = 0, False, True
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._outputs: dict[
             str, list[Tensor]
@@ -85,7 +89,9 @@ class Recorder:
     def open(self) -> None:
         """Attach to the model and to the layers."""
         self.is_open = True
-        if getattr(self.model, "_compiled_call_impl", None) is not None:
+        if self.options.manual:
+            pass
+        elif getattr(self.model, "_compiled_call_impl", None) is not None:
             self._open.enter_context(around_compiled_calls(self.model, self._before, self._after, self._failed))
         else:
             self._open.callback(ForwardCalls(self.model, self._before, self._after, self._failed).remove)
@@ -103,6 +109,16 @@ class Recorder:
         self._open.close()
         self._depth, self._recording, self.is_open = 0, False, False
         self._outputs = {}
+
+    def begin(self, inputs: Tensor | None) -> None:
+        """Begin a step that is no call of the model."""
+        self._failed()  # of a step that was not ended
+        self._before(() if inputs is None else (inputs,), {})
+
+    def end(self) -> None:
+        """End such a step."""
+        if self._depth:
+            self._after(None)
 
     def flush(self) -> None:
         """Measure the kept steps, outside of a forward pass."""
@@ -168,8 +184,8 @@ class Recorder:
             self._recording = True
             self._arguments = args, kwargs
             if not self.opaque:
-                for reader in self._readers.values():
-                    reader.start()
+                started = [reader.start() for reader in self._readers.values()]
+                self._tapped = True in started
         elif self._is_due():
             self.flush()
 
@@ -187,7 +203,7 @@ class Recorder:
         arguments, self._arguments = self._arguments, ((), {})
         if self.opaque:
             self._read_again(arguments)
-        else:
+        elif self._tapped:
             self._stop()
         self._record(arguments)
         if self._is_due():
@@ -216,19 +232,22 @@ class Recorder:
             reader.stop()
 
     def _record(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        labels = None if self.options.labels is None else whole_numbers(torch.as_tensor(self.options.labels()))
+        options = self.options
+        labels = None if options.labels is None else whole_numbers(torch.as_tensor(options.labels()))
+        declared = None if options.mask is None else torch.as_tensor(options.mask())
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
-            code = reader.finish()
+            code = reader.finish() if self._tapped else reader.take()
             if code is None:
                 continue
-            declared = None if self.options.mask is None else torch.as_tensor(self.options.mask())
-            axis = self.options.unit_axis
-            mask = padding_mask(self.core, *arguments, code.codes[0], axis, reader.module, declared)
-            readings[name] = Reading(code.codes, code.activation, labels, mask)
-            self._pending_values += readings[name].values
+            codes, mask = code.codes, None
+            if codes[0].dim() == 3:
+                mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
+            readings[name] = Reading(codes, code.activation, labels, mask, {} if options.gradients else NO_GRADIENTS)
+            for tensor in codes:
+                self._pending_values += tensor.numel()
         self._pending.append((self.step, readings))
-        self._latest = readings if self.options.gradients else {}
+        self._latest = readings if options.gradients else {}
 
     def _take_output(self, name: str, output: Any) -> None:
         tensor = first_tensor(output) if self._recording else None
