@@ -1,6 +1,8 @@
 """`harness diagnose FILE` or `CASE`: diagnose a layer from a file of activations, or train and diagnose a case."""
 
 import json as json_format
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +16,14 @@ from harness.errors import HarnessError, did_you_mean
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
 
-MATRICES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")
+MATRICES = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".csv", ".parquet")
+MOST_UNITS = 100_000  # in a JSON document: 1.2 kB each
 
 
 def diagnose(
     target: Annotated[
-        str, typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .csv .parquet).")
+        str,
+        typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .safetensors .csv .parquet)."),
     ],
     activation: Annotated[
         str | None, typer.Option(help="Activation function of the layer: auto (default), relu, sigmoid, ...")
@@ -59,7 +63,7 @@ def diagnose(
         from harness.report.figure_bars import draw_units
 
         draw_units(diagnosis, picture)
-    _show(diagnosis, extra, json)
+    _show(diagnosis, target, extra, json)
     raise typer.Exit(0 if is_healthy(diagnosis) else 1)
 
 
@@ -212,10 +216,20 @@ def _rows_judged(case: Any, weights: Path | None) -> dict[str, Any]:
     return {"rows_judged": rows, "may_be_training_rows": True}
 
 
-def _show(diagnosis: "Diagnosis", extra: dict[str, Any], as_json: bool) -> None:
+def _document(diagnosis: "Diagnosis", target: str) -> dict[str, Any]:
+    """Return the diagnosis as plain values; the units of a very wide layer are a parquet file in the working directory."""
+    if len(diagnosis.units) <= MOST_UNITS:
+        return diagnosis.to_dict()
+    file = Path(f"{Path(target).stem}.units.parquet").absolute()
+    diagnosis.to_frame().to_parquet(file)
+    print(f"{len(diagnosis.units)} units are in {file}, not in the JSON document", file=sys.stderr)
+    return {**replace(diagnosis, units=()).to_dict(), "units_file": str(file)}
+
+
+def _show(diagnosis: "Diagnosis", target: str, extra: dict[str, Any], as_json: bool) -> None:
     if as_json:
         values = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in extra.items()}
-        print(json_format.dumps({**diagnosis.to_dict(), **values}, allow_nan=False))
+        print(json_format.dumps({**_document(diagnosis, target), **values}, allow_nan=False))
         return
     from rich.console import Console
 

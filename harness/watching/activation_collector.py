@@ -138,7 +138,8 @@ class ActivationCollector:
             values = {"code": record.code, "raw": raw}
             if self.posterior is not None:
                 values["posterior"] = output_named(record.outputs, self.posterior)
-            parts = {name: _masked_rows(value, self.axis, mask) for name, value in values.items()}
+            axes = {name: self._axis_in(value, record.code) for name, value in values.items()}
+            parts = {name: _masked_rows(value, axes[name], mask) for name, value in values.items()}
             rows = len(parts["code"])
             if mask is None:
                 sample = torch.arange(len(record.code)).repeat_interleave(rows // max(1, len(record.code)))
@@ -152,6 +153,10 @@ class ActivationCollector:
         self.samples += samples
         if call.labels is not None:
             self._labels.append(call.labels.cpu())
+
+    def _axis_in(self, value: Tensor, code: Tensor) -> int:
+        """Return the axis of the units; a log-variance may have other axes than the code."""
+        return self.axis if value.dim() == code.dim() else value.dim() - 1
 
     def _with_reconstruction(self, inputs: Tensor, outputs: tuple[Any, ...]) -> dict[str, Tensor]:
         parts = {"inputs": inputs.flatten(1)} if inputs.is_floating_point() else {}

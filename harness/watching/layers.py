@@ -59,7 +59,8 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
             )
         return declared % values.dim()
     layers = {type(child).__name__ for child in module.modules()}
-    in_front = any(word in layer for layer in layers for word in CHANNELS_IN_FRONT)
+    # the Conv1D of transformers is a linear layer: its features are the last axis
+    in_front = any(word in layer and layer != "Conv1D" for layer in layers for word in CHANNELS_IN_FRONT)
     return 1 if in_front or values.dim() == 2 else values.dim() - 1
 
 
