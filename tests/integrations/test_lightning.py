@@ -1,6 +1,7 @@
 """The callback watches a real `lightning.Trainer`."""
 
 import warnings
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -8,31 +9,37 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-lightning = pytest.importorskip("lightning", reason="the extra `lightning` is not installed")
+pytestmark = [
+    pytest.mark.service,  # the import of the library takes many seconds
+    pytest.mark.skipif(find_spec("lightning") is None, reason="the extra `lightning` is not installed"),
+]
 
-from harness.integrations.lightning import WatchLayers  # noqa: E402
 
+def module_of(fails=False):
+    import lightning
 
-class Module(lightning.LightningModule):
-    """Never calls itself as a whole; unit 1 is dead."""
+    class Module(lightning.LightningModule):
+        """Never calls itself as a whole; unit 1 is dead."""
 
-    def __init__(self, fails=False):
-        super().__init__()
-        self.encoder, self.decoder, self.fails = nn.Linear(6, 4), nn.Linear(4, 6), fails
-        with torch.no_grad():
-            self.encoder.bias[1] = -1000.0
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(4, 6)
+            with torch.no_grad():
+                self.encoder.bias[1] = -1000.0
 
-    def training_step(self, batch, index):
-        (rows,) = batch
-        if self.fails and index == 2:
-            raise ZeroDivisionError("inside")
-        return F.mse_loss(self.decoder(F.relu(self.encoder(rows))), rows)
+        def training_step(self, batch, index):
+            (rows,) = batch
+            if fails and index == 2:
+                raise ZeroDivisionError("inside")
+            return F.mse_loss(self.decoder(F.relu(self.encoder(rows))), rows)
 
-    def validation_step(self, batch, index):
-        self.decoder(F.relu(self.encoder(batch[0])))
+        def validation_step(self, batch, index):
+            self.decoder(F.relu(self.encoder(batch[0])))
 
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), 1e-2)
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 1e-2)
+
+    return Module()
 
 
 def loader():
@@ -41,6 +48,8 @@ def loader():
 
 
 def fit(module, callbacks, folder):
+    import lightning
+
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -57,10 +66,12 @@ def fit(module, callbacks, folder):
 
 
 def test_a_trainer_is_watched_and_trains_the_same(tmp_path):
+    from harness.integrations.lightning import WatchLayers
+
     torch.manual_seed(0)
-    plain = fit(Module(), [], tmp_path)
+    plain = fit(module_of(), [], tmp_path)
     torch.manual_seed(0)
-    module, callback = Module(), WatchLayers("encoder", callback=lambda line: None)
+    module, callback = module_of(), WatchLayers("encoder", callback=lambda line: None)
     watched = fit(module, [callback], tmp_path)
     assert all(torch.equal(first, second) for first, second in zip(plain, watched, strict=True))
     assert callback.monitor.step == 30
@@ -72,7 +83,9 @@ def test_a_trainer_is_watched_and_trains_the_same(tmp_path):
 
 
 def test_an_exception_comes_through_and_nothing_is_left_behind(tmp_path):
-    module, callback = Module(fails=True), WatchLayers("encoder")
+    from harness.integrations.lightning import WatchLayers
+
+    module, callback = module_of(fails=True), WatchLayers("encoder")
     with pytest.raises(ZeroDivisionError, match="inside"):
         fit(module, [callback], tmp_path)
     assert "forward" not in vars(module.decoder)

@@ -1,14 +1,17 @@
 """The callback watches a real `transformers.Trainer`."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
-pytest.importorskip("accelerate", reason="the extra `transformers` is not installed")
-
-from harness.integrations.transformers import WatchLayers  # noqa: E402
+MISSING = find_spec("transformers") is None or find_spec("accelerate") is None
+pytestmark = [
+    pytest.mark.service,  # the import of the library takes many seconds
+    pytest.mark.skipif(MISSING, reason="the extra `transformers` is not installed"),
+]
 
 
 class Model(nn.Module):
@@ -34,6 +37,10 @@ def rows():
 
 
 def test_a_trainer_is_watched(tmp_path):
+    import transformers
+
+    from harness.integrations.transformers import WatchLayers
+
     torch.manual_seed(0)
     model, callback = Model(), WatchLayers("up", callback=lambda line: None)
     arguments = transformers.TrainingArguments(

@@ -32,7 +32,7 @@ def test_a_layer_of_a_million_units_is_counted_whole_and_judged_in_part():
     units, generator, model = 1_000_000, torch.Generator().manual_seed(0), Given().train()
     with harness.watch(model, "layer") as monitor:
         for _ in range(3):
-            model(sparse(16, units, generator))
+            model(sparse(4, units, generator))
     table = monitor.units()
     assert len(table) == units
     assert (table["last_active"].iloc[:100] == 0).all()
@@ -47,7 +47,7 @@ def test_a_layer_of_a_million_units_is_counted_whole_and_judged_in_part():
 
 
 def test_a_wide_finished_layer_is_judged_in_part():
-    units, generator = 40_000, torch.Generator().manual_seed(0)
+    units, generator = 10_000, torch.Generator().manual_seed(0)
     diagnosis = harness.diagnose_model(Given(), [sparse(64, units, generator) for _ in range(7)], "layer")
     assert len(diagnosis.units) == MOST_UNITS
     assert diagnosis.units[0].verdict == "dead"

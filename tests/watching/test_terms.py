@@ -82,7 +82,7 @@ def test_terms_without_gradients_are_refused():
 def test_the_active_run_gets_the_steps_beside_autolog(stored, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(stored(tmp_path))
-    before = mlflow.get_tracking_uri()
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     try:
         mlflow.pytorch.autolog()
@@ -102,12 +102,12 @@ def test_the_active_run_gets_the_steps_beside_autolog(stored, tmp_path, monkeypa
         assert data.metrics["fc1/gradient/sparsity"] == pytest.approx(float((norms**2).sum() ** 0.5))
     finally:
         mlflow.pytorch.autolog(disable=True)
-        mlflow.set_tracking_uri(before)
 
 
 def test_without_an_active_run_it_makes_its_own(stored, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(stored(tmp_path))
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     model = Network().train()
     with harness.watch(model, "fc1") as monitor:
