@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from harness.watching import Monitor, watch
 
 
-class WatchLayers(Callback):
+class WatchLayers(Callback):  # type: ignore[misc]
     """Watches layers of a `LightningModule` while a `Trainer` fits it.
 
     A step is one training batch, up to its first backward pass, so `training_step` may call any part of the module.

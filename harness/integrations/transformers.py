@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from harness.watching import Monitor, watch
 
 
-class WatchLayers(TrainerCallback):
+class WatchLayers(TrainerCallback):  # type: ignore[misc]
     """Watches layers of a model while a `transformers.Trainer` trains it.
 
     A step is one call of the model in training mode; `attention_mask` among its inputs leaves padding out.
