@@ -57,7 +57,7 @@ def fresh_effects(
         notes.append(f"the proof took {LEAST_SEEDS} seeds, more than the budget allows: fewer could show nothing")
     fresh = range(FRESH, FRESH + count)
     cells = [UNTREATED, *proved]
-    expected = trial.seconds_per_member * trial.missing(cells, fresh)
+    expected = trial.expected(cells, fresh)
     says(f"proof: {len(proved)} changes and the model as it is on {count} fresh seeds, about {expected:.0f} s")
     trial.train(cells, fresh)
     return effects_of(trial, proved, fresh, meets), fresh, notes
@@ -106,8 +106,7 @@ def _affordable(trial: Trial, finalists: Sequence[Cell], seconds: float) -> int:
     """Seeds on which the finalists and the untreated model can be trained in the time; stored results are free."""
     count = MOST_SEEDS
     while count > 1:
-        members = trial.missing([UNTREATED, *finalists], range(FRESH, FRESH + count))
-        if members * trial.seconds_per_member <= seconds:
+        if trial.expected([UNTREATED, *finalists], range(FRESH, FRESH + count)) <= seconds:
             return count
         count -= 1
     return count
