@@ -179,8 +179,9 @@ class Search:
         """Train the finalists and the model as it is on fresh seeds."""
         if not self.finalists:
             return
+        failing = sum(not self.meets(record) for record in self.untreated) / max(1, len(self.untreated))
         effects, self.fresh, notes = fresh_effects(
-            self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says
+            self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says, failing
         )
         self.notes += notes
         self.remedies = remedies_of(self.trial, effects, self.split, self.fresh)
