@@ -110,7 +110,7 @@ class Search:
         self.excluded: list[Candidate] = []
         self.screening = Screening()
         self.remedies: tuple[Remedy, ...] = ()
-        self.fresh: range = range(0)
+        self.fresh: Sequence[int] = ()
         self.finalists: list[Cell] = []
         self.notes: list[str] = []
 
@@ -203,6 +203,7 @@ class Search:
             (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
             time.perf_counter() - self.started,
             interrupted,
+            [record for cell in (UNTREATED, *self.finalists) for record in self.trial.results(cell, self.fresh)],
         )
 
     def _choose_rates(self) -> None:
@@ -229,6 +230,7 @@ class Search:
             seed for seed in range(FRESH, FRESH + MOST_SEEDS) if all(self.trial.results(cell, [seed]) for cell in cells)
         ]
         if len(complete) > 1:
+            self.fresh = complete
             effects = effects_of(self.trial, self.finalists, complete, self.meets)
             self.remedies = remedies_of(self.trial, effects, self.split, complete)
 

@@ -168,6 +168,15 @@ def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
         for row in json.loads(process.stdout)["remedies"]
     }
     assert "examining" in process.stderr
+    # one parent run, a summary run for the model as it is and one for each remedy, and the members of the proof
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("prescribe mine")
+    kinds = [run.data.tags["harness.kind"] for run in client.search_runs([experiment.experiment_id], max_results=1000)]
+    assert kinds.count("experiment") == 1
+    assert kinds.count("summary") == 1 + len(json.loads(process.stdout)["remedies"])
+    assert kinds.count("member") == 10 * kinds.count("summary")
 
 
 def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
