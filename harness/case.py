@@ -272,7 +272,7 @@ def load_case(name: str | Path) -> Case:
         HarnessError: when the case does not exist, or its file cannot be run or has no `case`.
     """
     path = _case_file(name)
-    case = getattr(_run(path), "case", None)
+    case = getattr(run_file(path), "case", None)
     if not isinstance(case, Case):
         raise HarnessError(f"{path}: expected a module-level `case = harness.Case(...)`, got {_kind(case)}")
     return replace(case, name=path.stem, source=path.resolve())
@@ -299,7 +299,14 @@ def _case_file(name: str | Path) -> Path:
     return CASES_FOLDER / f"{name}.py"
 
 
-def _run(path: Path) -> ModuleType:
+def run_file(path: Path) -> ModuleType:
+    """Run a Python file as a module, with the modules beside it importable.
+
+    Raises:
+        HarnessError: when the file does not exist or cannot be run.
+    """
+    if not path.is_file():
+        raise HarnessError(f"{path}: no such file")
     if path.parent.resolve() == CASES_FOLDER:
         return importlib.import_module(f"harness.cases.{path.stem}")
     spec = importlib.util.spec_from_file_location(own_name(path), path)

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from harness.execution.history import History
 from harness.execution.member_record import member_records
+from harness.execution.member_weights import with_weights
+from harness.execution.process_state import kept_process_state
 from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_batches, group_programs
 from harness.execution.spec import StackSpec, failed
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
 from harness.training.schedules import training_steps
-from harness.user_code import CaseExit, end_if_forked, guarded
+from harness.user_code import end_if_forked, guarded
 
 
 def run_stack(
@@ -40,7 +42,7 @@ def run_stack(
     try:
         with guarded():
             batches = group_programs(spec, records, cache)
-    except CaseExit as error:
+    except Exception as error:  # reading the data or building a model again may fail
         return [failed(member, error) for member in spec.members]
     for batch in batches:
         records |= {record.key: record for record in _run_batch(batch, spec, cache, tell)}
@@ -58,8 +60,8 @@ def _run_batch(
         progress(steps)
 
     try:
-        with guarded():
-            records = _train_batch(batch, tell)
+        with guarded(), kept_process_state():
+            records = _train_batch(batch, tell, spec.keep_weights)
     except Exception as error:  # the author's code may raise anything; the other programs continue
         smaller = _smaller(batch, spec, cache, error)
         if smaller:
@@ -74,11 +76,11 @@ def _smaller(batch: ProgramBatch, spec: StackSpec, cache: CaseCache, error: Exce
     try:
         with guarded():
             return fallback_batches(batch, spec, cache, error)
-    except CaseExit:
+    except Exception:
         return []
 
 
-def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[MemberRecord]:
+def _train_batch(batch: ProgramBatch, progress: Callable[[int], None], keep_weights: str) -> list[MemberRecord]:
     started, done = time.perf_counter(), 0
     members, cases = batch.members, batch.cases
     padding = _padding(batch)
@@ -94,7 +96,8 @@ def _train_batch(batch: ProgramBatch, progress: Callable[[int], None]) -> list[M
     assert snapshot is not None
     if cases[0].fit is not None:
         progress((training_steps(cases[0], len(batch.split.train)) - done) * len(members))
-    return member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
+    records = member_records(batch, snapshot, history, (time.perf_counter() - started) / len(members))
+    return with_weights(records, snapshot.engine, keep_weights)
 
 
 def _padding(batch: ProgramBatch) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.experiment.run_summary import RunSummary
-from harness.results import COLLAPSED
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch import nn
 
     from harness.effects import Effects
 
@@ -69,6 +69,23 @@ class Results:
         """Path of the report."""
         return self.summary.report
 
+    def model(self, member: str) -> "nn.Module":
+        """Return the trained model of a member, treated as in its variant, with its weights and in eval mode.
+
+        The worst member of the baseline and the best one of every other variant have their weights beside the results,
+        with `keep_weights: all` every member. Any other member is trained again, which gives the same weights.
+
+        Args:
+            member: its key in the table of members, an unambiguous beginning of it, or its variant and seed, as in
+                "as_posted s3".
+
+        Raises:
+            HarnessError: if there is no such member, or it cannot be trained again to the same result.
+        """
+        from harness.experiment.member_model import member_model
+
+        return member_model(self.summary.experiment, member, self.summary.root).model
+
     @cached_property
     def _analysis(self) -> "Effects":
         from harness.effects import analyse
@@ -91,11 +108,11 @@ class Results:
 
     def __repr__(self) -> str:
         records = self.summary.records
-        collapsed = sum(record.verdict in COLLAPSED for record in records)
+        failed, collapsed = (sum(bool(getattr(record, name)) for record in records) for name in ("failed", "collapsed"))
         variants = len({record.variant for record in records})
         return (
             f"<Results of {self.summary.experiment.name!r}: {len(records)} members, {variants} variants, "
-            f"{collapsed} collapsed; report: {self.report}>"
+            f"{failed} failed, {collapsed} collapsed; report: {self.report}>"
         )
 
     def _repr_html_(self) -> str:

@@ -25,6 +25,7 @@ class RunSummary:
         notes: messages for the user: a changed file, a damaged result, a store that was not reached.
         logged: number of members that the MLflow store showed when it was queried.
         missing: names of the requested members without a result.
+        root: the folder that contains `mlruns/`; None means the current one.
     """
 
     experiment: Experiment
@@ -36,6 +37,7 @@ class RunSummary:
     notes: tuple[str, ...] = ()
     logged: int = 0
     missing: tuple[str, ...] = ()
+    root: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document that `harness run --json` prints."""
@@ -52,7 +54,7 @@ class RunSummary:
             "logged": self.logged,
             "missing": list(self.missing),
             "diverged": sum(record.status == "diverged" for record in self.records),
-            "verdicts": _counts(record.verdict or record.status for record in self.records),
+            "verdicts": _counts(record.reported_verdict or record.status for record in self.records),
             "notes": list(self.notes),
         }
 

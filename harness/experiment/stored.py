@@ -31,12 +31,27 @@ def effects(experiment: "str | Path | Experiment", root: Path | None = None) -> 
     if _is_name(experiment):
         results = stored_results(experiment, root)
         return analyse(stored_members(results), stored_experiment(results))
-    declared = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    declared = declared_experiment(experiment, root)
     folder = results_folder(declared.name, root)
     records = load_state(declared, folder).records() if folder.is_dir() else []
     if not records:
         raise HarnessError(f"{folder}: no results of this experiment; `harness run {_shown(experiment)}` makes them")
     return analyse(records, declared)
+
+
+def declared_experiment(experiment: "str | Path | Experiment", root: Path) -> Experiment:
+    """Return the experiment of a YAML file, or the stored one of this name.
+
+    Raises:
+        HarnessError: if the file is invalid, or there are no results of this name.
+    """
+    if isinstance(experiment, Experiment):
+        return experiment
+    if not _is_name(experiment):
+        return load_experiment(experiment)
+    from harness.effects import stored_experiment
+
+    return stored_experiment(stored_results(experiment, root))
 
 
 def stored_results(experiment: "str | Path | Experiment", root: Path | None = None) -> StoredResults:

@@ -27,6 +27,10 @@ from harness.grid.factorial import (
 from harness.grid.names import variant_name
 
 LARGEST = 1_000_000  # members
+UNWRITTEN: dict[str, Any] = {
+    "remedies": (),
+    "keep_weights": "shown",
+}  # of a resolved experiment, where they have these values
 
 
 class Experiment(BaseModel):
@@ -44,6 +48,8 @@ class Experiment(BaseModel):
         train: training numbers that override the case's own.
         exclude: partial cells that are not run.
         include: partial cells that are added; the baseline supplies the levels of the other factors.
+        keep_weights: members whose trained weights are kept beside the results: "shown" (the baseline's worst member
+            and the best one of every other variant), "all" or "none".
         remedies: the cells of a design of one remedy at a time; empty for a factorial. `factors` has the baseline's
             levels then, and `include` the remedies.
         zip: partial cells whose factors move together instead of being crossed.
@@ -65,6 +71,7 @@ class Experiment(BaseModel):
     include: tuple[dict[str, Any], ...] = ()
     zip: tuple[dict[str, Any], ...] = ()
     remedies: tuple[dict[str, Any], ...] = ()
+    keep_weights: str = "shown"
     path: Path | None = None
 
     def model_post_init(self, context: Any) -> None:
@@ -117,7 +124,8 @@ class Experiment(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON values, without the path of its file."""
-        return self.model_dump(mode="json", exclude={"path"} if self.remedies else {"path", "remedies"})
+        unset = {name for name, default in UNWRITTEN.items() if getattr(self, name) == default}
+        return self.model_dump(mode="json", exclude={"path", *unset})
 
     def _cells(self) -> list[Cell]:
         order = list(self.factors)

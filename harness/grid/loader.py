@@ -9,6 +9,7 @@ from harness.factors import training_numbers
 from harness.grid.case_facts import DEFAULT_TRAINING, CaseFacts, case_facts, case_file
 from harness.grid.experiment import Experiment
 from harness.grid.remedy_design import remedy_baseline, remedy_cells
+from harness.grid.shipped import experiment_file
 from harness.grid.validation import check_experiment, factor_levels
 from harness.grid.yaml_reader import read_document
 
@@ -16,17 +17,20 @@ REQUIRED = ("name", "case", "seeds")
 DESIGNS = ("remedies", "factors")  # exactly one of them
 FACTORIAL_ONLY = ("exclude", "include", "zip")
 LONGEST_NAME = 200
+KEEP_WEIGHTS = ("shown", "all", "none")
 
 
 def load_experiment(path: str | Path) -> Experiment:
     """Load the experiment that a YAML file describes, and check it against its case; nothing is trained or written.
 
+    A word without a suffix names a shipped experiment.
+
     Raises:
         HarnessError: if the file is invalid; the message names the file and the key (the line of a syntax error).
     """
-    file = Path(path)
+    file = experiment_file(path)
     refuse_case_file(file)
-    content = read_document(file).content
+    content = read_document(file)
     try:
         return _experiment(content, file)
     except HarnessError as error:
@@ -198,6 +202,12 @@ def _contrasts(value: Any, key: str) -> tuple[tuple[dict[str, Any], dict[str, An
     return _pairs(value, key)
 
 
+def _keep_weights(value: Any, key: str) -> str:
+    if value not in KEEP_WEIGHTS:
+        raise HarnessError(f"{key}: expected {', '.join(KEEP_WEIGHTS)}, got {_kind(value)}")
+    return str(value)
+
+
 def _list(value: Any, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise HarnessError(f"{key}: expected a list, got {_kind(value)}")
@@ -231,4 +241,5 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "exclude": _cells,
     "include": _cells,
     "zip": _cells,
+    "keep_weights": _keep_weights,
 }

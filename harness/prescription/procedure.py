@@ -199,7 +199,7 @@ class Search:
             tried_rows(self.tried, self.screening),
             tuple({"name": name_of(candidate.cell), "reason": candidate.reason} for candidate in self.excluded),
             self.findings,
-            dict(Counter(record.verdict or record.status for record in self.untreated)),
+            dict(Counter(record.reported_verdict or record.status for record in self.untreated)),
             (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
             time.perf_counter() - self.started,
             interrupted,
