@@ -11,6 +11,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
 from harness.experiment.manifest import training_of
+from harness.experiment.remedy_lines import remedy_lines
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
@@ -97,7 +98,7 @@ class Publisher:
 
     def publish(self, work: ResumeState, seconds: float) -> Publication:
         """Write the report, then the store."""
-        manifest = {**work.manifest, "audit": self._audited(work)}
+        manifest = {**work.manifest, "audit": self._audited(work), "code": remedy_lines(work.experiment)}
         results = StoredResults(manifest, work.records())
         with suppress(HarnessError):  # written now, so that a run that is killed from here on need not audit again
             write_manifest(work.folder, manifest)

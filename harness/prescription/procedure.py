@@ -21,8 +21,10 @@ from harness.prescription.prescription import Prescription, Remedy
 from harness.prescription.screening import Screening, screen
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.remedies import apply_remedies, why_not_applicable
+from harness.remedies.source_code import source_code
 from harness.report.remedy_code import remedy_code
 from harness.results import COLLAPSED, MemberRecord
+from harness.user_code import guarded
 
 if TYPE_CHECKING:
     from harness.effects.remedy_effects import RemedyEffect
@@ -270,11 +272,20 @@ def _remedy(row: "RemedyEffect", trial: Trial, case: Case, split: Split, fresh: 
         seconds_after=median(record.seconds for record in after),
         parameters_before=_parameters(case, split),
         parameters_after=_parameters(treat(case), split),
-        code=remedy_code(cell, case.bottleneck),
+        code=_code(case, cell, split),
         treat=treat,
         case=case,
         split=split,
     )
+
+
+def _code(case: Case, cell: Cell, split: Split) -> str:
+    """Return the lines of a change for the case's own model; general lines if its code cannot be inspected."""
+    try:
+        with guarded():
+            return source_code(case, cell, split)
+    except Exception:  # the case's code may raise anything
+        return remedy_code(cell, case.bottleneck)
 
 
 def _parameters(case: Case, split: Split) -> int:
