@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread per process: stacks are small, and the worker processes fill the cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-all evidence ui check bench clean
+.PHONY: setup run test test-all evidence ui check bench docs clean
 
 setup: .venv/installed
 
@@ -23,7 +23,7 @@ ui: setup
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 test: check
-	$(PYTEST) -m "not service and not evidence"
+	$(PYTEST) -m "not service and not evidence" --cov=harness --cov-report=term
 
 test-all: check
 	$(PYTEST) -m "not evidence"
@@ -41,5 +41,11 @@ bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python experiments/benchmarks/bench.py
 
+# the site, in site/; `make docs EXAMPLES=` also judges the examples of all rules again, which takes a minute
+EXAMPLES ?= --no-examples
+docs: setup
+	$(BIN)/python docs/generate $(EXAMPLES)
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

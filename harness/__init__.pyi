@@ -20,6 +20,7 @@ from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
 from .prescription import prescribe as prescribe
 from .watching import diagnose_model as diagnose_model
+from .watching import layers as layers
 from .watching import watch as watch
 
 __version__: str

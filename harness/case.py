@@ -26,6 +26,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "snapshot_every": 1,
     "device": "auto",
     "warmup": 0.0,
+    "warmup_cycles": 1,
 }
 CASES_FOLDER = Path(__file__).parent / "cases"
 SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
@@ -52,8 +53,9 @@ class Case:
         reconstruction: the output that is the reconstruction (`"out:1"`); None for the one shaped like the batch. Tokens,
             and an output of another size than a row, have no R2.
         numbers: keywords that `losses` names; each may be a factor.
-        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device, and warmup: the share of
-            training over which the penalties' weight rises linearly from 0); an experiment's own win.
+        train: training numbers (epochs, batch_size, learning_rate, snapshot_every, device, warmup: the share of
+            training over which the penalties' weight rises linearly from 0, and warmup_cycles: the number of equal
+            parts of training, each with such a rise); an experiment's own win.
         penalty_weight: name of the number that multiplies the penalties of a loss whose signature does not name it (1
             if `numbers` has no `beta`). A loss that names it applies it; None means that the loss weighs itself. A loss
             with `**numbers` that does not name the weight does not get it, so that it is never applied twice.
@@ -220,9 +222,14 @@ class Case:
         >>> case = Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", train={"warmup": 0.5})
         >>> [case.ramp(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
         [0.0, 0.5, 1.0, 1.0]
+
+        With `warmup_cycles` above 1 the weight starts again at 0 in each cycle: Fu et al. 2019, Cyclical annealing
+        schedule, arXiv 1903.10145.
         """
-        warmup = self.training()["warmup"]
-        return min(1.0, progress / warmup) if warmup else 1.0
+        training = self.training()
+        warmup, cycles = training["warmup"], training["warmup_cycles"]
+        position = progress if cycles == 1 or progress >= 1 else progress * cycles % 1
+        return min(1.0, position / warmup) if warmup else 1.0
 
     def training(self) -> dict[str, Any]:
         """Return the case's training numbers, completed with the defaults."""
@@ -265,7 +272,7 @@ def load_case(name: str | Path) -> Case:
         HarnessError: when the case does not exist, or its file cannot be run or has no `case`.
     """
     path = _case_file(name)
-    case = getattr(_run(path), "case", None)
+    case = getattr(run_file(path), "case", None)
     if not isinstance(case, Case):
         raise HarnessError(f"{path}: expected a module-level `case = harness.Case(...)`, got {_kind(case)}")
     return replace(case, name=path.stem, source=path.resolve())
@@ -292,7 +299,14 @@ def _case_file(name: str | Path) -> Path:
     return CASES_FOLDER / f"{name}.py"
 
 
-def _run(path: Path) -> ModuleType:
+def run_file(path: Path) -> ModuleType:
+    """Run a Python file as a module, with the modules beside it importable.
+
+    Raises:
+        HarnessError: when the file does not exist or cannot be run.
+    """
+    if not path.is_file():
+        raise HarnessError(f"{path}: no such file")
     if path.parent.resolve() == CASES_FOLDER:
         return importlib.import_module(f"harness.cases.{path.stem}")
     spec = importlib.util.spec_from_file_location(own_name(path), path)

@@ -27,6 +27,19 @@ def masked(uri: str) -> str:
     return text
 
 
+def without_user(uri: str) -> str:
+    """Return a web address without its user and password.
+
+    >>> without_user("https://ann:hunter2@host:5000/mlflow")
+    'https://host:5000/mlflow'
+    """
+    address = PARTS.fullmatch(uri)
+    if address is None:
+        return uri
+    end = _end_of_user(address["location"], is_web=True)
+    return f"{address['scheme']}://{address['location'][end:].removeprefix('@')}"
+
+
 def without_secrets(text: str, uri: str, variables: Mapping[str, str] = os.environ) -> str:
     """Mask the secrets of an address, and those in the environment, in a text.
 

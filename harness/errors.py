@@ -26,6 +26,15 @@ def did_you_mean(noun: str, name: object, candidates: Iterable[object], article:
     return f"{article} {noun} is called {str(name)!r}{guess} Known: {', '.join(names) or 'none'}"
 
 
+def well_formed(text: str) -> str:
+    """Return a text that files and tables can hold: halves of surrogate pairs are written as escapes.
+
+    >>> well_formed("a\\ud800b"), well_formed("é")
+    ('a\\\\ud800b', 'é')
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def missing_extra(error: ImportError) -> HarnessError | None:
     """Return the sentence for a package that an extra brings and that is not installed; None for any other package.
 

@@ -103,9 +103,10 @@ TRAINED: dict[str, Factor] = {
     "learning_rate": Factor(None, open_below=True, stacks=True),
     "batch_size": Factor(None, low=1, integer=True),
     "epochs": Factor(None, low=1, integer=True),
-    "warmup": Factor(0.0, high=1.0, stacks=True),  # share of training
+    "warmup": Factor(0.0, high=1.0, stacks=True),  # share of training, or of each cycle
+    "warmup_cycles": Factor(1, low=1, high=1000, integer=True, stacks=True),
 }
-TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device", "warmup")
+TRAINING = ("epochs", "batch_size", "learning_rate", "snapshot_every", "device", "warmup", "warmup_cycles")
 
 
 def known_factors(numbers: Iterable[str] = ()) -> list[str]:
@@ -174,7 +175,7 @@ PENALTY_SITES = (
     "l1",
     "topk",
 )
-OWN_FIRST = ("warmup", "free_bits")  # names that a case may have for a number of its own
+OWN_FIRST = ("warmup", "warmup_cycles", "free_bits")  # names that a case may have for a number of its own
 SIGMOID_SITES = ("none_sigmoid_bottleneck", "kl_sigmoid_bottleneck")
 
 # a number of the case's own: any real value, stacked if the loss accepts a tensor for it
@@ -183,6 +184,7 @@ CASE_NUMBER = Factor(None, low=float("-inf"), stacks=True)
 FACTORS: dict[str, Factor] = {
     "penalty": Factor("as_posted", PENALTY_SITES),
     "bias_init": Factor("default", ("default", "zero"), stacks=True),
+    "weight_init": Factor("default", ("default", "kaiming", "xavier", "orthogonal"), stacks=True),
     "activation": Factor("relu", ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh")),
     "batchnorm": Factor("off", ("off", "on")),
     "dropout": Factor(0.0, high=1.0, open_above=True, stacks=True),
@@ -192,5 +194,7 @@ FACTORS: dict[str, Factor] = {
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
     "free_bits": Factor(0.0, stacks=True),  # nats per unit
+    "rate_warmup": Factor(0.0, high=1.0),  # share of training
+    "gradient_clip": Factor(0.0),  # norm; 0 keeps the case's own
     **TRAINED,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.case import Case
-from harness.errors import HarnessError
+from harness.errors import HarnessError, well_formed
 from harness.user_code import guarded
 
 
@@ -127,6 +127,8 @@ def check_terms(case: Case, terms: Any) -> Mapping[str, Any]:
         names = ", ".join(map(str, terms)) or "none"
         raise HarnessError(f"{where}: expected a term {case.objective!r}, got {names}")
     for name, value in terms.items():
+        if well_formed(str(name)) != str(name):
+            raise HarnessError(f"{where}: expected names of text, got {name!r}, which has half of a surrogate pair")
         if not isinstance(value, Tensor | Real):
             raise HarnessError(f"{where}: term {name!r}: expected a scalar tensor or a number, got {_kind(value)}")
         if isinstance(value, Tensor) and value.ndim:

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import _exit as end_process  # before `refuse_os_exit` replaces it
 from types import TracebackType
 from typing import NoReturn
 
@@ -13,6 +12,7 @@ from harness.errors import missing_extra
 
 PARSERS = ("argparse", "optparse", "click", "typer", "absl", "fire", "docopt")
 _inside = threading.local()
+end_process = os._exit  # read before `refuse_os_exit` replaces it
 
 
 class CaseExit(RuntimeError):

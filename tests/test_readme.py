@@ -11,7 +11,7 @@ import pytest
 import harness
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -105,7 +105,7 @@ def broken_links(page: Path) -> list[str]:
     return broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_relative_link_and_picture_of_a_page_exists(page):
     assert broken_links(page) == []
 
@@ -118,11 +118,12 @@ def test_a_link_to_nothing_is_noticed(tmp_path):
 
 def test_the_index_lists_every_page_once():
     index = (ROOT / "docs/README.md").read_text()
-    listed = re.findall(r"\]\(([\w-]+\.md)\)", index)
-    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")
+    listed = re.findall(r"\]\(([\w/-]+\.md)\)", index)
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages - {"README.md"})
 
 
-TAGS = {"harness.kind", "harness.origin"}  # tags of runs in MLflow, written like names of the package
+TAGS = {"harness.kind", "harness.origin", "harness.key"}  # tags of runs in MLflow, written like names of the package
 
 
 def missing_names(text: str) -> set[str]:
@@ -141,7 +142,7 @@ def resolves(name: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_file_and_name_of_the_package_on_a_page_exists(page):
     assert missing_names(page.read_text()) == set()
 

@@ -3,7 +3,7 @@
     python experiments/benchmarks/audit_confusion.py
 
 draws a thousand penalties (site x statistic x axis x clamp x weight x detach, on networks with four activations, with
-and without a normalisation) and writes docs/audit-confusion.md. `--draws 50` makes it shorter.
+and without a normalisation) and writes docs/evidence/audit-confusion.md. `--draws 50` makes it shorter.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from harness import Case
 from harness.auditing import audit
 
-PAGE = Path(__file__).parents[2] / "docs" / "audit-confusion.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "audit-confusion.md"
 RHO = 0.05
 CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("relu", "relu", "sigmoid", "leaky_relu", "none"),

@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/effects_coverage.py
 
-writes docs/statistics-coverage.md. Seeds differ in how they respond: a level helps some initialisations and harms
+writes docs/evidence/statistics-coverage.md. Seeds differ in how they respond: a level helps some initialisations and harms
 others. Under the null its mean over seeds is 0. Counting the cells of a seed as independent then finds effects that are
 not there.
 """
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 REPEATS = 2000
 GRIDS = 300
 SEEDS = (5, 8, 10, 20)
-PAGE = Path(__file__).parents[2] / "docs" / "statistics-coverage.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "statistics-coverage.md"
 Response = Callable[[np.random.Generator, int], Array]
 
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/false_alarms.py
 
-writes docs/false-alarms.md, cell by cell, and takes most of an hour; `--draws 10 --numbers 4e6` takes minutes.
+writes docs/evidence/false-alarms.md, cell by cell, and takes most of an hour; `--draws 10 --numbers 4e6` takes minutes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from harness import diagnose
 from harness.diagnosis import Diagnosis
 from harness.measures.statistics import wilson
 
-PAGE = Path(__file__).parents[2] / "docs" / "false-alarms.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "false-alarms.md"
 ROWS = (50, 200, 1000, 5000, 20000)
 UNITS = (4, 64, 1024)
 AT_ONCE = 4_000_000

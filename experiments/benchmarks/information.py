@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/information.py
 
-writes docs/information.md.
+writes docs/evidence/information.md.
 """
 
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "measures"))
 from closed_form_mi import TASKS, Task  # noqa: E402  the tasks are those of the tests
 
-PAGE = ROOT / "docs" / "information.md"
+PAGE = ROOT / "docs" / "evidence" / "information.md"
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator], Array]
 Pair = Callable[[np.random.Generator, int], tuple[Array, NDArray[Any]]]

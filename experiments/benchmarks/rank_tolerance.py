@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/rank_tolerance.py
 
-prints the table of docs/diagnosis.md in half a minute. Healthy codes are random linear maps of their inputs through an
+prints the table of docs/reference/diagnosis.md in half a minute. Healthy codes are random linear maps of their inputs through an
 activation, or principal components; none loses a dimension that the inputs have. Collapsed codes have a quarter or a
 half of the dimensions that they could have, and noise of a stated share of each unit's standard deviation.
 """

@@ -1,4 +1,4 @@
-"""Which remedy can be applied to which kind of model: the table of docs/remedies.md, made by trying each.
+"""Which remedy can be applied to which kind of model: the table of docs/reference/remedies.md, made by trying each.
 
 python experiments/benchmarks/remedy_table.py
 """
@@ -15,7 +15,7 @@ from harness.data.rows import Rows, Split
 from harness.remedies import apply_remedies
 from harness.remedies.layout import build_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "remedies.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "remedies.md"
 START, END = "<!-- table -->", "<!-- end of table -->"
 
 

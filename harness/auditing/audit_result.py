@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, AuditThresholds
-from harness.diagnosis.finding import Finding
+from harness.diagnosis.finding import Finding, pointer
 from harness.diagnosis.severity import Severity, gravity
 
 
@@ -105,6 +105,7 @@ class Audit:
 
     def __str__(self) -> str:
         lines = [self.headline(), *("\n" + str(finding) for finding in self.findings)]
+        lines += [f"\n{pointer(self.findings)}"] if self.findings else []
         if self.undecided:
             lines.append(f"\n{Severity.UNDECIDED}")
             lines += [

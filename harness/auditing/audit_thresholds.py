@@ -23,6 +23,10 @@ class AuditThresholds:
         offset: ||mean|| / ||sd|| of the inputs.
         offset_dead: share of units that are dead with the inputs and alive with centered inputs.
         bypass: change of the reconstruction with the input while the code is fixed, relative to its own spread.
+        unused_gain: rise of the main term when codes are exchanged, by its value; below, the training is repeated.
+        used_gain: the same without the penalty; the code is used above.
+        silenced: rise with the penalty, relative to that without it; the penalty dominates below.
+        recovered: the same for a lower weight; it is advised above.
     """
 
     dominates_fault: float = 1e3
@@ -38,6 +42,10 @@ class AuditThresholds:
     offset: float = 1.0
     offset_dead: float = 0.02
     bypass: float = 1e-6
+    unused_gain: float = 0.05
+    used_gain: float = 0.2
+    silenced: float = 0.02
+    recovered: float = 0.3
 
     def to_dict(self) -> dict[str, float]:
         """Return the thresholds by name."""
@@ -71,6 +79,7 @@ SEVERITY: dict[str, Severity] = {
     "input_offset": Severity.RISK,
     "bypass": Severity.FAULT,
     "index_addressing": Severity.RISK,
+    "undeclared_posterior": Severity.RISK,
     "mixed_rows": Severity.FAULT,
     "unpaired_rows": Severity.FAULT,
     "cut_encoder": Severity.FAULT,

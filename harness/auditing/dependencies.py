@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with, replace_with_leaves
 from harness.auditing.probe_values import RANGES, random_values
-from harness.auditing.recorder import Change, TensorSite
+from harness.auditing.trace import Change, TensorSite
 
 MOST_LAYERS = 32  # replaced one by one, where the gradient shows no dependency
 

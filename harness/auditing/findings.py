@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.auditing.audit_thresholds import SEVERITY
-from harness.auditing.recorder import TensorSite, TracedOperation
+from harness.auditing.trace import TensorSite, TracedOperation
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity

@@ -18,6 +18,7 @@ from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.case import Case, build_optimizer
 from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
+from harness.training.schedules import make_scheduler
 
 PROBES = (0, 50, 300)
 BATCHES = 3
@@ -146,13 +147,17 @@ def _has_gradient(value: Any, model: nn.Module) -> bool:
 
 
 class ProbeLoop:
-    """Plain training loop of one model, which pauses at probes and ends where it would take too much work."""
+    """Plain training loop of one model, with the case's scheduler and clipping.
+
+    It pauses at probes and ends where it would take too much work.
+    """
 
     def __init__(self, case: Case, model: nn.Module, rows: Tensor, seed: int, scales: Scales) -> None:
         self.case, self.model, self.rows, self.scales = case, model, rows, scales
         self.stopped, self.work, self.step = "", 0.0, 0
         self.divergence: Divergence | None = None
         self._previous: Mapping[str, Any] = {}
+        self._scheduler: Any = None
         self._size = min(int(case.training()["batch_size"]), len(rows))
         self.steps = int(case.training()["epochs"]) * math.ceil(len(rows) / self._size)
         self._draw = torch.Generator().manual_seed(seed)
@@ -168,6 +173,7 @@ class ProbeLoop:
         optimizer = (
             _probe_optimizer(self.case, self.model) if last else None
         )  # the first optimizer loads torch's compiler, which takes seconds
+        self._scheduler = None if optimizer is None else make_scheduler(self.case, optimizer, self.steps)
         for step in range(max(probes) + 1):
             if step in probes:
                 yield step
@@ -206,7 +212,11 @@ class ProbeLoop:
         again = partial(self.terms, batch)
         self.divergence = find_divergence(self.model, self.step, total, terms, self._previous, again)
         if self.divergence is None:
+            if self.case.clip is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.case.clip)
             optimizer.step()
+            if self._scheduler is not None:
+                self._scheduler.step()
         self._previous = {name: term.detach() if isinstance(term, Tensor) else term for name, term in terms.items()}
         self.step += 1
 

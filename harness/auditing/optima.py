@@ -10,7 +10,7 @@ from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.isolation import copies
 from harness.auditing.probe import replace_with_leaves
 from harness.auditing.probe_values import random_values, set_point_grid
-from harness.auditing.recorder import Change, TensorSite, TracedCall
+from harness.auditing.trace import Change, TensorSite, TracedCall
 
 STEPS = 70
 STARTS = ("moderate", "wide", "sparse")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, loss_numbers, preserved_loss, schedule_keywords
-from harness.auditing.recorder import Change, TensorRecorder, TensorSite, Trace, hooked_model, layers_of
+from harness.auditing.recorder import TensorRecorder, hooked_model, layers_of
+from harness.auditing.trace import Change, TensorSite, Trace
 from harness.capture import BottleneckTap, code_of, reconstruction_of
 from harness.case import Case
 from harness.errors import HarnessError
@@ -60,7 +61,11 @@ class Evaluation:
 
 @dataclass
 class LossProbe:
-    """A model with the initial weights of one seed and a batch, evaluated under one fixed random state."""
+    """A model with the initial weights of one seed and a batch, evaluated under one fixed random state.
+
+    `averaged` are the names of parameters that an evaluation writes to, such as moving averages; every evaluation
+    restores them.
+    """
 
     case: Case
     model: nn.Module
@@ -72,6 +77,7 @@ class LossProbe:
     evaluations: int = 0
     step: int = 0
     steps: int = 300
+    averaged: tuple[str, ...] = ()
 
     def evaluate(
         self,
@@ -88,6 +94,7 @@ class LossProbe:
         with (
             preserved_rng(0),
             preserved_state(self.model),
+            _preserved_parameters(self.model, self.averaged),
             preserved_loss(self.case.losses),
             torch.enable_grad(),
             hooked_model(self.model, self.layers, recorder),
@@ -137,9 +144,25 @@ def make_probe(case: Case, model: nn.Module, batch: Tensor, widest: bool = True)
             parameter.grad = None
         layers = layers_of(model)
         probe = LossProbe(case, model, batch, dtype, layers, _code(case, model, batch, layers))
-        record = _checked(probe).record
+        parameters = dict(model.named_parameters())
+        with _preserved_parameters(model, tuple(parameters)) as written:
+            record = _checked(probe).record
         probe.natural = {(call.name, call.index): call.before.detach() for call in record.calls}
+        probe.averaged = tuple(written)
         yield probe
+
+
+@contextmanager
+def _preserved_parameters(model: nn.Module, names: tuple[str, ...]) -> Iterator[list[str]]:
+    """Restore parameters when the block ends; yield a list that then has the names of those that were changed."""
+    parameters = {name: value for name, value in model.named_parameters() if name in names} if names else {}
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    written: list[str] = []
+    yield written
+    for name, value in parameters.items():
+        if not torch.equal(value, before[name]):
+            written.append(name)
+            value.data = before[name]
 
 
 def _runs(case: Case, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from harness.auditing.recorder import TensorSite
+from harness.auditing.trace import TensorSite
 
 RANGES: dict[str, tuple[float, float]] = {
     "relu": (0.0, float("inf")),

@@ -6,7 +6,6 @@ from functools import partial
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe
 from harness.auditing.finding_collector import FindingCollector
-from harness.auditing.recorder import TracedOperation
 from harness.auditing.rules_gradient import batch_size_rule, gradient_rule, outside_domain
 from harness.auditing.rules_location import (
     index_addressing,
@@ -26,6 +25,7 @@ from harness.auditing.rules_shape import (
     unbounded,
     unreachable_target,
 )
+from harness.auditing.trace import TracedOperation
 from harness.diagnosis.finding import Finding
 
 TermRule = Callable[[TermProbe, list[TracedOperation], AuditThresholds], list[Finding]]

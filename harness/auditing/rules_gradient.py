@@ -1,22 +1,24 @@
 """Rules on every term: gradient, finite values, dependence on the batch size, edits in place."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.isolation import copies, isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, preserved_loss
-from harness.auditing.probe import LossProbe, replace_with_leaves
+from harness.auditing.probe import LossProbe, differs, replace_with_leaves
 from harness.auditing.probe_values import activation_of, random_values
-from harness.auditing.recorder import Change, TensorRecorder, TensorSite, TracedOperation, hooked_model
+from harness.auditing.recorder import TensorRecorder, hooked_model
 from harness.auditing.rules_reach import MOVES, moved
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.units import RELU_FAMILY
@@ -27,6 +29,7 @@ ROUNDING_OF_A_VALUE = 1e-12  # relative to the value of the term
 SHRINKS = 1e-3  # float64 to float32; rounding gives about 2e-9, the ratio of their epsilons, and a true gradient 1
 WIDE_SCALES = (1e-3, 30.0, 1e3, 1e6)  # of random outputs
 LEVELS = (-15.0, -5.0, 5.0, 15.0)  # of constant outputs; a sigmoid is then within 1 % of its ends
+WIDE_MOVES = ((2, 10.0), (3, 100.0))  # random changes of all parameters, as `MOVES`
 CUTS = (
     "item",
     "detach",
@@ -67,6 +70,43 @@ def gradient_status(subject: TermProbe) -> str:
                 return ""  # a penalty on parameters that starts at its minimum
     subject.cache["constant"] = not any(subject.differs(value, subject.base) for value in values)
     return "zero_gradient"
+
+
+def is_flat(subject: TermProbe) -> bool:
+    """True if no parameter has a gradient of the term, whatever the parameters and the rows.
+
+    The gradient may be there at outputs that are put into single layers, as where two paths cancel: the rest behind a
+    straight-through step is `code - (code + (entries - code).detach())`. A clamped or hinged term has a gradient at
+    some of the random parameters or rows.
+    """
+    probe = subject.probe
+    parameters, rows = list(probe.model.parameters()), probe.batch
+    batches = [rows, differs(rows, lambda values: values * 10), differs(rows, lambda values: -3 * values.flip(0))]
+    changes = [moved(parameters, size, seed) for seed, size in (*MOVES, *WIDE_MOVES)]
+    changes += [_leveled(parameters, level) for level in LEVELS]
+    try:
+        for change in changes:
+            with change:
+                for batch in batches:
+                    probe.batch = batch
+                    if _has_true_gradient(subject, None, [], finite=True):
+                        return False
+    finally:
+        probe.batch = rows
+    return True
+
+
+@contextmanager
+def _leveled(parameters: Sequence[nn.Parameter], level: float) -> Iterator[None]:
+    """Set all biases to a level and shrink all weights, as where a sigmoid is near one of its ends on every row."""
+    before = copies(parameters)
+    for parameter in parameters:
+        parameter.data = parameter.data * 0.01 if parameter.dim() > 1 else torch.full_like(parameter.data, level)
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data = value
 
 
 def _has_true_gradient(subject: TermProbe, change: Change | None, values: list[float], finite: bool = False) -> bool:
@@ -140,6 +180,22 @@ def _constant_outputs(level: float) -> Change:
 
 def _is_nonzero(gradient: Tensor) -> bool:
     return bool((gradient != 0).any())  # NaN counts as nonzero
+
+
+def flat_finding(subject: TermProbe, probes: Sequence[int]) -> Finding:
+    """Return the finding on a term for which `is_flat` holds, at these probes of a training."""
+    steps = f", and after {' and '.join(str(probe) for probe in probes if probe)} training steps" if any(probes) else ""
+    return make_finding(
+        "zero_gradient",
+        subject.term,
+        f"{subject.term} = {subject.base:.4g} is in the graph, but its gradient at every parameter is 0, or rounding, on the data"
+        f"{steps}, with {len(MOVES) + len(WIDE_MOVES) + len(LEVELS)} changes of all parameters, and on scaled rows",
+        "the term is logged but has no effect on training",
+        "look for paths that cancel (the rest behind a straight-through step is taken from the quantized values before it:"
+        " `code - entries.detach()`), or for a mean over an axis that always adds up to the same number",
+        {"value": subject.base},
+        source=loss_source(subject.probe.case),
+    )
 
 
 def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
@@ -299,14 +355,16 @@ def _on_repeated_rows(subject: TermProbe, site: TensorSite, rows: Tensor, times:
 def edits_in_place(probe: LossProbe) -> list[Finding]:
     """Find activations, parameters or data that the evaluation of the loss changes.
 
-    Buffers may change: a layer or the loss keeps running statistics there.
+    Buffers may change: a layer or the loss keeps running statistics there. So may a parameter that no term's gradient
+    reaches, such as a codebook that follows a moving average.
     """
     rows, parameters = probe.batch.clone(), list(probe.model.named_parameters())
     before = copies([parameter for _, parameter in parameters])
     edited = _evaluated_on(probe, rows)
-    edited += [name for (name, now), then in zip(parameters, before, strict=True) if not torch.equal(now, then)]
+    changed = [name for (name, now), then in zip(parameters, before, strict=True) if not torch.equal(now, then)]
     for (_, now), then in zip(parameters, before, strict=True):
         now.data = then
+    edited += [name for name in changed if _has_gradient_at(probe, name)]
     if not torch.equal(rows, probe.batch):
         edited.append("the batch")
     if not edited:
@@ -321,6 +379,15 @@ def edits_in_place(probe: LossProbe) -> list[Finding]:
             source=loss_source(probe.case),
         )
     ]
+
+
+def _has_gradient_at(probe: LossProbe, name: str) -> bool:
+    """True if the gradient of some term reaches a parameter on the data."""
+    parameter = dict(probe.model.named_parameters())[name]
+    if not parameter.requires_grad:
+        return False
+    evaluation = probe.evaluate()
+    return any(_is_nonzero(evaluation.gradient(term, [parameter])[0]) for term in evaluation.terms)
 
 
 def _evaluated_on(probe: LossProbe, rows: Tensor) -> list[str]:

@@ -13,7 +13,7 @@ from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.optima import set_point
 from harness.auditing.probe import Evaluation, LossProbe, differs
 from harness.auditing.probe_values import RANGES, activation_of, random_values
-from harness.auditing.recorder import TensorSite, TracedOperation
+from harness.auditing.trace import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.user_code import guarded
@@ -31,6 +31,7 @@ def misses_bottleneck(subject: TermProbe, operations: list[TracedOperation], bou
         subject.follows
         or (subject.direct and not subject.astray)
         or _reads_parameters_only(subject)
+        or _reads_declared_layer(subject)
         or _same_information(subject)
         or _reads_heads_of_the_code(subject)
     ):
@@ -59,6 +60,8 @@ def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: A
         raise Undecided("no layer's output leads to the code")
     own = {code.site.layer, *subject.beside}
     if not subject.layers or subject.direct or own & set(subject.layers) or _reads_the_batch(subject):
+        return []
+    if _reads_declared_layer(subject):
         return []
     layers = [name for name in subject.layers if not (subject.follows and is_own_head(subject.probe, name))]
     if not layers:
@@ -226,6 +229,13 @@ def _reads_parameters_only(subject: TermProbe) -> bool:
         subject.term
     )
     return not subject.differs(value, subject.base)
+
+
+def _reads_declared_layer(subject: TermProbe) -> bool:
+    """True if the code comes out of a later module, such as a quantizer, and the term reads the declared bottleneck."""
+    site, declared = subject.probe.code.site, subject.probe.case.bottleneck
+    inside = [name for name in subject.layers if name == declared or name.startswith(f"{declared}.")]
+    return site is not None and bool(inside) and site.layer not in inside
 
 
 def _same_information(subject: TermProbe) -> bool:

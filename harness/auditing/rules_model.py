@@ -1,125 +1,20 @@
-"""Rules on the model and its data, independent of penalties: optimizer, output range, bypass."""
+"""Rule on the way from input to output: around the bottleneck, or not through it."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding
-from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import Code, LossProbe, differs, replace_with
-from harness.auditing.probe_values import RANGES, random_values
-from harness.auditing.recorder import Change, TensorSite
+from harness.auditing.probe_values import random_values
 from harness.auditing.rules_reach import MOVES, moved
-from harness.capture import BottleneckTap, eval_mode, reconstruction_of
-from harness.case import Case, build_optimizer
+from harness.auditing.trace import Change, TensorSite
+from harness.capture import eval_mode, reconstruction_of
+from harness.capture.noise import NoiseDraws
+from harness.capture.tap import submodule
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
-
-
-def optimizer_parameters(case: Case, model: nn.Module) -> list[Finding]:
-    """Find trainable parameters missing in the case's optimizer, and parameters of another model in it."""
-    case_optimizer = build_optimizer(case, model)
-    if case_optimizer is None:
-        return []
-    optimized = [parameter for group in case_optimizer.param_groups for parameter in group["params"]]
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    missed = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and id(parameter) not in {*map(id, optimized)}
-    ]
-    extra = sum(1 for parameter in optimized if id(parameter) not in names)
-    findings = []
-    if missed:
-        findings.append(
-            make_finding(
-                "optimizer_misses_parameters",
-                None,
-                f"{len(missed)} of {len(names)} trainable parameters are not in the optimizer: {', '.join(missed[:6])}",
-                "they keep their initial values",
-                "pass all parameters: `optimizer=lambda parameters: Adam(parameters)`",
-                {"missed": len(missed)},
-            )
-        )
-    if extra:
-        text = f"{extra} parameters in the optimizer do not belong to the model"
-        findings.append(
-            make_finding(
-                "optimizer_extra_parameters",
-                None,
-                text,
-                "the optimizer also trains another model",
-                "use the parameters that the function receives",
-                {"extra": extra},
-            )
-        )
-    return findings
-
-
-def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
-    """Find data outside the range of the output activation that the loss asks the model to reproduce."""
-    with (
-        BottleneckTap(probe.model, probe.case.bottleneck) as tap,
-        preserved_rng(0),
-        eval_mode(probe.model),
-        torch.no_grad(),
-    ):
-        probe.model(probe.batch.clone())
-    view = tap.passes[0]
-    output = reconstruction_of(view.outputs, probe.batch, probe.case.reconstruction)
-    if not rows.is_floating_point() or probe.case.objective != "reconstruction":
-        return []  # tokens have no range, and other objectives do not ask for the rows
-    index = next((i for i, tensor in enumerate(view.outputs) if tensor is output), None)
-    maker = None if index is None else view.makers[index]
-    if output is None or maker is None or maker.name not in RANGES:
-        return []
-    low, high = RANGES[maker.name]
-    slack = 1e-6 * float(rows.abs().max())
-    outside = (rows < low - slack) | (rows > high + slack)
-    share = float(outside.float().mean())
-    if share == 0 or not _loss_pulls_outward(probe, output, low, high):
-        return []
-    return [
-        make_finding(
-            "output_range",
-            probe.case.objective,
-            f"{share:.1%} of the data's entries lie outside {low:g} to {high:g}, the range of the output's {maker.name}"
-            f" (the data run from {float(rows.min()):.3g} to {float(rows.max()):.3g})",
-            "these entries cannot be reconstructed; their gradient drives the output activation into saturation",
-            "make the output linear (drop the last activation), or scale the data into its range",
-            {"share": share, "low": float(rows.min()), "high": float(rows.max())},
-            severity=None if share > bounds.output_share else Severity.RISK,
-        )
-    ]
-
-
-def _loss_pulls_outward(probe: LossProbe, output: Tensor, low: float, high: float) -> bool:
-    """True if the loss still pulls outward at the nearest possible output; False if it rescales its target."""
-    batch = probe.batch
-    outside = ((batch < low) | (batch > high)).reshape(len(batch), -1)
-    if not bool(outside.any()) or output.numel() != batch.numel():
-        return True
-    leaves: list[Tensor] = []
-
-    def hook(module: nn.Module, args: object, result: object) -> object:
-        leaf = batch.clamp(low, high).reshape(output.shape).detach().clone().requires_grad_(True)
-        leaves.append(leaf)
-        if isinstance(result, Tensor):
-            return leaf
-        if isinstance(result, tuple | list) and not hasattr(result, "_fields"):
-            return type(result)(leaf if isinstance(x, Tensor) and x.shape == output.shape else x for x in result)
-        return None
-
-    handle = probe.model.register_forward_hook(hook)
-    try:
-        pull = probe.evaluate().gradient(probe.case.objective, leaves)
-    finally:
-        handle.remove()
-    if not pull or not any(bool((gradient != 0).any()) for gradient in pull):
-        return True  # the loss calls parts of the model itself, so the output could not be replaced
-    outward = pull[-1].reshape(len(batch), -1) * torch.where(batch < low, 1.0, -1.0).reshape(len(batch), -1) > 0
-    return float(outward[outside].float().mean()) > 0.5
 
 
 def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
@@ -175,6 +70,7 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
         float((replaced - first).norm()) / size <= bounds.bypass
         and not _is_zero(first)
         and not _reads_code_once_moved(probe, code, bounds)
+        and not _reads_code_without_noise(probe, code)
     ):
         return [
             _bypass_finding(
@@ -187,6 +83,27 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def undeclared_posterior(probe: LossProbe) -> list[Finding]:
+    """Find noise of the code's shape that the model draws behind the bottleneck, where no posterior was declared."""
+    case = probe.case
+    if case.posterior is not None or case.bottleneck.startswith("out:"):
+        return []
+    with NoiseDraws(submodule(probe.model, case.bottleneck)) as noise:
+        probe.forward(probe.batch)
+    if not noise.drawn:
+        return []
+    return [
+        make_finding(
+            "undeclared_posterior",
+            None,
+            f"the model draws Gaussian noise of the shape of {case.bottleneck}'s output behind it, and the case names no"
+            " posterior",
+            "the mean of a collapsed posterior still varies a little, so the mean alone cannot show posterior collapse",
+            'name the log-variance: Case(posterior="logvar"), a module, or an output such as "out:2"',
+        )
+    ]
 
 
 def _reads_code_once_moved(probe: LossProbe, code: Code, bounds: AuditThresholds) -> bool:
@@ -202,6 +119,15 @@ def _reads_code_once_moved(probe: LossProbe, code: Code, bounds: AuditThresholds
         if float((replaced - natural).norm()) / spread > bounds.bypass:
             return True
     return False
+
+
+def _reads_code_without_noise(probe: LossProbe, code: Code) -> bool:
+    """True if the output follows the code in eval mode: noise of a huge variance rounds the code away in training."""
+    assert code.site is not None
+    change = {code.site: replace_with(random_values(code.values, code.activation, 2.0, 51))}
+    with eval_mode(probe.model):
+        natural, replaced = _output(probe, probe.batch, {}), _output(probe, probe.batch, change)
+    return natural is not None and replaced is not None and not torch.equal(natural, replaced)
 
 
 def _is_gate(probe: LossProbe, fixed: dict[TensorSite, Change], code: Code, tolerance: float) -> bool:

@@ -11,7 +11,7 @@ from harness.auditing.dependencies import TermProbe
 from harness.auditing.findings import loss_source, make_finding
 from harness.auditing.isolation import copies
 from harness.auditing.probe import Evaluation, LossProbe
-from harness.auditing.recorder import Change, TensorSite, TracedOperation
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 

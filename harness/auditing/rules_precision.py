@@ -8,8 +8,8 @@ import torch
 from harness.auditing.dependencies import TermProbe
 from harness.auditing.findings import make_finding, source_line
 from harness.auditing.probe_values import RANGES, activation_of, value_levels
-from harness.auditing.recorder import TensorSite, TracedOperation
 from harness.auditing.rules_gradient import situations
+from harness.auditing.trace import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from harness.auditing.dependencies import TermProbe, Undecided, follows_site, observed_values
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.gradient_ratios import ProbeLoop
-from harness.auditing.isolation import copies, preserved_rng, preserved_state
+from harness.auditing.isolation import preserved_rng, preserved_state
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with_leaves
 from harness.auditing.probe_values import random_values
-from harness.auditing.recorder import Change, TensorSite, TracedOperation
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.auditing.weight_keywords import SUPPLIED
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
@@ -205,12 +205,8 @@ def unreached_parameters(
         zero_explained: True if a dead or constant code explains gradients that are zero, but not absent.
     """
     parameters = dict(probe.model.named_parameters())
-    before = copies(list(parameters.values()))
+    averaged = set(probe.averaged)  # changed by the forward pass
     terms = probe.evaluate().terms
-    pairs = zip(parameters.items(), before, strict=True)
-    averaged = {name for (name, value), copy in pairs if not torch.equal(value, copy)}  # changed by the forward pass
-    for value, copy in zip(parameters.values(), before, strict=True):
-        value.data = copy
     reached.look(probe.case, probe.model, terms)
     for seed, size in MOVES:
         with moved(parameters.values(), size, seed):

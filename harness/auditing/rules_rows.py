@@ -12,7 +12,7 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import ROUNDING, TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding
 from harness.auditing.probe import LossProbe, differs
-from harness.auditing.recorder import TracedOperation
+from harness.auditing.trace import TracedOperation
 from harness.capture import eval_mode, flatten_units, outputs_of, reconstruction_of
 from harness.capture.outputs import with_replaced
 from harness.capture.tensor_map import TensorMap
@@ -45,6 +45,7 @@ def mixed_rows(probe: LossProbe, bounds: AuditThresholds) -> list[Finding]:
     share, largest = float(stronger.double().mean()), float(strongest.max())
     if share <= 0.5 and largest <= max(WEAK * spread, tolerance):
         return []
+    in_sequence = _earlier_rows_only(influence, tolerance)
     row = int((strongest - own).argmax()) if share > 0.5 else int(strongest.argmax())
     numbers = {"share": share, "own": float(own[row]), "other": float(strongest[row]), "spread": spread}
     example = f"row {row} moves by {float(strongest[row]):.3g} with row {int(changed[row])} and by {float(own[row]):.3g} with itself"
@@ -61,6 +62,19 @@ def mixed_rows(probe: LossProbe, bounds: AuditThresholds) -> list[Finding]:
                 numbers,
             )
         ]
+    if in_sequence:
+        return [
+            make_finding(
+                "mixed_rows",
+                None,
+                f"in eval mode, an output follows the rows before it in the batch and no row after it ({example}): the rows are"
+                " read as the steps of a sequence",
+                "a recurrent layer runs over the batch, so an output depends on which rows come before its own",
+                "batch_first=True for rows on the first axis, or transpose the rows before and after the recurrent layer",
+                {**numbers, "earlier": in_sequence},
+                severity=Severity.RISK,
+            )
+        ]
     return [
         make_finding(
             "mixed_rows",
@@ -73,6 +87,16 @@ def mixed_rows(probe: LossProbe, bounds: AuditThresholds) -> list[Finding]:
             severity=Severity.NOTE,
         )
     ]
+
+
+def _earlier_rows_only(influence: Tensor, tolerance: float) -> float:
+    """Return the share of rows that follow the row just before them, if no row follows a later one; else 0."""
+    later = torch.triu(influence, 1)
+    previous = influence.diagonal(-1)
+    if float(later.max()) > tolerance:
+        return 0.0
+    share = float((previous > tolerance).double().mean())
+    return share if share > 0.5 else 0.0
 
 
 def _row_outputs(probe: LossProbe, rows: Tensor) -> Tensor:

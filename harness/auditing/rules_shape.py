@@ -12,7 +12,7 @@ from harness.auditing.findings import make_finding, source_line
 from harness.auditing.optima import Minimum, SetPoint, minima, reachable_least, set_point
 from harness.auditing.probe import replace_with_leaves
 from harness.auditing.probe_values import RANGES, random_values, value_levels
-from harness.auditing.recorder import TensorSite, TracedOperation
+from harness.auditing.trace import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 

@@ -12,7 +12,7 @@ from harness.auditing.divergence import Divergence
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import PROBES, ProbeLoop
-from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
+from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.probe_values import RANGES
@@ -30,6 +30,7 @@ from harness.auditing.rules_reach import (
     unreached_parameters,
     unused_number,
 )
+from harness.auditing.rules_use import code_gain
 from harness.capture import code_of, flatten_units
 from harness.case import Case
 from harness.diagnosis.finding import Finding
@@ -56,6 +57,7 @@ class TrainingWatch:
         stays_constant: for every trained seed, True if the code is still constant after the last probe.
         divergences: first value of a training that is not finite, by seed.
         probes: number of probes so far by seed.
+        gain: main term and its rise when codes are exchanged between rows, after the last probe of the first seed.
         stopped: reason why a training ended before the last probe, or "".
         failed: reason why a probe failed, or "".
     """
@@ -69,6 +71,7 @@ class TrainingWatch:
     stays_constant: list[bool] = field(default_factory=list)
     divergences: dict[int, Divergence] = field(default_factory=dict)
     probes: dict[int, int] = field(default_factory=dict)
+    gain: tuple[float, float] = (math.nan, math.nan)
     stopped: str = ""
     failed: str = ""
 
@@ -82,13 +85,13 @@ class TrainingWatch:
         self.probes[seed] = self.probes.get(seed, 0) + 1
         try:
             with guarded():
-                self._look(loop, step)
+                self._look(loop, seed, step)
         except Undecided:
             self.numbers = []
         except Exception as error:  # the user's code failed under a probe
             self.failed = failure(error)
 
-    def _look(self, loop: ProbeLoop, step: int) -> None:
+    def _look(self, loop: ProbeLoop, seed: int, step: int) -> None:
         batch = loop.rows[:SAMPLE]
         if self.reached.without_gradient is None or self.reached.without_gradient:
             self.reached.look(self.case, loop.model, evaluated(self.case, loop, batch))
@@ -97,6 +100,10 @@ class TrainingWatch:
             else:
                 self.reached.compare(loop.model)
                 self.reached.follow(loop.model, lambda: evaluated(self.case, loop, batch), 1e-4)
+        if step == PROBES[-1] and seed == 0:
+            batches = [loop.rows[start : start + SAMPLE] for start in (0, SAMPLE, 2 * SAMPLE)]
+            with preserved_state(loop.model), preserved_loss(self.case.losses):
+                self.gain = code_gain(self.case, loop.model, [batch for batch in batches if len(batch) > 1])
         if self.constant and step == PROBES[-1]:
             self.stays_constant.append(has_constant_code(self.case, loop.model, self.sample))
         if step and self.numbers:
@@ -226,8 +233,9 @@ def diverges(watch: TrainingWatch, rules: set[tuple[str | None, str]]) -> list[F
                 f"{_divergence_in_words(first)}, in the training of seed {seeds[0]};"
                 f" {len(seeds)} of {len(watch.probes)} trainings meet NaN or infinity in {term}",
                 "the next update turns parameters into NaN, and the training is lost",
-                f"a lower learning rate (it is {rate:g}) or clipped gradients where the values grow from step to step; else"
-                " keep the argument of log, sqrt or a division inside its domain",
+                f"a lower learning rate (it is {rate:g}), scaled inputs or clipped gradients where the values grow from step to"
+                " step; bound what is exponentiated (clamp a log-variance); else keep the argument of log, sqrt or a division"
+                " inside its domain",
                 {**numbers, "trainings": float(len(seeds))},
             )
         )

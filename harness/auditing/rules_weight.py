@@ -8,15 +8,20 @@ from functools import partial
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.dependencies import TermProbe
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
+from harness.auditing.probe import make_probe
+from harness.auditing.rules_gradient import flat_finding, is_flat
+from harness.auditing.rules_use import silences_the_code
 from harness.auditing.weight_keywords import WeightKeyword, has_gradient, weight_keyword
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 TRIALS = 3  # of new weights
+FLAT_ROWS = 64  # on which a gradient is looked for
 NEAR = 1.5  # a ratio between 1/1.5 and 1.5 ends the search
 
 
@@ -86,8 +91,12 @@ def check_weights(
     terms: list[str],
     during_training: bool,
     watch: Watch | None = None,
+    gain: Callable[[], tuple[float, float]] | None = None,
 ) -> None:
-    """Run `dominates` and `negligible` on every penalty with a gradient."""
+    """Run `dominates` and `negligible` on every penalty with a gradient.
+
+    `gain` returns the use of the code after the training that `watch` sees.
+    """
     inert = {term for term, rule in collector.rules if rule in ("no_gradient", "zero_gradient")}
     penalties = [term for term in terms if term != case.objective and term not in inert]
     ratios: dict[str, GradientRatios] = {}
@@ -99,18 +108,34 @@ def check_weights(
     collector.run("dominates", None, measure if penalties else list)
     for term, term_ratios in ratios.items():
         if during_training and _at_floor(term_ratios) and (term, "misses_bottleneck") not in collector.rules:
-            collector.findings.append(_floor_finding(case, term, term_ratios))
+            collector.run("negligible", term, partial(_without_effect, case, models[0], rows, term, term_ratios))
             continue
         if reason := _why_undecided(case.objective, term, term_ratios, collector, during_training):
             collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
         if term_ratios.has_gradient:
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
             collector.run("dominates", term, check)
+        judged = {(term, "dominates"), (term, "negligible"), (term, "zero_gradient")} & collector.rules
+        if during_training and not judged and not term_ratios.stopped and gain is not None:
+            check = partial(silences_the_code, case, models, rows, term, gain(), term_ratios.cost, collector.bounds)
+            collector.run("dominates", term, check)
 
 
 def _at_floor(ratios: GradientRatios) -> bool:
     """True if no parameter has a gradient at any probe, although the term has one at other values."""
     return bool(ratios.ratios) and not ratios.trains and not ratios.stopped and len(ratios.ratios) > 1
+
+
+def _without_effect(case: Case, model: nn.Module, rows: Tensor, term: str, ratios: GradientRatios) -> list[Finding]:
+    """Return the finding on a term without a gradient at every probe: cut off, or at the floor of a clamp."""
+    return _flat(case, model, rows, term, ratios) or [_floor_finding(case, term, ratios)]
+
+
+def _flat(case: Case, model: nn.Module, rows: Tensor, term: str, ratios: GradientRatios) -> list[Finding]:
+    """Find a term whose gradient is 0, or rounding, whatever the parameters and the rows."""
+    with make_probe(case, model, rows[:FLAT_ROWS]) as probe:
+        subject = TermProbe(probe, term, probe.evaluate().value(term))
+        return [flat_finding(subject, list(ratios.ratios))] if is_flat(subject) else []
 
 
 def _floor_finding(case: Case, term: str, ratios: GradientRatios) -> Finding:
@@ -154,8 +179,12 @@ def weight_findings(
     """Find a weight that is too large (`dominates`) or too small (`negligible`), and the number to change."""
     ratios = weights.medians()
     judgment = judge_weights(ratios, bounds)
-    if judgment is None:
-        return []
+    if judgment is None or (judgment.rule == "negligible" and weights.stopped):
+        return []  # beside a main term that grows beyond all numbers, every penalty is small
+    if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
+        flat = _flat(case, models[0], rows, term, weights)
+        if flat:
+            return flat
     ratios_text = ", ".join(
         f"{value:.3g} {'at initialization' if probe == 0 else f'after {probe} steps'}"
         for probe, value in ratios.items()

@@ -15,17 +15,20 @@ from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
 from harness.auditing.isolation import preserved_rng
 from harness.auditing.loss_state import schedule_keywords
 from harness.auditing.probe import LossProbe, has_schedule, make_probe
-from harness.auditing.recorder import TracedOperation
 from harness.auditing.rule_table import check_least, check_term
 from harness.auditing.rules_gradient import edits_in_place, gradient_status, outside_domain
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
-from harness.auditing.rules_model import optimizer_parameters, output_range
+from harness.auditing.rules_model import undeclared_posterior
+from harness.auditing.rules_optimizer import optimizer_parameters, unregistered_parameters
+from harness.auditing.rules_output import output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
 from harness.auditing.rules_rows import mixed_rows
 from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
 from harness.auditing.rules_weight import check_weights
+from harness.auditing.trace import TracedOperation
 from harness.case import Case, build_optimizer, check_target
 from harness.data import split_of
+from harness.errors import HarnessError
 from harness.loss_terms import bind_losses
 from harness.models import build_model, cast_floats, own_precision
 from harness.user_code import guarded
@@ -59,6 +62,12 @@ def audit(
         HarnessError: when the case cannot be built, read or evaluated at all.
     """
     started = time.monotonic()
+    if not case.has_losses:
+        raise HarnessError(
+            f"{case.name}: audit: expected a case with losses=..., got one that trains by fit=... alone; an audit needs the"
+            " loss terms, to replace what they read and to differentiate them. The trained layer itself can be judged by"
+            " `harness diagnose`"
+        )
     with guarded(), preserved_rng():
         check_target(case)
         case, rows = _with_targets(case, rows)
@@ -70,7 +79,7 @@ def audit(
         _other_models(case, models[1:], rows, collector)
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
         _model_rules(case, models, rows, collector, watch)
-        check_weights(case, models, rows, collector, terms, during_training, watch)
+        check_weights(case, models, rows, collector, terms, during_training, watch, lambda: watch.gain)
         check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
     source = loss_source(case)
     return Audit(
@@ -152,6 +161,7 @@ def _first_model(
                 check_least(subject, operations, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
         collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
+        collector.run("undeclared_posterior", None, lambda: undeclared_posterior(probe))
         collector.run("unused_number", None, lambda: watch_numbers(watch, probe))
         return terms, probe.evaluations, exact
 
@@ -252,6 +262,11 @@ def _model_rules(
     missing = range(len(models), BIRTH_SEEDS) if len(models) >= 3 else ()
     more_models = [*models, *(build_model(case, seed, rows[:4]) for seed in missing)]
     collector.run("optimizer_misses_parameters", None, lambda: optimizer_parameters(case, models[0]))
+    collector.run(
+        "optimizer_misses_parameters",
+        None,
+        lambda: unregistered_parameters(case, models[0], _batch(rows, models[0])),
+    )
     collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
     collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))
     collector.run("input_offset", None, lambda: input_offset(case, models, sample, bounds))

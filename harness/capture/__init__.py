@@ -5,10 +5,11 @@ are treated alike, no class of the package has to be subclassed, and the same co
 """
 
 from harness.capture.activation_calls import ACTIVATIONS, NORMALISATIONS, PASSED_THROUGH, activation_name
+from harness.capture.dataflow import Activation, ForwardPass
 from harness.capture.edits import CODE_SITE, OUTPUT_SITE, Edit
 from harness.capture.observation import Observation, code_of, eval_mode, observe
 from harness.capture.outputs import comparable, flatten_units, outputs_of, reconstruction_of, why_no_r2
-from harness.capture.tap import NOWHERE, Activation, BottleneckTap, ForwardPass, submodule
+from harness.capture.tap import NOWHERE, BottleneckTap, submodule
 
 __all__ = [
     "ACTIVATIONS",

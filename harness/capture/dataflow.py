@@ -174,7 +174,8 @@ class DataflowTracker:
             self._follow_choice(func, args, kwargs, result)
         elif func in PASSED_THROUGH or func in PIECES or func is Tensor.__getitem__:
             source = args[0]
-            if source in self.followed and self._following():
+            grows = isinstance(result, Tensor) and result.numel() > source.numel()  # copies for every step of a decoder
+            if source in self.followed and self._following() and not grows:
                 self._follow_output(func, args, kwargs, result)
             activation = self.sources.get(source)
             if activation is not None and passes_through(func, args) and result.numel() == source.numel():

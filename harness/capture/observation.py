@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.capture.dataflow import ForwardPass
 from harness.capture.edits import Edit
 from harness.capture.outputs import flatten_units, reconstruction_of
-from harness.capture.tap import BottleneckTap, ForwardPass
+from harness.capture.tap import BottleneckTap
 from harness.errors import HarnessError
 
 

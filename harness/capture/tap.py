@@ -41,6 +41,7 @@ class BottleneckTap(TorchFunctionMode):
         code_call: `ForwardPass.code_call` of an earlier pass, at which `replace` acts. By default the model runs once
             more beforehand, on the same arguments, to find it.
         everywhere: see above.
+        call: number of the module's call within a pass that is followed; 0 is the first.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class BottleneckTap(TorchFunctionMode):
         replace: Callable[[Tensor], Tensor] | None = None,
         everywhere: bool = False,
         code_call: tuple[int, int] | None = None,
+        call: int = 0,
     ) -> None:
         super().__init__()
+        self.call, self.module_calls = call, 0
         self.model, self.bottleneck = model, bottleneck
         self.edits, self.replace, self.everywhere = edits or {}, replace, everywhere
         self.module = None if bottleneck.startswith("out:") else submodule(model, bottleneck)
@@ -272,7 +275,10 @@ class BottleneckTap(TorchFunctionMode):
     def _leave_bottleneck(self, module: nn.Module, args: Any, output: Any) -> Any:
         current = self._open
         value = first_tensor(output)
-        if current is None or current.raw is not None or value is None:
+        if current is None or value is None:
+            return None
+        self.module_calls += 1
+        if current.raw is not None or self.module_calls <= self.call:
             return None
         original = self._made(value)
         if original is not value:
@@ -327,7 +333,7 @@ class BottleneckTap(TorchFunctionMode):
         return tap.passes[0].code_call or NOWHERE
 
     def _begin(self) -> None:
-        self._open = ForwardPass()
+        self._open, self.module_calls = ForwardPass(), 0
         self._forget(self._open)
 
     def _end(self, outputs: tuple[Any, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli.signals import kill_now, spare_children
+from harness.cli.signals import kill_now, leave, spare_children
 from harness.errors import HarnessError, missing_extra
 from harness.execution.gc_control import freeze_gc, raise_gc_threshold
 from harness.execution.worker_environment import leave_working_directory
@@ -34,24 +34,41 @@ def main() -> None:
     spare_children()
     refuse_os_exit()
     _register()
+    code = _exit_code()
+    freeze_gc()
+    leave(code)
+
+
+def _exit_code() -> int:
+    """Run the command of `sys.argv`, and return its exit code."""
     try:
         app()
+        sys.stdout.flush()
+    except SystemExit as end:
+        return _flushed(end.code if isinstance(end.code, int) else int(end.code is not None))
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except ModuleNotFoundError as error:
         if (missing := missing_extra(error)) is None:
             raise
         print(f"Error: {missing}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except CaseExit as error:
         print(f"Error: the case's code ended with {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
-    finally:
-        freeze_gc()
+        return CLOSED_PIPE
+    return 0
+
+
+def _flushed(code: int) -> int:
+    """Return the exit code after standard output was written: its reader may be gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    return code
 
 
 def _print_version(requested: bool) -> None:
@@ -61,11 +78,28 @@ def _print_version(requested: bool) -> None:
 
 
 def _register() -> None:
-    from harness.cli import audit, diagnose, effects, model, plan, prescribe, report, run, sync, ui
+    from harness.cli import (
+        audit,
+        diagnose,
+        effects,
+        examples,
+        explain,
+        init,
+        layers,
+        merge,
+        model,
+        plan,
+        prescribe,
+        report,
+        run,
+        sync,
+        ui,
+    )
 
     verbs = (
         run.run,
         diagnose.diagnose,
+        layers.layers,
         audit.audit,
         prescribe.prescribe,
         plan.plan,
@@ -74,11 +108,15 @@ def _register() -> None:
         model.model,
         ui.ui,
         sync.sync,
+        merge.merge,
+        init.init,
+        examples.examples,
+        explain.explain,
     )
     for verb in verbs:
         # an empty line between two lines keeps them apart
-        examples = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
-        app.command(epilog=examples)(guarded()(verb))
+        epilog = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
+        app.command(epilog=epilog)(guarded()(verb))
 
 
 @app.callback()
@@ -90,9 +128,11 @@ def options(
     """Diagnose collapsed bottlenecks of torch models: which units are dead, why, and which change revives them."""
 
 
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 EXAMPLES = {  # of verbs whose docstring has none
     "run": ("harness run experiments/quickstart.yaml", "harness run mine.yaml --workers 4 --json"),
     "diagnose": ("harness diagnose codes.npy --labels classes.npy", "harness diagnose forum --picture units.png"),
+    "layers": ("harness layers forum", "harness layers model.py:Autoencoder --shape 48"),
     "audit": ("harness audit forum", "harness audit own_case.py --no-during --json"),
     "prescribe": ("harness prescribe mine.py", "harness prescribe forum --budget 2m --try batchnorm,leaky_relu"),
     "plan": ("harness plan experiments/quickstart.yaml", "harness plan mine.yaml --json"),
@@ -103,5 +143,9 @@ EXAMPLES = {  # of verbs whose docstring has none
         "harness model mine.yaml --member 3f2a --output cured.safetensors",
     ),
     "ui": ("harness ui quickstart", "harness ui mine.yaml --port 5001"),
+    "init": ("harness init model.py", "harness init model.py --model Autoencoder --bottleneck encoder.2"),
+    "examples": ("harness examples", "harness examples quickstart"),
+    "explain": ("harness explain", "harness explain single_live_unit dead"),
     "sync": ("harness sync mine.yaml", "harness sync --repair"),
+    "merge": ("harness merge node1 node2", "harness merge /scratch/*/project"),
 }

@@ -1,23 +1,29 @@
 """`harness diagnose FILE` or `CASE`: diagnose a layer from a file of activations, or train and diagnose a case."""
 
 import json as json_format
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.skeleton import refuse_script
+from harness.cli.weights import load_weights
 from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
 
-MATRICES = (".npy", ".npz", ".pt", ".pth", ".csv", ".parquet")
+MATRICES = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".csv", ".parquet")
+MOST_UNITS = 100_000  # in a JSON document: 1.2 kB each
 
 
 def diagnose(
     target: Annotated[
-        str, typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .csv .parquet).")
+        str,
+        typer.Argument(help="A case (name or .py), or activations (.npy .npz:name .pt .safetensors .csv .parquet)."),
     ],
     activation: Annotated[
         str | None, typer.Option(help="Activation function of the layer: auto (default), relu, sigmoid, ...")
@@ -57,7 +63,7 @@ def diagnose(
         from harness.report.figure_bars import draw_units
 
         draw_units(diagnosis, picture)
-    _show(diagnosis, extra, json)
+    _show(diagnosis, target, extra, json)
     raise typer.Exit(0 if is_healthy(diagnosis) else 1)
 
 
@@ -152,11 +158,13 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     suffix = Path(target).suffix
     if suffix not in ("", ".py"):
         raise HarnessError(f"{target}: {did_you_mean('kind of file', suffix, (*MATRICES, '.py'))}")
+    if suffix == ".py":
+        refuse_script(Path(target))
     case = load_case(target)
     from harness.auditing import audit
 
     # audited before the file is executed again for training: worker processes need objects of the latest execution
-    extra = {"case": case.name, "seed": seed, "audit": audit(case)}
+    extra = {"case": case.name, "seed": seed, "audit": audit(case)} | _rows_judged(case, weights)
     diagnosis = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
     no_r2 = diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2
     return diagnosis, {**extra, "no_r2": _no_r2(load_case(target))} if no_r2 else extra
@@ -194,33 +202,34 @@ def _loaded(case: Any, weights: Path, seed: int) -> "Diagnosis":
     split = split_of(case)
     with guarded():
         engine = SequentialEngine([case], [seed], split.train.inputs)
-        _load(engine.members[0].model, weights)
+        load_weights(engine.members[0].model, weights)
         return judge_members(engine, [case], split).diagnoses[0]
 
 
-def _load(model: Any, weights: Path) -> None:
-    import torch
-
-    if not weights.is_file():
-        raise HarnessError(f"{weights}: no such file")
-    try:
-        if weights.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(weights)
-        else:
-            # pickles can run code when loaded: tensors only
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
-    except Exception as error:
-        reason = " ".join(str(error).split()).partition(". ")[0][:300] or type(error).__name__
-        raise HarnessError(f"{weights}: expected a state dict of this case's model: {reason}") from error
+def _rows_judged(case: Any, weights: Path | None) -> dict[str, Any]:
+    """Return the rows that the verdict rests on, and True where the weights may have been trained on them."""
+    if case.evaluation is not None:
+        return {"rows_judged": "the rows of Case.evaluation", "may_be_training_rows": False}
+    rows = "a fixed fifth of the rows of Case.data"
+    if weights is None:
+        return {"rows_judged": f"{rows}, which training left out", "may_be_training_rows": False}
+    return {"rows_judged": rows, "may_be_training_rows": True}
 
 
-def _show(diagnosis: "Diagnosis", extra: dict[str, Any], as_json: bool) -> None:
+def _document(diagnosis: "Diagnosis", target: str) -> dict[str, Any]:
+    """Return the diagnosis as plain values; the units of a very wide layer are a parquet file in the working directory."""
+    if len(diagnosis.units) <= MOST_UNITS:
+        return diagnosis.to_dict()
+    file = Path(f"{Path(target).stem}.units.parquet").absolute()
+    diagnosis.to_frame().to_parquet(file)
+    print(f"{len(diagnosis.units)} units are in {file}, not in the JSON document", file=sys.stderr)
+    return {**replace(diagnosis, units=()).to_dict(), "units_file": str(file)}
+
+
+def _show(diagnosis: "Diagnosis", target: str, extra: dict[str, Any], as_json: bool) -> None:
     if as_json:
         values = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in extra.items()}
-        print(json_format.dumps({**diagnosis.to_dict(), **values}, allow_nan=False))
+        print(json_format.dumps({**_document(diagnosis, target), **values}, allow_nan=False))
         return
     from rich.console import Console
 
@@ -233,6 +242,11 @@ def _show(diagnosis: "Diagnosis", extra: dict[str, Any], as_json: bool) -> None:
     wide = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.print(table if wide <= console.width else unit_bars(diagnosis, bars=False))
     console.print("\n".join(details(diagnosis)), markup=False, soft_wrap=True)
+    if "rows_judged" in extra:
+        console.print(f"\njudged on {extra['rows_judged']}", markup=False, soft_wrap=True)
+        if extra["may_be_training_rows"]:
+            text = "warning: the weights may have been trained on these rows; declare held-out rows in Case.evaluation"
+            console.print(text, markup=False, soft_wrap=True)
     if "no_r2" in extra:
         console.print(f"\nR2 is not available: {extra['no_r2']}", markup=False, soft_wrap=True)
     if "audit" in extra:

@@ -1,10 +1,12 @@
 """Standard output: with `--json` one document and nothing else, even if the case's code prints."""
 
+import ctypes
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,9 +32,33 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def stdout_to_stderr(redirect: bool) -> AbstractContextManager[Any]:
-    """Redirect printed text to standard error inside the block, if `redirect`: a case's code may print."""
-    return redirect_stdout(sys.stderr) if redirect else nullcontext()
+@contextmanager
+def stdout_to_stderr(redirect: bool) -> Iterator[None]:
+    """Redirect standard output to standard error inside the block, if `redirect`.
+
+    A case's code may print, or write to descriptor 1, as compiled code and child processes do.
+    """
+    if not redirect:
+        yield
+        return
+    with redirect_stdout(sys.stderr), _descriptor_to_stderr():
+        yield
+
+
+@contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    try:
+        before = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # output that compiled code still buffers
+        os.dup2(before, 1)
+        os.close(before)
 
 
 def console() -> "Console":

@@ -1,11 +1,14 @@
 """`harness prescribe CASE`: the remedy that works on a model, proved on fresh seeds."""
 
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.output import Json, print_json, stdout_to_stderr
+
+FAREWELL = "Stopped. Results of trained members are kept; the same command goes on from them."
 
 
 def prescribe(
@@ -28,27 +31,36 @@ def prescribe(
 ) -> None:
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
 
-    Exit code 0: nothing is wrong; 1: something is wrong, whatever helps; 2: bad request.
+    Exit code 0: nothing is wrong; 1: something is wrong, whatever helps; 2: bad request; 130, 143: stopped by a signal,
+    after what was seen until then is printed.
     """
-    from harness.cli.signals import Interrupted, exit_now, install_handlers
+    from harness.cli.signals import exit_now, install_handlers
+    from harness.prescription import PrescriptionInterrupted
     from harness.prescription import prescribe as find
 
-    farewell = "Stopped. A prescription keeps nothing of what it trained."
     words = [word.strip() for word in changes.split(",") if word.strip()] or None
 
     def says(text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
 
     try:
-        install_handlers(farewell)
+        install_handlers(FAREWELL)
         with stdout_to_stderr(json):
             prescription = find(case, budget, seeds, words, goal, workers, says)
-    except Interrupted as stop:
-        exit_now(stop.number, farewell)
+    except PrescriptionInterrupted as stop:
+        _write(stop.prescription, report, json)
+        sys.stdout.flush()
+        exit_now(getattr(stop.__cause__, "number", signal.SIGINT), FAREWELL)
+    except KeyboardInterrupt as stop:  # before the search began
+        exit_now(getattr(stop, "number", signal.SIGINT), FAREWELL)
+    _write(prescription, report, json)
+    raise typer.Exit(1 if prescription.wrong else 0)
+
+
+def _write(prescription: Any, report: str, json: bool) -> None:
     if report:
         prescription.report(report)
     if json:
         print_json(prescription.to_dict())
     else:
         print(prescription)
-    raise typer.Exit(1 if prescription.wrong else 0)

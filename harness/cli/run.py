@@ -1,5 +1,6 @@
 """`harness run FILE.yaml`: train an experiment's members, and count which variants collapse."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.output import Json, console, print_json, stdout_to_stderr
+from harness.cli.shards import shard_of
 from harness.credentials import masked
 from harness.errors import HarnessError
 
@@ -20,14 +22,20 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
     retry: Annotated[str, typer.Option(help="`failed`: run members again that could not be run.")] = "",
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
-    shard: Annotated[str, typer.Option(help="`2/8` runs only the second of eight parts, for job arrays.")] = "1/1",
+    shard: Annotated[
+        str, typer.Option(help="`2/8` runs only the second of eight parts; `auto` reads it from a job array.")
+    ] = "1/1",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
+    ] = None,
+    on: Annotated[str | None, typer.Option(help="Train on a Ray cluster: `ray`, or `ray://head:10001`.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
     """Train the missing members of an experiment, diagnose them, log them to MLflow and write the report."""
     if retry not in ("", "failed"):
         raise HarnessError(f"--retry: expected 'failed', got {retry!r}")
-    part = _shard(shard)
+    part = shard_of(shard)
     from harness.cli.progress import Display
     from harness.cli.signals import Interrupted, exit_now, install_handlers
     from harness.experiment import run_experiment
@@ -36,25 +44,20 @@ def run(
     try:
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
-            outcome = run_experiment(file, fresh, workers, tracking_uri, retry == "failed", part, display.progress())
+            outcome = run_experiment(
+                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout, on=on
+            )
     except Interrupted as stop:
         exit_now(stop.number, farewell)
     if json:
         print_json(outcome.to_dict())
     else:
-        _show(outcome, tracking_uri)
+        _show(outcome, file, tracking_uri)
     failed = outcome.to_dict()["failed"]
     raise typer.Exit(3 if failed or outcome.missing else 0)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise HarnessError(f"--shard: expected a part such as '2/8' (the second of eight), got {text!r}")
-    return int(part), int(parts)
-
-
-def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
+def _show(outcome: "RunSummary", file: Path, tracking_uri: str | None) -> None:
     from harness.cli.tables import verdict_table
     from harness.effects import analyse
     from harness.report.answer import headline
@@ -70,7 +73,15 @@ def _show(outcome: "RunSummary", tracking_uri: str | None) -> None:
     if outcome.records:
         terminal.print(headline(analyse(outcome.records, outcome.experiment)), markup=False)
     if outcome.report is not None:
-        option = f" --tracking-uri {masked(tracking_uri)}" if tracking_uri else ""
+        option = f" --tracking-uri {shlex.quote(masked(tracking_uri))}" if tracking_uri else ""
         print(f"Report:    {outcome.report}")
         program = "harness" if shutil.which("harness") else f"{sys.executable} -m harness"
-        print(f"MLflow UI: {program} ui {outcome.experiment.path or outcome.experiment.name}{option}")
+        print(f"MLflow UI: {program} ui {_reference(outcome, file)}{option}")
+
+
+def _reference(outcome: "RunSummary", file: Path) -> "Path | str":
+    """Return the experiment as a command takes it: its file, or the name of a shipped one."""
+    from harness.grid.shipped import shipped_folder
+
+    path = outcome.experiment.path
+    return outcome.experiment.name if path is None or path.parent == shipped_folder() else file

@@ -7,19 +7,24 @@ from rich.text import Text
 
 from harness.grid.factorial import changes
 from harness.report.groups import nearest_first, tally
-from harness.results import COLLAPSED, MemberRecord
+from harness.results import MemberRecord
 from harness.results.records import Level
 
 
 def verdict_table(records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None) -> Table:
-    """Tabulate collapsed members by variant: the baseline first, then the variants nearest to it."""
+    """Tabulate failed and collapsed members by variant: the baseline first, then the variants nearest to it."""
     groups = nearest_first(records, baseline or {})
-    table = Table(title="Collapsed members", title_justify="left", caption_justify="left", header_style="bold")
+    table = Table(
+        title="Failed members: collapsed, no better than the mean, or diverged",
+        title_justify="left",
+        caption_justify="left",
+        header_style="bold",
+    )
     hidden = len({record.variant for record in records}) - len(groups)
     if hidden:
         table.caption = f"and {hidden} more variants, in the report"
     table.add_column("variant", overflow="fold")
-    for column in ("collapsed", "live units", "R2"):
+    for column in ("failed", "collapsed", "live units", "R2"):
         table.add_column(column, justify="right")
     table.add_column("verdicts")
     for name, members in groups.items():
@@ -28,12 +33,13 @@ def verdict_table(records: Sequence[MemberRecord], baseline: Mapping[str, Level]
     return table
 
 
-def _cells(members: Sequence[MemberRecord]) -> tuple[str, str, str, str]:
-    collapsed = sum(record.verdict in COLLAPSED for record in members)
+def _cells(members: Sequence[MemberRecord]) -> tuple[str, ...]:
+    failed, collapsed = (sum(bool(getattr(record, name)) for record in members) for name in ("failed", "collapsed"))
     live = [record.live_units for record in members if record.status == "ok"]
     fits = [record.r2 for record in members if record.r2 is not None]
     return (
-        f"{collapsed} of {len(members)}",
+        f"{failed} of {len(members)}",
+        str(collapsed),
         f"{sum(live) / len(live):.1f}" if live else "-",
         f"{sum(fits) / len(fits):.2f}" if fits else "-",
         tally(members),

@@ -7,10 +7,11 @@ import sys
 import sysconfig
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from harness.credentials import masked, without_secrets
+from harness.credentials import HIDDEN, masked, without_secrets, without_user
 from harness.errors import HarnessError
 from harness.execution.worker_environment import without_empty_places
 
@@ -21,35 +22,58 @@ def ui(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
 ) -> None:
     """Serve the MLflow UI on localhost and print its URLs."""
-    from harness.tracking import local_store, store_uri
+    from harness.tracking import is_server, local_store, store_uri
 
-    uri = store_uri(tracking_uri, Path.cwd())
+    uri = store_uri(_with_password(tracking_uri), Path.cwd())
     store = local_store(uri)
     if store is not None and not store.exists():
         raise HarnessError(f"{store}: no MLflow store yet; `harness run FILE.yaml` creates one")
-    if uri.startswith(("http://", "https://")):
-        print(f"The store is a server: open {masked(uri)}")
+    if is_server(uri):
+        _show_pages(uri, experiment, without_user(masked(uri)).rstrip("/"))
         return
     _check_port(port)
-    for view, page in _pages(uri, experiment).items():
-        print(f"{view:<23} http://127.0.0.1:{port}/{page}")
+    _show_pages(uri, experiment, f"http://127.0.0.1:{port}")
     print("Ctrl-C ends it.", flush=True)
     raise typer.Exit(_serve(uri, port))
 
 
+def _with_password(tracking_uri: str | None) -> str | None:
+    """Return the address with its password where `harness run` printed it masked: from the environment or the terminal."""
+    variable = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking_uri is None or HIDDEN not in tracking_uri:
+        return tracking_uri
+    if masked(variable) == tracking_uri:
+        return variable
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise HarnessError(
+            f"--tracking-uri {tracking_uri}: expected a password, got {HIDDEN}; set MLFLOW_TRACKING_URI to the address "
+            "with its password and leave the option out"
+        )
+    from getpass import getpass
+
+    password = quote(getpass("Password of the store: "), safe="")
+    return tracking_uri.replace(HIDDEN, password, 1)
+
+
+def _show_pages(uri: str, experiment: str, address: str) -> None:
+    for view, page in _pages(uri, experiment).items():
+        print(f"{view:<23} {address}/{page}")
+
+
 def _pages(uri: str, experiment: str) -> dict[str, str]:
     """Map labels to pages: the experiment's runs (MLflow would open an empty page of traces), and its stored views."""
-    from harness.tracking import experiment_id, experiment_names, stored_views
+    from harness.tracking import stored_experiments
 
-    name = _name(experiment) if experiment else next(iter(experiment_names(uri)), "")
-    experiment_number = experiment_id(uri, name) if name else None
-    if experiment and experiment_number is None:
-        names = ", ".join(experiment_names(uri)) or "none"
+    experiments = {name: (number, views) for name, number, views in stored_experiments(uri)}
+    name = _name(experiment) if experiment else next(iter(experiments), "")
+    if experiment and name not in experiments:
+        names = ", ".join(experiments) or "none"
         raise HarnessError(f"{masked(uri)}: no experiment is called {name!r}. Known: {names}")
-    if experiment_number is None:
+    if name not in experiments:
         return {"MLflow UI:": ""}
-    runs = f"#/experiments/{experiment_number}/runs?workflowType=machine_learning"
-    by_view = {f"MLflow UI, by {view}:": view for view in stored_views(uri, experiment_number)}
+    number, views = experiments[name]
+    runs = f"#/experiments/{number}/runs?workflowType=machine_learning"
+    by_view = {f"MLflow UI, by {view}:": view for view in views}
     view_pages = {text: f"{runs}&compareRunsMode=CHART&viewStateShareKey={view}" for text, view in by_view.items()}
     return {**view_pages, "MLflow UI, all runs:": runs}
 
@@ -78,12 +102,14 @@ def server_command(port: int) -> list[str]:
 
 def server_environment(uri: str) -> dict[str, str]:
     """Return environment variables of MLflow's server: the store, and no imports from the working directory."""
+    from harness.tracking import mlflow_address
+
     return without_empty_places(
         {
             **os.environ,
             "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_BACKEND_STORE_URI": uri,
+            "MLFLOW_BACKEND_STORE_URI": mlflow_address(uri),
             "PYTHONSAFEPATH": "1",
             # uvicorn puts this folder first, by default the working directory
             "UVICORN_APP_DIR": os.environ.get("UVICORN_APP_DIR", sysconfig.get_path("stdlib")),

@@ -1,8 +1,12 @@
 """Matrices from tables: `.csv` and `.parquet`, one column per unit and one row per sample."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy
+
+from harness.data.memory import check_fits
 from harness.errors import HarnessError
 
 
@@ -22,6 +26,11 @@ def read_csv(file: Path, name: str | None) -> Any:
     cells = [cell.strip().strip('"') for cell in first.split(separator)]
     numbered = _numbered(cells, [cell.strip() for cell in second.split(separator)])
     header = None if not numbered and all(_is_number(cell) for cell in cells) else 0
+    if len(cells) > WIDE and cells[0]:
+        with suppress(ValueError):  # empty cells and texts are left to pandas
+            return numpy.loadtxt(
+                file, delimiter=separator, skiprows=int(header is not None), ndmin=2, encoding="utf-8-sig"
+            )
     try:
         frame = pandas.read_csv(file, sep=separator, header=header, encoding="utf-8-sig")
     except pandas.errors.EmptyDataError as error:
@@ -50,6 +59,8 @@ def read_parquet(file: Path, name: str | None) -> Any:
     """
     import pyarrow.parquet
 
+    declared = pyarrow.parquet.read_metadata(file)
+    check_fits(NUMBER * declared.num_rows * declared.num_columns)
     return _columns(pyarrow.parquet.read_table(file).to_pandas())
 
 
@@ -73,4 +84,6 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+NUMBER = 8  # bytes
+WIDE = 2_000  # columns, from which on pandas takes longer for each column than for its numbers
 NOTHING = "holds no rows of numbers"

@@ -1,4 +1,4 @@
-"""Arrays from files: `.npy`, `.npz`, `.pt`, `.csv`, `.parquet`. No pickle is ever loaded.
+"""Arrays from files: `.npy`, `.npz`, `.pt`, `.safetensors`, `.csv`, `.parquet`. No pickle is ever loaded.
 
 An archive with several arrays needs the name of one: `activations.npz:codes`, `states.pt:codes`.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
+from harness.data.memory import check_fits
 from harness.data.tensors import exact_tensor
 from harness.errors import HarnessError, did_you_mean, missing_extra
 
@@ -30,7 +31,10 @@ def read_array(path: str | Path) -> Tensor:
     if file.suffix.lower() not in READERS:
         raise HarnessError(f"{file}: {did_you_mean('kind of file', file.suffix, READERS)}")
     with _read_errors(path, file):
-        return exact_tensor(READERS[file.suffix.lower()](file, name))
+        content = READERS[file.suffix.lower()](file, name)
+        if isinstance(content, Tensor):  # an expanded or sparse tensor takes little in the file
+            check_fits(content.numel() * content.element_size())
+        return exact_tensor(content)
 
 
 def array_names(path: str | Path) -> list[str]:
@@ -74,18 +78,22 @@ def _npy(file: Path, name: str | None) -> Any:
     with file.open("rb") as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+        shape, fortran, dtype = read(stream)
         if dtype.hasobject:
             raise HarnessError(OBJECTS)
         # the header of a damaged file may declare more than memory holds: compare before anything is allocated
         declared = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
         if declared > file.stat().st_size:
             raise HarnessError(f"its header declares {declared} bytes, the file has {file.stat().st_size}: truncated?")
+    if declared >= MAPPED and dtype.isnative and dtype.kind == "f" and dtype.itemsize <= 8 and not fortran:
+        # mapped, and private: pages that are read belong to the file, and nothing is written to it
+        return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
     return np.load(file, allow_pickle=False)
 
 
 def _npz(file: Path, name: str | None) -> Any:
     selected = _only(dict.fromkeys(_names(file)), name, file)
+    check_fits(_unpacked(file, f"{selected}.npy"))
     with np.load(file, allow_pickle=False) as arrays:
         try:
             return arrays[selected]
@@ -100,7 +108,15 @@ def _names(archive: Path) -> list[str]:
         return [entry.removesuffix(".npy") for entry in entries.namelist()]
 
 
+def _unpacked(archive: Path, name: str = "") -> int:
+    """Return the declared size of an archive's entries, or of those of one name, in bytes."""
+    with zipfile.ZipFile(archive) as entries:
+        return sum(entry.file_size for entry in entries.infolist() if name in ("", entry.filename))
+
+
 def _pt(file: Path, name: str | None) -> Any:
+    if zipfile.is_zipfile(file):
+        check_fits(_unpacked(file))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of files that are refused below
@@ -119,6 +135,15 @@ def _pt(file: Path, name: str | None) -> Any:
     if name is None and any(key.rpartition(".")[2] == "weight" for key in tensors):
         raise HarnessError(f"holds a model's weights ({', '.join(list(tensors)[:8])}), {NO_ROWS}")
     return tensors[_only(tensors, name, file)]
+
+
+def _safetensors(file: Path, name: str | None) -> Any:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as tensors:  # mapped into memory
+        if name is None and any(key.rpartition(".")[2] == "weight" for key in tensors.keys()):  # noqa: SIM118
+            raise HarnessError(f"holds a model's weights ({', '.join(list(tensors.keys())[:8])}), {NO_ROWS}")
+        return tensors.get_tensor(_only(dict.fromkeys(tensors.keys()), name, file))
 
 
 def _only(arrays: Mapping[str, Any], name: str | None, file: Path) -> str:
@@ -145,12 +170,14 @@ TENSORS = "expected a tensor or a dict of tensors"
 NO_ROWS = (
     "expected rows, [sample, ...]: save the layer's activations with torch.save(activations, path), or select one array"
 )
-ARCHIVES = (".npz", ".pt", ".pth")
+ARCHIVES = (".npz", ".pt", ".pth", ".safetensors")
+MAPPED = 1 << 26  # bytes: larger arrays are mapped into memory instead of read
 READERS: dict[str, Callable[[Path, str | None], Any]] = {
     ".npy": _npy,
     ".npz": _npz,
     ".pt": _pt,
     ".pth": _pt,
+    ".safetensors": _safetensors,
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
@@ -159,6 +186,7 @@ WRITERS = {
     ".npz": "np.savez(path, name=array)",
     ".pt": "torch.save(tensor, path)",
     ".pth": "torch.save(tensor, path)",
+    ".safetensors": "safetensors.torch.save_file({'codes': tensor}, path)",
     ".csv": "frame.to_csv(path)",
     ".parquet": "frame.to_parquet(path)",
 }

@@ -109,4 +109,4 @@ def _numeric(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         return array.astype(np.float64)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         return array.astype(np.int64)
-    return array.astype(array.dtype.newbyteorder("="))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,7 +1,7 @@
 """A finding: the same type for a layer's diagnosis and a penalty's audit."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,16 @@ class Finding:
             self.remedy and f"do: {self.remedy}",
         ]
         return "\n    ".join(line for line in lines if line)
+
+
+def pointer(findings: Iterable[Finding]) -> str:
+    """Return the line that names the pages on the rules of findings; "" without findings.
+
+    >>> pointer([Finding("full_collapse"), Finding("dead"), Finding("dead")])
+    'More on each: harness explain full_collapse dead'
+    """
+    rules = list(dict.fromkeys(str(finding.rule) for finding in findings))
+    return f"More on each: harness explain {' '.join(rules)}" if rules else ""
 
 
 def json_safe(value: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.diagnosis.spooling import is_spooled, spooled
 from harness.errors import HarnessError
 from harness.measures.arrays import to_numpy, to_tensor
 
@@ -39,7 +40,7 @@ def activation_matrix(values: Any, members: bool, name: str = "activations") -> 
     Raises:
         HarnessError: for a wrong rank, no rows, no units, or values that are no real numbers.
     """
-    matrix = tensor_of(values, name)
+    matrix = spooled(values, name) if is_spooled(values) else tensor_of(values, name)
     shape = list(matrix.shape)
     if members and matrix.ndim != 3:
         raise HarnessError(f"{name}: expected [member, sample, unit] with members=True, got the shape {shape}")

@@ -115,6 +115,8 @@ def check_inputs(
 
 def members_of(request: DiagnosisInputs, members: Sequence[int], activation: str) -> DiagnosisInputs:
     """Return the request for some of its members, with the activation of these."""
+    if list(members) == list(range(len(request.activations))):  # without a copy of the values
+        return replace(request, activation=activation)
     chosen = {name: getattr(request, name) for name in PER_MEMBER}
     parts: dict[str, Any] = {name: None if value is None else value[list(members)] for name, value in chosen.items()}
     return replace(request, activation=activation, **parts)

@@ -104,7 +104,8 @@ def diagnose(
     """Diagnose a layer from its activations: collapsed or not, which units, and how.
 
     Args:
-        activations: `[sample, unit]` in eval mode on held-out rows. NaN is a verdict (`invalid`), never an error.
+        activations: `[sample, unit]` in eval mode on held-out rows. NaN is a verdict (`invalid`), never an error. An
+            iterator of batches and a sparse tensor are written to a temporary file, so that memory holds one batch.
         activation: relu, leaky_relu, elu, gelu, silu, softplus, sigmoid, tanh, none (= linear), or "auto": none where a
             value is negative, sigmoid where all lie between 0 and 1, else relu. The diagnosis says when it was chosen.
         labels: `[sample]` integers, classes to take mutual information with.

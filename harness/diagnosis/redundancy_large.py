@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.diagnosis.copy_search import WIDE, candidates
 from harness.diagnosis.thresholds import Thresholds
+from harness.measures.cell_ranks import cell_ranks
 from harness.measures.chunks import chunks
 from harness.measures.ranks import average_ranks
 from harness.measures.unit_pairs import correlation_needed, order_needed, robust_correlation, rows_by_chance
@@ -80,6 +82,9 @@ def ranks_at_resolution(values: Tensor, resolution: Tensor, few_rows: int) -> Te
         step > 0, torch.floor(values.double() / torch.where(step > 0, step, 1.0) + 0.5), values.double()
     )
     cells = torch.nan_to_num(cells, nan=0.0)
+    counted = cell_ranks(cells, few_rows) if bool((resolution > 0).all()) else None
+    if counted is not None:  # the usual case, several times faster
+        return counted
     varied = (cells != cells.mode(-1, keepdim=True).values).sum(-1, keepdim=True) >= few_rows
     return average_ranks(torch.where(varied, cells, 0.0))
 
@@ -145,11 +150,17 @@ def _find(
     """For each unit the first earlier one whose sketch and then whose values agree."""
     copies: dict[int, int] = {}
     strengths: dict[int, float] = {}
+    proposed = candidates(sketch, needed - MARGIN) if len(sketch) > WIDE else None
     for start in range(0, len(sketch), BLOCK):
         stop = min(start + BLOCK, len(sketch))
-        alike = (sketch[start:stop] @ sketch[:stop].T).abs_()
-        alike = alike.tril_(diagonal=start - 1)
-        for partner in _candidates(alike, needed - MARGIN):
+        if proposed is None:
+            if not bool(sketch[start:stop].any()):  # units that are not compared, all of them in a table of constants
+                continue
+            alike = (sketch[start:stop] @ sketch[:stop].T).abs_().tril_(diagonal=start - 1)
+            partners = _candidates(alike, needed - MARGIN)
+        else:
+            partners = [partner[start:stop] for partner in proposed]
+        for partner in partners:
             units = (partner >= 0).nonzero()[:, 0]
             units = units[[int(start + unit) not in copies for unit in units]]
             exact = _exact(compared, units + start, partner[units], ranks)

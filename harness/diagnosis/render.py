@@ -7,7 +7,7 @@ from html import escape
 from statistics import quantiles
 from typing import Protocol
 
-from harness.diagnosis.finding import Finding
+from harness.diagnosis.finding import Finding, pointer
 from harness.diagnosis.units import Flag, OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
 
@@ -58,13 +58,13 @@ def details(diagnosis: Layer) -> list[str]:
     if diagnosis.output is not None:
         lines += ["", output_line(diagnosis.output)]
     if diagnosis.findings:
-        lines += ["", *map(str, diagnosis.findings)]
+        lines += ["", *map(str, diagnosis.findings), "", pointer(diagnosis.findings)]
     return lines
 
 
 def headline(diagnosis: Layer) -> str:
     """Verdict, flags, live units, rows and activation in one line."""
-    flags = f" + {', '.join(flag for flag in diagnosis.flags if flag != diagnosis.verdict)}"
+    flags = f" + {', '.join(flag for flag in diagnosis.flags if str(flag) != diagnosis.verdict)}"
     live = f"{diagnosis.live_units} of {len(diagnosis.units)} units live"
     inferred = " (inferred from the values)" if diagnosis.activation_inferred else ""
     distinct = diagnosis.distinct_rows

@@ -104,7 +104,7 @@ def _one(table: MemberTable, row: int, column: int) -> dict[str, Any]:
     return {
         "seed": table.seeds[column],
         "category": str(table.categories[row, column]),
-        "verdict": "" if record is None else record.verdict,
+        "verdict": "" if record is None else record.reported_verdict,
         "output_fault": "" if record is None else record.output_fault,
         "live_units": record.live_units if judged and record is not None else None,
         "units": record.units if judged and record is not None else None,

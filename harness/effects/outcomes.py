@@ -4,9 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.results.records import COLLAPSED, MemberRecord
-
-UNJUDGED = frozenset({"", "invalid", "not_testable"})
+from harness.results.records import COLLAPSED, UNJUDGED, MemberRecord
 
 
 @dataclass(frozen=True)

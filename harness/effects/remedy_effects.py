@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.effects.outcomes import UNJUDGED
 from harness.effects.paired_shares import ALPHA, PairedCounts, discordant_power, mcnemar_mid_p, newcombe_paired
 from harness.effects.seed_intervals import Interval, agree, t_interval
 from harness.grid.factorial import changes
@@ -17,7 +16,6 @@ from harness.results.records import COLLAPSED, NO_BETTER_THAN_MEAN, Level, Membe
 
 NAN = math.nan
 Fails = Callable[[MemberRecord], bool | None]
-USELESS_OUTPUT = NO_BETTER_THAN_MEAN | {"constant_output"}
 CURED_SHARE = 0.1  # of the seeds: a remedy with more failures helps, but does not work
 NARROW = 0.25  # half-width of the interval within which no effect is seen
 LEAST_GAIN = 0.05  # of R2, where nothing fails and R2 is the goal
@@ -122,11 +120,7 @@ def has_failed(record: MemberRecord) -> bool | None:
 
     Failed means: diverged, collapsed, values that are not finite, or a reconstruction no better than the mean.
     """
-    if record.status == "diverged" or record.verdict == "invalid":
-        return True
-    if record.status != "ok" or record.verdict in UNJUDGED:
-        return None
-    return has_collapsed(record) or record.verdict in USELESS_OUTPUT or bool(USELESS_OUTPUT.intersection(record.flags))
+    return record.failed
 
 
 def has_collapsed(record: MemberRecord) -> bool:
@@ -140,7 +134,7 @@ def symptom(record: MemberRecord) -> str:
         return "diverged"
     if "single_unit_dominance" in record.flags and record.verdict in COLLAPSED:
         return "single_unit_dominance"
-    if has_collapsed(record) or record.verdict in USELESS_OUTPUT or record.verdict == "invalid":
+    if has_collapsed(record) or record.verdict in NO_BETTER_THAN_MEAN or record.verdict == "invalid":
         return record.verdict
     return "mean_output"
 

@@ -28,7 +28,12 @@ def stored_experiment(results: StoredExperiment) -> Experiment:
         raise HarnessError(
             "results: expected an experiment in the manifest, got none; `harness run FILE.yaml` writes one"
         )
-    return Experiment(**dict(described))
+    try:
+        return Experiment(**dict(described))
+    except (ValueError, TypeError) as error:
+        raise HarnessError(
+            "results: expected an experiment in the manifest, got something else; `harness run FILE.yaml` writes it again"
+        ) from error
 
 
 def stored_members(results: StoredExperiment) -> list[MemberRecord]:

@@ -11,6 +11,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
 from harness.errors import HarnessError
+from harness.execution.process_state import kept_process_state
 from harness.execution.spec import StackMember, StackSpec, failed
 from harness.results.records import Level, MemberRecord
 from harness.training import VmapSupport, check_vmap_support, device_of
@@ -73,7 +74,8 @@ def treated_case(spec: StackSpec, levels: Mapping[str, Level], split: Split) -> 
     case = replace(case, train={**case.train, **spec.train})
     if levels.get("beta") == "matched":
         levels = {**levels, "beta": matched_beta(case, levels, split)}
-    return apply_remedies(case, levels, split)
+    with kept_process_state():  # a loss may set torch's default dtype; what the case's file sets stays
+        return apply_remedies(case, levels, split)
 
 
 def _case(spec: StackSpec) -> Case:
@@ -98,7 +100,7 @@ def _split_group(
     def support() -> tuple[VmapSupport, Split, str]:
         device = device_of(cases[0], split.train.inputs, split.train.targets)
         try:
-            with guarded():
+            with guarded(), kept_process_state():
                 rows = split_of(cases[0]) if members[0].levels.get("inputs") == "centred" else split
                 inputs, targets = rows.train.inputs.to(device), rows.train.targets
                 return check_vmap_support(cases[0], inputs, targets=targets), rows, device

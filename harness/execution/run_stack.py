@@ -8,12 +8,13 @@ from dataclasses import replace
 from harness.execution.history import History
 from harness.execution.member_record import member_records
 from harness.execution.member_weights import with_weights
+from harness.execution.process_state import kept_process_state
 from harness.execution.program_batches import CaseCache, ProgramBatch, fallback_batches, group_programs
 from harness.execution.spec import StackSpec, failed
 from harness.results.records import MemberRecord
 from harness.training import Snapshot, gpu_name, train
 from harness.training.schedules import training_steps
-from harness.user_code import CaseExit, end_if_forked, guarded
+from harness.user_code import end_if_forked, guarded
 
 
 def run_stack(
@@ -41,7 +42,7 @@ def run_stack(
     try:
         with guarded():
             batches = group_programs(spec, records, cache)
-    except CaseExit as error:
+    except Exception as error:  # reading the data or building a model again may fail
         return [failed(member, error) for member in spec.members]
     for batch in batches:
         records |= {record.key: record for record in _run_batch(batch, spec, cache, tell)}
@@ -59,7 +60,7 @@ def _run_batch(
         progress(steps)
 
     try:
-        with guarded():
+        with guarded(), kept_process_state():
             records = _train_batch(batch, tell, spec.keep_weights)
     except Exception as error:  # the author's code may raise anything; the other programs continue
         smaller = _smaller(batch, spec, cache, error)
@@ -75,7 +76,7 @@ def _smaller(batch: ProgramBatch, spec: StackSpec, cache: CaseCache, error: Exce
     try:
         with guarded():
             return fallback_batches(batch, spec, cache, error)
-    except CaseExit:
+    except Exception:
         return []
 
 

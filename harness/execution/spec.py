@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, well_formed
 from harness.results.records import Level, MemberRecord
 from harness.user_code import CaseExit
 
@@ -77,4 +77,4 @@ def failed(member: StackMember, error: Exception) -> MemberRecord:
     """Return the record of a member whose remedies, model or loss raised this error."""
     prefix = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
     prefix = "the case's code ended with " if isinstance(error, CaseExit) else prefix
-    return failed_record(member, f"{prefix}{error}"[:1000])
+    return failed_record(member, well_formed(f"{prefix}{error}"[:1000]))

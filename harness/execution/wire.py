@@ -23,6 +23,16 @@ def dump_records(records: Sequence[MemberRecord]) -> bytes:
     )
 
 
+def record_keys(answer: bytes) -> list[str]:
+    """Return the keys of the records of these bytes.
+
+    >>> record_keys(dump_records([MemberRecord("k", "as_posted", {}, 0)]))
+    ['k']
+    """
+    small, _sizes = json.loads(answer[: answer.index(b"\n")])
+    return [record["key"] for record in small]
+
+
 def load_records(answer: bytes) -> Iterator[MemberRecord]:
     """Yield the records of these bytes.
 

@@ -1,4 +1,4 @@
-"""Worker process: reads stacks as lines of JSON, and answers with lines of JSON followed by the bytes of records.
+"""Worker process: reads stacks and calls as lines of JSON, and answers with lines of JSON followed by the bytes of records.
 
 `new_worker` starts it with the parent's process id, so that a user's script needs no main guard. Output of the author's
 code goes to standard error, and its reads of standard input raise an error. Its forked children cannot write answers. The
@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from harness.execution.gc_control import raise_gc_threshold
 from harness.execution.spec import spec_of
@@ -27,6 +27,8 @@ def main() -> None:
     raise_gc_threshold()
     import torch
 
+    from harness.execution.calls import answered, is_call
+    from harness.execution.process_state import kept_process_state
     from harness.execution.program_batches import CaseCache
     from harness.execution.run_stack import run_stack
     from harness.execution.wire import dump_records
@@ -38,8 +40,15 @@ def main() -> None:
     _hide_from_children(stacks.fileno(), answers.fileno())
     cache = CaseCache()
     for line in stacks:
-        records = dump_records(run_stack(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), cache))
-        _answer(answers, {"bytes": len(records)}, records)
+        _answer(answers, {"steps": 0})  # the time limit of the stack begins here
+        with kept_process_state():
+            if is_call(line):
+                _answer(answers, answered(line))
+            else:
+                records = dump_records(
+                    run_stack(spec_of(line), lambda steps: _answer(answers, {"steps": steps}), cache)
+                )
+                _answer(answers, {"bytes": len(records)}, records)
         if gpu_is_lost():
             os._exit(1)  # the next stack gets a new process
 
@@ -57,7 +66,7 @@ def _exit_with_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _answer(answers: BinaryIO, message: dict[str, int], content: bytes = b"") -> None:
+def _answer(answers: BinaryIO, message: dict[str, Any], content: bytes = b"") -> None:
     try:
         answers.write(json.dumps(message).encode() + b"\n" + content)
         answers.flush()

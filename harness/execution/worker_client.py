@@ -9,7 +9,6 @@ from typing import IO
 
 from harness.execution.wire import load_records
 from harness.execution.worker_environment import module_command, without_empty_places
-from harness.results import MemberRecord
 
 Worker = subprocess.Popen[bytes]
 
@@ -39,8 +38,8 @@ def waiting_workers(count: int) -> Iterator[list[Worker]]:
             process.wait()
 
 
-def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
-    """Return a worker's next answer: steps done, or the records of its stack; None if it died.
+def next_answer(answers: IO[bytes]) -> int | bytes | None:
+    """Return a worker's next answer: steps done, or the bytes of its stack's records; None if it died.
 
     An answer is a line of JSON, followed by the number of bytes of records that the line gives.
     """
@@ -49,6 +48,8 @@ def next_answer(answers: IO[bytes]) -> int | list[MemberRecord] | None:
         if "steps" in message:
             return int(message["steps"])
         content = answers.read(message["bytes"])
-        return list(load_records(content)) if len(content) == message["bytes"] else None
+        for _record in load_records(content):  # a part of one, or output of other code, raises
+            pass
+        return content if len(content) == message["bytes"] else None
     except (ValueError, TypeError, LookupError):  # no line, a part of one, or output of other code
         return None

@@ -1,11 +1,13 @@
 from .driver import RunCallbacks as RunCallbacks
-from .driver import RunSummary as RunSummary
 from .driver import run as run
 from .driver import run_experiment as run_experiment
 from .driver import sync as sync
 from .driver import synchronize as synchronize
+from .merging import Merged as Merged
+from .merging import merge as merge
 from .planner import plan as plan
 from .run_results import Results as Results
+from .run_summary import RunSummary as RunSummary
 from .stored import compare as compare
 from .stored import effects as effects
 from .stored import report as report

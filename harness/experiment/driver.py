@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.execution.stdin import forbid_stdin
+from harness.experiment.cluster import check_on, executor_of
+from harness.experiment.inspection import WorkerInspection, audit_here, look_here
 from harness.experiment.locks import WHOLE, publishing, running
 from harness.experiment.run_summary import RunSummary, trained_alone, without_results
 from harness.experiment.state import (
     ResumeState,
     check_device,
     clean_results,
+    first_workers,
     is_described,
-    known_stacks,
     load_state,
     member_steps,
     missing_members,
@@ -33,6 +35,7 @@ from harness.results import (
     read_manifest,
     report_folder,
     results_folder,
+    set_aside,
     write_manifest,
     write_stack,
 )
@@ -89,28 +92,45 @@ def run_experiment(
     shard: tuple[int, int] = WHOLE,
     progress: RunCallbacks | None = None,
     root: Path | None = None,
+    timeout: float | None = None,
+    on: str | None = None,
 ) -> RunSummary:
     """Run an experiment with all options of the command line, and return its summary.
+
+    Args:
+        experiment, fresh, workers, tracking_uri: as in `run`.
+        retry_failed: train members again that could not be run.
+        shard: part of the stacks that this process trains, and the number of parts.
+        progress: callbacks.
+        root: folder that contains `mlruns/`; None means the current one.
+        timeout: seconds that a worker may take for a stack; None for no limit.
+        on: cluster that trains the stacks, `ray` or `ray://head:10001`; None for processes on this machine.
 
     Raises:
         HarnessError: if the request is wrong.
     """
     started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
-    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started)
+    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout, on)
     here = not workers or not isinstance(experiment.case_reference, str)
+    if here and timeout is not None:
+        raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
+    check_on(on, here, timeout)
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
-        _waiting(min(workers, known_stacks(experiment, folder, fresh, shard))) as waiting,
+        _waiting(0 if here else min(1 if on else workers, first_workers(experiment, folder, fresh, shard))) as waiting,
     ):
-        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri))
+        look = look_here if here else WorkerInspection(waiting, timeout).look
+        work = load_state(experiment, folder, fresh, retry_failed, store_name(tracking_uri), look)
         if _is_published(work, call):
             return _finished(work, call)
-        check_device(experiment)
+        if on is None:  # a cluster may have GPUs that this machine has not
+            check_device(experiment)
         clean_results((folder, report_folder(experiment.name, root)))
+        set_aside(folder, work.damaged)
         if fresh:
             start_over(work, shard)
         return _carry_out(work, call, waiting)
@@ -136,15 +156,25 @@ def synchronize(
     from harness.experiment.publisher import Publisher
 
     root = root or Path.cwd()
-    experiment = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    experiment = _loaded(experiment)
     folder = results_folder(experiment.name, root)
     if not folder.is_dir():
         raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
     with running(folder), publishing(folder):
-        work = load_state(experiment, folder, store=store_name(tracking_uri))
+        in_worker = isinstance(experiment.case_reference, str)
+        look, audit = (WorkerInspection().look, WorkerInspection().audit) if in_worker else (look_here, audit_here)
+        work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
         if not work.done:
             raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri).publish(work, 0.0)
+        return Publisher(experiment, root, tracking_uri, audit, work.manifest).publish(work, 0.0)
+
+
+def _loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 @dataclass(frozen=True)
@@ -152,7 +182,7 @@ class Call:
     """Options of a run.
 
     Args:
-        workers, tracking_uri, shard, progress, root: as in `run_experiment`.
+        workers, tracking_uri, shard, progress, root, timeout, on: as in `run_experiment`.
         again: whether existing members are trained again.
         started: value of `time.perf_counter` at the start.
     """
@@ -164,6 +194,8 @@ class Call:
     progress: RunCallbacks
     root: Path
     started: float
+    timeout: float | None = None
+    on: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -183,14 +215,18 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
     crash_point("manifest written")
-    publisher = Publisher(work.experiment, call.root, call.tracking_uri)
+    trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
+    audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
+    publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit, work.manifest)
     if call.shard == WHOLE:  # of several shards, the last one writes the store
-        trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
         publisher.prepare(audit=not trains_here and "audit" not in work.manifest)
         publisher.log(list(work.done.values()))  # an earlier run may have been killed before it logged them
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
-        for records in run_stacks(specs, call.workers, call.progress.stepped, waiting, steps // max(1, total)):
+        length = steps // max(1, total)
+        executor = executor_of(call.on, work.experiment, specs, length, call.progress.stepped, call.progress.says)
+        workers = call.workers if executor is None else executor.slots
+        for records in run_stacks(specs, workers, call.progress.stepped, waiting, length, call.timeout, executor):
             crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
@@ -257,12 +293,12 @@ def _outcome(
 
 def _is_published(work: ResumeState, call: Call) -> bool:
     """Return True if every member has a result, and report and store are complete."""
-    if not work.complete or not (report_folder(work.experiment.name, call.root) / "report.html").is_file():
+    if not work.complete:
         return False
-    from harness.tracking import local_store, store_uri
+    from harness.experiment.published import is_stored, is_whole
 
-    store = local_store(store_uri(call.tracking_uri, call.root))
-    return store is None or store.exists()
+    name = work.experiment.name
+    return is_whole(report_folder(name, call.root), work.files) and is_stored(name, call.tracking_uri, call.root)
 
 
 def _finished(work: ResumeState, call: Call) -> RunSummary:

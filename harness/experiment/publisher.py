@@ -2,21 +2,25 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
+from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
+<<<<<<< HEAD
 from harness.experiment.remedy_lines import remedy_lines
+=======
+from harness.experiment.published import report_checksums, report_files
+>>>>>>> main
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file
 from harness.results import (
-    COLLAPSED,
     MemberRecord,
     StoredResults,
     report_folder,
@@ -26,7 +30,6 @@ from harness.results import (
 )
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
-from harness.user_code import guarded
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
 LAST_QUESTION = 10.0  # seconds for a failed store to answer what it contains
@@ -56,13 +59,23 @@ class Publisher:
         experiment: whose results are published.
         root: the folder that contains `mlruns/`.
         tracking_uri: of the MLflow store, or None for the local one.
+        audit: audits the experiment's penalties.
+        manifest: of the experiment: its data set, command and commit are logged.
 
     Raises:
         HarnessError: if the folder cannot be written.
     """
 
-    def __init__(self, experiment: Experiment, root: Path, tracking_uri: str | None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        root: Path,
+        tracking_uri: str | None,
+        audit: Audit = audit_here,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
         self.experiment, self.root, self.tracking_uri = experiment, root, tracking_uri
+        self._audit, self._manifest = audit, manifest or {}
         self._origin = origin_of(root)
         self._tracker: Any = None
         self._failure: HarnessError | None = None
@@ -77,7 +90,8 @@ class Publisher:
         """Open the store and load the drawing libraries while members train; each takes seconds.
 
         Args:
-            audit: also audit the penalties; only if nothing trains in this process, whose random state an audit uses.
+            audit: also audit the penalties; only in another process than the one that trains, whose random state an audit
+                uses.
         """
         if not audit:
             self._prepared.set()
@@ -108,8 +122,9 @@ class Publisher:
         problems += failures
         everything = not problems and len(results.records) == len(work.keys)
         state = {"logged": store_digest(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
+        files = {"files": report_checksums(report.parent)} if report is not None else {}
         try:
-            write_manifest(work.folder, {**manifest, **state})
+            write_manifest(work.folder, {**manifest, **state, **files})
         except HarnessError as error:
             problems.append(str(error))
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])
@@ -118,7 +133,7 @@ class Publisher:
         """Return the audit's findings: stored, computed during training, or computed now."""
         if self._thread is not None:
             self._prepared.wait()
-        return work.manifest.get("audit") or self._audits or audits(work.experiment)
+        return work.manifest.get("audit") or self._audits or self._audit(work.experiment)
 
     def _reported(self, results: StoredResults) -> tuple[Path | None, list[str]]:
         """Write the report; return its path, or the reason why there is none (results are kept if the disk is full)."""
@@ -138,11 +153,10 @@ class Publisher:
 
     def _open(self, audit: bool = False) -> None:
         from harness.report.svg import load_libraries
-        from harness.tracking import Tracker, store_uri
 
         try:
             with gc_paused():
-                tracker = Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
+                tracker = self._new_tracker()
                 with (
                     self._logging
                 ):  # an interrupt comes before this block (nothing is begun) or after it (the run is marked)
@@ -152,8 +166,7 @@ class Publisher:
                     tracker.begin(self.experiment.name)
                 load_libraries()
             if audit:
-                with _one_thread():  # the other cores train
-                    self._audits = audits(self.experiment)
+                self._audits = self._audit(self.experiment)
                 self._prepared.set()
             while (records := self._done.get()) is not None:
                 for start in range(0, len(records), tracker.at_once):
@@ -167,11 +180,13 @@ class Publisher:
 
     def _working_tracker(self) -> Any:
         """Return the tracker, or a new one if the store failed since: its content is queried again."""
-        from harness.tracking import Tracker, store_uri
+        return self._tracker if self._tracker is not None and self._failure is None else self._new_tracker()
 
-        if self._tracker is not None and self._failure is None:
-            return self._tracker
-        return Tracker(store_uri(self.tracking_uri, self.root), self.root, _used(self.experiment))
+    def _new_tracker(self) -> Any:
+        from harness.tracking import Tracker, run_context, store_uri
+
+        context = run_context(self._manifest, _used(self.experiment))
+        return Tracker(store_uri(self.tracking_uri, self.root), self.root, context)
 
     def _log(self, results: StoredResults, report: Path | None, seconds: float) -> tuple[int, list[str]]:
         """Log everything; return the number of members that the store shows, and the problems."""
@@ -180,7 +195,7 @@ class Publisher:
         assert self._thread is not None
         self._done.put(None)
         self._thread.join()
-        files = [] if report is None else _files(report.parent)
+        files = [] if report is None else report_files(report.parent)
         tracker = None
         try:
             tracker = self._working_tracker()
@@ -212,42 +227,6 @@ class Publisher:
         return counts[0] if counts else 0
 
 
-def _files(report: Path) -> list[Path]:
-    """List the files of a report, without temporary files."""
-    return sorted(path for path in report.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def audits(experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """Audit each penalty level of the experiment; return plain findings by level."""
-    from harness.auditing import audit_levels
-    from harness.case import load_case
-    from harness.data import split_of
-    from harness.diagnosis import Finding, Severity
-
-    levels = experiment.levels("penalty") if "penalty" in experiment.factors else ("as_posted",)
-    try:
-        with guarded():
-            case = load_case(experiment.case_reference)
-            audits_by_level = audit_levels(case, map(str, levels), split_of(case, experiment.data_reference))
-    except Exception as error:  # the case's code may raise anything; the members' results remain valid
-        error_type = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-        failure = Finding("audit", Severity.UNDECIDED, f"the audit failed: {error_type}{error}")
-        return {"undecided": [failure.to_dict()]}
-    return {level: [finding.to_dict() for finding in audit.findings] for level, audit in audits_by_level.items()}
-
-
 def _effects(records: Sequence[MemberRecord], experiment: Experiment) -> Any:
     from harness.effects import analyse
 
@@ -273,14 +252,15 @@ def _note(folder: Path) -> str:
 def _used(experiment: Experiment) -> dict[str, Any]:
     """Return what every member uses whose levels do not change it: case, data, numbers and training numbers."""
     facts = case_facts(case_file(experiment.case, experiment.folder))
-    names = {"case": experiment.case, "data": experiment.data or "of the case"}
+    names = {"case": experiment.case, "data": experiment.data or "of the case", "optimizer": facts.optimizer}
     return {**names, **facts.numbers, **training_of(experiment)}
 
 
 def _facts(results: StoredResults) -> dict[str, Any]:
     records, versions = results.records, results.manifest["versions"]
+    failed, collapsed = (sum(bool(getattr(record, name)) for record in records) for name in ("failed", "collapsed"))
     return {
-        "verdict": f"{sum(record.verdict in COLLAPSED for record in records)} of {len(records)} members collapsed",
+        "verdict": f"{failed} of {len(records)} members failed, {collapsed} collapsed",
         "members": len(records),
         "git_commit": results.manifest["commit"],
         **{f"version.{name}": value for name, value in versions.items()},

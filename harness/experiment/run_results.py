@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.experiment.run_summary import RunSummary
-from harness.results import COLLAPSED
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -109,11 +108,11 @@ class Results:
 
     def __repr__(self) -> str:
         records = self.summary.records
-        collapsed = sum(record.verdict in COLLAPSED for record in records)
+        failed, collapsed = (sum(bool(getattr(record, name)) for record in records) for name in ("failed", "collapsed"))
         variants = len({record.variant for record in records})
         return (
             f"<Results of {self.summary.experiment.name!r}: {len(records)} members, {variants} variants, "
-            f"{collapsed} collapsed; report: {self.report}>"
+            f"{failed} failed, {collapsed} collapsed; report: {self.report}>"
         )
 
     def _repr_html_(self) -> str:

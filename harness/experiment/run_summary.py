@@ -54,7 +54,7 @@ class RunSummary:
             "logged": self.logged,
             "missing": list(self.missing),
             "diverged": sum(record.status == "diverged" for record in self.records),
-            "verdicts": _counts(record.verdict or record.status for record in self.records),
+            "verdicts": _counts(record.reported_verdict or record.status for record in self.records),
             "notes": list(self.notes),
         }
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.credentials import masked
+from harness.execution.first_look import source_digest
+from harness.experiment.inspection import Look, look_here
 from harness.experiment.locks import WHOLE
-from harness.experiment.manifest import fingerprints, manifest_of, source_digest, training_of
+from harness.experiment.manifest import manifest_of, training_of
 from harness.grid import Experiment, stacks
 from harness.grid.case_facts import case_facts, case_file
 from harness.planning.cost import Training
@@ -23,6 +25,7 @@ from harness.results import (
     remove_abandoned,
     stored_keys,
 )
+from harness.results.store import MANIFEST
 from harness.results.weights import remove_weights
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class ResumeState:
         notes: messages for the user.
         logged: whether the store has all members.
         stamps: key -> date of the record on disk, in milliseconds since 1970.
+        damaged: names of damaged files.
+        files: name -> checksum of the files of the report.
     """
 
     experiment: Experiment
@@ -52,6 +57,8 @@ class ResumeState:
     notes: list[str] = field(default_factory=list)
     logged: bool = False
     stamps: Mapping[str, int] = field(default_factory=dict)
+    damaged: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -80,7 +87,12 @@ def store_name(tracking_uri: str | None) -> str:
 
 
 def load_state(
-    experiment: Experiment, folder: Path, fresh: bool = False, retry_failed: bool = False, store: str = ""
+    experiment: Experiment,
+    folder: Path,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    store: str = "",
+    look: Look = look_here,
 ) -> ResumeState:
     """Load the existing results of an experiment.
 
@@ -90,14 +102,15 @@ def load_state(
         fresh: ignore existing results.
         retry_failed: ignore members that could not be run.
         store: the MLflow store that must contain all members.
+        look: fingerprints data and case.
     """
     stored = read_results(folder)
     digest = source_digest(experiment)
     unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
-    inputs = dict(earlier) if unchanged else fingerprints(experiment, earlier)
+    inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
-    notes = [f"{name}: the file is damaged, its members are trained again" for name in stored.damaged]
+    notes = [_damage(name) for name in stored.damaged]
     requested = set(keys.values())
     done = {} if fresh else {record.key: record for record in stored.records if record.key in requested}
     if retry_failed:
@@ -110,15 +123,18 @@ def load_state(
     }
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
-    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps)
+    files = stored.manifest.get("files", {})
+    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps, stored.damaged, files)
 
 
-def known_stacks(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
-    """Count stacks that certainly must be run: of a shipped case, on shipped data, without any result.
+def first_workers(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
+    """Count workers that are certainly needed: one per stack of a shipped case, on shipped data, without any result.
 
-    For other cases this is known only after the data have been read.
+    Other cases are read and tried first, by one worker.
     """
-    if (not fresh and any(folder.glob("*.parquet"))) or source_digest(experiment) is None:
+    if source_digest(experiment) is None:
+        return 1
+    if not fresh and any(folder.glob("*.parquet")):
         return 0
     return len(stacks(experiment)[shard[0] - 1 :: shard[1]])
 
@@ -158,16 +174,23 @@ def _changes(stored: StoredResults, inputs: Mapping[str, Any], experiment: Exper
     """List the inputs that changed since the stored results were computed."""
     if not stored.manifest:
         return []
-    before, notes = stored.manifest.get("inputs", {}), []
-    if before.get("data") != inputs["data"]:
+    before, notes = stored.manifest, []
+    inputs_before = before.get("inputs", {})
+    if inputs_before.get("data", inputs["data"]) != inputs["data"]:
         notes.append("the data changed since the last run: members are trained again")
-    if before.get("case") != inputs["case"]:
+    if inputs_before.get("case", inputs["case"]) != inputs["case"]:
         notes.append("the case's file changed since the last run: members are trained again")
-    if stored.manifest.get("format") != RESULTS_FORMAT:
+    if before.get("format", RESULTS_FORMAT) != RESULTS_FORMAT:
         notes.append("the results are of another format: members are trained again")
-    if stored.manifest.get("experiment") != experiment.resolved():
+    if before.get("experiment", experiment.resolved()) != experiment.resolved():
         notes.append("the experiment changed since the last run: members that both share are kept")
     return notes
+
+
+def _damage(name: str) -> str:
+    if name.startswith(MANIFEST):
+        return f"{name}: damaged; it is written again"
+    return f"{name}: the file is damaged, its members are trained again"
 
 
 def member_steps(work: ResumeState, specs: Sequence["StackSpec"]) -> int:
@@ -226,7 +249,8 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
     logged = stored.manifest.get("logged") == store_digest(keys, store)
     shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
     audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
-    return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged)
+    files = stored.manifest.get("files", {})
+    return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged, files=files)
 
 
 def is_described(work: ResumeState, manifest: Mapping[str, Any]) -> bool:

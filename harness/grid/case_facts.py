@@ -18,11 +18,12 @@ DEFAULT_TRAINING = {"epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "snap
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """Numbers of a case, its training defaults, and the name of the number that multiplies its penalties."""
+    """Numbers of a case, its training defaults, its optimizer, and the number that multiplies its penalties."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     penalty_weight: str | None = "beta"
+    optimizer: str = "Adam"
 
 
 def shipped_cases() -> list[str]:
@@ -60,7 +61,8 @@ def case_facts(path: Path) -> CaseFacts:
         from harness.case import load_case
 
         case = load_case(path)
-        return CaseFacts(dict(case.numbers), dict(case.train), case.penalty_weight)
+        optimizer = "Adam" if case.optimizer is None else "of the case"
+        return CaseFacts(dict(case.numbers), dict(case.train), case.penalty_weight, optimizer)
 
 
 def _written_out(module: ast.Module) -> CaseFacts:
@@ -71,7 +73,20 @@ def _written_out(module: ast.Module) -> CaseFacts:
     if not isinstance(numbers, dict) or not isinstance(train, dict):
         raise ValueError("expected a dict")
     weight = ast.literal_eval(keywords["penalty_weight"]) if "penalty_weight" in keywords else "beta"
-    return CaseFacts(numbers, train, weight)
+    return CaseFacts(numbers, train, weight, _optimizer_name(keywords.get("optimizer")))
+
+
+def _optimizer_name(value: ast.expr | None) -> str:
+    """Name the optimizer that a case's function builds: the last name that it calls.
+
+    >>> _optimizer_name(ast.parse("lambda parameters: torch.optim.SGD(parameters, lr=0.1)", mode="eval").body)
+    'SGD'
+    """
+    if value is None or (isinstance(value, ast.Constant) and value.value is None):
+        return "Adam"
+    body = value.body if isinstance(value, ast.Lambda) else value
+    function = body.func if isinstance(body, ast.Call) else body
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "of the case")
 
 
 def _the_case(module: ast.Module) -> ast.Call:

@@ -9,6 +9,7 @@ from harness.factors import training_numbers
 from harness.grid.case_facts import DEFAULT_TRAINING, CaseFacts, case_facts, case_file
 from harness.grid.experiment import Experiment
 from harness.grid.remedy_design import remedy_baseline, remedy_cells
+from harness.grid.shipped import experiment_file
 from harness.grid.validation import check_experiment, factor_levels
 from harness.grid.yaml_reader import read_document
 
@@ -22,12 +23,14 @@ KEEP_WEIGHTS = ("shown", "all", "none")
 def load_experiment(path: str | Path) -> Experiment:
     """Load the experiment that a YAML file describes, and check it against its case; nothing is trained or written.
 
+    A word without a suffix names a shipped experiment.
+
     Raises:
         HarnessError: if the file is invalid; the message names the file and the key (the line of a syntax error).
     """
-    file = Path(path)
+    file = experiment_file(path)
     refuse_case_file(file)
-    content = read_document(file).content
+    content = read_document(file)
     try:
         return _experiment(content, file)
     except HarnessError as error:

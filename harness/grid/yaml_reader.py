@@ -1,4 +1,4 @@
-"""Read YAML 1.2 files into plain values, with the line of every key.
+"""Read YAML 1.2 files into plain values; every error names the line.
 
 Only mappings, lists and scalars are accepted. Anchors, aliases, tags and further documents are refused: an experiment
 needs none of them, and they can make a small file expand or run code.
@@ -6,7 +6,6 @@ needs none of them, and they can make a small file expand or run code.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
-    DocumentEndEvent,
-    DocumentStartEvent,
     Event,
     MappingEndEvent,
     MappingStartEvent,
@@ -23,30 +20,16 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
     SequenceStartEvent,
     StreamEndEvent,
-    StreamStartEvent,
 )
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, well_formed
 
 LARGEST = 64 * 1024  # bytes; the largest experiment of this repository has 2 KB
 DEEPEST = 8  # levels of nesting; an experiment has 4
 
 
-@dataclass
-class YamlDocument:
-    """A parsed file.
-
-    Args:
-        content: dicts, lists, str, int, float, bool and None.
-        lines: the line of each key and entry, by its path, such as `("factors", "activation", 1)`.
-    """
-
-    content: Any
-    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
-
-
-def read_document(path: Path) -> YamlDocument:
-    """Read the document in a file.
+def read_document(path: Path) -> Any:
+    """Read the document in a file: dicts, lists, str, int, float, bool and None.
 
     Raises:
         HarnessError: with file and line, if the file is missing, too large, not UTF-8, not YAML, nested too deeply, or
@@ -55,92 +38,91 @@ def read_document(path: Path) -> YamlDocument:
     return parse(_text(path), str(path))
 
 
-def parse(text: str, name: str) -> YamlDocument:
+def parse(text: str, name: str) -> Any:
     """Parse the document in a text; every error message begins with `name`.
 
-    >>> parse("rate: 1e-3\\nbatchnorm: [off, on]", "e.yaml").content
+    >>> parse("rate: 1e-3\\nbatchnorm: [off, on]", "e.yaml")
     {'rate': 0.001, 'batchnorm': ['off', 'on']}
 
     Raises:
         HarnessError: with file and line.
     """
-    reading = _Reading(_events(text, name), name, YamlDocument(None))
-    reading.expect(StreamStartEvent)
+    reading = _Reading(_events(text, name), name)
+    reading.advance()  # the start of the stream
     if isinstance(reading.event, StreamEndEvent):
         raise HarnessError(f"{name}: the file is empty; an experiment has name, case, factors and seeds")
-    reading.expect(DocumentStartEvent)
-    reading.document.content = reading.node(())
-    reading.expect(DocumentEndEvent)
+    reading.advance()  # the start of the document
+    content = reading.node(0)
+    reading.advance()  # its end
     if not isinstance(reading.event, StreamEndEvent):
         raise reading.complaint("a second document begins; an experiment file holds one")
-    return reading.document
+    return content
 
 
 class _Reading:
     """Parser state: the events of one file, read once."""
 
-    def __init__(self, events: Iterator[Event], name: str, document: YamlDocument) -> None:
-        self.events, self.name, self.document = events, name, document
+    def __init__(self, events: Iterator[Event], name: str) -> None:
+        self.events, self.name = events, name
         self.event = next(events)
 
-    def expect(self, event_type: type[Event]) -> Event:
-        """Return the current event, which the parser guarantees to be of this type, and advance."""
-        assert isinstance(self.event, event_type)
-        event = self.event
-        self.event = next(self.events)
+    def advance(self) -> Event:
+        """Return the current event and go on to the next."""
+        event, self.event = self.event, next(self.events)
         return event
 
-    def complaint(self, sentence: str, event: Event | None = None) -> HarnessError:
-        return HarnessError(f"{self.name}, line {_line(event or self.event)}: {sentence}")
+    def complaint(self, sentence: str) -> HarnessError:
+        return HarnessError(f"{self.name}, line {_line(self.event)}: {sentence}")
 
-    def node(self, path: tuple[str | int, ...]) -> Any:
-        self.document.lines.setdefault(path, _line(self.event))
-        self._check(path)
-        if isinstance(self.event, MappingStartEvent):
-            return self._mapping(path)
-        if isinstance(self.event, SequenceStartEvent):
-            return self._sequence(path)
-        event = self.expect(ScalarEvent)
+    def node(self, depth: int) -> Any:
+        self._check(depth)
+        event = self.advance()
+        if isinstance(event, MappingStartEvent):
+            return self._mapping(depth + 1)
+        if isinstance(event, SequenceStartEvent):
+            return self._sequence(depth + 1)
+        self._check_text(event)
         plain = event.style is None and not event.tag
         return _scalar(event.value) if plain else event.value
 
-    def _check(self, path: tuple[str | int, ...]) -> None:
+    def _check(self, depth: int) -> None:
         if isinstance(self.event, AliasEvent) or getattr(self.event, "anchor", None) is not None:
             raise self.complaint("anchors (&) and aliases (*) are not used in experiment files; write the value out")
         if getattr(self.event, "tag", None) is not None:
             raise self.complaint(f"tags (!) are not used in experiment files; got {self.event.tag}")
-        if len(path) > DEEPEST:
+        if depth > DEEPEST:
             raise self.complaint(f"nested more than {DEEPEST} levels deep; an experiment has 4 at most")
 
-    def _sequence(self, path: tuple[str | int, ...]) -> list[Any]:
-        self.expect(SequenceStartEvent)
+    def _check_text(self, event: ScalarEvent) -> None:
+        if well_formed(event.value) != event.value:
+            text = ascii(event.value[:60])
+            raise HarnessError(
+                f"{self.name}, line {_line(event)}: expected text, got half of a surrogate pair in {text}"
+            )
+
+    def _sequence(self, depth: int) -> list[Any]:
         values: list[Any] = []
         while not isinstance(self.event, SequenceEndEvent):
-            values.append(self.node((*path, len(values))))
-        self.expect(SequenceEndEvent)
+            values.append(self.node(depth))
+        self.advance()
         return values
 
-    def _mapping(self, path: tuple[str | int, ...]) -> dict[str, Any]:
-        self.expect(MappingStartEvent)
+    def _mapping(self, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
         while not isinstance(self.event, MappingEndEvent):
-            key = self._key(path, values)
-            values[key] = self.node((*path, key))
-        self.expect(MappingEndEvent)
+            self._check(depth - 1)
+            if not isinstance(self.event, ScalarEvent):
+                raise self.complaint("expected a string as a key, got a list or a mapping")
+            self._check_text(self.event)
+            key = str(self.event.value)
+            if key in lines:
+                raise self.complaint(f"the key {key[:60]!r} is written twice (first on line {lines[key]})")
+            lines[key] = _line(self.event)
+            self.advance()
+            values[key] = self.node(depth)
+        self.advance()
         return values
-
-    def _key(self, path: tuple[str | int, ...], values: dict[str, Any]) -> str:
-        event = self.event
-        self._check(path)
-        if not isinstance(event, ScalarEvent):
-            raise self.complaint("expected a string as a key, got a list or a mapping")
-        key = str(event.value)
-        if key in values:
-            first = self.document.lines[(*path, key)]
-            raise self.complaint(f"the key {key[:60]!r} is written twice (first on line {first})")
-        self.document.lines[(*path, key)] = _line(event)
-        self.expect(ScalarEvent)
-        return key
 
 
 def _text(path: Path) -> str:
@@ -185,7 +167,10 @@ def _line(event: Event) -> int:
 
 
 def _scalar(value: str) -> Any:
-    """Resolve a plain scalar by YAML 1.2's core schema: `1e-3` is a number; `on`, `off`, `yes` and `no` are strings."""
+    """Resolve a plain scalar by YAML 1.2's core schema: `1e-3` is a number; `on`, `off`, `yes` and `no` are strings.
+
+    ruamel's own resolver differs: it reads `-.5e3` as a string, `1_000` as a number and `2020-01-01` as a date.
+    """
     if value in _WORDS:
         return _WORDS[value]
     if _INTEGER.fullmatch(value):

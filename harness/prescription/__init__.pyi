@@ -1,3 +1,4 @@
 from .prescription import Prescription as Prescription
-from .prescription import Remedy as Remedy
+from .prescription import PrescriptionInterrupted as PrescriptionInterrupted
 from .procedure import prescribe as prescribe
+from .remedy import Remedy as Remedy

@@ -1,12 +1,12 @@
 """Remedies that the signs of a model suggest, and remedies that cannot help it, each with its reason."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.case import Case
 from harness.data.rows import Split
-from harness.factors import FACTORS, Level
+from harness.factors import Level
 from harness.remedies import same_as_default, why_not_applicable
 from harness.remedies.layout import inspect_model
 from harness.results.records import COLLAPSED, MemberRecord
@@ -32,6 +32,9 @@ class Signs:
         advice: new values of the case's numbers that the audit recommends.
         output_fails: True when some untreated member reconstructs no better than the mean.
         has_posterior: True for a latent with a declared posterior.
+        diverged: True when some untreated member diverged.
+        died: True when some unit of an untreated member varied at first and not at the end.
+        rate: the case's learning rate; None for a case that trains by its own function.
     """
 
     rules: frozenset[str] = frozenset()
@@ -44,6 +47,9 @@ class Signs:
     advice: Mapping[str, float] = field(default_factory=dict)
     output_fails: bool = False
     has_posterior: bool = False
+    diverged: bool = False
+    died: bool = False
+    rate: float | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -96,6 +102,9 @@ def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
         advice=advice,
         output_fails=any(record.output_fault for record in records),
         has_posterior=case.posterior is not None,
+        diverged=any(record.status == "diverged" for record in records),
+        died=any(bool(step) for record in records for step in record.died_at),
+        rate=None if case.fit is not None else float(case.training()["learning_rate"]),
     )
 
 
@@ -149,43 +158,32 @@ def _inapplicable(case: Case, cell: Cell, split: Split, layout: Any) -> str | No
     return "changes nothing of this model" if len(unchanged) == len(cell) and all(unchanged.values()) else None
 
 
-def _offered(cells: Iterable[Cell]) -> list[Cell]:
-    return [cell for cell in cells if all(name in FACTORS for name in cell)]
-
-
-def _lower_weights(signs: Signs) -> list[Cell]:
+def _weights(signs: Signs) -> list[Cell]:
+    """Lower weights of the penalties, in steps of a factor of ten."""
     if signs.weight is None:
         return []
     name, value = signs.weight
-    return [{name: value * factor} for factor in (0.1, 0.01)]
+    return [{name: _rounded(value * factor)} for factor in (0.1, 0.01, 0.001)]
+
+
+def _around(signs: Signs) -> list[Cell]:
+    """The values that the audit computed, and a third and three times of each."""
+    values = [(name, value * factor) for name, value in signs.advice.items() for factor in (1.0, 1 / 3, 3.0)]
+    return [{name: _rounded(value)} for name, value in values if value > 0]
+
+
+def _rates(signs: Signs) -> list[Cell]:
+    if signs.rate is None:
+        return []
+    return [{"learning_rate": _rounded(signs.rate * factor)} for factor in (0.1, 10.0, 0.01, 100.0)]
+
+
+def _rounded(value: float) -> float:
+    """Two significant digits, so that a user can write the number."""
+    return float(f"{value:.2g}")
 
 
 INDICATIONS = (
-    Indication(
-        "units that do not vary with the input",
-        lambda signs: signs.silent_units,
-        lambda signs: [
-            {"batchnorm": "on"},
-            {"activation": "leaky_relu"},
-            {"bias_init": "zero"},
-            {"dropout": 0.2},
-        ],
-    ),
-    Indication(
-        "the audit computed this value",
-        lambda signs: bool(signs.advice),
-        lambda signs: [{name: value} for name, value in signs.advice.items()],
-    ),
-    Indication(
-        "a penalty pulls at the bottleneck",
-        lambda signs: signs.has_penalty and (signs.silent_units or bool(signs.rules)),
-        lambda signs: [{"penalty": "none"}, {"penalty": "kl_sigmoid_bottleneck"}, *_lower_weights(signs)],
-    ),
-    Indication(
-        "a latent at its prior",
-        lambda signs: signs.has_posterior,
-        lambda signs: [*_lower_weights(signs), *_offered([{"warmup": 0.5}, {"free_bits": 0.1}])],
-    ),
     Indication(
         "an output that is no better than the mean, or outputs that are constant",
         lambda signs: signs.output_fails or bool(signs.rules & {"output_range"}),
@@ -193,8 +191,66 @@ INDICATIONS = (
     ),
     Indication(
         "inputs far from zero",
-        lambda signs: bool(signs.rules & {"input_offset", "dead_at_birth"}) or signs.output_fails,
+        lambda signs: bool(signs.rules & {"input_offset"}),
         lambda signs: [{"inputs": "centred"}],
+    ),
+    Indication(
+        "a latent at its prior",
+        lambda signs: signs.has_posterior,
+        lambda signs: [
+            *_weights(signs),
+            {"warmup": 0.5},
+            {"warmup": 0.5, "warmup_cycles": 4},
+            {"free_bits": 0.05},
+            {"free_bits": 0.2},
+        ],
+    ),
+    Indication("the audit computed this value", lambda signs: bool(signs.advice), _around),
+    Indication(
+        "units that do not vary with the input",
+        lambda signs: signs.silent_units,
+        lambda signs: [
+            {"batchnorm": "on"},
+            {"activation": "leaky_relu"},
+            {"bias_init": "zero"},
+            {"weight_init": "kaiming"},
+        ],
+    ),
+    Indication(
+        "a penalty pulls at the bottleneck",
+        lambda signs: signs.has_penalty and (signs.silent_units or signs.output_fails or bool(signs.rules)),
+        lambda signs: [{"penalty": "none"}, *_weights(signs), {"penalty": "kl_sigmoid_bottleneck"}],
+    ),
+    Indication(
+        "units that are silent at birth, or an output that is no better than the mean",
+        lambda signs: bool(signs.rules & {"dead_at_birth"}) or signs.output_fails,
+        lambda signs: [{"inputs": "centred"}],
+    ),
+    Indication(
+        "training that fails in some seeds",
+        lambda signs: signs.silent_units or signs.output_fails or signs.diverged,
+        _rates,
+    ),
+    Indication(
+        "a loss that diverges, or units that die during training",
+        lambda signs: signs.diverged or signs.died,
+        lambda signs: [{"gradient_clip": 1.0}, {"rate_warmup": 0.1}],
+    ),
+    Indication(
+        "units that do not vary with the input, where noise may help",
+        lambda signs: signs.silent_units,
+        lambda signs: [{"dropout": 0.2}],
+    ),
+    Indication(
+        "a reconstruction far below that of PCA",
+        lambda signs: not (signs.silent_units or signs.output_fails or signs.diverged),
+        lambda signs: [
+            {"batchnorm": "on"},
+            {"weight_init": "kaiming"},
+            {"output_activation": "linear"},
+            {"inputs": "centred"},
+            *_rates(signs),
+        ],
     ),
 )
 """Signs and the changes that they suggest, in the order in which the changes are tried."""

@@ -1,25 +1,26 @@
 """Examine a model, screen the remedies that its signs suggest, and prove the best ones on fresh seeds."""
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.auditing import audit
 from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
-from harness.errors import HarnessError, did_you_mean
-from harness.factors import Level, check_level, default_level, known_factors
-from harness.models import build_model
+from harness.errors import HarnessError
+from harness.factors import Level
+from harness.prescription.goal import beats_half_of_pca, goal_of, is_poor, seconds_of
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
-from harness.prescription.prescription import Prescription, Remedy
-from harness.prescription.screening import Screening, screen
+from harness.prescription.prescription import Prescription, PrescriptionInterrupted
+from harness.prescription.proof import effects_of, fresh_effects, remedies_of
+from harness.prescription.remedy import Remedy
+from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
+from harness.prescription.texts import headline, not_seen, stopped_headline, tried_rows
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
+<<<<<<< HEAD
 from harness.remedies import apply_remedies, why_not_applicable
 from harness.remedies.source_code import source_code
 from harness.report.remedy_code import remedy_code
@@ -28,29 +29,19 @@ from harness.user_code import guarded
 
 if TYPE_CHECKING:
     from harness.effects.remedy_effects import RemedyEffect
+=======
+from harness.prescription.words import change_of
+from harness.remedies import why_not_applicable
+from harness.results import MemberRecord, case_fingerprint, results_folder
+>>>>>>> main
 
 Cell = Mapping[str, Level]
-
-
-@dataclass(frozen=True)
-class Design:
-    """Factors and baseline of a proof, in which every change is a remedy."""
-
-    factors: Mapping[str, Sequence[Level]]
-    baseline: Mapping[str, Level]
-
-
 Says = Callable[[str], None]
 
-EXAMINED = 8  # seeds of the model as it is
-FRESH = 1000  # first seed of the proof; screening never sees it
-MOST_SEEDS, LEAST_SEEDS = 32, 8
-ENOUGH_SEEDS = (
-    24  # a failure in 2 of 5 seeds that is cured is shown with this many; fewer finalists rather than fewer seeds
-)
-SCREENING_SHARE = 0.5  # of the budget
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-USABLE = 0.5  # share of the R2 of PCA with as many components as units below which a model is worth improving
+EXAMINED, FIRST_EXAMINED, MOST_EXAMINED = 8, 2, 16  # seeds of the model as it is
+EXAMINED_SHARE = 0.2  # of the budget, for the seeds after the first ones
+SCREENING_SHARE = 0.5  # of the remaining time
+RATES_SHARE = 0.25  # of the time that remains after the screening
 
 
 def prescribe(
@@ -61,6 +52,7 @@ def prescribe(
     goal: str = "usable",
     workers: int | None = None,
     says: Says = lambda text: None,
+    root: Path | None = None,
 ) -> Prescription:
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
 
@@ -73,99 +65,121 @@ def prescribe(
         goal: outcome that counts: `"live"` (not collapsed), `"usable"` (not failed), or a bound such as `"r2>0.4"`.
         workers: worker processes; None means one per core. A case made in this process is trained in it.
         says: told of each step, in a line.
+        root: folder that contains `mlruns/`, where results of a case in a file are stored; None means the current one.
 
     Returns:
         The prescription. Its remedies are ranked by what was seen on the fresh seeds alone.
 
     Raises:
         HarnessError: for a request that cannot be carried out.
+        PrescriptionInterrupted: on Ctrl-C, with what was seen until then; stored results are used by the next call.
     """
-    started = time.perf_counter()
-    seconds, meets = seconds_of(budget), goal_of(goal)
-    if seeds is not None and seeds < 2:
-        raise HarnessError(f"seeds: expected at least 2, got {seeds}")
-    # a `Case` may differ from the one in the file that it was loaded from: it is trained as it is given
-    reference = None if isinstance(case, Case) else str(case)
-    case = case if isinstance(case, Case) else load_case(case)
-    split = split_of(case)
-    chosen = None if try_only is None else [_cell(word, case) for word in try_only]
-    trial = Trial(case, reference, cores_for(reference) if workers is None else workers)
-
-    says("examining: audit, and the model as it is")
-    examined = audit(case, during_training=True)
-    trial.train([UNTREATED], range(EXAMINED))
-    untreated = trial.results(UNTREATED, range(EXAMINED))
-    signs = signs_of(case, examined, untreated)
-    if all(meets(record) for record in untreated) and _is_poor(untreated):
-        meets = _beats(untreated)
-    examination: dict[str, Any] = {
-        "findings": tuple(finding.to_dict() for finding in examined.findings),
-        "untreated": dict(Counter(record.verdict or record.status for record in untreated)),
-    }
-    if not examined.faults and all(meets(record) for record in untreated) and chosen is None:
-        headline = f"Nothing is wrong with {case.name}: 0 of {len(untreated)} seeds fail, and the audit names no fault."
-        return Prescription(case.name, headline, False, **examination, seconds=time.perf_counter() - started)
-
-    tried, excluded = _changes(case, split, signs, chosen)
-    spent = time.perf_counter() - started
-    screening = screen(
-        trial, [candidate.cell for candidate in tried], meets, max(1.0, SCREENING_SHARE * (seconds - spent)), says
-    )
-    remedies, notes = _proof(
-        trial, screening, case, split, seeds, seconds - (time.perf_counter() - started), meets, says
-    )
-    wrong = bool(examined.faults) or not all(meets(record) for record in untreated)
-    return Prescription(
-        case.name,
-        _headline(case, remedies, untreated, meets, tried),
-        wrong,
-        tuple(remedies),
-        tuple(_tried_row(candidate, screening) for candidate in tried),
-        tuple({"name": name_of(candidate.cell), "reason": candidate.reason} for candidate in excluded),
-        **examination,
-        notes=(*screening.notes, *notes),
-        seconds=time.perf_counter() - started,
-    )
+    search = Search(case, budget, seeds, goal, workers, says, root)
+    chosen = None if try_only is None else [change_of(word, search.case) for word in try_only]
+    try:
+        search.examine()
+        if chosen is not None or search.is_wrong:
+            search.choose(chosen)
+            search.screen()
+            search.prove()
+    except KeyboardInterrupt as stop:
+        raise PrescriptionInterrupted(search.result(interrupted=True)) from stop
+    return search.result()
 
 
-def seconds_of(budget: str | float) -> float:
-    """Return a budget in seconds.
+class Search:
+    """A search for a remedy, with everything seen so far.
 
-    >>> seconds_of("5m"), seconds_of("90s"), seconds_of(30)
-    (300.0, 90.0, 30.0)
-
-    Raises:
-        HarnessError: for anything else, and for no time at all.
+    Args:
+        case, budget, seeds, goal, workers, says, root: as in `prescribe`.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(budget))
-    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise HarnessError(f"budget: expected a time such as 90s, 5m or 1h, got {budget!r}")
-    return seconds
 
+    def __init__(
+        self,
+        case: "Case | str | Path",
+        budget: str | float,
+        seeds: int | None,
+        goal: str,
+        workers: int | None,
+        says: Says,
+        root: Path | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.budget, self.meets, self.seeds, self.says = seconds_of(budget), goal_of(goal), seeds, says
+        if seeds is not None and seeds < 2:
+            raise HarnessError(f"seeds: expected at least 2, got {seeds}")
+        # a `Case` may differ from the one in the file that it was loaded from: it is trained as it is given
+        reference = None if isinstance(case, Case) else str(case)
+        self.case = case if isinstance(case, Case) else load_case(case)
+        self.split: Split = split_of(self.case)
+        self.trial = _trial(self.case, reference, self.split, workers, root or Path.cwd())
+        self.faults: Sequence[Any] = ()
+        self.findings: tuple[Mapping[str, Any], ...] = ()
+        self.untreated: list[MemberRecord] = []
+        self.signs: Signs | None = None
+        self.tried: list[Candidate] = []
+        self.excluded: list[Candidate] = []
+        self.screening = Screening()
+        self.remedies: tuple[Remedy, ...] = ()
+        self.fresh: range = range(0)
+        self.finalists: list[Cell] = []
+        self.notes: list[str] = []
 
-def goal_of(goal: str) -> Callable[[MemberRecord], bool]:
-    """Return the function that is True for a member that meets a goal.
+    @property
+    def remaining(self) -> float:
+        """Seconds left of the budget."""
+        return self.budget - (time.perf_counter() - self.started)
 
-    Raises:
-        HarnessError: for a goal that is not `live`, `usable` or `r2>NUMBER`.
-    """
-    if goal == "live":
-        return lambda record: record.status == "ok" and record.verdict not in COLLAPSED
-    if goal == "usable":
-        return lambda record: not has_failed(record)
-    match = re.fullmatch(r"\s*r2\s*>\s*(-?\d*\.?\d+)\s*", goal)
-    if match is None:
-        raise HarnessError(f"goal: expected live, usable or a bound such as r2>0.4, got {goal!r}")
-    bound = float(match[1])
-    return lambda record: not has_failed(record) and record.r2 is not None and record.r2 > bound
+    @property
+    def is_wrong(self) -> bool:
+        """True if the audit names a fault, or a seed of the model as it is misses the goal."""
+        return bool(self.faults) or not all(self.meets(record) for record in self.untreated)
 
+    def examine(self) -> None:
+        """Audit the case, and train it as it is on a few seeds; fewer where a member takes long."""
+        self.says(f"examining: audit, and the model as it is; the budget is {self.budget:.0f} s")
+        examined = audit(self.case, during_training=True)
+        self.faults = examined.faults
+        self.findings = tuple(finding.to_dict() for finding in examined.findings)
+        self.trial.train([UNTREATED], range(FIRST_EXAMINED))
+        per_member = self.trial.seconds_per_member
+        affordable = int(EXAMINED_SHARE * self.budget / per_member) if per_member else EXAMINED
+        seeds = range(min(EXAMINED, max(FIRST_EXAMINED, affordable)))
+        self.trial.train([UNTREATED], seeds)
+        self.untreated = self.trial.results(UNTREATED, seeds)
+        if len(seeds) < affordable and 0 < sum(map(self.meets, self.untreated)) < len(seeds):
+            # some seeds fail: the screening needs more of those, since only they can show a cure
+            seeds = range(min(MOST_EXAMINED, affordable))
+            self.trial.train([UNTREATED], seeds)
+            self.untreated = self.trial.results(UNTREATED, seeds)
+        self.signs = signs_of(self.case, examined, self.untreated)
+        if all(self.meets(record) for record in self.untreated) and is_poor(self.untreated):
+            self.meets = beats_half_of_pca(self.untreated)
 
-def has_failed(record: MemberRecord) -> bool:
-    """Return True for a member that failed or has no result: it cannot be used."""
-    return record.failed is not False
+    def choose(self, chosen: Sequence[Cell] | None) -> None:
+        """Choose the changes to try: those that the signs suggest, or the given ones."""
+        assert self.signs is not None
+        if chosen is None:
+            self.tried, self.excluded = candidates(self.case, self.split, self.signs)
+            return
+        for cell in chosen:
+            reason = contraindication(cell, self.signs) or why_not_applicable(self.case, cell, self.split)
+            (self.excluded if reason else self.tried).append(Candidate(cell, reason or "asked for"))
 
+    def screen(self) -> None:
+        """Train the changes in rounds, and the best ones at other learning rates."""
+        cells = [candidate.cell for candidate in self.tried]
+        if not cells:
+            return
+        seconds = max(1.0, SCREENING_SHARE * self.remaining)
+        failing = [record.seed for record in self.untreated if not self.meets(record)]
+        order = (*failing, *(seed for seed in range(ROUNDS[-1]) if seed not in failing))
+        screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
+        self.finalists = list(self.screening.finalists)
+        if self.finalists and self.case.fit is None:
+            self._choose_rates()
 
+<<<<<<< HEAD
 def _is_poor(records: Sequence[MemberRecord]) -> bool:
     """True where the median R2 is below half of that of PCA with as many components as units."""
     pairs = [(record.r2, record.pca_r2[-1]) for record in records if record.r2 is not None and record.pca_r2]
@@ -320,16 +334,75 @@ def _headline(
         return (
             f"{best.name} {best.word}: failed {best.failed_before} -> {best.failed_after} of {best.seeds} fresh seeds of"
             f" {case.name}{cost}."
+=======
+    def prove(self) -> None:
+        """Train the finalists and the model as it is on fresh seeds."""
+        if not self.finalists:
+            return
+        effects, self.fresh, notes = fresh_effects(
+            self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says
+>>>>>>> main
         )
-    if not tried:
-        return f"No change that the harness knows applies to {case.name}, where {fails} of {len(untreated)} seeds fail."
-    nearest = f"; nearest: {remedies[0]}" if remedies else ""
-    return f"None of {len(tried)} changes is proved to help {case.name}, where {fails} of {len(untreated)} seeds fail{nearest}."
+        self.notes += notes
+        self.remedies = remedies_of(self.trial, effects, self.split, self.fresh)
+
+    def result(self, interrupted: bool = False) -> Prescription:
+        """Return the prescription of everything seen so far."""
+        if interrupted:
+            self._prove_with_what_is_there()
+        wrong = bool(self.untreated) and self.is_wrong
+        return Prescription(
+            self.case.name,
+            stopped_headline(self) if interrupted and not self.remedies else headline(self),
+            wrong,
+            self.remedies,
+            tried_rows(self.tried, self.screening),
+            tuple({"name": name_of(candidate.cell), "reason": candidate.reason} for candidate in self.excluded),
+            self.findings,
+            dict(Counter(record.reported_verdict or record.status for record in self.untreated)),
+            (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
+            time.perf_counter() - self.started,
+            interrupted,
+        )
+
+    def _choose_rates(self) -> None:
+        """Put the finalists, and the model as it is, at their best learning rates."""
+        self.says("other learning rates, for the finalists and for the model as it is")
+        rate = float(self.case.training()["learning_rate"])
+        seconds = RATES_SHARE * self.remaining
+        untreated, *finalists = at_best_rates(
+            self.trial, [UNTREATED, *self.finalists], self.meets, rate, seconds, self.screening
+        )
+        if untreated and untreated not in finalists:
+            self.notes.append(f"the model as it is was also proved at its best learning rate: {name_of(untreated)}")
+            finalists.append(untreated)
+        self.finalists = finalists
+
+    def _prove_with_what_is_there(self) -> None:
+        """Compare the fresh seeds that every finalist has, after an interruption."""
+        if self.remedies or not self.finalists:
+            return
+        from harness.prescription.proof import FRESH, MOST_SEEDS
+
+        cells = [UNTREATED, *self.finalists]
+        complete = [
+            seed for seed in range(FRESH, FRESH + MOST_SEEDS) if all(self.trial.results(cell, [seed]) for cell in cells)
+        ]
+        if len(complete) > 1:
+            effects = effects_of(self.trial, self.finalists, complete, self.meets)
+            self.remedies = remedies_of(self.trial, effects, self.split, complete)
 
 
-def _cost(remedy: Remedy) -> str:
-    if remedy.r2_before is None or remedy.r2_after is None:
-        return ""
-    change = remedy.r2_after - remedy.r2_before
-    verb = "gains" if change > 0 else "costs"
-    return f", and {verb} {abs(change):.2f} of R2" if abs(change) >= 0.005 else ""
+def _trial(case: Case, reference: str | None, split: Split, workers: int | None, root: Path) -> Trial:
+    """The trial of a case; results are stored if the case is in a file."""
+    workers = cores_for(reference) if workers is None else workers
+    if reference is None or case.source is None:
+        return Trial(case, reference, workers)
+    folder = results_folder(f"prescribe {case.name}", root)
+    return Trial(case, reference, workers, folder, (split.fingerprint, case_fingerprint(case.source)))
+
+
+def _storage_notes(trial: Trial) -> tuple[str, ...]:
+    if trial.used:
+        return (f"{trial.used} members were trained before, and were not trained again",)
+    return ()

@@ -12,11 +12,15 @@ from harness.prescription.trial import UNTREATED, Trial, name_of
 from harness.results import MemberRecord
 
 Cell = Mapping[str, Level]
+Meets = Callable[[MemberRecord], bool]
 
 ROUNDS = (4, 8, 16)  # seeds after each round
+LEAST = 2  # seeds of a first round for which the time is short
 KEPT = (6, 3)  # changes that enter the second and the third round
 MOST_FINALISTS = 3
 USEFUL_GAIN = 0.02  # of R2: a smaller difference between two changes does not rank them
+RATES = (1 / 3, 3.0)  # times the case's own learning rate
+RATE_SEEDS = 8
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Score:
         return self.r2 > score.r2 + USEFUL_GAIN
 
 
-@dataclass(frozen=True)
+@dataclass
 class Screening:
-    """Outcome of the rounds.
+    """Outcome of the rounds so far.
 
     Args:
         seeds: seeds that the rounds saw.
@@ -50,14 +54,14 @@ class Screening:
         notes: remarks for the reader, such as time that was short.
     """
 
-    seeds: tuple[int, ...]
-    scores: Mapping[str, Score]
-    finalists: tuple[Cell, ...]
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    scores: dict[str, Score] = field(default_factory=dict)
+    finalists: tuple[Cell, ...] = ()
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def score_of(records: Sequence[MemberRecord], meets: Callable[[MemberRecord], bool]) -> Score:
+def score_of(records: Sequence[MemberRecord], meets: Meets) -> Score:
     """Score the members of a change; `meets` is True for a member that meets the goal."""
     if not records:
         return Score(1.0, float("-inf"))
@@ -68,9 +72,11 @@ def score_of(records: Sequence[MemberRecord], meets: Callable[[MemberRecord], bo
 def screen(
     trial: Trial,
     cells: Sequence[Cell],
-    meets: Callable[[MemberRecord], bool],
+    meets: Meets,
     seconds: float,
     says: Callable[[str], None] = lambda text: None,
+    screening: Screening | None = None,
+    order: Sequence[int] = tuple(range(ROUNDS[-1])),
 ) -> Screening:
     """Train the changes in rounds, and return the one to three that are worth a proof.
 
@@ -78,33 +84,38 @@ def screen(
         trial: trains the members.
         cells: the changes.
         meets: True for a member that meets the goal.
-        seconds: time that the rounds may take; a round that would not fit is left out, and said.
+        seconds: time that the rounds may take; changes and rounds that would not fit are left out, and said.
         says: told of each round.
+        screening: filled round by round, so that an interruption loses nothing.
+        order: the seeds, of which a round takes the first ones. Seeds on which the model as it is fails come first:
+            only these can show a cure, and the proof is on other seeds.
     """
-    remaining, seeds, notes = list(cells), tuple(range(ROUNDS[0])), []
-    scores: dict[str, Score] = {}
-    dropped: dict[str, int] = {}
-    for number, count in enumerate(ROUNDS):
-        wanted_seeds = tuple(range(count))
-        expected = trial.seconds_per_member * (len(remaining) + 1) * (count - len(seeds) if number else count)
-        if number and trial.seconds + expected > seconds:
-            notes.append(f"round {number + 1} of {len(ROUNDS)} was left out: it would take {expected:.0f} s")
+    screening = screening or Screening()
+    start, remaining = trial.seconds, list(cells)
+    first, remaining = _first_round(trial, remaining, seconds, screening)
+    for number, count in enumerate((first, *ROUNDS[1:])):
+        seeds = tuple(order[:count])
+        expected = trial.seconds_per_member * trial.missing([UNTREATED, *remaining], seeds)
+        if number and trial.seconds - start + expected > seconds:
+            screening.notes.append(f"round {number + 1} of {len(ROUNDS)} was left out: it would take {expected:.0f} s")
             break
-        seeds = wanted_seeds
-        says(f"round {number + 1}: {len(remaining)} changes on {count} seeds")
+        screening.seeds = seeds
+        says(f"round {number + 1}: {len(remaining)} changes on {len(seeds)} seeds, about {expected:.0f} s")
         trial.train([UNTREATED, *remaining], seeds)
-        scores |= {name_of(cell): score_of(trial.results(cell, seeds), meets) for cell in [UNTREATED, *remaining]}
-        remaining = ranked(remaining, scores)
+        screening.scores |= scores(trial, [UNTREATED, *remaining], seeds, meets)
+        remaining = ranked(remaining, screening.scores)
+        screening.finalists = _finalists(remaining, screening.scores)
         if number == 1:
-            remaining = _with_pairs(remaining)
-        if number < len(KEPT):
-            for cell in remaining[KEPT[number] :]:
-                dropped[name_of(cell)] = number + 1
-            remaining = remaining[: KEPT[number]] if number == 0 else remaining
-    untreated = scores[name_of(UNTREATED)]
-    scored = ranked([cell for cell in remaining if name_of(cell) in scores], scores)
-    finalists = [cell for cell in scored if scores[name_of(cell)].better_than(untreated)]
-    return Screening(seeds, scores, tuple(_distinct(finalists, scores)[:MOST_FINALISTS]), dropped, tuple(notes))
+            remaining = _with_pairs(remaining, screening.scores)
+        if number == 0:
+            screening.dropped |= dict.fromkeys(map(name_of, remaining[KEPT[0] :]), 1)
+            remaining = remaining[: KEPT[0]]
+    return screening
+
+
+def scores(trial: Trial, cells: Sequence[Cell], seeds: Sequence[int], meets: Meets) -> dict[str, Score]:
+    """Return the score of each cell by its name."""
+    return {name_of(cell): score_of(trial.results(cell, seeds), meets) for cell in cells}
 
 
 def ranked(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
@@ -112,24 +123,81 @@ def ranked(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (scores[name_of(cell)].failed, -scores[name_of(cell)].r2, len(cell)))
 
 
-def _with_pairs(cells: Sequence[Cell]) -> list[Cell]:
-    """The best three changes, and the best two of them together where they change different factors."""
+def at_best_rates(
+    trial: Trial, cells: Sequence[Cell], meets: Meets, rate: float, seconds: float, screening: Screening
+) -> list[Cell]:
+    """Return each cell at the best of three learning rates, chosen on seeds of the screening.
+
+    Args:
+        trial: trains the members.
+        cells: the model as it is, and the finalists; a cell that changes the learning rate keeps it.
+        meets: True for a member that meets the goal.
+        rate: the case's own learning rate.
+        seconds: time that this may take; if it would not fit, the cells come back as they are, and that is said.
+        screening: gets the scores and the remarks.
+    """
+    seeds = screening.seeds[:RATE_SEEDS]
+    rates = [float(f"{rate * factor:.2g}") for factor in RATES]
+    free = [cell for cell in cells if "learning_rate" not in cell]
+    grid = [{**cell, "learning_rate": other_rate} for cell in free for other_rate in rates]
+    expected = trial.seconds_per_member * trial.missing(grid, seeds)
+    if expected > seconds:
+        screening.notes.append(f"other learning rates were left out: they would take {expected:.0f} s")
+        return list(cells)
+    trial.train(grid, seeds)
+    screening.scores |= scores(trial, grid, seeds, meets)
+    # on the same seeds as at the other rates
+    own = scores(trial, cells, seeds, meets)
+    best = []
+    for cell in cells:
+        choice, score = cell, own[name_of(cell)]
+        for candidate in [{**cell, "learning_rate": other_rate} for other_rate in rates] if cell in free else []:
+            if screening.scores[name_of(candidate)].better_than(score):
+                choice, score = candidate, screening.scores[name_of(candidate)]
+        best.append(choice)
+    return best
+
+
+def _first_round(trial: Trial, cells: list[Cell], seconds: float, screening: Screening) -> tuple[int, list[Cell]]:
+    """Return the seeds and the changes of a first round that fits the time."""
+    per_member = trial.seconds_per_member
+    if not per_member or not cells:
+        return ROUNDS[0], cells
+    affordable = int(seconds / per_member)
+    count = max(LEAST, min(ROUNDS[0], affordable // (len(cells) + 1)))
+    fitting = max(1, affordable // count - 1)
+    if fitting < len(cells):
+        names = ", ".join(map(name_of, cells[fitting:]))
+        screening.notes.append(f"left out for want of time: {names}")
+        cells = cells[:fitting]
+    return count, cells
+
+
+def _with_pairs(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
+    """The best three changes, the best two of them together, and the best with the one of most R2."""
     best = list(cells[:MOST_FINALISTS])
-    pairs = (
-        [{**first, **second} for first, second in [best[:2]] if not set(first) & set(second)] if len(best) > 1 else []
-    )
+    richest = max(cells, key=lambda cell: scores[name_of(cell)].r2, default=None)
+    partners = [cell for cell in (best[1] if len(best) > 1 else None, richest) if cell is not None]
+    pairs: list[Cell] = []
+    for partner in partners:
+        pair = {**best[0], **partner}
+        if not set(best[0]) & set(partner) and pair not in pairs:
+            pairs.append(pair)
     return [*best, *pairs]
 
 
-def _distinct(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
-    """Leave out a combination that is no better than one of its parts."""
+def _finalists(cells: Sequence[Cell], scores: Mapping[str, Score]) -> tuple[Cell, ...]:
+    """The changes that are better than the untreated model; a combination has to be better than its parts."""
+    untreated = scores[name_of(UNTREATED)]
+    better = [cell for cell in cells if scores[name_of(cell)].better_than(untreated)]
     single = [cell for cell in cells if len(cell) == 1]
-    return [
+    distinct = [
         cell
-        for cell in cells
+        for cell in better
         if len(cell) == 1
         or not any(
             set(part.items()) <= set(cell.items()) and not scores[name_of(cell)].better_than(scores[name_of(part)])
             for part in single
         )
     ]
+    return tuple(distinct[:MOST_FINALISTS])

@@ -1,12 +1,11 @@
 """Application of remedies: a case and the levels of a variant give a treated case, again an ordinary case."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.case import PENALTY_WEIGHT, Case
@@ -19,9 +18,11 @@ from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, case_number
 from harness.remedies.free_bits import KlTerm, divergences_of, kl_term
 from harness.remedies.gradients import gradient_norms
+from harness.remedies.initial_values import DEFAULT, Factory, InitialWeights, ZeroBias
 from harness.remedies.layout import ModelLayout, inspect_model
 from harness.remedies.not_applicable import RemedyNotApplicable
 from harness.remedies.posterior import log_variance
+from harness.remedies.schedules import with_schedules
 from harness.remedies.wrapper import TreatedModel, Treatment
 
 
@@ -116,7 +117,15 @@ def _check_fit(case: Case, levels: Mapping[str, Level]) -> None:
     for name, level in levels.items():
         default = FACTORS[name].default if name in FACTORS else None
         unchanged = level == default or level == {**case.train, **case.numbers}.get(name)
-        if unchanged or name in ("bias_init", "activation", "batchnorm", "dropout", "output_activation", "units"):
+        if unchanged or name in (
+            "bias_init",
+            "weight_init",
+            "activation",
+            "batchnorm",
+            "dropout",
+            "output_activation",
+            "units",
+        ):
             continue
         if name in ("penalty", "free_bits", "beta", "rho", case.penalty_weight):
             raise RemedyNotApplicable(
@@ -164,13 +173,15 @@ def _with_units(case: Case, levels: Mapping[str, Level]) -> Case:
         return case
     if "units" not in inspect.signature(case.model).parameters:
         raise RemedyNotApplicable("units: Case.model takes no keyword `units`, so its bottleneck's width cannot be set")
-    return replace(case, model=_Factory(case.model, {"units": int(levels["units"])}))
+    return replace(case, model=Factory(case.model, {"units": int(levels["units"])}))
 
 
 def _apply(case: Case, treatment: Treatment, layout: ModelLayout, kl: KlTerm | None) -> Case:
-    case = _with_numbers(case, treatment)
+    case = with_schedules(_with_numbers(case, treatment), treatment)
+    if treatment.weights != DEFAULT:
+        case = replace(case, model=InitialWeights(case.model, treatment.weights))
     if treatment.zero_bias:
-        case = replace(case, model=_ZeroBias(case.model))
+        case = replace(case, model=ZeroBias(case.model))
     if treatment.own_penalty and treatment.edits_nothing and kl is None:
         return case
     inside = "" if case.bottleneck.startswith("out:") else "model."
@@ -275,38 +286,7 @@ class TreatedLosses:
         return {**objective, name: penalty(tap.passes[0], numbers)} if penalty else objective
 
 
-class _Factory:
-    """Model factory with fixed keywords; a class, so that a treated case can be pickled."""
-
-    def __init__(self, model: Callable[..., nn.Module], keywords: Mapping[str, int]) -> None:
-        self.model, self.keywords = model, dict(keywords)
-        if "features" in inspect.signature(model).parameters:
-            self.__signature__ = inspect.Signature([inspect.Parameter("features", inspect.Parameter.KEYWORD_ONLY)])
-        else:
-            self.__signature__ = inspect.Signature([])
-
-    def __call__(self, **keywords: Any) -> nn.Module:
-        return self.model(**self.keywords, **keywords)
-
-
-class _ZeroBias(_Factory):
-    """Model factory whose biases start at zero and whose weights are those of the seed."""
-
-    def __init__(self, model: Callable[..., nn.Module]) -> None:
-        super().__init__(model, {})
-
-    def __call__(self, **keywords: Any) -> nn.Module:
-        model = self.model(**keywords)
-        biases = [value for name, value in model.named_parameters() if name.rsplit(".", 1)[-1].endswith("bias")]
-        if not biases:
-            raise RemedyNotApplicable("bias_init: the model has no bias")
-        with torch.no_grad():
-            for bias in biases:
-                bias.zero_()
-        return model
-
-
-class _TreatedFactory(_Factory):
+class _TreatedFactory(Factory):
     """Factory of treated models."""
 
     def __init__(self, case: Case, treatment: Treatment, layout: ModelLayout) -> None:

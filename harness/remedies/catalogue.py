@@ -16,6 +16,7 @@ from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
 from harness.remedies.free_bits import with_floor
 from harness.remedies.layout import ModelLayout
 from harness.remedies.not_applicable import RemedyNotApplicable
+from harness.remedies.schedules import gradient_clip, rate_warmup
 from harness.remedies.wrapper import Treatment
 
 DEFAULT_RHO = 0.05
@@ -40,6 +41,11 @@ def penalty(level: Level, case: Case, layout: ModelLayout, treatment: Treatment)
 def bias_init(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
     """Start every bias of the model at zero."""
     return replace(treatment, zero_bias=level == "zero")
+
+
+def weight_init(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
+    """Draw the initial weights of every linear map and convolution from a named distribution."""
+    return replace(treatment, weights=str(level))
 
 
 def activation(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) -> Treatment:
@@ -186,7 +192,7 @@ PENALTIES: dict[str, tuple[str, Callable[[ForwardPass, Mapping[str, Any]], Tenso
     "l1": ("l1", lambda forward, numbers: l1(_code_of(forward))),
 }
 
-TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs", "warmup")
+TRAINING_NUMBERS = ("learning_rate", "batch_size", "epochs", "warmup", "warmup_cycles")
 
 # in order of application: the penalty's sigmoid comes before the activation that would replace it
 REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] = {
@@ -197,6 +203,9 @@ REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] 
     "dropout": dropout,
     "output_activation": output_activation,
     "free_bits": free_bits,
+    "weight_init": weight_init,
     "bias_init": bias_init,
+    "rate_warmup": rate_warmup,
+    "gradient_clip": gradient_clip,
     "inputs": inputs,
 }

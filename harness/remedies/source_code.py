@@ -163,7 +163,7 @@ def _write_changes(subject: _Subject, changes: Mapping[int, Change], lines: _Lin
     shared = [subject.sites[position] for position in subject.sites]
     for position, change in sorted(changes.items()):
         site = _site(subject, position)
-        unequal = [at for at, place in subject.sites.items() if place == site and changes.get(at) != change]
+        unequal = [at for at, candidate in subject.sites.items() if candidate == site and changes.get(at) != change]
         if unequal:
             raise NotPrintable("one activation of the code serves several layers, and not all of them change")
         if not site.module:

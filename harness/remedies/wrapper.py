@@ -37,6 +37,9 @@ class Treatment:
         train: training numbers of the variant.
         units: bottleneck width, or None for the author's.
         floor: True if each unit's KL divergence has the floor `free_bits`.
+        weights: name of the distribution of the initial weights; "default" for the author's.
+        rate_warmup: share of training over which the learning rate rises.
+        clip: largest norm of a gradient, or None for the author's.
     """
 
     activations: Mapping[int, str] = field(default_factory=dict)
@@ -52,6 +55,9 @@ class Treatment:
     train: Mapping[str, Any] = field(default_factory=dict)
     units: int | None = None
     floor: bool = False
+    weights: str = "default"
+    rate_warmup: float = 0.0
+    clip: float | None = None
 
     @property
     def has_target(self) -> bool:

@@ -42,9 +42,9 @@ def split_line(line: str) -> AnswerLine:
     return AnswerLine(about, text) if separator and len(about) < LONGEST_ABOUT else AnswerLine("", line)
 
 
-def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One paragraph per group of variants, as plain values."""
-    return [paragraph.to_dict() for paragraph in explain_experiment(records, manifest.get("audit") or {})]
+def explanations(records: Sequence[MemberRecord]) -> list[dict[str, Any]]:
+    """One paragraph per group of variants, as plain values; the audit, equal in many of them, has its own section."""
+    return [paragraph.to_dict() for paragraph in explain_experiment(records)]
 
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.effects import Comparison, Effect, analyse, stored_experiment, stored_members
-from harness.effects.outcomes import OUTCOMES
 from harness.report import method
 from harness.report.answer_lines import AnswerLine, answer_lines, split_line
 from harness.report.figure_effects import forest
@@ -75,11 +74,11 @@ def _counted(side: dict[str, Any]) -> str:
 
 
 def _figures(comparison: Comparison) -> list[RenderedFigure]:
-    """Forest plots of the overall effects, then of the effects per variant."""
+    """Forest plot of the overall effects, then of the effects per variant."""
     overall = [replace(effect, factor="all variants") for effect in comparison.overall]
     by_variant = [replace(effect, factor=pair.variant) for pair in comparison.variants for effect in pair.effects]
-    figures = [forest([*overall, *by_variant], outcome, "pair") for outcome in OUTCOMES]
-    return [figure for figure in figures if figure is not None]
+    figure = forest([*overall, *by_variant], "pair")
+    return [] if figure is None else [figure]
 
 
 def _side(results: StoredResults, name: str, index: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from harness.diagnosis.severity import Severity, gravity, severity_of
 from harness.diagnosis.verdicts import CONSTANT
 from harness.effects.outcomes import is_judged
 from harness.measures.statistics import wilson
-from harness.results.records import COLLAPSED, Level, MemberRecord
+from harness.results.records import Level, MemberRecord
 
 MOST_VARIANTS = 12  # beyond so many the variants are told by the level of their first factor
 MOST_FINDINGS = 2  # of the audit, told with their evidence
@@ -222,12 +222,17 @@ def _verdict(members: Sequence[MemberRecord], judged: Sequence[MemberRecord]) ->
         return Sentence(
             f"No member has a verdict{': ' + _stop(errors[0]) if errors else '.'}", {"members": len(members)}
         )
-    collapsed = sum(record.verdict in COLLAPSED for record in judged)
-    numbers = {"collapsed": float(collapsed), "judged": float(len(judged)), "lost": float(unjudged)}
+    collapsed, failed = (sum(bool(getattr(record, name)) for record in judged) for name in ("collapsed", "failed"))
+    idle = f", and {failed - collapsed} more reconstruct no better than the mean" if failed > collapsed else ""
+    numbers = {"collapsed": float(collapsed), "failed": float(failed), "judged": float(len(judged))}
+    numbers["lost"] = float(unjudged)
     if len({record.seed for record in judged}) < len(judged):  # a group of variants: its members share seeds
-        return Sentence(f"At the end of training {collapsed} of {len(judged)} members collapsed{remainder}.", numbers)
+        return Sentence(
+            f"At the end of training {collapsed} of {len(judged)} members collapsed{idle}{remainder}.", numbers
+        )
     low, high = (float(bound) for bound in wilson(collapsed, len(judged)))
-    text = f"At the end of training {collapsed} of {len(judged)} seeds collapsed (95 % interval {low:.2f} to {high:.2f}){remainder}."
+    interval = f"95 % interval {low:.2f} to {high:.2f}"
+    text = f"At the end of training {collapsed} of {len(judged)} seeds collapsed ({interval}){idle}{remainder}."
     return Sentence(text, {**numbers, "low": low, "high": high})
 
 

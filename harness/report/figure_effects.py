@@ -1,59 +1,114 @@
-"""Forest plot of the effects, with intervals and every seed."""
+"""Forest plot of the effects: one row per comparison, one panel per outcome, with intervals and every seed."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.effects import Effect
-from harness.effects.outcomes import OUTCOMES
+from harness.effects.outcomes import OUTCOMES, Outcome
 from harness.report.format import DASH, bounds, number, plural, probability, shortened
 from harness.report.style import INK
-from harness.report.svg import Margins, RenderedFigure, Table, inline_svg, safe, sheet
+from harness.report.svg import RASTER_FROM, TITLE_HEIGHT, Margins, RenderedFigure, Table, inline_svg, safe, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BETTER, WORSE, OPEN = "#1a9a6c", "#d1495b", "#85898f"
-ROW = 40
-MOST_ROWS = 60
+ROW = 26
+PANEL_WIDTH = 128
+MOST_ROWS = 40
+LONGEST_LABEL = 32
+MARGINS = Margins(left=204, right=10, top=26, bottom=58, between=14)
+Rows = dict[str, dict[str, Effect]]
 
 
-def forest(effects: Sequence[Effect], outcome: str, name: str = "forest") -> RenderedFigure | None:
-    """Forest plot of every estimable effect on one outcome; None where there is none."""
-    shown_effects = [effect for effect in effects if effect.outcome == outcome and effect.estimable][:MOST_ROWS]
-    if not shown_effects:
+def forest(
+    effects: Sequence[Effect], name: str = "forest", outcomes: Sequence[str] = tuple(OUTCOMES)
+) -> RenderedFigure | None:
+    """Forest plot of all estimable effects, with one panel per outcome; None where there is none.
+
+    Args:
+        effects: comparisons on any of the outcomes. name: identifier of the figure. outcomes: the panels, in order.
+    """
+    chosen = [effect for effect in effects if effect.outcome in outcomes and effect.estimable]
+    rows = _rows(chosen)
+    if not rows:
         return None
-    figure, (axes,) = sheet((420, ROW * len(shown_effects)), margins=Margins(left=12, right=12, top=6, bottom=42))
-    draw_forest(axes, shown_effects)
-    title, alt = _claim(shown_effects, outcome), _alt(shown_effects, outcome)
-    name = f"{name}-{outcome.replace('_', '-')}"
-    left_out = sum(effect.outcome == outcome for effect in effects) - len(shown_effects)
-    return RenderedFigure(name, title, alt, inline_svg(figure, name, alt), _table(shown_effects, left_out))
+    panels = [OUTCOMES[outcome] for outcome in outcomes if any(outcome in row for row in rows.values())]
+    svg = inline_svg(_drawn(rows, panels, chosen[0].kind), name, alt := _alt(rows, panels))
+    table = _table([row[panel.name] for panel in panels for row in rows.values() if panel.name in row])
+    left_out = sum(effect.outcome in outcomes for effect in effects) - len(table.rows)
+    return RenderedFigure(
+        name, _claim(rows, panels), alt, svg, Table(table.header, table.rows, left_out=left_out), wide=True
+    )
 
 
-def draw_forest(axes: "Axes", effects: Sequence[Effect]) -> "Axes":
-    """Draw one row per effect, label above interval: estimate, 95 % interval, and each seed as a small mark."""
+def _rows(effects: Sequence[Effect]) -> Rows:
+    """Comparison -> outcome -> effect, at most 40 comparisons."""
+    rows: Rows = {}
+    for effect in effects:
+        rows.setdefault(label(effect), {})[effect.outcome] = effect
+    return dict(list(rows.items())[:MOST_ROWS])
+
+
+def _drawn(rows: Rows, panels: Sequence[Outcome], kind: str) -> "Figure":
+    figure, axes = sheet((PANEL_WIDTH, ROW * len(rows)), len(panels), len(panels), MARGINS)
+    for panel, outcome in zip(axes, panels, strict=True):
+        draw_forest(panel, [row.get(outcome.name) for row in rows.values()], outcome)
+    effects = [next(iter(row.values())) for row in rows.values()]
+    labels = [safe(shortened(_short_label(effect), LONGEST_LABEL)) for effect in effects]
+    axes[0].set_yticks(range(len(rows)), labels)
+    against = "first experiment" if kind == "comparison" else "baseline"
+    axes[0].text(-0.04, 1.0, f"against the {against}", transform=axes[0].transAxes, ha="right", va="bottom", fontsize=9)
+    return figure
+
+
+def draw_forest(axes: "Axes", effects: Sequence[Effect | None], outcome: Outcome) -> "Axes":
+    """Draw one row per effect: estimate, 95 % interval, and every seed; a row without an effect stays empty."""
+    axes.axvline(0, color=INK, linewidth=1)
+    _draw_seeds(axes, effects)
     for row, effect in enumerate(effects):
-        _draw_row(axes, len(effects) - 1 - row, effect)
-    axes.set_ylim(-0.45, len(effects) - 0.45)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
+        if effect is not None:
+            _draw_estimate(axes, row, effect)
+    axes.set_ylim(len(effects) - 0.4, -0.6)
+    axes.set_yticks(range(len(effects)), [""] * len(effects))
+    axes.locator_params(axis="x", nbins=3)
     axes.grid(False, axis="y")
-    against = "first experiment" if effects[0].kind == "comparison" else "baseline level"
-    axes.set_xlabel(f"change of {OUTCOMES[effects[0].outcome].title} against the {against}")
+    axes.set_title(safe(outcome.title), loc="left", y=TITLE_HEIGHT, fontsize=10)
+    better = "better →" if outcome.better > 0 else "← better"
+    axes.set_xlabel(f"change\n{better}", loc="right" if outcome.better > 0 else "left")
+    axes.set_ylabel("")
     return axes
 
 
-def _draw_row(axes: "Axes", y: float, effect: Effect) -> None:
+def _draw_seeds(axes: "Axes", effects: Sequence[Effect | None]) -> None:
+    """Draw the difference of every seed below its estimate."""
+    import seaborn
+
+    points = [
+        (difference, row)
+        for row, effect in enumerate(effects)
+        if effect is not None
+        for difference in effect.differences
+        if difference is not None
+    ]
+    if points:
+        values, rows = zip(*points, strict=True)
+        look = {"color": INK, "alpha": 0.35, "size": 2.6, "jitter": 0.22, "linewidth": 0}
+        before = len(axes.collections)
+        # at their numbers and not at categories: a row without seeds keeps its height
+        seaborn.stripplot(x=values, y=rows, orient="h", native_scale=True, ax=axes, legend=False, **look)
+        for points_of_row in axes.collections[before:]:
+            points_of_row.set_rasterized(len(values) > RASTER_FROM)
+
+
+def _draw_estimate(axes: "Axes", row: int, effect: Effect) -> None:
     colour, marker = _look(effect)
-    axes.plot([0, 0], [y - 0.4, y + 0.14], color=INK, linewidth=1)
-    seeds = [difference for difference in effect.differences if difference is not None]
-    axes.plot(seeds, [y - 0.25] * len(seeds), "|", color=INK, alpha=0.55, markersize=6, markeredgewidth=1)
     if math.isfinite(effect.low) and math.isfinite(effect.high):
-        axes.plot([effect.low, effect.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
     face = colour if effect.confirmed else "none"
-    axes.plot([effect.estimate], [y], marker, color=colour, markersize=8, markerfacecolor=face, markeredgewidth=2)
-    axes.text(0, y + 0.17, safe(label(effect, 62)), transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
+    axes.plot([effect.estimate], [row], marker, color=colour, markersize=6.5, markerfacecolor=face, markeredgewidth=1.6)
 
 
 def label(effect: Effect, length: int = 200) -> str:
@@ -65,32 +120,43 @@ def label(effect: Effect, length: int = 200) -> str:
     return shortened(f"{effect.factor}: {effect.level} against {effect.baseline}", length)
 
 
+def _short_label(effect: Effect) -> str:
+    """Name of the comparison beside its row, where the head of the column names the baseline."""
+    return f"{effect.factor}: {effect.level}" if effect.kind == "level" else label(effect)
+
+
 def _look(effect: Effect) -> tuple[str, str]:
     if not effect.confirmed:
         return OPEN, "o"
     return (BETTER, "s") if effect.improves else (WORSE, "D")
 
 
-def _claim(effects: Sequence[Effect], outcome: str) -> str:
-    confirmed = sum(effect.confirmed for effect in effects)
-    title = OUTCOMES[outcome].title
-    subject = plural(confirmed, "effect") if confirmed else "No effect"
-    return f"{subject} on {title} confirmed, of {len(effects)} estimated"
+def _claim(rows: Rows, panels: Sequence[Outcome]) -> str:
+    counts = [
+        f"{sum(row[panel.name].confirmed for row in rows.values() if panel.name in row)} on {panel.title}"
+        for panel in panels
+    ]
+    return f"Confirmed effects of {plural(len(rows), 'comparison')}: {', '.join(counts)}"
 
 
-def _alt(effects: Sequence[Effect], outcome: str) -> str:
+def _alt(rows: Rows, panels: Sequence[Outcome]) -> str:
+    first = panels[0]
+    effects = [row[first.name] for row in rows.values() if first.name in row]
     parts = [
         f"{label(effect)} {number(effect.estimate, 2)} {bounds(effect.low, effect.high)}" for effect in effects[:6]
     ]
     remainder = f", and {len(effects) - 6} more in the table" if len(effects) > 6 else ""
-    return f"Forest plot of the change of {OUTCOMES[outcome].title}: {'; '.join(parts)}{remainder}."
+    names = ", ".join(panel.title for panel in panels)
+    return f"Forest plot with one panel each for {names}. Change of {first.title}: {'; '.join(parts)}{remainder}."
 
 
-def _table(effects: Sequence[Effect], left_out: int) -> Table:
-    header = ["compared", "change", "95 % interval", "p", "adjusted p", "seeds", "up / down / equal", "blocks (differ)"]
+def _table(effects: Sequence[Effect]) -> Table:
+    header = ["compared", "outcome", "change", "95 % interval", "p", "adjusted p", "seeds", "up / down / equal"]
+    header.append("blocks (differ)")
     rows = [
         [
             label(effect),
+            OUTCOMES[effect.outcome].title,
             number(effect.estimate),
             bounds(effect.low, effect.high, 3) or effect.interval or DASH,
             probability(effect.p),
@@ -101,4 +167,4 @@ def _table(effects: Sequence[Effect], left_out: int) -> Table:
         ]
         for effect in effects
     ]
-    return Table(header, rows, left_out=left_out)
+    return Table(header, rows)

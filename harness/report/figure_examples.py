@@ -3,15 +3,17 @@
 import base64
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.report.format import DASH, number, plural
-from harness.results.records import MemberRecord
+from harness.report.groups import baseline_marked
+from harness.report.style import shown_verdict
+from harness.results.records import Level, MemberRecord
 
 Array = NDArray[np.float64]
 MOST_STRIPS = 16
@@ -39,13 +41,15 @@ class ExampleStrip:
     errors: Sequence[str]
 
 
-def example_strips(records: Sequence[MemberRecord]) -> list[ExampleStrip]:
-    """One strip per variant with stored examples, at most 16, spread over the variants."""
+def example_strips(records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None) -> list[ExampleStrip]:
+    """One strip per variant with stored examples, at most 16, spread over the variants; the baseline is marked."""
     candidates = [record for record in records if _has_examples(record)]
     chosen = (
         candidates if len(candidates) <= MOST_STRIPS else [candidates[i] for i in _spread(len(candidates), MOST_STRIPS)]
     )
-    return [_strip(record) for record in chosen]
+    strips = [_strip(record) for record in chosen]
+    names = [baseline_marked(record.variant, [record], baseline or {}) for record in chosen]
+    return [replace(strip, variant=name) for strip, name in zip(strips, names, strict=True)]
 
 
 def picture_shape(shape: Sequence[int], features: int) -> tuple[int, int]:
@@ -80,7 +84,7 @@ def _strip(record: MemberRecord) -> ExampleStrip:
         f"below; R2 {number(record.r2, 2)}; mean squared errors {', '.join(errors)}."
     )
     height, width = pixels.shape[:2]
-    verdict = record.verdict or record.status
+    verdict = shown_verdict(record)
     r2 = DASH if record.r2 is None else number(record.r2, 2)
     return ExampleStrip(record.variant, record.seed, verdict, r2, _png(pixels), width, height, alt, errors)
 

@@ -27,7 +27,8 @@ DENSITY = 1.5 * POINT
 def heat_maps(results: StoredResults, folder: Path) -> list[Path]:
     """Write `heat_<measure>.png` for each recorded measure: one row per unit, one column per snapshot.
 
-    Values are means over the seeds of a variant. At most 800 rows are drawn; units.parquet has all units.
+    Row r of a variant is the mean over seeds of the unit with the r-th largest value at the end: a unit's number means
+    nothing across seeds. At most 800 rows are drawn; units.parquet has all units.
     """
     records = in_declared_order(results.records, results.manifest)
     paths = []
@@ -44,7 +45,7 @@ def heat_maps(results: StoredResults, folder: Path) -> list[Path]:
 
 
 def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array, list[str], list[float]]:
-    """Values [row, snapshot] with one label per row ("variant u0"), and the steps of the snapshots."""
+    """Values [row, snapshot] with one label per row ("variant #1"), and the steps of the snapshots."""
     rows: list[Array] = []
     labels: list[str] = []
     steps: list[float] = []
@@ -55,9 +56,9 @@ def unit_histories(records: Sequence[MemberRecord], measure: str) -> tuple[Array
         if not usable or len(rows) >= MOST_ROWS:
             continue
         steps = max(steps, list(usable[0].history.get("step", [])), key=len)
-        means = _over_seeds([record.unit_history.array(measure).T for record in usable])
+        means = _over_seeds([_ranked(record.unit_history.array(measure).T) for record in usable])
         rows += list(means)
-        labels += [f"{shortened(name, 52)} u{unit}" for unit in range(len(means))]
+        labels += [f"{shortened(name, 52)} #{rank}" for rank in range(1, len(means) + 1)]
     return _padded(rows[:MOST_ROWS]), labels[:MOST_ROWS], steps
 
 
@@ -127,7 +128,7 @@ class HeatmapCanvas:
 
 def heading(title: str) -> str:
     """Title above a picture."""
-    return f"{title}, mean over seeds"
+    return f"{title}, units by rank, mean over seeds"
 
 
 def _write(pixels: Pixels, path: Path) -> Path:
@@ -136,6 +137,12 @@ def _write(pixels: Pixels, path: Path) -> Path:
     unsigned: Any = {"Software": None}
     imsave(path, pixels, format="png", dpi=DENSITY, metadata=unsigned, pil_kwargs={"compress_level": 3})
     return path
+
+
+def _ranked(units: Array) -> Array:
+    """Units `[unit, snapshot]` sorted by their last value, the largest first, unknown ones last."""
+    last = units[:, -1] if units.shape[1] else np.empty(len(units))
+    return units[np.argsort(np.where(np.isfinite(last), -last, np.inf), kind="stable")]
 
 
 def _over_seeds(members: Sequence[Array]) -> Array:

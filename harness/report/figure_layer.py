@@ -8,7 +8,7 @@ import numpy as np
 from harness.diagnosis.verdicts import NOT_LIVE, UNJUDGED, UnitVerdict
 from harness.report.format import humanize, number, plural
 from harness.report.layer_tables import gravest_first
-from harness.report.style import INK
+from harness.report.style import INK, UNIT_LOOKS
 from harness.report.svg import RASTER_FROM, RenderedFigure, Table, inline_svg, name_axes, sheet
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
 def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
     """Draw one mark per unit, numbered in small layers; color and shape by the kind of its verdict."""
     attribute, _ = _height(diagnosis)
-    for group, (colour, marker) in KINDS.items():
-        units = [unit for unit in diagnosis.units if unit_kind(unit) == group]
+    for group, look in UNIT_LOOKS.items():
+        units = [unit for unit in diagnosis.units if unit_kind(unit.verdict) == group]
         x, y = ([_known(unit, name) for unit in units] for name in ("activation_frequency", attribute))
         size, alpha = (42, 0.8) if len(diagnosis.units) <= MOST_LABELS else (16, 0.8 if len(units) < 400 else 0.25)
         many = len(diagnosis.units) > RASTER_FROM // 2
-        axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=alpha, rasterized=many)
+        axes.scatter(x, y, s=size, c=look.colour, marker=look.marker, alpha=alpha, rasterized=many)
         for unit, frequency, height in zip(units, x, y, strict=True):
             if len(diagnosis.units) <= MOST_LABELS and np.isfinite([frequency, height]).all():
                 axes.annotate(str(unit.index), (frequency, height), (5, 4), textcoords="offset points", color=INK)
@@ -53,13 +53,17 @@ def claim(diagnosis: "Diagnosis") -> str:
     return f"{humanize(diagnosis.verdict)}: {diagnosis.live_units} of {plural(len(diagnosis.units), 'unit')} vary"
 
 
-def unit_kind(unit: "UnitDiagnosis") -> str:
-    """Kind of a unit's verdict: constant, doubtful, alive or not judged."""
-    if unit.verdict in NOT_LIVE:
+def unit_kind(verdict: str) -> str:
+    """Kind of a unit's verdict: constant, doubtful, alive or not judged.
+
+    >>> unit_kind("dead"), unit_kind("rare"), unit_kind("alive"), unit_kind("invalid")
+    ('constant', 'doubtful', 'alive', 'not_judged')
+    """
+    if verdict in NOT_LIVE:
         return "constant"
-    if unit.verdict in UNJUDGED:
-        return "not judged"
-    return "alive" if unit.verdict == UnitVerdict.ALIVE else "doubtful"
+    if verdict in UNJUDGED:
+        return "not_judged"
+    return "alive" if verdict in (UnitVerdict.ALIVE, UnitVerdict.SATURATED_BIMODAL) else "doubtful"
 
 
 def units_table(diagnosis: "Diagnosis", most: int = 256) -> Table:
@@ -91,10 +95,3 @@ def _known(unit: "UnitDiagnosis", name: str) -> float:
 
 
 COLUMNS: Sequence[str] = ("activation_frequency", "mean", "standard_deviation", "entropy_bits", "mutual_information")
-
-KINDS = {
-    "constant": ("#d1495b", "X"),
-    "doubtful": ("#d97400", "^"),
-    "alive": ("#1a9a6c", "o"),
-    "not judged": ("#85898f", "d"),
-}

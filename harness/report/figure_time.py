@@ -1,6 +1,6 @@
-"""Timelines: live units and losses during training, and the step at which each unit died."""
+"""Timelines: live units and losses during training, one line per member, or bands where the members are many."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from harness.report.format import DASH, number, plural, shortened
 from harness.report.groups import Groups, panels
-from harness.report.style import LINE, by_severity, shown_verdict, verdict_style
+from harness.report.style import by_severity, shown_verdict, verdict_style
 from harness.report.svg import (
     RASTER_FROM,
     TITLE_HEIGHT,
-    Margins,
     RenderedFigure,
     Table,
     inline_svg,
@@ -20,7 +19,7 @@ from harness.report.svg import (
     safe,
     sheet,
 )
-from harness.results.records import MemberRecord
+from harness.results.records import Level, MemberRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,94 +28,55 @@ Array = NDArray[np.float64]
 Curves = dict[str, list[Array]]
 COLUMNS = 2
 PANEL = (184.0, 110.0)
-DEATH_ROW = 38
 MOST_CURVES = 32
-"""Number of members of a panel from which its curves are rasterized: each costs half a kilobyte as markup."""
+"""Number of members of a panel beyond which it shows a median and a band instead of a line per member."""
+
+BAND = (0.1, 0.9)
 
 
-def live_units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
+def live_units_picture(
+    records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None
+) -> RenderedFigure | None:
     """Live units at each snapshot, one line per seed."""
-    groups = _with_history(records, "live_units")
+    groups = _with_history(records, "live_units", baseline)
     if not groups:
         return None
     curves = _curves(groups, "live_units")
     alt = f"Line plots of live units over the epochs, one line per member: {_ends(curves)}."
     svg = _lines(groups, "live_units", "live", alt, "live units")
-    return RenderedFigure("live", _live_claim(curves), alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
+    return RenderedFigure("live", _live_claim(curves), alt, svg, _line_table(curves), _note(groups), _verdicts(groups))
 
 
-def loss_picture(records: Sequence[MemberRecord], term: str = "reconstruction") -> RenderedFigure | None:
+def loss_picture(
+    records: Sequence[MemberRecord], term: str = "reconstruction", baseline: Mapping[str, Level] | None = None
+) -> RenderedFigure | None:
     """One loss term at each snapshot, one line per seed; `total` where there is no such term."""
     name = f"loss/{term}"
-    groups = _with_history(records, name)
+    groups = _with_history(records, name, baseline)
     if not groups:
-        return loss_picture(records, "total") if term != "total" else None
+        return loss_picture(records, "total", baseline) if term != "total" else None
     curves = _curves(groups, name)
     alt = f"Line plots of the loss term {term} over the epochs, one line per member: {_ends(curves)}."
     short = f"loss-{sum(term.encode())}"
     svg = _lines(groups, name, short, alt, f"{term}, training mean", logarithmic=True)
     title = f"The {term} loss falls in {_falling(curves)} members"
-    return RenderedFigure(short, title, alt, svg, _line_table(curves), ONE_LINE, _verdicts(groups))
-
-
-def deaths_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
-    """Step from which each dead unit never varied again: one mark per unit, one row per group."""
-    groups = {name: members for name, members in panels(records).items() if any(record.died_at for record in members)}
-    death_steps = [
-        step for members in groups.values() for record in members for step in record.died_at if step is not None
-    ]
-    if not death_steps:
-        return None
-    figure, (axes,) = sheet((420, DEATH_ROW * len(groups)), margins=Margins(left=12, right=12, top=6, bottom=42))
-    draw_deaths(axes, groups)
-    born = sum(step == 0 for step in death_steps)
-    title = f"{born} of {plural(len(death_steps), 'dead unit')} were already dead at initialization, {len(death_steps) - born} died during training"
-    alt = f"One mark per dead unit, at the step from which it never varied. {title}."
-    table = Table(
-        ["group", "units", "dead at initialization", "died later", "median step of the later deaths"], _deaths(groups)
-    )
-    note = "Step 0 is the initialization, before any training. Units alive at the end have no mark."
-    return RenderedFigure("deaths", title, alt, inline_svg(figure, "deaths", alt), table, note, _verdicts(groups))
-
-
-def draw_deaths(axes: "Axes", groups: Groups) -> "Axes":
-    """Draw one row per group, its name above; seeds lie side by side within the row."""
-    for row, (name, members) in enumerate(groups.items()):
-        y = len(groups) - 1 - row
-        _draw_lost(axes, members, y)
-        axes.axhline(y - 0.4, color=LINE, linewidth=0.6)
-        units = sum(len(record.died_at) for record in members)
-        dead = sum(step is not None for record in members for step in record.died_at)
-        text = safe(f"{shortened(name, 44)}: {dead} of {units} dead")
-        axes.text(0, y + 0.2, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
-    axes.set_ylim(-0.45, len(groups) - 0.45)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.grid(False, axis="y")
-    axes.set_xlabel("step (0 = initialization)")
-    return axes
-
-
-def _draw_lost(axes: "Axes", members: Sequence[MemberRecord], y: float) -> None:
-    many = sum(len(record.died_at) for record in members) > RASTER_FROM // 3
-    for verdict in by_severity(map(shown_verdict, members)):
-        marks = [
-            (step, y - 0.3 + 0.45 * (index + 0.5) / len(members))
-            for index, record in enumerate(members)
-            if shown_verdict(record) == verdict
-            for step in record.died_at
-            if step is not None
-        ]
-        if marks:
-            x, heights = np.array(marks, dtype=float).T
-            style = verdict_style(verdict)
-            axes.scatter(
-                x, heights, s=16, c=style.colour, marker=style.marker, alpha=0.6, linewidths=0.8, rasterized=many
-            )
+    return RenderedFigure(short, title, alt, svg, _line_table(curves), _note(groups), _verdicts(groups))
 
 
 def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, title: str) -> "Axes":
-    """Draw one line per member over the epochs in the color of its final verdict; the last mark shows it by shape."""
+    """Draw one line per member over the epochs in the color of its final verdict; the last mark shows it by shape.
+
+    Beyond 32 members: median and middle 80 % of those that do not fail, and above them those that fail, as lines if
+    they are few, else as a second median and band.
+    """
+    axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
+    if len(members) > MOST_CURVES:
+        usable, failing = ([record for record in members if bool(record.failed) == failed] for failed in (False, True))
+        _draw_band(axes, usable, measure, verdict_style("healthy").colour, "-")
+        if len(failing) > MOST_CURVES:
+            _draw_band(axes, failing, measure, verdict_style("full_collapse").colour, "--")
+            failing = []
+        members = failing
     for verdict in by_severity(map(shown_verdict, members)):
         curves = [
             np.column_stack([record.history.array("epoch"), record.history.array(measure) + nudge])
@@ -125,16 +85,37 @@ def draw_lines(axes: "Axes", members: Sequence[MemberRecord], measure: str, titl
         ]
         _draw_curves(axes, curves, verdict, len(members))
     axes.autoscale_view()
-    axes.set_title(safe(shortened(title, 30)), loc="left", y=TITLE_HEIGHT, fontsize=11)
     return axes
+
+
+def _draw_band(axes: "Axes", members: Sequence[MemberRecord], measure: str, colour: str, style: str) -> None:
+    """Draw the median of members over the epochs, and a band from their 10 % to their 90 % quantile."""
+    if not members:
+        return
+    epochs, values = _on_one_grid(members, measure)
+    low, middle, high = np.nanquantile(values, (BAND[0], 0.5, BAND[1]), axis=0)
+    axes.fill_between(epochs, low, high, color=colour, alpha=0.22, linewidth=0)
+    axes.plot(epochs, middle, color=colour, linestyle=style, linewidth=1.8)
+
+
+def _on_one_grid(members: Sequence[MemberRecord], measure: str) -> tuple[Array, Array]:
+    """Epochs of the member with the most snapshots, and the values `[member, epoch]` of all members at them."""
+    grid = max((record.history.array("epoch") for record in members), key=len)
+    rows = np.full((len(members), len(grid)), np.nan)
+    for row, record in zip(rows, members, strict=True):
+        epochs, values = record.history.array("epoch"), record.history.array(measure)
+        row[:] = values if np.array_equal(epochs, grid) else np.interp(grid, epochs, values, right=np.nan)
+    rows[~np.isfinite(rows)] = np.nan
+    some = ~np.isnan(rows).all(axis=0)  # a quantile of nothing is a warning
+    return grid[some], rows[:, some]
 
 
 def _draw_curves(axes: "Axes", curves: Sequence[Array], verdict: str, among: int) -> None:
     """Draw all curves as one collection: separate line objects would take longer than the training."""
     from matplotlib.collections import LineCollection
 
-    style, alpha = verdict_style(verdict), 0.8 if among < 40 else 0.35
-    rasterized = among > MOST_CURVES or sum(map(len, curves)) > RASTER_FROM
+    style, alpha = verdict_style(verdict), 0.8 if among < 20 else 0.5
+    rasterized = sum(map(len, curves)) > RASTER_FROM
     lines = LineCollection(list(curves), colors=style.colour, linewidths=1.2, alpha=alpha, rasterized=rasterized)
     axes.add_collection(lines, autolim=True)
     x, y = np.array([curve[-1] for curve in curves]).T
@@ -185,8 +166,8 @@ def _limits(groups: Groups, measure: str, logarithmic: bool) -> tuple[float, flo
     return low - 0.05 * (high - low + 1e-9), high + 0.05 * (high - low + 1e-9)
 
 
-def _with_history(records: Sequence[MemberRecord], measure: str) -> Groups:
-    return panels([record for record in records if all(_has(record, name) for name in (measure, "epoch"))])
+def _with_history(records: Sequence[MemberRecord], measure: str, baseline: Mapping[str, Level] | None) -> Groups:
+    return panels([record for record in records if all(_has(record, name) for name in (measure, "epoch"))], baseline)
 
 
 def _has(record: MemberRecord, name: str) -> bool:
@@ -245,14 +226,16 @@ def _line_table(curves: Curves) -> Table:
     return Table(header, rows)
 
 
-def _deaths(groups: Groups) -> list[list[str]]:
-    rows = []
-    for name, members in groups.items():
-        steps = [step for record in members for step in record.died_at]
-        later = [step for step in steps if step]
-        middle = number(float(np.median(later))) if later else DASH
-        rows.append([name, str(len(steps)), str(sum(step == 0 for step in steps)), str(len(later)), middle])
-    return rows
+def _note(groups: Groups) -> str:
+    """Caption: lines, bands, or both."""
+    sizes = [len(members) for members in groups.values()]
+    if max(sizes) <= MOST_CURVES:
+        return ONE_LINE
+    return MANY if min(sizes) > MOST_CURVES else f"{ONE_LINE} {MANY}"
 
 
+MANY = (
+    f"More than {MOST_CURVES} members in a panel: median and middle 80 % of the members that do not fail (green), above "
+    "them those that fail: a line each, or the same in red where they are more."
+)
 ONE_LINE = "One line per member, every seed, in the color of its verdict at the end of training; the last mark shows it by shape."

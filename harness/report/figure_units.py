@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.report.figure_layer import unit_kind
 from harness.report.format import number, plural, shortened
 from harness.report.groups import panels
-from harness.report.style import by_severity, shown_verdict, verdict_style
+from harness.report.style import by_severity, verdict_style
 from harness.report.svg import RASTER_FROM, TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
-from harness.results.records import MemberRecord
+from harness.results.records import Level, MemberRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +34,11 @@ class Axis:
     phrase: str
 
 
-def units_picture(records: Sequence[MemberRecord]) -> RenderedFigure | None:
+def units_picture(
+    records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None
+) -> RenderedFigure | None:
     """Scatter plot with one mark per unit, all seeds, one panel per group; None where no unit has two measures."""
-    units_by_group = {name: units_of(members) for name, members in panels(records).items()}
+    units_by_group = {name: units_of(members) for name, members in panels(records, baseline).items()}
     every = [unit for units in units_by_group.values() for _, unit in units]
     axes = axes_for(every)
     if axes is None:
@@ -82,7 +85,7 @@ def _with_room(low: float, high: float) -> tuple[float, float]:
 
 
 def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
-    """Draw one mark per unit, in the color and shape of the verdict of its layer."""
+    """Draw one mark per unit, in the color and shape of its own verdict."""
     count = sum(map(len, points.values()))
     for verdict in by_severity(points):
         style = verdict_style(verdict)
@@ -102,20 +105,20 @@ def draw_units_panel(axes: "Axes", points: Points, title: str) -> "Axes":
 
 
 def units_of(records: Sequence[MemberRecord]) -> Units:
-    """Verdict of the layer and the shown measures of every unit; each diagnosis is read once."""
+    """Kind of the verdict and the shown measures of every unit; each diagnosis is read once."""
     return [
-        (shown_verdict(record), {name: unit.get(name) for name in SHOWN})
+        (unit_kind(str(unit.get("verdict"))), {name: unit.get(name) for name in SHOWN})
         for record in records
         for unit in record.diagnosis.get("units", ())
     ]
 
 
 def unit_points(units: Units, axes: tuple[Axis, Axis]) -> Points:
-    """Verdict of the layer -> coordinates of each unit that has both measures."""
+    """Kind of the verdict -> coordinates of each unit that has both measures."""
     points: Points = {}
-    for outcome, unit in units:
+    for kind, unit in units:
         if point := _point(unit, axes):
-            points.setdefault(outcome, []).append(point)
+            points.setdefault(kind, []).append(point)
     return points
 
 
@@ -125,13 +128,9 @@ def _point(unit: Mapping[str, Any], axes: tuple[Axis, Axis]) -> tuple[float, flo
 
 
 def _claim(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
-    silent = sum(_is_silent(unit) for unit in units)
+    silent = sum(unit_kind(str(unit["verdict"])) == "constant" for unit in units)
     edge = "frequency 0 or 1" if axes[0] is FREQUENCY else "no effect on R2"
     return f"{silent} of {plural(len(units), 'unit')} are constant (bottom edge: {edge})"
-
-
-def _is_silent(unit: Mapping[str, Any]) -> bool:
-    return str(unit["verdict"]) in ("dead", "never_fired", "constant_at_target", "constant_on", "constant_off")
 
 
 def _note(units: Sequence[Mapping[str, Any]], axes: tuple[Axis, Axis]) -> str:
@@ -156,7 +155,7 @@ def _extent(points: Points, axis: Axis) -> str:
 
 def _table(groups: Mapping[str, Points], axes: tuple[Axis, Axis]) -> Table:
     x, y = (axis.short for axis in axes)
-    header = ["group", "verdict", "units", f"median {x}", f"median {y}", f"largest {y}"]
+    header = ["group", "unit", "units", f"median {x}", f"median {y}", f"largest {y}"]
     rows = [
         [name, verdict, str(len(points[verdict])), *_medians(points[verdict])]
         for name, points in groups.items()

@@ -14,13 +14,22 @@ LONGEST_TABLE = 24  # variants: beyond that a first table shows those that chang
 Groups = dict[str, list[MemberRecord]]
 
 
-def panels(records: Sequence[MemberRecord], most: int = MOST_PANELS) -> Groups:
-    """Groups of the small multiples: variants, or levels of the first factor with few enough levels."""
+def panels(
+    records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None, most: int = MOST_PANELS
+) -> Groups:
+    """Groups of the small multiples: variants, or levels of the first factor with few enough levels.
+
+    The baseline, or the baseline's level of the factor, is marked.
+
+    >>> list(panels([MemberRecord("k", level, {"batchnorm": level}, 0) for level in ("off", "on")], {"batchnorm": "off"}))
+    ['off (baseline)', 'on']
+    """
     by_variant = _by(records, [record.variant for record in records])
     if len(by_variant) <= most:
-        return by_variant
+        return {baseline_marked(name, members, baseline or {}): members for name, members in by_variant.items()}
     for factor in dict.fromkeys(name for record in records for name in record.levels):
-        groups = _by(records, [f"{factor}: {record.levels.get(factor, 'not set')}" for record in records])
+        names = [_level(factor, record, baseline or {}) for record in records]
+        groups = _by(records, names)
         if 1 < len(groups) <= most:
             return groups
     return {f"all {plural(len(by_variant), 'variant')}": list(records)}
@@ -47,6 +56,16 @@ def in_declared_order(records: Sequence[MemberRecord], manifest: Mapping[str, An
         return -1 if declared else of_cell, ranks, record.seed
 
     return sorted(records, key=order)
+
+
+def baseline_marked(variant: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> str:
+    """Name of a variant, marked if it is the baseline."""
+    return variant if not baseline or changes(members[0].levels, baseline) else f"{variant} (baseline)"
+
+
+def _level(factor: str, record: MemberRecord, baseline: Mapping[str, Level]) -> str:
+    level = record.levels.get(factor, "not set")
+    return f"{factor}: {level}{' (baseline)' if factor in baseline and level == baseline[factor] else ''}"
 
 
 def by_level(records: Sequence[MemberRecord]) -> dict[str, Groups]:

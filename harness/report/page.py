@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 from harness.diagnosis.sensitivity import Sensitivity
-from harness.diagnosis.severity import severity_of
+from harness.diagnosis.severity import gravity, severity_of
 from harness.effects import Effects
-from harness.effects.outcomes import OUTCOMES
 from harness.report import method
 from harness.report.answer import answer_document, answer_rows, headline, remedy_name
 from harness.report.answer_lines import averaged_answer, explanations, question
 from harness.report.averaged_answer import is_one_at_a_time
 from harness.report.explanation import explain_experiment
+from harness.report.figure_deaths import deaths_picture
 from harness.report.figure_effects import forest
 from harness.report.figure_examples import ExampleStrip, example_strips
-from harness.report.figure_time import deaths_picture, live_units_picture, loss_picture
+from harness.report.figure_time import live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
 from harness.report.remedy_code import code_of
 from harness.report.style import by_severity, shown_verdict
@@ -47,13 +47,13 @@ def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivit
         "why": why(records, manifest, effects),
         "verdicts": by_severity(map(shown_verdict, records)),
         "first": first_rows(records, effects.baseline),
-        "levels": {} if is_one_at_a_time(effects) else level_rows(records),
+        "levels": {} if is_one_at_a_time(effects) else level_rows(records, effects.baseline),
         "variants": variant_rows(records, effects.baseline),
         "failures": failures(records),
-        "outcome_titles": {f"forest-{name.replace('_', '-')}": outcome.title for name, outcome in OUTCOMES.items()},
-        "strips": example_strips(records),
-        "audit": {level: audited(findings) for level, findings in (manifest.get("audit") or {}).items()},
-        "explanation": explanations(records, manifest),
+        "strips": example_strips(records, effects.baseline),
+        "audit": audited_once(manifest.get("audit") or {}),
+        "audited": list(manifest.get("audit") or {}),
+        "explanation": explanations(records),
         "method": method.METHOD,
         "thresholds": method.threshold_rows(swept),
         "sensitive": method.sensitive(swept),
@@ -63,7 +63,10 @@ def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivit
         "resolved": method.resolved_text(manifest),
         **pictures(records, effects),
     }
-    return {**values, "contents": [(anchor, name) for anchor, name in SECTIONS if anchor != "audit" or values["audit"]]}
+    return {
+        **values,
+        "contents": [(anchor, name) for anchor, name in SECTIONS if anchor != "audit" or values["audited"]],
+    }
 
 
 def to_do(effects: Effects, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -100,6 +103,23 @@ def why(records: Sequence[MemberRecord], manifest: Mapping[str, Any], effects: E
     return " ".join(sentence.text for sentence in [*audit_sentences[:1], *training[:2]])
 
 
+def audited_once(audit: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Every finding of the audit once, the gravest first, with the levels of `penalty` that have it.
+
+    >>> fault = {"rule": "wrong_axis", "severity": "fault"}
+    >>> [(finding["rule"], finding["levels"]) for finding in audited_once({"as_posted": [fault], "l1": [fault]})]
+    [('wrong_axis', ['as_posted', 'l1'])]
+    """
+    once: dict[tuple[str, ...], dict[str, Any]] = {}
+    for level, findings in audit.items():
+        for finding in audited(findings):
+            key = tuple(str(finding.get(name)) for name in ("severity", "rule", "term", "line", "evidence", "meaning"))
+            levels = once.setdefault(key, {**finding, "levels": []})["levels"]
+            if level not in levels:
+                levels.append(level)
+    return sorted(once.values(), key=lambda finding: gravity(finding["severity"]))
+
+
 def audited(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Stored findings with current names of severities; unknown names stay.
 
@@ -113,11 +133,11 @@ def pictures(records: Sequence[MemberRecord], effects: Effects) -> dict[str, Any
     """Figures by section."""
     crossed = [*effects.interactions, *effects.contrasts]
     return {
-        "effects": _drawn(forest(effects.effects, outcome) for outcome in OUTCOMES),
-        "crossed": _drawn(forest(crossed, outcome, "crossed") for outcome in ("collapsed", "r2")),
-        "units": units_picture(records),
-        "timelines": _drawn([live_units_picture(records), deaths_picture(records)]),
-        "losses": _drawn([loss_picture(records, term) for term in _terms(records)]),
+        "effects": _drawn([forest(effects.effects)]),
+        "crossed": _drawn([forest(crossed, "crossed", ("collapsed", "r2"))]),
+        "units": units_picture(records, effects.baseline),
+        "timelines": _drawn([live_units_picture(records, effects.baseline), deaths_picture(records, effects.baseline)]),
+        "losses": _drawn([loss_picture(records, term, effects.baseline) for term in _terms(records)]),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.report.format import humanize
-from harness.report.style import LOOKS, verdict_style
+from harness.report.style import EVERY_LOOK, verdict_style
 from harness.report.summary_tables import SeedMark
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def markdown_text(text: object) -> str:
 
 def style() -> str:
     """Style sheet of every page, with the colors of the verdicts."""
-    colours = "\n".join(f".v-{css_name(name)} {{ color: {look.colour}; }}" for name, look in LOOKS.items())
+    colours = "\n".join(f".v-{css_name(name)} {{ color: {look.colour}; }}" for name, look in EVERY_LOOK.items())
     return (TEMPLATES / "style.css").read_text(encoding="utf-8") + colours
 
 
@@ -65,7 +65,7 @@ def css_name(verdict: str) -> str:
     >>> css_name("full_collapse"), css_name('"><b>')
     ('full-collapse', 'not-testable')
     """
-    return verdict.replace("_", "-") if verdict in LOOKS else "not-testable"
+    return verdict.replace("_", "-") if verdict in EVERY_LOOK else "not-testable"
 
 
 def runs(marks: Sequence[SeedMark]) -> list[dict[str, str]]:

@@ -28,7 +28,7 @@ def verdict_style(verdict: str) -> VerdictStyle:
     >>> verdict_style("healthy").glyph, verdict_style("never heard of").meaning
     ('●', 'could not be judged')
     """
-    return LOOKS.get(verdict, LOOKS["not_testable"])
+    return EVERY_LOOK.get(verdict, LOOKS["not_testable"])
 
 
 def shown_verdict(record: MemberRecord) -> str:
@@ -41,14 +41,12 @@ def shown_verdict(record: MemberRecord) -> str:
     """
     if record.status != "ok":
         return record.status
-    return (
-        record.output_fault if record.verdict == "healthy" and record.output_fault else record.verdict or "not_testable"
-    )
+    return record.reported_verdict or "not_testable"
 
 
 def by_severity(verdicts: Iterable[str]) -> list[str]:
     """Distinct verdicts, the worst first, unknown ones last."""
-    ranks = list(LOOKS)
+    ranks = list(EVERY_LOOK)
     return sorted(
         set(verdicts), key=lambda verdict: (ranks.index(verdict) if verdict in ranks else len(ranks), verdict)
     )
@@ -77,3 +75,13 @@ LOOKS: dict[str, VerdictStyle] = {
     "diverged": VerdictStyle("#85898f", "x", "×", "a loss became NaN or infinite"),
     "failed": VerdictStyle("#85898f", "+", "+", "could not be run"),
 }
+
+UNIT_LOOKS: dict[str, VerdictStyle] = {
+    "constant": VerdictStyle("#d1495b", "X", "✖", "the unit does not vary with its input"),
+    "doubtful": VerdictStyle("#d97400", "^", "▲", "the unit hardly varies, or fires on few rows"),
+    "alive": VerdictStyle("#1a9a6c", "o", "●", "the unit varies with its input"),
+    "not_judged": VerdictStyle("#85898f", "d", "◇", "the unit could not be judged"),
+}
+"""Looks of single units, by the kind of their verdict."""
+
+EVERY_LOOK = {**LOOKS, **UNIT_LOOKS}

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.effects.outcomes import category
-from harness.grid.factorial import changes
+from harness.effects.outcomes import category, is_judged
 from harness.measures.statistics import wilson
 from harness.report.format import DASH, bounds, number, share
-from harness.report.groups import by_level, nearest_first, tally, variants
+from harness.report.groups import baseline_marked, by_level, nearest_first, tally, variants
 from harness.report.style import shown_verdict, verdict_style
 from harness.results.records import Level, MemberRecord
 
@@ -28,14 +27,15 @@ class SummaryRow:
     """Summary of a group of members.
 
     Args:
-        name: level or variant. collapsed: "3 of 8". bar: share in percent; None where no member is judged.
-        interval: Wilson's 95 % bounds of the share. lost: members that diverged, failed or were not judged.
+        name: level or variant. failed: "3 of 8". bar: failed share in percent; None where no member has a result.
+        interval: Wilson's 95 % bounds of that share. collapsed: their number. lost: members without a verdict.
         live: mean number of live units and width. r2: mean R2 of the judged members. marks: every seed, in order.
     """
 
     name: str
     members: int
-    collapsed: str
+    failed: str
+    collapsed: int
     bar: float | None
     interval: str
     live: str
@@ -48,35 +48,43 @@ class SummaryRow:
 def first_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
     """The first table: the baseline, then the variants by how much they change of it."""
     groups = nearest_first(records, baseline)
-    return [row_of(_name(name, members, baseline), members) for name, members in groups.items()]
+    return [row_of(baseline_marked(name, members, baseline), members) for name, members in groups.items()]
 
 
-def level_rows(records: Sequence[MemberRecord]) -> dict[str, list[SummaryRow]]:
+def level_rows(
+    records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None
+) -> dict[str, list[SummaryRow]]:
     """Factor -> one row per level, over the variants that exist with every level of the factor."""
+    own = {name: str(level) for name, level in (baseline or {}).items()}
     return {
-        factor: [row_of(level, members) for level, members in groups.items()]
+        factor: [
+            row_of(f"{level} (baseline)" if own.get(factor) == level else level, members)
+            for level, members in groups.items()
+        ]
         for factor, groups in by_level(records).items()
     }
 
 
 def variant_rows(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> list[SummaryRow]:
-    """One row per variant, sorted by share collapsed (largest first), then live units (fewest first)."""
+    """One row per variant, sorted by failed share (largest first), then live units (fewest first)."""
     groups = variants(records)
     order = sorted(groups, key=lambda name: _gravity(groups[name]))
-    return [row_of(_name(name, groups[name], baseline), groups[name]) for name in order]
+    return [row_of(baseline_marked(name, groups[name], baseline), groups[name]) for name in order]
 
 
 def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
-    """Summarize a group of members in one row; members without a verdict are counted as lost."""
-    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
-    collapsed = sum(category(record) == "collapsed" for record in judged)
-    low, high = wilson(collapsed, len(judged)) if judged else (float("nan"), float("nan"))
+    """Summarize a group of members in one row; diverged members are failed, and counted as lost too."""
+    judged = [record for record in members if is_judged(record)]
+    outcomes = [record.failed for record in members if record.failed is not None]
+    failed = sum(outcomes)
+    low, high = wilson(failed, len(outcomes)) if outcomes else (float("nan"), float("nan"))
     ordered = sorted(members, key=lambda record: record.seed)
     return SummaryRow(
         name=name,
         members=len(members),
-        collapsed=share(collapsed, len(judged)),
-        bar=100 * collapsed / len(judged) if judged else None,
+        failed=share(failed, len(outcomes)),
+        collapsed=sum(bool(record.collapsed) for record in members),
+        bar=100 * failed / len(outcomes) if outcomes else None,
         interval=bounds(float(low), float(high)),
         live=_live(judged),
         r2=number(_mean([record.r2 for record in judged if record.r2 is not None]), 2),
@@ -89,15 +97,10 @@ def row_of(name: str, members: Sequence[MemberRecord]) -> SummaryRow:
     )
 
 
-def _name(variant: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> str:
-    return variant if not baseline or changes(members[0].levels, baseline) else f"{variant} (baseline)"
-
-
 def _gravity(members: Sequence[MemberRecord]) -> tuple[float, float]:
-    judged = [record for record in members if category(record) in ("collapsed", "not collapsed")]
-    collapsed = [float(category(record) == "collapsed") for record in judged]
-    live = [record.live_units / max(record.units, 1) for record in judged]
-    return -(_mean(collapsed) or 0.0), 1.0 if not live else float(np.mean(live))
+    failed = [float(record.failed) for record in members if record.failed is not None]
+    live = [record.live_units / max(record.units, 1) for record in members if is_judged(record)]
+    return -(_mean(failed) or 0.0), 1.0 if not live else float(np.mean(live))
 
 
 def _live(judged: Sequence[MemberRecord]) -> str:

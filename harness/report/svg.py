@@ -60,7 +60,7 @@ class RenderedFigure:
     Args:
         name: identifier. title: the claim. alt: text for readers who cannot see the figure.
         svg: inline markup; every text in it went through an XML writer.
-        table: the data of the figure. note: a caption.
+        table: the data of the figure. note: a caption. wide: True where the figure needs the page's width.
     """
 
     name: str
@@ -70,6 +70,7 @@ class RenderedFigure:
     table: Table
     note: str = ""
     keys: Sequence[str] = field(default=())
+    wide: bool = False
 
 
 def sheet(

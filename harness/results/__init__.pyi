@@ -13,6 +13,7 @@ from .store import StoredResults as StoredResults
 from .store import read_manifest as read_manifest
 from .store import read_records as read_records
 from .store import read_results as read_results
+from .store import set_aside as set_aside
 from .store import stored_keys as stored_keys
 from .store import write_manifest as write_manifest
 from .store import write_stack as write_stack

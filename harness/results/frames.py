@@ -57,7 +57,7 @@ def history_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     rows: list[dict[str, Any]] = []
     for record in records:
         names, series = list(record.history), list(record.history.values())
-        about = {"key": record.key, "variant": record.variant, "seed": record.seed, "verdict": record.verdict}
+        about = {"key": record.key, "variant": record.variant, "seed": record.seed, "verdict": record.reported_verdict}
         rows += [{**about, **dict(zip(names, values, strict=True))} for values in zip(*series, strict=True)]
     return DataFrame(rows) if rows else DataFrame(columns=["key", "variant", "seed", "verdict", "step", "epoch"])
 
@@ -125,7 +125,7 @@ def _member(record: MemberRecord, factors: Mapping[str, None], terms: Mapping[st
     judged = record.status != "failed"
     return [
         *(record.levels.get(name) for name in factors),
-        *(record.seed, record.status, record.verdict, record.failed, record.collapsed, " ".join(record.flags)),
+        *(record.seed, record.status, record.reported_verdict, record.failed, record.collapsed, " ".join(record.flags)),
         *((record.live_units, record.units) if judged else (float("nan"), float("nan"))),
         float("nan") if record.r2 is None else record.r2,
         *(record.losses.get(term, float("nan")) for term in terms),
@@ -139,7 +139,7 @@ def _columns(factors: Mapping[str, None]) -> list[str]:
 
 
 def _units(record: MemberRecord) -> Iterator[list[Any]]:
-    about = [record.key, record.variant, record.seed, record.verdict]
+    about = [record.key, record.variant, record.seed, record.reported_verdict]
     for unit in record.diagnosis.get("units", ()):
         index = unit["index"]
         died = record.died_at[index] if index < len(record.died_at) else None

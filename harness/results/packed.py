@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 Layout = dict[str, tuple[int, tuple[int, ...]]]
 
@@ -28,6 +29,14 @@ class PackedMapping(Mapping[str, Any]):
     @abstractmethod
     def plain(self) -> dict[str, Any]:
         """Return all values as plain containers."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check that the content can be unpacked.
+
+        Raises:
+            ValueError: if it cannot.
+        """
 
     def items(self) -> ItemsView[str, Any]:
         return self.plain().items()
@@ -71,6 +80,10 @@ class PackedJson(PackedMapping):
     def plain(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.content)
         return document
+
+    def check(self) -> None:
+        if not isinstance(from_json(self.content), dict):  # three times as fast as `json.loads`
+            raise ValueError("expected a JSON object")  # of a damaged file
 
     def __getitem__(self, name: str) -> Any:
         return _parsed(self.content)[name]
@@ -120,6 +133,12 @@ class PackedArrays(PackedMapping):
 
     def plain(self) -> dict[str, Any]:
         return {name: self[name] for name in self}
+
+    def check(self) -> None:
+        head = self.content[: self.content.index(b"\n") + 1]
+        expected = len(head) + 8 * sum(math.prod(shape) for _, shape in _layout(head).values())
+        if len(self.content) != expected:
+            raise ValueError(f"expected {expected} bytes of arrays, got {len(self.content)}")
 
     def __getitem__(self, name: str) -> Any:
         return self.array(name).tolist()

@@ -77,22 +77,33 @@ class MemberRecord:
     @property
     def collapsed(self) -> bool | None:
         """True for a collapsed bottleneck; None where the member has no verdict to count."""
-        return self.verdict in COLLAPSED if self.status == "ok" else None
+        return None if self.status != "ok" or self.verdict in UNJUDGED else self.verdict in COLLAPSED
 
     @property
     def failed(self) -> bool | None:
-        """True for a model that cannot be used: collapsed, an output no better than the mean, or diverged.
+        """True for a model that cannot be used: collapsed, an output no better than the mean, not finite, or diverged.
 
         None for a member without a result.
         """
-        if self.status == "diverged":
+        if self.status == "diverged" or (self.status == "ok" and self.verdict == "invalid"):
             return True
-        return self.verdict in COLLAPSED or bool(self.output_fault) if self.status == "ok" else None
+        return None if self.collapsed is None else self.collapsed or bool(self.output_fault)
+
+    @property
+    def reported_verdict(self) -> str:
+        """The verdict; `healthy` gives way to what makes the model unusable: its output's flag, or "diverged".
+
+        >>> MemberRecord("k", "v", {}, 0, verdict="healthy", flags=["mean_output"]).reported_verdict
+        'mean_output'
+        """
+        if self.verdict != "healthy":
+            return self.verdict
+        return self.output_fault or (self.verdict if self.status == "ok" else self.status)
 
     @property
     def output_fault(self) -> str:
-        """The flag of an output that is constant or no better than the mean; "" for any other output."""
-        return next((flag for flag in self.flags if flag in NO_BETTER_THAN_MEAN), "")
+        """The flag, or verdict, of an output that is constant or no better than the mean; "" for any other output."""
+        return next((name for name in (*self.flags, self.verdict) if name in NO_BETTER_THAN_MEAN), "")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as plain containers."""
@@ -106,5 +117,6 @@ PACKED_FIELDS: dict[str, type[PackedJson] | type[PackedArrays]] = {
     "history": PackedArrays,
     "unit_history": PackedArrays,
 }
+UNJUDGED = frozenset({"", "invalid", "not_testable"})
 COLLAPSED = frozenset({"full_collapse", "single_live_unit", "near_collapse"})
 NO_BETTER_THAN_MEAN = frozenset({"constant_output", "mean_output", "worse_than_mean", "invalid_output"})

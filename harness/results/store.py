@@ -1,11 +1,14 @@
 """Results on disk: one parquet file per stack, with its checksum in its name.
 
-A damaged file is reported and otherwise ignored; its members are trained again.
+A damaged file is reported and otherwise ignored; its members are trained again. Unknown columns, of a newer version, are
+ignored.
 """
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ import pyarrow.parquet as pq
 
 from harness.results.files import checksum, write_atomic, write_json
 from harness.results.records import PACKED_FIELDS, MemberRecord
+from harness.results.stored_form import JSON_FIELDS, manifest_of_form, record_of
 
-JSON_FIELDS = ("levels", "flags", "pca_r2", "losses", "died_at")
+MANIFEST = "manifest.json"
+DAMAGED = ".damaged"  # ending of a damaged file that was set aside
 PLAIN_FIELDS = (
     *("key", "variant", "seed", "status", "error", "diverged_step", "verdict", "units", "live_units", "r2"),
     *("seconds", "logged_at"),
@@ -54,14 +59,27 @@ def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
 def read_results(folder: Path) -> StoredResults:
     """Read a results folder. Of two records with the same key the later one counts."""
     records, damaged = read_records(folder)
-    return StoredResults(read_manifest(folder), records, tuple(damaged))
+    manifest, wrong = _manifest(folder)
+    notes = [f"{MANIFEST} ({', '.join(wrong)})"] if wrong else []
+    return StoredResults(manifest, records, (*damaged, *notes))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest; an empty dict if there is none."""
-    file = folder / "manifest.json"
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return manifest
+    """Read the manifest; an empty dict if there is none, without entries that are damaged."""
+    return _manifest(folder)[0]
+
+
+def _manifest(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest, and the names of damaged entries."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return {}, ["not a file"] if os.path.lexists(file) else []
+    try:
+        return manifest_of_form(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:  # removed meanwhile
+        return {}, []
+    except (OSError, ValueError, RecursionError):
+        return {}, ["content"]
 
 
 def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[MemberRecord], list[str]]:
@@ -70,10 +88,11 @@ def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[
     damaged = []
     requested = None if keys is None else set(keys)
     for path, content in _contents(folder):
-        if content is None:
+        stack = None if content is None else _readable(content, requested)
+        if stack is None:
             damaged.append(path.name)
             continue
-        for record in from_parquet(content, requested):
+        for record in stack:
             if record.key not in records or records[record.key].logged_at <= record.logged_at:
                 records[record.key] = record
     return list(records.values()), damaged
@@ -81,26 +100,63 @@ def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[
 
 def stored_keys(folder: Path) -> dict[Path, set[str]]:
     """Read the keys of the records in each file of the folder, without the records; damaged files are skipped."""
-    return {path: _keys(content) for path, content in _contents(folder) if content is not None}
+    keys_by_file = {path: _keys(content) for path, content in _contents(folder) if content is not None}
+    return {path: keys for path, keys in keys_by_file.items() if keys}
+
+
+def sound_files(folder: Path) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return name and content of the readable files of the folder, and the names of damaged files."""
+    contents = [(path.name, content) for path, content in _contents(folder)]
+    sound = [(name, content) for name, content in contents if content is not None and _readable(content, None)]
+    names = {name for name, _ in sound}
+    return sound, [name for name, _ in contents if name not in names]
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> None:
+    """Rename damaged files, so that they are reported once; a manifest is written again in its place."""
+    for name in names:
+        if name.startswith(MANIFEST) and not (folder / MANIFEST).is_dir():
+            continue
+        with suppress(OSError):  # another process was first, or the folder cannot be written
+            file = folder / name.partition(" ")[0]
+            file.rename(file.with_name(f"{file.name}{DAMAGED}"))
 
 
 def _contents(folder: Path) -> Iterator[tuple[Path, bytes | None]]:
     """Yield the files of the folder in order, each with its content, or None if it is damaged."""
     for path in sorted(folder.glob("*.parquet")):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:  # removed by another process that starts over
-            continue
-        yield path, content if path.stem.endswith(checksum(content)) else None
+        content = _content(path)
+        if content is not None or os.path.lexists(path):  # otherwise removed by another process that starts over
+            yield path, content
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a file with the checksum of its name; a folder or a pipe has none, and is not opened."""
+    try:
+        content = path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
+    return content if content is not None and path.stem.endswith(checksum(content)) else None
+
+
+def _readable(content: bytes, keys: set[str] | None) -> list[MemberRecord] | None:
+    """Return the records of a file's content (only those of `keys`, if not None); None if it is damaged."""
+    try:
+        return list(from_parquet(content, keys))
+    except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, pa.ArrowException):
+        return None
 
 
 def _keys(content: bytes) -> set[str]:
-    return set(_table(content, ["key"]).column("key").to_pylist())
+    try:
+        return set(_table(content, ["key"]).column("key").to_pylist())
+    except (LookupError, ValueError, OSError, pa.ArrowException):
+        return set()
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest beside the results."""
-    write_json(folder / "manifest.json", dict(manifest))
+    write_json(folder / MANIFEST, dict(manifest))
 
 
 def as_parquet(records: Sequence[MemberRecord]) -> bytes:
@@ -124,17 +180,17 @@ def from_parquet(content: bytes, keys: set[str] | None = None) -> Iterable[Membe
     """Read the records of a parquet file: small fields are parsed, large ones stay packed."""
     for row in _table(content).to_pylist():
         if keys is None or row["key"] in keys:
-            parsed = {name: json.loads(row[name]) for name in JSON_FIELDS}
-            packed = {name: packed_type(row[name]) for name, packed_type in PACKED_FIELDS.items()}
-            yield MemberRecord(**{**row, **parsed, **packed})
+            yield record_of(row)
 
 
-def _table(content: bytes, columns: list[str] | None = None) -> Any:
-    """Read in this thread: a process that exits while Arrow starts threads is aborted."""
-    # `read_table` would load pandas
-    return pq.ParquetFile(pa.BufferReader(content)).read(columns=columns, use_threads=False)
+def _table(content: bytes, columns: Sequence[str] = ()) -> Any:
+    """Read the known columns, or only some, in this thread: a process that exits while Arrow starts threads is aborted."""
+    file = pq.ParquetFile(pa.BufferReader(content))  # `read_table` would load pandas
+    chosen = columns or [name for name in file.schema_arrow.names if name in COLUMNS]
+    return file.read(columns=list(chosen), use_threads=False)
 
 
+COLUMNS = frozenset({*PLAIN_FIELDS, *RARE_FIELDS, *JSON_FIELDS, *PACKED_FIELDS})
 TYPES = {
     **dict.fromkeys(("seed", "diverged_step", "units", "live_units", "logged_at"), pa.int64()),
     **dict.fromkeys(("r2", "seconds"), pa.float64()),

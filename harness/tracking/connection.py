@@ -14,6 +14,8 @@ from harness.tracking.sqlite_store import local_store
 
 LONGEST_WAIT = 600  # seconds that another process may hold a local store
 LONGEST_REASON = 500  # characters of MLflow's message, in which the cause comes last
+NO_DATABASE = "file is not a database"  # SQLite's words
+LATER = "`harness sync` logs them later"
 SETTINGS = {  # seconds: an unreachable server must not delay a run for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -49,7 +51,7 @@ def reaching(uri: str) -> Iterator[None]:
     except Exception as error:
         message = without_secrets(str(error), uri)
         reason = message.strip().splitlines()[0][:LONGEST_REASON] if message.strip() else type(error).__name__
+        advice = "move it away, then `harness sync` logs them" if NO_DATABASE in reason else LATER
         raise HarnessError(
-            f"MLflow store {masked(uri)}: {reason}; the results are safe under mlruns/results, "
-            "`harness sync` logs them later"
+            f"MLflow store {masked(uri)}: {reason}; the results are safe under mlruns/results, {advice}"
         ) from (error if message == str(error) else None)  # a traceback would show the unmasked cause

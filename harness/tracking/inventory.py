@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+EARLIER = " (earlier)"
 ENDED = ("FINISHED", "FAILED")  # the second is a member that could not be run
 
 
@@ -18,6 +19,8 @@ class StoredRun:
         start: the stored start time.
         filled: whether it has parameters and metrics.
         digest: of a summary run: a hash of what it shows.
+        kind: "member", "summary" or "experiment"; with `EARLIER` appended if the experiment no longer declares it; empty
+            for a run that was logged since the store was queried.
     """
 
     run: str
@@ -27,6 +30,12 @@ class StoredRun:
     start: int
     filled: bool
     digest: str = ""
+    kind: str = ""
+
+    @property
+    def current_kind(self) -> str:
+        """Kind of the run while the experiment declares it."""
+        return self.kind.removesuffix(EARLIER)
 
     @property
     def whole(self) -> bool:

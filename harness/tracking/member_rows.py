@@ -29,7 +29,7 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
         KIND_TAG: "member",
         "variant": record.variant,
         "seed": str(record.seed),
-        "verdict": record.verdict or record.status,
+        "verdict": record.reported_verdict or record.status,
         "status": record.status,
         "flags": " ".join(record.flags),
         **({"not_finite": " ".join(infinite)} if infinite else {}),
@@ -94,7 +94,11 @@ def stored_metrics(record: MemberRecord) -> list[Metric]:
 
 def stored_parameters(record: MemberRecord, defaults: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
     """Return `member_parameters` as MLflow stores them."""
-    parameters = member_parameters(record, defaults)
+    return as_stored(member_parameters(record, defaults))
+
+
+def as_stored(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return parameters with names and values that MLflow stores unchanged."""
     return [(metric_key(name), str(value)[:LONGEST]) for name, value in parameters.items()][:MOST_PARAMETERS]
 
 
@@ -109,9 +113,14 @@ def run_name(record: MemberRecord) -> str:
     return f"{record.variant} s{record.seed}"
 
 
+def starting(record: MemberRecord) -> int:
+    """Return the start time of a member's run: its end, less the member's share of its stack's training time."""
+    return record.logged_at - round(1000 * record.seconds)
+
+
 def ending(record: MemberRecord) -> tuple[str, int]:
     """Return the status of a member's finished run, and its end time."""
-    return "FAILED" if record.status == "failed" else "FINISHED", record.logged_at + 1
+    return "FAILED" if record.status == "failed" else "FINISHED", record.logged_at
 
 
 def _series(record: MemberRecord) -> Iterator[tuple[str, list[float]]]:

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.credentials import masked
 from harness.errors import HarnessError
@@ -17,8 +18,12 @@ def store_uri(tracking_uri: str | None, root: Path) -> str:
 
 
 def local_store(uri: str) -> Path | None:
-    """Return the file of a SQLite store; None for a server or another database."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Return the file of a SQLite store, None for a server or another database.
+
+    >>> local_store("sqlite:////runs/mlflow.db").as_posix(), local_store("http://localhost:5000")
+    ('/runs/mlflow.db', None)
+    """
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
 def experiment_id(uri: str, name: str) -> str | None:
@@ -42,12 +47,18 @@ def experiment_names(uri: str) -> list[str]:
     return _column(uri, query)
 
 
+def local_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
+    """Return (name, id, views) of the active experiments of a local store, newest first, without loading MLflow."""
+    numbers = ((name, experiment_id(uri, name)) for name in experiment_names(uri))
+    return [(name, number, stored_views(uri, number)) for name, number in numbers if number is not None]
+
+
 def _column(uri: str, query: str, *values: str) -> list[str]:
     """Return the first column of a query; an empty list if the store does not exist."""
     path = local_store(uri)
     if path is None or not path.exists():
         return []
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)) as connection:
         return [str(first) for first, *_ in connection.execute(query, values)]
 
 

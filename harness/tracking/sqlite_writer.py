@@ -7,13 +7,13 @@ version, and every server, is written by the client.
 import math
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from harness.results import MemberRecord
 from harness.results.faults import crash_point
+from harness.tracking.context import DATASET_CONTEXT, LoggedDataset, RunContext
 from harness.tracking.inventory import StoredRun
 from harness.tracking.member_rows import (
     DIGEST_TAG,
@@ -22,18 +22,25 @@ from harness.tracking.member_rows import (
     Metric,
     ending,
     run_name,
+    starting,
     stored_metrics,
     stored_parameters,
     stored_tags,
 )
-from harness.tracking.variant_summary import VariantSummary, stored_summary_tags, summary_metrics
+from harness.tracking.variant_summary import (
+    VariantSummary,
+    stored_summary_tags,
+    summary_metrics,
+    summary_parameters,
+)
+from harness.tracking.views import KIND_TAG
 
 PATIENCE = 60.0  # seconds to wait for another writer
 RUN = {  # the client's defaults for a run
     "source_type": "UNKNOWN",
     "source_name": "",
     "entry_point_name": "",
-    "user_id": "unknown",
+    "user_id": "unknown",  # replaced by the tag `mlflow.user`
     "source_version": "",
     "lifecycle_stage": "active",
     "deleted_time": None,
@@ -44,14 +51,21 @@ COLUMNS = {
     "params": ("key", "value", "run_uuid"),
     "metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
     "latest_metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
+    "datasets": (
+        *("dataset_uuid", "experiment_id", "name", "digest", "dataset_source_type", "dataset_source"),
+        *("dataset_schema", "dataset_profile"),
+    ),
+    "inputs": ("input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"),
+    "input_tags": ("input_uuid", "name", "value"),
 }
 KEYED_RUNS = f"""
 SELECT runs.run_uuid, keys.value, coalesce(origins.value, ''), runs.status, runs.start_time,
     EXISTS (SELECT 1 FROM params WHERE params.run_uuid = runs.run_uuid)
     AND EXISTS (SELECT 1 FROM latest_metrics WHERE latest_metrics.run_uuid = runs.run_uuid),
-    coalesce(digests.value, '')
+    coalesce(digests.value, ''), coalesce(kinds.value, '')
 FROM tags keys JOIN runs ON runs.run_uuid = keys.run_uuid
 LEFT JOIN tags origins ON origins.run_uuid = runs.run_uuid AND origins.key = '{ORIGIN_TAG}'
+LEFT JOIN tags kinds ON kinds.run_uuid = runs.run_uuid AND kinds.key = '{KIND_TAG}'
 LEFT JOIN tags digests ON digests.run_uuid = runs.run_uuid AND digests.key = '{DIGEST_TAG}'
 WHERE keys.key = '{KEY_TAG}' AND runs.experiment_id = ? AND runs.lifecycle_stage = 'active'
 """
@@ -79,8 +93,8 @@ def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) 
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
         return [
-            StoredRun(run, key, origin, status, start, bool(filled), digest)
-            for run, key, origin, status, start, filled, digest in rows
+            StoredRun(run, key, origin, status, start, bool(filled), digest, kind)
+            for run, key, origin, status, start, filled, digest, kind in rows
         ]
 
 
@@ -90,7 +104,7 @@ def write_members(
     parent: str,
     origin: str,
     records: Sequence[MemberRecord],
-    defaults: Mapping[str, Any] | None = None,
+    context: RunContext,
 ) -> dict[str, str]:
     """Write a finished run for each member, all of them or none; return key -> run id.
 
@@ -100,20 +114,29 @@ def write_members(
         parent: id of the parent run.
         origin: of the runs.
         records: members that the store does not contain.
-        defaults: parameters of members whose levels do not change them.
+        context: facts that hold for every run.
     """
     runs = {record.key: uuid.uuid4().hex for record in records}
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
         location = _location(connection, experiment)
-        _insert(connection, "runs", [_run(record, runs[record.key], int(experiment), location) for record in records])
+        rows = [_run(record, runs[record.key], int(experiment), location, context) for record in records]
+        _insert(connection, "runs", rows)
         crash_point("member begun")
         for record in records:
-            _describe(connection, record, runs[record.key], parent, origin, defaults)
+            _describe(connection, record, runs[record.key], parent, origin, context)
+        _use_dataset(connection, experiment, context.dataset, list(runs.values()))
         crash_point("member logged")
     return runs
 
 
-def write_summaries(path: Path, experiment: str, parent: str, origin: str, summaries: Sequence[VariantSummary]) -> None:
+def write_summaries(
+    path: Path,
+    experiment: str,
+    parent: str,
+    origin: str,
+    summaries: Sequence[VariantSummary],
+    context: RunContext,
+) -> None:
     """Write a finished run for each summary, all of them or none.
 
     Args:
@@ -122,21 +145,47 @@ def write_summaries(path: Path, experiment: str, parent: str, origin: str, summa
         parent: id of the parent run.
         origin: of the runs.
         summaries: of variants without a summary run.
+        context: facts that hold for every run.
     """
+    runs = [uuid.uuid4().hex for _ in summaries]
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
         location = _location(connection, experiment)
-        for summary in summaries:
-            run = uuid.uuid4().hex
+        for run, summary in zip(runs, summaries, strict=True):
             artifacts = f"{location}/{run}/artifacts"
-            dates = (summary.start, summary.end + 1)
-            row = (run, summary.variant, "FINISHED", *dates, artifacts, int(experiment), *RUN.values())
-            tags = stored_summary_tags(summary, parent, origin)
+            dates = (summary.start, summary.end)
+            row = (run, summary.variant, "FINISHED", *dates, artifacts, int(experiment), *_facts(context))
+            tags = {**context.tags, **stored_summary_tags(summary, parent, origin)}
             tags |= {DIGEST_TAG: summary.digest, "mlflow.runName": summary.variant}
             metrics = summary_metrics(summary, summary.end)
             _insert(connection, "runs", [row])
             _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
+            _insert(connection, "params", [(name, value, run) for name, value in summary_parameters(summary)])
             for table in ("metrics", "latest_metrics"):
                 _insert(connection, table, list(_rows(metrics, run)))
+        _use_dataset(connection, experiment, context.dataset, runs)
+
+
+def _use_dataset(
+    connection: sqlite3.Connection, experiment: str, dataset: LoggedDataset | None, runs: Sequence[str]
+) -> None:
+    """Enter a data set as the input of runs, as `log_inputs` does: one row per data set, one edge per run."""
+    if dataset is None:
+        return
+    query = "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?"
+    stored = connection.execute(query, (int(experiment), dataset.name, dataset.digest)).fetchone()
+    source = stored[0] if stored else uuid.uuid4().hex
+    if not stored:
+        origin = (dataset.name, dataset.digest, dataset.source_type, dataset.source)
+        _insert(connection, "datasets", [(source, int(experiment), *origin, dataset.schema, dataset.profile)])
+    edges = {run: uuid.uuid4().hex for run in runs}
+    _insert(connection, "inputs", [(edge, "DATASET", source, "RUN", run, 0) for run, edge in edges.items()])
+    tags = [(edge, name, value) for edge in edges.values() for name, value in DATASET_CONTEXT.items()]
+    _insert(connection, "input_tags", tags)
+
+
+def _facts(context: RunContext) -> tuple[object, ...]:
+    """Return the last columns of a run's row; MLflow's client copies the user from the tag."""
+    return tuple({**RUN, "user_id": context.tags.get("mlflow.user", RUN["user_id"])}.values())
 
 
 def _location(connection: sqlite3.Connection, experiment: str) -> str:
@@ -151,10 +200,10 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row]) -> 
     connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
-def _run(record: MemberRecord, run: str, experiment: int, location: str) -> Row:
+def _run(record: MemberRecord, run: str, experiment: int, location: str, context: RunContext) -> Row:
     status, end = ending(record)
     artifacts = f"{location}/{run}/artifacts"
-    return (run, run_name(record), status, record.logged_at, end, artifacts, experiment, *RUN.values())
+    return (run, run_name(record), status, starting(record), end, artifacts, experiment, *_facts(context))
 
 
 def _describe(
@@ -163,12 +212,12 @@ def _describe(
     run: str,
     parent: str,
     origin: str,
-    defaults: Mapping[str, Any] | None,
+    context: RunContext,
 ) -> None:
-    tags = stored_tags(record, parent, origin) | {"mlflow.runName": run_name(record)}
+    tags = {**context.tags, **stored_tags(record, parent, origin), "mlflow.runName": run_name(record)}
     metrics = stored_metrics(record)
     _insert(connection, "tags", [(name, value, run) for name, value in tags.items()])
-    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record, defaults)])
+    _insert(connection, "params", [(name, value, run) for name, value in stored_parameters(record, context.parameters)])
     _insert(connection, "metrics", list(dict.fromkeys(_rows(metrics, run))))
     _insert(connection, "latest_metrics", list(_rows(_latest(metrics), run)))
 

@@ -4,18 +4,22 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 """
 
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
+from harness.tracking.address import artifact_folder, check_store, is_database, mlflow_address, plain_path
+from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
-from harness.tracking.inventory import Inventory, StoredRun
+from harness.tracking.context import DATASET_CONTEXT, RunContext
+from harness.tracking.inventory import EARLIER, Inventory, StoredRun
 from harness.tracking.member_rows import (
     DIGEST_TAG,
     KEY_TAG,
@@ -23,21 +27,28 @@ from harness.tracking.member_rows import (
     ORIGIN_TAG,
     ending,
     run_name,
+    starting,
     stored_metrics,
     stored_parameters,
     stored_tags,
 )
-from harness.tracking.sqlite_store import local_store
+from harness.tracking.sqlite_store import local_experiments, local_store
 from harness.tracking.sqlite_writer import stored_runs, takes_bulk, write_members, write_summaries
 from harness.tracking.variant_summary import (
     VariantSummary,
     stored_summary_tags,
     summary_metrics,
+    summary_parameters,
     variant_summaries,
 )
-from harness.tracking.views import KIND_TAG, VIEW_TAG, views
+from harness.tracking.views import EXPERIMENT_TAGS, KIND_TAG, VIEW_TAG, shared_views, views
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+METRICS_AT_ONCE = 1000  # in a request, MLflow's limit
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
+REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
 
 def create_store(uri: str) -> None:
@@ -58,7 +69,7 @@ def create_store(uri: str) -> None:
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{beside}", (path.parent / "artifacts").as_uri())
+            store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
             crash_point("store migrated")
             os.replace(beside, path)
@@ -67,6 +78,64 @@ def create_store(uri: str) -> None:
                 if remains.name.startswith(beside.name):
                     remains.unlink(missing_ok=True)
         crash_point("store created")
+
+
+def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
+    """Return (name, id, views) of the active experiments of a store, newest first.
+
+    Raises:
+        HarnessError: if the store cannot be reached.
+    """
+    if local_store(uri) is not None:
+        return local_experiments(uri)
+    quiet()
+    with reaching(uri):
+        check_store(uri)
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=mlflow_address(uri))
+        page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"])
+        experiments = list(page)
+        while page.token:
+            page = client.search_experiments(max_results=1000, order_by=["creation_time DESC"], page_token=page.token)
+            experiments += page
+        return [
+            (experiment.name, str(experiment.experiment_id), shared_views(experiment.tags))
+            for experiment in experiments
+            if experiment.name != "Default"
+        ]
+
+
+def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
+    """Return a client, the id of the active run, and False; without an active run, the id of a new one, and True.
+
+    Args:
+        uri: of the store of a new run, unless the user's code has set another.
+        experiment: name of the experiment of a new run.
+    """
+    quiet()
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        return mlflow.MlflowClient(), active.info.run_id, False
+    own = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else uri
+    with reaching(own):
+        create_store(own)
+        client = mlflow.MlflowClient(tracking_uri=own)
+        stored = client.get_experiment_by_name(experiment)
+        identity = stored.experiment_id if stored is not None else client.create_experiment(experiment)
+        return client, client.create_run(identity).info.run_id, True
+
+
+def log_metrics(client: "MlflowClient", run: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+    """Log (key, value, step) to a run."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for start in range(0, len(metrics), METRICS_AT_ONCE):
+        rows = metrics[start : start + METRICS_AT_ONCE]
+        client.log_batch(run, metrics=[Metric(name, value, now, step) for name, value, step in rows])
 
 
 class Tracker:
@@ -78,31 +147,35 @@ class Tracker:
     Args:
         uri: of the store.
         root: the folder that contains `mlruns/`.
-        defaults: parameters of every member whose levels do not change them: numbers of the case, training numbers.
+        context: facts that hold for every run: parameters, data set, user, source and commit.
 
     Raises:
         HarnessError: if the store cannot be reached.
     """
 
-    def __init__(self, uri: str, root: Path, defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, uri: str, root: Path, context: RunContext | None = None) -> None:
         quiet()
-        self.defaults = dict(defaults or {})
+        self.context = context or RunContext()
         self.origin = origin_of(root).name
         with reaching(uri):
+            check_store(uri)
             create_store(uri)
             from mlflow import MlflowClient
 
-            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+            self.client: MlflowClient = MlflowClient(tracking_uri=mlflow_address(uri))
             path = local_store(uri)
             self._file = path if path is not None and takes_bulk(path) else None
         self.uri, self.root = uri, root
+        self._requests = SIDE_BY_SIDE if local_store(uri) is None else 1  # a file has one writer
         self._experiments: dict[str, str] = {}  # name -> id
         self._inventories: dict[str, Inventory] = {}  # experiment id -> runs at the last query
 
     @property
     def at_once(self) -> int:
-        """Number of members logged at once: many if they share a transaction, else one."""
-        return 1 if self._file is None else MEMBERS_AT_ONCE
+        """Number of members logged at once: many if they share a transaction, some if a server logs them side by side."""
+        if self._file is not None:
+            return MEMBERS_AT_ONCE
+        return 1 if self._requests == 1 else REQUESTED_AT_ONCE
 
     def project(
         self,
@@ -132,13 +205,17 @@ class Tracker:
             experiment = self._experiment(name)
             self._inventories.pop(experiment, None)  # a server may have done more than it reported
             parent = self._parent(experiment, name, records)
+            self._log_dataset(parent)  # before the members, which are logged side by side
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
             crash_point("members logged")
-            self._log_summaries(experiment, parent, variant_summaries(name, records, baseline))
+            summaries = variant_summaries(name, records, baseline, self.context.parameters)
+            self._log_summaries(experiment, parent, summaries)
+            self._mark_earlier(experiment, {record.key for record in records} | {summary.key for summary in summaries})
             self._log_parent(parent, note, artifacts, parameters or {}, seconds, records)
-            for view, state in views(records).items():
-                self.client.set_experiment_tag(experiment, f"{VIEW_TAG}.{view}", state)
+            states = {f"{VIEW_TAG}.{view}": state for view, state in views(records).items()}
+            tags = {**EXPERIMENT_TAGS, "mlflow.note.content": note[:LONGEST], **states}
+            for_all(lambda tag: self.client.set_experiment_tag(experiment, *tag), tags.items(), self._requests)
             self.client.set_terminated(parent, "FINISHED")
             self._verify(experiment, name, records)
         return experiment
@@ -147,7 +224,7 @@ class Tracker:
         """Set the parent run to RUNNING, and return the experiment's id."""
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
-            self._parent(experiment, name, ())
+            self._log_dataset(self._parent(experiment, name, ()))
             crash_point("parent begun")
         return experiment
 
@@ -187,9 +264,10 @@ class Tracker:
 
     def _new_experiment(self, name: str) -> str:
         local = local_store(self.uri)
-        location = (local.parent / "artifacts" / slug(name)).as_uri() if local is not None else None
+        folder = self.root.absolute() / "mlruns" if local is None else local.parent
+        location = (folder / "artifacts" / slug(name)).as_uri() if is_database(self.uri) else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self.client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except Exception:
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
@@ -214,8 +292,9 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    digest = tags.get(DIGEST_TAG, "")
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, info.start_time, filled, digest)
+                    digest, kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
+                    start = info.start_time
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, kind)
             token = page.token
             if not token:
                 return
@@ -237,8 +316,9 @@ class Tracker:
         if key in inventory.own:
             self.client.update_run(inventory.own[key].run, status="RUNNING")
             return inventory.own[key].run
-        tags = {KEY_TAG: key, ORIGIN_TAG: self.origin, KIND_TAG: "experiment", "variant": "(experiment)"}
-        start = min((record.logged_at for record in records), default=int(time.time() * 1000))
+        own = {KEY_TAG: key, ORIGIN_TAG: self.origin, KIND_TAG: "experiment", "variant": "(experiment)"}
+        tags = {**self.context.tags, **own}
+        start = min((starting(record) for record in records), default=int(time.time() * 1000))
         run = _identified(self.client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id)
         inventory.add(StoredRun(run, key, self.origin, "RUNNING", start, filled=False))
         return run
@@ -252,30 +332,39 @@ class Tracker:
         seconds: float,
         records: Sequence[MemberRecord],
     ) -> None:
-        self.client.set_tag(run, "mlflow.note.content", note[:LONGEST])
-        for name, value in parameters.items():
-            self.client.set_tag(run, name, str(value)[:LONGEST])
-        if seconds:
-            stamp = max((record.logged_at for record in records), default=0)
-            self.client.log_metric(run, "time/seconds", seconds, timestamp=stamp)
-        for path in artifacts:
-            self.client.log_artifact(run, str(path))
+        from mlflow.entities import Metric, RunTag
+
+        tags = {"mlflow.note.content": note, **parameters}
+        stamp = max((record.logged_at for record in records), default=0)
+        metrics = [Metric("time/seconds", seconds, stamp, 0)] if seconds else []
+        self.client.log_batch(run, metrics, tags=[RunTag(name, str(value)[:LONGEST]) for name, value in tags.items()])
+        self._log_artifacts(run, artifacts)
+
+    def _log_artifacts(self, run: str, artifacts: Sequence[Path]) -> None:
+        folder = artifact_folder(str(self.client.get_run(run).info.artifact_uri)) if artifacts else None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in artifacts:
+                shutil.copy2(path, folder / path.name)
+        else:
+            for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}
         inventory = self._inventory(experiment, list(members))
-        for key, own in [(key, inventory.own[key]) for key in members if key in inventory.own]:
-            # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
-            if own.start != members[key].logged_at:
-                self._remove(inventory.own.pop(key))
-                inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
+        # of an earlier attempt: a failed member that was tried again, or a run before `--fresh`
+        earlier = [key for key in members if key in inventory.own]
+        earlier = [key for key in earlier if inventory.own[key].start != starting(members[key])]
+        for_all(lambda key: self._remove(inventory.own[key]), earlier, self._requests)
+        for key in earlier:
+            del inventory.own[key]
+            inventory.elsewhere.discard(key)  # its replacement is logged even if another folder has it
         missing = [record for key, record in members.items() if not inventory.has(key)]
         new = [record for record in missing if record.key not in inventory.own]
         if self._file is not None and new:
-            write_members(self._file, experiment, parent, self.origin, new, self.defaults)
+            write_members(self._file, experiment, parent, self.origin, new, self.context)
             missing = [record for record in missing if record.key in inventory.own]
-        for record in missing:
-            self._log_member(experiment, parent, record, inventory)
+        for_all(lambda record: self._log_member(experiment, parent, record, inventory), missing, self._requests)
 
     def _log_member(self, experiment: str, parent: str, record: MemberRecord, inventory: Inventory) -> None:
         """Log a member by the client, step by step: into a server, or to complete a run of a killed process."""
@@ -284,38 +373,68 @@ class Tracker:
         if record.key in inventory.own:
             run = inventory.own[record.key].run
         else:
-            tags, name, start = stored_tags(record, parent, self.origin), run_name(record), record.logged_at
+            tags = {**self.context.tags, **stored_tags(record, parent, self.origin)}
+            name, start = run_name(record), starting(record)
             created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
             run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
         crash_point("member begun")
-        parameters = [Param(*row) for row in stored_parameters(record, self.defaults)]
+        parameters = [Param(*row) for row in stored_parameters(record, self.context.parameters)]
         metrics = [Metric(*row) for row in stored_metrics(record)]
+        self._log_dataset(run)
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
-        logged = StoredRun(run, record.key, self.origin, ending(record)[0], record.logged_at, filled=True)
+        logged = StoredRun(run, record.key, self.origin, ending(record)[0], starting(record), filled=True)
         inventory.own[record.key] = logged
+
+    def _log_dataset(self, run: str) -> None:
+        """Enter the data set as an input of a run, unless it is one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = self.context.dataset
+        if dataset is not None:
+            described = (dataset.source_type, dataset.source, dataset.schema, dataset.profile)
+            tags = [InputTag(*tag) for tag in DATASET_CONTEXT.items()]
+            used = DatasetInput(Dataset(dataset.name, dataset.digest, *described), tags)
+            self.client.log_inputs(run, datasets=[used])
 
     def _log_summaries(self, experiment: str, parent: str, summaries: Sequence[VariantSummary]) -> None:
         """Create the summary run of each variant, or update it in place; a run that is up to date stays unchanged."""
         inventory = self._inventory(experiment, [summary.key for summary in summaries])
+        for summary in summaries:
+            run = inventory.own.get(summary.key)
+            if run is not None and run.digest and summary.replaces(run.digest):
+                self._remove(inventory.own.pop(summary.key))
         new = [summary for summary in summaries if summary.key not in inventory.own]
         if self._file is not None and new:
-            write_summaries(self._file, experiment, parent, self.origin, new)
-        for summary in summaries:
+            write_summaries(self._file, experiment, parent, self.origin, new, self.context)
+
+        def log(summary: VariantSummary) -> None:
             run = inventory.own.get(summary.key)
             if run is None and self._file is None:
                 self._log_summary(experiment, parent, summary)
             elif run is not None and (run.digest != summary.digest or run.status != "FINISHED"):
                 self._log_summary(experiment, parent, summary, run)
 
+        for_all(log, summaries, self._requests)
+
+    def _mark_earlier(self, experiment: str, current: Set[str]) -> None:
+        """Take own runs that the experiment no longer declares out of the views, and runs that it declares again back in.
+
+        The views show runs by their kind.
+        """
+        for run in self._inventory(experiment).own.values():
+            kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
+            if run.current_kind in ("member", "summary") and run.kind != kind:
+                self.client.set_tag(run.run, KIND_TAG, kind)
+
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
     ) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric, Param, RunTag
 
-        tags = stored_summary_tags(summary, parent, self.origin)
+        tags = {**self.context.tags, **stored_summary_tags(summary, parent, self.origin)}
         if stored is None:
             created = self.client.create_run(experiment, summary.start, tags=tags, run_name=summary.variant)
             run = _identified(created.info.run_id)
@@ -324,9 +443,12 @@ class Tracker:
         # of values with the same step, MLflow shows the one with the latest time
         timestamp = int(time.time() * 1000) if stored is not None and stored.digest else summary.end
         metrics = [Metric(*row) for row in summary_metrics(summary, timestamp)]
-        self.client.log_batch(run, metrics=metrics, tags=[RunTag(*tag) for tag in tags.items()] if stored else [])
+        parameters = [Param(*row) for row in summary_parameters(summary)]
+        stored_tags_again = [RunTag(*tag) for tag in tags.items()] if stored else []
+        self._log_dataset(run)
+        self.client.log_batch(run, metrics=metrics, params=parameters, tags=stored_tags_again)
         self.client.set_tag(run, DIGEST_TAG, summary.digest)
-        self.client.set_terminated(run, "FINISHED", summary.end + 1)
+        self.client.set_terminated(run, "FINISHED", summary.end)
 
     def _verify(self, experiment: str, name: str, records: Sequence[MemberRecord]) -> None:
         """Query what was logged: an answer that looks like success may come from something else, such as a login page."""

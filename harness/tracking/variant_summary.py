@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from harness.grid.names import cell_name
 from harness.grid.student import student_quantile
 from harness.results import MemberRecord
 from harness.results.records import Level
-from harness.tracking.member_rows import KEY_TAG, LONGEST, ORIGIN_TAG, Metric
-from harness.tracking.views import KIND_TAG
+from harness.tracking.member_rows import KEY_TAG, LONGEST, ORIGIN_TAG, Metric, as_stored, member_parameters
+from harness.tracking.views import KIND_TAG, RANK_TAG
 
 SUMMARY_KEY = "summary"
+BASELINE_REMEDY = "none: the baseline"
 
 
 @dataclass(frozen=True)
@@ -28,43 +30,69 @@ class VariantSummary:
         key: of its run: stable for an experiment's name and a variant's name.
         variant: its name.
         tags: levels, seeds, and the remedy in words.
+        parameters: everything that its members use, except the seed.
         metrics: shares and means, each with the bounds of its 95 % interval as `<metric>_low` and `<metric>_high`.
-        start, end: dates of its earliest and latest member, in milliseconds since 1970.
+        start, end: of its run, in milliseconds since 1970: after the experiment's last member, the baseline latest.
     """
 
     key: str
     variant: str
     tags: Mapping[str, str]
+    parameters: Mapping[str, Any]
     metrics: Mapping[str, float]
     start: int
     end: int
 
     @cached_property
     def digest(self) -> str:
-        """Hash of tags and metrics: a run with the same digest is up to date."""
-        content = json.dumps([dict(self.tags), dict(self.metrics)], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """Hash of the parameters, then of tags and metrics: a run with the same digest is up to date."""
+        return f"{_hash(dict(summary_parameters(self)))}-{_hash([dict(self.tags), dict(self.metrics)])}"
+
+    def replaces(self, digest: str) -> bool:
+        """Return True if a run with this digest has other parameters, which MLflow does not change."""
+        return digest.partition("-")[0] != self.digest.partition("-")[0]
 
 
 def variant_summaries(
-    experiment: str, records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None
+    experiment: str,
+    records: Sequence[MemberRecord],
+    baseline: Mapping[str, Level] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[VariantSummary]:
-    """Summarize each variant over its seeds.
+    """Summarize each variant over its seeds: the baseline first, then by failed share, the least first.
 
     Args:
         experiment: its name.
         records: its members.
         baseline: levels that the remedy of a variant is compared with.
+        defaults: parameters of every variant whose levels do not change them.
     """
     variants: dict[str, list[MemberRecord]] = {}
     for record in records:
         variants.setdefault(record.variant, []).append(record)
-    return [_summary(experiment, members, baseline or {}) for members in variants.values()]
+    summaries = [_summary(experiment, members, baseline or {}, defaults) for members in variants.values()]
+    summaries.sort(key=_order)
+    # MLflow's page shows the runs that started last, and the first hundred of them: the summaries, as far as they go
+    last, digits = max((record.logged_at for record in records), default=0), len(str(len(summaries)))
+    return [
+        replace(
+            summary,
+            tags={**summary.tags, RANK_TAG: str(rank).zfill(digits)},
+            start=last + len(summaries) - rank,
+            end=last + len(summaries) - rank + 1,
+        )
+        for rank, summary in enumerate(summaries)
+    ]
 
 
 def summary_key(experiment: str, variant: str) -> str:
     """Key of the summary run of a variant."""
     return f"{SUMMARY_KEY}:{experiment}:{variant}"
+
+
+def summary_parameters(summary: VariantSummary) -> list[tuple[str, str]]:
+    """Return the parameters of a summary run as MLflow stores them."""
+    return as_stored(summary.parameters)
 
 
 def stored_summary_tags(summary: VariantSummary, parent: str, origin: str) -> dict[str, str]:
@@ -106,9 +134,20 @@ def mean(values: Iterable[float]) -> tuple[float, float, float]:
     return float(array.mean()), float(array.mean()) - half, float(array.mean()) + half
 
 
-def _summary(experiment: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> VariantSummary:
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _order(summary: VariantSummary) -> tuple[bool, float, float]:
+    failed, r2 = summary.metrics.get("collapse/failed", math.inf), summary.metrics.get("health/r2", -math.inf)
+    return summary.tags["remedy"] != BASELINE_REMEDY, failed, -r2
+
+
+def _summary(
+    experiment: str, members: Sequence[MemberRecord], baseline: Mapping[str, Level], defaults: Mapping[str, Any] | None
+) -> VariantSummary:
     first, judged = members[0], [record for record in members if record.status == "ok"]
-    remedy = cell_name(changes(first.levels, baseline)) or "none: the baseline"
+    remedy = cell_name(changes(first.levels, baseline)) or BASELINE_REMEDY
     statistics = {
         "collapse/failed": share(record.failed for record in members),
         "collapse/collapsed": share(record.collapsed for record in members),
@@ -128,9 +167,26 @@ def _summary(experiment: str, members: Sequence[MemberRecord], baseline: Mapping
         "remedy": remedy,
         "members": str(len(members)),
         "seeds": _ranges(sorted(record.seed for record in members)),
+        "mlflow.note.content": _note(remedy, members, statistics),
     }
-    dates = [record.logged_at for record in members]
-    return VariantSummary(summary_key(experiment, first.variant), first.variant, tags, metrics, min(dates), max(dates))
+    parameters = {name: value for name, value in member_parameters(first, defaults).items() if name != "seed"}
+    return VariantSummary(
+        summary_key(experiment, first.variant), first.variant, tags, parameters, metrics, start=0, end=0
+    )
+
+
+def _note(remedy: str, members: Sequence[MemberRecord], statistics: Mapping[str, tuple[float, float, float]]) -> str:
+    """Describe a variant in words: the description of its run."""
+    failed, judged = sum(record.failed is True for record in members), [record.failed is not None for record in members]
+    names = {"collapse/failed": "failed share", "collapse/live_units": "live units", "health/r2": "R2"}
+    lines = [
+        f"- {name}: {value:.2f}" + (f" (95 % interval {low:.2f} to {high:.2f})" if math.isfinite(low) else "")
+        for key, name in names.items()
+        for value, low, high in [statistics[key]]
+        if math.isfinite(value)
+    ]
+    counts = f"{failed} of {sum(judged)} seeds failed: collapsed, no better than the mean of the rows, or diverged."
+    return "\n".join([f"Remedy: {remedy}. {counts}", "", *lines])
 
 
 def _ranges(seeds: Sequence[int]) -> str:

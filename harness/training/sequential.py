@@ -16,10 +16,11 @@ from harness.errors import HarnessError
 from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
+from harness.training.observed_parts import joined
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
 from harness.training.schedules import advance, make_scheduler, training_steps
-from harness.training.stacked import NOTHING, Keep, identity, joined
+from harness.training.stacked import NOTHING, Keep, identity
 from harness.user_code import failure, guarded
 
 

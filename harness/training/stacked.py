@@ -1,6 +1,6 @@
 """Members of one structure as one batched program: `vmap` over members, gradients per member, one flat optimizer."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -15,13 +15,11 @@ from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction
+from harness.training.observed_parts import joined, parts_of, rows_at_once
 from harness.training.optimizers import OptimizerSpec, clip_gradients, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream
 from harness.training.schedules import learning_rates, training_steps
-
-# largest number of input elements of one member observed at once: they have to fit the cache
-OBSERVED_AT_ONCE = 1 << 13
 
 # a member's parameters fill vector registers: elements past the last full register use another instruction, with
 # another rounding, and which elements those are would depend on the other members of the stack
@@ -135,7 +133,7 @@ class StackedEngine:
         """
         self.program.eval()
         draws, parts = self._fresh_draws(purpose), []
-        for part, new in _parts(rows, _rows_at_once(rows)):
+        for part, new in parts_of(rows, rows_at_once(rows)):
             view = self._look(part, draws, clamp, keep is not None)
             view = {name: value if name == "scale" else value[..., new, :] for name, value in view.items()}
             if keep is not None and "reconstruction" in view:
@@ -145,7 +143,7 @@ class StackedEngine:
 
     def repeats(self, rows: Tensor) -> bool:
         """Return True if observing these rows again can only give the same numbers."""
-        part, _ = next(_parts(rows, _rows_at_once(rows)))
+        part, _ = next(parts_of(rows, rows_at_once(rows)))
         look = self._observations.get((False, True))
         return look is not None and look.is_pure(part.shape) and not self._observation_sites(part)
 
@@ -233,7 +231,7 @@ class StackedEngine:
             see = self._batched(
                 partial(self.program.see, reconstruct=reconstruct), (0, 0, None, 0, *(0 for _ in clamps))
             )
-            self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), compiles=False)
+            self._observations[key] = GraphedFunction(partial(see, self.parameters, self.buffers), cuda_graph=False)
         numbers = draws.take(self._observation_sites(rows))
         return self._observations[key](rows.shape, rows, numbers, *clamps)
 
@@ -280,40 +278,6 @@ class StackedEngine:
         torch.cat(
             flat_gradients, dim=1, out=self._flat_gradients[:, : sum(gradient.shape[1] for gradient in flat_gradients)]
         )
-
-
-def _rows_at_once(rows: Tensor) -> int:
-    """Number of rows observed together: a power of two, so that all parts have the same shape.
-
-    >>> _rows_at_once(torch.zeros(5000, 100))
-    64
-    """
-    most = max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
-    return 1 << most.bit_length() - 1
-
-
-def _parts(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
-    """Yield parts of equal size with the slice of new rows in each: a smaller last part would use other kernels."""
-    size = min(size, len(rows))
-    for start in range(0, len(rows), size):
-        first = min(start, len(rows) - size)
-        yield rows[first : first + size], slice(start - first, size)
-
-
-def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> BottleneckView:
-    """Concatenate parts of rows, and average their scales one after the other.
-
-    torch's mean adds in an order that depends on the number of members.
-    """
-    code, before, raw = (torch.cat([part[name] for part in parts], dim=-2) for name in ("code", "preactivation", "raw"))
-    reconstructions = tuple(part["reconstruction"] for part in parts if "reconstruction" in part)
-    scales = [part["scale"] for part in parts if "scale" in part]
-    scale = sum(scales[1:], start=scales[0]) / len(scales) if scales else None
-    log_variances = [part["posterior"] for part in parts if "posterior" in part]
-    posterior = torch.cat(log_variances, dim=-2) if log_variances else None
-    outputs = [part["output"] for part in parts if "output" in part]
-    output = torch.cat(outputs, dim=-2) if outputs else None
-    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior, output)
 
 
 def random_sites(program: Program, batch: Tensor, numbers: Mapping[str, Any]) -> list[RandomCall]:

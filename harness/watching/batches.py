@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
 from harness.errors import HarnessError
 
@@ -134,3 +134,12 @@ def loader_generators(rows: Any) -> list[torch.Generator]:
         return []
     candidates = (rows.generator, getattr(rows.sampler, "generator", None))
     return [generator for generator in candidates if isinstance(generator, torch.Generator)]
+
+
+def is_shuffled(rows: Any) -> bool:
+    """Return True for a data loader that draws its rows at random.
+
+    >>> is_shuffled(DataLoader([1, 2], shuffle=True)), is_shuffled(DataLoader([1, 2]))
+    (True, False)
+    """
+    return isinstance(rows, DataLoader) and isinstance(rows.sampler, RandomSampler)

@@ -1,17 +1,51 @@
-"""Statistics of one watched layer: a history of steps and a bounded window of the latest rows."""
+"""Statistics of one watched layer: a record of all units, a history of steps, and a window of the latest rows."""
 
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.measures import activation_frequency, has_off_state
+from harness.measures.units import fires, has_off_state
 from harness.watching.layers import unit_axis_of, unit_rows
+from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
+from harness.watching.step_history import StepHistory, Steps
+from harness.watching.unit_record import Clock, StepChanges, UnitRecord
 
-LEAST_ROWS = 1000  # of a window: 0 of 1,000 rows puts a frequency below 0.0037 (Clopper-Pearson)
-MOST_ROWS = 8192  # of a window; of a longer epoch, an even share of every step
-MOST_STEPS = 4096  # of a history; at more, every second step is dropped
+DOUBLE_VALUES = 2**14  # of a step, up to which float64 costs little
+
+
+@dataclass(slots=True)
+class Reading:
+    """Code of a layer in one step.
+
+    Args:
+        codes: one tensor per call of the layer.
+        activation: the activation in use.
+        labels: `[sample]`, or None.
+        mask: `[sample, position]`, True where there is no padding, or None.
+        gradients: term -> `[unit]`, norm of the term's gradient at the layer; may be filled later.
+    """
+
+    codes: list[Tensor]
+    activation: str
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def values(self) -> int:
+        """Number of values."""
+        return sum(code.numel() for code in self.codes)
+
+    def alike(self, other: "Reading") -> bool:
+        """Return True if both can be measured at once."""
+        single = len(self.codes) == len(other.codes) == 1 and self.mask is None and other.mask is None
+        first, second = self.codes[0], other.codes[0]
+        same = first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
+        return single and same and self.activation == other.activation
 
 
 class LayerWindow:
@@ -26,69 +60,93 @@ class LayerWindow:
     def __init__(self, name: str, module: nn.Module, unit_axis: int | None) -> None:
         self.name, self.module, self.declared = name, module, unit_axis
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
-        self.finite = True
-        self.active_rows: Tensor | None = None  # number of rows seen when a unit was last active
-        self.active_epochs: Tensor | None = None  # number of complete epochs at that time
-        self.rows = 0
-        self.history: list[dict[str, Any]] = []
-        self._chunks: deque[dict[str, Tensor]] = deque()
+        self.calls, self.masked = 1, False
+        self.record: UnitRecord | None = None
+        self.history, self.window = StepHistory(), RowWindow()
         self._samples = 0
 
-    def add(self, step: int, epoch: int, code: Tensor, activation: str, labels: Tensor | None, window: int) -> None:
-        """Record the activations of one step."""
-        self.activation, self.shape = activation, tuple(code.shape)
-        self.axis = unit_axis_of(self.module, code, self.declared)
-        samples = len(code)
-        values = unit_rows(code.detach(), self.axis)
-        positions = len(values) // max(samples, 1)
-        sample = torch.arange(self._samples, self._samples + samples).repeat_interleave(positions)
-        self._samples += samples
-        self._measure(step, epoch, values.double().cpu(), window)
-        chunk = {"values": values.cpu().clone(), "sample": sample}
-        if labels is not None and len(labels) == samples:
-            chunk["labels"] = labels.detach().cpu().repeat_interleave(positions)
-        self._keep(chunk, window)
+    @torch.no_grad()
+    def add(self, readings: Sequence[Reading], clocks: Sequence[Clock]) -> tuple[list[bool], StepChanges]:
+        """Record readings of equal shape; return which are finite, and what changed in each.
 
-    def window(self) -> dict[str, Tensor]:
-        """Return the rows of the window: `values`, `sample`, and `labels` where every step brought them."""
-        names = set.intersection(*(set(chunk) for chunk in self._chunks)) if self._chunks else set()
-        return {name: torch.cat([chunk[name] for chunk in self._chunks]) for name in names}
+        The windows of the clocks count samples; `clocks` and `readings` have one entry per step.
+        """
+        first = readings[0]
+        code, self.activation = first.codes[0], first.activation
+        self.calls, self.masked = len(first.codes), self.masked or first.mask is not None
+        self.shape, self.axis = tuple(code.shape), unit_axis_of(self.module, code, self.declared)
+        values = self._rows(readings)
+        rows, units, samples = values.shape[1], values.shape[2], len(code)
+        positions = max(1, rows // max(samples, 1))
+        clocks = [clock._replace(window=max(LEAST_ROWS, clock.window * positions)) for clock in clocks]
+        labels = [reading.labels for reading in readings]
+        block = Block(values, self._samples, samples, self._sample_of(first, rows), labels)
+        self._samples += samples * len(readings)
+        self.window.add(block, clocks[-1].window)
+        if self.record is None or self.record.units != units:
+            self.record, self.history = UnitRecord(units), StepHistory()
+        return self._measure(readings, clocks, values)
 
-    def silent(self, rows: int) -> Tensor:
-        """Return True for every unit without activity on at least the latest `rows` rows."""
-        assert self.active_rows is not None
-        return self.rows - self.active_rows >= rows
+    def state(self) -> dict[str, Any]:
+        """Return what another process needs to add its rows to these."""
+        facts = {"activation": self.activation, "axis": self.axis, "shape": self.shape}
+        return {**facts, "record": self.record, "history": self.history.steps(), "blocks": list(self.window.blocks)}
 
-    def _measure(self, step: int, epoch: int, values: Tensor, window: int) -> None:
-        units = values.shape[1]
-        frequency = activation_frequency(values, self.activation)
-        active = frequency > 0 if has_off_state(self.activation) else values.amax(0) > values.amin(0)
-        self.finite = bool(values.isfinite().all())
-        self.rows += len(values)
-        if self.active_rows is None or self.active_epochs is None or len(self.active_rows) != units:
-            self.active_rows, self.active_epochs = torch.zeros(units).long(), torch.zeros(units).long()
-        self.active_rows = torch.where(active, self.rows, self.active_rows)
-        self.active_epochs = torch.where(active, epoch, self.active_epochs)
-        self.history.append(
-            {
-                "step": step,
-                "activation_frequency": frequency,
-                "mean": values.mean(0),
-                "sd": values.std(0, correction=0),
-                "dead": self.silent(window),
-            }
+    def _rows(self, readings: Sequence[Reading]) -> Tensor:
+        """Return the values as `[step, row, unit]`."""
+        if len(readings) > 1:
+            stacked = torch.stack([reading.codes[0] for reading in readings])
+            return stacked if stacked.dim() == 3 else stacked.movedim(self.axis + 1, -1).flatten(1, -2)
+        reading = readings[0]
+        if reading.mask is None:
+            return torch.cat([unit_rows(code, self.axis) for code in reading.codes])[None]
+        mask = reading.mask.to(reading.codes[0].device)
+        return torch.cat([code.movedim(self.axis, -1)[mask] for code in reading.codes])[None]
+
+    def _measure(
+        self, readings: Sequence[Reading], clocks: Sequence[Clock], values: Tensor
+    ) -> tuple[list[bool], StepChanges]:
+        assert self.record is not None
+        rows = values.shape[1]
+        wide = (
+            values.double() if values[0].numel() <= DOUBLE_VALUES or values.dtype == torch.float64 else values.float()
         )
-        if len(self.history) > MOST_STEPS:
-            self.history = self.history[::2]
-
-    def _keep(self, chunk: dict[str, Tensor], window: int) -> None:
-        count = len(chunk["values"])
-        share = min(count, max(1, -(-count * MOST_ROWS // max(window, 1)))) if window > MOST_ROWS else count
-        index = (
-            torch.linspace(0, count - 1, min(share, MOST_ROWS)).long() if share < count or count > MOST_ROWS else None
+        variance, mean = torch.var_mean(wide, 1, correction=0)
+        off_state = has_off_state(self.activation)
+        if off_state:
+            fired = fires(wide, self.activation).sum(1)
+            active = fired > 0
+        else:
+            low, high = torch.aminmax(wide, dim=1)
+            active = high > low
+            fired = active.long()
+        flags, counts, means, variances = (tensor.cpu().numpy() for tensor in (active, fired, mean, variance))
+        finite = np.isfinite(means).all(-1)
+        if finite.all():
+            self.record.add_moments(counts, means, variances, rows)
+        changes = self.record.add_activity(flags, rows, clocks)
+        self.history.add(
+            Steps(
+                step=np.array([clock.step for clock in clocks]),
+                rows=np.full(len(clocks), rows),
+                activation_frequency=counts / rows if off_state else np.full_like(means, np.nan),
+                mean=means,
+                sd=np.sqrt(variances),
+                dead=changes.dead,
+                gradients=[reading.gradients for reading in readings],
+            )
         )
-        self._chunks.append(chunk if index is None else {name: values[index] for name, values in chunk.items()})
-        most = min(max(window, LEAST_ROWS), MOST_ROWS)
-        total = sum(len(chunk["values"]) for chunk in self._chunks)
-        while len(self._chunks) > 1 and total - len(self._chunks[0]["values"]) >= most:
-            total -= len(self._chunks.popleft()["values"])
+        return finite.tolist(), changes
+
+    def _sample_of(self, reading: Reading, rows: int) -> Tensor | None:
+        """Return the sample of each row, from 0; None if each row is a sample."""
+        samples, calls = len(reading.codes[0]), len(reading.codes)
+        if reading.mask is not None:
+            return reading.mask.cpu().nonzero()[:, 0].repeat(calls)
+        if rows == samples and calls == 1:
+            return None
+        counts = [len(code) for code in reading.codes]
+        positions = [code.numel() // max(1, len(code) * code.shape[self.axis]) for code in reading.codes]
+        return torch.cat(
+            [torch.arange(count).repeat_interleave(many) for count, many in zip(counts, positions, strict=True)]
+        )

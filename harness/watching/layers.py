@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
 from harness.errors import HarnessError, did_you_mean
+from harness.watching.wrappers import core_of, own_name
 
 
 def layer_names(model: nn.Module, layers: str | Sequence[str]) -> list[str]:
@@ -19,11 +20,13 @@ def layer_names(model: nn.Module, layers: str | Sequence[str]) -> list[str]:
     Raises:
         HarnessError: for a name or pattern that matches no module.
     """
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in core_of(model).named_modules() if name]
     patterns = [layers] if isinstance(layers, str) else list(layers)
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {pattern!r}")
+    patterns = [pattern if pattern in names else own_name(pattern) for pattern in patterns]
+    for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise HarnessError(f"layer: {did_you_mean('module', pattern, names)}")
     if not patterns:
@@ -56,7 +59,8 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
             )
         return declared % values.dim()
     layers = {type(child).__name__ for child in module.modules()}
-    in_front = any(word in layer for layer in layers for word in CHANNELS_IN_FRONT)
+    # the Conv1D of transformers is a linear layer: its features are the last axis
+    in_front = any(word in layer and layer != "Conv1D" for layer in layers for word in CHANNELS_IN_FRONT)
     return 1 if in_front or values.dim() == 2 else values.dim() - 1
 
 
@@ -69,30 +73,44 @@ def unit_rows(values: Tensor, axis: int) -> Tensor:
     return values.movedim(axis, -1).flatten(0, -2)
 
 
-def axis_finding(shape: Sequence[int], axis: int, declared: bool) -> Finding | None:
-    """Return a note on the unit axis of activations with more than two axes; None for `[sample, unit]`."""
-    if len(shape) == 2:
+def axis_finding(
+    shape: Sequence[int], axis: int, declared: bool, calls: int = 1, masked: bool = False
+) -> Finding | None:
+    """Return a note on the rows: the unit axis, the calls per step, padding; None for one call with `[sample, unit]`."""
+    if len(shape) == 2 and calls == 1:
         return None
     source = "declared" if declared else "inferred"
+    evidence = f"units are axis {axis} ({source}) of activations of shape {['sample', *shape[1:]]}".replace("'", "")
+    if calls > 1:
+        evidence += f"; the layer is called {calls} times per step, and the rows of all calls are judged"
     return Finding(
         "unit_axis",
         Severity.NOTE,
-        f"units are axis {axis} ({source}) of activations of shape {['sample', *shape[1:]]}".replace("'", ""),
+        evidence + ("; padding is left out" if masked else ""),
         "each position of a sample is a row; the rows of a sample are permuted together",
         "declare the axis with unit_axis= if this one is wrong",
         numbers={"unit_axis": float(axis)},
     )
 
 
-def never_called(layer: str, passes: int) -> Diagnosis:
-    """Return the diagnosis of a layer without activations: not testable, with a finding that says why."""
+def never_called(layer: str, passes: int, ignored: int = 0) -> Diagnosis:
+    """Return the diagnosis of a layer without activations: not testable, with a finding that says why.
+
+    Args:
+        layer: its name.
+        passes: forward passes that were observed.
+        ignored: forward passes in eval mode, which were not.
+    """
     finding = Finding(
         "never_called",
         Severity.RISK,
-        f"{layer} was not called in {passes} forward passes of the model",
+        f"{layer} was not called in {passes} forward passes of the model"
+        + (f"; {ignored} others were in eval mode and not observed" if ignored else ""),
         "the layer has no activations, so there is nothing to judge",
-        "check the name of the layer, and call the model as a whole: model(batch)",
-        numbers={"passes": float(passes)},
+        "call model.train() before the loop, or pass evaluation=True to watch calls in eval mode"
+        if ignored and not passes
+        else "check the name of the layer, and call the model as a whole: model(batch)",
+        numbers={"passes": float(passes), "passes_in_eval_mode": float(ignored)},
     )
     return Diagnosis(LayerVerdict.NOT_TESTABLE, (), (), None, (finding,), {"live_units": 0.0}, "none", 0)
 

@@ -2,26 +2,24 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
-from harness.capture import BottleneckTap, submodule
-from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds, diagnose
+from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds
 from harness.errors import HarnessError, did_you_mean
-from harness.watching.epochs import EpochCounter
-from harness.watching.layer_window import LEAST_ROWS, LayerWindow
-from harness.watching.layers import axis_finding, layer_names, never_called, whole_numbers
+from harness.watching import ranks
+from harness.watching.layer_window import LayerWindow
+from harness.watching.layers import layer_names, never_called
+from harness.watching.recorder import Options, Recorder
+from harness.watching.tables import history_frame, unit_frame
+from harness.watching.window_diagnosis import diagnose_window
+from harness.watching.wrappers import is_distributed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-SILENT_EPOCHS = 3  # epochs without activity after which a unit is reported
-SILENT_ROWS = 10_000  # the same for rows that never return: a frequency below 0.0004 (Clopper-Pearson)
 
 
 def watch(
@@ -30,6 +28,9 @@ def watch(
     every: int = 1,
     *,
     labels: Callable[[], Any] | None = None,
+    mask: Callable[[], Any] | None = None,
+    gradients: bool = False,
+    evaluation: bool = False,
     callback: Callable[[str], Any] | None = None,
     unit_axis: int | None = None,
     steps_per_epoch: int | None = None,
@@ -39,13 +40,22 @@ def watch(
     """Watch layers of a model while the block runs any training loop.
 
     Outputs, gradients, buffers, random generators and modes are the same bit for bit with and without. A step is one call
-    of the model in training mode; calls in eval mode are ignored.
+    of the model in training mode; calls in eval mode are ignored. Steps are kept for up to a second and measured together,
+    so a warning comes a moment after the step that it names.
+
+    The model may be wrapped by `torch.compile`, `DataParallel` or `DistributedDataParallel`. The layers of compiled code
+    are read in a second forward pass in eager mode at every observed step. With several processes, each has its own
+    monitor; leaving the block adds all of them up in rank 0, which alone writes.
 
     Args:
         model: the model that the loop calls as a whole, `model(batch)`.
         layers: dotted module name, a pattern such as `"encoder.*"`, or several of them.
         every: record each `every`-th step.
         labels: function without arguments that returns the labels of the current batch, such as `lambda: y`.
+        mask: function that returns `[sample, position]` for the current batch, True where a token is no padding; by default
+            `attention_mask` and `key_padding_mask` among the model's arguments are honored.
+        gradients: keep the layers' outputs, so that `monitor.terms(...)` can take the gradient of each loss term.
+        evaluation: True to observe calls in eval mode too.
         callback: receives each warning, one line of text; by default they are printed to stderr.
         unit_axis: axis of the units; by default 1 for convolutions and the last axis otherwise.
         steps_per_epoch: length of an epoch; by default an epoch ends when rows of the first batch return.
@@ -62,7 +72,11 @@ def watch(
     >>> monitor.diagnosis().rows, len(monitor.history())
     (1000, 24)
     """
-    return Monitor(model, layers, every, labels, callback, unit_axis, steps_per_epoch, target, thresholds)
+    for name, value in (("every", every), ("steps_per_epoch", steps_per_epoch)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise HarnessError(f"{name}: expected a whole number from 1, got {value!r}")
+    options = Options(every, labels, mask, unit_axis, steps_per_epoch, gradients, evaluation)
+    return Monitor(model, layers, options, callback, target, thresholds)
 
 
 class Monitor:
@@ -72,47 +86,40 @@ class Monitor:
         self,
         model: nn.Module,
         layers: str | Sequence[str],
-        every: int,
-        labels: Callable[[], Any] | None,
+        options: Options,
         callback: Callable[[str], Any] | None,
-        unit_axis: int | None,
-        steps_per_epoch: int | None,
         target: float | None,
         thresholds: Thresholds,
     ) -> None:
-        for name, value in (("every", every), ("steps_per_epoch", steps_per_epoch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise HarnessError(f"{name}: expected a whole number from 1, got {value!r}")
-        self.model, self.every, self.labels, self.callback = model, every, labels, callback
-        self.target, self.thresholds = target, thresholds
-        self.step = 0
-        self._windows = {
-            name: LayerWindow(name, submodule(model, name), unit_axis) for name in layer_names(model, layers)
-        }
-        self._epochs = EpochCounter(steps_per_epoch)
-        self._handles: list[RemovableHandle] = []
-        self._taps: list[BottleneckTap] = []
-        self._depth = 0
-        self._error: BaseException | None = None
+        self.model, self.callback, self.target, self.thresholds = model, callback, target, thresholds
+        self._recorder = Recorder(model, layer_names(model, layers), options, self._say)
+        self._distributed = is_distributed(model)
         self._warned: set[tuple[str, str, int]] = set()
+        self._log: Any = None  # a LayerLog of harness.tracking
 
     def __enter__(self) -> "Monitor":
-        self._handles = [
-            self.model.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True),
-            self.model.register_forward_hook(self._after, always_call=True),
-        ]
+        self._recorder.open()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._close()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+    def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
+        self._recorder.close()
+        if error is not None:
+            self._end_log()
+            return
+        self._recorder.flush()
+        if self._distributed:
+            ranks.gather(self._recorder.windows)
+        self._end_log()
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the watched layers."""
-        return tuple(self._windows)
+        return tuple(self._recorder.windows)
+
+    @property
+    def step(self) -> int:
+        """Number of steps so far."""
+        return self._recorder.step
 
     def diagnosis(self, layer: str | None = None) -> Any:
         """Diagnose the last window: the rows of one epoch, at least 1,000 and at most 8,192.
@@ -129,140 +136,124 @@ class Monitor:
         Raises:
             HarnessError: for a layer that is not watched.
         """
-        if layer is None and len(self._windows) > 1:
-            return {name: self._diagnosis(window) for name, window in self._windows.items()}
+        self._recorder.flush()
+        if layer is None and len(self.layers) > 1:
+            return {name: self._diagnosis(window) for name, window in self._recorder.windows.items()}
         return self._diagnosis(self._window(layer))
 
     def history(self) -> "DataFrame":
         """Return a table with one row per layer, step and unit.
 
         Columns: `layer`, `step`, `unit`, `activation_frequency` (NaN for tanh and none), `mean`, `sd` (of the step's
-        batch) and `dead` (not active on the rows of a whole window).
+        batch), `dead` (not active on the rows of a whole window), and `gradient/<term>`, the norm of the term's gradient
+        at the unit, for the terms of `terms`.
         """
-        import pandas
+        self._recorder.flush()
+        return history_frame(self._recorder.windows.values())
 
-        frames = [
-            pandas.DataFrame(
-                {
-                    "layer": window.name,
-                    "step": record["step"],
-                    "unit": range(len(record["mean"])),
-                    **{name: record[name].numpy() for name in MEASURES},
-                }
-            )
-            for window in self._windows.values()
-            for record in window.history
-        ]
-        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame(columns=COLUMNS)
+    def units(self) -> "DataFrame":
+        """Return a table with one row per layer and unit, over the whole training.
+
+        Columns: `layer`, `unit`, `rows`, `activation_frequency`, `mean`, `sd`, `last_active` (step, 0 for never), `dead`,
+        `death` (last active step before the unit was dead; missing for a unit that never was), `revival` (the latest step
+        at which it was active again) and `revivals` (their number).
+        """
+        self._recorder.flush()
+        return unit_frame(self._recorder.windows.values())
+
+    def terms(self, **terms: Any) -> None:
+        """Record the gradient of each loss term at the watched layers; called in the loop, before `backward()`.
+
+        Needs `watch(..., gradients=True)`. Pass the terms with their weights, as they are added. In steps that are not
+        observed, it returns at once. The gradients of the parameters are not touched.
+
+        Raises:
+            HarnessError: without `gradients=True`.
+        """
+        if not self._recorder.options.gradients:
+            raise HarnessError("terms: expected watch(..., gradients=True), got gradients=False")
+        self._recorder.add_terms(terms)
+
+    def log_to_mlflow(self, every: int = 100) -> None:
+        """Log to MLflow: what is recorded so far, and until the block ends each `every`-th step.
+
+        Metrics go to the active run, if there is one; otherwise to a run of the experiment `harness-watch`, in the store
+        of `mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI or `mlruns/mlflow.db`. Keys are `<layer>/live_units`,
+        `<layer>/activation_frequency`, `<layer>/gradient/<term>`, and `<layer>/activation_frequency/u<j>` for layers of up
+        to 32 units; the tag `<layer>/verdict` has the verdict.
+
+        Args:
+            every: distance of the logged steps.
+        """
+        from harness.tracking.layer_log import LayerLog
+
+        if self._is_writer() and self._log is None:
+            self._log = LayerLog(every)
+            self._recorder.measured = self._log_steps
+        self._recorder.flush()
+        self._log_steps()
+        if not self._recorder.is_open:
+            self._end_log()
 
     def report(self, path: str | Path, layer: str | None = None) -> Path:
         """Write `report.html` and `report.json` of one layer into a folder; return the path of the page."""
         from harness.report.layer_page import write_diagnosis_report
 
-        return write_diagnosis_report(self._diagnosis(self._window(layer)), None, Path(path))
+        diagnosis = self.diagnosis(self._window(layer).name)
+        if not self._is_writer():
+            return Path(path) / "report.html"
+        return write_diagnosis_report(diagnosis, None, Path(path))
 
     def _window(self, layer: str | None) -> LayerWindow:
-        if layer is None and len(self._windows) > 1:
-            raise HarnessError(f"layer: expected one of {', '.join(self._windows)}, got none")
-        name = next(iter(self._windows)) if layer is None else layer
-        if name not in self._windows:
-            raise HarnessError(f"layer: {did_you_mean('watched layer', name, list(self._windows))}")
-        return self._windows[name]
+        windows = self._recorder.windows
+        if layer is None and len(windows) > 1:
+            raise HarnessError(f"layer: expected one of {', '.join(windows)}, got none")
+        name = next(iter(windows)) if layer is None else layer
+        if name not in windows:
+            raise HarnessError(f"layer: {did_you_mean('watched layer', name, list(windows))}")
+        return windows[name]
 
     def _diagnosis(self, window: LayerWindow) -> Diagnosis:
-        rows = window.window()
-        if not rows:
-            return never_called(window.name, self.step)
-        sample = rows["sample"]
-        several = len(sample.unique()) < len(sample)  # rows of one sample
-        diagnosis: Diagnosis = diagnose(
-            rows["values"],
-            activation=window.activation,
-            labels=rows.get("labels"),
-            target=self.target,
-            thresholds=self.thresholds,
-            blocks=sample if several else None,
-        )
-        note = axis_finding(window.shape, window.axis, window.declared is not None)
-        return diagnosis if note is None else replace(diagnosis, findings=(*diagnosis.findings, note))
+        if window.record is None:
+            return never_called(window.name, self.step, self._recorder.ignored)
+        return diagnose_window(window, self.target, self.thresholds)
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._depth += 1
-        if self._depth > 1 or not self.model.training:
+    def _is_writer(self) -> bool:
+        """True in the only process, and in rank 0 of several."""
+        return not self._distributed or torch.distributed.get_rank() == 0
+
+    def _log_steps(self) -> None:
+        if self._log is not None:
+            for window in self._recorder.windows.values():
+                self._log.add(window.name, window.history)
+
+    def _end_log(self) -> None:
+        if self._log is None:
             return
-        self.step += 1
-        self._error = sys.exc_info()[1]
-        inputs = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        self._epochs.add(inputs)
-        if (self.step - 1) % self.every:
+        log, self._log, self._recorder.measured = self._log, None, None
+        for window in self._recorder.windows.values():
+            log.add(window.name, window.history)
+            log.verdict(window.name, str(self._diagnosis(window).verdict))
+        log.close()
+
+    def _say(self, layer: str, rule: str, units: tuple[int, ...], step: int, text: str) -> None:
+        units = tuple(unit for unit in units if (layer, rule, unit) not in self._warned)
+        if not units or not self._is_writer():
             return
-        for name in self._windows:
-            # the hooks of this call are running already, so the tap takes all calls up to `_after` as one pass
-            tap = BottleneckTap(self.model, name, everywhere=True)
-            tap.__enter__()
-            self._taps.append(tap)
-
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._depth = max(0, self._depth - 1)
-        if self._depth == 0 and self._taps:
-            taps = self._close()
-            # torch calls this hook for a forward pass that raised, too
-            if sys.exc_info()[1] is self._error:
-                self._record(taps)
-
-    def _close(self) -> list[BottleneckTap]:
-        taps, self._taps, self._depth = self._taps, [], 0
-        for tap in reversed(taps):
-            tap.__exit__(None, None, None)
-        return taps
-
-    @torch.no_grad()
-    def _record(self, taps: list[BottleneckTap]) -> None:
-        labels = None if self.labels is None else whole_numbers(torch.as_tensor(self.labels()))
-        for window, tap in zip(self._windows.values(), taps, strict=True):
-            recorded = tap.passes[-1] if tap.passes else None
-            if recorded is None or recorded.code is None:
-                continue
-            size = max(LEAST_ROWS, (self._epochs.rows or 0) * _positions(recorded.code, window))
-            window.add(self.step, self._epochs.complete, recorded.code, recorded.activation, labels, size)
-            self._warn(window)
-
-    def _warn(self, window: LayerWindow) -> None:
-        if not window.finite:
-            self._say(window, "values", (0,), f"{window.name} has NaN or infinite values")
-        assert window.active_epochs is not None
-        epochs = self._epochs.complete - window.active_epochs >= SILENT_EPOCHS
-        by_epochs = self._epochs.returning
-        silent = epochs if by_epochs else window.silent(SILENT_ROWS)
-        units = tuple(silent.nonzero()[:, 0].tolist())
-        length = f"{SILENT_EPOCHS} epochs" if by_epochs else f"{SILENT_ROWS} rows"
-        verb = "fired" if window.history[-1]["activation_frequency"].isfinite().any() else "varied"
-        units = tuple(unit for unit in units if (window.name, "silent", unit) not in self._warned)
-        if len(units) == 1:
-            self._say(window, "silent", units, f"unit {units[0]} of {window.name} has not {verb} for {length}")
-        elif units:
-            names = ", ".join(map(str, units[:8])) + (f" and {len(units) - 8} more" if len(units) > 8 else "")
-            self._say(window, "silent", units, f"units {names} of {window.name} have not {verb} for {length}")
-
-    def _say(self, window: LayerWindow, rule: str, units: tuple[int, ...], message: str) -> None:
-        keys = {(window.name, rule, unit) for unit in units}
-        if keys <= self._warned:
-            return
-        self._warned |= keys
-        line = f"step {self.step}: {message}"
+        self._warned |= {(layer, rule, unit) for unit in units}
+        line = f"step {step}: {_sentence(layer, rule, units, text)}"
         if self.callback is None:
             sys.stderr.write(f"{line}\n")
         else:
             self.callback(line)
 
 
-def _positions(code: Tensor, window: LayerWindow) -> int:
-    """Number of rows per sample."""
-    if code.dim() <= 2:
-        return 1
-    axis = window.axis if window.history else (window.declared or 1)
-    return max(1, code.numel() // (len(code) * code.shape[axis]))
-
-
-MEASURES = ("activation_frequency", "mean", "sd", "dead")
-COLUMNS = ("layer", "step", "unit", *MEASURES)
+def _sentence(layer: str, rule: str, units: tuple[int, ...], length: str) -> str:
+    if rule == "values":
+        return f"{layer} has NaN or infinite values"
+    names = ", ".join(map(str, units[:8])) + (f" and {len(units) - 8} more" if len(units) > 8 else "")
+    single = len(units) == 1
+    subject = f"{'unit' if single else 'units'} {names} of {layer}"
+    if rule == "revived":
+        return f"{subject} {'is' if single else 'are'} active again"
+    return f"{subject} {'has' if single else 'have'} not {length}"

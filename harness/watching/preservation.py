@@ -18,13 +18,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     values = {id(buffer): buffer.clone() for buffer in model.buffers()}
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the state of user code
     try:
-        with torch.random.fork_rng(devices=_devices(model)):
+        with preserved_random_state(model):
             yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
         for module, training in modes:
             module.training = training
         with torch.no_grad():
@@ -32,7 +29,20 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module._buffers.clear()
                 module._buffers.update(names)
             for buffer in model.buffers():
-                buffer.copy_(values[id(buffer)])
+                if not torch.equal(buffer, values[id(buffer)]):
+                    buffer.copy_(values[id(buffer)])
+
+
+@contextmanager
+def preserved_random_state(model: nn.Module) -> Iterator[None]:
+    """Restore the random generators of torch (every device of the model), NumPy and Python when the block ends."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the state of user code
+    try:
+        with torch.random.fork_rng(devices=_devices(model)):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _devices(model: nn.Module) -> list[int]:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_s_case_is_short_and_can_be_planned(tmp_path):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/cases.md").read_text(), re.DOTALL).group(1)
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/guides/cases.md").read_text(), re.DOTALL).group(1)
     assert len(code.strip().splitlines()) <= 25
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "e.yaml").write_text("name: e\ncase: mine.py\nfactors: {batchnorm: [off, on], beta: [0.1]}\nseeds: 2\n")

@@ -46,7 +46,7 @@ def folder(tmp_path):
 def test_help_names_every_verb(folder):
     done = harness("--help", folder=folder)
     assert done.returncode == 0
-    for verb in ("run", "diagnose", "audit", "plan", "effects", "report", "ui", "sync"):
+    for verb in ("run", "diagnose", "audit", "plan", "effects", "report", "ui", "sync", "merge"):
         assert verb in done.stdout
 
 

@@ -36,7 +36,7 @@ def losses(model, batch):
 
 case = harness.Case(build, data, losses, "2")
 """
-VERBS = ("run", "diagnose", "audit", "prescribe", "plan", "effects", "report", "ui", "sync")
+VERBS = ("run", "diagnose", "audit", "prescribe", "plan", "effects", "report", "ui", "sync", "merge")
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ import pytest
 from commands import python
 from waiting import LONGEST
 
-from harness.execution.pool import Pool, Task, retry_tasks, run_stacks, split_among_workers
+from harness.execution.executor import StackLost, Task, retry_tasks
+from harness.execution.pool import Pool, run_stacks, split_among_workers
 from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec, spec_line, spec_of
-from harness.execution.wire import dump_records
+from harness.execution.wire import dump_records, load_records
 from harness.execution.worker import _answer
 from harness.execution.worker_client import new_worker, next_answer, waiting_workers
 
@@ -131,7 +132,8 @@ def test_a_case_that_asks_is_answered_by_a_sentence_and_takes_no_other_stack(tmp
         (tmp_path / str(number)).mkdir()
         told += spec_line(spec(tmp_path / str(number), fault, (0.0,)))
     answers = io.BytesIO(new_worker().communicate(told.encode(), timeout=LONGEST)[0])
-    found = [record for said in iter(lambda: next_answer(answers), None) if isinstance(said, list) for record in said]
+    said = list(iter(lambda: next_answer(answers), None))
+    found = [record for content in said if isinstance(content, bytes) for record in load_records(content)]
     assert [record.status for record in found] == ["failed", "failed", "failed", "ok"]
     assert all("the case reads standard input" in record.error for record in found[:3])
 
@@ -154,7 +156,8 @@ def test_an_answer_that_is_cut_off_anywhere_is_none(tmp_path):
     records, answer = run_stack(spec(tmp_path, "pass", (0.0,))), io.BytesIO()
     content = dump_records(records)
     _answer(answer, {"bytes": len(content)}, content)
-    assert next_answer(io.BytesIO(answer.getvalue())) == records
+    assert next_answer(io.BytesIO(answer.getvalue())) == content
+    assert list(load_records(content)) == records
     for length in range(len(answer.getvalue())):
         assert next_answer(io.BytesIO(answer.getvalue()[:length])) is None
 
@@ -187,8 +190,9 @@ def test_a_worker_that_dies_in_the_middle_of_an_answer_is_dead_and_its_stack_is_
     program = f"import sys, time; out = sys.stdout.buffer.write; {dies}; sys.stdout.flush()"
     program = program.replace("time.sleep", "sys.stdout.flush(); time.sleep")
     process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    steps, task = [], Task(StackSpec("forum", None, ()))
-    assert Pool(1, steps.append)._ask(process, task) is task
+    steps = []
+    with pytest.raises(StackLost, match="died"):
+        Pool(1, steps.append)._ask(process, StackSpec("forum", None, ()))
     assert process.poll() is not None
     assert steps == ([3] if "steps" in dies else [])
 

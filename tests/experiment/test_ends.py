@@ -8,8 +8,8 @@ from commands import harness, within
 from harness.auditing import audit
 from harness.case import load_case
 from harness.errors import HarnessError
+from harness.execution.audits import audits
 from harness.experiment import run_experiment
-from harness.experiment.publisher import audits
 from harness.grid import load_experiment
 from harness.planning.plan import plan
 

@@ -275,7 +275,7 @@ class Narrow(Autoencoder):
             raise RuntimeError("too narrow")
         self.enc, self.dec = nn.Linear(12, units), nn.Linear(units, 12)
 """
-    from harness.experiment.manifest import fingerprints
+    from harness.execution.first_look import fingerprints
 
     file = experiment(tmp_path, narrow + PLAIN.replace("Autoencoder", "Narrow"), "{units: [2, 3]}")
     assert fingerprints(load_experiment(file))["bottleneck"] == "enc"

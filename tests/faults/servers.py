@@ -24,6 +24,7 @@ class Server:
     def __init__(self, folder: Path, empty_store: Path) -> None:
         folder.mkdir()
         self.folder, self.store = folder, folder / "mlflow.db"
+        self.backend = f"sqlite:///{self.store}"
         shutil.copy(empty_store, self.store)
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -31,7 +32,7 @@ class Server:
     def start(self) -> None:
         """Begin, and come back when it answers."""
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        words += ["--backend-store-uri", f"sqlite:///{self.store}", "--workers", "1"]
+        words += ["--backend-store-uri", self.backend, "--workers", "1"]
         words += ["--artifacts-destination", str(self.folder / "artifacts")]
         surroundings = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         surroundings["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

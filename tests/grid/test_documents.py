@@ -88,7 +88,7 @@ def test_a_folder_or_nothing_is_not_an_experiment(tmp_path):
     ],
 )  # fmt: skip
 def test_scalars_are_what_yaml_1_2_says(scalar, value):
-    found = parse(f"key: {scalar}", "e.yaml").content["key"]
+    found = parse(f"key: {scalar}", "e.yaml")["key"]
     assert (found, type(found)) == (value, type(value))
 
 
@@ -110,7 +110,7 @@ def test_whatever_a_yaml_writer_writes_is_read_back(content):
     stream, writer = io.StringIO(), YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.dump(content, stream)
-    assert parse(stream.getvalue(), "e.yaml").content == YAML(typ="safe", pure=True).load(stream.getvalue())
+    assert parse(stream.getvalue(), "e.yaml") == YAML(typ="safe", pure=True).load(stream.getvalue())
 
 
 @settings(max_examples=400)
@@ -124,4 +124,4 @@ def test_any_text_is_read_or_refused_in_one_line(text):
 
 @pytest.mark.parametrize("scalar", ["0x10", "0xfF", "0o10", "010"])
 def test_integers_of_other_bases_are_those_of_another_reader(scalar):
-    assert parse(f"seeds: {scalar}", "e.yaml").content == YAML(typ="safe", pure=True).load(f"seeds: {scalar}")
+    assert parse(f"seeds: {scalar}", "e.yaml") == YAML(typ="safe", pure=True).load(f"seeds: {scalar}")

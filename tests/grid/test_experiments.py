@@ -318,4 +318,4 @@ def test_the_resolved_experiment_is_plain_and_reads_back(load, tmp_path):
     experiment = load(exclude="[{activation: relu, batchnorm: on}]", train="{epochs: 3}")
     again = Experiment(**json.loads(json.dumps(experiment.resolved())))
     assert cells(again) == cells(experiment)
-    assert parse(json.dumps(experiment.resolved()), "e.yaml").content["train"] == {"epochs": 3}
+    assert parse(json.dumps(experiment.resolved()), "e.yaml")["train"] == {"epochs": 3}

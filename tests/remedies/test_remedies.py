@@ -264,5 +264,5 @@ def test_a_model_that_cannot_take_the_rows_says_so(forum, split):
 
 def test_the_table_of_the_documentation_is_true():
     namespace = runpy.run_path(str(TABLE))
-    page = (TABLE.parents[2] / "docs" / "remedies.md").read_text()
+    page = (TABLE.parents[2] / "docs" / "reference" / "remedies.md").read_text()
     assert namespace["table"]() in page

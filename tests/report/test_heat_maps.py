@@ -1,4 +1,4 @@
-"""The units' histories as pictures: means over seeds, one row a unit, and nothing invented where nothing is known."""
+"""The units' histories as pictures: means over seeds, one row per rank of a unit, and nothing invented where nothing is known."""
 
 from dataclasses import replace
 
@@ -18,14 +18,14 @@ NO_WARNING = pytest.mark.filterwarnings(
 )
 
 
-def test_a_row_is_the_mean_over_the_seeds_of_a_unit():
+def test_a_row_is_the_mean_over_the_seeds_of_the_units_of_a_rank():
     records = [
         MemberRecord("a", "v", {}, 0, unit_history={"live": [[1, 0], [1, 1]]}, history={"step": [0, 9]}),
         MemberRecord("b", "v", {}, 1, unit_history={"live": [[1, 1], [0, 1]]}, history={"step": [0, 9]}),
     ]
     rows, labels, steps = unit_histories(records, "live")
-    assert rows.tolist() == [[1.0, 0.5], [0.5, 1.0]]
-    assert labels == ["v u0", "v u1"]
+    assert rows.tolist() == [[1.0, 1.0], [0.5, 0.5]]  # the largest at the end, then the other, whatever their numbers
+    assert labels == ["v #1", "v #2"]
     assert steps == [0, 9]
 
 
@@ -76,7 +76,7 @@ def test_measures_of_other_units_get_labels_of_their_own(tmp_path):
         MemberRecord("b", "w", {}, 0, unit_history={"entropy_bits": [[0.5], [0.7]]}, history=step),
     ]
     assert len(unit_histories(records, "activation_frequency")[1]) == 2
-    assert unit_histories(records, "entropy_bits")[1] == ["v u0", "v u1", "w u0"]
+    assert unit_histories(records, "entropy_bits")[1] == ["v #1", "v #2", "w #1"]
     together, alone = tmp_path / "together", tmp_path / "alone"
     for folder in (together, alone):
         folder.mkdir()

@@ -25,7 +25,7 @@ def record(index=0, **changes):
             "live_units": [2.0, 2.0, 2.0],
         },
         "unit_history": {"activation_frequency": [[0.5, 0.6]] * 3, "mutual_information": [[math.nan, 0.1]] * 3},
-        "seconds": 1.0,
+        "seconds": 0.0,
         "logged_at": 1_700_000_000_000,
     }
     return MemberRecord(**{**values, **changes})

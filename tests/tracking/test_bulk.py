@@ -9,7 +9,7 @@ from stored_members import record, rows
 
 from harness.errors import HarnessError
 from harness.results.origin import origin_of
-from harness.tracking import Tracker, store_uri
+from harness.tracking import Tracker, run_context, store_uri
 from harness.tracking.sqlite_writer import COLUMNS, takes_bulk
 
 DIVERGED = {"history": {"step": [0.0, 5.0], "loss/total": [1.0, math.inf], "r2": [0.1, math.nan]}}
@@ -22,19 +22,30 @@ MEMBERS = [
     record(5, history={"step": [0.0] * 3, "loss/total": [2.0, 2.0, 2.0], "loss/kl": [-1.0, math.nan, -3.0]}),
     record(6, seconds=1, losses={"total": 7}, logged_at=1_700_000_000_500),
 ]
+MANIFEST = {
+    "inputs": {"data": "0f" * 32, "train_rows": 80, "evaluation_rows": 20, "features": [1, 6]},
+    "experiment": {"case": "forum", "data": "patches"},
+    "commit": "abc+changes",
+    "command": "harness run trial.yaml",
+}
 TABLES = {**COLUMNS, "experiments": ("experiment_id", "name", "lifecycle_stage", "last_update_time")}
 
 
 def logged(root, monkeypatch, bulk, members=MEMBERS):
     """Every row of every table that MLflow keeps of these members, runs under their keys instead of their ids."""
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
-    tracker = Tracker(store_uri(None, root), root)
+    tracker = Tracker(store_uri(None, root), root, run_context(MANIFEST, {"epochs": 30}))
     if not bulk:
         tracker._file = None
     tracker.begin("trial")
     tracker.log("trial", members)
     tracker.project("trial", members, note="the answer")
     names = dict(rows(root, "SELECT run_uuid, value FROM tags WHERE key = 'harness.key'"))
+    names |= dict(rows(root, "SELECT dataset_uuid, name FROM datasets"))
+    edge = (
+        "SELECT input_uuid, 'edge ' || value FROM inputs JOIN tags ON run_uuid = destination_id AND key = 'harness.key'"
+    )
+    names |= dict(rows(root, edge))
     return {
         table: sorted(
             (tuple(_named(value, names) for value in row) for row in rows(root, f"SELECT * FROM {table}")), key=repr
@@ -64,6 +75,8 @@ def test_the_store_is_the_one_that_the_client_writes(root, other_root, monkeypat
         tables["experiments"] = [row[:2] for row in tables["experiments"]]
     assert len(bulk["runs"]) == len(MEMBERS) + 2  # the parent and the summary of the one variant
     assert len(bulk["metrics"]) > 40
+    assert len(bulk["datasets"]) == 1
+    assert len(bulk["inputs"]) == len(bulk["input_tags"]) == len(MEMBERS) + 2
     assert len([row for row in bulk["tags"] if row[:2] == ("harness.origin", origin_of(root).name)]) == len(MEMBERS) + 2
     assert _moved(bulk, root) == _moved(client, other_root)
 
@@ -94,7 +107,7 @@ def test_a_store_of_another_shape_is_left_to_the_client(root, change):
 
 def test_a_server_is_left_to_the_client(root, monkeypatch):
     monkeypatch.setattr("harness.tracking.tracker.create_store", lambda uri: None)
-    assert Tracker("http://127.0.0.1:1", root).at_once == 1
+    assert Tracker("http://127.0.0.1:1", root)._file is None
 
 
 def test_a_stack_is_written_whole_or_not_at_all(root, monkeypatch):

@@ -1,12 +1,14 @@
 """A password in the address of a store is in nothing that is printed, written or shown by `ps`."""
 
 import json
+import shlex
 import shutil
 import sys
 import traceback
 
 import pytest
 from commands import harness, within
+from ports import free_port
 from stored_members import record
 
 from harness.cli import ui
@@ -113,11 +115,11 @@ def test_a_store_that_cannot_be_reached_is_named_without_its_password(finished, 
     notes = [*outcome.notes, *sync(finished / "x.yaml", uri, root=finished)]
     assert len(notes) == 2
     assert all(note.startswith(f"MLflow store {masked(uri)}: ") for note in notes)
-    _show(outcome, uri)
+    _show(outcome, finished / "x.yaml", uri)
     with pytest.raises(HarnessError) as mended:
         move_paths(uri)
     said = capfd.readouterr()
-    assert f" ui {finished / 'x.yaml'} --tracking-uri {masked(uri)}" in " ".join(said.out.split())
+    assert f" ui {finished / 'x.yaml'} --tracking-uri {shlex.quote(masked(uri))}" in " ".join(said.out.split())
     for text in (*notes, str(mended.value), json.dumps(outcome.to_dict()), said.out, said.err):
         assert_nowhere(text)
     assert_in_no_file(finished)
@@ -127,7 +129,7 @@ def test_the_address_in_the_environment_is_masked_as_well(finished, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE["a server"])
     outcome = run_experiment(finished / "x.yaml", workers=0, root=finished)
     (note,) = outcome.notes
-    _show(outcome, None)
+    _show(outcome, finished / "x.yaml", None)
     assert note.startswith("MLflow store http://ann:***@127.0.0.1:9: ")
     for text in (note, *capfd.readouterr()):
         assert_nowhere(text)
@@ -149,17 +151,19 @@ def test_a_traceback_shows_no_cause_that_has_the_password(monkeypatch, tmp_path)
 
 
 def test_the_interface_of_a_server_is_named_without_its_password(capsys):
-    ui.ui("", 5000, UNREACHABLE["a server"])
-    assert capsys.readouterr().out == "The store is a server: open http://ann:***@127.0.0.1:9\n"
-    with pytest.raises(HarnessError, match=r"postgresql://ann:\*\*\*@127.0.0.1:9/db: no experiment is called 'x'"):
-        ui.ui("x", 5000, UNREACHABLE["a database"])
+    for name in ("a server", "a database"):
+        with pytest.raises(HarnessError) as error:
+            ui.ui("x", free_port(), UNREACHABLE[name])
+        assert str(error.value).startswith(f"MLflow store {masked(UNREACHABLE[name])}: ")
+        assert_nowhere(str(error.value))
+    assert capsys.readouterr().out == ""
 
 
 def test_what_the_interface_says_is_masked(monkeypatch, capsys):
     program = "import os, sys; print(os.environ['MLFLOW_BACKEND_STORE_URI']); sys.exit('no hunter2@x ' + str(sys.argv))"
     monkeypatch.setattr(ui, "server_command", lambda port: [sys.executable, "-c", program])
     assert ui._serve(UNREACHABLE["a database"], 5000) == 1
-    assert capsys.readouterr().err == "postgresql://ann:***@127.0.0.1:9/db\nno *** ['-c']\n"
+    assert capsys.readouterr().err == "postgresql+psycopg://ann:***@127.0.0.1:9/db\nno *** ['-c']\n"
 
 
 def test_a_command_prints_no_password(finished):

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from stored_members import record, rows
 
-from harness.tracking import Tracker, store_uri
+from harness.tracking import RunContext, Tracker, store_uri
 from harness.tracking.variant_summary import variant_summaries
 
 LATER = 1_700_000_009_000
@@ -92,6 +92,24 @@ def test_a_summary_that_was_cut_off_is_completed(tracker):
     assert run.data.metrics["collapse/collapsed"] == pytest.approx(2 / 5)
 
 
+def test_a_summary_with_other_parameters_replaces_the_run_whose_parameters_mlflow_keeps(root):
+    uri = store_uri(None, root)
+    for epochs in (20, 30):
+        tracker = Tracker(uri, root, RunContext({"epochs": epochs}))
+        (run,) = summary_runs(tracker, project(tracker, MEMBERS))
+        assert run.data.params == {"epochs": str(epochs), "penalty": "as_posted", "beta": "0.001", "log10_beta": "-3.0"}
+
+
+def test_the_baseline_comes_first_then_the_least_failed_share():
+    healthy = [record(seed + 5, seed=seed, variant="cured", levels={"penalty": "l1"}) for seed in range(2)]
+    posted = [record(seed + 9, seed=seed, variant="none", levels=BASELINE, verdict="full_collapse") for seed in (0, 1)]
+    summaries = variant_summaries("trial", [*MEMBERS, *posted, *healthy], BASELINE)
+    assert [summary.variant for summary in summaries] == ["none", "cured", "as_posted bn=on"]
+    starts = [summary.start for summary in summaries]
+    assert starts == sorted(starts, reverse=True)
+    assert min(starts) > max(member.logged_at for member in MEMBERS)
+
+
 def test_members_without_a_verdict_count_in_no_share():
     failed = record(5, status="failed", error="no place", verdict="", live_units=0, r2=None)
     diverged = record(6, status="diverged", verdict="invalid", live_units=0, r2=None)
@@ -112,7 +130,7 @@ def test_a_single_seed_has_no_interval_of_a_mean():
 
 def test_members_have_their_outcome_as_metrics_and_everything_used_as_parameters(root):
     defaults = {"case": "forum", "epochs": 30, "beta": 7.0}
-    tracker = Tracker(store_uri(None, root), root, defaults)
+    tracker = Tracker(store_uri(None, root), root, RunContext(defaults))
     experiment = project(tracker, MEMBERS)
     runs = tracker.client.search_runs([experiment], "tags.`harness.kind` = 'member'")
     outcomes = {

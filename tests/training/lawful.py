@@ -16,7 +16,6 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.training import check_vmap_support
-from harness.training.graph import capture
 from harness.training.program import BottleneckView
 from harness.training.stacked import StackedEngine
 
@@ -77,7 +76,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=ESSENTIAL)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    capture.COMPILED_AT = 4  # a step is a function (1, 2), a list (3), and compiled (from 4 on)
     sizes = [int(size) for size in asked.sizes.split(",")]
     differences = {name: violations(*STRUCTURES[name](), sizes) for name in asked.names}
     print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "violations": differences}))

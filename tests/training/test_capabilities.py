@@ -15,7 +15,6 @@ from waiting import LONGEST
 
 import harness
 from harness import placement
-from harness.training.graph import capture
 
 HERE, ROOT = Path(__file__).parent, Path(harness.__file__).parent.parent
 CAPABILITIES = ("default", "avx2", "avx512")
@@ -65,7 +64,6 @@ def test_every_function_and_its_gradients_have_the_same_bits_in_stacks_of_many_s
 
 
 def test_the_check_finds_a_law_that_is_broken(monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
     case, inputs = STRUCTURES["decorrelated"]()
     assert violations(case, inputs, (8,)) == []
     monkeypatch.setattr(placement, "_own_way", lambda operation: None)

@@ -12,7 +12,6 @@ from harness.penalties import bernoulli_kl
 from harness.remedies import apply_remedies
 from harness.training import train
 from harness.training.batches import batch_orders, gather_rows
-from harness.training.graph.capture import COMPILED_AT
 from harness.training.stacked import StackedEngine
 from harness.training.vmap_support import check_vmap_support
 
@@ -32,9 +31,9 @@ def stepped(stack, split, steps, rows=64):
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_step_is_written_out_and_compiled_and_keeps_its_bits(forum, split, site):
+def test_a_step_is_written_out_and_keeps_its_bits(forum, split, site):
     case = apply_remedies(forum, {"penalty": site}, split)
-    steps = COMPILED_AT + 4
+    steps = 68
     stack, plain = stack_of(case, split, 8), stack_of(case, split, 8)
     plain._descent = lambda key, *arguments: plain._descend(*arguments)  # the function itself, at every step
     assert torch.equal(stepped(stack, split, steps), stepped(plain, split, steps))
@@ -42,7 +41,6 @@ def test_a_step_is_written_out_and_compiled_and_keeps_its_bits(forum, split, sit
         assert torch.equal(value, plain.parameters[name]), name
     (operations,) = stack._descent._lists.values()
     assert operations is not None, "a call that no list can hold"
-    assert operations._run is not operations.graph.forward, "a call that TorchScript does not know"
 
 
 @pytest.mark.parametrize("site", SITES)

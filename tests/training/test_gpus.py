@@ -32,9 +32,9 @@ LEVELS = [
 
 
 @pytest.fixture(autouse=True)
-def compiled_early(monkeypatch):
+def cuda_graph_early(monkeypatch):
     """Every law holds for a step as a function (1, 2), as a list (3), and as a CUDA graph (from 4 on)."""
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
+    monkeypatch.setattr(capture, "CUDA_GRAPH_AT", 4)
 
 
 class Convolutional(nn.Module):

@@ -43,12 +43,6 @@ LEVELS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def compiled_early(monkeypatch):
-    """Every law holds for a step as a function (1, 2), as a list (3), and compiled (from 4 on)."""
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
-
-
 def stacked(case, seeds, split, dtype=torch.float64):
     return last(train([case] * len(seeds), seeds, split, dtype=dtype))
 

@@ -12,19 +12,12 @@ from harness.case import Case
 from harness.data import split_of
 from harness.remedies.gradients import gradient_norms
 from harness.training import VmapSupport, check_vmap_support, train
-from harness.training.graph import capture
 from harness.training.rng import generator
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
 TRAIN = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
 BY_ITSELF = VmapSupport(None, frozenset(), "")
-
-
-@pytest.fixture(autouse=True)
-def compiled_early(monkeypatch):
-    """Every law holds for a step as a function (1, 2), as a list (3), and compiled (from 4 on)."""
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
 
 
 class Plain(nn.Module):

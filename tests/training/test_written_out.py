@@ -245,40 +245,62 @@ def adds_into_what_it_reaches():
     ],
     ids=lambda function: function.__name__,
 )
-def test_the_compiled_list_gives_what_the_function_gives(function, monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
+def test_a_list_called_often_gives_what_the_function_gives(function, monkeypatch):
+    monkeypatch.setattr(capture, "CUDA_GRAPH_AT", 4)
     operations, results = traced_and_plain(function, [rows(6, 6)], calls=7)
-    assert operations._run != operations.graph.forward
+    assert operations._run == operations.graph.forward
     assert_same_bits(results)
 
 
-def test_what_a_function_reaches_is_changed_once_a_call(monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
+def test_what_a_function_reaches_is_changed_once_a_call():
     traced, sum_of_all, x = GraphedFunction(adds_into_what_it_reaches()), torch.zeros(6, 6), rows(6, 6)
     for call in range(8):
         sum_of_all += x + call
         torch.testing.assert_close(traced("key", x + call), sum_of_all * 2, rtol=0, atol=0)
-    assert traced._lists["key"]._run != traced._lists["key"].graph.forward
+    assert traced._lists["key"] is not None
 
 
-def test_what_torchscript_does_not_know_stays_in_python(monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
-    monkeypatch.delattr(torch._C, "_create_function_from_graph")
+@pytest.fixture
+def a_gpu(monkeypatch):
+    """Inputs count as a GPU's from the fourth call on; the test says what the CUDA graph is."""
+    monkeypatch.setattr(capture, "CUDA_GRAPH_AT", 4)
+    monkeypatch.setattr(operations_module, "_on_gpu", lambda inputs: True)
+    return lambda run: monkeypatch.setattr(operations_module, "to_cuda_graph", lambda graph, inputs: run(graph))
+
+
+def test_a_cuda_graph_with_the_same_bits_is_used(a_gpu):
+    a_gpu(lambda graph: lambda *inputs: graph(*inputs))
+    operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
+    assert operations._run != operations.graph.forward
+    assert_same_bits(results)
+
+
+def test_a_cuda_graph_with_other_bits_is_not_used(a_gpu):
+    a_gpu(lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
     assert_same_bits(results)
 
 
-def test_a_compiled_list_that_gives_other_numbers_is_not_used(monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
-    monkeypatch.setattr(operations_module, "to_torchscript", lambda graph: lambda *inputs: (inputs[0] * 2 + 1e-6,))
+def test_a_list_that_no_cuda_graph_can_represent_stays_in_python(a_gpu):
+    def waits_for_the_gpu(graph):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    a_gpu(waits_for_the_gpu)
     operations, results = traced_and_plain(lambda x: x * 2, [rows(3)], calls=6)
     assert operations._run == operations.graph.forward
     assert_same_bits(results)
 
 
-def test_what_is_not_to_be_compiled_stays_in_python(monkeypatch):
-    monkeypatch.setattr(capture, "COMPILED_AT", 4)
-    traced = GraphedFunction(lambda x: x * 2, compiles=False)
+def test_a_list_that_changes_its_inputs_stays_in_python(a_gpu):
+    a_gpu(lambda graph: lambda *inputs: graph(*inputs))
+    operations, results = traced_and_plain(changes_its_input, [rows(6, 6)], calls=6)
+    assert operations._run == operations.graph.forward
+    assert_same_bits(results)
+
+
+def test_a_function_called_too_rarely_stays_in_python(a_gpu):
+    a_gpu(lambda graph: lambda *inputs: graph(*inputs))
+    traced = GraphedFunction(lambda x: x * 2, cuda_graph=False)
     assert all(torch.equal(traced("key", rows(3) + call), (rows(3) + call) * 2) for call in range(6))
     assert traced._lists["key"]._run == traced._lists["key"].graph.forward

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_script_of_the_page_runs_and_prints_both_diagnoses(tmp_path):
-    script = re.search(r"```python\n(.*?)```", (ROOT / "docs/watch.md").read_text(), re.DOTALL).group(1)
+    script = re.search(r"```python\n(.*?)```", (ROOT / "docs/guides/watch.md").read_text(), re.DOTALL).group(1)
     assert len(script.splitlines()) <= 36
     (tmp_path / "train.py").write_text(script)
     process = subprocess.run(

@@ -12,23 +12,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.training.graph.nested import iter_tensors
 from harness.training.graph.operations import RecordedOp, StepGraph, build_step_graph
 
-COMPILED_AT = 64  # calls; compiling a list takes the time that about fifty steps save
+CUDA_GRAPH_AT = 64  # calls; building a CUDA graph takes the time that about fifty steps save
 
 
 class GraphedFunction:
     """Function of nested tensors that is replaced by the list of its operations after a bitwise test.
 
     The first call runs the function; the second records its operations; the third runs both, and the list is used from
-    then on only if all results are bitwise equal. A list that is called often is compiled and tested again.
+    then on only if all results are bitwise equal. On a GPU a list that is called often becomes a CUDA graph, which is
+    tested likewise.
 
     Args:
         function: takes nested tuples and mappings of tensors and plain numbers. Other tensors that it uses must stay
             the same objects; their values may change.
-        compiles: False for a function called too rarely to be worth compiling.
+        cuda_graph: False for a function called too rarely to be worth a CUDA graph.
     """
 
-    def __init__(self, function: Callable[..., Any], compiles: bool = True) -> None:
-        self.function, self.compiles = function, compiles
+    def __init__(self, function: Callable[..., Any], cuda_graph: bool = True) -> None:
+        self.function, self.cuda_graph = function, cuda_graph
         self._calls: dict[Any, int] = {}
         self._lists: dict[Any, StepGraph | None] = {}
 
@@ -45,7 +46,9 @@ class GraphedFunction:
             equal, result = operations.compared(lambda: self.function(*arguments), inputs)
             self._lists[key] = operations if equal else None
             return result
-        return operations.compile(inputs) if self.compiles and calls == COMPILED_AT else operations(inputs)
+        if self.cuda_graph and calls == CUDA_GRAPH_AT:
+            return operations.use_cuda_graph(inputs)
+        return operations(inputs)
 
     def is_pure(self, key: Any) -> bool:
         """Return True if a tested list replaces the function and changes nothing: equal arguments give equal results."""

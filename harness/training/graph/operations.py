@@ -1,7 +1,6 @@
 """Graph of the operations of a step: built from recorded calls, simplified, and run.
 
-A graph runs in Python or in TorchScript, whose interpreter needs one microsecond per operation where Python needs three
-or four.
+A graph runs in Python, or on a GPU as a CUDA graph.
 """
 
 import operator
@@ -18,7 +17,6 @@ from torch.fx.node import map_aggregate
 from harness.training.graph.cuda_graph import to_cuda_graph
 from harness.training.graph.nested import bitwise_equal, iter_tensors, replace_tensors, restore_nesting
 from harness.training.graph.passes import simplify
-from harness.training.graph.torchscript import to_torchscript
 
 Run = Callable[..., tuple[Tensor, ...]]
 
@@ -69,12 +67,15 @@ class StepGraph:
         result = function()
         return bitwise_equal(results, [*iter_tensors(result), *changing]), result
 
-    def compile(self, inputs: Sequence[Tensor]) -> Any:
-        """Return the results, and switch to TorchScript if its results are bitwise equal."""
+    def use_cuda_graph(self, inputs: Sequence[Tensor]) -> Any:
+        """Return the results, and switch to a CUDA graph if the inputs are on a GPU and its results are bitwise equal."""
+        # a CUDA graph works on copies of its inputs, so it cannot change them
+        if self._inputs or not _on_gpu(inputs):
+            return self(inputs)
         in_python = self._run
         try:
-            self._run = self._compiled(inputs)
-        except Exception:  # an operation that TorchScript lacks keeps the list in Python
+            self._run = to_cuda_graph(self.graph, inputs)
+        except Exception:  # an operation that waits for the GPU keeps the list in Python
             return self(inputs)
         same, result = self.compared(lambda: self._by(in_python, inputs), inputs)
         self._run = self._run if same else in_python
@@ -84,16 +85,12 @@ class StepGraph:
         with torch.no_grad():
             return replace_tensors(self._nesting, iter(run(*inputs)))
 
-    def _compiled(self, inputs: Sequence[Tensor]) -> Run:
-        if any(tensor.is_cuda for tensor in inputs) and not self._inputs:  # a CUDA graph works on copies of its inputs
-            return to_cuda_graph(self.graph, inputs)
-        run = to_torchscript(self.graph)
-        with restore_nesting(self._changing(inputs)), torch.no_grad():
-            run(*inputs)  # the first call profiles; the next one runs as all later ones do
-        return run
-
     def _changing(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [*(inputs[index] for index in self._inputs), *self._reached]
+
+
+def _on_gpu(inputs: Sequence[Tensor]) -> bool:
+    return any(tensor.is_cuda for tensor in inputs)
 
 
 def build_step_graph(calls: Sequence[RecordedOp], inputs: Sequence[Tensor], result: Any) -> StepGraph | None:

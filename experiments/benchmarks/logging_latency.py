@@ -1,0 +1,155 @@
+"""Members logged per second to an MLflow server, against the latency of the network.
+
+    python experiments/benchmarks/logging_latency.py http://127.0.0.1:5000 --members 60 --milliseconds 0 30 300
+
+The members have the metrics of a run of 30 epochs and 30 units. A TCP proxy on this machine delays every byte by half of
+the round trip, and a new connection by a whole one. Each latency gets an experiment of its own on the server.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.results import MemberRecord
+from harness.tracking import Tracker
+
+UNITS, EPOCHS = 30, 30
+
+
+@contextmanager
+def delayed(host: str, port: int, seconds: float) -> Iterator[int]:
+    """Forward TCP connections with a delay.
+
+    Args:
+        host, port: destination of the connections.
+        seconds: of a round trip.
+
+    Yields:
+        The port of the proxy.
+    """
+    loop, ports = asyncio.new_event_loop(), list[int]()
+    listening = threading.Event()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(forward, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        listening.set()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)  # of the handshake
+        try:
+            there = await asyncio.open_connection(host, port)
+        except OSError:
+            writer.close()
+            return
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(_late(reader, there[1], seconds / 2), _late(there[0], writer, seconds / 2))
+
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(serve(), loop)
+    listening.wait()
+    try:
+        yield ports[0]
+    finally:
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+async def _cancel_tasks() -> None:
+    """End the connections of this loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
+    """Forward one direction; what arrives while an earlier part waits is not delayed by it."""
+    parts: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+    async def receive() -> None:
+        content = b"-"
+        while content:
+            try:
+                content = await reader.read(2**16)
+            except OSError:
+                content = b""
+            parts.put_nowait((time.monotonic() + seconds, content))
+
+    receiving = asyncio.ensure_future(receive())
+    while (part := await parts.get())[1]:
+        await asyncio.sleep(max(0.0, part[0] - time.monotonic()))
+        with suppress(OSError):
+            writer.write(part[1])
+            await writer.drain()
+    await receiving
+    writer.close()
+
+
+def members(count: int) -> list[MemberRecord]:
+    """Members with the histories of a run."""
+    epochs = range(EPOCHS + 1)
+    units = [[0.5 + 0.01 * unit for unit in range(UNITS)] for _ in epochs]
+    history = {name: [1.0 / (1 + epoch) for epoch in epochs] for name in ("loss/total", "loss/kl", "r2", "live_units")}
+    steps = {"step": [float(100 * epoch) for epoch in epochs], "epoch": [float(epoch) for epoch in epochs]}
+    measures = ("activation_frequency", "mutual_information", "entropy_bits")
+    return [
+        MemberRecord(
+            key=uuid.uuid4().hex,
+            variant=f"penalty=kl{index % 5}",
+            levels={"penalty": f"kl{index % 5}", "rho": 0.05},
+            seed=index // 5,
+            verdict="healthy",
+            units=UNITS,
+            live_units=UNITS,
+            losses={"total": 0.5, "kl": 0.1},
+            history={**steps, **history},
+            unit_history=dict.fromkeys(measures, units),
+            seconds=1.0,
+            logged_at=int(time.time() * 1000),
+        )
+        for index in range(count)
+    ]
+
+
+def rate(uri: str, count: int, folder: Path) -> tuple[float, float]:
+    """Return members logged per second beside the training, and seconds that the end of the run takes."""
+    tracker, name, records = Tracker(uri, folder), f"latency-{uuid.uuid4().hex[:8]}", members(count)
+    tracker.begin(name)
+    started = time.perf_counter()
+    for start in range(0, count, tracker.at_once):
+        tracker.log(name, records[start : start + tracker.at_once])
+    logged = time.perf_counter()
+    tracker.project(name, records, note="measured", parameters={"members": count})
+    assert tracker.confirmed(name, records) == count
+    return count / (logged - started), time.perf_counter() - logged
+
+
+def main() -> None:
+    """Print a line for each latency."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("uri")
+    parser.add_argument("--members", type=int, default=60)
+    parser.add_argument("--milliseconds", type=float, nargs="+", default=[0, 30, 300])
+    arguments = parser.parse_args()
+    address = urlsplit(arguments.uri)
+    for milliseconds in arguments.milliseconds:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            delayed(address.hostname or "127.0.0.1", address.port or 80, milliseconds / 1000) as port,
+        ):
+            per_second, end = rate(f"http://127.0.0.1:{port}", arguments.members, Path(folder))
+        print(f"{milliseconds:g} ms: {per_second:.2f} members/s, the end of the run {end:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

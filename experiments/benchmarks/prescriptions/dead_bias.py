@@ -1,0 +1,22 @@
+"""Biases of the code at -6: every unit is silent from birth."""
+
+from networks import Autoencoder, mixtures, squared_error
+from torch import nn
+
+import harness
+
+
+def build() -> Autoencoder:
+    model = Autoencoder()
+    nn.init.constant_(model.code.bias, -6.0)
+    return model
+
+
+case = harness.Case(
+    model=build,
+    data=mixtures,
+    losses=squared_error,
+    bottleneck="code",
+    reconstruction="out:0",
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 0.005},
+)

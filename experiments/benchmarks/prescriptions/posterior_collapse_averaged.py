@@ -1,0 +1,16 @@
+"""A KL weight of 100, as where the error is averaged over features and the KL is summed."""
+
+from networks import VAE, mixtures, with_divergence
+
+import harness
+
+case = harness.Case(
+    model=VAE,
+    data=mixtures,
+    losses=with_divergence,
+    bottleneck="mean",
+    reconstruction="out:0",
+    numbers={"beta": 100.0},
+    train={"epochs": 15, "batch_size": 64, "learning_rate": 0.005},
+    posterior="log_variance",
+)

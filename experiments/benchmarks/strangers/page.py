@@ -1,0 +1,103 @@
+"""Page of the documentation: every public fault and twin, what is said of it, and the scores of all tools."""
+
+from answers import NOT_ASKED, TOOLS
+from scores import Judged, summary
+
+HEAD = """# Public faults, re-created: what is said of them
+
+`python experiments/benchmarks/strangers` wrote this page in {minutes:.0f} minutes. It trains {count} cases and as many
+corrected twins, checks their declared truth in plain torch over 3 seeds, asks this project and every other tool that is
+installed, and compares.
+
+Each case is a fault that somebody reported in public, re-created small without copying code; the source names repository and
+thread. A *symptom* is right if the set of lost units (constant, or with a posterior equal to the prior) is exactly that of
+plain torch, and the state of the output (good, no better than the mean, constant, not finite) as well. A *cause* is right
+if a fault or a risk of the audit has the right name. *False faults* are findings of severity fault that are not true of the
+model. Some reports are about something that harms no training, and some faults cannot be told from model and loss; both are
+marked, and count for the false faults only.
+"""
+
+
+def page(
+    results: list[Judged], others: dict[str, list[Judged]], seconds: float
+) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the page and the scores by tool."""
+    scores = {"harness": {name: str(share) for name, share in summary(results).items()}}
+    scores |= {
+        tool: {name: str(share) for name, share in summary(judged, cause=False).items()}
+        for tool, judged in others.items()
+    }
+    count = sum(result.sick for result in results)
+    lines = [HEAD.format(minutes=max(seconds / 60, 1), count=count), "## Scores", "", *score_lines(scores), ""]
+    lines += ["## Faults", "", *case_lines([result for result in results if result.sick]), ""]
+    lines += ["## Corrected twins", "", *twin_lines([result for result in results if not result.sick]), ""]
+    unmet = [f"- {result.stranger.name}: {text}" for result in results for text in result.undeclared]
+    if unmet:
+        lines += ["## Where the declared truth fails", "", *unmet, ""]
+    return "\n".join(lines), scores
+
+
+def score_lines(scores: dict[str, dict[str, str]]) -> list[str]:
+    """Return the table of scores, with Wilson's 95 % intervals."""
+    names = list(scores["harness"])
+    asked = [tool for tool in TOOLS if tool.name in scores]
+    lines = [f"| score | {' | '.join(tool.name for tool in asked)} |", f"|---|{'---|' * len(asked)}"]
+    lines += [
+        f"| {name} | {' | '.join(scores[tool.name].get(name, 'not asked') for tool in asked)} |" for name in names
+    ]
+    lines += ["", "Shares with Wilson's 95 % intervals. How each tool is asked:", ""]
+    lines += [f"- {tool.name} {tool.version}: {tool.notes}" for tool in asked]
+    lines += [f"- {name}: {text}" for name, text in NOT_ASKED.items()]
+    missing = [tool.name for tool in TOOLS if tool.name not in scores]
+    lines += [f"- not installed where this page was written: {', '.join(missing)}"] if missing else []
+    return lines
+
+
+def case_lines(results: list[Judged]) -> list[str]:
+    """Return the table of faulty cases."""
+    lines = [
+        "| case | fault | symptom | said | right | cause | said | right |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        stranger, answer = result.stranger, result.answer
+        cause = " or ".join(stranger.causes) or ("harmless" if stranger.harmless else "not nameable")
+        right = ("yes" if result.cause_right else "no") if result.nameable else ""
+        false = f"; false: {', '.join(result.false_faults)}" if result.false_faults else ""
+        said = ", ".join((*answer.causes, *(f"{name} (risk)" for name in answer.maybe))) or "nothing"
+        lines.append(
+            f"| {stranger.name} | {stranger.wrong} ({source(stranger.source)}) | {symptom_words(result)} | {answer.words} |"
+            f" {'yes' if result.symptom_right else 'no'} | {cause} | {said}{false} | {right} |"
+        )
+    return lines
+
+
+def twin_lines(results: list[Judged]) -> list[str]:
+    """Return the table of corrected twins."""
+    lines = ["| twin of | symptom | said | right | faults | risks |", "|---|---|---|---|---|---|"]
+    for result in results:
+        answer = result.answer
+        lines.append(
+            f"| {result.stranger.name} | {symptom_words(result)} | {answer.words} |"
+            f" {'yes' if result.symptom_right else 'no'} | {', '.join(answer.causes) or 'none'} |"
+            f" {', '.join(answer.maybe) or 'none'} |"
+        )
+    return lines
+
+
+def symptom_words(result: Judged) -> str:
+    """Return the symptom of plain torch in words."""
+    lost = f"{len(result.truth.lost)} of {result.truth.units} units lost"
+    return f"{lost}, output {result.truth.output}" if result.truth.output else lost
+
+
+def source(text: str) -> str:
+    """Return the source as a link.
+
+    >>> source("owner/name#3")
+    '[owner/name#3](https://github.com/owner/name/issues/3)'
+    """
+    if "#" not in text:
+        return f"<{text}>"
+    repository, _, thread = text.partition("#")
+    return f"[{text}](https://github.com/{repository}/issues/{thread})"

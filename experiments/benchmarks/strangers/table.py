@@ -1,0 +1,23 @@
+"""The table of all strangers."""
+
+import contrastive
+import plumbing
+import quantized
+import realistic
+import sparse_codes
+import variational
+from parts import Stranger
+
+STRANGERS: tuple[Stranger, ...] = (
+    *variational.STRANGERS,
+    *sparse_codes.STRANGERS,
+    *quantized.STRANGERS,
+    *contrastive.STRANGERS,
+    *plumbing.STRANGERS,
+    *realistic.STRANGERS,
+)
+
+
+def by_name(name: str) -> Stranger:
+    """Return a stranger by its name."""
+    return next(stranger for stranger in STRANGERS if stranger.name == name)

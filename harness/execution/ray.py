@@ -1,0 +1,158 @@
+"""Ray executor: each stack is a task of a Ray cluster; the only file that imports ray.
+
+Ray does not try a task again: a stack whose worker or node dies comes back as lost, like a stack of the pool.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import harness
+from harness.errors import HarnessError
+from harness.execution.executor import StackLost
+from harness.execution.shipment import Shipment, shipment
+from harness.execution.spec import StackSpec, spec_line
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+LOST = "its Ray worker or node died at every attempt: out of memory, killed from outside, or ended by the case's code"
+
+
+LOSSES = (
+    "WorkerCrashedError",
+    "NodeDiedError",
+    "LocalRayletDiedError",
+    "OutOfMemoryError",
+    "ObjectLostError",
+    "TaskCancelledError",
+)
+
+
+class RayExecutor:
+    """Trains stacks as tasks of a Ray cluster.
+
+    Args:
+        address: `ray` for the cluster of RAY_ADDRESS, or one on this machine; `ray://head:10001` for another.
+        case, data: of the experiment, whose files travel to the nodes.
+        device: of the experiment (`cpu`, `cuda`, `auto`); it decides on the GPUs of a task.
+        on_stack: called from any thread with the members of a finished stack and the name of its node.
+
+    Raises:
+        HarnessError: if Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        case: str,
+        data: str | None,
+        device: str = "cpu",
+        on_stack: Callable[[int, str], None] = lambda members, node: None,
+    ) -> None:
+        self.on_stack = on_stack
+        self._ray = _connected(address)
+        self._files = self._ray.put(shipment(case, data))
+        resources = self._ray.cluster_resources()
+        self.slots = int(resources.get("GPU", 0)) if (uses_gpu := _gpus(device, resources)) else 0
+        self.slots = self.slots or max(1, int(resources.get("CPU", 1)))
+        options = {"num_cpus": 1, "num_gpus": uses_gpu, "max_retries": 0}
+        self._train = self._ray.remote(**options)(_train)
+        self._references: set[Any] = set()
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Cores of each node that is alive."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        return {node["NodeManagerAddress"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+
+    def submit(self, spec: StackSpec) -> "Future[bytes]":
+        """Train a stack where a core is free."""
+        reference, answer = self._train.remote(spec_line(spec), self._files, harness.__version__), Future[bytes]()
+        self._references.add(reference)
+
+        def done(future: "Future[tuple[bytes, str]]") -> None:
+            self._references.discard(reference)
+            error = future.exception()
+            if error is None:
+                content, node = future.result()
+                self.on_stack(len(spec.members), node)
+                answer.set_result(content)
+            else:
+                answer.set_exception(self._translated(error))
+
+        reference.future().add_done_callback(done)
+        return answer
+
+    def stop(self) -> None:
+        """Cancel what trains, and leave the cluster; one that was started here ends."""
+        for reference in list(self._references):
+            self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+    def _translated(self, error: BaseException) -> BaseException:
+        errors = self._ray.exceptions
+        if isinstance(error, tuple(getattr(errors, name) for name in LOSSES)):
+            return StackLost(LOST)
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, HarnessError):
+            return cause
+        return HarnessError(f"Ray: {str(error).strip().splitlines()[-1]}")
+
+
+def _connected(address: str) -> Any:
+    """Connect to a cluster, and return the module `ray`.
+
+    Raises:
+        HarnessError: if there is no Ray, or no cluster at the address.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise HarnessError("--on ray: expected Ray; `pip install 'collapse-harness[ray]'`") from error
+    if address != "ray" and not address.startswith("ray://"):
+        raise HarnessError(f"--on: expected 'ray' or an address such as 'ray://head:10001', got {address!r}")
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address != "ray":
+        options |= {"address": address}
+    elif "RAY_ADDRESS" not in os.environ:
+        options |= {"include_dashboard": False}
+    try:
+        ray.init(**options)
+    except Exception as error:
+        reason = next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
+        raise HarnessError(f"--on {address}: no Ray cluster answers: {reason}") from error
+    return ray
+
+
+def _gpus(device: str, resources: Mapping[str, float]) -> int:
+    """Return the GPUs of a task: one if the experiment trains on GPUs, or leaves it open and the cluster has some."""
+    return int(device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) > 0))
+
+
+_CACHES: dict[str, Any] = {}  # of a worker process, by the files of the experiment
+
+
+def _train(line: str, files: Shipment, version: str) -> tuple[bytes, str]:
+    """Train a stack in a worker process of a node; return the bytes of its records and the node's name."""
+    import torch
+
+    from harness.execution.process_state import kept_process_state
+    from harness.execution.program_batches import CaseCache
+    from harness.execution.run_stack import run_stack
+    from harness.execution.spec import spec_of
+    from harness.execution.stdin import forbid_stdin
+    from harness.execution.wire import dump_records
+
+    if harness.__version__ != version:
+        raise HarnessError(f"node {socket.gethostname()}: expected harness {version}, got {harness.__version__}")
+    torch.set_num_threads(1)
+    cache = _CACHES.setdefault(files.digest, CaseCache())
+    with kept_process_state(), forbid_stdin():
+        records = run_stack(files.unpacked(spec_of(line)), None, cache)
+    return dump_records(records), socket.gethostname()

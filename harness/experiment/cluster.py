@@ -1,0 +1,62 @@
+"""Choice of the executor: processes on this machine, or the cluster that `--on` names."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.experiment.manifest import training_of
+from harness.grid import Experiment
+
+if TYPE_CHECKING:
+    from harness.execution.ray import RayExecutor
+
+
+def check_on(on: str | None, here: bool, timeout: float | None) -> None:
+    """Refuse what a cluster cannot do.
+
+    Raises:
+        HarnessError: if `on` is combined with training in this process or with a time limit.
+    """
+    if on is not None and here:
+        raise HarnessError("--on: expected a case that is a file, which can travel; leave out --workers 0")
+    if on is not None and timeout is not None:
+        raise HarnessError("--timeout: expected worker processes on this machine; leave it out with --on")
+
+
+def executor_of(
+    on: str | None,
+    experiment: Experiment,
+    specs: Sequence[Any],
+    steps: int,
+    stepped: Callable[[int], None],
+    says: Callable[[str], None],
+) -> "RayExecutor | None":
+    """Return the executor of a cluster; None for processes on this machine, and if nothing is to be trained.
+
+    Args:
+        on: `ray`, or the address of a cluster.
+        experiment: whose stacks are trained.
+        specs: the stacks.
+        steps: of a member.
+        stepped, says: callbacks of the run's progress.
+
+    Raises:
+        HarnessError: if the cluster cannot be reached.
+    """
+    if on is None or not specs:
+        return None
+    from harness.execution.ray import RayExecutor
+
+    stacks: dict[str, int] = {}
+
+    def on_stack(members: int, node: str) -> None:
+        if node not in stacks:
+            says(f"{node} trains")
+        stacks[node] = stacks.get(node, 0) + 1
+        stepped(members * steps)
+
+    spec = specs[0]
+    executor = RayExecutor(on, spec.case, spec.data, str(training_of(experiment)["device"]), on_stack)
+    nodes = ", ".join(f"{address} ({cores} cores)" for address, cores in executor.nodes.items())
+    says(f"Ray: {len(executor.nodes)} nodes: {nodes}")
+    return executor

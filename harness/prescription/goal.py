@@ -1,0 +1,63 @@
+"""Outcomes that count as success, and budgets of time."""
+
+import re
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from harness.errors import HarnessError
+from harness.results import COLLAPSED, MemberRecord
+
+Meets = Callable[[MemberRecord], bool]
+
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+USABLE = 0.5  # share of the R2 of PCA with as many components as units below which a model is worth improving
+
+
+def seconds_of(budget: str | float) -> float:
+    """Return a budget in seconds.
+
+    >>> seconds_of("5m"), seconds_of("90s"), seconds_of(30)
+    (300.0, 90.0, 30.0)
+
+    Raises:
+        HarnessError: for anything else, and for no time at all.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(budget))
+    seconds = float(match[1]) * SECONDS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise HarnessError(f"budget: expected a time such as 90s, 5m or 1h, got {budget!r}")
+    return seconds
+
+
+def goal_of(goal: str) -> Meets:
+    """Return the function that is True for a member that meets a goal.
+
+    Raises:
+        HarnessError: for a goal that is not `live`, `usable` or `r2>NUMBER`.
+    """
+    if goal == "live":
+        return lambda record: record.status == "ok" and record.verdict not in COLLAPSED
+    if goal == "usable":
+        return lambda record: not has_failed(record)
+    match = re.fullmatch(r"\s*r2\s*>\s*(-?\d*\.?\d+)\s*", goal)
+    if match is None:
+        raise HarnessError(f"goal: expected live, usable or a bound such as r2>0.4, got {goal!r}")
+    bound = float(match[1])
+    return lambda record: not has_failed(record) and record.r2 is not None and record.r2 > bound
+
+
+def has_failed(record: MemberRecord) -> bool:
+    """Return True for a member that failed or has no result: it cannot be used."""
+    return record.failed is not False
+
+
+def is_poor(records: Sequence[MemberRecord]) -> bool:
+    """Return True where the median R2 is below half of that of PCA with as many components as units."""
+    pairs = [(record.r2, record.pca_r2[-1]) for record in records if record.r2 is not None and record.pca_r2]
+    return bool(pairs) and median(r2 for r2, _ in pairs) < USABLE * median(pca for _, pca in pairs)
+
+
+def beats_half_of_pca(records: Sequence[MemberRecord]) -> Meets:
+    """Return the goal where nothing fails but the reconstruction is poor: half of the R2 of PCA."""
+    bound = USABLE * median(record.pca_r2[-1] for record in records if record.r2 is not None and record.pca_r2)
+    return lambda record: not has_failed(record) and record.r2 is not None and record.r2 >= bound

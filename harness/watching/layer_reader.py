@@ -1,0 +1,135 @@
+"""Reader of a watched layer's code, step by step."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from harness.capture import BottleneckTap, ForwardPass, submodule
+from harness.watching.code_site import CodeSite, ModuleTensors, find_site, same_values
+
+MOST_CALLS = 64  # of a layer in one step that a tap follows
+CHECKS = frozenset({1, *(16**power for power in range(1, 12))})  # observed steps at which a site is checked
+MOST_FAILURES = (
+    3  # of finding a site; afterwards taps read every step. The same number of steps without a call ends the taps
+)
+
+
+class LayerCode(NamedTuple):
+    """Code of a layer in one step: one tensor per call of the layer, and the activation in use."""
+
+    codes: list[Tensor]
+    activation: str
+
+
+class LayerReader:
+    """Reads the code of one layer in the observed steps.
+
+    A tap follows the code through the first observed steps and finds the activation in use. If the code is the input or
+    output of a module, or the layer's output after its activation, a hook at that site reads it from then on, which costs
+    some microseconds. Taps check the site at observed steps 2, 17, 257, ...; if it gives other values, taps go on reading.
+
+    Args:
+        model: the model that contains the layer.
+        name: dotted name of the layer.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.model, self.name, self.module = model, name, submodule(model, name)
+        self.site: CodeSite | None = None
+        self.steps = self.failures = self.uncalled = 0
+        self.calls = 1
+        self.recording = False
+        self._codes: list[Tensor] = []
+        self._passes: list[ForwardPass] = []
+        self._tapped = self._called_times = 0
+        self._taps: list[BottleneckTap] = []
+        self._record: ModuleTensors | None = None
+        self._handle: RemovableHandle | None = None
+        self._presence: RemovableHandle | None = None
+
+    def attach(self) -> None:
+        """Register the hooks that every step needs."""
+        self._presence = self.module.register_forward_hook(self._called)
+        if self.site is not None:
+            self._handle = self.site.register(self._take)
+
+    def start(self) -> None:
+        """Begin to read a step."""
+        self._codes = []
+        self.recording = True
+        if self.uncalled >= MOST_FAILURES:
+            return
+        if self.site is None or self.steps in CHECKS:
+            if self.site is None and self.failures < MOST_FAILURES:
+                self._record = ModuleTensors(self.model)
+            for call in range(self.calls):
+                # the hooks of this call are running already, so the tap takes all calls up to `finish` as one pass
+                tap = BottleneckTap(self.model, self.name, everywhere=True, call=call)
+                tap.__enter__()
+                self._taps.append(tap)
+
+    def stop(self) -> None:
+        """End the forward pass of a step. Readers are stopped in the reverse order of their start."""
+        self.recording = False
+        taps, self._taps = self._taps, []
+        for tap in reversed(taps):
+            tap.__exit__(None, None, None)
+        self._tapped = len(taps)
+        if self._record is not None:
+            self._record.close()
+        self._called_times = max((tap.module_calls for tap in taps), default=0)
+        self.calls = min(MOST_CALLS, max(self.calls, self._called_times))
+        self._passes = [tap.passes[-1] for tap in taps if tap.passes and tap.passes[-1].code is not None]
+
+    def finish(self) -> LayerCode | None:
+        """Return the layer's code in the step that was stopped; None if the layer was not called."""
+        passes, record, tapped, taken = self._passes, self._record, self._tapped, self._codes
+        self._passes, self._record, self._tapped, self._codes = [], None, 0, []
+        self.steps += 1
+        if not tapped:
+            return LayerCode(taken, self.site.activation) if self.site is not None and taken else None
+        codes = [forward.code.detach().clone() for forward in passes if forward.code is not None]
+        if self.site is not None:
+            if len(codes) != len(taken) or not all(map(same_values, taken, codes)):
+                self._forget_site()
+                self.failures += 1
+        elif not codes:
+            self.uncalled += 1
+        elif record is not None and self._called_times <= tapped:
+            self.site = find_site(self.module, passes, record)
+            self.failures += self.site is None
+            if self.site is not None and self._presence is not None:
+                self._handle = self.site.register(self._take)
+        return LayerCode(codes, passes[0].activation) if codes else None
+
+    def detach(self) -> None:
+        """Remove all hooks."""
+        self.stop()
+        self._record = None
+        self.pause()
+
+    def pause(self) -> None:
+        """Remove the hooks of every step; what they have read stays."""
+        for handle in (self._presence, self._handle):
+            if handle is not None:
+                handle.remove()
+        self._presence = self._handle = None
+
+    def _forget_site(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = self.site = None
+
+    def _called(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.uncalled = 0
+
+    def _take(self, value: Any) -> None:
+        if not self.recording or not isinstance(value, Tensor):
+            return
+        if self._taps:
+            with torch._C.DisableTorchFunction():
+                self._codes.append(value.detach().clone())
+        else:
+            self._codes.append(value.detach().clone())

@@ -1,0 +1,134 @@
+"""A Ray cluster of several nodes on this machine: results equal the pool's in every bit, also if a node is killed.
+
+Injected: a node killed while it trains, and a loss that ends its process. Counted: every field of every member's record.
+"""
+
+import sys
+from dataclasses import fields
+from threading import Thread
+
+import pytest
+from waiting import until
+
+from harness.errors import HarnessError
+from harness.experiment import run_experiment
+from harness.experiment.driver import RunCallbacks
+from harness.results import read_records, results_folder
+
+pytestmark = pytest.mark.service
+CASE = """
+import os, sys, time
+from pathlib import Path
+import torch
+from torch import nn
+import harness
+from scales import SCALE
+
+HOLD = Path({hold!r})
+
+def build():
+    return nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 6))
+
+def data():
+    return torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+
+def losses(model, batch, deadly=0.0):
+    ray = sys.modules.get("ray")
+    if ray is not None and HOLD.is_dir():
+        (HOLD / ray.get_runtime_context().get_node_id()).touch()
+        while not (HOLD / "open").exists():
+            time.sleep(0.02)
+    if deadly == 1.0:
+        os._exit(7)
+    return {{"reconstruction": SCALE * ((model(batch) - batch) ** 2).mean()}}
+
+case = harness.Case(build, data, losses, "2", numbers={{"deadly": 0.0}})
+"""
+EXPERIMENT = """
+name: cluster
+case: own.py
+factors: {{activation: [relu, leaky_relu, tanh], batchnorm: [off, on]{more}}}
+seeds: 8
+train: {{epochs: 3, batch_size: 16}}
+"""
+MEMBERS = 3 * 2 * 8
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        patched.setenv("RAY_ADDRESS", nodes.address)
+        yield nodes
+        nodes.shutdown()
+
+
+def project(folder, hold, more=""):
+    folder.mkdir()
+    (folder / "scales.py").write_text("SCALE = 0.5")
+    (folder / "own.py").write_text(CASE.format(hold=str(hold)))
+    (folder / "cluster.yaml").write_text(EXPERIMENT.format(more=more))
+    return folder / "cluster.yaml"
+
+
+def records(root):
+    """Every field of every record, without what the clock decides."""
+    names = [field.name for field in fields(read_records(results_folder("cluster", root))[0][0])]
+    return {
+        record.key: {name: plain(getattr(record, name)) for name in names if name not in ("seconds", "logged_at")}
+        for record in read_records(results_folder("cluster", root))[0]
+    }
+
+
+def plain(value):
+    return value.to_bytes() if hasattr(value, "to_bytes") and not isinstance(value, int) else repr(value)
+
+
+def test_a_killed_node_loses_nothing_and_changes_no_bit(cluster, stored, tmp_path):
+    hold, texts = tmp_path / "hold", []
+    file = project(tmp_path / "project", hold)
+    victim, _other = (cluster.add_node(num_cpus=1) for _ in range(2))
+    cluster.wait_for_nodes()
+    hold.mkdir()
+
+    def kill():
+        until(lambda: len(list(hold.iterdir())) == 3)  # every node trains
+        cluster.remove_node(victim, allow_graceful=False)
+        (hold / "open").touch()
+
+    killing = Thread(target=kill)
+    killing.start()
+    outcome = run_experiment(
+        file, on="ray", root=stored(tmp_path / "cluster"), progress=RunCallbacks(says=texts.append)
+    )
+    killing.join()
+    assert (outcome.trained, len(outcome.records)) == (MEMBERS, MEMBERS)
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert texts[0].startswith("Ray: 3 nodes: ")
+    assert any(text.endswith(" trains") for text in texts[1:])
+    run_experiment(file, workers=1, root=stored(tmp_path / "pool"))
+    assert len(records(tmp_path / "pool")) == MEMBERS
+    assert records(tmp_path / "cluster") == records(tmp_path / "pool")
+
+
+def test_a_member_that_ends_its_process_fails_alone(cluster, stored, tmp_path):
+    file = project(tmp_path / "project", tmp_path / "no hold", more=", deadly: [0.0, 1.0]")
+    text = file.read_text().replace("seeds: 8", "seeds: 1").replace("[relu, leaky_relu, tanh]", "[relu]")
+    file.write_text(text.replace("[off, on]", "[off]"))
+    outcome = run_experiment(file, on="ray", root=stored(tmp_path / "cluster"))
+    statuses = {record.levels["deadly"]: record.status for record in outcome.records}
+    assert statuses == {0.0: "ok", 1.0: "failed"}
+    (failed,) = (record for record in outcome.records if record.status == "failed")
+    assert "Ray worker or node died" in failed.error
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
+    file = project(tmp_path / "project", tmp_path / "no hold")
+    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "1")
+    monkeypatch.setattr("ray.util.client.worker.INITIAL_TIMEOUT_SEC", 1)
+    with pytest.raises(HarnessError, match="no Ray cluster answers"):
+        run_experiment(file, on="ray://127.0.0.1:9", root=tmp_path)
