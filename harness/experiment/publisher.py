@@ -12,11 +12,8 @@ from harness.errors import HarnessError
 from harness.execution.gc_control import gc_paused
 from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
-<<<<<<< HEAD
-from harness.experiment.remedy_lines import remedy_lines
-=======
 from harness.experiment.published import report_checksums, report_files
->>>>>>> main
+from harness.experiment.remedy_lines import remedy_lines
 from harness.experiment.state import ResumeState, store_digest, store_name
 from harness.grid import Experiment
 from harness.grid.case_facts import case_facts, case_file

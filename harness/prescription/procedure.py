@@ -20,20 +20,9 @@ from harness.prescription.remedy import Remedy
 from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
 from harness.prescription.texts import headline, not_seen, stopped_headline, tried_rows
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
-<<<<<<< HEAD
-from harness.remedies import apply_remedies, why_not_applicable
-from harness.remedies.source_code import source_code
-from harness.report.remedy_code import remedy_code
-from harness.results import COLLAPSED, MemberRecord
-from harness.user_code import guarded
-
-if TYPE_CHECKING:
-    from harness.effects.remedy_effects import RemedyEffect
-=======
 from harness.prescription.words import change_of
 from harness.remedies import why_not_applicable
 from harness.results import MemberRecord, case_fingerprint, results_folder
->>>>>>> main
 
 Cell = Mapping[str, Level]
 Says = Callable[[str], None]
@@ -179,169 +168,12 @@ class Search:
         if self.finalists and self.case.fit is None:
             self._choose_rates()
 
-<<<<<<< HEAD
-def _is_poor(records: Sequence[MemberRecord]) -> bool:
-    """True where the median R2 is below half of that of PCA with as many components as units."""
-    pairs = [(record.r2, record.pca_r2[-1]) for record in records if record.r2 is not None and record.pca_r2]
-    return bool(pairs) and median(r2 for r2, _ in pairs) < USABLE * median(pca for _, pca in pairs)
-
-
-def _beats(records: Sequence[MemberRecord]) -> Callable[[MemberRecord], bool]:
-    """The goal where nothing fails but the reconstruction is poor: half of the R2 of PCA."""
-    bound = USABLE * median(record.pca_r2[-1] for record in records if record.r2 is not None and record.pca_r2)
-    return lambda record: not has_failed(record) and record.r2 is not None and record.r2 >= bound
-
-
-def _cell(word: str, case: Case) -> Cell:
-    """The change that a word of `try_only` means."""
-    from harness.factors import FACTORS
-
-    name, equals, level = word.partition("=")
-    if not equals:
-        choices = {choice: factor for factor in FACTORS for choice in FACTORS[factor].choices if factor != "batchnorm"}
-        if name in choices:
-            name, level = choices[name], name
-        elif name == "batchnorm":
-            level = "on"
-        elif name == "dropout":
-            level = "0.2"
-        elif name == "zero_bias":
-            name, level = "bias_init", "zero"
-        else:
-            raise HarnessError(f"try: {did_you_mean('change', name, [*known_factors(case.numbers), *choices])}")
-    number = re.fullmatch(r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?", level)
-    return {name: check_level(name, float(level) if number else level, case.numbers)}
-
-
-def _changes(
-    case: Case, split: Split, signs: Signs, chosen: Sequence[Cell] | None
-) -> tuple[list[Candidate], list[Candidate]]:
-    if chosen is None:
-        return candidates(case, split, signs)
-    reasons = [(cell, contraindication(cell, signs) or why_not_applicable(case, cell, split)) for cell in chosen]
-    tried = [Candidate(cell, "asked for") for cell, reason in reasons if not reason]
-    return tried, [Candidate(cell, reason) for cell, reason in reasons if reason]
-
-
-def _proof(
-    trial: Trial,
-    screening: Screening,
-    case: Case,
-    split: Split,
-    seeds: int | None,
-    seconds: float,
-    meets: Callable[[MemberRecord], bool],
-    says: Says,
-) -> tuple[list[Remedy], list[str]]:
-    """Train the finalists and the untreated model on fresh seeds, and compare them pair by pair."""
-    from harness.effects.remedy_effects import remedy_effects
-
-    if not screening.finalists:
-        return [], []
-    finalists, notes = list(screening.finalists), []
-    affordable = _affordable(trial, len(finalists), seconds)
-    while seeds is None and len(finalists) > 1 and affordable < ENOUGH_SEEDS:
-        notes.append(f"{name_of(finalists.pop())} was not proved for want of time")
-        affordable = _affordable(trial, len(finalists), seconds)
-    count = seeds or max(LEAST_SEEDS, min(MOST_SEEDS, affordable))
-    if seeds is None and affordable < LEAST_SEEDS:
-        notes.append(f"the proof took {LEAST_SEEDS} seeds, more than the budget allows: fewer could show nothing")
-    cells = [UNTREATED, *finalists]
-    fresh = range(FRESH, FRESH + count)
-    says(f"proof: {len(finalists)} changes and the model as it is on {count} fresh seeds")
-    trial.train(cells, fresh)
-    records = [record for cell in cells for record in trial.results(cell, fresh)]
-    names = dict.fromkeys(name for cell in cells for name in cell)
-    baseline = {name: default_level(name, case.numbers, case.training()) for name in names}
-
-    def misses(record: MemberRecord) -> bool | None:
-        return None if record.failed is None else not meets(record)
-
-    rows = remedy_effects(records, Design({}, baseline), misses)
-    return [_remedy(row, trial, case, split, fresh) for row in rows], notes
-
-
-def _affordable(trial: Trial, finalists: int, seconds: float) -> int:
-    """Seeds on which the finalists and the untreated model can be trained in the time."""
-    return int(seconds / max(1e-9, trial.seconds_per_member * (finalists + 1)))
-
-
-def _remedy(row: "RemedyEffect", trial: Trial, case: Case, split: Split, fresh: Sequence[int]) -> Remedy:
-    """The row of the proof, with the side effects, the code and the treatment."""
-    cell = row.remedy
-    before, after = trial.results(UNTREATED, fresh), trial.results(cell, fresh)
-    values = row.to_dict()
-    names = (
-        *("word", "seeds", "failed_before", "failed_after", "collapsed_before", "collapsed_after", "low", "high", "p"),
-        *("p_adjusted", "r2_before", "r2_after"),
-    )
-
-    def treat(untreated: Case) -> Case:
-        return apply_remedies(untreated, cell, split)
-
-    return Remedy(
-        remedy=cell,
-        **{name: values[name] for name in names},
-        seconds_before=median(record.seconds for record in before),
-        seconds_after=median(record.seconds for record in after),
-        parameters_before=_parameters(case, split),
-        parameters_after=_parameters(treat(case), split),
-        code=_code(case, cell, split),
-        treat=treat,
-        case=case,
-        split=split,
-    )
-
-
-def _code(case: Case, cell: Cell, split: Split) -> str:
-    """Return the lines of a change for the case's own model; general lines if its code cannot be inspected."""
-    try:
-        with guarded():
-            return source_code(case, cell, split)
-    except Exception:  # the case's code may raise anything
-        return remedy_code(cell, case.bottleneck)
-
-
-def _parameters(case: Case, split: Split) -> int:
-    model = build_model(case, 0, split.train.inputs[:4])
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _tried_row(candidate: Candidate, screening: Screening) -> dict[str, Any]:
-    name = name_of(candidate.cell)
-    score = screening.scores.get(name)
-    return {
-        "name": name,
-        "remedy": dict(candidate.cell),
-        "reason": candidate.reason,
-        "failed_share": None if score is None else score.failed,
-        "r2": None if score is None or score.r2 == float("-inf") else score.r2,
-        "dropped_after_round": screening.dropped.get(name),
-    }
-
-
-def _headline(
-    case: Case,
-    remedies: Sequence[Remedy],
-    untreated: Sequence[MemberRecord],
-    meets: Callable[[MemberRecord], bool],
-    tried: Sequence[Candidate],
-) -> str:
-    fails = sum(not meets(record) for record in untreated)
-    best = next((remedy for remedy in remedies if remedy.word in ("works", "helps")), None)
-    if best is not None:
-        cost = _cost(best)
-        return (
-            f"{best.name} {best.word}: failed {best.failed_before} -> {best.failed_after} of {best.seeds} fresh seeds of"
-            f" {case.name}{cost}."
-=======
     def prove(self) -> None:
         """Train the finalists and the model as it is on fresh seeds."""
         if not self.finalists:
             return
         effects, self.fresh, notes = fresh_effects(
             self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says
->>>>>>> main
         )
         self.notes += notes
         self.remedies = remedies_of(self.trial, effects, self.split, self.fresh)
