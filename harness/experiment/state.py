@@ -119,7 +119,7 @@ def load_state(
     manifest = {
         **manifest_of(experiment, inputs),
         "stamp": digest,
-        **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and unchanged},
+        **{name: stored.manifest[name] for name in ("audit", "code") if name in stored.manifest and unchanged},
     }
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
@@ -248,7 +248,7 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
     done = {**work.done, **{record.key: record for record in stored.records if record.key in keys}}
     logged = stored.manifest.get("logged") == store_digest(keys, store)
     shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
-    audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
+    audit = {name: stored.manifest[name] for name in ("audit", "code") if shares_audit and name in stored.manifest}
     files = stored.manifest.get("files", {})
     return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged, files=files)
 
