@@ -39,7 +39,7 @@ class ResumeState:
     Args:
         experiment: to be run.
         folder: of its results.
-        keys: (variant name, seed) -> key.
+        keys: (variant name, seed, split) -> key.
         done: key -> record of a finished member.
         manifest: written beside the results.
         notes: messages for the user.
@@ -51,7 +51,7 @@ class ResumeState:
 
     experiment: Experiment
     folder: Path
-    keys: Mapping[tuple[str, int], str]
+    keys: Mapping[tuple[str, int, int], str]
     done: dict[str, MemberRecord]
     manifest: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class ResumeState:
         """Return the existing records in the order of the members, with the current variant names."""
         records = []
         for member in self.experiment.members():
-            record = self.done.get(self.keys[member.variant.name, member.seed])
+            record = self.done.get(self.keys[member.variant.name, member.seed, member.split])
             if record is not None:
                 records.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
         return records
@@ -148,9 +148,11 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
         if index % shard[1] != shard[0] - 1:
             continue
         members = tuple(
-            StackMember(work.keys[m.variant.name, m.seed], m.variant.name, dict(m.variant.levels), m.seed)
+            StackMember(
+                work.keys[m.variant.name, m.seed, m.split], m.variant.name, dict(m.variant.levels), m.seed, m.split
+            )
             for m in plan.members
-            if work.keys[m.variant.name, m.seed] not in work.done
+            if work.keys[m.variant.name, m.seed, m.split] not in work.done
         )
         if not members:
             continue
@@ -160,11 +162,11 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
     return specs
 
 
-def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, int, int], str]:
     facts, train = case_facts(case_file(experiment.case, experiment.folder)), training_of(experiment)
     return {
-        (member.variant.name, member.seed): member_key(
-            member.variant.levels, member.seed, facts.numbers, train, inputs["data"], inputs["case"]
+        (member.variant.name, member.seed, member.split): member_key(
+            member.variant.levels, member.seed, facts.numbers, train, inputs["data"], inputs["case"], member.split
         )
         for member in experiment.members()
     }
