@@ -212,7 +212,12 @@ def _lacking(work: ResumeState, keys: set[str]) -> list[str]:
     if unwritten := [work.done[key] for key in lacking if key in work.done]:
         write_stack(work.folder, unwritten)
         lacking = without_result(work, keys)
-    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(lacking)]
+    absent = set(lacking)
+    return [
+        f"{variant} s{seed}{f' split{split}' if split else ''}"
+        for (variant, seed, split), key in work.keys.items()
+        if key in absent
+    ]
 
 
 def _published(
