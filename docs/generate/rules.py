@@ -176,6 +176,21 @@ def watched(name: str) -> str:
             for batch in torch.randn(4, 32, 12):
                 autoencoder.encode(batch)
         findings = monitor.diagnosis().findings
+    elif name == "units_sampled":
+        findings = harness.diagnose_model(
+            nn.Sequential(nn.Linear(2, 10_000), nn.ReLU()), torch.rand(500, 2), "0"
+        ).findings
+    elif name == "training_rows":
+        loader = DataLoader(TensorDataset(torch.randn(500, 12)), 100, shuffle=True)
+        findings = harness.diagnose_model(Autoencoder(), loader, "hidden").findings
+    elif name == "revived":
+        layer = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
+        with harness.watch(layer, "0", steps_per_epoch=2, callback=lambda text: None) as monitor:
+            for bias in (1.0, -9.0, 1.0):
+                nn.init.constant_(layer[0].bias, bias)
+                for _ in range(10):
+                    layer(torch.rand(200, 1))
+        findings = monitor.diagnosis().findings
     else:
         return ""
     return "\n".join(["```text", next(str(finding) for finding in findings if finding.rule == name), "```"])

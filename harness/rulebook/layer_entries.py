@@ -131,29 +131,29 @@ LAYER_ENTRIES: dict[str, Entry] = {
         says="units are taken along this axis; all other positions are rows",
         remedy="say unit_axis= if it is another one",
     ),
-    "training_rows": Entry(
-        "The rows come from a loader that shuffles, which is how training rows are read.",
-        "The training loader was passed where the validation loader was meant.",
-        {"not_testable": "the rows do not differ at all"},
+    "revived": Entry(
+        "A watched unit was active again after a whole window without activity, an epoch of at least 1,000 rows.",
+        "A learning rate that falls, a penalty that gets weaker, or other rows: the weights before the unit still move.",
+        {"dead": "not active on the rows of the last window"},
         severity="note",
-        says="a model can fit its training rows better than rows that it has not seen",
-        remedy="pass held-out rows, such as the loader of the validation data",
+        says="units were dead for a while in training, and are active again",
+        remedy="none is needed; the last window judges these units as they are now",
     ),
     "units_sampled": Entry(
-        "The watched layer has more units than a window can hold; evenly spaced ones are judged.",
-        "A wide layer, such as a sparse autoencoder, in a training loop.",
-        {"nonlinear_redundancy_not_searched": "all units are judged, but not all pairs"},
+        "The layer has more than 8,192 units: so many, evenly spaced, are judged.",
+        "A wide layer, such as a sparse autoencoder.",
+        {"nonlinear_redundancy_not_searched": "all units were judged, but not all pairs compared"},
         severity="note",
-        says="verdicts, copies and ranks are those of the judged units; the count of silent units is of all",
-        remedy="diagnose the finished model for a verdict on every unit",
+        says="a part of a wide layer's units is judged, all units are counted",
+        remedy="read the counts of all units in the finding, and in monitor.units()",
     ),
-    "revived": Entry(
-        "A unit was silent for a whole window, and fired again later.",
-        "Weights of earlier layers that moved; a resampling of dead latents; rare inputs that returned.",
-        {"rare": "fires on a few rows of every window", "dead": "is silent still"},
+    "training_rows": Entry(
+        "The rows come from a data loader that shuffles, as the loaders of training rows do.",
+        "The training loader was passed instead of the one with held-out rows.",
+        {"healthy": "judged on the rows that were passed, whichever they are"},
         severity="note",
-        says="a unit that was silent for a whole window is not lost for good",
-        remedy="nothing; watch whether it stays active",
+        says="the rows may be those that the model was trained on",
+        remedy="pass held-out rows, such as the loader of the validation data",
     ),
 }
 
@@ -202,5 +202,12 @@ OUTPUT_ENTRIES: dict[str, Entry] = {
         {"mean_output": "no better than the mean"},
         ("confidence",),
         "Baldi & Hornik 1989: a linear autoencoder learns the principal components",
+    ),
+    "logits_output": Entry(
+        "The rows lie between 0 and 1, the output runs below and above, explains nothing as it is, and explains them"
+        " behind a sigmoid.",
+        "A decoder that ends in a linear layer before a loss that takes logits.",
+        {"output_range": "a sigmoid before a loss that takes logits"},
+        ("mean_output_r2",),
     ),
 }

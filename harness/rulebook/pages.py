@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, SEVERITY, AuditThresholds
-from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS, RuleText
+from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, UNIT, UNIT_FLAGS, RuleText
 from harness.diagnosis.thresholds import threshold_table
 from harness.errors import HarnessError, did_you_mean
 from harness.rulebook.entry import Entry
@@ -123,7 +123,10 @@ def _page(name: str, kind: str, entry: Entry) -> RulePage:
 def _table_text(name: str, kind: str) -> RuleText | None:
     """Return the sentences that a finding of the diagnosis prints; None for a rule of the audit."""
     units = {str(verdict): text for verdict, text in UNIT.items()} | UNIT_FLAGS
-    outputs = {str(verdict): text for verdict, text in OUTPUT.items()} | {"below_pca": BELOW_PCA}
+    outputs = {str(verdict): text for verdict, text in OUTPUT.items()} | {
+        "below_pca": BELOW_PCA,
+        "logits_output": LOGITS,
+    }
     tables = {
         "verdict or flag of a unit": units,
         "verdict or flag of a layer": LAYER,

@@ -37,6 +37,7 @@ class _Batch(NamedTuple):
         return self.values is not None and self.version != -1 and self.values._version != self.version
 
 
+EMPTY = torch.Size()
 NO_ROWS = _Batch(0, None, -1)
 
 
@@ -69,7 +70,7 @@ class EpochCounter:
 
     def add(self, inputs: Tensor | None) -> None:
         """Keep the inputs of one step."""
-        shape = torch.Size() if inputs is None else inputs.shape
+        shape = EMPTY if inputs is None else inputs.shape
         if inputs is None or not len(shape) or not shape[0]:
             self._pending.append(NO_ROWS)
         elif self.steps is not None:
