@@ -76,7 +76,7 @@ class PackedJson(PackedMapping):
         return document
 
     @property
-    def content(self) -> str:  # type: ignore[override]
+    def content(self) -> str:
         """The document's text."""
         if isinstance(self._packed, str):
             return self._packed
