@@ -36,8 +36,8 @@ def findings_for(
     ]
     findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
     findings += [] if output is None else _output(output)
-    lost = [unit.verdict for unit in units if not unit.live]
-    if lost and all(verdict == UnitVerdict.AT_PRIOR for verdict in lost):
+    verdicts = [unit.verdict for unit in units if not unit.live]
+    if verdicts and all(verdict == UnitVerdict.AT_PRIOR for verdict in verdicts):
         findings = [_beside_the_prior(finding) for finding in findings]
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
 

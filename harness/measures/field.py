@@ -43,9 +43,9 @@ def fraction_of_variance_unexplained(
 
     Source: Cunningham et al. 2023 (arXiv 2309.08600).
     """
-    rows, made = inputs.double(), reconstruction.double()
+    rows, outputs = inputs.double(), reconstruction.double()
     total = (rows - rows.mean(-2, keepdim=True)).square().sum((-2, -1))
-    return (rows - made).square().sum((-2, -1)) / total
+    return (rows - outputs).square().sum((-2, -1)) / total
 
 
 def dead_latents(activations: Activations) -> Bool[Tensor, "*member unit"]:

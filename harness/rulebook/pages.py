@@ -75,18 +75,18 @@ class RulePage:
         return "\n\n".join(parts)
 
 
-def page(name: str) -> RulePage:
+def explain(name: str) -> RulePage:
     """Return the page on a verdict or rule.
 
     Raises:
         HarnessError: if no verdict or rule has this name.
 
-    >>> page("near_constant").bounds
+    >>> explain("near_constant").bounds
     ('`near_constant` = 0.001: a unit is near_constant when its standard deviation is below this share of its RMS (this project)',)
     """
-    for kind, entries in KINDS.items():
+    for heading, entries in KINDS.items():
         if name in entries:
-            return _page(name, kind, entries[name])
+            return _page(name, heading, entries[name])
     raise HarnessError(did_you_mean("verdict or rule", name, names()))
 
 
