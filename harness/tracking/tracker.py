@@ -296,9 +296,9 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    digest, kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
+                    digest, run_kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
                     start = info.start_time
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, kind)
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, run_kind)
             token = page.token
             if not token:
                 return
@@ -429,9 +429,9 @@ class Tracker:
         The views show runs by their kind.
         """
         for run in self._inventory(experiment).own.values():
-            kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
-            if run.current_kind in ("member", "summary") and run.kind != kind:
-                self.client.set_tag(run.run, KIND_TAG, kind)
+            run_kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
+            if run.current_kind in ("member", "summary") and run.kind != run_kind:
+                self.client.set_tag(run.run, KIND_TAG, run_kind)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None
