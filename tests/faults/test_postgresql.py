@@ -129,7 +129,9 @@ def test_a_killed_run_a_killed_server_and_a_killed_database_lose_and_double_noth
         assert (synced.returncode, synced.stderr) == (0, "")
         views = within("ui", "disturbed.yaml", "--tracking-uri", uri, folder=folder)
     assert_same(stored(postgres, server, folder), undisturbed)
-    assert [f"{uri}/#/experiments/" in line for line in views.stdout.splitlines()] == [True] * 3
+    pages = views.stdout.splitlines()
+    assert len(pages) >= 3
+    assert all(f"{uri}/#/experiments/" in page for page in pages)
 
 
 def test_the_database_is_a_store_without_a_server_too(postgres, server, tmp_path):
