@@ -80,7 +80,8 @@ def _show(outcome: "RunSummary", file: Path, tracking_uri: str | None) -> None:
         terminal.print(f"Note: {note}", style="yellow", markup=False)
     trained = f"{outcome.trained} trained now" if outcome.trained else "all of them done before"
     seeds = len(outcome.experiment.seeds)
-    counts = f"{len(outcome.experiment.variants())} variants x {seeds} seed{'s' * (seeds > 1)}"
+    splits = f" x {outcome.experiment.splits} splits of the rows" if outcome.experiment.splits > 1 else ""
+    counts = f"{len(outcome.experiment.variants())} variants x {seeds} seed{'s' * (seeds > 1)}{splits}"
     terminal.print(f"{len(outcome.records)} models ({counts}), {trained}, {outcome.seconds:.0f} s")
     if outcome.records:
         terminal.print(_headline(outcome), markup=False)

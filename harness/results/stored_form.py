@@ -23,11 +23,11 @@ def record_of(row: Mapping[str, Any]) -> MemberRecord:
     packed = {name: packed_type(row[name]) for name, packed_type in PACKED_FIELDS.items()}
     for content in packed.values():
         content.check()
-    held = {
+    columns = {
         name: PackedJson.compressed(row[name]) if isinstance(content, PackedJson) else content
         for name, content in packed.items()
     }
-    record = MemberRecord(**{**row, **parsed, **held})
+    record = MemberRecord(**{**row, **parsed, **columns})
     texts, numbers = ([getattr(record, name) for name in names] for names in (TEXTS, NUMBERS))
     if not all(isinstance(text, str) for text in texts) or record.status not in STATUSES:
         raise ValueError("expected texts, and a known status")

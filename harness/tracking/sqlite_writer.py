@@ -94,8 +94,8 @@ def stored_runs(path: Path, experiment: str, keys: Sequence[str] | None = None) 
     with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
         rows = connection.execute(f"{KEYED_RUNS}{chosen} ORDER BY start_time", (experiment, *(keys or ())))
         return [
-            StoredRun(run, key, origin, status, start, bool(filled), digest, kind)
-            for run, key, origin, status, start, filled, digest, kind in rows
+            StoredRun(run, key, origin, status, start, bool(filled), digest, run_kind)
+            for run, key, origin, status, start, filled, digest, run_kind in rows
         ]
 
 
