@@ -80,6 +80,9 @@ class PackedJson(PackedMapping):
         document._packed = (_codec().compress(text, asbytes=True), len(text))
         return document
 
+    def __reduce__(self) -> tuple[type["PackedJson"], tuple[str]]:
+        return PackedJson, (self.content,)
+
     @property
     def content(self) -> str:
         """The document's text."""
