@@ -26,7 +26,7 @@ from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque,
 FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
 FLUSH_SECONDS = 1.0  # the same
 NO_GRADIENTS: dict[str, Tensor] = {}
-FLUSH_VALUES = 2**20  # activations that are kept unmeasured
+FLUSH_VALUES = 2**22  # activations that are kept unmeasured
 
 
 @dataclass(frozen=True)
