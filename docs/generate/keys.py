@@ -23,6 +23,8 @@ FORMS = {
     "exclude": "list of partial cells",
     "include": "list of partial cells",
     "zip": "list of partial cells",
+    "keep_weights": "`shown`, `all` or `none`",
+    "splits": "a whole number from 1 to 1000",
 }
 
 
