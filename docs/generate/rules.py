@@ -9,10 +9,11 @@ from audit_examples import AUDIT_EXAMPLES, AuditExample, Autoencoder
 from diagnosis_examples import EXAMPLES, Example
 from svg import curve, heat_map
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import harness
 from harness.diagnosis import Finding
-from harness.rulebook import RulePage, names, page
+from harness.rulebook import RulePage, explain, names
 from harness.rulebook.pages import KINDS
 
 MADE = "<!-- made by `python docs/generate`; the text is the table of harness/rulebook -->\n"
@@ -28,7 +29,7 @@ def write_rules(docs: Path, with_examples: bool = True) -> None:
     for name in names():
         file = docs / "rules" / f"{name}.md"
         example = new_example(name, pictures) if with_examples else stored_example(file)
-        file.write_text(page_text(page(name), example))
+        file.write_text(page_text(explain(name), example))
 
 
 def page_text(rule: RulePage, example: str) -> str:
@@ -64,7 +65,7 @@ def index() -> str:
     lines = [MADE, "# Verdicts and rules", "", INTRODUCTION]
     for kind, entries in KINDS.items():
         lines += ["", f"## {HEADINGS[kind]}", "", "| name | severity | what it says |", "|---|---|---|"]
-        lines += [f"| [`{name}`]({name}.md) | {page(name).severity} | {page(name).says} |" for name in entries]
+        lines += [f"| [`{name}`]({name}.md) | {explain(name).severity} | {explain(name).says} |" for name in entries]
     return "\n".join(lines) + "\n"
 
 
@@ -165,11 +166,30 @@ def watched(name: str) -> str:
     if name == "unit_axis":
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
         findings = harness.diagnose_model(model, torch.rand(20, 1, 6, 6), "0").findings
+    elif name == "training_rows":
+        model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
+        loader = DataLoader(TensorDataset(torch.rand(500, 6)), batch_size=50, shuffle=True)
+        findings = harness.diagnose_model(model, loader, "0").findings
     elif name == "never_called":
         autoencoder = Autoencoder()
         with harness.watch(autoencoder, "hidden", callback=lambda text: None) as monitor:
             for batch in torch.randn(4, 32, 12):
                 autoencoder.encode(batch)
+        findings = monitor.diagnosis().findings
+    elif name == "units_sampled":
+        findings = harness.diagnose_model(
+            nn.Sequential(nn.Linear(2, 10_000), nn.ReLU()), torch.rand(500, 2), "0"
+        ).findings
+    elif name == "training_rows":
+        loader = DataLoader(TensorDataset(torch.randn(500, 12)), 100, shuffle=True)
+        findings = harness.diagnose_model(Autoencoder(), loader, "hidden").findings
+    elif name == "revived":
+        layer = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
+        with harness.watch(layer, "0", steps_per_epoch=2, callback=lambda text: None) as monitor:
+            for bias in (1.0, -9.0, 1.0):
+                nn.init.constant_(layer[0].bias, bias)
+                for _ in range(10):
+                    layer(torch.rand(200, 1))
         findings = monitor.diagnosis().findings
     else:
         return ""

@@ -23,10 +23,10 @@ def load_weights(model: Any, path: Path) -> str:
     if not path.is_file():
         raise HarnessError(f"{path}: no such file")
     content = _read(path)
-    wanted = model.state_dict()
+    expected = model.state_dict()
     candidates = list(_state_dicts(content, ""))
     for home, state in candidates:
-        fitting = _fitting(state, list(wanted))
+        fitting = _fitting(state, list(expected))
         if fitting is not None:
             try:
                 model.load_state_dict(fitting)
@@ -34,7 +34,9 @@ def load_weights(model: Any, path: Path) -> str:
                 reason = " ".join(str(error).split()).partition(". ")[0][:300]
                 raise HarnessError(f"{path}: expected a state dict of this case's model: {reason}") from error
             return home
-    raise HarnessError(f"{path}: expected a state dict of this case's model ({_listed(wanted)}), got {_kind(content)}")
+    raise HarnessError(
+        f"{path}: expected a state dict of this case's model ({_listed(expected)}), got {_kind(content)}"
+    )
 
 
 def _read(path: Path) -> Any:

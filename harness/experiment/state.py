@@ -13,7 +13,7 @@ from harness.execution.first_look import source_digest
 from harness.experiment.inspection import Look, look_here
 from harness.experiment.locks import WHOLE
 from harness.experiment.manifest import manifest_of, training_of
-from harness.grid import Experiment, stacks
+from harness.grid import Experiment, load_experiment, stacks
 from harness.grid.case_facts import case_facts, case_file
 from harness.planning.cost import Training
 from harness.results import (
@@ -30,6 +30,8 @@ from harness.results.weights import remove_weights
 
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
+
+REUSED = frozenset({"data", "case", "train_rows"})  # inputs of a manifest that an unchanged experiment takes over
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ def store_name(tracking_uri: str | None) -> str:
     return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
 
 
+def loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
+
+
 def load_state(
     experiment: Experiment,
     folder: Path,
@@ -106,8 +116,8 @@ def load_state(
     """
     stored = read_results(folder)
     digest = source_digest(experiment)
-    unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
+    unchanged = digest is not None and stored.manifest.get("stamp") == digest and earlier.keys() >= REUSED
     inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [_damage(name) for name in stored.damaged]

@@ -1,1 +1,1 @@
-"""Callbacks of training libraries that watch layers. Each file needs its library, and nothing else does."""
+"""Callbacks of training libraries that watch layers. Each file needs its library; the rest of the package needs none."""

@@ -214,6 +214,7 @@ INDICATIONS = (
             {"activation": "leaky_relu"},
             {"bias_init": "zero"},
             {"weight_init": "kaiming"},
+            {"resample": 4},
         ],
     ),
     Indication(

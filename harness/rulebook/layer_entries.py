@@ -131,6 +131,30 @@ LAYER_ENTRIES: dict[str, Entry] = {
         says="units are taken along this axis; all other positions are rows",
         remedy="say unit_axis= if it is another one",
     ),
+    "revived": Entry(
+        "A watched unit was active again after a whole window without activity, an epoch of at least 1,000 rows.",
+        "A learning rate that falls, a penalty that gets weaker, or other rows: the weights before the unit still move.",
+        {"dead": "not active on the rows of the last window"},
+        severity="note",
+        says="units were dead for a while in training, and are active again",
+        remedy="none is needed; the last window judges these units as they are now",
+    ),
+    "units_sampled": Entry(
+        "The layer has more than 8,192 units: so many, evenly spaced, are judged.",
+        "A wide layer, such as a sparse autoencoder.",
+        {"nonlinear_redundancy_not_searched": "all units were judged, but not all pairs compared"},
+        severity="note",
+        says="a part of a wide layer's units is judged, all units are counted",
+        remedy="read the counts of all units in the finding, and in monitor.units()",
+    ),
+    "training_rows": Entry(
+        "The rows come from a data loader that shuffles, as the loaders of training rows do.",
+        "The training loader was passed instead of the one with held-out rows.",
+        {"healthy": "judged on the rows that were passed, whichever they are"},
+        severity="note",
+        says="the rows may be those that the model was trained on",
+        remedy="pass held-out rows, such as the loader of the validation data",
+    ),
 }
 
 OUTPUT_ENTRIES: dict[str, Entry] = {
@@ -178,5 +202,12 @@ OUTPUT_ENTRIES: dict[str, Entry] = {
         {"mean_output": "no better than the mean"},
         ("confidence",),
         "Baldi & Hornik 1989: a linear autoencoder learns the principal components",
+    ),
+    "logits_output": Entry(
+        "The rows lie between 0 and 1, the output runs below and above, explains nothing as it is, and explains them"
+        " behind a sigmoid.",
+        "A decoder that ends in a linear layer before a loss that takes logits.",
+        {"output_range": "a sigmoid before a loss that takes logits"},
+        ("mean_output_r2",),
     ),
 }

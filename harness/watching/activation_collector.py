@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import BottleneckTap, ForwardPass, comparable, reconstruction_of, submodule
+from harness.capture.noise import NoiseDraws
 from harness.capture.outputs import output_named
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.errors import HarnessError
@@ -44,6 +45,7 @@ class ActivationCollector:
         self.calls, self.everywhere, self.several, self.masked = 1, False, False, False
         self.sampled: Tensor | None = None
         self.fired: Tensor | None = None  # rows on which each unit fired
+        self.looked_for_noise = self.noise = False
         self._stride = 1
         self._labels: list[Tensor] = []
         self._parts: dict[str, list[Tensor]] = {}
@@ -77,6 +79,21 @@ class ActivationCollector:
         else:
             self.samples += 0 if call.inputs is None else len(call.inputs)
         return None
+
+    def look_for_noise(self, batch: Any, forward: Callable[[Any], Any] | None) -> None:
+        """Run a batch once more, in eval mode and in training mode, and note a draw of noise behind the layer."""
+        self.looked_for_noise = True
+        for training in (False, True):
+            if self.noise:
+                break
+            self.model.train(training)
+            try:
+                with NoiseDraws(self.module) as noise:
+                    run_model(self.model, batch, forward)
+                self.noise = noise.drawn
+            except Exception:  # a model may refuse a batch in training mode, as BatchNorm does with one row
+                pass
+        self.model.eval()
 
     def diagnosis(
         self,
@@ -119,6 +136,7 @@ class ActivationCollector:
         notes = (
             None if self.sampled is None or self.fired is None else units_sampled(self.fired, self.rows),
             training_rows(rows) if shuffled else None,
+            undeclared_posterior(self.layer) if self.noise else None,
             axis_finding(self.shape, self.axis, self.declared is not None, self.calls, self.masked),
         )
         return replace(diagnosis, findings=(*diagnosis.findings, *(note for note in notes if note is not None)))
@@ -194,6 +212,17 @@ def training_rows(rows: int) -> Finding:
         f"the {rows} rows come from a shuffled loader, which is how training rows are read",
         "a model can fit its training rows better than rows that it has not seen",
         "pass held-out rows, such as the loader of the validation data",
+    )
+
+
+def undeclared_posterior(layer: str) -> Finding:
+    """Return the finding on noise that the model draws behind the layer."""
+    return Finding(
+        "undeclared_posterior",
+        Severity.RISK,
+        f"the model draws Gaussian noise of the shape of {layer}'s output behind it, and no posterior is named",
+        "the mean of a collapsed posterior still varies a little, so the mean alone cannot show posterior collapse",
+        'name the output with the log-variances: posterior="out:2"',
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
 from harness.errors import HarnessError
@@ -126,6 +126,15 @@ def _on_device(model: nn.Module, batch: Any) -> Any:
 
 def _first_tensor(values: Iterable[Any]) -> Tensor | None:
     return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def first_leaf(batch: Any) -> Tensor | None:
+    """Return the first tensor in a batch of any nesting, or None.
+
+    >>> first_leaf({"name": "batch", "pixels": [torch.ones(1)]})
+    tensor([1.])
+    """
+    return _first_tensor(tree_leaves(batch))
 
 
 def loader_generators(rows: Any) -> list[torch.Generator]:

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from harness.capture import ForwardPass
 from harness.capture.outputs import first_tensor
 from harness.capture.writes import numbers_of, same_layout, version_of
+from harness.watching.forward_calls import ForwardCalls
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,17 @@ class CodeSite:
     activation: str
     again: Callable[[Tensor], Tensor] | None = None
 
-    def register(self, take: Callable[[Any], None]) -> RemovableHandle:
+    def register(self, take: Callable[[Any], None]) -> ForwardCalls:
         """Call `take` with the code at each call of the module."""
         if self.argument is None:
-            return self.module.register_forward_hook(lambda module, args, output: take(self._of_output(output)))
+            return ForwardCalls(self.module, after=lambda output: take(self._of_output(output)))
         if isinstance(self.argument, int):
             position = self.argument
-            return self.module.register_forward_pre_hook(
-                lambda module, args: take(args[position] if position < len(args) else None)
+            return ForwardCalls(
+                self.module, before=lambda args, kwargs: take(args[position] if position < len(args) else None)
             )
         keyword = self.argument
-        return self.module.register_forward_pre_hook(
-            lambda module, args, kwargs: take(kwargs.get(keyword)), with_kwargs=True
-        )
+        return ForwardCalls(self.module, before=lambda args, kwargs: take(kwargs.get(keyword)))
 
     def _of_output(self, output: Any) -> Any:
         value = first_tensor(output)

@@ -75,6 +75,8 @@ def diagnose_model(
             core.eval()
             for batch in batches_of(rows):
                 collector.add(batch, forward, mask)
+                if collector.passes and not collector.looked_for_noise and posterior is None:
+                    collector.look_for_noise(batch, forward)
     finally:
         for generator, state in generators:
             generator.set_state(state)

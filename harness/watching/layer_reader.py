@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from harness.capture import BottleneckTap, ForwardPass, submodule
 from harness.watching.code_site import CodeSite, ModuleTensors, find_site, same_values
+from harness.watching.forward_calls import ForwardCalls
 
 MOST_CALLS = 64  # of a layer in one step that a tap follows
 CHECKS = frozenset({1, *(16**power for power in range(1, 12))})  # observed steps at which a site is checked
@@ -46,21 +46,22 @@ class LayerReader:
         self._tapped = self._called_times = 0
         self._taps: list[BottleneckTap] = []
         self._record: ModuleTensors | None = None
-        self._handle: RemovableHandle | None = None
-        self._presence: RemovableHandle | None = None
+        self._calls: ForwardCalls | None = None
+        self._presence: ForwardCalls | None = None
+        self._attached = False
 
     def attach(self) -> None:
-        """Register the hooks that every step needs."""
-        self._presence = self.module.register_forward_hook(self._called)
+        """Read the calls of the site, if it is known."""
+        self._attached = True
         if self.site is not None:
-            self._handle = self.site.register(self._take)
+            self._calls = self.site.register(self._take)
 
-    def start(self) -> None:
-        """Begin to read a step."""
+    def start(self) -> bool:
+        """Begin to read a step; return True if taps follow it, and `stop` and `finish` have to end it."""
         self._codes = []
         self.recording = True
         if self.uncalled >= MOST_FAILURES:
-            return
+            return False
         if self.site is None or self.steps in CHECKS:
             if self.site is None and self.failures < MOST_FAILURES:
                 self._record = ModuleTensors(self.model)
@@ -69,6 +70,14 @@ class LayerReader:
                 tap = BottleneckTap(self.model, self.name, everywhere=True, call=call)
                 tap.__enter__()
                 self._taps.append(tap)
+        return bool(self._taps)
+
+    def take(self) -> LayerCode | None:
+        """End a step that no taps have followed, and return the layer's code in it; None if the layer was not called."""
+        self.recording = False
+        self.steps += 1
+        codes, self._codes = self._codes, []
+        return LayerCode(codes, self.site.activation) if codes and self.site is not None else None
 
     def stop(self) -> None:
         """End the forward pass of a step. Readers are stopped in the reverse order of their start."""
@@ -85,11 +94,11 @@ class LayerReader:
 
     def finish(self) -> LayerCode | None:
         """Return the layer's code in the step that was stopped; None if the layer was not called."""
+        if not self._tapped:
+            return self.take()
         passes, record, tapped, taken = self._passes, self._record, self._tapped, self._codes
         self._passes, self._record, self._tapped, self._codes = [], None, 0, []
         self.steps += 1
-        if not tapped:
-            return LayerCode(taken, self.site.activation) if self.site is not None and taken else None
         codes = [forward.code.detach().clone() for forward in passes if forward.code is not None]
         if self.site is not None:
             if len(codes) != len(taken) or not all(map(same_values, taken, codes)):
@@ -97,11 +106,13 @@ class LayerReader:
                 self.failures += 1
         elif not codes:
             self.uncalled += 1
+            if self.uncalled == MOST_FAILURES and self._attached:
+                self._presence = ForwardCalls(self.module, after=self._called)
         elif record is not None and self._called_times <= tapped:
             self.site = find_site(self.module, passes, record)
             self.failures += self.site is None
-            if self.site is not None and self._presence is not None:
-                self._handle = self.site.register(self._take)
+            if self.site is not None and self._attached:
+                self._calls = self.site.register(self._take)
         return LayerCode(codes, passes[0].activation) if codes else None
 
     def detach(self) -> None:
@@ -111,18 +122,19 @@ class LayerReader:
         self.pause()
 
     def pause(self) -> None:
-        """Remove the hooks of every step; what they have read stays."""
-        for handle in (self._presence, self._handle):
-            if handle is not None:
-                handle.remove()
-        self._presence = self._handle = None
+        """Read no calls; what was read stays."""
+        for calls in (self._presence, self._calls):
+            if calls is not None:
+                calls.remove()
+        self._presence = self._calls = None
+        self._attached = False
 
     def _forget_site(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = self.site = None
+        if self._calls is not None:
+            self._calls.remove()
+        self._calls = self.site = None
 
-    def _called(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _called(self, output: Any) -> None:
         self.uncalled = 0
 
     def _take(self, value: Any) -> None:

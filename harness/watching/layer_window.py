@@ -35,11 +35,6 @@ class Reading:
     mask: Tensor | None = None
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def values(self) -> int:
-        """Number of values."""
-        return sum(code.numel() for code in self.codes)
-
     def alike(self, other: "Reading") -> bool:
         """Return True if both can be measured at once."""
         single = len(self.codes) == len(other.codes) == 1 and self.mask is None and other.mask is None

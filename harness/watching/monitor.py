@@ -11,6 +11,7 @@ from torch import nn
 from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds
 from harness.errors import HarnessError, did_you_mean
 from harness.watching import ranks
+from harness.watching.batches import first_leaf
 from harness.watching.layer_window import LayerWindow
 from harness.watching.layers import layer_names, never_called
 from harness.watching.recorder import Options, Recorder
@@ -31,6 +32,7 @@ def watch(
     mask: Callable[[], Any] | None = None,
     gradients: bool = False,
     evaluation: bool = False,
+    manual: bool = False,
     callback: Callable[[str], Any] | None = None,
     unit_axis: int | None = None,
     steps_per_epoch: int | None = None,
@@ -56,6 +58,8 @@ def watch(
             `attention_mask` and `key_padding_mask` among the model's arguments are honored.
         gradients: keep the layers' outputs, so that `monitor.terms(...)` can take the gradient of each loss term.
         evaluation: True to observe calls in eval mode too.
+        manual: True for a loop that never calls the model as a whole; it calls `monitor.begin_step(inputs)` before the
+            forward pass and `monitor.end_step()` behind it.
         callback: receives each warning, one line of text; by default they are printed to stderr.
         unit_axis: axis of the units; by default 1 for convolutions and the last axis otherwise.
         steps_per_epoch: length of an epoch; by default an epoch ends when rows of the first batch return.
@@ -75,7 +79,7 @@ def watch(
     for name, value in (("every", every), ("steps_per_epoch", steps_per_epoch)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise HarnessError(f"{name}: expected a whole number from 1, got {value!r}")
-    options = Options(every, labels, mask, unit_axis, steps_per_epoch, gradients, evaluation)
+    options = Options(every, labels, mask, unit_axis, steps_per_epoch, gradients, evaluation, manual)
     return Monitor(model, layers, options, callback, target, thresholds)
 
 
@@ -173,6 +177,18 @@ class Monitor:
         if not self._recorder.options.gradients:
             raise HarnessError("terms: expected watch(..., gradients=True), got gradients=False")
         self._recorder.add_terms(terms)
+
+    def begin_step(self, inputs: Any = None) -> None:
+        """Begin a step; for `watch(..., manual=True)`.
+
+        Args:
+            inputs: the batch; a tensor in it tells epochs apart.
+        """
+        self._recorder.begin(first_leaf(inputs))
+
+    def end_step(self) -> None:
+        """End a step, before `backward()`; nothing if it has ended already."""
+        self._recorder.end()
 
     def log_to_mlflow(self, every: int = 100) -> None:
         """Log to MLflow: what is recorded so far, and until the block ends each `every`-th step.

@@ -1,10 +1,10 @@
 """Recorder of the watched layers: hooks around the model's calls, and statistics of several steps at once."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from harness.capture.outputs import first_tensor
 from harness.errors import HarnessError
 from harness.measures.units import has_off_state
 from harness.watching.epochs import EpochCounter, Progress
+from harness.watching.forward_calls import ForwardCalls
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
 from harness.watching.layers import unit_axis_of, unit_rows, whole_numbers
@@ -24,6 +25,7 @@ from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque,
 
 FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
 FLUSH_SECONDS = 1.0  # the same
+NO_GRADIENTS: dict[str, Tensor] = {}
 FLUSH_VALUES = 2**20  # activations that are kept unmeasured
 
 
@@ -38,6 +40,7 @@ class Options:
     steps_per_epoch: int | None
     gradients: bool
     evaluation: bool
+    manual: bool
 
 
 class Recorder:
@@ -60,6 +63,8 @@ class Recorder:
         self.model, self.core, self.options, self.say = model, core_of(model), options, say
         self.step = self.ignored = 0
         self.opaque = is_opaque(model)
+        if self.opaque and options.manual:
+            raise HarnessError("manual: expected a model that is not compiled, got one; watch it before torch.compile")
         if self.opaque and options.gradients:
             raise HarnessError(
                 "gradients: expected a model that is not compiled and not on several devices, got one; watch it with "
@@ -71,8 +76,7 @@ class Recorder:
         self._pending: list[tuple[int, dict[str, Reading]]] = []
         self._pending_values = self._measured = 0  # steps before the pending ones
         self._measured_at = time.monotonic()
-        self._depth, self._recording = 0, False
-        self._error: BaseException | None = None
+        self._depth, self._recording, self._tapped = 0, False, True
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         self._outputs: dict[
             str, list[Tensor]
@@ -83,23 +87,21 @@ class Recorder:
         self._open = ExitStack()
 
     def open(self) -> None:
-        """Register the hooks."""
+        """Attach to the model and to the layers."""
         self.is_open = True
-        compiled = getattr(self.model, "_compiled_call_impl", None) is not None
-        if compiled:
-            after = lambda module, args, kwargs, output: self._after(module, args, output)  # noqa: E731
-            self._open.enter_context(around_compiled_calls(self.model, self._before, after))
+        if self.options.manual:
+            pass
+        elif getattr(self.model, "_compiled_call_impl", None) is not None:
+            self._open.enter_context(around_compiled_calls(self.model, self._before, self._after, self._failed))
         else:
-            before = self.model.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True)
-            self._open.callback(before.remove)
-            self._open.callback(self.model.register_forward_hook(self._after, always_call=True).remove)
+            self._open.callback(ForwardCalls(self.model, self._before, self._after, self._failed).remove)
         for name, reader in self._readers.items():
             if not self.opaque:
                 reader.attach()
             self._open.callback(reader.detach)
             if self.options.gradients:
-                hook = lambda module, args, output, name=name: self._take_output(name, output)  # noqa: E731
-                self._open.callback(reader.module.register_forward_hook(hook).remove)
+                take = partial(self._take_output, name)
+                self._open.callback(ForwardCalls(reader.module, after=take).remove)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -107,6 +109,16 @@ class Recorder:
         self._open.close()
         self._depth, self._recording, self.is_open = 0, False, False
         self._outputs = {}
+
+    def begin(self, inputs: Tensor | None) -> None:
+        """Begin a step that is no call of the model."""
+        self._failed()  # of a step that was not ended
+        self._before(() if inputs is None else (inputs,), {})
+
+    def end(self) -> None:
+        """End such a step."""
+        if self._depth:
+            self._after(None)
 
     def flush(self) -> None:
         """Measure the kept steps, outside of a forward pass."""
@@ -156,40 +168,43 @@ class Recorder:
         samples = (progress.rows or 0) // self.options.every
         return Clock(step, progress.complete, samples, progress.returning)
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
         if self._depth > 1:
             return
-        if not (self.model.training or self.options.evaluation):
+        options = self.options
+        if not (self.model.training or options.evaluation):
             self.ignored += 1
             return
         self.step += 1
         self._outputs = {}
         inputs = args[0] if args and isinstance(args[0], Tensor) else first_tensor((*args, *kwargs.values()))
         self._epochs.add(inputs)
-        if (self.step - 1) % self.options.every == 0:
-            self._error = sys.exc_info()[1]
+        if (self.step - 1) % options.every == 0:
             self._recording = True
             self._arguments = args, kwargs
             if not self.opaque:
-                for reader in self._readers.values():
-                    reader.start()
-        if not self._recording and self._is_due():
+                started = [reader.start() for reader in self._readers.values()]
+                self._tapped = True in started
+        elif self._is_due():
             self.flush()
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _failed(self) -> None:
+        self._depth = max(0, self._depth - 1)
+        if not self._depth and self._recording:
+            self._recording, self._arguments = False, ((), {})
+            self._stop()
+
+    def _after(self, output: Any) -> None:
         self._depth = max(0, self._depth - 1)
         if self._depth or not self._recording:
             return
         self._recording = False
         arguments, self._arguments = self._arguments, ((), {})
-        failed = sys.exc_info()[1] is not self._error  # torch calls this hook for a forward pass that raised, too
-        if self.opaque and not failed:
+        if self.opaque:
             self._read_again(arguments)
-        else:
+        elif self._tapped:
             self._stop()
-        if failed:
-            return
         self._record(arguments)
         if self._is_due():
             self.flush()
@@ -217,19 +232,22 @@ class Recorder:
             reader.stop()
 
     def _record(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
-        labels = None if self.options.labels is None else whole_numbers(torch.as_tensor(self.options.labels()))
+        options = self.options
+        labels = None if options.labels is None else whole_numbers(torch.as_tensor(options.labels()))
+        declared = None if options.mask is None else torch.as_tensor(options.mask())
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
-            code = reader.finish()
+            code = reader.finish() if self._tapped else reader.take()
             if code is None:
                 continue
-            declared = None if self.options.mask is None else torch.as_tensor(self.options.mask())
-            axis = self.options.unit_axis
-            mask = padding_mask(self.core, *arguments, code.codes[0], axis, reader.module, declared)
-            readings[name] = Reading(code.codes, code.activation, labels, mask)
-            self._pending_values += readings[name].values
+            codes, mask = code.codes, None
+            if codes[0].dim() == 3:
+                mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
+            readings[name] = Reading(codes, code.activation, labels, mask, {} if options.gradients else NO_GRADIENTS)
+            for tensor in codes:
+                self._pending_values += tensor.numel()
         self._pending.append((self.step, readings))
-        self._latest = readings if self.options.gradients else {}
+        self._latest = readings if options.gradients else {}
 
     def _take_output(self, name: str, output: Any) -> None:
         tensor = first_tensor(output) if self._recording else None
@@ -253,15 +271,15 @@ def _lines(
 ) -> list[tuple[int, str, str, tuple[int, ...], str]]:
     """Return step, layer, rule, units and a word on the length of silence of each warning."""
     lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
-    some_silent = np.any(changes.silent, -1).tolist()
+    some_silenced = np.any(changes.silenced, -1).tolist()
     some_revived = np.any(changes.revived, -1).tolist()
     verb = "fired" if has_off_state(window.activation) else "varied"
     for index, clock in enumerate(clocks):
         if not finite[index]:
             lines.append((clock.step, window.name, "values", (0,), ""))
-        if some_silent[index]:
+        if some_silenced[index]:
             length = f"{SILENT_EPOCHS} epochs" if clock.returning else f"{SILENT_ROWS} rows"
-            units = tuple(changes.silent[index].nonzero()[0].tolist())
+            units = tuple(changes.silenced[index].nonzero()[0].tolist())
             lines.append((clock.step, window.name, "silent", units, f"{verb} for {length}"))
         if some_revived[index]:
             units = tuple(changes.revived[index].nonzero()[0].tolist())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 LEAST_ROWS = 1000  # 0 of 1,000 rows puts a frequency below 0.0037 (Clopper-Pearson)
 MOST_ROWS = 8192  # of a longer epoch, an even share of every step
-MOST_UNITS = 2**15  # of a wider layer, units evenly spaced
+MOST_UNITS = 2**13  # of a wider layer, units evenly spaced: their diagnosis takes some seconds
 MOST_VALUES = 2**25  # 128 MiB of float32
 
 

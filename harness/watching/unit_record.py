@@ -33,10 +33,10 @@ class Clock(NamedTuple):
 
 
 class StepChanges(NamedTuple):
-    """Units `[step, unit]` that are dead (not active on a whole window), silent (for 3 epochs), and active again."""
+    """Units `[step, unit]`: dead (not active on a whole window), silent for 3 epochs since this step, active again."""
 
     dead: Flags
-    silent: Flags
+    silenced: Flags
     revived: Flags
 
 
@@ -56,7 +56,7 @@ class UnitRecord:
         self.active_step, self.active_rows, self.active_epoch = (np.zeros(units, np.int64) for _ in range(3))
         self.fired = np.zeros(units, np.int64)  # rows
         self.mean, self.squares = np.zeros(units), np.zeros(units)
-        self.dead = np.zeros(units, bool)
+        self.dead, self.silent = np.zeros(units, bool), np.zeros(units, bool)
         self.death, self.revival = np.full(units, -1), np.full(units, -1)
         self.revivals = np.zeros(units, np.int64)
 
@@ -89,7 +89,9 @@ class UnitRecord:
         silent = np.where(returning, epochs - active_epoch >= SILENT_EPOCHS, passed - active_rows >= SILENT_ROWS)
         self.active_rows, self.active_step, self.active_epoch = active_rows[-1], active_step[-1], active_epoch[-1]
         self.dead, self.rows = dead[-1], int(passed[-1, 0])
-        return StepChanges(dead, silent, revived)
+        silenced = silent & ~np.concatenate([self.silent[None], silent[:-1]])
+        self.silent = silent[-1]
+        return StepChanges(dead, silenced, revived)
 
     def frequency(self, activation: str) -> Values:
         """Return the share of all rows on which each unit fired; NaN for an activation without an off state."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from harness.watching.forward_calls import After, Before
 from harness.watching.preservation import preserved_random_state
 
 
@@ -67,23 +68,20 @@ def second_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 @contextmanager
-def around_compiled_calls(
-    model: nn.Module,
-    before: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None],
-    after: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None],
-) -> Iterator[None]:
-    """Call functions around each call of a model that `model.compile()` compiled in place: hooks would be compiled too."""
+def around_compiled_calls(model: nn.Module, before: Before, after: After, failed: Callable[[], None]) -> Iterator[None]:
+    """Call functions around each call of a model that `model.compile()` compiled in place; see `ForwardCalls`."""
     compiled = model._compiled_call_impl
     assert compiled is not None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        before(model, args, kwargs)
-        output = None
+        before(args, kwargs)
         try:
             output = compiled(*args, **kwargs)
-            return output
-        finally:
-            after(model, args, kwargs, output)
+        except BaseException:
+            failed()
+            raise
+        after(output)
+        return output
 
     model._compiled_call_impl = call
     try:

@@ -36,6 +36,8 @@ usual = {
     "baseline": cells,
     "interactions": st.lists(st.lists(st.sampled_from(NAMES), max_size=3), max_size=3),
     "contrasts": st.lists(st.lists(cells, max_size=3), max_size=2),
+    "keep_weights": st.sampled_from(["none", "shown", "all", "some"]),
+    "splits": st.integers(-2, 5) | numbers,
     **{name: st.lists(cells, max_size=3) for name in ("remedies", "exclude", "include", "zip")},
 }
 

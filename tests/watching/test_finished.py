@@ -189,7 +189,39 @@ class Variational(nn.Module):
 def test_the_posterior_of_a_latent_is_read_from_an_output():
     diagnosis = harness.diagnose_model(Variational(), rows(), "mean", posterior="out:2")
     assert [str(unit.verdict) for unit in diagnosis.units] == ["alive", "at_prior"]
-    assert harness.diagnose_model(Variational(), rows(), "mean").units[1].verdict == "alive"
+    undeclared = harness.diagnose_model(Variational(), rows(), "mean")
+    assert undeclared.units[1].verdict == "alive"
+    assert [finding.severity for finding in undeclared.findings if finding.rule == "undeclared_posterior"] == ["risk"]
+    assert "undeclared_posterior" not in str(diagnosis)
+
+
+class SamplesInTraining(Variational):
+    def forward(self, rows):
+        mean = self.mean(rows)
+        return self.decoder(mean + torch.randn_like(mean) if self.training else mean)
+
+
+def test_noise_that_is_drawn_in_training_alone_is_found_and_dropout_is_none():
+    model = SamplesInTraining()
+    assert "undeclared_posterior" in str(harness.diagnose_model(model, rows(), "mean"))
+    assert model.training
+    assert "undeclared_posterior" not in str(harness.diagnose_model(Autoencoder(), rows(), "encoder"))
+
+
+def test_rows_of_a_shuffled_loader_may_be_training_rows():
+    for shuffle in (True, False):
+        loader = DataLoader(TensorDataset(rows()), 100, shuffle=shuffle)
+        rules = [finding.rule for finding in harness.diagnose_model(Autoencoder(), loader, "encoder").findings]
+        assert ("training_rows" in rules) == shuffle
+
+
+def test_a_forward_function_may_call_a_part_of_the_model():
+    model = Autoencoder()
+    diagnosis = harness.diagnose_model(
+        model, [rows()], "encoder", forward=lambda batch: model.decoder(F.relu(model.encoder(batch)))
+    )
+    assert diagnosis.activation == "relu"
+    assert diagnosis.rows == 800
 
 
 @pytest.mark.parametrize(

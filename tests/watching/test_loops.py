@@ -63,7 +63,8 @@ def built(**options):
 
 
 def hooks(model):
-    return [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+    functions = [hook for module in model.modules() for hook in (*module._forward_hooks, *module._forward_pre_hooks)]
+    return [*functions, *(module for module in model.modules() if hasattr(vars(module).get("forward"), "remove"))]
 
 
 def dead(diagnosis):
@@ -325,3 +326,37 @@ def test_a_site_that_no_longer_holds_the_code_is_found_out():
     frame = monitor.history()
     late = frame[frame["step"] > 20]  # checked at step 17
     assert (late["mean"] > 0).all()
+
+
+def test_copies_inside_the_block_are_ordinary_models(tmp_path):
+    import copy
+
+    model = built()
+    with harness.watch(model, "fc2") as monitor:
+        for batch in rows().split(64):
+            model(batch)
+        twin = copy.deepcopy(model)
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        for other in (twin, loaded):
+            with torch.no_grad():
+                other.fc2.weight.zero_()
+                other.fc2.bias.fill_(1.0)
+            assert not hooks(other)
+            other.eval()
+            assert torch.equal(other(rows()), other.fc3(torch.ones(320, 5)))
+        assert monitor.step == 5
+    assert not hooks(model)
+
+
+def test_monitors_of_one_model_may_end_in_any_order():
+    model = built()
+    first, second = harness.watch(model, "fc2"), harness.watch(model, "fc1")
+    first.__enter__()
+    second.__enter__()
+    model(rows())
+    first.__exit__(None)
+    model(rows())
+    second.__exit__(None)
+    model(rows())
+    assert (first.step, second.step) == (1, 2)
