@@ -68,8 +68,8 @@ def _still_identical(case: Case, model: nn.Module, rows: Tensor, counts: dict[st
     started = {
         name for name in counts if any(bool((value != 0).any()) for value in model.get_submodule(name).parameters())
     }
-    kept = {name: count if name in started else min(count, after.get(name, 0)) for name, count in counts.items()}
-    return {name: count for name, count in kept.items() if count}
+    remaining = {name: count if name in started else min(count, after.get(name, 0)) for name, count in counts.items()}
+    return {name: count for name, count in remaining.items() if count}
 
 
 def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:
