@@ -232,7 +232,10 @@ def truth(p: Penalty) -> dict[str, bool | None]:
 
 def _of_kind(p: Penalty, told: dict[str, bool | None]) -> dict[str, bool | None]:
     """The truth where the code is read through something, drawn, or where the term is scheduled or at a floor."""
-    if p.kind in ("plain", "in_place", "selection", "posterior", "schedule"):
+    if p.kind in ("selection", "schedule"):
+        # which values are selected, and the weight at the probe, decide whether float32 leaves the domain
+        return {**told, "outside_domain": None}
+    if p.kind in ("plain", "in_place", "posterior"):
         return told
     sure = {"no_gradient": False, "edits_in_place": False, "index_addressing": False, "wrong_layer": False}
     if p.kind != "floor":

@@ -60,12 +60,16 @@ def _still_identical(case: Case, model: nn.Module, rows: Tensor, counts: dict[st
             loop = ProbeLoop(case, model, cast_floats(rows, torch.float64), 0, {})
             for _ in loop.reach((SYMMETRIC_STEPS,)):
                 pass
-            if loop.step < SYMMETRIC_STEPS:
-                return {}  # it diverged, which says nothing about symmetry
-            after = _identical(case, model, rows[:64], 0)
+            # training that diverged says nothing about symmetry
+            after = _identical(case, model, rows[:64], 0) if loop.step == SYMMETRIC_STEPS else {}
     except Exception:  # the case cannot be trained, or not in float64
         return counts
-    return {name: min(count, after[name]) for name, count in counts.items() if name in after}
+    # a layer that starts at zero is a common device; equal weights that are not zero are none
+    started = {
+        name for name in counts if any(bool((value != 0).any()) for value in model.get_submodule(name).parameters())
+    }
+    remaining = {name: count if name in started else min(count, after.get(name, 0)) for name, count in counts.items()}
+    return {name: count for name, count in remaining.items() if count}
 
 
 def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:

@@ -216,10 +216,10 @@ def pairs_of_rows(case: Case, model: nn.Module, rows: Tensor) -> bool:
         def forward(self, x: Tensor) -> Tensor:
             return self.made
 
-    given, values = Given(), []
+    fixed, values = Given(), []
     for order in (torch.arange(64), torch.randperm(64, generator=torch.Generator().manual_seed(1))):
-        given.made = made[order]
-        values.append(float(case.losses(given, rows[:64], target=target)["error"]))
+        fixed.made = made[order]
+        values.append(float(case.losses(fixed, rows[:64], target=target)["error"]))
     return abs(values[0] - values[1]) < 1e-6 * abs(values[0])
 
 

@@ -325,6 +325,7 @@ STRANGERS = (
         lambda: image_vq(True),
         causes=("unreached_parameter",),
         output="any",
+        lost="any",
         fact=book_never_moves,
     ),
 )

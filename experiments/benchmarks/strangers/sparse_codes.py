@@ -123,11 +123,11 @@ def least_at_a_constant(case: Case, model: nn.Module, rows: Tensor) -> bool:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, self.code
 
-    given = Given()
+    fixed = Given()
     values = []
     for code in (constant, spread):
-        given.code = code
-        values.append(float(case.losses(given, torch.zeros(400, 40))["kl"]))
+        fixed.code = code
+        values.append(float(case.losses(fixed, torch.zeros(400, 40))["kl"]))
     return values[1] > values[0] + 0.01
 
 

@@ -18,9 +18,7 @@ marked, and count for the false faults only.
 """
 
 
-def page(
-    results: list[Judged], others: dict[str, list[Judged]], seconds: float
-) -> tuple[str, dict[str, dict[str, str]]]:
+def page(results: list[Judged], others: dict[str, list[Judged]]) -> tuple[str, dict[str, dict[str, str]]]:
     """Return the page and the scores by tool."""
     scores = {"harness": {name: str(share) for name, share in summary(results).items()}}
     scores |= {

@@ -72,25 +72,25 @@ class Judged:
 def summary(judged: Iterable[Judged], cause: bool = True) -> dict[str, Share]:
     """Return the scores by name."""
     judged = list(judged)
-    sick = [each for each in judged if each.ill]
-    well = [each for each in judged if not each.ill]
-    complaints = [each for each in judged if each.answer.complains]
+    sick = [result for result in judged if result.ill]
+    well = [result for result in judged if not result.ill]
+    complaints = [result for result in judged if result.answer.complains]
     shares = {
-        "something is wrong: recall": Share(sum(each.answer.complains for each in sick), len(sick)),
-        "something is wrong: precision": Share(sum(each.ill for each in complaints), len(complaints)),
-        "healthy ones left alone": Share(sum(not each.answer.complains for each in well), len(well)),
+        "something is wrong: recall": Share(sum(result.answer.complains for result in sick), len(sick)),
+        "something is wrong: precision": Share(sum(result.ill for result in complaints), len(complaints)),
+        "healthy ones left alone": Share(sum(not result.answer.complains for result in well), len(well)),
     }
-    if any(each.answer.symptom for each in judged):
-        pairs = [(each.truth.lost, each.answer.symptom.lost) for each in judged if each.answer.symptom]
+    if any(result.answer.symptom for result in judged):
+        pairs = [(result.truth.lost, result.answer.symptom.lost) for result in judged if result.answer.symptom]
         both = sum(len(true & said) for true, said in pairs)
-        shares["symptom right"] = Share(sum(each.symptom_right for each in judged), len(judged))
+        shares["symptom right"] = Share(sum(result.symptom_right for result in judged), len(judged))
         shares["lost units: recall"] = Share(both, sum(len(true) for true, _ in pairs))
         shares["lost units: precision"] = Share(both, sum(len(said) for _, said in pairs))
     if cause:
-        nameable = [each for each in judged if each.nameable]
-        shares["cause named"] = Share(sum(each.cause_right for each in nameable), len(nameable))
-        shares["no false fault"] = Share(sum(not each.false_faults for each in judged), len(judged))
-        faults = [(each, name) for each in judged for name in each.answer.causes]
-        right = sum(name not in each.false_faults for each, name in faults)
+        nameable = [result for result in judged if result.nameable]
+        shares["cause named"] = Share(sum(result.cause_right for result in nameable), len(nameable))
+        shares["no false fault"] = Share(sum(not result.false_faults for result in judged), len(judged))
+        faults = [(result, name) for result in judged for name in result.answer.causes]
+        right = sum(name not in result.false_faults for result, name in faults)
         shares["faults: precision"] = Share(right, len(faults))
     return shares
