@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.diagnosis.spooling import is_spooled, spooled
+from harness.diagnosis.spool import is_spooled, spooled
 from harness.errors import HarnessError
 from harness.measures.arrays import to_numpy, to_tensor
 

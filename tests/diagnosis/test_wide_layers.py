@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from harness import diagnose
 from harness.cli import diagnose as command
 from harness.data import read_array, readers
-from harness.diagnosis import copy_search, redundancy_large, spooling
+from harness.diagnosis import copy_search, redundancy_large, spool
 from harness.diagnosis.copy_search import candidates
 from harness.errors import HarnessError
 from harness.measures.cell_ranks import cell_ranks
@@ -30,7 +30,7 @@ def layer(rows=300, units=40, dtype=torch.float32):
 @pytest.fixture
 def mapped(monkeypatch):
     monkeypatch.setattr(readers, "MAPPED", 1)
-    monkeypatch.setattr(spooling, "MAPPED", 1)
+    monkeypatch.setattr(spool, "MAPPED", 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -93,12 +93,12 @@ def test_batches_and_sparse_tensors_are_judged_as_the_matrix(mapped, dtype):
 
 
 def test_a_sparse_tensor_is_dense_in_blocks_only(mapped, monkeypatch):
-    monkeypatch.setattr(spooling, "BLOCK", 1000)
+    monkeypatch.setattr(spool, "BLOCK", 1000)
     code = layer()
-    assert torch.equal(spooling.spooled(code.to_sparse(), "activations"), code)
-    assert {len(block) for block in spooling._dense_blocks(code.to_sparse())} == {6}
+    assert torch.equal(spool.spooled(code.to_sparse(), "activations"), code)
+    assert {len(block) for block in spool._dense_blocks(code.to_sparse())} == {6}
     empty = torch.zeros(9, 4).to_sparse()
-    assert torch.equal(spooling.spooled(empty, "activations"), torch.zeros(9, 4))
+    assert torch.equal(spool.spooled(empty, "activations"), torch.zeros(9, 4))
 
 
 def test_batches_of_arrays_and_of_whole_numbers_are_taken():
