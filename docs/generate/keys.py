@@ -24,6 +24,7 @@ FORMS = {
     "include": "list of partial cells",
     "zip": "list of partial cells",
     "keep_weights": "`shown`, `all` or `none`",
+    "splits": "a whole number from 1 to 1000",
 }
 
 

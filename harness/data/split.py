@@ -85,6 +85,18 @@ def hold_out(rows: Rows, split: int = 0, count: int | None = None) -> tuple[Rows
     return rows.take((~is_held_out).nonzero()[:, 0]), rows.take(is_held_out.nonzero()[:, 0])
 
 
+def check_splits(case: "Case", splits: int) -> None:
+    """Check that a case can be trained on several splits of its rows.
+
+    Raises:
+        HarnessError: for a case whose own `fit` chooses its rows.
+    """
+    if splits > 1 and case.fit is not None:
+        raise HarnessError(
+            f"splits: {case.name} trains by its own Case.fit, which chooses its rows itself; expected 1, got {splits}"
+        )
+
+
 def groups_of(rows: Rows) -> int:
     """Count the blocks of the rows; the rows themselves where they have none."""
     return len(rows) if rows.blocks is None else len(rows.blocks.unique())

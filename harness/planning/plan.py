@@ -184,9 +184,10 @@ def _power(experiment: Experiment) -> list[RemedyPower]:
 
 def _subject(experiment: Experiment) -> _Subject:
     from harness.case import load_case
-    from harness.data.split import split_of
+    from harness.data.split import check_splits, split_of
 
     case = load_case(experiment.case_reference)
+    check_splits(case, experiment.splits)
     split = split_of(case, experiment.data_reference)
     return _Subject(experiment, replace(case, train={**case.train, **experiment.train}), split)
 

@@ -146,8 +146,8 @@ def _write_normalization(subject: _Subject, position: int, changes: dict[int, Ch
         lines.built.append(f"{path} = nn.Sequential({path}, {layer})")
         if subject.calls > 0:
             lines.built += [
-                f"# the loss calls {subject.case.bottleneck} itself: let it call {path}[0] there, or its rows enter the",
-                "# running statistics of the normalization",
+                f"# the loss calls {subject.case.bottleneck} outside the forward pass too: that call has to skip the",
+                "# normalization, or its rows enter the running statistics",
             ]
         return
     change = changes.get(position, Change())

@@ -1,5 +1,7 @@
 """Trained models of members: kept weights, weights of a second training, and the outputs that they reproduce."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from harness.errors import HarnessError
 from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
 from harness.execution.wire import dump_records, load_records
+from harness.report.remedy_code import code_of
 from harness.results import MemberRecord
 from harness.results.weights import extremes
 
@@ -179,3 +182,11 @@ def test_every_member_is_kept_on_request_and_none_on_request(tmp_path, stored, m
         monkeypatch.chdir(root)
         harness.run("small.yaml", workers=0)
         assert len(weights_of(root)) == count
+
+
+def test_the_report_prints_the_lines_of_the_users_own_model(folder, results):
+    line = "model.code = nn.Sequential(model.code, nn.BatchNorm1d(3, affine=False))"
+    stored = json.loads((folder / "mlruns" / "results" / "small" / "manifest.json").read_text())
+    assert line in stored["code"]["batchnorm: on"].splitlines()
+    assert "code" not in stored["audit"]
+    assert code_of({"batchnorm": "on"}, stored) == stored["code"]["batchnorm: on"]

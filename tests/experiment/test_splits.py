@@ -210,3 +210,13 @@ def test_records_of_splits_are_stored_and_selected(tmp_path):
     assert len(chosen) == 48
     first = {**experiment.resolved(), "splits": 1}
     assert {record.split for record in stored_members(StoredResults({"experiment": first}, stored.records))} == {0}
+
+
+def test_a_case_that_trains_by_itself_has_no_splits(folder):
+    own = CASE.replace('"code", evaluation', '"code", fit=lambda model, seed: None, evaluation')
+    (folder / "fits.py").write_text(own)
+    (folder / "fits.yaml").write_text(EXPERIMENT.replace("small.py", "fits.py"))
+    with pytest.raises(HarnessError, match=r"splits: fits trains by its own Case.fit"):
+        plan(load_experiment(folder / "fits.yaml"))
+    (folder / "fits.yaml").write_text(EXPERIMENT.replace("small.py", "fits.py").replace("splits: 3", "splits: 1"))
+    assert plan(load_experiment(folder / "fits.yaml")).members == 4

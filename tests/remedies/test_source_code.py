@@ -180,7 +180,9 @@ def test_numbers_are_assignments():
 
 def test_a_loss_that_calls_the_bottleneck_itself_is_pointed_out():
     split = split_of(CASES["forum"])
-    assert "# the loss calls enc3 itself" in source_code(CASES["forum"], {"batchnorm": "on"}, split)
+    assert "# the loss calls enc3 outside the forward pass too" in source_code(
+        CASES["forum"], {"batchnorm": "on"}, split
+    )
     assert "the loss calls" not in source_code(CASES["functional"], {"batchnorm": "on"}, split_of(CASES["functional"]))
 
 
