@@ -119,9 +119,6 @@ class Remembering:
     def runs_log_metric(self, **asked):
         return {}
 
-    def runs_log_inputs(self, **asked):
-        return {}
-
     def runs_delete(self, run_id):
         del self.runs[run_id]
         return {}
