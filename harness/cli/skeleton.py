@@ -20,7 +20,9 @@ class ModelClass:
     @property
     def layer(self) -> str:
         """The layer in the middle, where a bottleneck would be."""
-        layers = [name for name, kind in self.modules.items() if kind in LAYERS] or list(self.modules) or ["LAYER"]
+        layers = (
+            [name for name, type_name in self.modules.items() if type_name in LAYERS] or list(self.modules) or ["LAYER"]
+        )
         return layers[(len(layers) - 1) // 2]
 
 

@@ -23,10 +23,10 @@ def load_weights(model: Any, path: Path) -> str:
     if not path.is_file():
         raise HarnessError(f"{path}: no such file")
     content = _read(path)
-    wanted = model.state_dict()
+    expected = model.state_dict()
     candidates = list(_state_dicts(content, ""))
     for home, state in candidates:
-        fitting = _fitting(state, list(wanted))
+        fitting = _fitting(state, list(expected))
         if fitting is not None:
             try:
                 model.load_state_dict(fitting)
@@ -34,7 +34,9 @@ def load_weights(model: Any, path: Path) -> str:
                 reason = " ".join(str(error).split()).partition(". ")[0][:300]
                 raise HarnessError(f"{path}: expected a state dict of this case's model: {reason}") from error
             return home
-    raise HarnessError(f"{path}: expected a state dict of this case's model ({_listed(wanted)}), got {_kind(content)}")
+    raise HarnessError(
+        f"{path}: expected a state dict of this case's model ({_listed(expected)}), got {_kind(content)}"
+    )
 
 
 def _read(path: Path) -> Any:
@@ -80,21 +82,21 @@ def _state_dicts(content: Any, home: str) -> Iterator[tuple[str, Mapping[str, An
         yield from _state_dicts(content[key], f"{home}.{key}" if home else str(key))
 
 
-def _fitting(state: Mapping[str, Any], wanted: list[str]) -> dict[str, Any] | None:
+def _fitting(state: Mapping[str, Any], expected: list[str]) -> dict[str, Any] | None:
     """Return the weights under the model's own names; None if some are missing.
 
     >>> _fitting({"module.fc.weight": 1, "module.fc.bias": 2, "loss.scale": 3}, ["fc.weight", "fc.bias"])
     {'fc.weight': 1, 'fc.bias': 2}
     """
     plain = {str(name).replace("_orig_mod.", ""): value for name, value in state.items()}
-    if not wanted:
+    if not expected:
         return None
-    prefixes = [name.removesuffix(wanted[0]) for name in plain if name.endswith(wanted[0])]
+    prefixes = [name.removesuffix(expected[0]) for name in plain if name.endswith(expected[0])]
     for prefix in sorted(prefixes, key=len):
-        if (not prefix or prefix.endswith(".")) and all(prefix + name in plain for name in wanted):
-            extra = [name for name in plain if name.startswith(prefix) and name.removeprefix(prefix) not in wanted]
+        if (not prefix or prefix.endswith(".")) and all(prefix + name in plain for name in expected):
+            extra = [name for name in plain if name.startswith(prefix) and name.removeprefix(prefix) not in expected]
             if not extra or prefix:
-                return {name: plain[prefix + name] for name in wanted}
+                return {name: plain[prefix + name] for name in expected}
     return None
 
 
