@@ -19,6 +19,7 @@ from .experiment import sync as sync
 from .measures import dependence as dependence
 from .measures import mutual_information as mutual_information
 from .prescription import prescribe as prescribe
+from .rulebook import explain as explain
 from .watching import diagnose_model as diagnose_model
 from .watching import layers as layers
 from .watching import watch as watch

@@ -194,6 +194,7 @@ FACTORS: dict[str, Factor] = {
     "rho": Factor(None, high=1.0, open_below=True, open_above=True, stacks=True),
     "beta": Factor(None, stacks=True, words=("matched",)),
     "free_bits": Factor(0.0, stacks=True),  # nats per unit
+    "resample": Factor(0, high=1000, integer=True),  # times during training
     "rate_warmup": Factor(0.0, high=1.0),  # share of training
     "gradient_clip": Factor(0.0),  # norm; 0 keeps the case's own
     **TRAINED,

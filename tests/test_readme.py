@@ -120,7 +120,7 @@ def test_the_index_lists_every_page_once():
     index = (ROOT / "docs/README.md").read_text()
     listed = re.findall(r"\]\(([\w/-]+\.md)\)", index)
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    assert sorted(listed) == sorted(pages - {"README.md"})
+    assert sorted(listed) == sorted(page for page in pages - {"README.md"} if not re.match(r"rules/[a-z]", page))
 
 
 TAGS = {"harness.kind", "harness.origin", "harness.key"}  # tags of runs in MLflow, written like names of the package

@@ -135,6 +135,18 @@ def unused_number(model, batch, rho):
 # Models
 
 
+class Vae(Autoencoder):  # the case names the mean, and not the log-variance
+    def __init__(self):
+        super().__init__()
+        self.log_variance = nn.Linear(16, 4)
+
+    def forward(self, x):
+        hidden = torch.relu(self.encoder(x))
+        mean, spread = self.code(hidden), (0.5 * self.log_variance(hidden)).exp()
+        drawn = mean + torch.randn_like(mean) * spread
+        return drawn, self.decode(drawn)
+
+
 class OutputRange(Autoencoder):  # the data run from -1 to 1
     def decode(self, code):
         return torch.sigmoid(super().decode(code))
@@ -264,6 +276,7 @@ AUDIT_EXAMPLES: dict[str, AuditExample] = {
     "edits_in_place": of_penalty(edits_in_place),
     "optimizer_misses_parameters": of_optimizer(decoder_only),
     "optimizer_extra_parameters": of_optimizer(one_more),
+    "undeclared_posterior": of_model(Vae),
     "output_range": of_model(OutputRange),
     "symmetric_init": of_model(SymmetricInit),
     "dead_at_birth": of_model(DeadAtBirth),

@@ -23,6 +23,8 @@ FORMS = {
     "exclude": "list of partial cells",
     "include": "list of partial cells",
     "zip": "list of partial cells",
+    "keep_weights": "`shown`, `all` or `none`",
+    "splits": "a whole number from 1 to 1000",
 }
 
 
@@ -46,8 +48,9 @@ def keys_text() -> str:
     for key in KEYS:
         required = "yes" if key in REQUIRED else "one of the two" if key in DESIGNS else ""
         only = "; with `factors` only" if key in FACTORIAL_ONLY else ""
+        form = FORMS.get(key, "text")
         meaning = " ".join(meanings[key].split()).rstrip(".")
-        lines.append(f"| `{key}` | {required} | {FORMS[key]} | {meaning}{only} |")
+        lines.append(f"| `{key}` | {required} | {form} | {meaning}{only} |")
     lines += [
         "",
         "## Factors",

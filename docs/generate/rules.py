@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import harness
 from harness.diagnosis import Finding
-from harness.rulebook import RulePage, names, page
+from harness.rulebook import RulePage, explain, names
 from harness.rulebook.pages import KINDS
 
 MADE = "<!-- made by `python docs/generate`; the text is the table of harness/rulebook -->\n"
@@ -29,7 +29,7 @@ def write_rules(docs: Path, with_examples: bool = True) -> None:
     for name in names():
         file = docs / "rules" / f"{name}.md"
         example = new_example(name, pictures) if with_examples else stored_example(file)
-        file.write_text(page_text(page(name), example))
+        file.write_text(page_text(explain(name), example))
 
 
 def page_text(rule: RulePage, example: str) -> str:
@@ -65,7 +65,7 @@ def index() -> str:
     lines = [MADE, "# Verdicts and rules", "", INTRODUCTION]
     for kind, entries in KINDS.items():
         lines += ["", f"## {HEADINGS[kind]}", "", "| name | severity | what it says |", "|---|---|---|"]
-        lines += [f"| [`{name}`]({name}.md) | {page(name).severity} | {page(name).says} |" for name in entries]
+        lines += [f"| [`{name}`]({name}.md) | {explain(name).severity} | {explain(name).says} |" for name in entries]
     return "\n".join(lines) + "\n"
 
 

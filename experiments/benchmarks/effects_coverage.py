@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import paired_coverage
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -144,7 +145,7 @@ def newcombe_coverage(members: int) -> float:
 
 def page() -> str:
     """The page: what was simulated, and what came of it."""
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, *paired_coverage.lines(), "## Averages over the other factors: one factor\n"]
     for world in WORLDS.values():
         lines += [f"### {world.title}", "", HEAD]
         for pairs in (1, 12, 96):
@@ -224,7 +225,6 @@ responds, strongly, and the others lean the other way, neither keeps it (third t
 one is often not among them. Nothing but more seeds helps. And where one seed's difference is a single 0 or 1 the sign
 flip is cautious, as most seeds tie.
 
-## One factor
 """
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from harness.results import MemberRecord
 from harness.tracking import Tracker
+from harness.tracking.concurrency import SIDE_BY_SIDE
 
 UNITS, EPOCHS = 30, 30
 
@@ -121,13 +122,14 @@ def members(count: int) -> list[MemberRecord]:
     ]
 
 
-def rate(uri: str, count: int, folder: Path) -> tuple[float, float]:
+def rate(uri: str, count: int, folder: Path, requests: int) -> tuple[float, float]:
     """Return members logged per second beside the training, and seconds that the end of the run takes."""
     tracker, name, records = Tracker(uri, folder), f"latency-{uuid.uuid4().hex[:8]}", members(count)
+    tracker._requests = requests
     tracker.begin(name)
     started = time.perf_counter()
-    for start in range(0, count, tracker.at_once):
-        tracker.log(name, records[start : start + tracker.at_once])
+    for start in range(0, count, 2 * requests):
+        tracker.log(name, records[start : start + 2 * requests])
     logged = time.perf_counter()
     tracker.project(name, records, note="measured", parameters={"members": count})
     assert tracker.confirmed(name, records) == count
@@ -139,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("uri")
     parser.add_argument("--members", type=int, default=60)
+    parser.add_argument("--requests", type=int, default=SIDE_BY_SIDE, help="side by side; 1: one after the other")
     parser.add_argument("--milliseconds", type=float, nargs="+", default=[0, 30, 300])
     arguments = parser.parse_args()
     address = urlsplit(arguments.uri)
@@ -147,7 +150,7 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             delayed(address.hostname or "127.0.0.1", address.port or 80, milliseconds / 1000) as port,
         ):
-            per_second, end = rate(f"http://127.0.0.1:{port}", arguments.members, Path(folder))
+            per_second, end = rate(f"http://127.0.0.1:{port}", arguments.members, Path(folder), arguments.requests)
         print(f"{milliseconds:g} ms: {per_second:.2f} members/s, the end of the run {end:.1f} s", flush=True)
 
 

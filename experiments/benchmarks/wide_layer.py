@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from harness import diagnose
+from harness.cli.diagnose import MOST_UNITS
 from harness.data import read_array
 
 ON_A_QUARTER = 0.6745
@@ -76,10 +77,14 @@ def main() -> None:
             wall, processor = time.perf_counter(), time.process_time()
             diagnosis = diagnose(read_array(path))
             judged = time.process_time() - processor
-            text = len(json.dumps(diagnosis.to_dict()))
+            if arguments.units > MOST_UNITS:
+                diagnosis.to_frame().to_parquet(Path(folder) / "units.parquet")
+                form = "units as parquet"
+            else:
+                form = f"JSON of {len(json.dumps(diagnosis.to_dict())) / 1e6:.0f} MB"
         print(
             f"{arguments.rows} x {arguments.units}, file {path.stat().st_size / 2**30:.2f} GiB:"
-            f" {judged:.1f} s of processor, {time.perf_counter() - wall:.1f} s with the JSON of {text / 1e6:.1f} MB;"
+            f" {judged:.1f} s of processor, {time.perf_counter() - wall:.1f} s in all, with the {form};"
             f" at most {memory.peak:.2f} GiB; {diagnosis.verdict}, {diagnosis.live_units} live"
         )
 

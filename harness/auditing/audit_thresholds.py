@@ -36,7 +36,7 @@ class AuditThresholds:
     negligible_risk: float = 5e-3
     batch_slope: float = 0.25
     unreachable_share: float = 0.1
-    escape: float = 1e-6
+    escape: float = 1e-12
     output_share: float = 0.01
     dead_share: float = 0.1
     offset: float = 1.0

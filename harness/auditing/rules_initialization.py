@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.findings import make_finding
+from harness.auditing.gradient_ratios import ProbeLoop
 from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
+from harness.auditing.loss_state import preserved_loss
 from harness.auditing.recorder import layers_of
 from harness.capture import eval_mode
 from harness.case import Case
@@ -16,6 +18,7 @@ from harness.diagnosis.severity import Severity
 from harness.models import accumulation_dtype, cast_floats
 from harness.user_code import guarded
 
+SYMMETRIC_STEPS = 5  # after which units that feed different weights differ
 DEAD_BELOW = {"relu": 0.0, "gelu": -6.0, "silu": -20.0}  # pre-activations with zero or vanishing gradient
 
 
@@ -29,6 +32,7 @@ def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Fi
             if common is None
             else {name: min(count, counts[name]) for name, count in common.items() if name in counts}
         )
+    common = _still_identical(case, models[0], rows, common or {})
     if not common:
         return []
     layers_text = ", ".join(f"{count} units of {name}" for name, count in common.items())
@@ -42,6 +46,26 @@ def symmetric_init(case: Case, models: list[nn.Module], rows: Tensor) -> list[Fi
             {name: float(count) for name, count in common.items()},
         )
     ]
+
+
+def _still_identical(case: Case, model: nn.Module, rows: Tensor, counts: dict[str, int]) -> dict[str, int]:
+    """Return the counts that remain after a few training steps.
+
+    Units that start equal but feed different weights, such as a router that starts at zero, get different gradients.
+    """
+    if not counts:
+        return {}
+    try:
+        with guarded(), isolated(model, torch.float64), preserved_rng(0), preserved_loss(case.losses):
+            loop = ProbeLoop(case, model, cast_floats(rows, torch.float64), 0, {})
+            for _ in loop.reach((SYMMETRIC_STEPS,)):
+                pass
+            if loop.step < SYMMETRIC_STEPS:
+                return {}  # it diverged, which says nothing about symmetry
+            after = _identical(case, model, rows[:64], 0)
+    except Exception:  # the case cannot be trained, or not in float64
+        return counts
+    return {name: min(count, after[name]) for name, count in counts.items() if name in after}
 
 
 def _identical(case: Case, model: nn.Module, rows: Tensor, seed: int) -> dict[str, int]:

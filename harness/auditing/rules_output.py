@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.findings import make_finding
+from harness.auditing.findings import loss_source, make_finding
 from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import LossProbe
 from harness.auditing.probe_values import RANGES
-from harness.capture import BottleneckTap, eval_mode, reconstruction_of
+from harness.capture import BottleneckTap, eval_mode, outputs_of, reconstruction_of
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.user_code import guarded
+
+ERRORS = (0.1, 10.0, 100.0)  # of the output, in standard deviations of the rows
 
 
 def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
@@ -96,6 +98,58 @@ def _squashed_twice(probe: LossProbe, output: Tensor, activation: str) -> list[F
             {"at_rows": at_rows, "at_logits": at_logits},
         )
     ]
+
+
+def clipped_errors(probe: LossProbe) -> list[Finding]:
+    """Find a main term without a gradient at outputs far from the rows, although it has one near them.
+
+    The rows are moved by a tenth of their standard deviation, and by 10 and 100 of them.
+    """
+    batch, term = probe.batch, probe.case.objective
+    if term != "reconstruction" or not batch.is_floating_point():
+        return []
+    spread = batch.std(correction=0)
+    signs = torch.randint(0, 2, batch.shape, generator=torch.Generator().manual_seed(0)).to(batch) * 2 - 1
+    shares = [_share_with_gradient(probe, batch + size * spread * signs) for size in ERRORS]
+    near, *far = shares
+    if any(share is None for share in shares) or near < 0.9 or max(far) > 0.1:  # type: ignore[operator, type-var]
+        return []
+    return [
+        make_finding(
+            "escape",
+            term,
+            f"{term} has a gradient at {near:.0%} of the outputs that are {ERRORS[0]:g} standard deviations off, and at"
+            f" {max(far):.0%} of those that are {ERRORS[1]:g} or {ERRORS[2]:g} off",  # type: ignore[type-var]
+            "large errors are not corrected: an output that starts far away stays there",
+            "clip the gradient instead of the error, or use a loss that is linear for large errors (F.smooth_l1_loss)",
+            {"near": float(near), "far": float(max(far))},  # type: ignore[arg-type, type-var]
+            source=loss_source(probe.case),
+        )
+    ]
+
+
+def _share_with_gradient(probe: LossProbe, candidate: Tensor) -> float | None:
+    """Return the share of outputs with a gradient of the main term where the output has these values; None if unknown."""
+    leaves: list[Tensor] = []
+
+    def hook(module: nn.Module, args: object, result: object) -> object:
+        output = reconstruction_of(outputs_of(result), probe.batch, probe.case.reconstruction)
+        if output is None or output.numel() != candidate.numel():
+            return None
+        leaves.append(candidate.reshape(output.shape).detach().clone().requires_grad_(True))
+        return _with_output(result, output, leaves[-1])
+
+    handle = probe.model.register_forward_hook(hook)
+    try:
+        with guarded():
+            slopes = probe.evaluate().gradient(probe.case.objective, leaves)
+    except Exception:  # such outputs are outside of the domain of the loss
+        return None
+    finally:
+        handle.remove()
+    if not slopes or not all(bool(slope.isfinite().all()) for slope in slopes):
+        return None
+    return float((slopes[-1] != 0).double().mean())
 
 
 def _with_output(result: object, output: Tensor, replacement: Tensor) -> object:

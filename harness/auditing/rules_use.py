@@ -22,7 +22,7 @@ BATCHES = 4
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How far a trained model needs the code of each row.
+    """Test of a trained model for its need of the code of each row.
 
     Args:
         value: main term on the data.
@@ -124,9 +124,9 @@ def silences_the_code(
 def _affordable(case: Case, rows: Tensor, cost: float) -> int:
     """Return the steps that all trainings of this rule can take within the work of an audit."""
     training = case.training()
-    whole = int(training["epochs"]) * math.ceil(len(rows) / min(int(training["batch_size"]), len(rows)))
+    steps = int(training["epochs"]) * math.ceil(len(rows) / min(int(training["batch_size"]), len(rows)))
     affordable = int(PROBES[-1] / max(cost, PROBES[-1] / MOST_WORK))
-    return min(max(whole, PROBES[-1]), MOST_STEPS, affordable)
+    return min(max(steps, PROBES[-1]), MOST_STEPS, affordable)
 
 
 def _recovers(

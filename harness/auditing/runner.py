@@ -20,7 +20,7 @@ from harness.auditing.rules_gradient import edits_in_place, gradient_status, out
 from harness.auditing.rules_initialization import dead_at_birth, input_offset, symmetric_init
 from harness.auditing.rules_model import undeclared_posterior
 from harness.auditing.rules_optimizer import optimizer_parameters, unregistered_parameters
-from harness.auditing.rules_output import output_range
+from harness.auditing.rules_output import clipped_errors, output_range
 from harness.auditing.rules_precision import finite_constants, outside_by_rounding
 from harness.auditing.rules_rows import mixed_rows
 from harness.auditing.rules_training import TrainingWatch, check_training, watch_constant, watch_numbers
@@ -160,6 +160,7 @@ def _first_model(
             for subject, operations in checked:  # a penalty beside a constant main term is what trains the model
                 check_least(subject, operations, collector)
         collector.run("output_range", case.objective, lambda: output_range(probe, rows, collector.bounds))
+        collector.run("escape", case.objective, lambda: clipped_errors(probe))
         collector.run("mixed_rows", None, lambda: mixed_rows(probe, collector.bounds))
         collector.run("undeclared_posterior", None, lambda: undeclared_posterior(probe))
         collector.run("unused_number", None, lambda: watch_numbers(watch, probe))

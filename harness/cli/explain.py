@@ -12,9 +12,10 @@ def explain(
     json: Json = False,
 ) -> None:
     """Explain verdicts and rules: what each says, how it is decided, its causes, and what to try. Without a name, list them."""
-    from harness.rulebook import names, page
+    import harness
+    from harness.rulebook import names
 
-    pages = [page(rule) for rule in rules or names()]
+    pages = [harness.explain(rule) for rule in rules or names()]
     if json:
         print_json({"rules": [rule_page.to_dict() for rule_page in pages]})
     elif rules:

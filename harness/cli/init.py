@@ -52,7 +52,7 @@ def _lines(written: "Scaffold") -> list[str]:
         lines += [f"The rows are random numbers: replace data() in {written.case} by your own."]
     return [
         *lines,
-        "Next:",
+        f"Write the epochs, batch size and learning rate of your own loop into {written.case}. Next:",
         f"  harness audit {written.case}",
         f"  harness prescribe {written.case}",
         f"  harness run {written.experiment}",

@@ -44,7 +44,7 @@ def _lines(plan: "Plan") -> list[str]:
     return [
         f"{plan.experiment}: case {plan.case} on {data} ({plan.rows['train']} rows to train, "
         f"{plan.rows['evaluation']} held out)",
-        f"  {plan.members} models: {len(plan.variants)} variants x {plan.seeds} seeds, trained in {len(plan.stacks)} stacks",
+        f"  {plan.members} models: {len(plan.variants)} variants x {plan.seeds} seeds{_splits(plan)}, trained in {len(plan.stacks)} stacks",
         f"  {plan.member_steps:,} member-steps ({plan.steps_per_epoch} steps per epoch), about {_time(plan.minutes)}",
         f"  about {plan.metric_rows:,} metric rows, {plan.megabytes:.0f} MB",
         *_section("factors (baseline *)", [_factor(plan, name) for name in plan.factors]),
@@ -70,6 +70,10 @@ def _lines(plan: "Plan") -> list[str]:
         ),
         *_section("notes", plan.notes),
     ]
+
+
+def _splits(plan: "Plan") -> str:
+    return f" x {plan.splits} splits of the rows" if plan.splits > 1 else ""
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

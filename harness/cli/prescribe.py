@@ -27,6 +27,9 @@ def prescribe(
     goal: Annotated[str, typer.Option(help="What counts: live, usable, or a bound such as 'r2>0.4'.")] = "usable",
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
     report: Annotated[str, typer.Option(help="Write the prescription as an HTML page.")] = "",
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store; by default mlruns/mlflow.db, or MLFLOW_TRACKING_URI.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
@@ -35,7 +38,8 @@ def prescribe(
     after what was seen until then is printed.
     """
     from harness.cli.signals import exit_now, install_handlers
-    from harness.prescription import PrescriptionInterrupted
+    from harness.errors import HarnessError
+    from harness.prescription import PrescriptionInterrupted, publish
     from harness.prescription import prescribe as find
 
     words = [word.strip() for word in changes.split(",") if word.strip()] or None
@@ -54,6 +58,15 @@ def prescribe(
     except KeyboardInterrupt as stop:  # before the search began
         exit_now(getattr(stop, "number", signal.SIGINT), FAREWELL)
     _write(prescription, report, json)
+    sys.stdout.flush()
+    try:
+        with stdout_to_stderr(True):
+            page = publish(prescription, tracking_uri=tracking_uri)
+        print(f"page: {page}; the proof is in the MLflow store (harness ui)", file=sys.stderr)
+    except HarnessError as error:
+        print(f"not logged: {error}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        exit_now(getattr(stop, "number", signal.SIGINT), FAREWELL)
     raise typer.Exit(1 if prescription.wrong else 0)
 
 

@@ -28,7 +28,7 @@ MINIMUM_HELD_OUT = 2
 HELD_OUT = 5  # one of five rows, or blocks of rows, is held out
 
 
-def split_of(case: "Case", data: str | None = None) -> Split:
+def split_of(case: "Case", data: str | None = None, split: int = 0) -> Split:
     """Return the rows of a case, or of another data set or file, in memory and in the model's own dtype.
 
     For a case without `evaluation`, a fixed fifth of the rows is held out; where rows have blocks, whole blocks. The
@@ -37,6 +37,8 @@ def split_of(case: "Case", data: str | None = None) -> Split:
     Args:
         case: its labels and factors belong to its own rows, and are not used with other `data`.
         data: a name of `DATASETS`, or a file that `read_array` reads.
+        split: number of the split, from 0. Any other than 0 holds out another choice of as many rows; for a case with
+            held-out rows of its own, both parts are pooled for it.
 
     Raises:
         HarnessError: for NaN, a wrong rank, too few rows, constant data, references of another length.
@@ -47,17 +49,25 @@ def split_of(case: "Case", data: str | None = None) -> Split:
     evaluation = None if evaluation is None else with_targets(case, evaluation, where)
     dtype = input_dtype(bind_losses(case, train.targets), train.inputs)
     train = check_rows(train, where, dtype=dtype)
+    own_evaluation = evaluation is not None
     if evaluation is None:
-        train, evaluation = hold_out(train)
+        train, evaluation = hold_out(train, split)
     checked = check_rows(evaluation, where.replace(": data", ": evaluation"), MINIMUM_HELD_OUT, dtype)
     if checked.inputs.shape[1:] != train.inputs.shape[1:]:
         shapes = f"{list(train.inputs.shape[1:])} in training, {list(checked.inputs.shape[1:])} in evaluation"
         raise HarnessError(f"{where}: rows differ in shape: {shapes}")
+    if split and own_evaluation:
+        train, checked = hold_out(pooled(train, checked), split, groups_of(checked))
     return Split(train, checked, fingerprint(train, checked))
 
 
-def hold_out(rows: Rows) -> tuple[Rows, Rows]:
+def hold_out(rows: Rows, split: int = 0, count: int | None = None) -> tuple[Rows, Rows]:
     """Split rows into training rows and a fixed fifth that is held out, both in their original order.
+
+    Args:
+        rows: whole blocks are held out where rows have blocks.
+        split: number of the split; each holds out another choice.
+        count: number of held-out blocks, or rows without blocks; a fifth by default.
 
     >>> train, evaluation = hold_out(Rows(torch.arange(20.0)[:, None]))
     >>> len(train), len(evaluation)
@@ -67,12 +77,51 @@ def hold_out(rows: Rows) -> tuple[Rows, Rows]:
         HarnessError: for rows in fewer than two blocks.
     """
     groups = torch.arange(len(rows)) if rows.blocks is None else rows.blocks.unique(return_inverse=True)[1]
-    count = int(groups.max()) + 1
-    if count < 2:
+    total = int(groups.max()) + 1
+    if total < 2:
         raise HarnessError("all rows lie in one block, so none of them can be held out; give the case an `evaluation`")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    is_held_out = torch.isin(groups, order[: max(1, count // HELD_OUT)])
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(split))
+    is_held_out = torch.isin(groups, order[: max(1, total // HELD_OUT) if count is None else count])
     return rows.take((~is_held_out).nonzero()[:, 0]), rows.take(is_held_out.nonzero()[:, 0])
+
+
+def check_splits(case: "Case", splits: int) -> None:
+    """Check that a case can be trained on several splits of its rows.
+
+    Raises:
+        HarnessError: for a case whose own `fit` chooses its rows.
+    """
+    if splits > 1 and case.fit is not None:
+        raise HarnessError(
+            f"splits: {case.name} trains by its own Case.fit, which chooses its rows itself; expected 1, got {splits}"
+        )
+
+
+def groups_of(rows: Rows) -> int:
+    """Count the blocks of the rows; the rows themselves where they have none."""
+    return len(rows) if rows.blocks is None else len(rows.blocks.unique())
+
+
+def pooled(train: Rows, evaluation: Rows) -> Rows:
+    """Join training rows and held-out rows; references that only one part has are left out."""
+    blocks = None
+    if train.blocks is not None and evaluation.blocks is not None:
+        blocks = torch.cat([train.blocks, evaluation.blocks + train.blocks.max() + 1 - evaluation.blocks.min()])
+    return Rows(
+        torch.cat([train.inputs, evaluation.inputs]),
+        _joined(train.labels, evaluation.labels),
+        {
+            name: torch.cat([values, evaluation.factors[name]])
+            for name, values in train.factors.items()
+            if name in evaluation.factors
+        },
+        blocks,
+        _joined(train.targets, evaluation.targets),
+    )
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.cat([first, second])
 
 
 def check_rows(rows: Rows, where: str, least: int = MINIMUM_ROWS, dtype: torch.dtype = torch.float32) -> Rows:

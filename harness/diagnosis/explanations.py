@@ -1,9 +1,10 @@
 """Findings for verdicts and flags: evidence, meaning and remedy of each."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from harness.diagnosis.finding import Finding
-from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS
+from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.severity import gravity
 from harness.diagnosis.unit_rules import excluded_frequency
 from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
@@ -35,7 +36,17 @@ def findings_for(
     ]
     findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
     findings += [] if output is None else _output(output)
+    verdicts = [unit.verdict for unit in units if not unit.live]
+    if verdicts and all(verdict == UnitVerdict.AT_PRIOR for verdict in verdicts):
+        findings = [_beside_the_prior(finding) for finding in findings]
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
+
+
+def _beside_the_prior(finding: Finding) -> Finding:
+    """Replace remedies that do not help where the KL divergence has taken the latent."""
+    if finding.rule not in AT_PRIOR_EXPLAINS:
+        return finding
+    return replace(finding, remedy=UNIT[UnitVerdict.AT_PRIOR].remedy)
 
 
 def _rows(distinct: int, rows: int) -> str:
@@ -83,11 +94,16 @@ def _output(output: OutputDiagnosis) -> list[Finding]:
     if output.verdict != OutputVerdict.HEALTHY:
         text = OUTPUT[output.verdict]
         return [Finding(output.verdict.value, text.severity, evidence, text.meaning, text.remedy, numbers=numbers)]
+    findings = []
+    if output.logits:
+        findings.append(
+            Finding("logits_output", LOGITS.severity, evidence, LOGITS.meaning, LOGITS.remedy, numbers=numbers)
+        )
     if output.pca_r2 and output.r2_interval[1] < output.pca_r2[-1]:
-        return [
+        findings.append(
             Finding("below_pca", BELOW_PCA.severity, evidence, BELOW_PCA.meaning, BELOW_PCA.remedy, numbers=numbers)
-        ]
-    return []
+        )
+    return findings
 
 
 def _output_evidence(output: OutputDiagnosis) -> str:
@@ -183,6 +199,10 @@ def _ablation(units: Units) -> str:
 def _always(units: Units) -> str:
     return f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)"
 
+
+AT_PRIOR_EXPLAINS = {
+    *("full_collapse", "single_live_unit", "partial_collapse", "mean_output", "constant_output", "below_pca"),
+}
 
 LAYER_EVIDENCE: dict[str, Callable[[Mapping[str, float], Units], str]] = {
     "redundant": _copies,

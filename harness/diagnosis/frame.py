@@ -8,13 +8,17 @@ from harness.diagnosis.units import UnitDiagnosis
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+AT_ONCE = 50_000  # units as dicts, 2 kB each
+
 
 def frame(units: Sequence[UnitDiagnosis]) -> "DataFrame":
     """One row per unit, indexed by the unit's number."""
     # pandas takes half a second to import
-    from pandas import DataFrame
+    from pandas import DataFrame, concat
 
-    return DataFrame(unit_records(units)).set_index("index")
+    parts = [units[start : start + AT_ONCE] for start in range(0, len(units), AT_ONCE)] or [units]
+    frames = [DataFrame(unit_records(part)) for part in parts]
+    return (frames[0] if len(frames) == 1 else concat(frames, ignore_index=True)).set_index("index")
 
 
 def unit_records(units: Sequence[UnitDiagnosis]) -> list[dict[str, Any]]:

@@ -93,6 +93,13 @@ def _judge(
     if not finite or not testable:
         return OutputDiagnosis(output_verdict(numbers, thresholds), pca_r2=levels, pca_rows=source)
     numbers |= _explained(reconstruction.double(), compared)
+    logits = False
+    if numbers["r2_high"] <= thresholds.mean_output_r2 and _may_be_logits(reconstruction, compared):
+        probabilities = torch.sigmoid(reconstruction.double())
+        squashed = _explained(probabilities, compared)
+        logits = squashed["r2_low"] > thresholds.mean_output_r2
+        if logits:
+            reconstruction, numbers = probabilities.to(reconstruction), numbers | squashed
     still = is_constant(reconstruction, dtype=dtype)
     dead = still & compared.varies
     numbers |= {"dead_share": int(dead.sum()) / int(compared.varies.sum()), "constant": bool(still.all())}
@@ -106,7 +113,15 @@ def _judge(
         pca_r2=levels,
         pca_rows=source,
         constant=bool(numbers["constant"]),
+        logits=logits,
     )
+
+
+def _may_be_logits(reconstruction: Tensor, compared: _Compared) -> bool:
+    """True if the rows lie between 0 and 1, and the output runs below and above."""
+    rows = compared.rows * compared.size
+    inside = float(rows.min()) >= 0 and float(rows.max()) <= 1
+    return inside and float(reconstruction.min()) < 0 and float(reconstruction.max()) > 1
 
 
 def _explained(reconstruction: Tensor, compared: _Compared) -> dict[str, float]:

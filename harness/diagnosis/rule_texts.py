@@ -194,3 +194,9 @@ BELOW_PCA = RuleText(
     "as many principal components do better: the code is not the limit, or the decoder does not use it fully",
     "train longer; use a linear output; look at dead and redundant units",
 )
+
+LOGITS = RuleText(
+    Severity.NOTE,
+    "the rows lie between 0 and 1 and the output does not: it was judged behind a sigmoid, as the logits of probabilities",
+    "nothing to do, if the loss takes logits",
+)

@@ -140,6 +140,8 @@ class OutputDiagnosis:
         pca_r2: R2 of PCA with 1, 2, ... components, up to the number of live units.
         pca_rows: the rows that the components were fitted on: "training" or "evaluation".
         constant: True where the output does not vary although the inputs do.
+        logits: True where the output was judged behind a sigmoid: the rows lie between 0 and 1, the output does not,
+            and it explains them only behind one.
     """
 
     verdict: OutputVerdict
@@ -151,3 +153,4 @@ class OutputDiagnosis:
     pca_r2: tuple[float, ...] = ()
     pca_rows: str = "training"
     constant: bool = False
+    logits: bool = False

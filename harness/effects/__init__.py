@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from harness.effects.analysis import SCOPE, Effects, analyse
+from harness.effects.analysis import Effects, analyse, scope_of
 from harness.effects.cells import Cell
 from harness.effects.comparison import Comparison, compare
 from harness.effects.effect import CONFIRMING_SEEDS, Effect
@@ -17,7 +17,6 @@ from harness.effects.stored_experiments import stored_experiment, stored_members
 
 __all__ = [
     "CONFIRMING_SEEDS",
-    "SCOPE",
     "Cell",
     "Comparison",
     "Effect",
@@ -26,6 +25,7 @@ __all__ = [
     "analyse",
     "compare",
     "remedy_effects",
+    "scope_of",
     "stored_experiment",
     "stored_members",
 ]

@@ -17,7 +17,19 @@ from harness.effects.remedy_effects import BaselineOutcome, RemedyEffect, baseli
 from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import Level, MemberRecord
 
-SCOPE = "Scope: other initializations and batch orders on this data set; the data are not resampled."
+
+def scope_of(seeds: int, splits: int = 1) -> str:
+    """Scope of every claim.
+
+    >>> scope_of(24, 3)
+    'Scope: over 24 seeds x 3 splits of the rows: other initializations, batch orders and held-out rows of this data set.'
+    """
+    if splits == 1:
+        return "Scope: other initializations and batch orders on this data set, for one split of its rows."
+    return (
+        f"Scope: over {seeds} seeds x {splits} splits of the rows: other initializations, batch orders and held-out rows"
+        " of this data set."
+    )
 
 
 class ExperimentProtocol(Protocol):
@@ -58,7 +70,7 @@ class Effects:
     cells: tuple[Cell, ...]
     design: Power
     baseline: Mapping[str, Level]
-    scope: str = SCOPE
+    scope: str = ""
     remedies: tuple[RemedyEffect, ...] = ()
     at_baseline: BaselineOutcome | None = None
 
@@ -106,7 +118,8 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         interval and exact sign flips over seeds. p is adjusted over all levels, interactions and contrasts, separately
         for each outcome.
     """
-    table = member_table(records, experiment.seeds)
+    splits = getattr(experiment, "splits", 1)
+    table = member_table(records, experiment.seeds, splits)
     measured = [
         measure_effect(table, spec, outcome, blocks)
         for spec, blocks in _questions(table, experiment)
@@ -125,6 +138,7 @@ def analyse(records: Sequence[MemberRecord], experiment: ExperimentProtocol) -> 
         cells=tuple(cells(table)),
         design=power_of(len(table.seeds), judged, len(remedies)),
         baseline=dict(experiment.baseline),
+        scope=scope_of(len(experiment.seeds), splits),
         remedies=remedies,
         at_baseline=baseline_outcome(records, experiment.baseline),
     )

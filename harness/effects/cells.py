@@ -103,6 +103,7 @@ def _one(table: MemberTable, row: int, column: int) -> dict[str, Any]:
     judged = record is not None and is_judged(record)
     return {
         "seed": table.seeds[column],
+        **({"split": table.blocks[column][0]} if table.blocks[column][0] else {}),
         "category": str(table.categories[row, column]),
         "verdict": "" if record is None else record.reported_verdict,
         "output_fault": "" if record is None else record.output_fault,

@@ -107,7 +107,7 @@ def _pairing(
     cases = [stored_experiment(results).case for results in (first, second)]
     if cases[0] != cases[1]:
         return False, f"unpaired: the cases differ ({cases[0]}, {cases[1]}), so a seed is not the same initial weights"
-    seeds = [{record.seed for group in side for record in group} for side in (members_a, members_b)]
+    seeds = [{record.block for group in side for record in group} for side in (members_a, members_b)]
     shared = seeds[0] & seeds[1]
     if len(shared) < 2:
         return False, f"unpaired: the experiments share {len(shared)} seeds"

@@ -19,7 +19,7 @@ class MemberTable:
 
     Args:
         variants: names. levels: of each variant.
-        seeds: in ascending order.
+        blocks: pairs (split, seed), in ascending order; without several splits of the rows, the seeds.
         values: outcome -> `[variant, seed]`, NaN where the member has no number.
         categories: `[variant, seed]`: collapsed, not collapsed, diverged, failed, invalid, not_testable, not run.
         records: (variant index, seed index) -> member.
@@ -27,10 +27,15 @@ class MemberTable:
 
     variants: tuple[str, ...]
     levels: tuple[Mapping[str, Level], ...]
-    seeds: tuple[int, ...]
+    blocks: tuple[tuple[int, int], ...]
     values: Mapping[str, Array]
     categories: NDArray[np.str_]
     records: Mapping[tuple[int, int], MemberRecord]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seed of each block."""
+        return tuple(seed for _, seed in self.blocks)
 
     @property
     def refused(self) -> NDArray[np.bool_]:
@@ -39,18 +44,19 @@ class MemberTable:
         return tried.any(axis=1) & ((self.categories == "failed") | ~tried).all(axis=1)
 
 
-def member_table(records: Sequence[MemberRecord], seeds: Sequence[int] = ()) -> MemberTable:
-    """Arrange members by variant (in order of appearance) and seed (ascending; `seeds` adds the planned ones)."""
+def member_table(records: Sequence[MemberRecord], seeds: Sequence[int] = (), splits: int = 1) -> MemberTable:
+    """Arrange members by variant (in order of appearance) and block (ascending; `seeds` and `splits` add the planned ones)."""
     names = tuple(dict.fromkeys(record.variant for record in records))
-    all_seeds = tuple(sorted({*seeds, *(record.seed for record in records)}))
+    planned = {(split, seed) for split in range(splits) for seed in seeds}
+    blocks = tuple(sorted(planned | {record.block for record in records}))
     row = {name: index for index, name in enumerate(names)}
-    column = {seed: index for index, seed in enumerate(all_seeds)}
-    at = {(row[record.variant], column[record.seed]): record for record in records}
+    column = {block: index for index, block in enumerate(blocks)}
+    at = {(row[record.variant], column[record.block]): record for record in records}
     levels = {record.variant: record.levels for record in records}
-    values = {name: np.full((len(names), len(all_seeds)), np.nan) for name in OUTCOMES}
-    categories = np.full((len(names), len(all_seeds)), NOT_RUN, dtype="<U16")
+    values = {name: np.full((len(names), len(blocks)), np.nan) for name in OUTCOMES}
+    categories = np.full((len(names), len(blocks)), NOT_RUN, dtype="<U16")
     for position, record in at.items():
         categories[position] = category(record)
         for name, outcome in OUTCOMES.items():
             values[name][position] = outcome_value(outcome, record)
-    return MemberTable(names, tuple(levels[name] for name in names), all_seeds, values, categories, at)
+    return MemberTable(names, tuple(levels[name] for name in names), blocks, values, categories, at)

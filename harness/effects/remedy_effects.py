@@ -15,6 +15,7 @@ from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import COLLAPSED, NO_BETTER_THAN_MEAN, Level, MemberRecord
 
 NAN = math.nan
+Block = tuple[int, int]  # split and seed
 Fails = Callable[[MemberRecord], bool | None]
 CURED_SHARE = 0.1  # of the seeds: a remedy with more failures helps, but does not work
 NARROW = 0.25  # half-width of the interval within which no effect is seen
@@ -40,7 +41,7 @@ class RemedyEffect:
 
     Args:
         remedy: factor -> level of every changed factor. variant: name of the cell.
-        seeds: seeds of either arm. failed_before, failed_after, collapsed_before, collapsed_after: numbers of seeds.
+        seeds: seeds of either arm; with several splits of the rows, pairs of seed and split. failed_before, failed_after, collapsed_before, collapsed_after: numbers of seeds.
         lost_before, lost_after: members without a result for an outside reason.
         change: change of the failed share over complete pairs, from -1 to 1; low, high: Newcombe's paired 95 % interval.
         p: mid-p of the exact McNemar test. p_adjusted: Benjamini-Hochberg over the rows.
@@ -91,7 +92,7 @@ class RemedyEffect:
 
 @dataclass(frozen=True)
 class BaselineOutcome:
-    """Outcome of the baseline cell: numbers of seeds, mean R2, and symptom -> number of failed seeds."""
+    """Outcome of the baseline cell: numbers of seeds (pairs of seed and split), mean R2, symptom -> failed seeds, splits."""
 
     levels: dict[str, Level]
     variant: str
@@ -101,6 +102,7 @@ class BaselineOutcome:
     lost: int
     r2: float
     symptoms: dict[str, int]
+    splits: int = 1
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def symptom(record: MemberRecord) -> str:
 
 def baseline_outcome(records: Sequence[MemberRecord], baseline: Mapping[str, Level]) -> BaselineOutcome | None:
     """Summarize the baseline cell; None where it has no member."""
-    members = {record.seed: record for record in records if not changes(record.levels, baseline)}
+    members = {record.block: record for record in records if not changes(record.levels, baseline)}
     if not members:
         return None
     outcomes = _outcomes(members, sorted(members), has_failed)
@@ -156,6 +158,7 @@ def baseline_outcome(records: Sequence[MemberRecord], baseline: Mapping[str, Lev
         lost=outcomes.count(None),
         r2=_mean_r2(members),
         symptoms=dict(symptoms.most_common()),
+        splits=len({split for split, _ in members}),
     )
 
 
@@ -172,9 +175,9 @@ def remedy_effects(
         One effect per remedy, best first. A remedy is a cell that differs from the baseline in one factor; every cell
         is a remedy where no factors are crossed. Empty without a baseline cell.
     """
-    cells: dict[frozenset[tuple[str, Level]], dict[int, MemberRecord]] = {}
+    cells: dict[frozenset[tuple[str, Level]], dict[Block, MemberRecord]] = {}
     for record in records:
-        cells.setdefault(frozenset(changes(record.levels, design.baseline).items()), {})[record.seed] = record
+        cells.setdefault(frozenset(changes(record.levels, design.baseline).items()), {})[record.block] = record
     baseline = cells.pop(frozenset(), None)
     if baseline is None:
         return ()
@@ -187,7 +190,7 @@ def remedy_effects(
     return tuple(sorted(_judged(rows), key=_rank))
 
 
-def are_equal(before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord]) -> bool:
+def are_equal(before: Mapping[Block, MemberRecord], after: Mapping[Block, MemberRecord]) -> bool:
     """True where both arms have the same seeds and bitwise equal stored results.
 
     Terms of the penalty are not compared, so that a penalty without gradient equals no penalty.
@@ -217,7 +220,7 @@ def _trace(record: MemberRecord) -> tuple[object, ...]:
 
 
 def _row(
-    before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord], design: RemedyDesign, fails: Fails
+    before: Mapping[Block, MemberRecord], after: Mapping[Block, MemberRecord], design: RemedyDesign, fails: Fails
 ) -> _Row:
     seeds = sorted({*before, *after})
     failed = [_outcomes(arm, seeds, fails) for arm in (before, after)]
@@ -316,11 +319,11 @@ def _seeds_needed(row: _Row, tests: int) -> int | None:
     return None
 
 
-def _outcomes(arm: Mapping[int, MemberRecord], seeds: Sequence[int], fails: Fails) -> list[bool | None]:
+def _outcomes(arm: Mapping[Block, MemberRecord], seeds: Sequence[Block], fails: Fails) -> list[bool | None]:
     return [fails(arm[seed]) if seed in arm else None for seed in seeds]
 
 
-def _complete(seed: int, fails: Fails, *arms: Mapping[int, MemberRecord]) -> bool:
+def _complete(seed: Block, fails: Fails, *arms: Mapping[Block, MemberRecord]) -> bool:
     return all(seed in arm and fails(arm[seed]) is not None for arm in arms)
 
 
@@ -331,12 +334,12 @@ def _counts(pairs: Sequence[tuple[Any, Any]]) -> PairedCounts:
     )
 
 
-def _mean_r2(arm: Mapping[int, MemberRecord]) -> float:
+def _mean_r2(arm: Mapping[Block, MemberRecord]) -> float:
     fits = [record.r2 for record in arm.values() if record.r2 is not None and math.isfinite(record.r2)]
     return float(np.mean(fits)) if fits else NAN
 
 
-def _gain(before: Mapping[int, MemberRecord], after: Mapping[int, MemberRecord]) -> Interval:
+def _gain(before: Mapping[Block, MemberRecord], after: Mapping[Block, MemberRecord]) -> Interval:
     """Interval of the paired gain of R2; of width 0 where all differences are equal."""
     gains = np.array([_gain_of(before[seed], after[seed]) for seed in before if seed in after])
     finite = gains[np.isfinite(gains)]
@@ -349,7 +352,7 @@ def _gain_of(before: MemberRecord, after: MemberRecord) -> float:
     return NAN if before.r2 is None or after.r2 is None else after.r2 - before.r2
 
 
-def _pca_r2(arm: Mapping[int, MemberRecord]) -> float:
+def _pca_r2(arm: Mapping[Block, MemberRecord]) -> float:
     """R2 of PCA with as many components as units; NaN where no member has it."""
     complete = [record.pca_r2[-1] for record in arm.values() if record.pca_r2 and len(record.pca_r2) == record.units]
     return max(complete, default=NAN)

@@ -37,12 +37,12 @@ def stored_experiment(results: StoredExperiment) -> Experiment:
 
 
 def stored_members(results: StoredExperiment) -> list[MemberRecord]:
-    """Latest record of each variant and seed that the experiment declares; other stored records are ignored."""
+    """Latest record of each variant, seed and split that the experiment declares; other stored records are ignored."""
     experiment = stored_experiment(results)
-    requested = {(_name(member.variant.levels), member.seed) for member in experiment.members()}
-    latest: dict[tuple[object, int], MemberRecord] = {}
+    requested = {(_name(member.variant.levels), (member.split, member.seed)) for member in experiment.members()}
+    latest: dict[tuple[object, tuple[int, int]], MemberRecord] = {}
     for record in results.records:
-        position = (_name(record.levels), record.seed)
+        position = (_name(record.levels), record.block)
         if position in requested and (position not in latest or latest[position].logged_at <= record.logged_at):
             latest[position] = record
     return list(latest.values())

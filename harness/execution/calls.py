@@ -15,7 +15,7 @@ from harness.execution.worker_client import Worker
 from harness.grid import Experiment
 from harness.user_code import failure, guarded
 
-LAST_BREATH = 10.0  # seconds for a process that closed its output to end
+SECONDS_TO_END = 10.0  # seconds for a process that closed its output to end
 
 
 def call(process: Worker, name: str, experiment: Experiment, *arguments: Any, timeout: float | None = None) -> Any:
@@ -70,7 +70,7 @@ def _answer(line: bytes) -> Mapping[str, Any]:
 def _end(process: Worker) -> str:
     """Describe how a worker ended."""
     with suppress(TimeoutExpired):
-        process.wait(LAST_BREATH)
+        process.wait(SECONDS_TO_END)
     process.kill()
     code = process.wait()
     if code >= 0:

@@ -33,8 +33,10 @@ def fingerprints(experiment: Experiment, before: Mapping[str, Any] | None = None
     """
     from harness.case import load_case
     from harness.data import split_of
+    from harness.data.split import check_splits
 
     case = load_case(experiment.case_reference)
+    check_splits(case, experiment.splits)
     split = split_of(case, experiment.data_reference)
     identity = {
         "data": split.fingerprint,

@@ -193,6 +193,7 @@ def _record(
         variant=member.variant,
         levels=dict(member.levels),
         seed=member.seed,
+        split=member.split,
         status="diverged" if diverged_step >= 0 or not _finite(losses, index) else "ok",
         diverged_step=diverged_step if diverged_step >= 0 else None,
         verdict=str(diagnosis.verdict.value),
@@ -221,7 +222,7 @@ def _number(value: float | None) -> float | None:
 
 
 def _examples(member: StackMember, first_seed: int, reconstruction: Tensor | None, evaluation: Rows) -> dict[str, Any]:
-    if member.seed != first_seed or reconstruction is None or not bool(reconstruction.isfinite().all()):
+    if member.seed != first_seed or member.split or reconstruction is None or not bool(reconstruction.isfinite().all()):
         return {}
     index = torch.linspace(0, len(evaluation) - 1, 6).long()
     return {

@@ -26,8 +26,8 @@ class CaseCache:
         self._results: dict[tuple[str | None, ...], Any] = {}
 
     def once(self, find: Callable[[], Any], spec: StackSpec, *of: str) -> Any:
-        """Return the cached result of `find` for the same case, data and training numbers."""
-        key = (str(spec.case), spec.data, str(spec.train), *of)
+        """Return the cached result of `find` for the same case, data, split and training numbers."""
+        key = (str(spec.case), spec.data, str(spec.split), str(spec.train), *of)
         if key not in self._results:
             self._results[key] = find()
         return self._results[key]
@@ -154,4 +154,4 @@ def _is_machine_error(error: Exception) -> bool:
 
 def rows_of(spec: StackSpec, cache: CaseCache) -> Split:
     """Return the rows of the stack's experiment, read once."""
-    return cache.once(lambda: split_of(_case(spec), spec.data), spec)
+    return cache.once(lambda: split_of(_case(spec), spec.data, spec.split), spec)

@@ -5,7 +5,7 @@ Ray does not try a task again: a stack whose worker or node dies comes back as l
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,7 +42,7 @@ class RayExecutor:
         on_stack: called from any thread with the members of a finished stack and the name of its node.
 
     Raises:
-        HarnessError: if Ray is not installed, or the cluster cannot be reached.
+        HarnessError: if the cluster cannot be reached.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class RayExecutor:
     ) -> None:
         self.on_stack = on_stack
         self._ray = _connected(address)
-        self._files = self._ray.put(shipment(case, data))
+        self._files, content = shipment(case, data)
+        self._content = [self._ray.put(content)]  # in a list, so that only a machine without the files fetches them
         resources = self._ray.cluster_resources()
         self.slots = int(resources.get("GPU", 0)) if (uses_gpu := _gpus(device, resources)) else 0
         self.slots = self.slots or max(1, int(resources.get("CPU", 1)))
@@ -64,14 +65,15 @@ class RayExecutor:
         self._references: set[Any] = set()
 
     @property
-    def nodes(self) -> dict[str, int]:
-        """Cores of each node that is alive."""
+    def nodes(self) -> list[tuple[str, int]]:
+        """Address and cores of each node that is alive; one machine may have several."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return {node["NodeManagerAddress"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+        return [(node["NodeManagerAddress"], int(node["Resources"].get("CPU", 0))) for node in nodes]
 
     def submit(self, spec: StackSpec) -> "Future[bytes]":
         """Train a stack where a core is free."""
-        reference, answer = self._train.remote(spec_line(spec), self._files, harness.__version__), Future[bytes]()
+        arguments = (spec_line(spec), self._files, self._content, harness.__version__)
+        reference, answer = self._train.remote(*arguments), Future[bytes]()
         self._references.add(reference)
 
         def done(future: "Future[tuple[bytes, str]]") -> None:
@@ -107,16 +109,12 @@ def _connected(address: str) -> Any:
     """Connect to a cluster, and return the module `ray`.
 
     Raises:
-        HarnessError: if there is no Ray, or no cluster at the address.
+        HarnessError: if there is no cluster at the address.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise HarnessError("--on ray: expected Ray; `pip install 'collapse-harness[ray]'`") from error
-    if address != "ray" and not address.startswith("ray://"):
-        raise HarnessError(f"--on: expected 'ray' or an address such as 'ray://head:10001', got {address!r}")
+    import ray
+
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address != "ray":
         options |= {"address": address}
@@ -138,8 +136,9 @@ def _gpus(device: str, resources: Mapping[str, float]) -> int:
 _CACHES: dict[str, Any] = {}  # of a worker process, by the files of the experiment
 
 
-def _train(line: str, files: Shipment, version: str) -> tuple[bytes, str]:
+def _train(line: str, files: Shipment, content: Sequence[Any], version: str) -> tuple[bytes, str]:
     """Train a stack in a worker process of a node; return the bytes of its records and the node's name."""
+    import ray
     import torch
 
     from harness.execution.process_state import kept_process_state
@@ -154,5 +153,5 @@ def _train(line: str, files: Shipment, version: str) -> tuple[bytes, str]:
     torch.set_num_threads(1)
     cache = _CACHES.setdefault(files.digest, CaseCache())
     with kept_process_state(), forbid_stdin():
-        records = run_stack(files.unpacked(spec_of(line)), None, cache)
+        records = run_stack(files.unpacked(spec_of(line), lambda: ray.get(content[0])), None, cache)
     return dump_records(records), socket.gethostname()

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,42 +20,43 @@ LARGEST = 2 * 2**30  # bytes of all files
 
 @dataclass(frozen=True)
 class Shipment:
-    """Files as one archive.
+    """Files of an experiment, as a name for an archive.
 
     Args:
-        content: bytes of a zip archive; empty if nothing has to travel.
+        digest: hash of the archive, the name of the folder into which it is unpacked; empty if nothing has to travel.
         case, data: names in the archive, or what stays as it is (a shipped name).
     """
 
-    content: bytes
+    digest: str
     case: str
     data: str | None
 
-    @property
-    def digest(self) -> str:
-        """Hash of the content, the name of the folder into which it is unpacked."""
-        return hashlib.sha256(self.content).hexdigest()[:24]
+    def unpacked(self, spec: StackSpec, content: Callable[[], bytes]) -> StackSpec:
+        """Unpack the archive once on this machine, and return the stack with the paths here.
 
-    def unpacked(self, spec: StackSpec) -> StackSpec:
-        """Unpack the files once on this machine, and return the stack with their paths here."""
-        if not self.content:
+        Args:
+            spec: a stack with the paths of another machine.
+            content: called for the archive if it is not here yet.
+        """
+        if not self.digest:
             return spec
         folder = Path(tempfile.gettempdir()) / f"harness-{os.getuid()}" / self.digest
         if not folder.is_dir():
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             _check_owner(folder.parent)
             beside = Path(tempfile.mkdtemp(dir=folder.parent))
-            zipfile.ZipFile(io.BytesIO(self.content)).extractall(beside)
+            zipfile.ZipFile(io.BytesIO(content())).extractall(beside)
             try:
                 beside.rename(folder)
             except OSError:  # another worker of this machine was faster
+                shutil.rmtree(beside, ignore_errors=True)
                 if not folder.is_dir():
                     raise
-        return replace(spec, case=_here(folder, str(self.case)), data=_here(folder, self.data) if self.data else None)
+        return replace(spec, case=_here(folder, self.case), data=_here(folder, self.data) if self.data else None)
 
 
-def shipment(case: str, data: str | None) -> Shipment:
-    """Collect the files of a case and its data.
+def shipment(case: str, data: str | None) -> tuple[Shipment, bytes]:
+    """Collect the files of a case and its data in a zip archive.
 
     Files directly beside the case travel as well (a table that the case reads), without hidden and very large ones.
 
@@ -78,7 +81,8 @@ def shipment(case: str, data: str | None) -> Shipment:
         for file in sorted(names):
             # a fixed date, so that equal files are one folder
             packed.writestr(zipfile.ZipInfo(names[file]), file.read_bytes(), zipfile.ZIP_DEFLATED)
-    return Shipment(archive.getvalue() if names else b"", case, data)
+    content = archive.getvalue() if names else b""
+    return Shipment(hashlib.sha256(content).hexdigest()[:24] if names else "", case, data), content
 
 
 def _is_small(file: Path) -> bool:

@@ -22,6 +22,7 @@ class StackMember:
     variant: str
     levels: Mapping[str, Level]
     seed: int
+    split: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class StackSpec:
     Args:
         case: a shipped name or the path of a case file; a Case only within this process.
         data: a data set or file in place of the case's own rows, or None.
-        members: its members.
+        members: its members, all on the same split of the rows.
         train: training numbers of the experiment; a member's levels override them.
         first_seed: the seed whose reconstructions are stored as examples.
         keep_weights: "all", "shown" or "none": the members whose weights come with their records.
@@ -43,6 +44,11 @@ class StackSpec:
     train: Mapping[str, Any] = field(default_factory=dict)
     first_seed: int = 0
     keep_weights: str = "none"
+
+    @property
+    def split(self) -> int:
+        """Number of the split of the rows."""
+        return self.members[0].split if self.members else 0
 
 
 def spec_line(spec: StackSpec) -> str:
@@ -67,6 +73,7 @@ def failed_record(member: StackMember, error: str) -> MemberRecord:
         variant=member.variant,
         levels=dict(member.levels),
         seed=member.seed,
+        split=member.split,
         status="failed",
         error=error,
         logged_at=int(time.time() * 1000),

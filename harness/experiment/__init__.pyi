@@ -1,10 +1,8 @@
 from .driver import RunCallbacks as RunCallbacks
 from .driver import run as run
 from .driver import run_experiment as run_experiment
-from .driver import sync as sync
-from .driver import synchronize as synchronize
-from .merging import Merged as Merged
-from .merging import merge as merge
+from .merged_results import Merged as Merged
+from .merged_results import merge as merge
 from .planner import plan as plan
 from .run_results import Results as Results
 from .run_summary import RunSummary as RunSummary
@@ -12,3 +10,5 @@ from .stored import compare as compare
 from .stored import effects as effects
 from .stored import report as report
 from .stored import stored_results as stored_results
+from .synchronization import sync as sync
+from .synchronization import synchronize as synchronize

@@ -1,6 +1,7 @@
 """Choice of the executor: processes on this machine, or the cluster that `--on` names."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
@@ -12,11 +13,17 @@ if TYPE_CHECKING:
 
 
 def check_on(on: str | None, here: bool, timeout: float | None) -> None:
-    """Refuse what a cluster cannot do.
+    """Refuse what a cluster cannot do, before anything is begun.
 
     Raises:
-        HarnessError: if `on` is combined with training in this process or with a time limit.
+        HarnessError: if `on` is no address, if Ray is not installed, or with training in this process or a time limit.
     """
+    if on is not None and on != "ray" and not on.startswith("ray://"):
+        raise HarnessError(f"--on: expected 'ray' or an address such as 'ray://head:10001', got {on!r}")
+    if on is not None and find_spec("ray") is None:
+        raise HarnessError("--on ray: expected Ray; `pip install 'collapse-harness[ray]'`")
+    if on is not None and on != "ray" and find_spec("grpc") is None:
+        raise HarnessError("--on ray://...: expected Ray's client; `pip install 'ray[client]'`")
     if on is not None and here:
         raise HarnessError("--on: expected a case that is a file, which can travel; leave out --workers 0")
     if on is not None and timeout is not None:
@@ -57,6 +64,7 @@ def executor_of(
 
     spec = specs[0]
     executor = RayExecutor(on, spec.case, spec.data, str(training_of(experiment)["device"]), on_stack)
-    nodes = ", ".join(f"{address} ({cores} cores)" for address, cores in executor.nodes.items())
-    says(f"Ray: {len(executor.nodes)} nodes: {nodes}")
+    nodes = executor.nodes
+    cores = ", ".join(f"{address} ({count} cores)" for address, count in nodes)
+    says(f"Ray: {len(nodes)} nodes: {cores}")
     return executor

@@ -21,6 +21,7 @@ from harness.experiment.state import (
     first_workers,
     is_described,
     load_state,
+    loaded,
     member_steps,
     missing_members,
     refreshed,
@@ -29,7 +30,7 @@ from harness.experiment.state import (
     store_name,
     without_result,
 )
-from harness.grid import Experiment, load_experiment
+from harness.grid import Experiment
 from harness.results import (
     MemberRecord,
     read_manifest,
@@ -110,7 +111,7 @@ def run_experiment(
         HarnessError: if the request is wrong.
     """
     started, progress, root = time.perf_counter(), progress or RunCallbacks(), root or Path.cwd()
-    experiment = _loaded(experiment)
+    experiment = loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
     call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout, on)
@@ -134,47 +135,6 @@ def run_experiment(
         if fresh:
             start_over(work, shard)
         return _carry_out(work, call, waiting)
-
-
-def sync(experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None) -> list[str]:
-    """Write the report and the MLflow store again from the results, and return the problems.
-
-    Raises:
-        HarnessError: if there are no results.
-    """
-    return synchronize(experiment, tracking_uri, root).problems
-
-
-def synchronize(
-    experiment: "str | Path | Experiment", tracking_uri: str | None = None, root: Path | None = None
-) -> "Publication":
-    """Write the report and the MLflow store again from the results.
-
-    Raises:
-        HarnessError: if there are no results, or the experiment is running.
-    """
-    from harness.experiment.publisher import Publisher
-
-    root = root or Path.cwd()
-    experiment = _loaded(experiment)
-    folder = results_folder(experiment.name, root)
-    if not folder.is_dir():
-        raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-    with running(folder), publishing(folder):
-        in_worker = isinstance(experiment.case_reference, str)
-        look, audit = (WorkerInspection().look, WorkerInspection().audit) if in_worker else (look_here, audit_here)
-        work = load_state(experiment, folder, store=store_name(tracking_uri), look=look)
-        if not work.done:
-            raise HarnessError(f"{folder}: no results of this experiment; `harness run` makes them")
-        return Publisher(experiment, root, tracking_uri, audit, work.manifest).publish(work, 0.0)
-
-
-def _loaded(experiment: "str | Path | Experiment") -> Experiment:
-    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
-    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
-    if loaded.path is None or loaded.path.is_absolute():
-        return loaded
-    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 @dataclass(frozen=True)
@@ -252,7 +212,12 @@ def _lacking(work: ResumeState, keys: set[str]) -> list[str]:
     if unwritten := [work.done[key] for key in lacking if key in work.done]:
         write_stack(work.folder, unwritten)
         lacking = without_result(work, keys)
-    return [f"{variant} s{seed}" for (variant, seed), key in work.keys.items() if key in set(lacking)]
+    absent = set(lacking)
+    return [
+        f"{variant} s{seed}{f' split{split}' if split else ''}"
+        for (variant, seed, split), key in work.keys.items()
+        if key in absent
+    ]
 
 
 def _published(

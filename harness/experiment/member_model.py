@@ -95,7 +95,7 @@ def find_member(
 def _specification(experiment: Experiment, record: MemberRecord) -> "StackSpec":
     from harness.execution.spec import StackMember, StackSpec
 
-    member = StackMember(record.key, record.variant, dict(record.levels), record.seed)
+    member = StackMember(record.key, record.variant, dict(record.levels), record.seed, record.split)
     return StackSpec(
         experiment.case_reference,
         experiment.data_reference,

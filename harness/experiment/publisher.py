@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.execution.audits import CODE
 from harness.execution.gc_control import gc_paused
 from harness.experiment.inspection import Audit, audit_here
 from harness.experiment.manifest import training_of
@@ -108,7 +109,10 @@ class Publisher:
 
     def publish(self, work: ResumeState, seconds: float) -> Publication:
         """Write the report, then the store."""
-        manifest = {**work.manifest, "audit": self._audited(work)}
+        audit = self._audited(work)
+        code = {entry["remedy"]: entry["lines"] for entry in audit.get(CODE, [])} or work.manifest.get(CODE, {})
+        findings = {level: entries for level, entries in audit.items() if level != CODE}
+        manifest = {**work.manifest, "audit": findings, CODE: code}
         results = StoredResults(manifest, work.records())
         with suppress(HarnessError):  # written now, so that a run that is killed from here on need not audit again
             write_manifest(work.folder, manifest)

@@ -13,7 +13,7 @@ from harness.execution.first_look import source_digest
 from harness.experiment.inspection import Look, look_here
 from harness.experiment.locks import WHOLE
 from harness.experiment.manifest import manifest_of, training_of
-from harness.grid import Experiment, stacks
+from harness.grid import Experiment, load_experiment, stacks
 from harness.grid.case_facts import case_facts, case_file
 from harness.planning.cost import Training
 from harness.results import (
@@ -31,6 +31,8 @@ from harness.results.weights import remove_weights
 if TYPE_CHECKING:
     from harness.execution.spec import StackSpec
 
+REUSED = frozenset({"data", "case", "train_rows"})  # inputs of a manifest that an unchanged experiment takes over
+
 
 @dataclass(frozen=True)
 class ResumeState:
@@ -39,7 +41,7 @@ class ResumeState:
     Args:
         experiment: to be run.
         folder: of its results.
-        keys: (variant name, seed) -> key.
+        keys: (variant name, seed, split) -> key.
         done: key -> record of a finished member.
         manifest: written beside the results.
         notes: messages for the user.
@@ -51,7 +53,7 @@ class ResumeState:
 
     experiment: Experiment
     folder: Path
-    keys: Mapping[tuple[str, int], str]
+    keys: Mapping[tuple[str, int, int], str]
     done: dict[str, MemberRecord]
     manifest: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -75,15 +77,25 @@ class ResumeState:
         """Return the existing records in the order of the members, with the current variant names."""
         records = []
         for member in self.experiment.members():
-            record = self.done.get(self.keys[member.variant.name, member.seed])
+            record = self.done.get(self.keys[member.variant.name, member.seed, member.split])
             if record is not None:
-                records.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
+                name, levels = member.variant.name, dict(member.variant.levels)
+                current = record.variant == name and record.levels == levels
+                records.append(record if current else replace(record, variant=name, levels=levels))
         return records
 
 
 def store_name(tracking_uri: str | None) -> str:
     """Name of the store, independent of the folder; the password is not part of it."""
     return masked(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "local")
+
+
+def loaded(experiment: "str | Path | Experiment") -> Experiment:
+    """Load an experiment; its path becomes absolute, since the case's code may change the working directory."""
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
+    if loaded.path is None or loaded.path.is_absolute():
+        return loaded
+    return loaded.model_copy(update={"path": loaded.path.absolute()})
 
 
 def load_state(
@@ -106,8 +118,8 @@ def load_state(
     """
     stored = read_results(folder)
     digest = source_digest(experiment)
-    unchanged = digest is not None and stored.manifest.get("stamp") == digest
     earlier = stored.manifest.get("inputs", {})
+    unchanged = digest is not None and stored.manifest.get("stamp") == digest and earlier.keys() >= REUSED
     inputs = dict(earlier) if unchanged else look(experiment, earlier)
     keys = _keys(experiment, inputs)
     notes = [_damage(name) for name in stored.damaged]
@@ -119,7 +131,7 @@ def load_state(
     manifest = {
         **manifest_of(experiment, inputs),
         "stamp": digest,
-        **{name: stored.manifest[name] for name in ("audit",) if name in stored.manifest and unchanged},
+        **{name: stored.manifest[name] for name in ("audit", "code") if name in stored.manifest and unchanged},
     }
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
@@ -148,9 +160,11 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
         if index % shard[1] != shard[0] - 1:
             continue
         members = tuple(
-            StackMember(work.keys[m.variant.name, m.seed], m.variant.name, dict(m.variant.levels), m.seed)
+            StackMember(
+                work.keys[m.variant.name, m.seed, m.split], m.variant.name, dict(m.variant.levels), m.seed, m.split
+            )
             for m in plan.members
-            if work.keys[m.variant.name, m.seed] not in work.done
+            if work.keys[m.variant.name, m.seed, m.split] not in work.done
         )
         if not members:
             continue
@@ -160,11 +174,11 @@ def missing_members(work: ResumeState, shard: tuple[int, int]) -> list["StackSpe
     return specs
 
 
-def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+def _keys(experiment: Experiment, inputs: Mapping[str, Any]) -> dict[tuple[str, int, int], str]:
     facts, train = case_facts(case_file(experiment.case, experiment.folder)), training_of(experiment)
     return {
-        (member.variant.name, member.seed): member_key(
-            member.variant.levels, member.seed, facts.numbers, train, inputs["data"], inputs["case"]
+        (member.variant.name, member.seed, member.split): member_key(
+            member.variant.levels, member.seed, facts.numbers, train, inputs["data"], inputs["case"], member.split
         )
         for member in experiment.members()
     }
@@ -248,7 +262,7 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
     done = {**work.done, **{record.key: record for record in stored.records if record.key in keys}}
     logged = stored.manifest.get("logged") == store_digest(keys, store)
     shares_audit = work.manifest["stamp"] is not None and is_described(work, stored.manifest)
-    audit = {"audit": stored.manifest["audit"]} if shares_audit and "audit" in stored.manifest else {}
+    audit = {name: stored.manifest[name] for name in ("audit", "code") if shares_audit and name in stored.manifest}
     files = stored.manifest.get("files", {})
     return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged, files=files)
 

@@ -30,6 +30,7 @@ LARGEST = 1_000_000  # members
 UNWRITTEN: dict[str, Any] = {
     "remedies": (),
     "keep_weights": "shown",
+    "splits": 1,
 }  # of a resolved experiment, where they have these values
 
 
@@ -41,6 +42,7 @@ class Experiment(BaseModel):
         case: a shipped case, or the path of a .py file relative to the experiment file.
         factors: levels of each factor; the factorial crosses them all.
         seeds: every variant is trained with every seed.
+        splits: number of splits of the rows into training and held-out rows; every seed is trained on each.
         data: name of another data set for the case's model, or a file relative to the experiment file.
         baseline: the cell that every effect is measured against.
         interactions: pairs of factors whose interaction is pre-registered.
@@ -72,6 +74,7 @@ class Experiment(BaseModel):
     zip: tuple[dict[str, Any], ...] = ()
     remedies: tuple[dict[str, Any], ...] = ()
     keep_weights: str = "shown"
+    splits: int = 1
     path: Path | None = None
 
     def model_post_init(self, context: Any) -> None:
@@ -110,8 +113,18 @@ class Experiment(BaseModel):
         return self._variants
 
     def members(self) -> list[Member]:
-        """Return every variant with every seed; the seed varies fastest."""
-        return [Member(variant, seed) for variant in self.variants() for seed in self.seeds]
+        """Return every variant with every split and every seed; the seed varies fastest."""
+        return [
+            Member(variant, seed, split)
+            for variant in self.variants()
+            for split in range(self.splits)
+            for seed in self.seeds
+        ]
+
+    @property
+    def blocks(self) -> int:
+        """Number of pairs of a seed and a split, in which variants are compared."""
+        return len(self.seeds) * self.splits
 
     def crossed(self) -> int:
         """Count the cells of the full factorial before `exclude` and `include`, without building them."""

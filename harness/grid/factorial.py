@@ -26,10 +26,11 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A variant with a seed: one model to train."""
+    """A variant with a seed, on one split of the rows: one model to train."""
 
     variant: Variant
     seed: int
+    split: int = 0
 
 
 def full_factorial(axes: Sequence[Axis], order: Sequence[str]) -> Iterator[Cell]:

@@ -17,6 +17,7 @@ REQUIRED = ("name", "case", "seeds")
 DESIGNS = ("remedies", "factors")  # exactly one of them
 FACTORIAL_ONLY = ("exclude", "include", "zip")
 LONGEST_NAME = 200
+MOST_SPLITS = 1000
 KEEP_WEIGHTS = ("shown", "all", "none")
 
 
@@ -202,6 +203,14 @@ def _contrasts(value: Any, key: str) -> tuple[tuple[dict[str, Any], dict[str, An
     return _pairs(value, key)
 
 
+def _splits(value: Any, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_SPLITS:
+        raise HarnessError(
+            f"{key}: expected a number of splits of the rows from 1 to {MOST_SPLITS}, got {_kind(value)}"
+        )
+    return value
+
+
 def _keep_weights(value: Any, key: str) -> str:
     if value not in KEEP_WEIGHTS:
         raise HarnessError(f"{key}: expected {', '.join(KEEP_WEIGHTS)}, got {_kind(value)}")
@@ -242,4 +251,5 @@ KEYS: dict[str, Callable[[Any, str], Any]] = {
     "include": _cells,
     "zip": _cells,
     "keep_weights": _keep_weights,
+    "splits": _splits,
 }

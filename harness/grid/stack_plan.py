@@ -37,12 +37,14 @@ def stacks(experiment: "Experiment", case: object = None) -> list[StackPlan]:
         case: ignored: the partition must not depend on the current content of a file.
     """
     structural = [name for name in experiment.factors if not is_number(name)]
-    groups: dict[tuple[Level, ...], list[Member]] = {}
+    groups: dict[tuple[tuple[Level, ...], int], list[Member]] = {}
     for member in experiment.members():
-        groups.setdefault(tuple(member.variant.levels[name] for name in structural), []).append(member)
+        structure = tuple(member.variant.levels[name] for name in structural)
+        groups.setdefault((structure, member.split), []).append(member)
     plans: list[StackPlan] = []
-    for structure, members in groups.items():
-        plans.extend(_cut(members, _why(structural, structure)))
+    for (structure, split), members in groups.items():
+        where = f"; split {split} of the rows" if experiment.splits > 1 else ""
+        plans.extend(_cut(members, _why(structural, structure) + where))
     return plans
 
 

@@ -156,20 +156,24 @@ def check_size(experiment: Experiment) -> None:
     """
     added = sum(_cells_of(cell) for cell in experiment.include)
     cells = experiment.crossed() + added
-    most = cells * len(experiment.seeds)
+    most = cells * experiment.blocks
     if most > LARGEST and (not experiment.exclude or cells > MOST_CELLS_TO_SIFT):
         raise HarnessError(
-            f"factors: {cells:,} cells x {len(experiment.seeds):,} seeds, at most {LARGEST:,} members are run"
+            f"factors: {cells:,} cells x {experiment.blocks:,} {_blocks(experiment)}, at most {LARGEST:,} members are run"
         )
     if not experiment.exclude:
         return
     remaining = len(experiment.variants())
     if not remaining:
         raise HarnessError("exclude: expected at least one remaining cell; every cell is excluded")
-    if remaining * len(experiment.seeds) > LARGEST:
+    if remaining * experiment.blocks > LARGEST:
         raise HarnessError(
-            f"factors: {remaining:,} cells x {len(experiment.seeds):,} seeds, at most {LARGEST:,} members are run"
+            f"factors: {remaining:,} cells x {experiment.blocks:,} {_blocks(experiment)}, at most {LARGEST:,} members are run"
         )
+
+
+def _blocks(experiment: Experiment) -> str:
+    return "seeds" if experiment.splits == 1 else "pairs of seed and split"
 
 
 def _cells_of(partial: Mapping[str, Any]) -> int:

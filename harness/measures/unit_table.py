@@ -52,12 +52,20 @@ def unit_table(
     >>> table["mean"].tolist(), table["fired_rows"].tolist()
     ([[2.0, 0.0]], [[2.0, 0.0]])
     """
-    tables = []
+    table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
         part = None if scale is None else scale[..., chunk]
-        tables.append(_chunk_table(lines, finite, activation, dtype, part, saturation))
-    return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]}
+        _fill(table, activations, chunk, _chunk_table(lines, finite, activation, dtype, part, saturation))
+    return table
+
+
+def _fill(table: Table, activations: Tensor, chunk: slice, part: Table) -> None:
+    """Copy the columns of some units into those of all: small arrays that stay would leave holes between large ones."""
+    for name, column in part.items():
+        if name not in table:
+            table[name] = np.empty((*activations.shape[:-2], activations.shape[-1]))
+        table[name][..., chunk] = column
 
 
 def _chunk_table(
@@ -132,12 +140,12 @@ def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]
     >>> range_ratios(torch.tensor([[[1.0, 2.0], [1.0, torch.inf]]]), torch.float32).tolist()
     [[0.0, inf]]
     """
-    ratios = []
+    table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
         ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, None, "")["range_ratio"]
-        ratios.append(torch.where(finite, ratio, torch.inf).numpy())
-    return np.concatenate(ratios, -1)
+        _fill(table, activations, chunk, {"ratio": torch.where(finite, ratio, torch.inf).numpy()})
+    return table["ratio"]
 
 
 def entropy_table(
@@ -154,12 +162,12 @@ def entropy_table(
     """
     rms = layer_size(power, finite > 0)[..., None]
     step = resolution_of(rms, activation)
-    tables = []
+    table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, _ = unit_rows(activations, chunk)
-        tables.append(_entropy(lines, torch.from_numpy(step)))
+        _fill(table, activations, chunk, _entropy(lines, torch.from_numpy(step)))
     wide = {"resolution": np.broadcast_to(step, power.shape), "layer_rms": np.broadcast_to(rms, power.shape)}
-    return {name: np.concatenate([table[name] for table in tables], -1) for name in tables[0]} | wide
+    return table | wide
 
 
 def resolution_of(rms: NDArray[np.float64], activation: str) -> NDArray[np.float64]:

@@ -86,6 +86,7 @@ class Plan:
     interactions: list[list[str]]
     contrasts: list[list[str]]
     seeds: int
+    splits: int
     members: int
     variants: list[str]
     stacks: list[PlannedStack]
@@ -146,6 +147,7 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
         interactions=[list(pair) for pair in experiment.interactions],
         contrasts=[[cell_name(cell) for cell in pair] for pair in experiment.contrasts],
         seeds=len(experiment.seeds),
+        splits=experiment.splits,
         members=members,
         variants=[variant.name for variant in experiment.variants()],
         stacks=[PlannedStack(len(stack.members), stack.why, why) for stack, why in zip(cut, reasons, strict=True)],
@@ -159,7 +161,7 @@ def plan(experiment: Experiment, earlier: Mapping[str, float] | None = None, rat
         minutes=round(
             cost.minutes(steps, [len(stack.members) for stack in cut], [why is not None for why in reasons], rate), 2
         ),
-        detectable=cost.detectable(len(experiment.seeds), earlier),
+        detectable=cost.detectable(experiment.blocks, earlier),
         power=_power(experiment),
         notes=[*_split_numbers(experiment, stacking), *no_r2, *_notes(experiment, rate)],
     )
@@ -174,7 +176,7 @@ def _power(experiment: Experiment) -> list[RemedyPower]:
     remedies = sum(bool(cell) and (len(cell) == 1 or not crossed) for cell in cells)
     if not remedies:
         return []
-    seeds = len(experiment.seeds)
+    seeds = experiment.blocks
     return [
         RemedyPower(share, remedies, round(mcnemar_power(seeds, share, tests=remedies), 3)) for share in FAILED_SHARES
     ]
@@ -182,9 +184,10 @@ def _power(experiment: Experiment) -> list[RemedyPower]:
 
 def _subject(experiment: Experiment) -> _Subject:
     from harness.case import load_case
-    from harness.data.split import split_of
+    from harness.data.split import check_splits, split_of
 
     case = load_case(experiment.case_reference)
+    check_splits(case, experiment.splits)
     split = split_of(case, experiment.data_reference)
     return _Subject(experiment, replace(case, train={**case.train, **experiment.train}), split)
 
@@ -203,7 +206,7 @@ def _refused(subject: _Subject) -> list[tuple[str, Any, str]]:
 
 def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> NotApplicable:
     variants = sum(variant.levels[name] == level for variant in experiment.variants())
-    return NotApplicable(f"{name}: {level}", why, variants * len(experiment.seeds))
+    return NotApplicable(f"{name}: {level}", why, variants * experiment.blocks)
 
 
 def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
@@ -278,12 +281,14 @@ def _matched(subject: _Subject) -> dict[str, float]:
 
 
 def _notes(experiment: Experiment, rate: float | None) -> list[str]:
+    from harness.effects.analysis import scope_of
+
     notes = [
-        "scope: other initializations and batch orders on this data set; the data are not resampled",
+        scope_of(len(experiment.seeds), experiment.splits).rstrip(".").replace("Scope", "scope", 1),
         f"minutes: on {cost.CORES} cores, {'at the rate of earlier results' if rate else 'at a typical rate'}",
     ]
-    if len(experiment.seeds) < CONFIRMING_SEEDS:
+    if experiment.blocks < CONFIRMING_SEEDS:
         notes.append(
-            f"{len(experiment.seeds)} seeds can confirm no effect (at least {CONFIRMING_SEEDS} are needed): estimates only"
+            f"{experiment.blocks} seeds can confirm no effect (at least {CONFIRMING_SEEDS} are needed): estimates only"
         )
     return notes

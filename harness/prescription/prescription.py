@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.prescription.remedy import WORKS, Remedy, task
+from harness.results import MemberRecord
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +27,7 @@ class Prescription:
         notes: remarks, such as parts that were left out for want of time.
         seconds: wall time.
         interrupted: True if it was stopped before its end; what was seen until then is here.
+        records: members of the proof.
     """
 
     case: str
@@ -39,6 +41,7 @@ class Prescription:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
+    records: Sequence[MemberRecord] = field(default=(), repr=False, compare=False)
 
     @property
     def best(self) -> Remedy | None:
@@ -64,7 +67,7 @@ class Prescription:
 
     def report(self, path: str | Path) -> Path:
         """Write the prescription as one HTML page without scripts, and return its path."""
-        from harness.prescription.page import page
+        from harness.prescription.prescription_page import page
         from harness.results import write_atomic
 
         write_atomic(Path(path), page(self).encode())
@@ -86,7 +89,7 @@ class Prescription:
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        from harness.prescription.page import body
+        from harness.prescription.prescription_page import body
 
         return body(self)
 

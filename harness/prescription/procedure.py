@@ -110,7 +110,7 @@ class Search:
         self.excluded: list[Candidate] = []
         self.screening = Screening()
         self.remedies: tuple[Remedy, ...] = ()
-        self.fresh: range = range(0)
+        self.fresh: Sequence[int] = ()
         self.finalists: list[Cell] = []
         self.notes: list[str] = []
 
@@ -127,23 +127,33 @@ class Search:
     def examine(self) -> None:
         """Audit the case, and train it as it is on a few seeds; fewer where a member takes long."""
         self.says(f"examining: audit, and the model as it is; the budget is {self.budget:.0f} s")
-        examined = audit(self.case, during_training=True)
-        self.faults = examined.faults
-        self.findings = tuple(finding.to_dict() for finding in examined.findings)
-        self.trial.train([UNTREATED], range(FIRST_EXAMINED))
-        per_member = self.trial.seconds_per_member
-        affordable = int(EXAMINED_SHARE * self.budget / per_member) if per_member else EXAMINED
-        seeds = range(min(EXAMINED, max(FIRST_EXAMINED, affordable)))
-        self.trial.train([UNTREATED], seeds)
-        self.untreated = self.trial.results(UNTREATED, seeds)
-        if len(seeds) < affordable and 0 < sum(map(self.meets, self.untreated)) < len(seeds):
+        examined = audit(self.case, during_training=True) if self.case.has_losses else None
+        if examined is None:
+            self.notes.append("the case trains by its own function and has no `losses`, so it was not audited")
+        else:
+            self.faults = examined.faults
+            self.findings = tuple(finding.to_dict() for finding in examined.findings)
+        self._train_untreated(range(FIRST_EXAMINED))
+        self._train_untreated(range(self._affordable(EXAMINED)))
+        if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):
             # some seeds fail: the screening needs more of those, since only they can show a cure
-            seeds = range(min(MOST_EXAMINED, affordable))
-            self.trial.train([UNTREATED], seeds)
-            self.untreated = self.trial.results(UNTREATED, seeds)
+            self._train_untreated(range(self._affordable(MOST_EXAMINED)))
         self.signs = signs_of(self.case, examined, self.untreated)
         if all(self.meets(record) for record in self.untreated) and is_poor(self.untreated):
             self.meets = beats_half_of_pca(self.untreated)
+
+    def _affordable(self, most: int) -> int:
+        """Seeds of the model as it is that fit its share of the budget."""
+        fitting = (count for count in range(most, FIRST_EXAMINED, -1) if self._examination(count) <= self.remaining)
+        return next(fitting, FIRST_EXAMINED)
+
+    def _examination(self, count: int) -> float:
+        return self.trial.expected([UNTREATED], range(count)) / EXAMINED_SHARE
+
+    def _train_untreated(self, seeds: range) -> None:
+        self.trial.train([UNTREATED], seeds)
+        if len(seeds) > len(self.untreated):
+            self.untreated = self.trial.results(UNTREATED, seeds)
 
     def choose(self, chosen: Sequence[Cell] | None) -> None:
         """Choose the changes to try: those that the signs suggest, or the given ones."""
@@ -172,8 +182,9 @@ class Search:
         """Train the finalists and the model as it is on fresh seeds."""
         if not self.finalists:
             return
+        failing = sum(not self.meets(record) for record in self.untreated) / max(1, len(self.untreated))
         effects, self.fresh, notes = fresh_effects(
-            self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says
+            self.trial, self.finalists, self.seeds, self.remaining, self.meets, self.says, failing
         )
         self.notes += notes
         self.remedies = remedies_of(self.trial, effects, self.split, self.fresh)
@@ -195,6 +206,7 @@ class Search:
             (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
             time.perf_counter() - self.started,
             interrupted,
+            [record for cell in (UNTREATED, *self.finalists) for record in self.trial.results(cell, self.fresh)],
         )
 
     def _choose_rates(self) -> None:
@@ -221,6 +233,7 @@ class Search:
             seed for seed in range(FRESH, FRESH + MOST_SEEDS) if all(self.trial.results(cell, [seed]) for cell in cells)
         ]
         if len(complete) > 1:
+            self.fresh = complete
             effects = effects_of(self.trial, self.finalists, complete, self.meets)
             self.remedies = remedies_of(self.trial, effects, self.split, complete)
 
@@ -229,9 +242,9 @@ def _trial(case: Case, reference: str | None, split: Split, workers: int | None,
     """The trial of a case; results are stored if the case is in a file."""
     workers = cores_for(reference) if workers is None else workers
     if reference is None or case.source is None:
-        return Trial(case, reference, workers)
+        return Trial(case, reference, workers, rows=len(split.train))
     folder = results_folder(f"prescribe {case.name}", root)
-    return Trial(case, reference, workers, folder, (split.fingerprint, case_fingerprint(case.source)))
+    return Trial(case, reference, workers, folder, (split.fingerprint, case_fingerprint(case.source)), len(split.train))
 
 
 def _storage_notes(trial: Trial) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ Says = Callable[[str], None]
 
 FRESH = 1000  # first seed of the proof; screening never sees it
 MOST_SEEDS, LEAST_SEEDS = 32, 8
-# a failure in 2 of 5 seeds that is cured is shown with this many; fewer finalists rather than fewer seeds
 ENOUGH_SEEDS = 24
+DISCORDANT = 6  # pairs that change one way have a mid-p of 0.5 ** 6 = 0.016
 WORDS = ("works", "helps", "live_not_better_than_mean", "undecided", "no_effect_seen", "equal", "worse")
 
 
@@ -40,16 +41,31 @@ class Design:
 
 
 def fresh_effects(
-    trial: Trial, finalists: Sequence[Cell], seeds: int | None, seconds: float, meets: Meets, says: Says
+    trial: Trial,
+    finalists: Sequence[Cell],
+    seeds: int | None,
+    seconds: float,
+    meets: Meets,
+    says: Says,
+    failing: float = 0.25,
 ) -> tuple[list["RemedyEffect"], range, list[str]]:
     """Train the finalists and the untreated model on fresh seeds, and compare them pair by pair.
+
+    Args:
+        trial: trains the members.
+        finalists: the changes.
+        seeds: number of fresh seeds; None for as many as the time allows.
+        seconds: time of the proof. Where it is short, finalists are dropped rather than the seeds that a cure needs.
+        meets: True for a member that meets the goal.
+        says: told of the proof.
+        failing: share of the seeds that fail as they are.
 
     Returns:
         The effects of the finalists, the fresh seeds, and remarks on what was left out for want of time.
     """
     proved, notes = list(finalists), []
     affordable = _affordable(trial, proved, seconds)
-    while seeds is None and len(proved) > 1 and affordable < ENOUGH_SEEDS:
+    while seeds is None and len(proved) > 1 and affordable < enough_seeds(failing):
         notes.append(f"{name_of(proved.pop())} was not proved for want of time")
         affordable = _affordable(trial, proved, seconds)
     count = seeds or max(LEAST_SEEDS, min(MOST_SEEDS, affordable))
@@ -57,10 +73,19 @@ def fresh_effects(
         notes.append(f"the proof took {LEAST_SEEDS} seeds, more than the budget allows: fewer could show nothing")
     fresh = range(FRESH, FRESH + count)
     cells = [UNTREATED, *proved]
-    expected = trial.seconds_per_member * trial.missing(cells, fresh)
+    expected = trial.expected(cells, fresh)
     says(f"proof: {len(proved)} changes and the model as it is on {count} fresh seeds, about {expected:.0f} s")
     trial.train(cells, fresh)
     return effects_of(trial, proved, fresh, meets), fresh, notes
+
+
+def enough_seeds(failing: float) -> int:
+    """Seeds at which a cure can be shown, from the share of the seeds that fail.
+
+    >>> enough_seeds(1.0), enough_seeds(0.4), enough_seeds(0.0)
+    (8, 15, 24)
+    """
+    return min(ENOUGH_SEEDS, max(LEAST_SEEDS, ceil(DISCORDANT / failing))) if failing else ENOUGH_SEEDS
 
 
 def effects_of(trial: Trial, cells: Sequence[Cell], seeds: Sequence[int], meets: Meets) -> list["RemedyEffect"]:
@@ -106,8 +131,7 @@ def _affordable(trial: Trial, finalists: Sequence[Cell], seconds: float) -> int:
     """Seeds on which the finalists and the untreated model can be trained in the time; stored results are free."""
     count = MOST_SEEDS
     while count > 1:
-        members = trial.missing([UNTREATED, *finalists], range(FRESH, FRESH + count))
-        if members * trial.seconds_per_member <= seconds:
+        if trial.expected([UNTREATED, *finalists], range(FRESH, FRESH + count)) <= seconds:
             return count
         count -= 1
     return count

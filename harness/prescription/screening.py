@@ -92,10 +92,13 @@ def screen(
     """
     screening = screening or Screening()
     start, remaining = trial.seconds, list(cells)
-    first, remaining = _first_round(trial, remaining, seconds, screening)
+    first, remaining = _first_round(trial, remaining, order, seconds, screening)
     for number, count in enumerate((first, *ROUNDS[1:])):
         seeds = tuple(order[:count])
-        expected = trial.seconds_per_member * trial.missing([UNTREATED, *remaining], seeds)
+        expected = trial.expected([UNTREATED, *remaining], seeds)
+        while number and len(remaining) > LEAST and trial.seconds - start + expected > seconds:
+            screening.dropped[name_of(remaining.pop())] = number  # a round of few changes is better than none
+            expected = trial.expected([UNTREATED, *remaining], seeds)
         if number and trial.seconds - start + expected > seconds:
             screening.notes.append(f"round {number + 1} of {len(ROUNDS)} was left out: it would take {expected:.0f} s")
             break
@@ -140,7 +143,7 @@ def at_best_rates(
     rates = [float(f"{rate * factor:.2g}") for factor in RATES]
     free = [cell for cell in cells if "learning_rate" not in cell]
     grid = [{**cell, "learning_rate": other_rate} for cell in free for other_rate in rates]
-    expected = trial.seconds_per_member * trial.missing(grid, seeds)
+    expected = trial.expected(grid, seeds)
     if expected > seconds:
         screening.notes.append(f"other learning rates were left out: they would take {expected:.0f} s")
         return list(cells)
@@ -158,23 +161,26 @@ def at_best_rates(
     return best
 
 
-def _first_round(trial: Trial, cells: list[Cell], seconds: float, screening: Screening) -> tuple[int, list[Cell]]:
-    """Return the seeds and the changes of a first round that fits the time."""
-    per_member = trial.seconds_per_member
-    if not per_member or not cells:
-        return ROUNDS[0], cells
-    affordable = int(seconds / per_member)
-    count = max(LEAST, min(ROUNDS[0], affordable // (len(cells) + 1)))
-    fitting = max(1, affordable // count - 1)
-    if fitting < len(cells):
-        names = ", ".join(map(name_of, cells[fitting:]))
-        screening.notes.append(f"left out for want of time: {names}")
-        cells = cells[:fitting]
-    return count, cells
+def _first_round(
+    trial: Trial, cells: list[Cell], order: Sequence[int], seconds: float, screening: Screening
+) -> tuple[int, list[Cell]]:
+    """Return the seeds and the changes of a first round that fits the time; the first ones of the table are kept."""
+    fitting, count = list(cells), ROUNDS[0]
+    while len(fitting) > 1 and trial.expected([UNTREATED, *fitting], order[:count]) > seconds:
+        if count > LEAST:
+            count -= 1
+        else:
+            fitting.pop()
+    if len(fitting) < len(cells):
+        screening.notes.append(f"left out for want of time: {', '.join(map(name_of, cells[len(fitting) :]))}")
+    return count, fitting
 
 
 def _with_pairs(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
-    """The best three changes, the best two of them together, and the best with the one of most R2."""
+    """The best three changes, the best two of them together, and the best with the one of most R2.
+
+    The last ones are the first to be left out where the time is short.
+    """
     best = list(cells[:MOST_FINALISTS])
     richest = max(cells, key=lambda cell: scores[name_of(cell)].r2, default=None)
     partners = [cell for cell in (best[1] if len(best) > 1 else None, richest) if cell is not None]
@@ -183,7 +189,7 @@ def _with_pairs(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell
         pair = {**best[0], **partner}
         if not set(best[0]) & set(partner) and pair not in pairs:
             pairs.append(pair)
-    return [*best, *pairs]
+    return [*best[:1], *pairs, *best[1:]]
 
 
 def _finalists(cells: Sequence[Cell], scores: Mapping[str, Score]) -> tuple[Cell, ...]:

@@ -51,7 +51,9 @@ class SourceEditor:
             NotEditable: when a part of the treatment has no place in the source.
         """
         treatment = self.treatment
-        unsupported = treatment.centered or treatment.floor or treatment.top_k or treatment.output
+        unsupported = (
+            treatment.centered or treatment.floor or treatment.top_k or treatment.output or treatment.resamples
+        )
         if unsupported or not (treatment.own_penalty or treatment.penalty[1] is None):
             raise NotEditable("this change has no single place in the source")
         for position in sorted({*treatment.activations, *treatment.dropped, *self._normalized()}):

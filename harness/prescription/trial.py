@@ -16,10 +16,12 @@ from harness.execution.spec import StackMember, StackSpec
 from harness.experiment.driver import cores
 from harness.factors import Level, is_number
 from harness.grid.case_facts import DEFAULT_TRAINING
+from harness.planning.cost import ALONE_STEP, PER_MEMBER, PER_MEMBER_STEP, PER_STEP, Training
 from harness.results import MemberRecord, member_key, read_records, write_stack
 
 Cell = Mapping[str, Level]
 LARGEST = 64  # members of a stack
+PER_PROGRAM = 0.5  # seconds, for testing and recording a program
 UNTREATED: Cell = {}
 
 
@@ -33,8 +35,9 @@ class Trial:
         workers: worker processes; 0 trains in this process.
         folder: of the stored results; None keeps nothing.
         inputs: fingerprints of the data and of the case, for the keys.
-        seconds: training time so far, of all processes together.
-        members: members trained so far.
+        rows: training rows, for the estimate of the time.
+        seconds: wall time of training so far.
+        planned: the time that the plan's rates give for the same members.
         used: members whose results were stored before.
     """
 
@@ -43,8 +46,9 @@ class Trial:
     workers: int
     folder: Path | None = None
     inputs: tuple[str, str] = ("", "")
+    rows: int = 1000
     seconds: float = 0.0
-    members: int = 0
+    planned: float = 0.0
     used: int = 0
     records: dict[tuple[str, int], MemberRecord] = field(default_factory=dict)
     stored: dict[str, MemberRecord] = field(default_factory=dict)
@@ -59,7 +63,7 @@ class Trial:
         missing = [pair for cell in cells for seed in seeds if not self._has(pair := (cell, seed))]
         if not missing:
             return
-        started, members = time.perf_counter(), len(self.records)
+        started, planned = time.perf_counter(), self._planned(missing)
         try:
             for stack in run_stacks(self._specifications(missing, seeds), self.workers if self.reference else 0):
                 self.records |= {(record.variant, record.seed): record for record in stack}
@@ -67,21 +71,20 @@ class Trial:
                     write_stack(self.folder, stack)
         finally:
             self.seconds += time.perf_counter() - started
-            self.members += len(self.records) - members
+            self.planned += planned
 
-    def missing(self, cells: Iterable[Cell], seeds: Sequence[int]) -> int:
-        """Number of members without a result."""
-        return sum(not self._has((cell, seed)) for cell in cells for seed in seeds)
+    def expected(self, cells: Iterable[Cell], seeds: Sequence[int]) -> float:
+        """Wall seconds of training these cells, by the plan's rates and the speed of everything trained so far.
+
+        Members of one structure are one program, which costs little more than one member; stored results are free.
+        """
+        missing = [pair for cell in cells for seed in seeds if not self._has(pair := (cell, seed))]
+        return self._planned(missing) * (self.seconds / self.planned if self.planned else 1.0)
 
     def results(self, cell: Cell, seeds: Sequence[int]) -> list[MemberRecord]:
         """Return the records of a cell, in the order of the seeds; a member without a result is left out."""
         name = name_of(cell)
         return [self.records[name, seed] for seed in seeds if (name, seed) in self.records]
-
-    @property
-    def seconds_per_member(self) -> float:
-        """Wall seconds a member, over everything trained so far; 0 before anything was."""
-        return self.seconds / self.members if self.members else 0.0
 
     def _has(self, member: tuple[Cell, int]) -> bool:
         cell, seed = member
@@ -101,18 +104,37 @@ class Trial:
         numbers = {name: float(value) for name, value in self.case.numbers.items()}
         return member_key(cell, seed, numbers, train, *self.inputs)
 
+    def _planned(self, missing: Sequence[tuple[Cell, int]]) -> float:
+        """Seconds by the plan's rates, spread over the workers."""
+        training = Training(self.case.training(), self.rows)
+        groups: dict[str, list[int]] = {}
+        for cell, _ in missing:
+            groups.setdefault(_structure(cell), []).append(training.steps(cell))
+        seconds = 0.0
+        for steps in groups.values():
+            alone = self.case.fit is not None
+            programs = len(steps) if alone else -(-len(steps) // LARGEST)
+            seconds += PER_PROGRAM * programs + PER_MEMBER * len(steps)
+            seconds += ALONE_STEP * sum(steps) if alone else PER_STEP * max(steps) * programs
+            seconds += 0.0 if alone else PER_MEMBER_STEP * sum(steps)
+        return seconds / max(1, min(self.workers, len(groups)))
+
     def _specifications(self, missing: Sequence[tuple[Cell, int]], seeds: Sequence[int]) -> list[StackSpec]:
         """Stacks of members of one structure; numbers and seeds may differ within a stack."""
         groups: dict[str, list[StackMember]] = {}
         for cell, seed in missing:
-            structure = json.dumps({name: level for name, level in sorted(cell.items()) if not is_number(name)})
             member = StackMember(self._key(cell, seed), name_of(cell), dict(cell), seed)
-            groups.setdefault(structure, []).append(member)
+            groups.setdefault(_structure(cell), []).append(member)
         return [
             StackSpec(self.reference or self.case, None, tuple(members[start : start + LARGEST]), {}, seeds[0])
             for members in groups.values()
             for start in range(0, len(members), LARGEST)
         ]
+
+
+def _structure(cell: Cell) -> str:
+    """The levels of a cell that need a program of their own."""
+    return json.dumps({name: level for name, level in sorted(cell.items()) if not is_number(name)})
 
 
 def name_of(cell: Cell) -> str:

@@ -3,6 +3,8 @@
 Remedies are changes at these positions; the layout also gives the reason when a remedy does not apply.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +44,8 @@ class ModelLayout:
         scope: location of the forward pass in a loss: "model" when the loss calls the model as a whole, "loss" when it
             calls the parts itself in the same order, "unknown" otherwise.
         hidden: positions of the encoder's activations before the bottleneck's.
+        reader: name of the linear layer that reads the code; empty if none does.
+        linear: True if the bottleneck is a linear layer.
         no_r2: reason why no output is compared with the rows; empty if one is.
     """
 
@@ -57,6 +61,8 @@ class ModelLayout:
     scope: str
     hidden: tuple[int, ...]
     no_r2: str
+    reader: str = ""
+    linear: bool = False
 
 
 def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
@@ -67,9 +73,34 @@ def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
     """
     model = build_model(case, 0, batch)
     with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
-        forward = _forward(case, model, batch)
+        with _linear_inputs(model) as inputs:
+            forward = _forward(case, model, batch)
         scope = _scope(case, model, batch, forward)
-    return _layout(case, model, forward, batch, scope)
+    code = code_of(forward, case.bottleneck)
+    reader = next((name for name, value in inputs if value.shape == code.shape and torch.equal(value, code)), "")
+    return replace(_layout(case, model, forward, batch, scope), reader=reader, linear=_is_linear(case, model))
+
+
+def _is_linear(case: Case, model: nn.Module) -> bool:
+    return not case.bottleneck.startswith("out:") and isinstance(submodule(model, case.bottleneck), nn.Linear)
+
+
+@contextmanager
+def _linear_inputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """Record the name and the input of each linear layer that runs inside the block."""
+    inputs: list[tuple[str, Tensor]] = []
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, args, name=name: inputs.append((name, args[0].detach().clone()))
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _forward(case: Case, model: nn.Module, batch: Tensor) -> ForwardPass:

@@ -40,6 +40,7 @@ class Treatment:
         weights: name of the distribution of the initial weights; "default" for the author's.
         rate_warmup: share of training over which the learning rate rises.
         clip: largest norm of a gradient, or None for the author's.
+        resamples: number of times that dormant units are resampled during training.
     """
 
     activations: Mapping[int, str] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Treatment:
     weights: str = "default"
     rate_warmup: float = 0.0
     clip: float | None = None
+    resamples: int = 0
 
     @property
     def has_target(self) -> bool:
@@ -67,7 +69,10 @@ class Treatment:
     @property
     def edits_nothing(self) -> bool:
         """True if the forward pass is unchanged."""
-        return not (self.activations or self.dropped or self.output or self.top_k) and self.normalized is None
+        return (
+            not (self.activations or self.dropped or self.output or self.top_k or self.resamples)
+            and self.normalized is None
+        )
 
 
 class TreatedModel(nn.Module):

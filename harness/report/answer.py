@@ -115,7 +115,7 @@ def _level_name(factor: str, level: Level) -> str:
 
 def _baseline_clause(baseline: BaselineOutcome) -> str:
     subject = "As posted" if baseline.levels.get("penalty") == "as_posted" else "At the baseline"
-    seeds = plural(baseline.seeds, "seed")
+    seeds = _replications(baseline)
     unjudged = f" ({baseline.lost} of them without a result)" if baseline.lost else ""
     if not baseline.failed:
         quality = f" (R2 {_r2(baseline.r2)})" if math.isfinite(baseline.r2) else ""
@@ -126,6 +126,14 @@ def _baseline_clause(baseline: BaselineOutcome) -> str:
         return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{unjudged}"
     causes = ", ".join(f"{number} {SYMPTOMS.get(name, name)}" for name, number in baseline.symptoms.items())
     return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{unjudged}: {causes}"
+
+
+def _replications(baseline: BaselineOutcome) -> str:
+    """Seeds of the baseline in words; with several splits of the rows, both numbers."""
+    if baseline.splits == 1:
+        return plural(baseline.seeds, "seed")
+    seeds = plural(baseline.seeds // baseline.splits, "seed")
+    return f"{baseline.seeds} models ({seeds} x {baseline.splits} splits of the rows)"
 
 
 def _clauses(remedies: Sequence[RemedyEffect], baseline: BaselineOutcome) -> list[str]:

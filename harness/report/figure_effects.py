@@ -1,8 +1,11 @@
 """Forest plot of the effects: one row per comparison, one panel per outcome, with intervals and every seed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from harness.effects import Effect
 from harness.effects.outcomes import OUTCOMES, Outcome
@@ -97,10 +100,22 @@ def _draw_seeds(axes: "Axes", effects: Sequence[Effect | None]) -> None:
         values, rows = zip(*points, strict=True)
         look = {"color": INK, "alpha": 0.35, "size": 2.6, "jitter": 0.22, "linewidth": 0}
         before = len(axes.collections)
-        # at their numbers and not at categories: a row without seeds keeps its height
-        seaborn.stripplot(x=values, y=rows, orient="h", native_scale=True, ax=axes, legend=False, **look)
+        with _same_jitter():
+            # at their numbers and not at categories: a row without seeds keeps its height
+            seaborn.stripplot(x=values, y=rows, orient="h", native_scale=True, ax=axes, legend=False, **look)
         for points_of_row in axes.collections[before:]:
             points_of_row.set_rasterized(len(values) > RASTER_FROM)
+
+
+@contextmanager
+def _same_jitter() -> Iterator[None]:
+    """Seed NumPy's global generator, from which seaborn draws the jitter, and restore its state afterwards."""
+    state = np.random.get_state()  # noqa: NPY002 - the generator that seaborn uses
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _draw_estimate(axes: "Axes", row: int, effect: Effect) -> None:

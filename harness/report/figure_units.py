@@ -116,9 +116,9 @@ def units_of(records: Sequence[MemberRecord]) -> Units:
 def unit_points(units: Units, axes: tuple[Axis, Axis]) -> Points:
     """Kind of the verdict -> coordinates of each unit that has both measures."""
     points: Points = {}
-    for kind, unit in units:
+    for group, unit in units:
         if point := _point(unit, axes):
-            points.setdefault(kind, []).append(point)
+            points.setdefault(group, []).append(point)
     return points
 
 

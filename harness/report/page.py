@@ -17,7 +17,7 @@ from harness.report.figure_effects import forest
 from harness.report.figure_examples import ExampleStrip, example_strips
 from harness.report.figure_time import live_units_picture, loss_picture
 from harness.report.figure_units import units_picture
-from harness.report.remedy_code import remedy_code
+from harness.report.remedy_code import code_of
 from harness.report.style import by_severity, shown_verdict
 from harness.report.summary_tables import first_rows, level_rows, variant_rows
 from harness.report.svg import RenderedFigure, Table
@@ -53,7 +53,7 @@ def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivit
         "strips": example_strips(records, effects.baseline),
         "audit": audited_once(manifest.get("audit") or {}),
         "audited": list(manifest.get("audit") or {}),
-        "explanation": explanations(records),
+        "explanation": explanations(records, manifest),
         "method": method.METHOD,
         "thresholds": method.threshold_rows(swept),
         "sensitive": method.sensitive(swept),
@@ -71,11 +71,9 @@ def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivit
 
 def to_do(effects: Effects, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     """Names and code of the best remedies, at most three; empty where none works or helps."""
-    bottleneck = str((manifest.get("inputs") or {}).get("bottleneck") or "bottleneck")
     best = [remedy for remedy in effects.remedies if remedy.word in ("works", "helps")]
     return [
-        {"name": remedy_name(remedy.remedy), "code": remedy_code(remedy.remedy, bottleneck)}
-        for remedy in best[:MOST_CODE]
+        {"name": remedy_name(remedy.remedy), "code": code_of(remedy.remedy, manifest)} for remedy in best[:MOST_CODE]
     ]
 
 

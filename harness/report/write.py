@@ -4,7 +4,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from harness.report.page_templates import markdown, page
 from harness.report.threshold_table import swept_and_shown
 from harness.results import StoredResults, write_atomic, write_json
 from harness.results.frames import members_frame, unit_history_frame, units_frame
+from harness.results.records import MemberRecord
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,7 +38,7 @@ def write_report(results: StoredResults, effects: Effects, folder: Path) -> Path
     values = content(results, effects, swept)
     write_atomic(folder / "members.csv", spreadsheet(members_frame(results.records)).encode())
     write_atomic(folder / "units.parquet", _parquet(units_frame(results.records)))
-    write_atomic(folder / "unit_history.parquet", _parquet(unit_history_frame(results.records)))
+    write_atomic(folder / "unit_history.parquet", _history_parquet(results.records))
     heat_maps(results, folder)
     write_json(folder / "report.json", document(results, effects, values))
     write_atomic(folder / "report.md", markdown("report.md", values).encode())
@@ -108,10 +109,32 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text) is not None
 
 
+def _history_parquet(records: Sequence[MemberRecord]) -> bytes:
+    """The table of all units at all snapshots, made in parts: of 20,000 members it has millions of rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    measures = [*dict.fromkeys(name for record in records for name in record.unit_history)]
+    recorded = [record for record in records if record.unit_history]
+    if len(recorded) <= MEMBERS_AT_ONCE:
+        return _parquet(unit_history_frame(records))
+    buffer, writer = io.BytesIO(), None
+    for start in range(0, len(recorded), MEMBERS_AT_ONCE):
+        frame = unit_history_frame(recorded[start : start + MEMBERS_AT_ONCE])
+        frame = frame.assign(**{measure: math.nan for measure in measures if measure not in frame})
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        writer = writer or pq.ParquetWriter(buffer, table.schema)
+        writer.write_table(table.select(writer.schema.names).cast(writer.schema))
+    assert writer is not None
+    writer.close()
+    return buffer.getvalue()
+
+
 def _parquet(frame: "DataFrame") -> bytes:
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
+MEMBERS_AT_ONCE = 1000  # in one part of a large table
 FORMULA = ("=", "+", "-", "@", "|", "%", "＝", "＋", "－", "＠")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, well_formed
 from harness.results.temporary import temporary_path
 
 SCHEMA_VERSION = 1
@@ -67,7 +67,11 @@ def slug(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     safe = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")[:60]
-    return safe if safe and safe == name else f"{safe or 'experiment'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return (
+        safe
+        if safe and safe == name
+        else f"{safe or 'experiment'}-{hashlib.sha256(well_formed(name).encode()).hexdigest()[:6]}"
+    )
 
 
 def results_folder(name: str, root: Path) -> Path:

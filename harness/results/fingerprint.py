@@ -23,6 +23,7 @@ def member_key(
     train: Mapping[str, Any],
     data: str,
     case: str,
+    split: int = 0,
 ) -> str:
     """Hash a resolved member: two members with equal keys have equal results.
 
@@ -35,6 +36,7 @@ def member_key(
         train: training numbers, defaults included; levels of the same name override them.
         data: fingerprint of the rows.
         case: fingerprint of the case's source.
+        split: number of the split of the rows; the first one does not count.
 
     >>> one = member_key({}, 0, {"rho": 0.05}, {"epochs": 3}, "d", "c")
     >>> one == member_key({"dropout": 0.0, "rho": 0.05, "epochs": 3}, 0, {"rho": 0.05}, {"epochs": 3}, "d", "c")
@@ -55,6 +57,7 @@ def member_key(
         "seed": seed,
         "data": data,
         "case": case,
+        **({"split": split} if split else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 

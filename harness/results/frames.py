@@ -20,7 +20,7 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     """Return a table with one row per member.
 
     Returns:
-        A column per factor (None where a member has no such factor), `seed`, `status`, `verdict`, `failed`
+        A column per factor (None where a member has no such factor), `seed`, `split` (where there are several), `status`, `verdict`, `failed`
         (see `MemberRecord`), `collapsed`, `flags` (separated by spaces), `live_units`, `units`, `r2`, `loss/<term>`, `variant`, `key`, `error`. Missing values are NaN.
 
     >>> record = MemberRecord("k", "relu", {"activation": "relu"}, 3, verdict="healthy", units=4, live_units=4)
@@ -34,7 +34,11 @@ def members_frame(records: Sequence[MemberRecord]) -> "DataFrame":
     rows = [_member(record, factors, terms) for record in records]
     columns = [*_columns(factors), *BEFORE, *(f"loss/{term}" for term in terms), *AFTER]
     # nullable: a member without a verdict is neither
-    return DataFrame(rows, columns=columns).astype({"failed": "boolean", "collapsed": "boolean"})
+    frame = DataFrame(rows, columns=columns).astype({"failed": "boolean", "collapsed": "boolean"})
+    splits = [record.split for record in records]
+    if any(splits):
+        frame.insert(frame.columns.get_loc("seed") + 1, "split", splits)
+    return frame
 
 
 def units_frame(records: Sequence[MemberRecord]) -> "DataFrame":

@@ -17,6 +17,9 @@ from pydantic_core import from_json
 Layout = dict[str, tuple[int, tuple[int, ...]]]
 
 
+SHORT = 512  # characters that are not worth compressing
+
+
 class PackedMapping(Mapping[str, Any]):
     """An immutable mapping over a text or bytes object; its values are plain containers.
 
@@ -58,10 +61,35 @@ class PackedJson(PackedMapping):
     [{'mean': None}]
     """
 
-    __slots__ = ()
+    __slots__ = ("_packed",)
+    _packed: str | tuple[bytes, int]
 
     def __init__(self, content: str = "{}") -> None:
-        self.content = content
+        self._packed = content
+
+    @classmethod
+    def compressed(cls, content: str) -> "PackedJson":
+        """Hold a document compressed, in two fifths of the memory: for thousands of members that are read at once.
+
+        >>> PackedJson.compressed('{"units": 4}')["units"]
+        4
+        """
+        if len(content) < SHORT:
+            return cls(content)
+        document, text = cls(), content.encode()
+        document._packed = (_codec().compress(text, asbytes=True), len(text))
+        return document
+
+    def __reduce__(self) -> tuple[type["PackedJson"], tuple[str]]:
+        return PackedJson, (self.content,)
+
+    @property
+    def content(self) -> str:
+        """The document's text."""
+        if isinstance(self._packed, str):
+            return self._packed
+        packed, length = self._packed
+        return str(_codec().decompress(packed, length, asbytes=True).decode())
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "PackedJson":
@@ -86,13 +114,19 @@ class PackedJson(PackedMapping):
             raise ValueError("expected a JSON object")  # of a damaged file
 
     def __getitem__(self, name: str) -> Any:
-        return _parsed(self.content)[name]
+        return self._parsed()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_parsed(self.content))
+        return iter(self._parsed())
 
     def __len__(self) -> int:
-        return len(_parsed(self.content))
+        return len(self._parsed())
+
+    def _parsed(self) -> dict[str, Any]:
+        if _last[0] is not self._packed:
+            _last[:] = [self._packed, self.plain()]
+        document: dict[str, Any] = _last[1]
+        return document
 
 
 class PackedArrays(PackedMapping):
@@ -135,8 +169,7 @@ class PackedArrays(PackedMapping):
         return {name: self[name] for name in self}
 
     def check(self) -> None:
-        head = self.content[: self.content.index(b"\n") + 1]
-        expected = len(head) + 8 * sum(math.prod(shape) for _, shape in _layout(head).values())
+        expected = _length(self.content[: self.content.index(b"\n") + 1])
         if len(self.content) != expected:
             raise ValueError(f"expected {expected} bytes of arrays, got {len(self.content)}")
 
@@ -157,9 +190,20 @@ class PackedArrays(PackedMapping):
 
 
 @lru_cache(maxsize=1)
-def _parsed(content: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(content)
-    return document
+def _codec() -> Any:
+    """LZ4: 9 microseconds for a diagnosis of 13 kB, which zlib compresses in 53."""
+    from pyarrow import Codec
+
+    return Codec("lz4")
+
+
+_last: list[Any] = [None, {}]  # the packed form and the content of the last document accessed
+
+
+@lru_cache(maxsize=256)
+def _length(head: bytes) -> int:
+    """Length of the content with this header."""
+    return len(head) + 8 * sum(math.prod(shape) for _, shape in _layout(head).values())
 
 
 @lru_cache(maxsize=256)  # the members of an experiment share a few headers

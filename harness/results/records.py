@@ -15,7 +15,7 @@ class MemberRecord:
 
     Args:
         key: its resume key.
-        variant, levels, seed: identify the member.
+        variant, levels, seed, split: identify the member; `split` is the number of its split of the rows, from 0.
         status: "ok", "diverged" (a loss became NaN or infinite), or "failed" (it could not be run).
         error: the reason if it failed.
         diverged_step: the first step with a loss that is NaN or infinite.
@@ -61,6 +61,7 @@ class MemberRecord:
     logged_at: int = 0
     alone: str | None = None
     gpu: str | None = None
+    split: int = 0
     weights: bytes = field(default=b"", repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,8 +72,13 @@ class MemberRecord:
 
     @property
     def name(self) -> str:
-        """Variant and seed."""
-        return f"{self.variant} s{self.seed}"
+        """Variant and seed, and the split of the rows if it is not the first one."""
+        return f"{self.variant} s{self.seed}{f' split{self.split}' if self.split else ''}"
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Split and seed: members of several variants are compared within these blocks."""
+        return self.split, self.seed
 
     @property
     def collapsed(self) -> bool | None:

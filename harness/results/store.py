@@ -29,6 +29,7 @@ PLAIN_FIELDS = (
 RARE_FIELDS = (
     "alone",
     "gpu",
+    "split",
 )  # columns only if a member has them, so that earlier versions can read files without them
 
 
@@ -163,7 +164,7 @@ def as_parquet(records: Sequence[MemberRecord]) -> bytes:
     """Serialize records as one parquet file."""
     columns: dict[str, Any] = {name: [getattr(record, name) for record in records] for name in PLAIN_FIELDS}
     for name in RARE_FIELDS:
-        if any(getattr(record, name) is not None for record in records):
+        if any(getattr(record, name) for record in records):
             columns[name] = [getattr(record, name) for record in records]
     for name in JSON_FIELDS:
         columns[name] = [json.dumps(getattr(record, name)) for record in records]
@@ -192,7 +193,7 @@ def _table(content: bytes, columns: Sequence[str] = ()) -> Any:
 
 COLUMNS = frozenset({*PLAIN_FIELDS, *RARE_FIELDS, *JSON_FIELDS, *PACKED_FIELDS})
 TYPES = {
-    **dict.fromkeys(("seed", "diverged_step", "units", "live_units", "logged_at"), pa.int64()),
+    **dict.fromkeys(("seed", "split", "diverged_step", "units", "live_units", "logged_at"), pa.int64()),
     **dict.fromkeys(("r2", "seconds"), pa.float64()),
     **dict.fromkeys(("history", "unit_history"), pa.binary()),
 }

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.results.packed import PackedJson
 from harness.results.records import PACKED_FIELDS, MemberRecord
 
 JSON_FIELDS = {"levels": dict, "flags": list, "pca_r2": list, "losses": dict, "died_at": list}
@@ -22,7 +23,11 @@ def record_of(row: Mapping[str, Any]) -> MemberRecord:
     packed = {name: packed_type(row[name]) for name, packed_type in PACKED_FIELDS.items()}
     for content in packed.values():
         content.check()
-    record = MemberRecord(**{**row, **parsed, **packed})
+    columns = {
+        name: PackedJson.compressed(row[name]) if isinstance(content, PackedJson) else content
+        for name, content in packed.items()
+    }
+    record = MemberRecord(**{**row, **parsed, **columns})
     texts, numbers = ([getattr(record, name) for name in names] for names in (TEXTS, NUMBERS))
     if not all(isinstance(text, str) for text in texts) or record.status not in STATUSES:
         raise ValueError("expected texts, and a known status")

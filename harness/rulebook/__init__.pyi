@@ -1,3 +1,3 @@
 from .pages import RulePage as RulePage
+from .pages import explain as explain
 from .pages import names as names
-from .pages import page as page

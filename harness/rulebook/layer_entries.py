@@ -203,4 +203,11 @@ OUTPUT_ENTRIES: dict[str, Entry] = {
         ("confidence",),
         "Baldi & Hornik 1989: a linear autoencoder learns the principal components",
     ),
+    "logits_output": Entry(
+        "The rows lie between 0 and 1, the output runs below and above, explains nothing as it is, and explains them"
+        " behind a sigmoid.",
+        "A decoder that ends in a linear layer before a loss that takes logits.",
+        {"output_range": "a sigmoid before a loss that takes logits"},
+        ("mean_output_r2",),
+    ),
 }

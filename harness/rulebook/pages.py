@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, SEVERITY, AuditThresholds
-from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, OUTPUT, UNIT, UNIT_FLAGS, RuleText
+from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, UNIT, UNIT_FLAGS, RuleText
 from harness.diagnosis.thresholds import threshold_table
 from harness.errors import HarnessError, did_you_mean
 from harness.rulebook.entry import Entry
@@ -75,18 +75,18 @@ class RulePage:
         return "\n\n".join(parts)
 
 
-def page(name: str) -> RulePage:
+def explain(name: str) -> RulePage:
     """Return the page on a verdict or rule.
 
     Raises:
         HarnessError: if no verdict or rule has this name.
 
-    >>> page("near_constant").bounds
+    >>> explain("near_constant").bounds
     ('`near_constant` = 0.001: a unit is near_constant when its standard deviation is below this share of its RMS (this project)',)
     """
-    for kind, entries in KINDS.items():
+    for heading, entries in KINDS.items():
         if name in entries:
-            return _page(name, kind, entries[name])
+            return _page(name, heading, entries[name])
     raise HarnessError(did_you_mean("verdict or rule", name, names()))
 
 
@@ -123,7 +123,10 @@ def _page(name: str, kind: str, entry: Entry) -> RulePage:
 def _table_text(name: str, kind: str) -> RuleText | None:
     """Return the sentences that a finding of the diagnosis prints; None for a rule of the audit."""
     units = {str(verdict): text for verdict, text in UNIT.items()} | UNIT_FLAGS
-    outputs = {str(verdict): text for verdict, text in OUTPUT.items()} | {"below_pca": BELOW_PCA}
+    outputs = {str(verdict): text for verdict, text in OUTPUT.items()} | {
+        "below_pca": BELOW_PCA,
+        "logits_output": LOGITS,
+    }
     tables = {
         "verdict or flag of a unit": units,
         "verdict or flag of a layer": LAYER,

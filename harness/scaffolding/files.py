@@ -79,6 +79,7 @@ def case_text(facts: ModelFacts) -> str:
         file=facts.path.name,
         stem=facts.path.stem,
         names=names,
+        torch="" if facts.data else "import torch\n",
         layers=listed,
         data="" if facts.data else _placeholder(facts, supervised=not reconstruction),
         losses=losses,
@@ -184,8 +185,7 @@ def data():
 
 CASE = '''"""Case for {file}, written by `harness init`."""
 
-import torch
-import torch.nn.functional as F
+{torch}import torch.nn.functional as F
 from {stem} import {names}
 
 import harness
@@ -199,6 +199,7 @@ import harness
 
 case = harness.Case(
     {arguments},
+    train={{"epochs": 30, "batch_size": 64, "learning_rate": 0.001}},  # write those of your own loop; Adam is used
 )
 '''
 

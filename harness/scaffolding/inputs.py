@@ -39,8 +39,8 @@ def _shapes(layer: nn.Module) -> Iterator[tuple[int, ...]]:
         side = round(layer.in_features**0.5)
         if side**2 == layer.in_features:
             yield (1, side, side)
-    for kind, axes in CONVOLUTIONS.items():
-        if isinstance(layer, kind):
+    for convolution, axes in CONVOLUTIONS.items():
+        if isinstance(layer, convolution):
             for side in SIDES:
                 yield (layer.in_channels, *[side] * axes)
     if isinstance(layer, nn.RNNBase):

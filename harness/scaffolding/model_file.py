@@ -81,7 +81,7 @@ def inspect_model_file(path: Path, model: str | None = None, bottleneck: str | N
     rows = (
         _rows_of(module, data)
         if data
-        else next((each for each in input_candidates(network, ROWS) if takes(network, each)), None)
+        else next((candidate for candidate in input_candidates(network, ROWS) if takes(network, candidate)), None)
     )
     if rows is None or not takes(network, rows):
         raise HarnessError(
@@ -104,15 +104,15 @@ def _factory(module: ModuleType, path: Path, wanted_name: str | None) -> str:
             )
         return wanted_name
     parts = {type(part).__name__ for network in factories.values() for part in list(network.modules())[1:]}
-    whole = [name for name in factories if name not in parts]
-    if not whole:
+    complete = [name for name in factories if name not in parts]
+    if not complete:
         raise HarnessError(
             f"{path}: expected a class or function that builds an nn.Module without arguments, found none; give its"
             " arguments default values"
         )
-    if len(whole) > 1:
-        raise HarnessError(f"{path}: expected one model, found {', '.join(whole)}; choose one with --model")
-    return whole[0]
+    if len(complete) > 1:
+        raise HarnessError(f"{path}: expected one model, found {', '.join(complete)}; choose one with --model")
+    return complete[0]
 
 
 def _factories(module: ModuleType) -> Iterator[tuple[str, nn.Module]]:

@@ -29,6 +29,7 @@ def member_tags(record: MemberRecord) -> dict[str, str]:
         KIND_TAG: "member",
         "variant": record.variant,
         "seed": str(record.seed),
+        **({"split": str(record.split)} if record.split else {}),
         "verdict": record.reported_verdict or record.status,
         "status": record.status,
         "flags": " ".join(record.flags),
@@ -110,7 +111,7 @@ def stored_tags(record: MemberRecord, parent: str, origin: str) -> dict[str, str
 
 def run_name(record: MemberRecord) -> str:
     """Name a run by variant, then seed: MLflow's lists cut names at the end."""
-    return f"{record.variant} s{record.seed}"
+    return record.name
 
 
 def starting(record: MemberRecord) -> int:

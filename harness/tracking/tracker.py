@@ -5,6 +5,7 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_AT_ONCE = 1000  # in a request, MLflow's limit
+MIGRATION = threading.Lock()  # the migrations have one context a process
 MEMBERS_AT_ONCE = 64  # in one transaction, some tens of milliseconds
 REQUESTED_AT_ONCE = 2 * SIDE_BY_SIDE  # members of a server: two rounds, so that an interrupt waits for no more
 
@@ -69,7 +71,8 @@ def create_store(uri: str) -> None:
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
+            with MIGRATION:
+                store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
             crash_point("store migrated")
             os.replace(beside, path)
@@ -121,8 +124,9 @@ def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
         return mlflow.MlflowClient(), active.info.run_id, False
     own = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else uri
     with reaching(own):
+        check_store(own)
         create_store(own)
-        client = mlflow.MlflowClient(tracking_uri=own)
+        client = mlflow.MlflowClient(tracking_uri=mlflow_address(own))
         stored = client.get_experiment_by_name(experiment)
         identity = stored.experiment_id if stored is not None else client.create_experiment(experiment)
         return client, client.create_run(identity).info.run_id, True
@@ -292,9 +296,9 @@ class Tracker:
                 info, tags = run.info, run.data.tags
                 if KEY_TAG in tags:
                     origin, filled = tags.get(ORIGIN_TAG, ""), bool(run.data.params and run.data.metrics)
-                    digest, kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
+                    digest, run_kind = tags.get(DIGEST_TAG, ""), tags.get(KIND_TAG, "")
                     start = info.start_time
-                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, kind)
+                    yield StoredRun(info.run_id, tags[KEY_TAG], origin, info.status, start, filled, digest, run_kind)
             token = page.token
             if not token:
                 return
@@ -425,9 +429,9 @@ class Tracker:
         The views show runs by their kind.
         """
         for run in self._inventory(experiment).own.values():
-            kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
-            if run.current_kind in ("member", "summary") and run.kind != kind:
-                self.client.set_tag(run.run, KIND_TAG, kind)
+            run_kind = run.current_kind if run.key in current else f"{run.current_kind}{EARLIER}"
+            if run.current_kind in ("member", "summary") and run.kind != run_kind:
+                self.client.set_tag(run.run, KIND_TAG, run_kind)
 
     def _log_summary(
         self, experiment: str, parent: str, summary: VariantSummary, stored: StoredRun | None = None

@@ -166,7 +166,7 @@ def _summary(
         "variant": first.variant,
         "remedy": remedy,
         "members": str(len(members)),
-        "seeds": _ranges(sorted(record.seed for record in members)),
+        "seeds": _ranges(sorted({record.seed for record in members})),
         "mlflow.note.content": _note(remedy, members, statistics),
     }
     parameters = {name: value for name, value in member_parameters(first, defaults).items() if name != "seed"}

@@ -40,6 +40,9 @@ class StackOptimizer(Protocol):
     def step(self, parameters: Tensor, gradients: Tensor) -> None:
         """Update the parameters in place."""
 
+    def averages(self) -> list[Tensor]:
+        """Return the running averages of gradients, `[member, parameter]` each; none before the first step."""
+
 
 def optimizer_spec(case: Case, model: nn.Module) -> OptimizerSpec | None:
     """Return the case's optimizer if it is a plain SGD, Adam or AdamW with one parameter group, else None."""
@@ -130,6 +133,10 @@ class Adam:
             self._update(parameter, gradient, first, second, [], steps, lr=scheduled, **self.options)
         self._done += 1
 
+    def averages(self) -> list[Tensor]:
+        """Return the first and the second moments."""
+        return [] if self._first is None or self._second is None else [self._first, self._second]
+
     def _by_rate(self, buffers: list[Tensor]) -> list[tuple[float, list[list[Tensor]]]]:
         if len(set(self._rates)) == 1:
             return [(self._rates[0], [[buffer] for buffer in buffers])]
@@ -158,6 +165,10 @@ class SGD:
             gradients = self._accelerate(gradients)
         parameters.sub_(gradients * self._scheduled_rates())
         self._done += 1
+
+    def averages(self) -> list[Tensor]:
+        """Return the velocity, if there is one."""
+        return [] if self._velocity is None else [self._velocity]
 
     def _scheduled_rates(self) -> Tensor:
         if not self._schedules:

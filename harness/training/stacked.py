@@ -103,6 +103,23 @@ class StackedEngine:
         self._optimizer.step(self._flat, self._flat_gradients)
         return totals, terms
 
+    def member_parameters(self, index: int) -> tuple[State, dict[str, list[Tensor]]]:
+        """Return a member's parameters, and the optimizer's averages of each; changes in place act on the member."""
+        averages: dict[str, list[Tensor]] = {}
+        for flat in self._optimizer.averages():
+            for name, view in self._views(flat).items():
+                averages.setdefault(name, []).append(view[index])
+        return {name: value[index] for name, value in self.parameters.items()}, averages
+
+    def _views(self, flat: Tensor) -> State:
+        """Return the parts of a `[member, parameter]` tensor under the names of the parameters."""
+        sizes = [value[0].numel() for value in self.parameters.values()]
+        views = flat[:, : sum(sizes)].split(sizes, dim=1)
+        return {
+            name: view.unflatten(1, value.shape[1:]) if value.dim() > 1 else view[:, 0]
+            for (name, value), view in zip(self.parameters.items(), views, strict=True)
+        }
+
     def _schedules(self, rates: Tensor) -> dict[float, list[float]]:
         """Return, for each learning rate of the stack, the scheduled rate of each step; empty without a scheduler."""
         case, steps = self.cases[0], training_steps(self.cases[0], len(self.rows))

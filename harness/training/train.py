@@ -13,6 +13,7 @@ from harness.minibatches import batch_bounds
 from harness.models import cast_floats
 from harness.training.batches import batch_orders, gather_rows
 from harness.training.program import State
+from harness.training.resampling import resample, resampling_steps
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 from harness.training.vmap_support import VmapSupport, check_vmap_support
@@ -79,7 +80,7 @@ def train(
     if cases[0].fit is not None and isinstance(engine, SequentialEngine):
         yield _fitted(engine, inputs, targets, seeds, batches[0])
         return
-    progress = RunningLosses(initial.diverged.to(device))
+    progress, resampled = RunningLosses(initial.diverged.to(device)), resampling_steps(engine, steps)
     for epoch in range(1, numbers["epochs"] + 1):
         order = batch_orders(seeds, epoch, len(inputs)).to(device)
         for start, end in batches:
@@ -88,6 +89,8 @@ def train(
             extras = step_values(batch_targets, step, step / steps)
             totals, terms = engine.step(gather_rows(inputs, rows), extras)
             progress.add(totals, terms, end - start)
+            if progress.steps in resampled:
+                resample(engine, inputs, seeds, progress.steps)
         if epoch % numbers["snapshot_every"] == 0 or epoch == numbers["epochs"]:
             last = epoch == numbers["epochs"]
             done = progress.steps / steps

@@ -90,7 +90,7 @@ class EpochCounter:
         if self.steps is not None:
             return [self._after(batch, (0, 0)) for batch in pending]
         sightings = self._sightings(pending)
-        return [self._after(batch, seen) for batch, seen in zip(pending, sightings, strict=True)]
+        return [self._after(batch, sighting) for batch, sighting in zip(pending, sightings, strict=True)]
 
     def _sightings(self, pending: list[_Batch]) -> list[tuple[int, int]]:
         """Return the smallest and the largest count of the sentinels after each step."""
@@ -117,8 +117,8 @@ class EpochCounter:
             self._counts = torch.full((len(self._sentinels),), self.complete)
         # products of equal rows can differ in the last bits with the row's position
         distance = (keys[..., None] - self._sentinels).abs()
-        seen = (distance <= 1e-12 * self._sentinels.abs()).any(1)
-        counts = self._counts + seen.cumsum(0)
+        repeated = (distance <= 1e-12 * self._sentinels.abs()).any(1)
+        counts = self._counts + repeated.cumsum(0)
         self._counts = counts[-1]
         low, high = counts.amin(-1).tolist(), counts.amax(-1).tolist()
         return list(zip(low, high, strict=True))

@@ -47,11 +47,11 @@ def _merge(window: LayerWindow, states: list[dict[str, Any]]) -> None:
 def _merged_steps(histories: list[Steps]) -> Steps:
     """Return the measures of the steps that all ranks have, over the rows of all ranks."""
     common = np.array(sorted(set.intersection(*(set(history.step.tolist()) for history in histories))), dtype=np.int64)
-    places = [np.searchsorted(history.step, common) for history in histories]
+    positions = [np.searchsorted(history.step, common) for history in histories]
 
     def of(name: str) -> Any:
-        pairs = zip(histories, places, strict=True)
-        return np.stack([getattr(history, name)[place] for history, place in pairs])
+        pairs = zip(histories, positions, strict=True)
+        return np.stack([getattr(history, name)[position] for history, position in pairs])
 
     rows = of("rows").astype(np.float64)
     share = (rows / rows.sum(0))[..., None]
@@ -59,7 +59,7 @@ def _merged_steps(histories: list[Steps]) -> Steps:
     variance = (share * (np.square(of("sd")) + np.square(of("mean") - mean))).sum(0)
     gradients = [
         [history.gradients[index] for history, index in zip(histories, indices, strict=True)]
-        for indices in zip(*places, strict=True)
+        for indices in zip(*positions, strict=True)
     ]
     return Steps(
         step=common,

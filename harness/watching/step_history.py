@@ -59,11 +59,11 @@ class StepHistory:
         """Add steps."""
         start = -self._count % self.distance
         self._count += len(steps)
-        kept = steps if self.distance == 1 else steps.each(self.distance, start)
-        if not len(kept):
+        thinned = steps if self.distance == 1 else steps.each(self.distance, start)
+        if not len(thinned):
             return
-        self._blocks.append(kept)
-        most = min(MOST_STEPS, max(8, MOST_RECORDS // max(1, kept.mean.shape[1])))
+        self._blocks.append(thinned)
+        most = min(MOST_STEPS, max(8, MOST_RECORDS // max(1, thinned.mean.shape[1])))
         while len(self) > most:
             self.distance *= 2
             self._blocks = [joined(self._blocks).each(2)]

@@ -177,6 +177,15 @@ def test_hardly_a_copy_is_left_out(correlation):
     assert missed <= 1
 
 
+def test_a_table_made_in_parts_is_the_table(monkeypatch):
+    import pandas as pd
+
+    diagnosis = diagnose(layer(), labels=torch.arange(300) % 3)
+    expected = diagnosis.to_frame()
+    monkeypatch.setattr("harness.diagnosis.frame.AT_ONCE", 7)
+    pd.testing.assert_frame_equal(diagnosis.to_frame(), expected)
+
+
 def test_units_of_a_very_wide_layer_are_a_parquet_file_beside_the_document(tmp_path, monkeypatch):
     import pandas as pd
 

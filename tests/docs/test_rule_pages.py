@@ -15,7 +15,7 @@ import harness
 from harness.auditing.audit_thresholds import SEVERITY, AuditThresholds
 from harness.diagnosis.rule_texts import LAYER, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
-from harness.rulebook import names, page
+from harness.rulebook import explain, names
 
 RULES = ROOT / "docs" / "rules"
 VERDICTS = {str(verdict) for verdicts in (UnitVerdict, LayerVerdict, OutputVerdict) for verdict in verdicts}
@@ -39,7 +39,7 @@ def test_a_rule_that_the_code_writes_by_hand_has_a_page():
 @pytest.mark.parametrize("name", names())
 def test_a_page_is_the_one_that_the_table_makes(name):
     file = RULES / f"{name}.md"
-    assert file.read_text() == page_text(page(name), stored_example(file)), "run `make docs`"
+    assert file.read_text() == page_text(explain(name), stored_example(file)), "run `make docs`"
 
 
 def test_the_index_is_the_one_that_the_table_makes():
@@ -48,7 +48,7 @@ def test_the_index_is_the_one_that_the_table_makes():
 
 @pytest.mark.parametrize("name", names())
 def test_a_page_is_complete_and_confuses_with_pages_that_exist(name):
-    rule = page(name)
+    rule = explain(name)
     assert all((rule.says, rule.decided, rule.causes, rule.source, rule.severity))
     assert set(rule.confused) <= set(names()) - {name}
     example = stored_example(RULES / f"{name}.md")
@@ -59,7 +59,7 @@ def test_a_page_is_complete_and_confuses_with_pages_that_exist(name):
 
 
 def test_thresholds_of_the_audit_are_explained_where_they_stand():
-    assert "the same ratio; a risk above" in " ".join(page("dominates").bounds)
+    assert "the same ratio; a risk above" in " ".join(explain("dominates").bounds)
     assert set(re.findall(r"^        (\w+):", inspect.getdoc(AuditThresholds) or "", re.MULTILINE)) <= set(
         AuditThresholds().to_dict()
     )

@@ -1,7 +1,6 @@
 """Whatever trains the stacks: a lost one is tried again and halved, and only the members that end their worker fail."""
 
 import os
-import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -101,23 +100,30 @@ def test_a_case_travels_with_what_it_imports_and_its_data(tmp_path, monkeypatch)
     }.items():
         (project / path).write_text(text)
     (tmp_path / "rows.npy").write_bytes(b"rows")
-    packed = shipment(str(project / "case.py"), str(tmp_path / "rows.npy"))
+    packed, content = shipment(str(project / "case.py"), str(tmp_path / "rows.npy"))
+    fetched = []
+
+    def fetch():
+        fetched.append(len(content))
+        return content
+
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(away))
     away.mkdir()
-    here = packed.unpacked(stack("a", case="elsewhere/case.py"))
+    here = packed.unpacked(stack("a", case="elsewhere/case.py"), fetch)
     assert Path(here.data).read_bytes() == b"rows"
     folder = Path(here.case).parent
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == ["beside/__init__.py", "beside/deeper.py", "case.py", "table.csv"]
-    assert packed.unpacked(stack("a")) == packed.unpacked(stack("a"))
+    assert packed.unpacked(stack("a"), fetch) == packed.unpacked(stack("a"), fetch)
+    assert len(fetched) == 1
     assert [path.name for path in (away / f"harness-{os.getuid()}").iterdir()] == [packed.digest]
-    assert shipment(str(project / "case.py"), str(tmp_path / "rows.npy")).digest == packed.digest
+    assert shipment(str(project / "case.py"), str(tmp_path / "rows.npy")) == (packed, content)
 
 
 def test_shipped_names_need_no_files():
-    packed = shipment("forum", "patches")
-    assert (packed.content, packed.case, packed.data) == (b"", "forum", "patches")
-    assert packed.unpacked(stack("a")) == stack("a")
+    packed, content = shipment("forum", "patches")
+    assert (packed.digest, content, packed.case, packed.data) == ("", b"", "forum", "patches")
+    assert packed.unpacked(stack("a"), lambda: pytest.fail("nothing to fetch")) == stack("a")
 
 
 def test_too_much_data_does_not_travel(tmp_path):
@@ -137,6 +143,17 @@ def test_what_a_cluster_cannot_do_is_refused(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text("name: x\ncase: forum\nfactors: {bias_init: [zero]}\nseeds: 1\ntrain: {epochs: 1}")
     with pytest.raises(HarnessError, match="expected 'ray' or an address such as 'ray://head:10001', got 'spark'"):
         run_experiment(tmp_path / "x.yaml", on="spark", root=tmp_path)
-    monkeypatch.setitem(sys.modules, "ray", None)
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_what_a_cluster_needs_is_named(monkeypatch):
+    installed = {"ray", "grpc"}
+    monkeypatch.setattr("harness.experiment.cluster.find_spec", lambda name: name if name in installed else None)
+    check_on("ray://head:10001", here=False, timeout=None)
+    installed.remove("grpc")
+    check_on("ray", here=False, timeout=None)
+    with pytest.raises(HarnessError, match=r"pip install 'ray\[client\]'"):
+        check_on("ray://head:10001", here=False, timeout=None)
+    installed.remove("ray")
     with pytest.raises(HarnessError, match=r"pip install 'collapse-harness\[ray\]'"):
-        run_experiment(tmp_path / "x.yaml", on="ray", root=tmp_path)
+        check_on("ray", here=False, timeout=None)

@@ -1,9 +1,12 @@
 """Trained models of members: kept weights, weights of a second training, and the outputs that they reproduce."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 from commands import within
+from small_case import CASE
 from torch import nn
 
 import harness
@@ -11,39 +14,10 @@ from harness.errors import HarnessError
 from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
 from harness.execution.wire import dump_records, load_records
+from harness.report.remedy_code import code_of
 from harness.results import MemberRecord
 from harness.results.weights import extremes
 
-CASE = """
-import harness
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-
-class Autoencoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.code, self.decoder = nn.Linear(8, 6), nn.Linear(6, 3), nn.Linear(3, 8)
-
-    def forward(self, batch):
-        return self.decoder(F.relu(self.code(F.relu(self.first(batch)))))
-
-
-def rows(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(32, 3, generator=generator) @ torch.ones(3, 8).cumsum(1) + torch.rand(32, 8, generator=generator)
-
-
-def losses(model, batch):
-    return {"reconstruction": F.mse_loss(model(batch), batch), "size": model.code.weight.abs().mean()}
-
-
-case = harness.Case(
-    Autoencoder, lambda: rows(0), losses, "code", evaluation=lambda: rows(1),
-    numbers={"beta": 0.1}, train={"epochs": 3, "batch_size": 32, "learning_rate": 0.01},
-)
-"""
 EXPERIMENT = """
 name: small
 case: small.py
@@ -208,3 +182,11 @@ def test_every_member_is_kept_on_request_and_none_on_request(tmp_path, stored, m
         monkeypatch.chdir(root)
         harness.run("small.yaml", workers=0)
         assert len(weights_of(root)) == count
+
+
+def test_the_report_prints_the_lines_of_the_users_own_model(folder, results):
+    line = "model.code = nn.Sequential(model.code, nn.BatchNorm1d(3, affine=False))"
+    stored = json.loads((folder / "mlruns" / "results" / "small" / "manifest.json").read_text())
+    assert line in stored["code"]["batchnorm: on"].splitlines()
+    assert "code" not in stored["audit"]
+    assert code_of({"batchnorm": "on"}, stored) == stored["code"]["batchnorm: on"]

@@ -18,7 +18,8 @@ from harness.errors import HarnessError
 from harness.experiment import effects, report, run_experiment
 from harness.experiment.state import load_state
 from harness.grid import load_experiment
-from harness.results import read_manifest, read_records, read_results, stored_keys
+from harness.results import read_manifest, read_records, read_results, stored_keys, write_manifest
+from harness.tracking import store_uri
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,19 @@ def test_a_store_without_the_experiment_is_filled_again_or_the_reason_is_given(f
         assert [note for note in outcome["notes"] if "MLflow store" in note]
     else:
         assert (outcome["logged"], said(outcome)) == (MEMBERS, [])
+
+
+def test_inputs_that_are_not_whole_are_read_again_for_a_shipped_case(tmp_path):
+    (tmp_path / "x.yaml").write_text("name: x\ncase: forum\nfactors: {activation: [relu]}\nseeds: 1\n")
+    experiment, results = load_experiment(tmp_path / "x.yaml"), tmp_path / "results"
+    state = load_state(experiment, results)
+    write_manifest(results, {**state.manifest, "inputs": {}})
+    assert load_state(experiment, results).manifest["inputs"] == state.manifest["inputs"]
+
+
+def test_a_store_that_is_a_link_to_itself_is_one_sentence(folder):
+    store = folder / "mlruns" / "mlflow.db"
+    store.unlink()
+    store.symlink_to(store)
+    with pytest.raises(HarnessError, match=r"mlflow.db: expected a file, got a link to itself; remove it"):
+        store_uri(None, folder)

@@ -64,9 +64,9 @@ def test_members_alone_take_longer_and_a_measured_rate_wins():
 
 def test_the_plan_of_the_forum_counts_what_the_file_says():
     found = plan(load_experiment(EXPERIMENTS / "forum.yaml"))
-    assert (len(found.variants), found.members, found.steps_per_epoch) == (212, 3392, 42)
-    assert found.member_steps == 3392 * 30 * 42
-    assert sum(each.members for each in found.stacks) == 3392
+    assert (len(found.variants), found.members, found.steps_per_epoch) == (212, 1696, 42)
+    assert found.member_steps == 1696 * 30 * 42
+    assert sum(each.members for each in found.stacks) == 1696
     assert not found.not_applicable
     assert not any(each.alone for each in found.stacks)
     assert len(found.matched_beta) == 16

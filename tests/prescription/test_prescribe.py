@@ -14,6 +14,7 @@ import harness
 from harness.errors import HarnessError
 from harness.prescription.goal import goal_of, seconds_of
 from harness.prescription.indications import Signs, contraindication
+from harness.prescription.prescription import PrescriptionInterrupted
 from harness.prescription.procedure import prescribe
 from harness.prescription.proof import FRESH
 from harness.prescription.screening import ROUNDS, Score, ranked
@@ -50,7 +51,7 @@ def case(bias, **fields):
 
 @pytest.fixture(scope="module")
 def dead():
-    return prescribe(case(-40.0, name="dead"), budget="60s", seeds=12)
+    return prescribe(case(-40.0, name="dead"), budget="10m", seeds=12)
 
 
 def test_a_planted_cure_is_proved(dead):
@@ -80,7 +81,7 @@ def test_the_repaired_model_varies_with_the_input_and_the_code_names_its_layer(d
 def test_a_healthy_model_gets_nothing():
     healthy = prescribe(
         harness.Case(lambda: Autoencoder(0.5), rows, losses, "encoder", train={"epochs": 20, "learning_rate": 0.01}),
-        budget="60s",
+        budget="10m",
     )
     assert (healthy.wrong, healthy.remedies, healthy.tried) == (False, (), ())
     assert healthy.headline.startswith("Nothing is wrong")
@@ -155,7 +156,7 @@ def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
     )
     command = [sys.executable, "-c", "from harness.cli import main; main()", "prescribe", "mine.py", "--json"]
     process = subprocess.run(
-        [*command, "--budget", "30s", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
+        [*command, "--budget", "10m", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -167,6 +168,15 @@ def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
         for row in json.loads(process.stdout)["remedies"]
     }
     assert "examining" in process.stderr
+    # one parent run, a summary run for the model as it is and one for each remedy, and the members of the proof
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("prescribe mine")
+    kinds = [run.data.tags["harness.kind"] for run in client.search_runs([experiment.experiment_id], max_results=1000)]
+    assert kinds.count("experiment") == 1
+    assert kinds.count("summary") == 1 + len(json.loads(process.stdout)["remedies"])
+    assert kinds.count("member") == 10 * kinds.count("summary")
 
 
 def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
@@ -178,4 +188,85 @@ def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
         train={"epochs": 20, "learning_rate": 0.01},
         model=lambda: Autoencoder(0.5),
     )
-    assert not prescribe(given, budget="60s").wrong
+    assert not prescribe(given, budget="10m").wrong
+
+
+DEAD_FILE = (
+    "import torch, harness\nimport torch.nn.functional as F\nfrom torch import nn\n"
+    "class Model(nn.Module):\n"
+    "    def __init__(self):\n"
+    "        super().__init__()\n"
+    "        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)\n"
+    "        nn.init.constant_(self.encoder.bias, -40.0)\n"
+    "    def forward(self, batch):\n"
+    "        return self.decoder(F.relu(self.encoder(batch)))\n"
+    "def losses(model, batch):\n"
+    "    return {'reconstruction': F.mse_loss(model(batch), batch)}\n"
+    "def data():\n"
+    "    return torch.randn(640, 8, generator=torch.Generator().manual_seed(0))\n"
+    "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 10, 'learning_rate': 0.01})\n"
+)
+
+
+def test_a_stopped_search_says_what_is_there_and_goes_on_from_it(tmp_path):
+    """Stopped before the proof; the next call trains only what is missing, and has the numbers of one that never stopped."""
+    (tmp_path / "mine.py").write_text(DEAD_FILE)
+    options = {"budget": "10m", "seeds": 8, "try_only": ["zero_bias", "batchnorm"], "workers": 0}
+
+    def stop_at_proof(text):
+        if text.startswith("proof"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(PrescriptionInterrupted, match="Stopped before the proof: 8 of 8 seeds") as stopped:
+        prescribe(tmp_path / "mine.py", **options, says=stop_at_proof, root=tmp_path)
+    prescription = stopped.value.prescription
+    assert prescription.interrupted
+    assert all(row["failed_share"] is not None for row in prescription.tried)
+    assert "nearest in the screening" in prescription.headline
+
+    whole = prescribe(tmp_path / "mine.py", **options, root=tmp_path / "new")
+    again = prescribe(tmp_path / "mine.py", **options, root=tmp_path)
+    assert any("members were trained before" in note for note in again.notes)
+    first, second = (
+        [{**remedy.to_dict(), "seconds_before": 0, "seconds_after": 0} for remedy in each.remedies]
+        for each in (whole, again)
+    )
+    assert first == second
+    assert len(list((tmp_path / "mlruns" / "results").rglob("*.parquet"))) > 0
+
+
+def test_the_best_remedy_is_a_diff_of_the_file_and_lists_its_side_effects(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(DEAD_FILE)
+    prescription = prescribe("mine.py", budget="10m", seeds=8, try_only=["batchnorm"], workers=0)
+    best = prescription.best
+    assert best.code.startswith("--- mine.py\n+++ mine.py\n")
+    assert best.is_diff
+    assert "running_mean" in " ".join(best.new_state)
+    assert not best.state_dict_loads
+    assert best.live_before == 0 < best.live_after
+    assert best.parameters_before == best.parameters_after == 8 * 4 + 4 + 4 * 8 + 8
+    page = prescription.report(tmp_path / "prescription.html").read_text()
+    assert "<th>before</th>" in page
+    assert "<th>after</th>" in page
+
+
+def test_a_case_with_its_own_loop_is_prescribed(tmp_path):
+    """The author's function trains; changes of the penalty and of the rate are refused with the reason."""
+    text = DEAD_FILE.replace(
+        "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 10, 'learning_rate': 0.01})",
+        "def fit(model, seed):\n"
+        "    optimizer = torch.optim.Adam(model.parameters(), 0.01)\n"
+        "    rows = data()\n"
+        "    for _ in range(40):\n"
+        "        optimizer.zero_grad()\n"
+        "        F.mse_loss(model(rows), rows).backward()\n"
+        "        optimizer.step()\n"
+        "case = harness.Case(Model, data, bottleneck='encoder', fit=fit)",
+    )
+    (tmp_path / "mine.py").write_text(text)
+    prescription = prescribe(
+        tmp_path / "mine.py", "10m", seeds=8, try_only=["zero_bias", "learning_rate=0.1"], workers=0, root=tmp_path
+    )
+    assert prescription.best.remedy == {"bias_init": "zero"}
+    assert prescription.excluded[0]["reason"].startswith("learning_rate: Case.fit trains by itself")

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from parts import Symptom, Watcher, inputs_and_targets, trained
+from stranger import Symptom, Watcher, inputs_and_targets, trained
 from torch import Tensor, nn
 
 import harness
@@ -36,6 +36,17 @@ class Answer:
     complains: bool = False
     words: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        symptom = None if self.symptom is None else self.symptom.to_dict()
+        return {**vars(self), "symptom": symptom, "causes": list(self.causes), "maybe": list(self.maybe)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Answer":
+        """Return the answer of these plain values."""
+        symptom = None if values["symptom"] is None else Symptom.from_dict(values["symptom"])
+        return cls(**{**values, "symptom": symptom, "causes": tuple(values["causes"]), "maybe": tuple(values["maybe"])})
+
 
 @dataclass
 class Tool:
@@ -58,16 +69,16 @@ class Tool:
 # --- this project ----------------------------------------------------------------------------------------------------
 
 
-def ask_harness(case: Case, seed: int) -> Answer:
+def ask_harness(case: Case, seed: int, model: nn.Module | None = None) -> Answer:
     """Audit the case, and diagnose its trained model."""
-    model = trained(case, seed)
+    model = trained(case, seed) if model is None else model
     inputs, targets = inputs_and_targets(case.evaluation())  # type: ignore[misc]
     diagnosis = harness.diagnose_model(
         model, inputs, case.bottleneck, posterior=case.posterior, reconstruction=case.reconstruction
     )
     lost = frozenset(unit.index for unit in diagnosis.units if not unit.live)
     output = _output_verdict(model, diagnosis, inputs, targets)
-    audit = harness.audit(case, seeds=2)
+    audit = harness.audit(case, seeds=1)
     causes = tuple(dict.fromkeys(finding.rule for finding in audit.faults))
     maybe = tuple(dict.fromkeys(finding.rule for finding in audit.risks))
     verdict = str(diagnosis.verdict) if diagnosis.output is None else f"{diagnosis.verdict}, {diagnosis.output.verdict}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, case, clusters, gradients
+from stranger import Observed, Stranger, case, clusters, gradients
 from torch import Tensor, nn
 
 from harness import Case

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from contrastive import negative_cosine
-from parts import Observed, Stranger, case, digits, halves
 from quantized import Quantizer
 from sparse_codes import top_k
+from stranger import Observed, Stranger, case, digits, halves
 from torch import Tensor, nn
 from variational import divergence, kl_outweighs
 

@@ -1,11 +1,12 @@
 """Variational autoencoders: public faults and their corrected twins."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from parts import Observed, Stranger, case, gradients, smooth, terms_of, waves
+from stranger import Observed, Stranger, case, gradients, smooth, symptom, terms_of, trained, waves
 from torch import Tensor, nn
 
 from harness import Case
@@ -119,6 +120,25 @@ def kl_outweighs(case: Case, model: nn.Module, rows: Tensor) -> bool:
     return sizes[1]["mean.weight"] > 5 * sizes[0]["mean.weight"]
 
 
+def kl_is_to_blame(case: Case, model: nn.Module, rows: Tensor) -> bool:
+    """Return True if all units are lost, and none is in a training without the KL."""
+    if symptom(case, model).share != "all":
+        return False
+
+    def without(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        return {"reconstruction": case.losses(model, x)["reconstruction"]}
+
+    del rows
+    return symptom(case, trained(replace(case, losses=without), 0)).share == "none"
+
+
+def starts_beyond(case: Case, model: nn.Module, rows: Tensor) -> bool:
+    """Return True if some log-variance of a new model is above 80, where the exponential leaves float32."""
+    del model
+    torch.manual_seed(0)
+    return bool((case.model().observe(rows[:200]).logvar > 80).any())  # type: ignore[operator]
+
+
 class TeacherForced(Vae):
     """A GRU decoder that reads the true previous step beside the latent."""
 
@@ -157,7 +177,7 @@ def decoder_sees_rows(case: Case, model: nn.Module, rows: Tensor) -> bool:
 
 def wide(train: bool) -> Tensor:
     """Return rows in units that make them 100 times as large."""
-    return 400 * (smooth(train) - 0.5)
+    return 4000 * (smooth(train) - 0.5)
 
 
 def sequence_error(made: Tensor, x: Tensor) -> Tensor:
@@ -190,7 +210,7 @@ STRANGERS = (
         causes=("dominates",),
         lost="all",
         output="mean",
-        fact=kl_outweighs,
+        fact=kl_is_to_blame,
     ),
     Stranger(
         "vae KL without an axis",
@@ -235,8 +255,9 @@ STRANGERS = (
         lambda: vae(elbo(summed_error, summed_kl), rows=wide),
         lambda: vae(elbo(summed_error, summed_kl)),
         causes=("diverges", "outside_domain"),
-        lost="all",
-        output="invalid",
+        lost="any",
+        output="any",
+        fact=starts_beyond,
     ),
     Stranger(
         "vae variance taken for the deviation",

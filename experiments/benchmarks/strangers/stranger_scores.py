@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from answers import Answer
-from parts import Stranger, Symptom
 from scipy.stats import binomtest
+from stranger import Stranger, Symptom
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ class Symptom:
     units: int
     output: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"lost": sorted(self.lost), "units": self.units, "output": self.output}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Symptom":
+        """Return the symptom of these plain values."""
+        return cls(frozenset(values["lost"]), values["units"], values["output"])
+
     @property
     def share(self) -> str:
         """Return "none", "some", "one left" or "all"."""
@@ -178,12 +187,14 @@ def inputs_and_targets(rows: Any) -> tuple[Tensor, Tensor | None]:
     return rows[0], rows[1]
 
 
-def terms_of(case: Case, model: nn.Module, batch: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+def terms_of(case: Case, model: nn.Module, batch: Tensor, target: Tensor | None, step: int = 0) -> dict[str, Tensor]:
     """Return the loss terms as the case's function gives them."""
     names = inspect.signature(case.losses).parameters
     numbers = {name: value for name, value in case.numbers.items() if name in names}
     if "target" in names:
         numbers["target"] = target  # type: ignore[assignment]
+    if "step" in names:
+        numbers["step"] = step
     return dict(case.losses(model, batch, **numbers))
 
 
@@ -211,9 +222,11 @@ def trained(case: Case, seed: int, watcher: Watcher | None = None) -> nn.Module:
     optimizer = case.optimizer(parameters) if case.optimizer else torch.optim.Adam(parameters, rate)
     model.train()
     watcher.start(model, optimizer)
+    step = 0
     for _ in range(int(case.train["epochs"])):
         for index in torch.randperm(len(inputs)).split(int(case.train["batch_size"])):
-            terms = terms_of(case, model, inputs[index], None if targets is None else targets[index])
+            terms = terms_of(case, model, inputs[index], None if targets is None else targets[index], step)
+            step += 1
             loss = sum(torch.as_tensor(term) for term in terms.values())
             if not isinstance(loss, Tensor) or not loss.requires_grad:
                 return model.eval()

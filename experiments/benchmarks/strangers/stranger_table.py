@@ -1,12 +1,13 @@
 """The table of all strangers."""
 
+import assorted
 import contrastive
 import plumbing
 import quantized
 import realistic
 import sparse_codes
 import variational
-from parts import Stranger
+from stranger import Stranger
 
 STRANGERS: tuple[Stranger, ...] = (
     *variational.STRANGERS,
@@ -14,6 +15,7 @@ STRANGERS: tuple[Stranger, ...] = (
     *quantized.STRANGERS,
     *contrastive.STRANGERS,
     *plumbing.STRANGERS,
+    *assorted.STRANGERS,
     *realistic.STRANGERS,
 )
 

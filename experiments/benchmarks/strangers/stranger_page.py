@@ -1,11 +1,11 @@
 """Page of the documentation: every public fault and twin, what is said of it, and the scores of all tools."""
 
 from answers import NOT_ASKED, TOOLS
-from scores import Judged, summary
+from stranger_scores import Judged, summary
 
 HEAD = """# Public faults, re-created: what is said of them
 
-`python experiments/benchmarks/strangers` wrote this page in {minutes:.0f} minutes. It trains {count} cases and as many
+`python experiments/benchmarks/strangers` wrote this page. It trains {count} cases and as many
 corrected twins, checks their declared truth in plain torch over 3 seeds, asks this project and every other tool that is
 installed, and compares.
 
@@ -28,7 +28,7 @@ def page(
         for tool, judged in others.items()
     }
     count = sum(result.sick for result in results)
-    lines = [HEAD.format(minutes=max(seconds / 60, 1), count=count), "## Scores", "", *score_lines(scores), ""]
+    lines = [HEAD.format(count=count), "## Scores", "", *score_lines(scores), ""]
     lines += ["## Faults", "", *case_lines([result for result in results if result.sick]), ""]
     lines += ["## Corrected twins", "", *twin_lines([result for result in results if not result.sick]), ""]
     unmet = [f"- {result.stranger.name}: {text}" for result in results for text in result.undeclared]
