@@ -21,9 +21,7 @@ class ModelClass:
     def layer(self) -> str:
         """The layer in the middle, where a bottleneck would be."""
         layers = (
-            [name for name, layer_type in self.modules.items() if layer_type in LAYERS]
-            or list(self.modules)
-            or ["LAYER"]
+            [name for name, type_name in self.modules.items() if type_name in LAYERS] or list(self.modules) or ["LAYER"]
         )
         return layers[(len(layers) - 1) // 2]
 

@@ -82,21 +82,21 @@ def _state_dicts(content: Any, home: str) -> Iterator[tuple[str, Mapping[str, An
         yield from _state_dicts(content[key], f"{home}.{key}" if home else str(key))
 
 
-def _fitting(state: Mapping[str, Any], wanted: list[str]) -> dict[str, Any] | None:
+def _fitting(state: Mapping[str, Any], expected: list[str]) -> dict[str, Any] | None:
     """Return the weights under the model's own names; None if some are missing.
 
     >>> _fitting({"module.fc.weight": 1, "module.fc.bias": 2, "loss.scale": 3}, ["fc.weight", "fc.bias"])
     {'fc.weight': 1, 'fc.bias': 2}
     """
     plain = {str(name).replace("_orig_mod.", ""): value for name, value in state.items()}
-    if not wanted:
+    if not expected:
         return None
-    prefixes = [name.removesuffix(wanted[0]) for name in plain if name.endswith(wanted[0])]
+    prefixes = [name.removesuffix(expected[0]) for name in plain if name.endswith(expected[0])]
     for prefix in sorted(prefixes, key=len):
-        if (not prefix or prefix.endswith(".")) and all(prefix + name in plain for name in wanted):
-            extra = [name for name in plain if name.startswith(prefix) and name.removeprefix(prefix) not in wanted]
+        if (not prefix or prefix.endswith(".")) and all(prefix + name in plain for name in expected):
+            extra = [name for name in plain if name.startswith(prefix) and name.removeprefix(prefix) not in expected]
             if not extra or prefix:
-                return {name: plain[prefix + name] for name in wanted}
+                return {name: plain[prefix + name] for name in expected}
     return None
 
 

@@ -1,7 +1,7 @@
 """Collector of the activations of one layer over batches, in a bounded amount of memory."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.watching.batches import Call, run_model
 from harness.watching.layer_reader import MOST_CALLS
 from harness.watching.layers import axis_finding, never_called, unit_axis_of, unit_rows, whole_numbers
 from harness.watching.padding import padding_mask
+from harness.watching.preservation import preserved
 from harness.watching.row_window import MOST_UNITS
 from harness.watching.window_diagnosis import units_sampled, with_own_units
 
@@ -86,14 +87,12 @@ class ActivationCollector:
         for training in (False, True):
             if self.noise:
                 break
-            self.model.train(training)
-            try:
+            # batch statistics of the training mode must not reach the batches that follow
+            with preserved(self.model), suppress(Exception):  # BatchNorm refuses a single row in training mode
+                self.model.train(training)
                 with NoiseDraws(self.module) as noise:
                     run_model(self.model, batch, forward)
                 self.noise = noise.drawn
-            except Exception:  # a model may refuse a batch in training mode, as BatchNorm does with one row
-                pass
-        self.model.eval()
 
     def diagnosis(
         self,

@@ -28,6 +28,7 @@ def sparse(rows, units, generator):
     return values.scatter_(1, columns, 1.0)
 
 
+@pytest.mark.service
 def test_a_layer_of_a_million_units_is_counted_whole_and_judged_in_part():
     units, generator, model = 1_000_000, torch.Generator().manual_seed(0), Given().train()
     with harness.watch(model, "layer") as monitor:
@@ -46,6 +47,7 @@ def test_a_layer_of_a_million_units_is_counted_whole_and_judged_in_part():
     assert sum(block.values.numel() for block in window.blocks) <= 2**25
 
 
+@pytest.mark.service
 def test_a_wide_finished_layer_is_judged_in_part():
     units, generator = 10_000, torch.Generator().manual_seed(0)
     diagnosis = harness.diagnose_model(Given(), [sparse(64, units, generator) for _ in range(7)], "layer")
