@@ -163,6 +163,9 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
     "dead_outputs": lambda: reconstruction(
         with_unit(normal(units=6, seed=2), 0.0), "Output 0 is constant, although the data vary there"
     ),
+    "logits_output": lambda: reconstruction(
+        3 * normal(units=6, seed=2), "The data are the sigmoid of the output", (3 * normal(units=6, seed=2)).sigmoid()
+    ),
     "below_pca": lambda: reconstruction(
         normal(units=2, seed=12) @ normal(2, 6, seed=13) + 0.8 * normal(units=6, seed=14),
         "The output follows the data with more noise than principal components have",

@@ -166,10 +166,6 @@ def watched(name: str) -> str:
     if name == "unit_axis":
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
         findings = harness.diagnose_model(model, torch.rand(20, 1, 6, 6), "0").findings
-    elif name == "training_rows":
-        model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
-        loader = DataLoader(TensorDataset(torch.rand(500, 6)), batch_size=50, shuffle=True)
-        findings = harness.diagnose_model(model, loader, "0").findings
     elif name == "never_called":
         autoencoder = Autoencoder()
         with harness.watch(autoencoder, "hidden", callback=lambda text: None) as monitor:

@@ -33,7 +33,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "clamp": ("no", "no", "mean", "values"),
     "weight": ("mean", "mean", "sum"),
     "detach": ("no", "no", "no", "no", "item", "detach"),
+    "kind": (
+        *("plain",) * 8,
+        *("in_place", "selection", "straight_through", "posterior", "schedule", "floor", "head", "probe"),
+    ),
 }
+ACTIVATION_OF_KIND = {
+    "in_place": ("relu",),
+    "selection": ("relu",),
+    "straight_through": ("sigmoid",),
+    "posterior": ("none",),
+}
+FLOOR = 1e3  # above every value of a penalty here
 RULES = (
     *("no_gradient", "zero_gradient", "misses_bottleneck", "wrong_layer", "wrong_axis", "not_the_code_in_use"),
     *("unreachable_target", "pushes_active_units_down", "collapse_optimum", "unbounded", "escape", "outside_domain"),
@@ -53,6 +64,7 @@ class Penalty:
     clamp: str
     weight: str
     detach: str
+    kind: str = "plain"
 
     @property
     def has_set_point(self) -> bool:
@@ -72,14 +84,21 @@ class Penalty:
             return False  # of no probabilities whatever
         if self.clamp != "no" and (self.statistic in ("kl_sigmoid", "count", "sign") or self.site != "code"):
             return False
-        return self.clamp != "mean" or self.statistic in ("kl", "square")
+        if self.clamp == "mean" and self.statistic not in ("kl", "square"):
+            return False
+        if self.kind == "plain":
+            return True
+        activations = ACTIVATION_OF_KIND.get(self.kind, ("relu", "sigmoid", "none"))
+        simple = (self.site, self.norm, self.clamp, self.detach) == ("code", "off", "no", "no")
+        return simple and self.activation in activations and self.statistic not in ("kl", "count", "sign")
 
 
 class Network(nn.Module):
     """8-10-4-10-8 with a chosen code."""
 
-    def __init__(self, activation: str, norm: bool) -> None:
+    def __init__(self, activation: str, norm: bool, kind: str = "plain") -> None:
         super().__init__()
+        self.kind, self.head = kind, nn.Linear(4, 4)
         self.enc1, self.enc2 = nn.Linear(8, 10), nn.Linear(10, 4)
         self.dec1, self.dec2 = nn.Linear(4, 10), nn.Linear(10, 8)
         self.norm = nn.BatchNorm1d(4, affine=False) if norm else nn.Identity()
@@ -89,10 +108,20 @@ class Network(nn.Module):
         """What a penalty may read, and the reconstruction."""
         before = torch.relu(self.enc1(x))
         preactivation = self.norm(self.enc2(before))
-        code = self.activation(preactivation)
-        after = torch.relu(self.dec1(code))
+        code = self._kind(self.activation(preactivation) if self.kind != "in_place" else F.relu_(preactivation))
+        after = torch.relu(self.dec1(self._drawn(code)))
         seen = {"layer_before": before, "preactivation": preactivation, "code": code, "layer_after": after}
         return {**seen, "reconstruction": self.dec2(after)}
+
+    def _kind(self, code: Tensor) -> Tensor:
+        """What becomes of the activation before the decoder and the penalty read it."""
+        if self.kind == "selection":
+            return torch.zeros_like(code).scatter(1, code.topk(2, dim=1).indices, code.topk(2, dim=1).values)
+        return code + (code.round() - code).detach() if self.kind == "straight_through" else code
+
+    def _drawn(self, code: Tensor) -> Tensor:
+        """A sample around the code, for the kind with a posterior."""
+        return code + 0.1 * torch.randn_like(code) if self.kind == "posterior" and self.training else code
 
 
 def data() -> Tensor:
@@ -108,13 +137,26 @@ def case_of(penalty: Penalty) -> Case:
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor | float]:
         seen = model(batch)
+        read = seen[penalty.site]
+        if penalty.kind in ("head", "probe"):
+            read = model.head(read.detach() if penalty.kind == "probe" else read)
+        value = value_of(penalty, read)
         return {
             "reconstruction": F.mse_loss(seen["reconstruction"], batch),
-            "penalty": value_of(penalty, seen[penalty.site]),
+            "penalty": torch.as_tensor(value).clamp_min(FLOOR) if penalty.kind == "floor" else value,
         }
 
+    def scheduled(model: nn.Module, batch: Tensor, step: int) -> dict[str, Tensor | float]:
+        terms = losses(model, batch)
+        return {**terms, "penalty": min(1.0, step / 20) * terms["penalty"]}
+
     def model() -> Network:
-        return Network(penalty.activation, penalty.norm == "on")
+        return Network(penalty.activation, penalty.norm == "on", penalty.kind)
+
+    if penalty.kind == "schedule":
+        return Case(
+            model=model, data=data, losses=scheduled, bottleneck="enc2", reconstruction="out:4", numbers={"beta": 0.01}
+        )
 
     return Case(
         model=model, data=data, losses=losses, bottleneck="enc2", reconstruction="out:4", numbers={"beta": 0.01}
@@ -185,7 +227,18 @@ def truth(p: Penalty) -> dict[str, bool | None]:
     told["pushes_active_units_down"] = _pushes(p) if reads and plain else (None if reads else False)
     told["collapse_optimum"] = _collapses(p) if reads and plain else (None if reads else False)
     told["unbounded"] = False
-    return told
+    return _of_kind(p, told)
+
+
+def _of_kind(p: Penalty, told: dict[str, bool | None]) -> dict[str, bool | None]:
+    """The truth where the code is read through something, drawn, or where the term is scheduled or at a floor."""
+    if p.kind in ("plain", "in_place", "selection", "posterior", "schedule"):
+        return told
+    sure = {"no_gradient": False, "edits_in_place": False, "index_addressing": False, "wrong_layer": False}
+    if p.kind != "floor":
+        sure |= {"zero_gradient": False, "misses_bottleneck": False, "depends_on_batch_size": p.weight == "sum"}
+    # the rest is about the head's output or a rounded code, or silent at a floor: the construction does not tell
+    return {rule: sure.get(rule) for rule in told}
 
 
 def _unreachable(p: Penalty) -> bool | None:
@@ -272,7 +325,9 @@ def page(counts: dict[str, Counter[str]], wrong: list[str], draws: int, distinct
         f" {draws} penalties ({distinct} different ones), each probed at one initialisation, without training.",
         "",
         "A penalty is drawn as site x statistic x axis x clamp x weight x detach on a network with one of four activations,"
-        " with or without `BatchNorm1d(affine=False)`. What is true of it follows from the draw. *not told*: the draw does"
+        " with or without `BatchNorm1d(affine=False)`; half of them are of a further kind: activations in place, a selection"
+        " of units, a straight-through step, a sample around the code, a schedule, a floor, a head of its own, a detached"
+        " probe. What is true of it follows from the draw. *not told*: the draw does"
         " not say (a KL of a ReLU mean may or may not leave its domain on the data); such combinations count for nothing.",
         "",
         f"| rule | {' | '.join(kinds)} |",

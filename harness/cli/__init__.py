@@ -27,6 +27,7 @@ app = typer.Typer(
 def main() -> None:
     """Run a command. A wrong request prints one sentence on standard error and exits with code 2."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("MPLBACKEND", None)  # figures become files; matplotlib cannot be imported with a wrong name
     leave_working_directory()
     raise_gc_threshold()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a command installs its own handlers

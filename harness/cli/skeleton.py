@@ -57,7 +57,8 @@ To see into its own training loop, add two lines to it (and `import harness`):
     with harness.watch(model, "{model.layer}") as monitor:  # around the loop
     print(monitor.diagnosis())  # behind it
 
-For `harness diagnose`, `audit` and `prescribe`, write a case, and give its path:
+For `harness diagnose`, `audit` and `prescribe`, write a case, and give its path. `harness init {path}` writes one, if
+importing the file trains nothing:
 
     import harness, torch.nn.functional as F
     from {path.stem} import {model.name}, ROWS  # ROWS: your tensor [row, ...]; the script must train only under __main__

@@ -65,4 +65,5 @@ FLAGS: dict[str, Callable[[Columns, Thresholds], NDArray[Any]]] = {
     "delta_nats": _dependence,
     "delta_share": _dependence,
     "delta_codes": _dependence,
+    "delta_classes": _dependence,
 }

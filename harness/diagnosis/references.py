@@ -106,7 +106,12 @@ def negligible_below(
     [0.01, 0.005]
     """
     return smallest_dependence(
-        codes_entropy, entropy, thresholds.delta_nats, thresholds.delta_share, thresholds.delta_codes
+        codes_entropy,
+        entropy,
+        thresholds.delta_nats,
+        thresholds.delta_share,
+        thresholds.delta_codes,
+        thresholds.delta_classes,
     )
 
 

@@ -177,7 +177,7 @@ def _judged(batch: EvidenceBatch, thresholds: Thresholds, outputs: Verdicts | No
 SHARES = {
     *("claimable_frequency", "rare_frequency", "saturation", "saturated_share", "reliability", "duplicate_correlation"),
     *("redundant_share", "dimensional_share", "mean_output_r2", "dead_outputs"),
-    *("heavy_energy", "delta_share", "delta_codes"),
+    *("heavy_energy", "delta_share", "delta_codes", "delta_classes"),
 }
 
 OUTPUT_THRESHOLDS = ("mean_output_r2", "dead_outputs")

@@ -44,6 +44,7 @@ class Thresholds:
     delta_nats: float = 0.01
     delta_share: float = 0.01
     delta_codes: float = 0.05
+    delta_classes: float = 0.1
     active_variance: float = 0.01
     pair_units: int = 256
     large_units: int = 1024
@@ -162,6 +163,7 @@ TABLE: dict[str, ThresholdInfo] = {
     "delta_codes": ThresholdInfo(
         "the threshold is at most this share of the entropy of the unit's codes", decides="flag"
     ),
+    "delta_classes": ThresholdInfo("the threshold is at most this share of the entropy of the classes", decides="flag"),
     "active_variance": ThresholdInfo(
         "Burda's active unit has a larger variance; counted for comparison, never a verdict",
         "Burda, Grosse & Salakhutdinov 2016",

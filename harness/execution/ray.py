@@ -65,10 +65,10 @@ class RayExecutor:
         self._references: set[Any] = set()
 
     @property
-    def nodes(self) -> dict[str, int]:
-        """Cores of each node that is alive."""
+    def nodes(self) -> list[tuple[str, int]]:
+        """Address and cores of each node that is alive; one machine may have several."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return {node["NodeManagerAddress"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+        return [(node["NodeManagerAddress"], int(node["Resources"].get("CPU", 0))) for node in nodes]
 
     def submit(self, spec: StackSpec) -> "Future[bytes]":
         """Train a stack where a core is free."""

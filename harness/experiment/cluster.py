@@ -64,6 +64,7 @@ def executor_of(
 
     spec = specs[0]
     executor = RayExecutor(on, spec.case, spec.data, str(training_of(experiment)["device"]), on_stack)
-    nodes = ", ".join(f"{address} ({cores} cores)" for address, cores in executor.nodes.items())
-    says(f"Ray: {len(executor.nodes)} nodes: {nodes}")
+    nodes = executor.nodes
+    cores = ", ".join(f"{address} ({count} cores)" for address, count in nodes)
+    says(f"Ray: {len(nodes)} nodes: {cores}")
     return executor

@@ -9,6 +9,8 @@ from harness.experiment.locks import publishing, running
 from harness.results import read_manifest, read_records, write_atomic, write_manifest
 from harness.results.store import MANIFEST, sound_files
 
+WEIGHTS = "weights"  # folder of the members whose weights are kept
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -81,6 +83,9 @@ def _copied(source: Path, target: Path) -> list[str]:
     for name, content in files:
         if not (target / name).is_file():
             write_atomic(target / name, content)
+    for weights in sorted((source / WEIGHTS).glob("*.safetensors")):
+        if not (target / WEIGHTS / weights.name).is_file():
+            write_atomic(target / WEIGHTS / weights.name, weights.read_bytes())
     theirs, ours = read_manifest(source), read_manifest(target)
     if not ours and theirs:  # without what holds only there: its report and its store
         write_manifest(target, {name: value for name, value in theirs.items() if name not in ("logged", "files")})

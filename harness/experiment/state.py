@@ -79,7 +79,9 @@ class ResumeState:
         for member in self.experiment.members():
             record = self.done.get(self.keys[member.variant.name, member.seed, member.split])
             if record is not None:
-                records.append(replace(record, variant=member.variant.name, levels=dict(member.variant.levels)))
+                name, levels = member.variant.name, dict(member.variant.levels)
+                current = record.variant == name and record.levels == levels
+                records.append(record if current else replace(record, variant=name, levels=levels))
         return records
 
 

@@ -14,6 +14,7 @@ from harness.results.records import COLLAPSED, MemberRecord
 Cell = Mapping[str, Level]
 
 RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")
+USUAL_RATES = (0.01, 0.001, 0.0001)
 SILENT = ("dead", "never_fired", "constant_on", "constant_off", "constant_at_target", "rare")
 
 
@@ -86,17 +87,18 @@ class Indication:
 
 
 def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
-    """Collect the signs of an audit and of untreated members."""
+    """Collect the signs of an audit and of untreated members; None for a case that cannot be audited."""
     weight = case.penalty_weight or "beta"
     value = case.numbers.get(weight)
     diagnoses = [record.diagnosis.plain() for record in records if record.status == "ok"]
-    advice = {name: value for finding in audit.findings for name, value in finding.change.items()}
+    findings = () if audit is None else audit.findings
+    advice = {name: value for finding in findings for name, value in finding.change.items()}
     return Signs(
-        rules=frozenset(audit.rules),
+        rules=frozenset(finding.rule for finding in findings),
         verdicts=tuple(record.verdict for record in records),
         unit_verdicts=frozenset(unit["verdict"] for diagnosis in diagnoses for unit in diagnosis.get("units", ())),
         activation=next((str(diagnosis.get("activation", "none")) for diagnosis in diagnoses), "none"),
-        has_penalty=len(audit.terms) > 1,
+        has_penalty=audit is not None and len(audit.terms) > 1,
         target=case.rho,
         weight=None if value is None else (weight, float(value)),
         advice=advice,
@@ -173,9 +175,12 @@ def _around(signs: Signs) -> list[Cell]:
 
 
 def _rates(signs: Signs) -> list[Cell]:
-    if signs.rate is None:
+    """A tenth and ten times the learning rate, and the usual rates of Adam."""
+    rate = signs.rate
+    if rate is None:
         return []
-    return [{"learning_rate": _rounded(signs.rate * factor)} for factor in (0.1, 10.0, 0.01, 100.0)]
+    rates = dict.fromkeys(_rounded(value) for value in (0.1 * rate, 10 * rate, *USUAL_RATES))
+    return [{"learning_rate": value} for value in rates if not rate / 2 < value < 2 * rate]
 
 
 def _rounded(value: float) -> float:

@@ -67,7 +67,7 @@ class Prescription:
 
     def report(self, path: str | Path) -> Path:
         """Write the prescription as one HTML page without scripts, and return its path."""
-        from harness.prescription.page import page
+        from harness.prescription.prescription_page import page
         from harness.results import write_atomic
 
         write_atomic(Path(path), page(self).encode())
@@ -89,7 +89,7 @@ class Prescription:
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        from harness.prescription.page import body
+        from harness.prescription.prescription_page import body
 
         return body(self)
 

@@ -127,9 +127,12 @@ class Search:
     def examine(self) -> None:
         """Audit the case, and train it as it is on a few seeds; fewer where a member takes long."""
         self.says(f"examining: audit, and the model as it is; the budget is {self.budget:.0f} s")
-        examined = audit(self.case, during_training=True)
-        self.faults = examined.faults
-        self.findings = tuple(finding.to_dict() for finding in examined.findings)
+        examined = audit(self.case, during_training=True) if self.case.has_losses else None
+        if examined is None:
+            self.notes.append("the case trains by its own function and has no `losses`, so it was not audited")
+        else:
+            self.faults = examined.faults
+            self.findings = tuple(finding.to_dict() for finding in examined.findings)
         self._train_untreated(range(FIRST_EXAMINED))
         self._train_untreated(range(self._affordable(EXAMINED)))
         if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):

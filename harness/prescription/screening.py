@@ -177,7 +177,10 @@ def _first_round(
 
 
 def _with_pairs(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell]:
-    """The best three changes, the best two of them together, and the best with the one of most R2."""
+    """The best three changes, the best two of them together, and the best with the one of most R2.
+
+    The last ones are the first to be left out where the time is short.
+    """
     best = list(cells[:MOST_FINALISTS])
     richest = max(cells, key=lambda cell: scores[name_of(cell)].r2, default=None)
     partners = [cell for cell in (best[1] if len(best) > 1 else None, richest) if cell is not None]
@@ -186,7 +189,7 @@ def _with_pairs(cells: Sequence[Cell], scores: Mapping[str, Score]) -> list[Cell
         pair = {**best[0], **partner}
         if not set(best[0]) & set(partner) and pair not in pairs:
             pairs.append(pair)
-    return [*best, *pairs]
+    return [*best[:1], *pairs, *best[1:]]
 
 
 def _finalists(cells: Sequence[Cell], scores: Mapping[str, Score]) -> tuple[Cell, ...]:

@@ -21,8 +21,8 @@ from harness.remedies.gradients import gradient_norms
 from harness.remedies.initial_values import DEFAULT, Factory, InitialWeights, ZeroBias
 from harness.remedies.layout import ModelLayout, inspect_model
 from harness.remedies.not_applicable import RemedyNotApplicable
+from harness.remedies.optimizer_settings import with_schedules
 from harness.remedies.posterior import log_variance
-from harness.remedies.schedules import with_schedules
 from harness.remedies.wrapper import TreatedModel, Treatment
 
 

@@ -13,11 +13,11 @@ from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
 from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
+from harness.remedies.dormant_units import resample
 from harness.remedies.free_bits import with_floor
 from harness.remedies.layout import ModelLayout
 from harness.remedies.not_applicable import RemedyNotApplicable
-from harness.remedies.resampling import resample
-from harness.remedies.schedules import gradient_clip, rate_warmup
+from harness.remedies.optimizer_settings import gradient_clip, rate_warmup
 from harness.remedies.wrapper import Treatment
 
 DEFAULT_RHO = 0.05

@@ -1,7 +1,7 @@
 """Lines of the answer and of the explanation as values of the templates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.effects import Effects
@@ -42,9 +42,18 @@ def split_line(line: str) -> AnswerLine:
     return AnswerLine(about, text) if separator and len(about) < LONGEST_ABOUT else AnswerLine("", line)
 
 
-def explanations(records: Sequence[MemberRecord]) -> list[dict[str, Any]]:
-    """One paragraph per group of variants, as plain values; the audit, equal in many of them, has its own section."""
-    return [paragraph.to_dict() for paragraph in explain_experiment(records)]
+def explanations(records: Sequence[MemberRecord], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One paragraph per group of variants, as plain values; what the audit says of a penalty stands in the first of them."""
+    audit = manifest.get("audit") or {}
+    audited = explain_experiment(records, audit)
+    texts: set[str] = set()
+    paragraphs = []
+    for paragraph, trained in zip(audited, explain_experiment(records), strict=True):
+        about_penalty = paragraph.sentences[: len(paragraph.sentences) - len(trained.sentences)]
+        new = tuple(sentence for sentence in about_penalty if sentence.text not in texts)
+        texts.update(sentence.text for sentence in about_penalty)
+        paragraphs.append(replace(paragraph, sentences=(*new, *trained.sentences)).to_dict())
+    return paragraphs
 
 
 def question(manifest: Mapping[str, Any], records: Sequence[MemberRecord]) -> str:

@@ -91,14 +91,14 @@ def _audited(members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mappi
     findings.sort(key=lambda finding: gravity(finding.get("severity")))
     sentences = [
         Sentence(
-            f"The audit of the penalty finds {_named(finding)}: {_stop(finding.get('evidence') or finding['rule'])}",
+            f"The audit of the penalty reports {_named(finding)}: {_stop(finding.get('evidence') or finding['rule'])}",
             {key: float(value) for key, value in (finding.get("numbers") or {}).items() if value is not None},
         )
         for finding in findings[:MOST_FINDINGS]
     ]
     rest = list(dict.fromkeys(_named(finding) for finding in findings[MOST_FINDINGS:]))
     if rest:
-        sentences.append(Sentence(f"It also finds {'; '.join(rest)}.", {"findings": float(len(findings))}))
+        sentences.append(Sentence(f"It also reports {'; '.join(rest)}.", {"findings": float(len(findings))}))
     return sentences
 
 
@@ -202,14 +202,16 @@ def _reconstruction(judged: Sequence[MemberRecord]) -> Sentence | None:
     if not fits:
         return None
     worse, middle = sum(fit <= 0 for fit in fits), median(fits)
-    text = f"The reconstruction's R2 is {middle:.2f} (median); {worse} of {len(fits)} members are no better than the mean of the rows"
+    mean = f"{worse} of {len(fits)} members reconstruct no better than the mean of the rows"
     behind = [record.pca_r2[-1] - record.r2 for record in judged if record.pca_r2 and record.r2 is not None]
     if not behind:
-        return Sentence(f"{text}.", {"median_r2": middle, "no_better_than_mean": worse})
+        text = f"The reconstruction's R2 is {middle:.2f} (median); {mean}."
+        return Sentence(text, {"median_r2": middle, "no_better_than_mean": worse})
     gap = median(behind)
     side = f"{gap:.2f} below" if gap >= 0 else f"{-gap:.2f} above"
     return Sentence(
-        f"{text}; it is {side} that of as many principal components as live units (median of {len(behind)}).",
+        f"The reconstruction's R2 is {middle:.2f} (median), {side} that of as many principal components as live units "
+        f"(median of {len(behind)}); {mean}.",
         {"median_r2": middle, "no_better_than_mean": worse, "median_gap_to_pca": gap},
     )
 

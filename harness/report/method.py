@@ -105,7 +105,10 @@ def _influence(sensitivity: Any) -> str:
 
 def _changes(sensitivity: Any) -> str:
     most = sorted(sensitivity.changes.items(), key=lambda item: -item[1])[:1]
-    return f" (most: {most[0][0].replace('_', ' ')}, {most[0][1]})" if most else ""
+    if not most:
+        return ""
+    before, _, after = most[0][0].replace("_", " ").partition(" -> ")
+    return f' (most often from "{before}" to "{after}": {most[0][1]})'
 
 
 def _devices(records: Sequence[MemberRecord]) -> str:

@@ -53,7 +53,7 @@ def content(results: StoredResults, effects: Effects, swept: Sequence[Sensitivit
         "strips": example_strips(records, effects.baseline),
         "audit": audited_once(manifest.get("audit") or {}),
         "audited": list(manifest.get("audit") or {}),
-        "explanation": explanations(records),
+        "explanation": explanations(records, manifest),
         "method": method.METHOD,
         "thresholds": method.threshold_rows(swept),
         "sensitive": method.sensitive(swept),

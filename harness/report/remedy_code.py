@@ -62,6 +62,7 @@ KL = """# the penalty, with a mean over the batch (dim 0) per unit
 rho_hat = {tensor}.mean(0)
 penalty = (rho * torch.log(rho / rho_hat) + (1 - rho) * torch.log((1 - rho) / (1 - rho_hat))).sum()"""
 OUTPUTS = {"sigmoid": "torch.sigmoid", "tanh": "torch.tanh", "relu": "F.relu", "linear": ""}
+INITIALIZERS = {"kaiming": "kaiming_normal_", "xavier": "xavier_normal_", "orthogonal": "orthogonal_"}
 SNIPPETS = {
     ("batchnorm", "on"): (
         "# in __init__\nself.code_norm = nn.BatchNorm1d({layer}.out_features, affine=False)\n"
@@ -81,6 +82,31 @@ SNIPPETS = {
         "linear",
     ): "# in forward: no activation after the last layer\nreconstruction = self.last_layer(x)",
     ("output_activation", ""): "# in forward\nreconstruction = {function}(self.last_layer(x))",
+    **{
+        ("weight_init", name): (
+            "# once, before training\nfor name, parameter in model.named_parameters():\n"
+            f'    if name.endswith("weight") and parameter.dim() > 1:\n        nn.init.{function}(parameter)'
+        )
+        for name, function in INITIALIZERS.items()
+    },
+    ("resample", ""): (
+        "# after optimizer.step(), {value} times at equal parts of training apart\nwith torch.no_grad():\n"
+        "    size = code.abs().mean(0)\n    dormant = size <= 0.025 * size.mean()\n"
+        "    fresh = nn.Linear({layer}.in_features, {layer}.out_features)\n"
+        "    {layer}.weight[dormant] = fresh.weight[dormant]\n    {layer}.bias[dormant] = 0.0\n"
+        "    self.decoder.weight[:, dormant] = 0.0  # of the layer that reads the code"
+    ),
+    ("gradient_clip", ""): "# after loss.backward()\nnn.utils.clip_grad_norm_(model.parameters(), {value})",
+    ("rate_warmup", ""): (
+        "# call scheduler.step() after every optimizer.step(); `steps` is their number\n"
+        "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / ({value} * steps)))"
+    ),
+    ("warmup", ""): "# at `step` of `steps`\npenalty = min(1.0, step / ({value} * steps)) * penalty",
+    ("warmup_cycles", ""): "# the rise of the warm-up starts again in each part\nprogress = {value} * step / steps % 1",
+    (
+        "free_bits",
+        "",
+    ): "# kl: the divergence of each unit, averaged over the batch\npenalty = kl.clamp(min={value}).sum()",
     ("inputs", "centred"): "# once, before training\nrows = rows - rows.mean(0)",
     ("units", ""): "model = Model(units={level})",
     ("penalty", "none"): 'loss = terms["reconstruction"]  # without the penalty',

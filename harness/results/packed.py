@@ -17,6 +17,9 @@ from pydantic_core import from_json
 Layout = dict[str, tuple[int, tuple[int, ...]]]
 
 
+SHORT = 512  # characters that are not worth compressing
+
+
 class PackedMapping(Mapping[str, Any]):
     """An immutable mapping over a text or bytes object; its values are plain containers.
 
@@ -71,9 +74,14 @@ class PackedJson(PackedMapping):
         >>> PackedJson.compressed('{"units": 4}')["units"]
         4
         """
+        if len(content) < SHORT:
+            return cls(content)
         document, text = cls(), content.encode()
         document._packed = (_codec().compress(text, asbytes=True), len(text))
         return document
+
+    def __reduce__(self) -> tuple[type["PackedJson"], tuple[str]]:
+        return PackedJson, (self.content,)
 
     @property
     def content(self) -> str:
@@ -161,8 +169,7 @@ class PackedArrays(PackedMapping):
         return {name: self[name] for name in self}
 
     def check(self) -> None:
-        head = self.content[: self.content.index(b"\n") + 1]
-        expected = len(head) + 8 * sum(math.prod(shape) for _, shape in _layout(head).values())
+        expected = _length(self.content[: self.content.index(b"\n") + 1])
         if len(self.content) != expected:
             raise ValueError(f"expected {expected} bytes of arrays, got {len(self.content)}")
 
@@ -191,6 +198,12 @@ def _codec() -> Any:
 
 
 _last: list[Any] = [None, {}]  # the packed form and the content of the last document accessed
+
+
+@lru_cache(maxsize=256)
+def _length(head: bytes) -> int:
+    """Length of the content with this header."""
+    return len(head) + 8 * sum(math.prod(shape) for _, shape in _layout(head).values())
 
 
 @lru_cache(maxsize=256)  # the members of an experiment share a few headers

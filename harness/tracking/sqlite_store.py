@@ -12,9 +12,17 @@ from harness.tracking.views import VIEW_TAG
 
 
 def store_uri(tracking_uri: str | None, root: Path) -> str:
-    """Return the store's URI: the argument, MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` under `root`."""
+    """Return the store's URI: the argument, MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` under `root`.
+
+    Raises:
+        HarnessError: if that path is a link to itself.
+    """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{(root / 'mlruns' / 'mlflow.db').resolve()}"
+    path = root / "mlruns" / "mlflow.db"
+    try:
+        return uri or f"sqlite:///{path.resolve()}"
+    except (OSError, RuntimeError) as error:  # a link to itself is a RuntimeError before Python 3.13
+        raise HarnessError(f"{path}: expected a file, got a link to itself; remove it") from error
 
 
 def local_store(uri: str) -> Path | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import nn
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
@@ -44,7 +45,9 @@ class ForwardCalls:
         vars(module)["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the forward pass."""
+        """Run the forward pass; while torch.compile reads the module, without the functions."""
+        if torch.compiler.is_compiling():
+            return self.original(*args, **kwargs)
         if self.before is not None:
             self.before(args, kwargs)
         if self.failed is None:

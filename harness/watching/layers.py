@@ -109,6 +109,8 @@ def never_called(layer: str, passes: int, ignored: int = 0) -> Diagnosis:
         "the layer has no activations, so there is nothing to judge",
         "call model.train() before the loop, or pass evaluation=True to watch calls in eval mode"
         if ignored and not passes
+        else "pass the module that the loop calls (a compiled copy is another one), and call it as a whole: model(batch)"
+        if not passes
         else "check the name of the layer, and call the model as a whole: model(batch)",
         numbers={"passes": float(passes), "passes_in_eval_mode": float(ignored)},
     )

@@ -1,4 +1,4 @@
-"""Recorder of the watched layers: hooks around the model's calls, and statistics of several steps at once."""
+"""Recorder of the watched layers: functions around the model's calls, and statistics of several steps at once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque,
 FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
 FLUSH_SECONDS = 1.0  # the same
 NO_GRADIENTS: dict[str, Tensor] = {}
-FLUSH_VALUES = 2**20  # activations that are kept unmeasured
+FLUSH_VALUES = 2**22  # activations that are kept unmeasured
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Recorder:
         self.step = self.ignored = 0
         self.opaque = is_opaque(model)
         if self.opaque and options.manual:
-            raise HarnessError("manual: expected a model that is not compiled, got one; watch it before torch.compile")
+            raise HarnessError("manual: expected a model that is not compiled, got one; train it uncompiled")
         if self.opaque and options.gradients:
             raise HarnessError(
                 "gradients: expected a model that is not compiled and not on several devices, got one; watch it with "
-                "gradients=False, or watch the model before torch.compile"
+                "gradients=False, or train it uncompiled"
             )
         self._readers = {name: LayerReader(self.core, name) for name in names}
         self.windows = {name: LayerWindow(name, self._readers[name].module, options.unit_axis) for name in names}
@@ -78,9 +78,8 @@ class Recorder:
         self._measured_at = time.monotonic()
         self._depth, self._recording, self._tapped = 0, False, True
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
-        self._outputs: dict[
-            str, list[Tensor]
-        ] = {}  # the layers' own outputs in the latest observed step, for gradients
+        # the layers' own outputs in the latest observed step, for gradients
+        self._outputs: dict[str, list[Tensor]] = {}
         self._latest: dict[str, Reading] = {}  # of the latest observed step
         self.measured: Callable[[], None] | None = None  # called after steps were measured
         self.is_open = False
@@ -104,7 +103,7 @@ class Recorder:
                 self._open.callback(ForwardCalls(reader.module, after=take).remove)
 
     def close(self) -> None:
-        """Remove the hooks."""
+        """Detach from the model and from the layers."""
         self._stop()
         self._open.close()
         self._depth, self._recording, self.is_open = 0, False, False

@@ -75,6 +75,17 @@ def test_the_bounds_of_what_is_negligible_are_obeyed() -> None:
     )
 
 
+def test_a_few_classes_bound_what_is_negligible() -> None:
+    rare = (torch.arange(ROWS) < ROWS // 100).long()  # an entropy of 0.056 nats: a tenth is below 0.01
+    default = diagnose(normal(units=1), activation="none", labels=rare).units[0].references["labels"].delta
+    wide = Thresholds(delta_classes=1.0)
+    assert default < 0.0057
+    loose = (
+        diagnose(normal(units=1), activation="none", labels=rare, thresholds=wide).units[0].references["labels"].delta
+    )
+    assert loose == pytest.approx(0.01)
+
+
 def test_clear_cases_depend_on_no_threshold() -> None:
     clear = stored(torch.relu(normal()), torch.zeros(ROWS, 4), torch.relu(normal()[:, :1]).expand(ROWS, 8))
     assert {influence.threshold: influence.share for influence in sweep(clear)} == dict.fromkeys([*SWEPT, *FLAGS], 0.0)

@@ -19,6 +19,7 @@ from harness.experiment import effects, report, run_experiment
 from harness.experiment.state import load_state
 from harness.grid import load_experiment
 from harness.results import read_manifest, read_records, read_results, stored_keys, write_manifest
+from harness.tracking import store_uri
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +148,11 @@ def test_inputs_that_are_not_whole_are_read_again_for_a_shipped_case(tmp_path):
     state = load_state(experiment, results)
     write_manifest(results, {**state.manifest, "inputs": {}})
     assert load_state(experiment, results).manifest["inputs"] == state.manifest["inputs"]
+
+
+def test_a_store_that_is_a_link_to_itself_is_one_sentence(folder):
+    store = folder / "mlruns" / "mlflow.db"
+    store.unlink()
+    store.symlink_to(store)
+    with pytest.raises(HarnessError, match=r"mlflow.db: expected a file, got a link to itself; remove it"):
+        store_uri(None, folder)

@@ -100,9 +100,12 @@ def stored(postgres, server, folder: Path) -> dict[str, list]:
     def plain(row: tuple) -> str:  # a truth value is a number in SQLite
         return repr(tuple(int(value) if isinstance(value, bool) else value for value in row))
 
+    def of_this_experiment(query: str) -> str:
+        return f"{query} AND experiment_id = (SELECT experiment_id FROM experiments WHERE name = 'disturbed')"
+
     content = left_behind(folder, server.store)
-    content |= {name: sorted(map(plain, postgres.rows(query))) for name, query in COMPARED.items()}
-    return content
+    rows = {name: postgres.rows(of_this_experiment(query)) for name, query in COMPARED.items()}
+    return content | {name: sorted(map(plain, table)) for name, table in rows.items()}
 
 
 def test_a_killed_run_a_killed_server_and_a_killed_database_lose_and_double_nothing(
@@ -126,7 +129,9 @@ def test_a_killed_run_a_killed_server_and_a_killed_database_lose_and_double_noth
         assert (synced.returncode, synced.stderr) == (0, "")
         views = within("ui", "disturbed.yaml", "--tracking-uri", uri, folder=folder)
     assert_same(stored(postgres, server, folder), undisturbed)
-    assert [f"{uri}/#/experiments/" in line for line in views.stdout.splitlines()] == [True] * 3
+    pages = views.stdout.splitlines()
+    assert len(pages) >= 3
+    assert all(f"{uri}/#/experiments/" in page for page in pages)
 
 
 def test_the_database_is_a_store_without_a_server_too(postgres, server, tmp_path):

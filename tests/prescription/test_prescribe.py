@@ -51,7 +51,7 @@ def case(bias, **fields):
 
 @pytest.fixture(scope="module")
 def dead():
-    return prescribe(case(-40.0, name="dead"), budget="60s", seeds=12)
+    return prescribe(case(-40.0, name="dead"), budget="10m", seeds=12)
 
 
 def test_a_planted_cure_is_proved(dead):
@@ -81,7 +81,7 @@ def test_the_repaired_model_varies_with_the_input_and_the_code_names_its_layer(d
 def test_a_healthy_model_gets_nothing():
     healthy = prescribe(
         harness.Case(lambda: Autoencoder(0.5), rows, losses, "encoder", train={"epochs": 20, "learning_rate": 0.01}),
-        budget="60s",
+        budget="10m",
     )
     assert (healthy.wrong, healthy.remedies, healthy.tried) == (False, (), ())
     assert healthy.headline.startswith("Nothing is wrong")
@@ -156,7 +156,7 @@ def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
     )
     command = [sys.executable, "-c", "from harness.cli import main; main()", "prescribe", "mine.py", "--json"]
     process = subprocess.run(
-        [*command, "--budget", "30s", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
+        [*command, "--budget", "10m", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -188,7 +188,7 @@ def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
         train={"epochs": 20, "learning_rate": 0.01},
         model=lambda: Autoencoder(0.5),
     )
-    assert not prescribe(given, budget="60s").wrong
+    assert not prescribe(given, budget="10m").wrong
 
 
 DEAD_FILE = (
@@ -204,14 +204,14 @@ DEAD_FILE = (
     "    return {'reconstruction': F.mse_loss(model(batch), batch)}\n"
     "def data():\n"
     "    return torch.randn(640, 8, generator=torch.Generator().manual_seed(0))\n"
-    "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 2, 'learning_rate': 0.01})\n"
+    "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 10, 'learning_rate': 0.01})\n"
 )
 
 
 def test_a_stopped_search_says_what_is_there_and_goes_on_from_it(tmp_path):
     """Stopped before the proof; the next call trains only what is missing, and has the numbers of one that never stopped."""
     (tmp_path / "mine.py").write_text(DEAD_FILE)
-    options = {"budget": "60s", "seeds": 8, "try_only": ["zero_bias", "batchnorm"], "workers": 0}
+    options = {"budget": "10m", "seeds": 8, "try_only": ["zero_bias", "batchnorm"], "workers": 0}
 
     def stop_at_proof(text):
         if text.startswith("proof"):
@@ -238,7 +238,7 @@ def test_a_stopped_search_says_what_is_there_and_goes_on_from_it(tmp_path):
 def test_the_best_remedy_is_a_diff_of_the_file_and_lists_its_side_effects(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(DEAD_FILE)
-    prescription = prescribe("mine.py", budget="60s", seeds=8, try_only=["batchnorm"], workers=0)
+    prescription = prescribe("mine.py", budget="10m", seeds=8, try_only=["batchnorm"], workers=0)
     best = prescription.best
     assert best.code.startswith("--- mine.py\n+++ mine.py\n")
     assert best.is_diff
@@ -254,7 +254,7 @@ def test_the_best_remedy_is_a_diff_of_the_file_and_lists_its_side_effects(tmp_pa
 def test_a_case_with_its_own_loop_is_prescribed(tmp_path):
     """The author's function trains; changes of the penalty and of the rate are refused with the reason."""
     text = DEAD_FILE.replace(
-        "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 2, 'learning_rate': 0.01})",
+        "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 10, 'learning_rate': 0.01})",
         "def fit(model, seed):\n"
         "    optimizer = torch.optim.Adam(model.parameters(), 0.01)\n"
         "    rows = data()\n"
@@ -266,7 +266,7 @@ def test_a_case_with_its_own_loop_is_prescribed(tmp_path):
     )
     (tmp_path / "mine.py").write_text(text)
     prescription = prescribe(
-        tmp_path / "mine.py", "60s", seeds=8, try_only=["zero_bias", "learning_rate=0.1"], workers=0, root=tmp_path
+        tmp_path / "mine.py", "10m", seeds=8, try_only=["zero_bias", "learning_rate=0.1"], workers=0, root=tmp_path
     )
     assert prescription.best.remedy == {"bias_init": "zero"}
     assert prescription.excluded[0]["reason"].startswith("learning_rate: Case.fit trains by itself")

@@ -1,5 +1,6 @@
 """What is kept packed reads like the plain containers it was made from, and nothing is lost on the way."""
 
+import json
 import math
 import pickle
 import tracemalloc
@@ -81,7 +82,11 @@ def test_what_a_reader_changes_in_his_copy_is_not_changed_for_others():
 
 
 def test_packed_fields_travel_between_processes():
-    for packed in (PackedArrays.of(UNITS), PackedJson.of(DIAGNOSIS)):
+    long = {"units": [DIAGNOSIS] * 50}
+    compressed = PackedJson.compressed(json.dumps(long))
+    assert compressed == PackedJson.of(long)
+    assert compressed["units"][7] == PackedJson.of(DIAGNOSIS)
+    for packed in (PackedArrays.of(UNITS), PackedJson.of(DIAGNOSIS), compressed):
         assert pickle.loads(pickle.dumps(packed)) == packed
 
 
@@ -119,7 +124,7 @@ def test_a_member_on_disk_takes_little_memory_when_it_is_read(tmp_path):
     tracemalloc.stop()
     content = sum(map(len, (found[0].history.content, found[0].unit_history.content, found[0].diagnosis.content)))
     assert content > 24_000
-    assert content < held / 64 < 35_000
+    assert content / 3 < held / 64 < 35_000  # documents are held compressed
     assert repr(found) == repr(written)
 
 

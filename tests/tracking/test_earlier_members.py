@@ -1,4 +1,4 @@
-"""Members of an earlier version of a file: they stay in the store, and both views leave them out."""
+"""Members of an earlier version of a file: they stay in the store, and the views leave them out."""
 
 import json
 
@@ -20,13 +20,14 @@ def tracker(request, root):
 
 
 def shown(tracker, experiment):
-    """Keys of the runs that each view asks for, and of all runs of the store."""
+    """Keys of the runs that the views of members ask for, and of all runs of the store."""
     client = MlflowClient(tracking_uri=tracker.uri)
     tags = client.get_experiment(experiment).tags
     filters = {
         json.loads(value)["searchFilter"] for tag, value in tags.items() if tag.startswith("mlflow.sharedViewState")
     }
-    searches = [client.search_runs([experiment], text) for text in (*filters, "")]
+    assert filters == {"tags.`harness.kind` = 'summary'", "tags.`harness.kind` = 'member'"}
+    searches = [client.search_runs([experiment], text) for text in ("tags.`harness.kind` = 'member'", "")]
     return [sorted(run.data.tags["harness.key"] for run in runs) for runs in searches]
 
 

@@ -110,6 +110,17 @@ def test_a_model_compiled_before_the_block_is_not_compiled_again():
     assert counters["stats"]["unique_graphs"] == 0
 
 
+def test_a_compiled_copy_of_the_watched_model_is_left_alone():
+    model = built()
+    compiled = torch.compile(model, backend="eager")
+    with harness.watch(model, "fc2") as monitor:
+        watched, _ = train(compiled, epochs=1)
+    plain, _ = train(torch.compile(built(), backend="eager"), epochs=1)
+    assert all(torch.equal(first, second) for first, second in zip(plain, watched, strict=True))
+    assert monitor.step == 0
+    assert "a compiled copy is another one" in monitor.diagnosis().findings[0].remedy
+
+
 def test_the_prefix_of_a_wrapper_may_be_named():
     with harness.watch(nn.DataParallel(built()), "module.fc2") as monitor:
         pass
