@@ -210,7 +210,7 @@ HEAD = """| seeds | pairs of variants | interval covers | bare t covers | sign f
 |---|---|---|---|---|---|"""
 INTRODUCTION = f"""# How often the intervals cover and the tests reject
 
-Made by `python experiments/benchmarks/effects_coverage.py`. Each row of the first tables is {REPEATS:,} simulated
+Made by `python experiments/benchmarks/effects_coverage.py`. Each row of the tables of averages is {REPEATS:,} simulated
 grids: a seed's members collapse with a chance of its own, and the seeds respond to the level by amounts of their own.
 *Interval* is the one that is reported: t over seeds, or the binomial bound where all seeds agree. *Bare t* has width 0
 there. A test *rejects* at .05. Where the true mean is 0 that should happen in at most .050 of the grids, and the

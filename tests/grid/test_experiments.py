@@ -297,7 +297,7 @@ def test_an_experiment_is_loaded_without_torch():
 
 def test_the_forum_grid_holds_every_level_of_the_question_on_the_source_case_s_own_data():
     experiment = load_experiment(EXPERIMENTS / "forum.yaml")
-    assert (len(experiment.variants()), len(experiment.seeds)) == (212, 16)
+    assert (len(experiment.variants()), len(experiment.seeds)) == (212, 8)
     assert (experiment.data, experiment.train["learning_rate"]) == ("patches", 0.01)
     assert {name: set(levels) for name, levels in experiment.factors.items()} == {
         "penalty": {"none", "none_sigmoid_bottleneck", "as_posted", "kl_sigmoid_of_relu", "kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck", "hard_count"},
