@@ -91,7 +91,10 @@ def _linear_inputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
     inputs: list[tuple[str, Tensor]] = []
     handles = [
         module.register_forward_pre_hook(
-            lambda module, args, name=name: inputs.append((name, args[0].detach().clone()))
+            lambda module, args, options, name=name: inputs.append(
+                (name, (*args, *options.values())[0].detach().clone())
+            ),
+            with_kwargs=True,
         )
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)

@@ -97,7 +97,8 @@ def test_no_file_of_the_working_directory_is_run(folder, stored, words):
 def test_the_server_is_told_its_store_where_ps_does_not_show_it(monkeypatch):
     uri = "postgresql://ann:hunter2@host/db"
     assert uri not in server_command(5000)
-    assert server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    # psycopg 3 is the driver that the extra `postgresql` brings
+    assert server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri.replace("postgresql:", "postgresql+psycopg:")
 
 
 def test_the_server_and_what_it_starts_have_no_working_directory_on_their_path(monkeypatch):

@@ -83,6 +83,7 @@ def test_the_active_run_gets_the_steps_beside_autolog(stored, tmp_path, monkeypa
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.chdir(stored(tmp_path))
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which the next line sets for good
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     try:
         mlflow.pytorch.autolog()
