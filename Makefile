@@ -45,7 +45,7 @@ bench: setup
 EXAMPLES ?= --no-examples
 docs: setup
 	$(BIN)/python docs/generate $(EXAMPLES)
-	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv build dist site *.egg-info

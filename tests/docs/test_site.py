@@ -23,7 +23,7 @@ LOADED = re.compile(
 
 def build(folder, *options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder), *options]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -60,7 +60,7 @@ def test_every_public_function_stands_on_the_page_of_the_api(site):
 
 @pytest.mark.service
 def test_a_broken_link_stops_the_build(tmp_path):
-    page = "docs:\n  - [x](nothing.md)"
+    page = "# Home\n\n[x](nothing.md)\n"
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "README.md").write_text(page)
     settings = (ROOT / "mkdocs.yml").read_text()

@@ -116,8 +116,8 @@ def test_a_killed_run_a_killed_server_and_a_killed_database_lose_and_double_noth
         uri = f"http://127.0.0.1:{port}"
         for moment in ("member begun", "member logged"):
             killed = command(folder, "--tracking-uri", uri, **{VARIABLE: moment})
-            told(killed)
-            assert killed.returncode == -signal.SIGKILL
+            _, error = told(killed)
+            assert killed.returncode == -signal.SIGKILL, error
         server.kill()
         postgres.kill()
         postgres.start()
