@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.checkpoints import load_weights
 from harness.cli.output import Json, stdout_to_stderr
 from harness.cli.skeleton import refuse_script
-from harness.cli.weights import load_weights
 from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from harness.data.rows import Split
 from harness.errors import HarnessError
 from harness.factors import Level
 from harness.loss_terms import bind_losses
+from harness.prescription.case_editor import SourceEditor
 from harness.prescription.source_check import same_numbers
-from harness.prescription.source_editor import SourceEditor
-from harness.prescription.source_edits import NotEditable, SourceFile
+from harness.prescription.text_edits import NotEditable, SourceFile
 from harness.remedies.apply import apply_remedies, treatment_of
 from harness.remedies.layout import inspect_model
 

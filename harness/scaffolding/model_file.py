@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.capture.outputs import first_tensor
 from harness.case import run_file, set_seed
 from harness.errors import HarnessError, did_you_mean
-from harness.scaffolding.inputs import input_candidates, takes
+from harness.scaffolding.input_rows import input_candidates, takes
 from harness.user_code import guarded
 from harness.watching import diagnose_model
 

@@ -14,10 +14,10 @@ from harness.capture.outputs import output_named
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.errors import HarnessError
 from harness.measures.units import fires, has_off_state
-from harness.watching.batches import Call, run_model
+from harness.watching.layer_names import axis_finding, never_called, unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import MOST_CALLS
-from harness.watching.layers import axis_finding, never_called, unit_axis_of, unit_rows, whole_numbers
-from harness.watching.padding import padding_mask
+from harness.watching.model_calls import Call, run_model
+from harness.watching.padding_masks import padding_mask
 from harness.watching.preservation import preserved
 from harness.watching.row_window import MOST_UNITS
 from harness.watching.window_diagnosis import units_sampled, with_own_units

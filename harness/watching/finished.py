@@ -9,8 +9,8 @@ from torch import nn
 from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds
 from harness.errors import HarnessError
 from harness.watching.activation_collector import ActivationCollector
-from harness.watching.batches import batches_of, is_shuffled, loader_generators
-from harness.watching.layers import layer_names
+from harness.watching.layer_names import layer_names
+from harness.watching.model_calls import batches_of, is_shuffled, loader_generators
 from harness.watching.preservation import preserved
 from harness.watching.wrappers import core_of
 

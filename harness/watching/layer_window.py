@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.measures.units import fires, has_off_state
-from harness.watching.layers import unit_axis_of, unit_rows
+from harness.watching.layer_names import unit_axis_of, unit_rows
 from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
 from harness.watching.step_history import StepHistory, Steps
 from harness.watching.unit_record import Clock, StepChanges, UnitRecord

@@ -10,12 +10,12 @@ from torch import nn
 
 from harness.diagnosis import THRESHOLDS, Diagnosis, Thresholds
 from harness.errors import HarnessError, did_you_mean
-from harness.watching import ranks
-from harness.watching.batches import first_leaf
+from harness.watching import process_statistics
+from harness.watching.layer_names import layer_names, never_called
 from harness.watching.layer_window import LayerWindow
-from harness.watching.layers import layer_names, never_called
-from harness.watching.recorder import Options, Recorder
-from harness.watching.tables import history_frame, unit_frame
+from harness.watching.loop_recorder import Options, Recorder
+from harness.watching.model_calls import first_leaf
+from harness.watching.monitor_tables import history_frame, unit_frame
 from harness.watching.window_diagnosis import diagnose_window
 from harness.watching.wrappers import is_distributed
 
@@ -112,7 +112,7 @@ class Monitor:
             return
         self._recorder.flush()
         if self._distributed:
-            ranks.gather(self._recorder.windows)
+            process_statistics.gather(self._recorder.windows)
         self._end_log()
 
     @property

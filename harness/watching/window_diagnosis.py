@@ -7,8 +7,8 @@ from torch import Tensor
 
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.diagnosis.units import Flag
+from harness.watching.layer_names import axis_finding
 from harness.watching.layer_window import LayerWindow
-from harness.watching.layers import axis_finding
 from harness.watching.row_window import MOST_UNITS
 
 

@@ -86,5 +86,7 @@ def test_an_audit_passes_targets():
 
 def test_an_audit_of_a_case_without_a_loss_says_what_it_needs():
     case = Case(Regressor, lambda: ROWS, bottleneck="encoder", fit=lambda model, seed: None)
-    with pytest.raises(HarnessError, match=r"expected a case with losses=\.\.\., got one that trains by fit=\.\.\. alone"):
+    with pytest.raises(
+        HarnessError, match=r"expected a case with losses=\.\.\., got one that trains by fit=\.\.\. alone"
+    ):
         harness.audit(case)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from harness.cli.checkpoints import load_weights
 from harness.cli.skeleton import model_classes, refuse_script
-from harness.cli.weights import load_weights
 from harness.errors import HarnessError
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from harness.errors import HarnessError
 from harness.measures.units import has_off_state
 from harness.watching.epochs import EpochCounter, Progress
 from harness.watching.forward_calls import ForwardCalls
+from harness.watching.layer_names import unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
-from harness.watching.layers import unit_axis_of, unit_rows, whole_numbers
-from harness.watching.padding import padding_mask
+from harness.watching.padding_masks import padding_mask
 from harness.watching.unit_record import SILENT_EPOCHS, SILENT_ROWS, Clock, StepChanges
 from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque, second_pass
 

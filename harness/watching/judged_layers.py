@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from harness.capture import BottleneckTap
 from harness.capture.outputs import first_tensor
 from harness.errors import HarnessError
-from harness.watching.batches import batches_of, run_model
-from harness.watching.layers import unit_axis_of
+from harness.watching.layer_names import unit_axis_of
+from harness.watching.model_calls import batches_of, run_model
 from harness.watching.preservation import preserved
 from harness.watching.wrappers import core_of
 

@@ -10,8 +10,8 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Split
 from harness.factors import TRAINED
-from harness.prescription.source_edits import NotEditable, SourceFile, set_keyword, set_number
 from harness.prescription.source_sites import Application, Site, source_sites
+from harness.prescription.text_edits import NotEditable, SourceFile, set_keyword, set_number
 from harness.remedies.initial_values import DEFAULT
 from harness.remedies.layout import ModelLayout
 from harness.remedies.wrapper import Treatment

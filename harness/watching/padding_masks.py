@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.watching.layers import unit_axis_of
+from harness.watching.layer_names import unit_axis_of
 
 # True or 1 for real positions; the other names are True for padding, as in torch.nn.Transformer
 REAL = ("attention_mask",)
