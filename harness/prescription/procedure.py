@@ -18,7 +18,7 @@ from harness.prescription.prescription import Prescription, PrescriptionInterrup
 from harness.prescription.proof import effects_of, fresh_effects, remedies_of
 from harness.prescription.remedy import Remedy
 from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
-from harness.prescription.texts import headline, not_seen, stopped_headline, tried_rows
+from harness.prescription.texts import headline, not_seen, stopped_headline, too_few_seeds, tried_rows
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.prescription.words import change_of
 from harness.remedies import why_not_applicable
@@ -135,6 +135,11 @@ class Search:
             self.findings = tuple(finding.to_dict() for finding in examined.findings)
         self._train_untreated(range(FIRST_EXAMINED))
         self._train_untreated(range(self._affordable(EXAMINED)))
+        if not self.faults and all(map(self.meets, self.untreated)):
+            # nothing else will be trained if no seed fails, so all of the time is there for more of them
+            self._train_untreated(range(self._affordable(EXAMINED, share=1.0)))
+            if len(self.untreated) < EXAMINED:
+                self.notes.append(too_few_seeds(len(self.untreated), EXAMINED))
         if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):
             # some seeds fail: the screening needs more of those, since only they can show a cure
             self._train_untreated(range(self._affordable(MOST_EXAMINED)))
@@ -142,13 +147,14 @@ class Search:
         if all(self.meets(record) for record in self.untreated) and is_poor(self.untreated):
             self.meets = beats_half_of_pca(self.untreated)
 
-    def _affordable(self, most: int) -> int:
-        """Seeds of the model as it is that fit its share of the budget."""
-        fitting = (count for count in range(most, FIRST_EXAMINED, -1) if self._examination(count) <= self.remaining)
+    def _affordable(self, most: int, share: float = EXAMINED_SHARE) -> int:
+        """Seeds of the model as it is that fit a share of the remaining budget."""
+        fitting = (
+            count
+            for count in range(most, FIRST_EXAMINED, -1)
+            if self.trial.expected([UNTREATED], range(count)) <= share * self.remaining
+        )
         return next(fitting, FIRST_EXAMINED)
-
-    def _examination(self, count: int) -> float:
-        return self.trial.expected([UNTREATED], range(count)) / EXAMINED_SHARE
 
     def _train_untreated(self, seeds: range) -> None:
         self.trial.train([UNTREATED], seeds)

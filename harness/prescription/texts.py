@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from harness.case import Case
+from harness.measures.statistics import clopper_pearson
 from harness.prescription.goal import Meets
 from harness.prescription.indications import Candidate
 from harness.prescription.remedy import WORKS, Remedy
@@ -35,6 +36,19 @@ class SearchState(Protocol):
     def remedies(self) -> Sequence[Remedy]: ...
     @property
     def fresh(self) -> Sequence[int]: ...
+
+
+def too_few_seeds(examined: int, expected: int) -> str:
+    """Return the note on an examination without a failure that had time for few seeds.
+
+    >>> too_few_seeds(2, 8)
+    'only 2 seeds fit the budget, not 8: a failing share of up to 0.84 is not excluded (95 %, Clopper-Pearson)'
+    """
+    share = float(clopper_pearson(0, examined)[1])
+    return (
+        f"only {examined} seeds fit the budget, not {expected}: a failing share of up to {share:.2f} is not excluded"
+        " (95 %, Clopper-Pearson)"
+    )
 
 
 def headline(search: SearchState) -> str:

@@ -85,6 +85,13 @@ def test_a_healthy_model_gets_nothing():
     )
     assert (healthy.wrong, healthy.remedies, healthy.tried) == (False, (), ())
     assert healthy.headline.startswith("Nothing is wrong")
+    assert not [note for note in healthy.notes if "seeds fit the budget" in note]
+
+
+def test_a_healthy_model_without_time_for_eight_seeds_is_told_so():
+    case = harness.Case(lambda: Autoencoder(0.5), rows, losses, "encoder", train={"epochs": 20, "learning_rate": 0.01})
+    (note,) = prescribe(case, budget="0.001s").notes
+    assert note.startswith("only 2 seeds fit the budget, not 8")
 
 
 def test_what_cannot_help_is_left_out_with_its_reason(dead):
