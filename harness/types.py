@@ -11,6 +11,5 @@ from torch import Tensor
 Activations = Num[Tensor, "*member sample unit"]
 PerUnit = Num[Tensor, "*member unit"]
 PerMember = Num[Tensor, "*member"]
-PerSample = Num[Tensor, "sample"]
 Inputs = Float[Tensor, "sample *feature"]
 Labels = Int[Tensor, "sample"]
