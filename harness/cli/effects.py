@@ -70,7 +70,7 @@ def _table(title: str, effects: "Sequence[Effect]") -> "Table":
 
 
 def _cells(effect: "Effect") -> list[str]:
-    bounds = f"{effect.low:+.3f} to {effect.high:+.3f}" if math.isfinite(effect.low) else effect.interval or effect.note
+    bounds = f"{effect.low:+.3f} to {effect.high:+.3f}" if effect.low < effect.high else effect.interval or effect.note
     return [
         f"{effect.factor} {effect.level} (against {effect.baseline})",
         f"{effect.estimate:+.3f}" if effect.estimable else "-",

@@ -194,7 +194,9 @@ def _sentences(
     for effect in overall:
         if effect.estimable:
             title = OUTCOMES[effect.outcome].title
-            bounds = f" [{effect.low:+.2f}, {effect.high:+.2f}]" if np.isfinite(effect.low) else f" ({effect.interval})"
+            bounds = (
+                f" [{effect.low:+.2f}, {effect.high:+.2f}]" if effect.low < effect.high else f" ({effect.interval})"
+            )
             sentences.append(f"{title}: {effect.estimate:+.2f}{bounds}, p = {effect.p:.2g}, {effect.seeds} seeds.")
     apart = [pair for pair in variants if pair.p_adjusted is not None and pair.p_adjusted <= 0.05]
     if not overall and variants:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.effects.paired_shares import ALPHA, PairedCounts, discordant_power, mcnemar_mid_p, newcombe_paired
-from harness.effects.seed_intervals import Interval, agree, t_interval
+from harness.effects.seed_intervals import Interval, mean_interval
 from harness.grid.factorial import changes
 from harness.measures.statistics import benjamini_hochberg
 from harness.results.records import COLLAPSED, NO_BETTER_THAN_MEAN, Level, MemberRecord
@@ -340,12 +340,8 @@ def _mean_r2(arm: Mapping[Block, MemberRecord]) -> float:
 
 
 def _gain(before: Mapping[Block, MemberRecord], after: Mapping[Block, MemberRecord]) -> Interval:
-    """Interval of the paired gain of R2; of width 0 where all differences are equal."""
-    gains = np.array([_gain_of(before[seed], after[seed]) for seed in before if seed in after])
-    finite = gains[np.isfinite(gains)]
-    if finite.size > 1 and agree(finite):
-        return Interval(float(finite[0]), float(finite[0]), f"equal in all {finite.size} seeds")
-    return t_interval(finite)
+    """Interval of the paired gain of R2."""
+    return mean_interval(np.array([_gain_of(before[seed], after[seed]) for seed in before if seed in after]))
 
 
 def _gain_of(before: MemberRecord, after: MemberRecord) -> float:

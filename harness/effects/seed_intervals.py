@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -36,47 +36,29 @@ def t_interval(values: Array) -> Interval:
 
 
 def mean_interval(values: Array, limits: tuple[float, float] | None = None) -> Interval:
-    """Interval of the mean over seeds, valid also where all seeds agree and a t interval would have width 0.
+    """Interval of the mean over seeds; where all seeds agree it is their value, and the method says so.
 
-    With S seeds that agree, up to 1 - 0.025^(1/S) of all seeds may still differ (Clopper-Pearson, 95 %). With limits
-    for their values this bounds the mean; without limits there is no interval.
+    Seeds that agree have no spread to compute an interval from: the value stands with "equal in all S seeds".
 
     Args:
         values: `[seed]`. limits: least and largest possible value, for a bounded outcome.
 
     >>> interval = mean_interval(np.full(10, -1.0), (-1.0, 1.0))
-    >>> round(interval.low, 3), round(interval.high, 3), interval.method
-    (-1.0, -0.383, 'all seeds agree: binomial bound')
+    >>> interval.low, interval.high, interval.method
+    (-1.0, -1.0, 'equal in all 10 seeds')
     """
     finite = values[np.isfinite(values)]
-    if finite.size >= 2 and not agree(finite):
-        interval = t_interval(finite)
-        return (
-            interval
-            if limits is None
-            else Interval(max(interval.low, limits[0]), min(interval.high, limits[1]), interval.method)
-        )
-    if finite.size < 2:
-        return t_interval(finite)
-    if limits is None:
-        return Interval(math.nan, math.nan, "all seeds agree: no interval")
-    share, value = unseen_share(finite.size), float(finite[0])
-    low, high = (value + share * (limit - value) for limit in limits)
-    return Interval(low, high, "all seeds agree: binomial bound")
+    if finite.size >= 2 and agree(finite):
+        return Interval(float(finite[0]), float(finite[0]), f"equal in all {finite.size} seeds")
+    interval = t_interval(finite)
+    if limits is None or finite.size < 2:
+        return interval
+    return Interval(max(interval.low, limits[0]), min(interval.high, limits[1]), interval.method)
 
 
 def agree(values: Array) -> bool:
     """True where all seeds have the same value, up to rounding."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
-
-
-def unseen_share(seeds: int) -> float:
-    """Largest share of seeds that may behave differently when 0 of S did (Clopper-Pearson).
-
-    >>> round(unseen_share(10), 4)
-    0.3085
-    """
-    return float(1 - ((1 - LEVEL) / 2) ** (1 / seeds))
 
 
 def log_error_interval(r2: Array) -> tuple[float, Interval]:
@@ -109,12 +91,3 @@ def detectable_effect(deviation: float, seeds: int) -> float:
         return math.nan
     quantiles = stdtrit(seeds - 1, 0.5 + LEVEL / 2) + stdtrit(seeds - 1, POWER)
     return float(quantiles * deviation / math.sqrt(seeds))
-
-
-def t_test_p(values: Array) -> float:
-    """Two-sided p of Student's t test, used by a benchmark; NaN where all seeds agree."""
-    finite = values[np.isfinite(values)]
-    if finite.size < 2 or agree(finite):
-        return math.nan
-    statistic = finite.mean() / (finite.std(ddof=1) / math.sqrt(finite.size))
-    return float(2 * stdtr(finite.size - 1, -abs(statistic)))

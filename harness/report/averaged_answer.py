@@ -45,7 +45,7 @@ def phrase(effect: Effect) -> str:
     unit = 100 if effect.outcome in ("collapsed", "live_fraction") else 1
     form = _form(unit * effect.estimate) if unit == 100 else "+.2f"
     bounds = f"[{_signed(effect.low * unit, form)}, {_signed(effect.high * unit, form)}]"
-    if not math.isfinite(effect.low):
+    if not effect.low < effect.high:
         bounds = f"({effect.interval})"
     points = " points" if unit == 100 else ""
     sure = f"adjusted p {_p(effect.p_adjusted)}, {effect.seeds} seeds"
@@ -164,7 +164,7 @@ def _brief(effect: Effect) -> str:
 
 def _interval(effect: Effect) -> str:
     """The 95 % interval of a share, in points."""
-    if not math.isfinite(effect.low):
+    if not effect.low < effect.high:
         return effect.interval
     form = _form(100 * max(abs(effect.low), abs(effect.high)))
     return f"{_signed(100 * effect.low, form)} to {_signed(100 * effect.high, form)}"

@@ -31,12 +31,12 @@ def share(part: int, total: int) -> str:
 
 
 def bounds(low: float | None, high: float | None, digits: int = 2) -> str:
-    """Interval as text; empty where it is not known.
+    """Interval as text; empty where it is not known, or has width 0.
 
-    >>> bounds(0.25, 0.5), bounds(None, 1.0)
-    ('[0.25, 0.5]', '')
+    >>> bounds(0.25, 0.5), bounds(None, 1.0), bounds(0.5, 0.5)
+    ('[0.25, 0.5]', '', '')
     """
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):
         return ""
     return f"[{number(low, digits)}, {number(high, digits)}]"
 

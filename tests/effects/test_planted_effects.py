@@ -103,20 +103,19 @@ def test_a_remedy_that_always_works_is_confirmed_with_eight_seeds_and_not_with_s
     assert sure.estimate == unsure.estimate == -1.0
     assert sure.confirmed
     assert not unsure.confirmed
-    assert sure.interval == "all seeds agree: binomial bound"
-    assert -0.5 < sure.high < 0
+    assert sure.interval == "equal in all 8 seeds"
+    assert sure.low == sure.high == -1.0
     assert not analyse(planted(few, plant), few).design.can_confirm
 
 
-def test_a_control_that_is_equal_in_every_seed_is_not_called_proved_equal(grid):
+def test_a_control_that_is_equal_in_every_seed_is_said_to_be_equal_and_not_confirmed(grid):
     effects = analyse(planted(grid, lambda levels, seed: collapsed(seed % 2 == 0)), grid)
     found = only(effects.effects, factor="dropout")
     assert (found.estimate, found.p, found.discordant) == (0.0, 1.0, 0)
-    assert found.low < -0.3
-    assert found.high > 0.3
+    assert (found.low, found.high, found.interval) == (0.0, 0.0, "equal in all 8 seeds")
+    assert not found.confirmed
     r2 = only(effects.effects, "r2", factor="dropout")
-    assert np.isnan(r2.low)
-    assert "equal in all 8 seeds" in r2.note
+    assert (r2.low, r2.high, r2.interval) == (0.0, 0.0, "equal in all 8 seeds")
 
 
 def test_members_that_diverged_or_failed_are_counted_and_bound_the_estimate(grid):
