@@ -16,6 +16,7 @@ from harness.results.records import Level, MemberRecord
 
 MOST_NAMES = 6
 MOST_ROWS = 24
+FEW_TIMES = 4
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,19 @@ def _replications(baseline: BaselineOutcome) -> str:
 def _clauses(remedies: Sequence[RemedyEffect], baseline: BaselineOutcome) -> list[str]:
     groups: dict[str, list[RemedyEffect]] = {}
     for remedy in remedies:
-        group = CLAUSE_OF[remedy.word]
+        group = "promising" if _is_promising(remedy) else CLAUSE_OF[remedy.word]
         if group in ("works", "helps", "worse") and not (remedy.failed_before or remedy.failed_after):
             group = "r2_better" if group != "worse" else "r2_worse"
         if group == "worse" and remedy.failed_after == remedy.seeds:
             group = "certain"
         groups.setdefault(group, []).append(remedy)
     return [CLAUSES[group].format(**_parts(groups[group])) for group in CLAUSES if group in groups]
+
+
+def _is_promising(remedy: RemedyEffect) -> bool:
+    """True where fewer seeds fail, and a few times as many seeds would be enough to decide."""
+    enough = remedy.seeds_needed and remedy.seeds_needed <= FEW_TIMES * remedy.seeds
+    return remedy.word == "undecided" and remedy.failed_after < remedy.failed_before and bool(enough)
 
 
 def _parts(remedies: Sequence[RemedyEffect]) -> dict[str, str]:
@@ -156,6 +163,7 @@ def _parts(remedies: Sequence[RemedyEffect]) -> dict[str, str]:
         "names": _joined([remedy_name(remedy.remedy) for remedy in remedies]),
         "counts": _range(remedies),
         "fits": fits,
+        "seeds": str(max((remedy.seeds_needed or 0) for remedy in remedies)),
         "s": "" if several else "s",
         "do": "do" if several else "does",
         "are": "are" if several else "is",
@@ -251,6 +259,7 @@ CLAUSES = {
     "r2_better": "{names} raise{s} R2 (from {fits})",
     "helps": "{names} help{s} ({counts})",
     "live_not_better_than_mean": "{names} keep{s} units live but reconstruct{s} no better than the mean ({counts} fail)",
+    "promising": "{names} may help ({counts}): about {seeds} seeds would decide",
     "not_shown": "{names} {are} not shown to help",
     "equal": "{names} change{s} nothing, bit for bit",
     "worse": "{names} make{s} it worse ({counts})",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Points = dict[str, list[tuple[float, float]]]
 Units = list[tuple[str, Mapping[str, Any]]]
-COLUMNS = 2
+COLUMNS = 4
 PANEL = (184.0, 130.0)
 
 
@@ -47,7 +47,9 @@ def units_picture(
     verdicts = by_severity(verdict for points in groups.values() for verdict in points)
     title, alt = _claim(every, axes), _alt(groups, axes)
     svg = inline_svg(_drawn(groups, axes), "units", alt)
-    return RenderedFigure("units", title, alt, svg, _table(groups, axes), _note(every, axes), verdicts)
+    return RenderedFigure(
+        "units", title, alt, svg, _table(groups, axes), _note(every, axes), verdicts, wide=len(groups) > 2
+    )
 
 
 def axes_for(units: Sequence[Mapping[str, Any]]) -> tuple[Axis, Axis] | None:

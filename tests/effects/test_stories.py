@@ -83,6 +83,17 @@ def test_the_headline_says_how_often_the_baseline_fails_and_what_each_remedy_doe
     assert "31 of 64" not in " ".join(lines)  # a total over variants that differ is meaningless
 
 
+def test_an_undecided_remedy_with_fewer_failures_may_help_and_the_headline_says_how_many_seeds_would_decide(star):
+    few = star.model_copy(update={"seeds": tuple(range(8))})
+    text = headline(
+        analyse(planted(few, lambda levels, seed: collapsed(seed < 3 and levels["activation"] == "relu")), few)
+    )
+    assert "leaky_relu may help (0 of 8): about " in text
+    assert "leaky_relu is not shown to help" not in text
+    worse = headline(analyse(planted(few, lambda levels, seed: collapsed(seed < 3 + bool(levels["dropout"]))), few))
+    assert "may help" not in worse
+
+
 def test_a_factorial_adds_the_averages_over_the_other_factors_and_labels_them(declared):
     lines = summarize(
         analyse(planted(declared, lambda levels, seed: collapsed(levels["activation"] == "relu")), declared)
