@@ -4,7 +4,7 @@ BIN := .venv/bin
 # one thread per process: stacks are small, and the worker processes fill the cores
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-all evidence ui check bench docs clean
+.PHONY: setup run test test-lowest test-all evidence ui check bench docs clean
 
 setup: .venv/installed
 
@@ -24,6 +24,13 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 test: check
 	$(PYTEST) -m "not service and not evidence" --cov=harness --cov-report=term
+
+# the tests with the oldest versions that pyproject.toml claims, in an environment of their own
+LOWEST := .venv-lowest
+test-lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[lowest]'
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not service and not evidence" --ignore=tests/docs
 
 test-all: check
 	$(PYTEST) -m "not evidence"
@@ -48,4 +55,4 @@ docs: setup
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv build dist site *.egg-info
+	rm -rf .venv .venv-lowest build dist site *.egg-info

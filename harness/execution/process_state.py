@@ -19,7 +19,7 @@ def kept_process_state() -> Iterator[None]:
             os.chdir(folder)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:  # a set device makes every call of torch slower
-            torch.set_default_device(device)
+            torch.set_default_device(None if device == torch.device("cpu") else device)
         torch.set_grad_enabled(gradients)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

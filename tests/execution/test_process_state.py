@@ -46,6 +46,7 @@ def test_settings_of_torch_and_the_working_directory_are_restored(tmp_path):
     assert os.getcwd() == before
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_default_device() == torch.device("cpu")
+    assert torch.overrides._get_current_function_mode_stack() == []  # a set device would slow every call of torch
     assert torch.is_grad_enabled()
     assert torch.get_num_threads() == 1
 
