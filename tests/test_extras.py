@@ -74,7 +74,13 @@ def test_a_command_without_its_extra_says_which_it_needs(tmp_path, arguments, ex
 
 def test_every_package_of_an_extra_is_declared_and_every_declared_one_is_known():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    installed = {"scikit-learn": "sklearn", "Pillow": "PIL", "ruamel.yaml": "ruamel", "Jinja2": "jinja2"}
+    installed = {
+        "scikit-learn": "sklearn",
+        "Pillow": "PIL",
+        "ruamel.yaml": "ruamel",
+        "Jinja2": "jinja2",
+        "pydantic-core": "pydantic_core",
+    }
     for extra in ("files", "grid", "mlflow", "report", "ray", "postgresql", "lightning", "transformers"):
         names = {
             re.split(r"\[|>=", requirement)[0]

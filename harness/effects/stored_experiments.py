@@ -30,7 +30,7 @@ def stored_experiment(results: StoredExperiment) -> Experiment:
         )
     try:
         return Experiment(**dict(described))
-    except (ValueError, TypeError) as error:
+    except (HarnessError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise HarnessError(
             "results: expected an experiment in the manifest, got something else; `harness run FILE.yaml` writes it again"
         ) from error

@@ -26,7 +26,7 @@ def call(process: Worker, name: str, experiment: Experiment, *arguments: Any, ti
     """
     assert process.stdin is not None
     assert process.stdout is not None
-    question = {"call": name, "experiment": experiment.model_dump(mode="json"), "arguments": arguments}
+    question = {"call": name, "experiment": experiment.to_dict(), "arguments": arguments}
     with suppress(OSError):  # a worker that died before is described below
         process.stdin.write(json.dumps(question).encode() + b"\n")
         process.stdin.flush()
@@ -49,7 +49,7 @@ def is_call(line: str) -> bool:
 def answered(line: str) -> dict[str, Any]:
     """Carry out the call of a line, in a worker."""
     question = json.loads(line)
-    experiment = Experiment.model_validate(question["experiment"])
+    experiment = Experiment(**question["experiment"])
     try:
         with guarded():
             return {"result": CALLS[question["call"]](experiment, *question["arguments"])}

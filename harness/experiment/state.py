@@ -95,7 +95,7 @@ def loaded(experiment: "str | Path | Experiment") -> Experiment:
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment)
     if loaded.path is None or loaded.path.is_absolute():
         return loaded
-    return loaded.model_copy(update={"path": loaded.path.absolute()})
+    return loaded.with_changes(path=loaded.path.absolute())
 
 
 def load_state(

@@ -3,13 +3,13 @@
 A frozen value that is checked once, when it is loaded: it neither parses, nor logs, nor creates folders.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from harness.errors import HarnessError
 from harness.factors import Level
 from harness.grid.case_facts import case_file
 from harness.grid.factorial import (
@@ -34,7 +34,8 @@ UNWRITTEN: dict[str, Any] = {
 }  # of a resolved experiment, where they have these values
 
 
-class Experiment(BaseModel):
+@dataclass(frozen=True)
+class Experiment:
     """Content of an experiment file, with defaults filled in: a tuple of seeds, and a baseline with a level of every factor.
 
     Args:
@@ -58,17 +59,15 @@ class Experiment(BaseModel):
         path: the file from which it was read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     case: str
     factors: dict[str, tuple[Level, ...]]
     seeds: tuple[int, ...]
     data: str | None = None
-    baseline: dict[str, Level] = Field(default_factory=dict)
+    baseline: dict[str, Level] = field(default_factory=dict)
     interactions: tuple[tuple[str, str], ...] = ()
     contrasts: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = ()
-    train: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
     exclude: tuple[dict[str, Any], ...] = ()
     include: tuple[dict[str, Any], ...] = ()
     zip: tuple[dict[str, Any], ...] = ()
@@ -77,8 +76,18 @@ class Experiment(BaseModel):
     splits: int = 1
     path: Path | None = None
 
-    def model_post_init(self, context: Any) -> None:
-        """Fill in the baseline, so that an experiment built in Python has one too."""
+    def __post_init__(self) -> None:
+        """Turn lists into tuples and fill in the baseline, so that an experiment built in Python has both."""
+        types = {"name": str, "case": str, "factors": Mapping, "baseline": Mapping, "train": Mapping, "splits": int}
+        for name, expected in types.items():
+            if not isinstance(value := getattr(self, name), expected):
+                raise HarnessError(f"{name}: expected {expected.__name__}, got {value!r}")
+        if not (isinstance(self.seeds, Sequence) and all(type(seed) is int for seed in self.seeds)):
+            raise HarnessError(f"seeds: expected whole numbers, got {self.seeds!r}")
+        for attribute in fields(self):
+            object.__setattr__(self, attribute.name, _frozen(getattr(self, attribute.name)))
+        object.__setattr__(self, "factors", {name: _frozen(levels) for name, levels in self.factors.items()})
+        object.__setattr__(self, "path", None if self.path is None else Path(self.path))
         first = {name: levels[0] for name, levels in self.factors.items()}
         object.__setattr__(self, "baseline", {**first, **self.baseline})
 
@@ -138,7 +147,15 @@ class Experiment(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Return the experiment as plain JSON values, without the path of its file."""
         unset = {name for name, default in UNWRITTEN.items() if getattr(self, name) == default}
-        return self.model_dump(mode="json", exclude={"path", *unset})
+        return {name: value for name, value in self.to_dict().items() if name not in {"path", *unset}}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all attributes as plain JSON values; `Experiment(**values)` is equal to this one."""
+        return {attribute.name: _plain(getattr(self, attribute.name)) for attribute in fields(self)}
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy with other values of the named attributes."""
+        return replace(self, **changes)
 
     def _cells(self) -> list[Cell]:
         order = list(self.factors)
@@ -151,6 +168,19 @@ class Experiment(BaseModel):
 
     def _excluded(self, cell: Cell) -> bool:
         return any(matches(cell, partial) for partial in self.exclude)
+
+
+def _frozen(value: Any) -> Any:
+    """The value with tuples in place of lists; mappings stay as they are."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple | range) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def complete(partial: Mapping[str, Level], baseline: Mapping[str, Level], order: list[str]) -> Cell:

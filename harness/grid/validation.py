@@ -29,14 +29,12 @@ def check_experiment(experiment: Experiment, facts: CaseFacts) -> Experiment:
         for index, cell in enumerate(experiment.include)
     )
     levels = _with_included(experiment.factors, include)
-    checked = experiment.model_copy(
-        update={
-            "baseline": single_cell(experiment.baseline, levels, "baseline", numbers),
-            "exclude": _partial_cells(experiment.exclude, levels, "exclude", numbers),
-            "include": include,
-            "zip": _zipped(experiment, numbers),
-            "contrasts": _contrasts(experiment, levels, numbers),
-        }
+    checked = experiment.with_changes(
+        baseline=single_cell(experiment.baseline, levels, "baseline", numbers),
+        exclude=_partial_cells(experiment.exclude, levels, "exclude", numbers),
+        include=include,
+        zip=_zipped(experiment, numbers),
+        contrasts=_contrasts(experiment, levels, numbers),
     )
     _one_weight(experiment, facts)
     _interactions(experiment)

@@ -96,8 +96,8 @@ def test_a_remedy_that_always_works_is_confirmed_with_eight_seeds_and_not_with_s
     def plant(levels, seed):
         return collapsed(levels["activation"] == "relu")
 
-    few = grid.model_copy(update={"seeds": tuple(range(7)), "interactions": (), "contrasts": ()})
-    many = grid.model_copy(update={"interactions": (), "contrasts": ()})
+    few = grid.with_changes(seeds=tuple(range(7)), interactions=(), contrasts=())
+    many = grid.with_changes(interactions=(), contrasts=())
     sure = only(analyse(planted(many, plant), many).effects, factor="activation")
     unsure = only(analyse(planted(few, plant), few).effects, factor="activation")
     assert sure.estimate == unsure.estimate == -1.0
@@ -159,7 +159,7 @@ def test_a_level_that_cannot_be_applied_is_not_estimable_and_says_why(grid):
 
 
 def test_one_seed_gives_a_difference_without_an_interval(grid):
-    one = grid.model_copy(update={"seeds": (3,)})
+    one = grid.with_changes(seeds=(3,))
     found = only(
         analyse(planted(one, lambda levels, seed: collapsed(levels["dropout"] == 0.2)), one).effects, factor="dropout"
     )
@@ -199,7 +199,7 @@ def test_zipped_factors_never_vary_alone_and_a_contrast_is_the_way_out():
 
 
 def test_holes_in_the_grid_leave_only_matched_pairs(grid):
-    holed = grid.model_copy(update={"exclude": ({"penalty": "l1", "dropout": 0.2},)})
+    holed = grid.with_changes(exclude=({"penalty": "l1", "dropout": 0.2},))
     found = analyse(planted(holed, random_collapse), holed)
     assert only(found.effects, factor="dropout").pairs == 4
     assert only(found.effects, factor="penalty", level="l1").pairs == 2
@@ -211,7 +211,7 @@ def test_holes_in_the_grid_leave_only_matched_pairs(grid):
 
 
 def test_included_levels_have_effects_too(grid):
-    wider = grid.model_copy(update={"include": ({"activation": "tanh"},)})
+    wider = grid.with_changes(include=({"activation": "tanh"},))
     found = only(analyse(planted(wider, random_collapse), wider).effects, factor="activation", level="tanh")
     assert found.pairs == 1
 
@@ -246,7 +246,7 @@ def test_the_plan_gets_the_spread_of_each_factor(grid):
 
 
 def test_twenty_seeds_add_an_interquartile_mean_where_nothing_has_two_humps(grid):
-    many = grid.model_copy(update={"seeds": tuple(range(20))})
+    many = grid.with_changes(seeds=tuple(range(20)))
 
     def plant(levels, seed):
         generator = np.random.default_rng([seed, int(levels["dropout"] * 10)])
@@ -262,7 +262,7 @@ def test_twenty_seeds_add_an_interquartile_mean_where_nothing_has_two_humps(grid
 
 
 def test_the_design_says_when_one_effect_alone_cannot_be_confirmed(grid):
-    crossed = grid.model_copy(update={"interactions": (("penalty", "activation"), ("penalty", "dropout"))})
+    crossed = grid.with_changes(interactions=(("penalty", "activation"), ("penalty", "dropout")))
     design = analyse(planted(crossed, random_collapse), crossed).design
     assert design.needed == int(np.ceil(design.tests * 2**-7 / 0.05)) > 1
     assert any("alone cannot be confirmed" in sentence for sentence in design.sentences)

@@ -39,7 +39,7 @@ def counted(records, effect):
 
 @pytest.mark.parametrize("draw", range(12))
 def test_every_effect_is_the_plain_count_over_matched_pairs(grid, draw):
-    holed = grid.model_copy(update={"exclude": ({"penalty": "l1", "dropout": 0.2},)} if draw % 2 else {})
+    holed = grid.with_changes(**{"exclude": ({"penalty": "l1", "dropout": 0.2},)} if draw % 2 else {})
     records = planted(holed, at_random(np.random.default_rng(draw)))
     for effect in analyse(records, holed).of("collapsed"):
         pairs = counted(records, effect)
@@ -93,7 +93,7 @@ def test_the_sign_flip_keeps_its_size_where_counting_cells_does_not():
 
 def test_a_level_and_its_baseline_exchanged_give_the_mirrored_effect(grid):
     records = planted(grid, at_random(np.random.default_rng(3)))
-    mirrored: Experiment = grid.model_copy(update={"baseline": {**grid.baseline, "dropout": 0.2}})
+    mirrored: Experiment = grid.with_changes(baseline={**grid.baseline, "dropout": 0.2})
     (one,), (other,) = (
         [each for each in analyse(records, which).of("collapsed") if each.factor == "dropout"]
         for which in (grid, mirrored)

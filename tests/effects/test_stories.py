@@ -26,7 +26,7 @@ AUDIT = {
 
 @pytest.fixture
 def declared(grid) -> Experiment:
-    return grid.model_copy(update={"interactions": (), "contrasts": ()})
+    return grid.with_changes(interactions=(), contrasts=())
 
 
 def results_of(experiment, plant, **manifest) -> StoredResults:
@@ -84,7 +84,7 @@ def test_the_headline_says_how_often_the_baseline_fails_and_what_each_remedy_doe
 
 
 def test_an_undecided_remedy_with_fewer_failures_may_help_and_the_headline_says_how_many_seeds_would_decide(star):
-    few = star.model_copy(update={"seeds": tuple(range(8))})
+    few = star.with_changes(seeds=tuple(range(8)))
     text = headline(
         analyse(planted(few, lambda levels, seed: collapsed(seed < 3 and levels["activation"] == "relu")), few)
     )
@@ -106,7 +106,7 @@ def test_a_factorial_adds_the_averages_over_the_other_factors_and_labels_them(de
 
 
 def test_a_variant_of_several_changes_is_a_row_of_its_own(star):
-    both = star.model_copy(update={"include": ({"penalty": "none"}, {"activation": "leaky_relu", "dropout": 0.2})})
+    both = star.with_changes(include=({"penalty": "none"}, {"activation": "leaky_relu", "dropout": 0.2}))
     assert "leaky_relu with dropout 0.2 cures it (0 of 16)" in headline(analyse(planted(both, one_changed), both))
 
 
@@ -114,7 +114,7 @@ def test_a_baseline_that_does_not_fail_and_few_seeds_claim_no_cure(star):
     healthy = headline(analyse(planted(star, lambda levels, seed: {}), star))
     assert healthy.startswith("As posted, none of 16 seeds fails (R2 0.50)")
     assert "cure" not in healthy
-    few = star.model_copy(update={"seeds": (0, 1, 2)})
+    few = star.with_changes(seeds=(0, 1, 2))
     text = headline(analyse(planted(few, one_changed), few))
     assert "cure" not in text
     assert "leaky_relu" in text
@@ -125,7 +125,7 @@ def test_what_reconstructs_no_better_than_the_mean_is_not_called_a_cure(star):
         better = levels["activation"] == "leaky_relu"
         return {"flags": ["mean_output"], "r2": 0.0} if better else collapsed(seed < 12)
 
-    lived = star.model_copy(update={"include": ({"activation": "leaky_relu"},)})
+    lived = star.with_changes(include=({"activation": "leaky_relu"},))
     text = headline(analyse(planted(lived, live), lived))
     assert "leaky_relu" in text
     assert "cure" not in text
@@ -160,7 +160,7 @@ def test_what_worsens_collapse_is_said_to_worsen_it(declared):
 
 
 def test_few_seeds_are_answered_with_estimates_only(declared):
-    few = declared.model_copy(update={"seeds": (0, 1, 2)})
+    few = declared.with_changes(seeds=(0, 1, 2))
     lines = averaged_lines(analyse(planted(few, lambda levels, seed: collapsed(levels["activation"] == "relu")), few))
     assert lines[1].startswith("Reduces collapse: fewer than 8 seeds confirm nothing; the largest reduction seen is")
 
@@ -195,7 +195,7 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
         "gradient/sparsity": [3.0, 8.0, 9.0],
     }
     units = [{"verdict": "alive", "flags": ["unused"], "ablation": 0.0}] + [{"verdict": "dead", "flags": []}] * 3
-    small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
+    small = declared.with_changes(factors={"penalty": ("as_posted",)}, baseline={"penalty": "as_posted"})
     told = {"verdict": "single_live_unit", "live_units": 1, "r2": 0.2, "pca_r2": [0.26], "died_at": [None, 0, 20, 20]}
     records = planted(small, lambda levels, seed: {**told, "history": history, "diagnosis": {"units": units}})
     (paragraph,) = explain_experiment(records, AUDIT)
@@ -216,7 +216,7 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
 
 
 def audited_paragraph(declared, *findings):
-    small = declared.model_copy(update={"factors": {"penalty": ("as_posted",)}, "baseline": {"penalty": "as_posted"}})
+    small = declared.with_changes(factors={"penalty": ("as_posted",)}, baseline={"penalty": "as_posted"})
     return explain_experiment(planted(small, lambda levels, seed: {}), {"as_posted": findings})[0]
 
 
@@ -272,8 +272,8 @@ def test_the_gradient_of_a_penalty_counts_with_the_weight_that_it_has_in_the_los
 
 
 def test_many_variants_are_told_by_the_level_of_their_penalty(declared):
-    wide = declared.model_copy(update={"factors": {**declared.factors, "bias_init": ("default", "zero")}})
-    paragraphs = explain_experiment(planted(wide.model_copy(update={"baseline": {}}), lambda levels, seed: {}))
+    wide = declared.with_changes(factors={**declared.factors, "bias_init": ("default", "zero")})
+    paragraphs = explain_experiment(planted(wide.with_changes(baseline={}), lambda levels, seed: {}))
     assert [each.group for each in paragraphs] == ["penalty: as_posted", "penalty: none", "penalty: l1"]
     assert "At the end of training 0 of 64 members collapsed" in paragraphs[0].text  # no interval: members share seeds
 
@@ -308,7 +308,7 @@ def test_the_same_case_is_compared_seed_by_seed(declared):
 
 
 def test_other_cases_are_compared_as_separate_arms(declared):
-    other = declared.model_copy(update={"case": "digits", "name": "other"})
+    other = declared.with_changes(case="digits", name="other")
     found = compare(
         results_of(declared, lambda levels, seed: collapsed(True)),
         results_of(other, lambda levels, seed: collapsed(False)),
@@ -322,7 +322,7 @@ def test_other_cases_are_compared_as_separate_arms(declared):
 
 
 def test_other_seeds_are_separate_arms_and_lost_arms_have_no_difference(declared):
-    other = declared.model_copy(update={"seeds": tuple(range(20, 25))})
+    other = declared.with_changes(seeds=tuple(range(20, 25)))
     lost = {"status": "failed", "error": "x", "verdict": "", "r2": None}
     found = compare(results_of(declared, lambda levels, seed: {}), results_of(other, lambda levels, seed: lost))
     assert "share 0 seeds" in found.why
@@ -332,8 +332,8 @@ def test_other_seeds_are_separate_arms_and_lost_arms_have_no_difference(declared
 
 
 def test_a_factor_that_only_one_names_counts_at_its_default(declared):
-    fewer = declared.model_copy(update={"factors": {k: v for k, v in declared.factors.items() if k != "dropout"}})
-    fewer = fewer.model_copy(update={"baseline": {"penalty": "as_posted", "activation": "relu"}})
+    fewer = declared.with_changes(factors={k: v for k, v in declared.factors.items() if k != "dropout"})
+    fewer = fewer.with_changes(baseline={"penalty": "as_posted", "activation": "relu"})
     found = compare(results_of(declared, lambda levels, seed: {}), results_of(fewer, lambda levels, seed: {}))
     assert len(found.variants) == 6
     assert len(found.only_first) == 6
@@ -344,7 +344,7 @@ def test_a_factor_that_only_one_names_counts_at_its_default(declared):
 def test_stored_results_keep_the_latest_of_each_member_and_what_was_asked(declared):
     results = results_of(declared, lambda levels, seed: {"logged_at": 1})
     newer = planted(declared, lambda levels, seed: {"logged_at": 2, "verdict": "full_collapse"} if seed == 0 else None)
-    stale = planted(declared.model_copy(update={"seeds": (99,)}), lambda levels, seed: {})
+    stale = planted(declared.with_changes(seeds=(99,)), lambda levels, seed: {})
     mixed = StoredResults(results.manifest, [*newer, *results.records, *stale])
     kept = stored_members(mixed)
     assert len(kept) == 96

@@ -79,7 +79,7 @@ def test_an_error_of_the_case_is_an_answer(tmp_path):
     import json
 
     experiment = load_experiment(project(tmp_path, loss="raise ZeroDivisionError('mine')"))
-    question = {"call": "fingerprints", "experiment": experiment.model_dump(mode="json"), "arguments": [{}]}
+    question = {"call": "fingerprints", "experiment": experiment.to_dict(), "arguments": [{}]}
     assert is_call(json.dumps(question))
     assert answered(json.dumps(question)) == {"error": "own: losses(model, batch) failed with ZeroDivisionError: mine"}
 

@@ -133,7 +133,7 @@ def test_without_splits_keys_and_the_stored_experiment_are_as_before(folder):
     assert member_key(*arguments) == member_key(*arguments, 0) != member_key(*arguments, 1)
     experiment = load_experiment(folder / "small.yaml")
     assert experiment.resolved()["splits"] == 3
-    assert "splits" not in experiment.model_copy(update={"splits": 1}).resolved()
+    assert "splits" not in experiment.with_changes(splits=1).resolved()
 
 
 def test_the_plan_counts_splits_and_each_stack_has_one(folder):

@@ -57,7 +57,7 @@ def test_the_cut_depends_on_the_experiment_alone():
     made = experiment(20, activation=["relu", "elu"], rho=[0.05, 0.1, 0.2, 0.3])
     first = stacks(made)
     random.seed(1)
-    assert first == stacks(Experiment(**made.model_dump()))
+    assert first == stacks(Experiment(**made.to_dict()))
 
 
 @pytest.mark.parametrize(("levels", "seeds"), [(50, 50), (100, 50)])
