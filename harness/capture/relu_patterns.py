@@ -14,7 +14,7 @@ from harness.capture.tensor_map import TensorMap
 from harness.capture.writes import TensorCopies, WriteCall
 
 
-class Comparison(NamedTuple):
+class ReluComparison(NamedTuple):
     """A comparison of a value with a threshold; `below` for one that is true of small values."""
 
     func: Callable[..., Any]
@@ -32,7 +32,7 @@ class ReluPatterns:
 
     def __init__(self) -> None:
         self._zeros = TensorMap[bool]()
-        self._compared = TensorMap[Comparison]()
+        self._compared = TensorMap[ReluComparison]()
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> None:
         """Record the result of a call that makes a zero or a comparison."""
@@ -43,7 +43,7 @@ class ReluPatterns:
         if self._makes_zero(func, args):
             self._zeros[result] = True
         elif func in COMPARISONS and len(args) == 2 and _can_be_threshold(args[1]):
-            self._compared[result] = Comparison(func, args[0], args[1], func in BELOW)
+            self._compared[result] = ReluComparison(func, args[0], args[1], func in BELOW)
         elif compared is not None and (func in PASSED_THROUGH or func in CASTS):
             self._compared[result] = compared
 

@@ -26,7 +26,7 @@ UNCOMPARED = ("seconds", "logged_at", "alone", "variant", "weights")  # the same
 
 
 @dataclass(frozen=True)
-class MemberModel:
+class TrainedMember:
     """The trained model of a member.
 
     Args:
@@ -42,7 +42,7 @@ class MemberModel:
     trained: bool
 
 
-def member_model(experiment: "str | Path | Experiment", member: str, root: Path | None = None) -> MemberModel:
+def member_model(experiment: "str | Path | Experiment", member: str, root: Path | None = None) -> TrainedMember:
     """Load the trained model of a member. If its weights were not kept, it is trained again, and its weights are kept.
 
     Args:
@@ -67,7 +67,7 @@ def member_model(experiment: "str | Path | Experiment", member: str, root: Path 
     trained = not file.is_file()
     if trained:
         write_atomic(file, _train_again(specification, record))
-    return MemberModel(record, _model(specification, record, file), file, trained)
+    return TrainedMember(record, _model(specification, record, file), file, trained)
 
 
 def find_member(

@@ -108,7 +108,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _PlannedExperiment:
     """An experiment, its case with the experiment's training numbers, and its rows."""
 
     experiment: Experiment
@@ -182,17 +182,17 @@ def _power(experiment: Experiment) -> list[RemedyPower]:
     ]
 
 
-def _subject(experiment: Experiment) -> _Subject:
+def _subject(experiment: Experiment) -> _PlannedExperiment:
     from harness.case import load_case
     from harness.data.split import check_splits, split_of
 
     case = load_case(experiment.case_reference)
     check_splits(case, experiment.splits)
     split = split_of(case, experiment.data_reference)
-    return _Subject(experiment, replace(case, train={**case.train, **experiment.train}), split)
+    return _PlannedExperiment(experiment, replace(case, train={**case.train, **experiment.train}), split)
 
 
-def _refused(subject: _Subject) -> list[tuple[str, Any, str]]:
+def _refused(subject: _PlannedExperiment) -> list[tuple[str, Any, str]]:
     """Return every level that cannot be applied to the case, with the reason."""
     from harness.remedies import why_not_applicable
 
@@ -209,7 +209,7 @@ def _not_applicable(experiment: Experiment, name: str, level: Any, why: str) -> 
     return NotApplicable(f"{name}: {level}", why, variants * experiment.blocks)
 
 
-def _stacking(subject: _Subject, refused: set[Any]) -> "dict[str, VmapSupport]":
+def _stacking(subject: _PlannedExperiment, refused: set[Any]) -> "dict[str, VmapSupport]":
     """Check for each penalty whether its members can be batched; the other remedies are not applied."""
     from harness.remedies import apply_remedies
     from harness.training import VmapSupport, check_vmap_support
@@ -248,7 +248,7 @@ def _split_numbers(experiment: Experiment, stacking: "Mapping[str, VmapSupport]"
     ]
 
 
-def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
+def _looked_at(subject: _PlannedExperiment) -> tuple[int, int, list[str]]:
     """Count units and loss terms (the largest numbers), and explain a missing R2."""
     from harness.case import build_optimizer
     from harness.loss_terms import bind_losses, loss_terms
@@ -266,7 +266,7 @@ def _looked_at(subject: _Subject) -> tuple[int, int, list[str]]:
     return widest, len(terms), [f"R2 is not available: {layout.no_r2}"] if layout.no_r2 else []
 
 
-def _matched(subject: _Subject) -> dict[str, float]:
+def _matched(subject: _PlannedExperiment) -> dict[str, float]:
     """Return the beta that `matched` stands for in each variant; variants without a penalty gradient are left out."""
     from harness.remedies import matched_beta
 
