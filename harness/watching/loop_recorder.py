@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from harness.capture.outputs import first_tensor
 from harness.errors import HarnessError
-from harness.measures.units import has_off_state
 from harness.watching.epochs import EpochCounter
 from harness.watching.forward_calls import ForwardCalls
 from harness.watching.layer_names import unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
 from harness.watching.padding_masks import padding_mask
-from harness.watching.unit_record import SILENT_EPOCHS, SILENT_ROWS, Clocks, StepChanges
+from harness.watching.unit_record import Clocks
+from harness.watching.warning_lines import Line, warning_lines
 from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque, second_pass
 
 FLUSH_STEPS = 128  # observed steps after which they are measured: together, for a fraction of the time
@@ -123,6 +123,10 @@ class Recorder:
         if self._depth:
             self._after(None)
 
+    def returned(self, name: str) -> str:
+        """Return what a layer returned, in words, where that is no rows of units."""
+        return self._readers[name].returned
+
     def flush(self) -> None:
         """Measure the kept steps, outside of a forward pass."""
         if self._recording:
@@ -134,14 +138,14 @@ class Recorder:
         steps = np.array([step for step, _ in pending])
         complete, rows, returning = self._epochs.progress(steps)
         clocks = Clocks(steps, complete, rows // self.options.every, returning)
-        lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
+        lines: list[Line] = []
         for name, window in self.windows.items():
             readings = [(index, entry[name]) for index, (_, entry) in enumerate(pending) if name in entry]
             for _, alike in groupby(readings, lambda entry: entry[1].kind()):
                 index, group = zip(*alike, strict=True)
                 here = clocks.at(list(index))
                 finite, changes = window.add(group, here)
-                lines += _lines(window, here, finite, changes)
+                lines += warning_lines(window, here, finite, changes)
             if self.options.gradients:
                 taken = [(steps[index].item(), reading.gradients) for index, reading in readings]
                 dominating = window.balance.add(*zip(*taken, strict=True)) if taken else []
@@ -258,9 +262,10 @@ class Recorder:
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
             code = reader.finish() if self._tapped else reader.take()
-            if code is None:
+            codes = [] if code is None else [tensor for tensor in code.codes if tensor.dim() > 1 and tensor.numel()]
+            if code is None or not codes:  # not called, or without rows of units
                 continue
-            codes, mask = code.codes, None
+            mask = None
             if codes[0].dim() == 3:
                 mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
             readings[name] = Reading(codes, code.activation, labels, mask, {} if options.gradients else NO_GRADIENTS)
@@ -273,24 +278,3 @@ class Recorder:
         tensor = first_tensor(output) if self._recording else None
         if tensor is not None:
             self._outputs.setdefault(name, []).append(tensor)
-
-
-def _lines(
-    window: LayerWindow, clocks: Clocks, finite: Sequence[bool], changes: StepChanges
-) -> list[tuple[int, str, str, tuple[int, ...], str]]:
-    """Return step, layer, rule, units and a word on the length of silence of each warning."""
-    lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
-    some_silenced = np.any(changes.silenced, -1).tolist()
-    some_revived = np.any(changes.revived, -1).tolist()
-    verb = "fired" if has_off_state(window.activation) else "varied"
-    for index, step in enumerate(clocks.step.tolist()):
-        if not finite[index]:
-            lines.append((step, window.name, "values", (0,), ""))
-        if some_silenced[index]:
-            length = f"{SILENT_EPOCHS} epochs" if clocks.returning[index] else f"{SILENT_ROWS} rows"
-            units = tuple(changes.silenced[index].nonzero()[0].tolist())
-            lines.append((step, window.name, "silent", units, f"{verb} for {length}"))
-        if some_revived[index]:
-            units = tuple(changes.revived[index].nonzero()[0].tolist())
-            lines.append((step, window.name, "revived", units, ""))
-    return lines

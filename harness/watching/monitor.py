@@ -232,7 +232,7 @@ class Monitor:
 
     def _diagnosis(self, window: LayerWindow) -> Diagnosis:
         if window.record is None:
-            return never_called(window.name, self.step, self._recorder.ignored)
+            return never_called(window.name, self.step, self._recorder.ignored, self._recorder.returned(window.name))
         return diagnose_window(window, self.target, self.thresholds)
 
     def _is_writer(self) -> bool:
