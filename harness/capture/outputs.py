@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
 from harness.capture.tensor_map import TensorMap
@@ -96,8 +97,11 @@ def output_named(outputs: tuple[Any, ...], which: str) -> Tensor:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor of an output, or None."""
-    return next((value for value in outputs_of(output) if isinstance(value, Tensor)), None)
+    """Return the first tensor of an output, or None; a packed sequence is none, and no state behind it takes its place."""
+    outputs = outputs_of(output)
+    if any(isinstance(value, PackedSequence) for value in outputs):
+        return None
+    return next((value for value in outputs if isinstance(value, Tensor)), None)
 
 
 def with_first_tensor(output: Any, value: Tensor) -> Any:

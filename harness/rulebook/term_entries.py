@@ -137,7 +137,9 @@ TERM_ENTRIES: dict[str, Entry] = {
     "dominates": Entry(
         "Its gradient at the bottleneck is above 10 times the reconstruction's at birth, or above 3 at"
         " every probe; a fault above 1000 at birth. Or training leaves the code unused: exchanging the codes between"
-        " rows raises the main term by less than 0.02 of what it does in a training without the penalty.",
+        " rows raises the main term by less than 0.02 of what it does in a training without the penalty. In a watched loop"
+        " with `monitor.terms(...)`: the median ratio of the latest 20 observed steps is above 10 (a fault above 1000), or"
+        " the ratio is above 3 in each of at least 20.",
         "A sum over units or rows beside a mean; a weight that was copied from another model.",
         {"negligible": "the opposite", "depends_on_batch_size": "the ratio changes with the batch size"},
         thresholds=(

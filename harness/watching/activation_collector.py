@@ -14,7 +14,8 @@ from harness.capture.outputs import output_named
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.errors import HarnessError
 from harness.measures.units import fires, has_off_state
-from harness.watching.layer_names import axis_finding, never_called, unit_axis_of, unit_rows, whole_numbers
+from harness.watching.forward_calls import ForwardCalls
+from harness.watching.layer_names import axis_finding, form_of, never_called, unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import MOST_CALLS
 from harness.watching.model_calls import Call, run_model
 from harness.watching.padding_masks import padding_mask
@@ -47,6 +48,7 @@ class ActivationCollector:
         self.sampled: Tensor | None = None
         self.fired: Tensor | None = None  # rows on which each unit fired
         self.looked_for_noise = self.noise = False
+        self.returned = ""
         self._stride = 1
         self._labels: list[Tensor] = []
         self._parts: dict[str, list[Tensor]] = {}
@@ -64,6 +66,8 @@ class ActivationCollector:
             ]
             for tap in taps:
                 open_taps.enter_context(tap)
+            if not self.passes:
+                open_taps.callback(ForwardCalls(self.module, after=self._note_form).remove)
             call = run_model(self.model, batch, forward)
         passes = [record for tap in taps for record in tap.passes]
         if not passes and forward is not None:  # it calls parts of the model
@@ -74,7 +78,7 @@ class ActivationCollector:
             self.calls = min(calls, MOST_CALLS)
             return self.add(batch, forward, mask)
         self.passes += max(1, len(taps[0].passes))
-        recorded = [record for record in passes if record.code is not None]
+        recorded = [record for record in passes if record.code is not None and record.code.numel()]
         if recorded:
             self._add_passes(recorded, call, None if mask is None else torch.as_tensor(mask(batch)))
         else:
@@ -94,6 +98,9 @@ class ActivationCollector:
                     run_model(self.model, batch, forward)
                 self.noise = noise.drawn
 
+    def _note_form(self, output: Any) -> None:
+        self.returned = form_of(output)
+
     def diagnosis(
         self,
         labels: Any,
@@ -104,7 +111,7 @@ class ActivationCollector:
     ) -> Diagnosis:
         """Judge the collected activations."""
         if "code" not in self._parts:
-            return never_called(self.layer, self.passes)
+            return never_called(self.layer, self.passes, returned=self.returned)
         parts = {name: torch.cat(values) for name, values in self._parts.items()}
         sample, rows = parts["sample"], len(parts["code"])
         if labels is None and sum(map(len, self._labels)) == self.samples:

@@ -33,7 +33,12 @@ class CodeSite:
     def register(self, take: Callable[[Any], None]) -> ForwardCalls:
         """Call `take` with the code at each call of the module."""
         if self.argument is None:
-            return ForwardCalls(self.module, after=lambda output: take(self._of_output(output)))
+            return ForwardCalls(
+                self.module,
+                after=lambda output: take(
+                    output if self.again is None and isinstance(output, Tensor) else self._of_output(output)
+                ),
+            )
         if isinstance(self.argument, int):
             position = self.argument
             return ForwardCalls(

@@ -37,9 +37,9 @@ def diagnose_model(
 
     Args:
         model: any `nn.Module`.
-        rows: held-out rows: a tensor, a tuple `(inputs, labels)`, a dict of tensors, a `Dataset`, or a loader of batches.
+        rows: held-out rows: a tensor, an array, a tuple `(inputs, labels)`, a dict of tensors, a `Dataset`, or a loader of batches.
             A batch is a tensor, a tuple or list of which the model gets what its `forward` requires, or a dict for
-            `model(**batch)`.
+            `model(**batch)`, of which it gets what its `forward` names, or the dict itself where it names none.
         layer: dotted name of the module.
         labels: `[sample]` integers; by default the whole numbers beside the inputs of each batch.
         factors: name -> `[sample]`; integers are classes, floats a continuous factor.

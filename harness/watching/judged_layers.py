@@ -116,7 +116,10 @@ def _call_counts(model: nn.Module, names: list[str]) -> Iterator[dict[str, list[
 
 def _has_weights(module: nn.Module) -> bool:
     """Return True for a module with a matrix of its own, such as a linear layer, a convolution or an LSTM."""
-    return any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+    if isinstance(module, PARAMETERS):
+        return False
+    own = [module, *(child for child in module.children() if isinstance(child, PARAMETERS))]
+    return any(parameter.dim() > 1 for part in own for parameter in part.parameters(recurse=False))
 
 
 def _first_rows(batch: Any) -> Any:
@@ -127,3 +130,6 @@ def _first_rows(batch: Any) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(_first_rows(value) for value in batch)
     return batch
+
+
+PARAMETERS = nn.ParameterList | nn.ParameterDict  # children that are never called: their matrices are the parent's

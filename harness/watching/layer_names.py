@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness.capture.outputs import first_tensor, outputs_of
 from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
 from harness.errors import HarnessError, did_you_mean
 from harness.watching.wrappers import core_of, own_name
@@ -93,28 +95,51 @@ def axis_finding(
     )
 
 
-def never_called(layer: str, passes: int, ignored: int = 0) -> Diagnosis:
+def never_called(layer: str, passes: int, ignored: int = 0, returned: str = "") -> Diagnosis:
     """Return the diagnosis of a layer without activations: not testable, with a finding that says why.
 
     Args:
         layer: its name.
         passes: forward passes that were observed.
         ignored: forward passes in eval mode, which were not.
+        returned: what the layer returned, if it was called; see `form_of`.
     """
+    if returned:
+        evidence = f"{layer} returned {returned} in the forward passes of the model: no rows of units"
+        remedy = "choose a layer that returns [sample, unit, ...], such as the next one that reads it"
+    else:
+        evidence = f"{layer} was not called in {passes} forward passes of the model" + (
+            f"; {ignored} others were in eval mode and not observed" if ignored else ""
+        )
+        remedy = (
+            "call model.train() before the loop, or pass evaluation=True to watch calls in eval mode"
+            if ignored and not passes
+            else "pass the module that the loop calls (a compiled copy is another one), and call it as a whole: model(batch)"
+            if not passes
+            else "check the name of the layer, and call the model as a whole: model(batch)"
+        )
     finding = Finding(
         "never_called",
         Severity.RISK,
-        f"{layer} was not called in {passes} forward passes of the model"
-        + (f"; {ignored} others were in eval mode and not observed" if ignored else ""),
+        evidence,
         "the layer has no activations, so there is nothing to judge",
-        "call model.train() before the loop, or pass evaluation=True to watch calls in eval mode"
-        if ignored and not passes
-        else "pass the module that the loop calls (a compiled copy is another one), and call it as a whole: model(batch)"
-        if not passes
-        else "check the name of the layer, and call the model as a whole: model(batch)",
+        remedy,
         numbers={"passes": float(passes), "passes_in_eval_mode": float(ignored)},
     )
     return Diagnosis(LayerVerdict.NOT_TESTABLE, (), (), None, (finding,), {"live_units": 0.0}, "none", 0)
+
+
+def form_of(output: Any) -> str:
+    """Return what a layer returned in words, where that is no `[sample, unit, ...]`; "" otherwise.
+
+    >>> form_of((torch.zeros(3, 2), None)), form_of(torch.zeros(3)), form_of(([torch.zeros(3, 2)], None))
+    ('', 'a tensor of shape [3]', 'list, NoneType')
+    """
+    value = first_tensor(output)
+    if value is None:
+        return ", ".join(type(part).__name__ for part in outputs_of(output))
+    with torch._C.DisableTorchFunction():
+        return f"a tensor of shape {list(value.shape)}" if value.dim() < 2 else ""
 
 
 def whole_numbers(labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from harness.capture import BottleneckTap, ForwardPass, submodule
 from harness.watching.code_site import CodeSite, ModuleTensors, find_site, same_values
 from harness.watching.forward_calls import ForwardCalls
+from harness.watching.layer_names import form_of
 
 MOST_CALLS = 64  # of a layer in one step that a tap follows
 CHECKS = frozenset({1, *(16**power for power in range(1, 12))})  # observed steps at which a site is checked
@@ -41,6 +42,7 @@ class LayerReader:
         self.steps = self.failures = self.uncalled = 0
         self.calls = 1
         self.recording = False
+        self.returned = ""  # what the layer returned, where that is no rows of units
         self._codes: list[Tensor] = []
         self._passes: list[ForwardPass] = []
         self._tapped = self._called_times = 0
@@ -48,6 +50,7 @@ class LayerReader:
         self._record: ModuleTensors | None = None
         self._calls: ForwardCalls | None = None
         self._presence: ForwardCalls | None = None
+        self._form: ForwardCalls | None = None
         self._attached = False
 
     def attach(self) -> None:
@@ -65,6 +68,7 @@ class LayerReader:
         if self.site is None or self.steps in CHECKS:
             if self.site is None and self.failures < MOST_FAILURES:
                 self._record = ModuleTensors(self.model)
+                self._form = ForwardCalls(self.module, after=self._note_form)
             for call in range(self.calls):
                 # the hooks of this call are running already, so the tap takes all calls up to `finish` as one pass
                 tap = BottleneckTap(self.model, self.name, everywhere=True, call=call)
@@ -88,6 +92,9 @@ class LayerReader:
         self._tapped = len(taps)
         if self._record is not None:
             self._record.close()
+        if self._form is not None:
+            self._form.remove()
+            self._form = None
         self._called_times = max((tap.module_calls for tap in taps), default=0)
         self.calls = min(MOST_CALLS, max(self.calls, self._called_times))
         self._passes = [tap.passes[-1] for tap in taps if tap.passes and tap.passes[-1].code is not None]
@@ -136,6 +143,9 @@ class LayerReader:
 
     def _called(self, output: Any) -> None:
         self.uncalled = 0
+
+    def _note_form(self, output: Any) -> None:
+        self.returned = form_of(output)
 
     def _take(self, value: Any) -> None:
         if not self.recording or not isinstance(value, Tensor):

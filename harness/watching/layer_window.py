@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from harness.measures.units import fires, has_off_state
+from harness.watching.gradient_balance import GradientBalance
 from harness.watching.layer_names import unit_axis_of, unit_rows
 from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
 from harness.watching.step_history import StepHistory, Steps
-from harness.watching.unit_record import Clock, StepChanges, UnitRecord
+from harness.watching.unit_record import Clocks, StepChanges, UnitRecord
 
 DOUBLE_VALUES = 2**14  # of a step, up to which float64 costs little
+CACHED_VALUES = 2**17  # measured at once: temporaries that leave the cache take five times as long
 
 
 @dataclass(slots=True)
@@ -35,12 +37,12 @@ class Reading:
     mask: Tensor | None = None
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
-    def alike(self, other: "Reading") -> bool:
-        """Return True if both can be measured at once."""
-        single = len(self.codes) == len(other.codes) == 1 and self.mask is None and other.mask is None
-        first, second = self.codes[0], other.codes[0]
-        same = first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
-        return single and same and self.activation == other.activation
+    def kind(self) -> Any:
+        """Return what readings that are measured at once have in common; unequal to all others if there are none."""
+        if len(self.codes) > 1 or self.mask is not None:
+            return object()
+        code = self.codes[0]
+        return code.shape, code.dtype, code.device, self.activation
 
 
 class LayerWindow:
@@ -57,11 +59,11 @@ class LayerWindow:
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
         self.calls, self.masked = 1, False
         self.record: UnitRecord | None = None
-        self.history, self.window = StepHistory(), RowWindow()
+        self.history, self.window, self.balance = StepHistory(), RowWindow(), GradientBalance()
         self._samples = 0
 
     @torch.no_grad()
-    def add(self, readings: Sequence[Reading], clocks: Sequence[Clock]) -> tuple[list[bool], StepChanges]:
+    def add(self, readings: Sequence[Reading], clocks: Clocks) -> tuple[list[bool], StepChanges]:
         """Record readings of equal shape; return which are finite, and what changed in each.
 
         The windows of the clocks count samples; `clocks` and `readings` have one entry per step.
@@ -73,11 +75,11 @@ class LayerWindow:
         values = self._rows(readings)
         rows, units, samples = values.shape[1], values.shape[2], len(code)
         positions = max(1, rows // max(samples, 1))
-        clocks = [clock._replace(window=max(LEAST_ROWS, clock.window * positions)) for clock in clocks]
+        clocks = clocks._replace(window=np.maximum(LEAST_ROWS, clocks.window * positions))
         labels = [reading.labels for reading in readings]
         block = Block(values, self._samples, samples, self._sample_of(first, rows), labels)
         self._samples += samples * len(readings)
-        self.window.add(block, clocks[-1].window)
+        self.window.add(block, int(clocks.window[-1]))
         if self.record is None or self.record.units != units:
             self.record, self.history = UnitRecord(units), StepHistory()
         return self._measure(readings, clocks, values)
@@ -98,33 +100,20 @@ class LayerWindow:
         mask = reading.mask.to(reading.codes[0].device)
         return torch.cat([code.movedim(self.axis, -1)[mask] for code in reading.codes])[None]
 
-    def _measure(
-        self, readings: Sequence[Reading], clocks: Sequence[Clock], values: Tensor
-    ) -> tuple[list[bool], StepChanges]:
+    def _measure(self, readings: Sequence[Reading], clocks: Clocks, values: Tensor) -> tuple[list[bool], StepChanges]:
         assert self.record is not None
-        rows = values.shape[1]
-        wide = (
-            values.double() if values[0].numel() <= DOUBLE_VALUES or values.dtype == torch.float64 else values.float()
-        )
-        mean = wide.mean(1)
-        variance = (wide - mean[:, None]).square().mean(1)  # torch.var_mean takes ten times as long on this axis
-        off_state = has_off_state(self.activation)
-        if off_state:
-            fired = fires(wide, self.activation).sum(1)
-            active = fired > 0
-        else:
-            low, high = torch.aminmax(wide, dim=1)
-            active = high > low
-            fired = active.long()
-        flags, counts, means, variances = (tensor.cpu().numpy() for tensor in (active, fired, mean, variance))
+        rows, off_state = values.shape[1], has_off_state(self.activation)
+        steps = max(1, CACHED_VALUES // max(1, values[0].numel()))
+        parts = [_moments(part, self.activation) for part in values.split(steps)]
+        flags, counts, means, variances = (torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True))
         finite = np.isfinite(means).all(-1)
         if finite.all():
             self.record.add_moments(counts, means, variances, rows)
         changes = self.record.add_activity(flags, rows, clocks)
         self.history.add(
             Steps(
-                step=np.array([clock.step for clock in clocks]),
-                rows=np.full(len(clocks), rows),
+                step=clocks.step,
+                rows=np.full(len(readings), rows),
                 activation_frequency=counts / rows if off_state else np.full_like(means, np.nan),
                 mean=means,
                 sd=np.sqrt(variances),
@@ -146,3 +135,17 @@ class LayerWindow:
         return torch.cat(
             [torch.arange(count).repeat_interleave(many) for count, many in zip(counts, positions, strict=True)]
         )
+
+
+def _moments(values: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return `[step, unit]` of values `[step, row, unit]`: is the unit active, on how many rows it fires, mean, variance."""
+    narrow = values[0].numel() <= DOUBLE_VALUES or values.dtype == torch.float64
+    wide = values.double() if narrow else values.float()
+    mean = wide.mean(1)
+    variance = (wide - mean[:, None]).square_().mean(1)  # torch.var_mean takes ten times as long on this axis
+    if has_off_state(activation):
+        fired = fires(wide, activation).sum(1)
+        return fired > 0, fired, mean, variance
+    low, high = torch.aminmax(wide, dim=1)
+    active = high > low
+    return active, active.long(), mean, variance

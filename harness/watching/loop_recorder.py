@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,17 @@ from torch import Tensor, nn
 
 from harness.capture.outputs import first_tensor
 from harness.errors import HarnessError
-from harness.measures.units import has_off_state
-from harness.watching.epochs import EpochCounter, Progress
+from harness.watching.epochs import EpochCounter
 from harness.watching.forward_calls import ForwardCalls
 from harness.watching.layer_names import unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
 from harness.watching.padding_masks import padding_mask
-from harness.watching.unit_record import SILENT_EPOCHS, SILENT_ROWS, Clock, StepChanges
+from harness.watching.unit_record import Clocks
+from harness.watching.warning_lines import Line, warning_lines
 from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque, second_pass
 
-FLUSH_STEPS = 128  # after which kept steps are measured: together, for a fraction of the time
+FLUSH_STEPS = 128  # observed steps after which they are measured: together, for a fraction of the time
 FLUSH_SECONDS = 1.0  # the same
 NO_GRADIENTS: dict[str, Tensor] = {}
 FLUSH_VALUES = 2**22  # activations that are kept unmeasured
@@ -70,11 +71,14 @@ class Recorder:
                 "gradients: expected a model that is not compiled and not on several devices, got one; watch it with "
                 "gradients=False, or train it uncompiled"
             )
+        # elsewhere the layers are attached to in the observed steps alone: the others cost nothing
+        self._every, self._evaluation = options.every, options.evaluation
+        self._attached_always = options.every == 1 and not self.opaque
         self._readers = {name: LayerReader(self.core, name) for name in names}
         self.windows = {name: LayerWindow(name, self._readers[name].module, options.unit_axis) for name in names}
         self._epochs = EpochCounter(options.steps_per_epoch)
         self._pending: list[tuple[int, dict[str, Reading]]] = []
-        self._pending_values = self._measured = 0  # steps before the pending ones
+        self._pending_values = 0
         self._measured_at = time.monotonic()
         self._depth, self._recording, self._tapped = 0, False, True
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
@@ -95,7 +99,7 @@ class Recorder:
         else:
             self._open.callback(ForwardCalls(self.model, self._before, self._after, self._failed).remove)
         for name, reader in self._readers.items():
-            if not self.opaque:
+            if self._attached_always:
                 reader.attach()
             self._open.callback(reader.detach)
             if self.options.gradients:
@@ -119,23 +123,36 @@ class Recorder:
         if self._depth:
             self._after(None)
 
+    def returned(self, name: str) -> str:
+        """Return what a layer returned, in words, where that is no rows of units."""
+        return self._readers[name].returned
+
     def flush(self) -> None:
         """Measure the kept steps, outside of a forward pass."""
         if self._recording:
             return
         pending, self._pending, self._pending_values = self._pending, [], 0
-        progress, first = self._epochs.count(), self._measured
-        self._measured, self._measured_at = self.step, time.monotonic()
-        lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
+        self._measured_at = time.monotonic()
+        if not pending:
+            return
+        steps = np.array([step for step, _ in pending])
+        complete, rows, returning = self._epochs.progress(steps)
+        clocks = Clocks(steps, complete, rows // self.options.every, returning)
+        lines: list[Line] = []
         for name, window in self.windows.items():
-            readings = [(step, entry[name]) for step, entry in pending if name in entry]
-            for group in _groups(readings):
-                clocks = [self._clock(step, progress[step - first - 1]) for step, _ in group]
-                finite, changes = window.add([reading for _, reading in group], clocks)
-                lines += _lines(window, clocks, finite, changes)
+            readings = [(index, entry[name]) for index, (_, entry) in enumerate(pending) if name in entry]
+            for _, alike in groupby(readings, lambda entry: entry[1].kind()):
+                index, group = zip(*alike, strict=True)
+                here = clocks.at(list(index))
+                finite, changes = window.add(group, here)
+                lines += warning_lines(window, here, finite, changes)
+            if self.options.gradients:
+                taken = [(steps[index].item(), reading.gradients) for index, reading in readings]
+                dominating = window.balance.add(*zip(*taken, strict=True)) if taken else []
+                lines += [(step, name, f"dominates {term}", (0,), text) for step, term, text in dominating]
         for step, name, rule, units, message in sorted(lines, key=lambda line: line[0]):
             self.say(name, rule, units, step, message)
-        if self.measured is not None and pending:
+        if self.measured is not None:
             self.measured()
 
     def add_terms(self, terms: dict[str, Any]) -> None:
@@ -163,36 +180,43 @@ class Recorder:
             squares.append(unit_rows(values, axis).double().square().sum(0))
         return torch.stack(squares).sum(0).sqrt().detach()
 
-    def _clock(self, step: int, progress: Progress) -> Clock:
-        samples = (progress.rows or 0) // self.options.every
-        return Clock(step, progress.complete, samples, progress.returning)
-
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
         if self._depth > 1:
             return
-        options = self.options
-        if not (self.model.training or options.evaluation):
+        if not (self.model.training or self._evaluation):
             self.ignored += 1
             return
         self.step += 1
-        self._outputs = {}
-        inputs = args[0] if args and isinstance(args[0], Tensor) else first_tensor((*args, *kwargs.values()))
-        self._epochs.add(inputs)
-        if (self.step - 1) % options.every == 0:
+        if self._outputs:
+            self._outputs = {}
+        observed = (self.step - 1) % self._every == 0
+        if observed or self._epochs.steps is None:
+            known = args and isinstance(args[0], Tensor)
+            self._epochs.add(args[0] if known else first_tensor((*args, *kwargs.values())))
+        if observed:
             self._recording = True
             self._arguments = args, kwargs
             if not self.opaque:
+                if not self._attached_always:
+                    for reader in self._readers.values():
+                        reader.attach()
                 started = [reader.start() for reader in self._readers.values()]
                 self._tapped = True in started
         elif self._is_due():
             self.flush()
+
+    def _pause(self) -> None:
+        if not self._attached_always:
+            for reader in self._readers.values():
+                reader.pause()
 
     def _failed(self) -> None:
         self._depth = max(0, self._depth - 1)
         if not self._depth and self._recording:
             self._recording, self._arguments = False, ((), {})
             self._stop()
+            self._pause()
 
     def _after(self, output: Any) -> None:
         self._depth = max(0, self._depth - 1)
@@ -205,11 +229,14 @@ class Recorder:
         elif self._tapped:
             self._stop()
         self._record(arguments)
+        self._pause()
         if self._is_due():
             self.flush()
 
     def _is_due(self) -> bool:
-        full = self.step - self._measured >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
+        if not self._pending:
+            return False
+        full = len(self._pending) >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
         return full or time.monotonic() - self._measured_at > FLUSH_SECONDS
 
     def _read_again(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
@@ -223,8 +250,6 @@ class Recorder:
         finally:
             self._depth -= 1
             self._stop()
-            for reader in readers:
-                reader.pause()
 
     def _stop(self) -> None:
         for reader in reversed(self._readers.values()):
@@ -237,9 +262,10 @@ class Recorder:
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
             code = reader.finish() if self._tapped else reader.take()
-            if code is None:
+            codes = [] if code is None else [tensor for tensor in code.codes if tensor.dim() > 1 and tensor.numel()]
+            if code is None or not codes:  # not called, or without rows of units
                 continue
-            codes, mask = code.codes, None
+            mask = None
             if codes[0].dim() == 3:
                 mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
             readings[name] = Reading(codes, code.activation, labels, mask, {} if options.gradients else NO_GRADIENTS)
@@ -252,35 +278,3 @@ class Recorder:
         tensor = first_tensor(output) if self._recording else None
         if tensor is not None:
             self._outputs.setdefault(name, []).append(tensor)
-
-
-def _groups(readings: list[tuple[int, Reading]]) -> list[list[tuple[int, Reading]]]:
-    """Return runs of readings that are measured at once."""
-    groups: list[list[tuple[int, Reading]]] = []
-    for step, reading in readings:
-        if groups and groups[-1][0][1].alike(reading):
-            groups[-1].append((step, reading))
-        else:
-            groups.append([(step, reading)])
-    return groups
-
-
-def _lines(
-    window: LayerWindow, clocks: Sequence[Clock], finite: Sequence[bool], changes: StepChanges
-) -> list[tuple[int, str, str, tuple[int, ...], str]]:
-    """Return step, layer, rule, units and a word on the length of silence of each warning."""
-    lines: list[tuple[int, str, str, tuple[int, ...], str]] = []
-    some_silenced = np.any(changes.silenced, -1).tolist()
-    some_revived = np.any(changes.revived, -1).tolist()
-    verb = "fired" if has_off_state(window.activation) else "varied"
-    for index, clock in enumerate(clocks):
-        if not finite[index]:
-            lines.append((clock.step, window.name, "values", (0,), ""))
-        if some_silenced[index]:
-            length = f"{SILENT_EPOCHS} epochs" if clock.returning else f"{SILENT_ROWS} rows"
-            units = tuple(changes.silenced[index].nonzero()[0].tolist())
-            lines.append((clock.step, window.name, "silent", units, f"{verb} for {length}"))
-        if some_revived[index]:
-            units = tuple(changes.revived[index].nonzero()[0].tolist())
-            lines.append((clock.step, window.name, "revived", units, ""))
-    return lines

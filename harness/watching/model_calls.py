@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
@@ -40,6 +41,9 @@ def batches_of(rows: Any) -> Iterable[Any]:
     Raises:
         HarnessError: for an object that is not iterable.
     """
+    if isinstance(rows, np.ndarray):
+        rows = torch.as_tensor(rows)
+        rows = rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows
     if isinstance(rows, Tensor):
         return rows.split(ROWS_AT_ONCE)
     if isinstance(rows, Mapping) and _equal_lengths(rows.values()):
@@ -63,11 +67,18 @@ def call_of(model: nn.Module, batch: Any) -> Call:
     """Return the call of a model with a batch: `model(batch)`, `model(*batch)` as far as it takes arguments, `model(**batch)`.
 
     Of a tuple or list, the model gets as many items as its `forward` requires, at least one. Whole numbers behind them,
-    one per row, are the labels.
+    one per row, are the labels. Of a dict, it gets the items that its `forward` names; if it names none, the dict itself.
+    Whole numbers that it does not name, if there is one such item, are the labels.
     """
     batch = _on_device(model, batch)
     if isinstance(batch, Mapping):
-        return Call((), dict(batch), _first_tensor(batch.values()))
+        items = _named(model, batch)
+        if not items and batch:
+            return Call((batch,), {}, first_leaf(batch))
+        inputs = _first_tensor(items.values())
+        others = [value for name, value in batch.items() if name not in items]
+        classes = [value for value in others if inputs is not None and _are_labels(value, len(inputs))]
+        return Call((), items, inputs, classes[0] if len(classes) == 1 else None)
     if not isinstance(batch, tuple | list):
         return Call((batch,), {}, batch if isinstance(batch, Tensor) else None)
     count = min(max(1, _required(model)), len(batch))
@@ -117,6 +128,18 @@ def _required(model: nn.Module) -> int:
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+
+
+def _named(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the items of a batch that the model's `forward` names; all of them if it takes any."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return dict(batch)
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(batch)
+    names = {parameter.name for parameter in parameters if parameter.kind != parameter.POSITIONAL_ONLY}
+    return {name: value for name, value in batch.items() if name in names}
 
 
 def _on_device(model: nn.Module, batch: Any) -> Any:

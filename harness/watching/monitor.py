@@ -169,7 +169,8 @@ class Monitor:
         """Record the gradient of each loss term at the watched layers; called in the loop, before `backward()`.
 
         Needs `watch(..., gradients=True)`. Pass the terms with their weights, as they are added. In steps that are not
-        observed, it returns at once. The gradients of the parameters are not touched.
+        observed, it returns at once. The gradients of the parameters are not touched. A term whose gradient outweighs that
+        of `reconstruction`, or of the first term where none is called so, is reported once, and is the finding `dominates`.
 
         Raises:
             HarnessError: without `gradients=True`.
@@ -231,7 +232,7 @@ class Monitor:
 
     def _diagnosis(self, window: LayerWindow) -> Diagnosis:
         if window.record is None:
-            return never_called(window.name, self.step, self._recorder.ignored)
+            return never_called(window.name, self.step, self._recorder.ignored, self._recorder.returned(window.name))
         return diagnose_window(window, self.target, self.thresholds)
 
     def _is_writer(self) -> bool:
@@ -264,12 +265,14 @@ class Monitor:
             self.callback(line)
 
 
-def _sentence(layer: str, rule: str, units: tuple[int, ...], length: str) -> str:
+def _sentence(layer: str, rule: str, units: tuple[int, ...], text: str) -> str:
     if rule == "values":
         return f"{layer} has NaN or infinite values"
+    if rule.startswith("dominates"):
+        return f"at {layer}, {text}"
     names = ", ".join(map(str, units[:8])) + (f" and {len(units) - 8} more" if len(units) > 8 else "")
     single = len(units) == 1
     subject = f"{'unit' if single else 'units'} {names} of {layer}"
     if rule == "revived":
         return f"{subject} {'is' if single else 'are'} active again"
-    return f"{subject} {'has' if single else 'have'} not {length}"
+    return f"{subject} {'has' if single else 'have'} not {text}"

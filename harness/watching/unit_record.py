@@ -16,20 +16,24 @@ SILENT_EPOCHS = 3  # epochs without activity after which a unit is reported
 SILENT_ROWS = 10_000  # the same for rows that never return: a frequency below 0.0004 (Clopper-Pearson)
 
 
-class Clock(NamedTuple):
-    """Position of a step in the training.
+class Clocks(NamedTuple):
+    """Position of some steps in the training, `[step]`.
 
     Args:
-        step: its number, from 1.
+        step: their numbers, from 1.
         epoch: number of complete epochs.
         window: rows of a window.
         returning: True if epochs are known.
     """
 
-    step: int
-    epoch: int
-    window: int
-    returning: bool
+    step: Counts
+    epoch: Counts
+    window: Counts
+    returning: Flags
+
+    def at(self, index: Sequence[int] | slice) -> "Clocks":
+        """Return the clocks of some of the steps."""
+        return Clocks(self.step[index], self.epoch[index], self.window[index], self.returning[index])
 
 
 class StepChanges(NamedTuple):
@@ -71,10 +75,11 @@ class UnitRecord:
         self.mean += shift * (count / total)
         self.fired += fired.sum(0)
 
-    def add_activity(self, active: Flags, rows: int, clocks: Sequence[Clock]) -> StepChanges:
+    def add_activity(self, active: Flags, rows: int, clocks: Clocks) -> StepChanges:
         """Add the activity `[step, unit]` of steps of `rows` rows each, and return what changed in each step."""
-        steps, epochs, windows, returning = (np.array(column)[:, None] for column in zip(*clocks, strict=True))
-        passed = self.rows + rows * np.arange(1, len(clocks) + 1)[:, None]
+        steps, epochs, windows = clocks.step[:, None], clocks.epoch[:, None], clocks.window[:, None]
+        returning = clocks.returning[:, None]
+        passed = self.rows + rows * np.arange(1, len(steps) + 1)[:, None]
         active_rows = _latest(self.active_rows, active, passed)
         active_step = _latest(self.active_step, active, steps)
         active_epoch = _latest(self.active_epoch, active, epochs)

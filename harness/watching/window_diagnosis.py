@@ -29,6 +29,7 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         diagnosis = with_own_units(diagnosis, window.window.sampled)
     record = window.record
     notes = (
+        *window.balance.findings(window.name),
         units_sampled(record.fired, record.rows) if window.window.sampled is not None and record is not None else None,
         _revived_finding(window),
         axis_finding(window.shape, window.axis, window.declared is not None, window.calls, window.masked),

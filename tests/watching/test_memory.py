@@ -7,7 +7,7 @@ from torch import nn
 
 import harness
 from harness.watching.row_window import MOST_UNITS
-from harness.watching.unit_record import Clock, UnitRecord
+from harness.watching.unit_record import Clocks, UnitRecord
 
 
 class Given(nn.Module):
@@ -102,10 +102,11 @@ def test_a_unit_that_dies_and_fires_again_is_reported_as_revived():
 def test_steps_measured_together_and_alone_give_the_same_record():
     generator = np.random.default_rng(0)
     active = generator.random((60, 5)) < np.array([0.0, 0.05, 0.2, 0.9, 1.0])
-    clocks = [Clock(step + 1, step // 4, 80, step > 8) for step in range(60)]
+    steps = np.arange(60)
+    clocks = Clocks(steps + 1, steps // 4, np.full(60, 80), steps > 8)
     together, alone = UnitRecord(5), UnitRecord(5)
     whole = together.add_activity(active, 20, clocks)
-    singles = [alone.add_activity(active[[step]], 20, clocks[step : step + 1]) for step in range(60)]
+    singles = [alone.add_activity(active[[step]], 20, clocks.at(slice(step, step + 1))) for step in range(60)]
     for name in ("dead", "silenced", "revived"):
         np.testing.assert_array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in singles]))
     for name in ("active_step", "active_rows", "active_epoch", "death", "revival", "revivals", "dead"):

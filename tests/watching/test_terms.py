@@ -8,6 +8,7 @@ from torch import nn
 
 import harness
 from harness.errors import HarnessError
+from harness.watching.gradient_balance import GradientBalance
 
 
 class Network(nn.Module):
@@ -119,3 +120,70 @@ def test_without_an_active_run_it_makes_its_own(stored, tmp_path, monkeypatch):
     assert run.info.status == "FINISHED"
     assert run.data.metrics["fc1/live_units"] == 3
     assert len(client.get_metric_history(run.info.run_id, "fc1/live_units")) == 5
+
+
+def weighted(monitor, factor, steps=60):
+    """Train with the L1 penalty times a factor; return the ratio of the gradients at fc1 in each step, by autograd."""
+    torch.manual_seed(0)
+    model, ratios = Network().train(), []
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with monitor(model) as watching:
+        for batch in (batch for _ in range(steps // 5) for batch in rows().split(64)):
+            raw = model.fc1(batch)
+            code = F.relu(raw)
+            both = (F.mse_loss(model.fc2(code), batch), factor * code.abs().mean())
+            norms = [torch.autograd.grad(term, raw, retain_graph=True)[0].norm() for term in both]
+            ratios.append(float(norms[1] / norms[0]))
+            optimizer.zero_grad()
+            output, code = model(batch)
+            reconstruction, penalty = F.mse_loss(output, batch), factor * code.abs().mean()
+            watching.terms(reconstruction=reconstruction, sparsity=penalty)
+            (reconstruction + penalty).backward()
+            optimizer.step()
+    return ratios, watching
+
+
+def test_a_penalty_that_outweighs_the_reconstruction_is_said_once_with_its_ratio():
+    messages = []
+    ratios, monitor = weighted(
+        lambda model: harness.watch(model, "fc1", gradients=True, callback=messages.append), 50, steps=40
+    )
+    assert min(ratios) > 10
+    assert messages == [
+        f"step 20: at fc1, the gradient of sparsity has had {np.median(ratios[:20]):.3g} times the norm of that of "
+        "reconstruction (median of 20 observed steps)"
+    ]
+    (finding,) = [finding for finding in monitor.diagnosis().findings if finding.rule == "dominates"]
+    assert finding.severity == "risk"
+    assert finding.term == "sparsity"
+    assert finding.numbers["ratio"] == pytest.approx(float(np.median(ratios[-20:])), rel=1e-5)
+    assert finding.numbers["ratio_at_first"] == pytest.approx(ratios[0], rel=1e-5)
+    assert "observed steps 21 to 40" in finding.evidence
+    assert "dominates" in str(monitor.diagnosis())
+
+
+@pytest.mark.parametrize(
+    ("factor", "steps", "severity"), [(1e-2, 60, None), (1.0, 60, None), (50, 15, None), (1e5, 40, "fault")]
+)
+def test_a_balanced_penalty_and_the_first_steps_do_not_dominate_and_a_penalty_that_kills_the_layer_does(
+    factor, steps, severity
+):
+    messages = []
+    ratios, monitor = weighted(
+        lambda model: harness.watch(model, "fc1", gradients=True, callback=messages.append), factor, steps
+    )
+    severities = [finding.severity for finding in monitor.diagnosis().findings if finding.rule == "dominates"]
+    assert severities == ([] if severity is None else [severity]), ratios
+    assert any("gradient of sparsity" in message for message in messages) == (severity is not None)
+
+
+def test_a_ratio_that_is_never_below_three_is_a_risk_without_a_line_and_a_detached_main_term_is_none():
+    def norms(main, penalty):
+        return {"task": torch.tensor([main]), "penalty": torch.tensor([penalty])}
+
+    for main, penalty, expected in ((1.0, 4.0, 1), (1.0, 2.0, 0), (0.0, 4.0, 0), (1.0, float("inf"), 0)):
+        balance = GradientBalance()
+        assert balance.add(range(1, 41), [norms(main, penalty)] * 40) == []
+        findings = balance.findings("layer")
+        assert [finding.severity for finding in findings] == ["risk"] * expected
+        assert all("that of task" in finding.evidence for finding in findings)
