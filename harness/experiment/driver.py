@@ -64,6 +64,7 @@ def run(
     fresh: bool = False,
     workers: int | None = None,
     tracking_uri: str | None = None,
+    on: str | None = None,
 ) -> "Results":
     """Run an experiment, or continue it.
 
@@ -72,6 +73,7 @@ def run(
         fresh: start over instead of continuing.
         workers: worker processes; None means one per core, 0 runs everything in this process.
         tracking_uri: of the MLflow store; None means `mlruns/mlflow.db`, or MLFLOW_TRACKING_URI.
+        on: cluster that trains the members, `ray` or `ray://head:10001`; None for processes on this machine.
 
     Returns:
         Results: `.members`, `.effects` and `.cells` are DataFrames, `.report` is the path of the report. Indexing and
@@ -82,7 +84,7 @@ def run(
     """
     from harness.experiment.run_results import Results
 
-    return Results(run_experiment(experiment, fresh, workers, tracking_uri))
+    return Results(run_experiment(experiment, fresh, workers, tracking_uri, on=on))
 
 
 def run_experiment(
@@ -121,7 +123,7 @@ def run_experiment(
     here = not workers or not isinstance(experiment.case_reference, str)
     if here and timeout is not None:
         raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
-    check_on(on, here, timeout)
+    check_on(on, not workers, timeout)
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
