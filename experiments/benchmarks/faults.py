@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/faults.py --kinds damaged files          # minutes
     python experiments/benchmarks/faults.py                                # everything but shards, about an hour on 2 cores
-    python experiments/benchmarks/faults.py --kinds shards --rounds 30     # 16 shards that start together
+    nice python experiments/benchmarks/faults.py --kinds shards --rounds 30           # 16 shards that start together, forked
+    nice python experiments/benchmarks/faults.py --kinds shards --rounds 30 --anew    # each in a new interpreter
 
 A fault is survived if the command ends by itself with an exit code that is right, prints one JSON document or one
 sentence, and no traceback. Prints a line for each fault that is not survived, and one for each kind; exit code 1 if there
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +55,9 @@ def main() -> int:
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=[kind for kind in KINDS if kind != "shards"])
     options.add_argument("--only", default="", help="only faults whose name contains this text")
     options.add_argument("--rounds", type=int, default=30, help="of shards")
+    options.add_argument(
+        "--anew", action="store_true", help="shards in new interpreters, which takes ten times as long"
+    )
     chosen = options.parse_args()
     failures = 0
     preload()
@@ -82,20 +86,33 @@ def reported(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         yield name, problems
 
 
-def forked(folder: Path, *words: str) -> tuple[int | None, str, str]:
-    """Run `harness` in a fork of this process, which has loaded the libraries: exit code (None if it hangs) and streams."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-        process = os.fork()
-        if process == 0:
-            os.setsid()
-            os.chdir(folder)
-            _end_with(words, out.fileno(), error.fileno())
+End = tuple[int | None, str, str]  # exit code, None if it hangs; the two streams
+
+
+def forked(folder: Path, *words: str) -> End:
+    """Run `harness` in a fork of this process, which has loaded the libraries, and return its end."""
+    return begun(folder, *words)()
+
+
+def begun(folder: Path, *words: str) -> Callable[[], End]:
+    """Start `harness` in a fork of this process; call the result to await its end."""
+    streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
+    process = os.fork()
+    if process == 0:
+        os.setsid()
+        os.chdir(folder)
+        _end_with(words, *(stream.fileno() for stream in streams))
+
+    def end() -> End:
         code = _waited(process)
         texts = []
-        for stream in (out, error):
-            stream.seek(0)
-            texts.append(stream.read().decode(errors="replace"))
+        for stream in streams:
+            with stream:
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="replace"))
         return code, texts[0], texts[1]
+
+    return end
 
 
 def _end_with(words: Sequence[str], out: int, error: int) -> NoReturn:
@@ -236,11 +253,13 @@ def shards(chosen: argparse.Namespace) -> Iterator[Outcome]:
     for number in range(chosen.rounds):
         with tempfile.TemporaryDirectory() as temporary:
             folder = project(Path(temporary), written(MISBEHAVIORS["nothing"]))
-            together = [started(folder, f"{part}/{SHARDS}") for part in range(1, SHARDS + 1)]
+            start = started if chosen.anew else begun
+            words = ("run", "disturbed.yaml", "--json", "--workers", "0", "--shard")
+            together = [start(folder, *words, f"{part}/{SHARDS}") for part in range(1, SHARDS + 1)]
             documents = []
-            for part, process in enumerate(together, 1):
-                out, error = process.communicate(timeout=LONGEST)
-                problems = expected(ended(process.returncode, out.decode(), error.decode()), (0,))
+            for part, end in enumerate(together, 1):
+                code, out, error = end()
+                problems = ["hangs"] if code is None else expected(ended(code, out, error), (0,))
                 documents += [json.loads(out)] if not problems else []
                 yield f"round {number}, shard {part}", problems
             reports = [document for document in documents if document["report"] is not None]
@@ -248,11 +267,22 @@ def shards(chosen: argparse.Namespace) -> Iterator[Outcome]:
             yield f"round {number}, the report", [] if whole else [f"{len(reports)} reports"]
 
 
-def started(folder: Path, shard: str) -> "subprocess.Popen[bytes]":
-    """Start one shard."""
-    words = [sys.executable, "-c", CODE, "run", "disturbed.yaml", "--json", "--workers", "0", "--shard", shard]
+def started(folder: Path, *words: str) -> Callable[[], End]:
+    """Start `harness` in a new interpreter; call the result to await its end."""
+    command = [sys.executable, "-c", CODE, *words]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(words, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def end() -> End:
+        try:
+            out, error = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, error = process.communicate()
+            return None, out.decode(errors="replace"), error.decode(errors="replace")
+        return process.returncode, out.decode(errors="replace"), error.decode(errors="replace")
+
+    return end
 
 
 def project(folder: Path, case: str) -> Path:

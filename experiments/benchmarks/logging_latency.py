@@ -1,27 +1,39 @@
 """Members logged per second to an MLflow server, against the latency of the network.
 
-    python experiments/benchmarks/logging_latency.py http://127.0.0.1:5000 --members 60 --milliseconds 0 30 300
+    python experiments/benchmarks/logging_latency.py --members 60 --milliseconds 0 30 300
+    python experiments/benchmarks/logging_latency.py --uri http://server:5000
 
-The members have the metrics of a run of 30 epochs and 30 units. A TCP proxy on this machine delays every byte by half of
-the round trip, and a new connection by a whole one. Each latency gets an experiment of its own on the server.
+Without an address, PostgreSQL and an MLflow server on it are started here, and their processor time is printed too: on a
+machine that does other work it says more than the rate. The members have the data set and the metrics of a run of 30 epochs
+and 30 units. A TCP proxy on this machine delays every byte by half of the round trip, and a new connection by a whole one.
+Each latency gets an experiment of its own on the server.
 """
 
 import argparse
 import asyncio
+import os
+import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.results import MemberRecord
-from harness.tracking import Tracker
+from harness.tracking import Tracker, run_context
 from harness.tracking.concurrency import SIDE_BY_SIDE
 
+ROOT = Path(__file__).parents[2]
 UNITS, EPOCHS = 30, 30
+MANIFEST = {
+    "inputs": {"data": "0f" * 32, "train_rows": 800, "evaluation_rows": 200, "features": [100], "dtype": "float32"},
+    "experiment": {"case": "forum", "data": "patches"},
+    "command": "harness run measured.yaml",
+}
+USED = {"case": "forum", "data": "patches", "epochs": EPOCHS, "batch_size": 64, "learning_rate": 0.01}
 
 
 @contextmanager
@@ -124,7 +136,8 @@ def members(count: int) -> list[MemberRecord]:
 
 def rate(uri: str, count: int, folder: Path, requests: int) -> tuple[float, float]:
     """Return members logged per second beside the training, and seconds that the end of the run takes."""
-    tracker, name, records = Tracker(uri, folder), f"latency-{uuid.uuid4().hex[:8]}", members(count)
+    tracker = Tracker(uri, folder, run_context(MANIFEST, USED))
+    name, records = f"latency-{uuid.uuid4().hex[:8]}", members(count)
     tracker._requests = requests
     tracker.begin(name)
     started = time.perf_counter()
@@ -136,22 +149,72 @@ def rate(uri: str, count: int, folder: Path, requests: int) -> tuple[float, floa
     return count / (logged - started), time.perf_counter() - logged
 
 
-def main() -> None:
+@contextmanager
+def team_server() -> Iterator[tuple[str, Callable[[], float]]]:
+    """Start PostgreSQL and an MLflow server on it.
+
+    Yields:
+        The server's address, and a function that returns the processor seconds of both.
+    """
+    sys.path += [str(ROOT / "tests" / folder) for folder in ("faults", "shared")]
+    from postgres import started
+    from servers import Server
+
+    from harness.tracking import create_store, store_uri
+
+    with started() as database, tempfile.TemporaryDirectory() as folder:
+        create_store(store_uri(f"sqlite:///{folder}/mlflow.db", Path(folder)))
+        server = Server(Path(folder) / "server", Path(folder) / "mlflow.db")
+        server.backend = database.uri().replace("postgresql://", "postgresql+psycopg://")
+        server.start()
+        try:
+            yield server.uri, lambda: processor_seconds([server.process.pid, database.process()])
+        finally:
+            server.kill()
+
+
+def processor_seconds(roots: Sequence[int]) -> float:
+    """Return the processor time of processes and their descendants, also of those that ended."""
+    fields = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    ticks, open_processes = 0, list(roots)
+    while open_processes:
+        process = open_processes.pop()
+        ticks += sum(map(int, fields[process][11:15])) if process in fields else 0
+        open_processes += [child for child, row in fields.items() if int(row[1]) == process]
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure(uri: str, arguments: argparse.Namespace, server_seconds: Callable[[], float] = lambda: 0.0) -> None:
     """Print a line for each latency."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("uri")
-    parser.add_argument("--members", type=int, default=60)
-    parser.add_argument("--requests", type=int, default=SIDE_BY_SIDE, help="side by side; 1: one after the other")
-    parser.add_argument("--milliseconds", type=float, nargs="+", default=[0, 30, 300])
-    arguments = parser.parse_args()
-    address = urlsplit(arguments.uri)
+    address = urlsplit(uri)
     for milliseconds in arguments.milliseconds:
         with (
             tempfile.TemporaryDirectory() as folder,
             delayed(address.hostname or "127.0.0.1", address.port or 80, milliseconds / 1000) as port,
         ):
+            before = server_seconds(), time.process_time()
             per_second, end = rate(f"http://127.0.0.1:{port}", arguments.members, Path(folder), arguments.requests)
-        print(f"{milliseconds:g} ms: {per_second:.2f} members/s, the end of the run {end:.1f} s", flush=True)
+            server, client = server_seconds() - before[0], time.process_time() - before[1]
+        cost = f"processor: server {server:.1f} s, client and proxy {client:.1f} s"
+        print(f"{milliseconds:g} ms: {per_second:.2f} members/s, the end of the run {end:.1f} s; {cost}", flush=True)
+
+
+def main() -> None:
+    """Measure a given server, or one that is started here."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--uri", help="of a server; by default one is started")
+    parser.add_argument("--members", type=int, default=60)
+    parser.add_argument("--requests", type=int, default=SIDE_BY_SIDE, help="side by side; 1: one after the other")
+    parser.add_argument("--milliseconds", type=float, nargs="+", default=[0, 30, 300])
+    arguments = parser.parse_args()
+    if arguments.uri:
+        measure(arguments.uri, arguments)
+        return
+    with team_server() as (uri, server_seconds):
+        measure(uri, arguments, server_seconds)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def copied(folder: Path, base: Path, members: int) -> tuple[Path, int]:
         records.setdefault(record.variant, []).append(record)
     state = load_state(load_experiment(file), results)
     copies = [
-        _copy(records[variant][seed % len(records[variant])], key, seed) for (variant, seed), key in state.keys.items()
+        _copy(records[variant][seed % len(records[variant])], key, seed)
+        for (variant, seed, _split), key in state.keys.items()
     ]
     for start in range(0, len(copies), AT_ONCE):
         write_stack(results, copies[start : start + AT_ONCE])

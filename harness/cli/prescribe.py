@@ -26,6 +26,7 @@ def prescribe(
     ] = "",
     goal: Annotated[str, typer.Option(help="What counts: live, usable, or a bound such as 'r2>0.4'.")] = "usable",
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
+    on: Annotated[str | None, typer.Option(help="Train on a Ray cluster: `ray`, or `ray://head:10001`.")] = None,
     report: Annotated[str, typer.Option(help="Write the prescription as an HTML page.")] = "",
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store; by default mlruns/mlflow.db, or MLFLOW_TRACKING_URI.")
@@ -50,7 +51,7 @@ def prescribe(
     try:
         install_handlers(FAREWELL)
         with stdout_to_stderr(json):
-            prescription = find(case, budget, seeds, words, goal, workers, says)
+            prescription = find(case, budget, seeds, words, goal, workers, says, on=on)
     except PrescriptionInterrupted as stop:
         _write(stop.prescription, report, json)
         sys.stdout.flush()

@@ -46,7 +46,16 @@ def run(
         install_handlers(farewell)
         with stdout_to_stderr(json), Display(quiet=json) as display:
             outcome = run_experiment(
-                file, fresh, workers, tracking_uri, retry == "failed", part, display.progress(), timeout=timeout, on=on
+                file,
+                fresh,
+                workers,
+                tracking_uri,
+                retry == "failed",
+                part,
+                display.progress(),
+                timeout=timeout,
+                on=on,
+                brief=True,
             )
     except Interrupted as stop:
         exit_now(stop.number, farewell)

@@ -111,7 +111,7 @@ def run_stacks(
     """Train stacks and yield the records of each stack as it is done.
 
     Args:
-        specs: the stacks; those whose case is not a file run in this process.
+        specs: the stacks; without an executor, those whose case is not a file run in this process.
         workers: number of processes; 0 runs everything in this process. On an executor: stacks at a time.
         on_steps: called from any thread with the number of member-steps done.
         waiting: workers started before by `waiting_workers`.
@@ -119,8 +119,8 @@ def run_stacks(
         timeout: seconds that a worker may take for a stack; then it is halved until the slow member is alone.
         executor: where stacks are trained; None means processes on this machine. It is stopped at the end.
     """
-    here = [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
-    there = [spec for spec in specs if not (workers == 0 or not isinstance(spec.case, str))]
+    here = [] if executor else [spec for spec in specs if workers == 0 or not isinstance(spec.case, str)]
+    there = [spec for spec in specs if executor or (workers and isinstance(spec.case, str))]
     if here:
         from harness.execution.process_state import kept_process_state
         from harness.execution.run_stack import run_stack

@@ -3,11 +3,13 @@
 Ray does not try a task again: a stack whose worker or node dies comes back as lost, like a stack of the pool.
 """
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness.errors import HarnessError
@@ -19,6 +21,9 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+if TYPE_CHECKING:
+    from harness.case import Case
+
 LOST = "its Ray worker or node died at every attempt: out of memory, killed from outside, or ended by the case's code"
 
 
@@ -37,26 +42,35 @@ class RayExecutor:
 
     Args:
         address: `ray` for the cluster of RAY_ADDRESS, or one on this machine; `ray://head:10001` for another.
-        case, data: of the experiment, whose files travel to the nodes.
+        case, data: of the experiment, whose files travel to the nodes; a case made in this session travels pickled.
         device: of the experiment (`cpu`, `cuda`, `auto`); it decides on the GPUs of a task.
         on_stack: called from any thread with the members of a finished stack and the name of its node.
+        lasting: stay connected after `stop`, until `close`.
 
     Raises:
-        HarnessError: if the cluster cannot be reached.
+        HarnessError: if the cluster cannot be reached, or a case made in this session cannot be pickled.
     """
 
     def __init__(
         self,
         address: str,
-        case: str,
+        case: "str | Case",
         data: str | None,
         device: str = "cpu",
         on_stack: Callable[[int, str], None] = lambda members, node: None,
+        lasting: bool = False,
     ) -> None:
-        self.on_stack = on_stack
+        self.on_stack, self.lasting = on_stack, lasting
         self._ray = _connected(address)
-        self._files, content = shipment(case, data)
-        self._content = [self._ray.put(content)]  # in a list, so that only a machine without the files fetches them
+        try:
+            self._files, content = shipment(case if isinstance(case, str) else "", data)
+            pickled = b"" if isinstance(case, str) else _pickled(case)
+        except HarnessError:
+            self._ray.shutdown()
+            raise
+        self._session = hashlib.sha256(pickled).hexdigest() if pickled else ""
+        # in a list, so that only a machine without the files fetches them
+        self._content = [self._ray.put(content), self._ray.put(pickled)]
         resources = self._ray.cluster_resources()
         self.slots = int(resources.get("GPU", 0)) if (uses_gpu := _gpus(device, resources)) else 0
         self.slots = self.slots or max(1, int(resources.get("CPU", 1)))
@@ -72,7 +86,8 @@ class RayExecutor:
 
     def submit(self, spec: StackSpec) -> "Future[bytes]":
         """Train a stack where a core is free."""
-        arguments = (spec_line(spec), self._files, self._content, harness.__version__)
+        line = spec_line(replace(spec, case="") if self._session else spec)
+        arguments = (line, self._files, self._content, harness.__version__, self._session)
         reference, answer = self._train.remote(*arguments), Future[bytes]()
         self._references.add(reference)
 
@@ -90,9 +105,14 @@ class RayExecutor:
         return answer
 
     def stop(self) -> None:
-        """Cancel what trains, and leave the cluster; one that was started here ends."""
+        """Cancel what trains, and leave the cluster unless the executor is lasting."""
         for reference in list(self._references):
             self._ray.cancel(reference, force=True)
+        if not self.lasting:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
         self._ray.shutdown()
 
     def _translated(self, error: BaseException) -> BaseException:
@@ -133,10 +153,36 @@ def _gpus(device: str, resources: Mapping[str, float]) -> int:
     return int(device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) > 0))
 
 
-_CACHES: dict[str, Any] = {}  # of a worker process, by the files of the experiment
+def _pickled(case: "Case") -> bytes:
+    """Pickle a case by value, with the functions of a notebook or script.
+
+    Raises:
+        HarnessError: if it holds something that cannot travel.
+    """
+    from ray import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(case))
+    except Exception as error:
+        raise HarnessError(
+            f"--on: a case made in this session travels pickled, and it cannot be: {error}; write it in a file"
+        ) from error
 
 
-def _train(line: str, files: Shipment, content: Sequence[Any], version: str) -> tuple[bytes, str]:
+_CACHES: dict[tuple[str, str], Any] = {}  # of a worker process, by the files and the session's case of the experiment
+_CASES: dict[str, Any] = {}  # unpickled once, since a cache knows a case by its functions
+
+
+def _session_case(digest: str, content: Callable[[], bytes]) -> "Case":
+    if digest not in _CASES:
+        from ray import cloudpickle
+
+        _CASES[digest] = cloudpickle.loads(content())
+    case: Case = _CASES[digest]
+    return case
+
+
+def _train(line: str, files: Shipment, content: Sequence[Any], version: str, session: str = "") -> tuple[bytes, str]:
     """Train a stack in a worker process of a node; return the bytes of its records and the node's name."""
     import ray
     import torch
@@ -151,7 +197,10 @@ def _train(line: str, files: Shipment, content: Sequence[Any], version: str) -> 
     if harness.__version__ != version:
         raise HarnessError(f"node {socket.gethostname()}: expected harness {version}, got {harness.__version__}")
     torch.set_num_threads(1)
-    cache = _CACHES.setdefault(files.digest, CaseCache())
+    cache = _CACHES.setdefault((files.digest, session), CaseCache())
     with kept_process_state(), forbid_stdin():
-        records = run_stack(files.unpacked(spec_of(line), lambda: ray.get(content[0])), None, cache)
+        spec = files.unpacked(spec_of(line), lambda: ray.get(content[0]))
+        if session:
+            spec = replace(spec, case=_session_case(session, lambda: ray.get(content[1])))
+        records = run_stack(spec, None, cache)
     return dump_records(records), socket.gethostname()

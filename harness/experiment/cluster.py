@@ -9,6 +9,7 @@ from harness.experiment.manifest import training_of
 from harness.grid import Experiment
 
 if TYPE_CHECKING:
+    from harness.case import Case
     from harness.execution.ray import RayExecutor
 
 
@@ -25,7 +26,7 @@ def check_on(on: str | None, here: bool, timeout: float | None) -> None:
     if on is not None and on != "ray" and find_spec("grpc") is None:
         raise HarnessError("--on ray://...: expected Ray's client; `pip install 'ray[client]'`")
     if on is not None and here:
-        raise HarnessError("--on: expected a case that is a file, which can travel; leave out --workers 0")
+        raise HarnessError("--on: expected training on the cluster; leave out --workers 0")
     if on is not None and timeout is not None:
         raise HarnessError("--timeout: expected worker processes on this machine; leave it out with --on")
 
@@ -52,18 +53,41 @@ def executor_of(
     """
     if on is None or not specs:
         return None
+    case, data, device = specs[0].case, specs[0].data, str(training_of(experiment)["device"])
+    return connect(on, case, data, device, says, lambda members: stepped(members * steps))
+
+
+def connect(
+    on: str,
+    case: "str | Case",
+    data: str | None,
+    device: str,
+    says: Callable[[str], None],
+    trained: Callable[[int], None] = lambda members: None,
+    lasting: bool = False,
+) -> "RayExecutor":
+    """Connect to a cluster, and tell of its nodes.
+
+    Args:
+        on: `ray`, or the address of a cluster.
+        case, data, device, lasting: as in `RayExecutor`.
+        says: told of the nodes, and of each when its first stack is done.
+        trained: called from any thread with the members of a finished stack.
+
+    Raises:
+        HarnessError: if the cluster cannot be reached.
+    """
     from harness.execution.ray import RayExecutor
 
-    stacks: dict[str, int] = {}
+    working: set[str] = set()
 
     def on_stack(members: int, node: str) -> None:
-        if node not in stacks:
+        if node not in working:
+            working.add(node)
             says(f"{node} trains")
-        stacks[node] = stacks.get(node, 0) + 1
-        stepped(members * steps)
+        trained(members)
 
-    spec = specs[0]
-    executor = RayExecutor(on, spec.case, spec.data, str(training_of(experiment)["device"]), on_stack)
+    executor = RayExecutor(on, case, data, device, on_stack, lasting)
     nodes = executor.nodes
     cores = ", ".join(f"{address} ({count} cores)" for address, count in nodes)
     says(f"Ray: {len(nodes)} nodes: {cores}")

@@ -4,8 +4,9 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.errors import HarnessError
 from harness.results.files import checksum
-from harness.tracking import experiment_names, local_store, store_uri
+from harness.tracking import experiment_names, has_experiment, local_store, store_uri
 
 
 def report_checksums(folder: Path) -> dict[str, str]:
@@ -28,15 +29,15 @@ def is_whole(folder: Path, checksums: Mapping[str, str]) -> bool:
         return False
 
 
-def is_stored(name: str, tracking_uri: str | None, root: Path) -> bool:
-    """Return True if the store has the experiment; a server is not asked, and confirmed it when it was logged."""
+def is_stored(name: str, tracking_uri: str | None, root: Path) -> bool | None:
+    """Ask the store whether it has the experiment; None if a server does not answer."""
     uri = store_uri(tracking_uri, root)
-    if local_store(uri) is None:
-        return True
     try:
-        return name in experiment_names(uri)
+        return has_experiment(uri, name) if local_store(uri) is None else name in experiment_names(uri)
     except sqlite3.Error:
         return False
+    except HarnessError:
+        return None
 
 
 def _has(file: Path, value: str) -> bool:

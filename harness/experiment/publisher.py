@@ -20,6 +20,7 @@ from harness.grid.case_facts import case_facts, case_file
 from harness.results import (
     MemberRecord,
     StoredResults,
+    names_digest,
     report_folder,
     write_atomic,
     write_json,
@@ -123,8 +124,9 @@ class Publisher:
         everything = not problems and len(results.records) == len(work.keys)
         state = {"logged": store_digest(work.keys.values(), store_name(self.tracking_uri))} if everything else {}
         files = {"files": report_checksums(report.parent)} if report is not None else {}
+        sound = {} if work.damaged else {"sound": names_digest(work.folder)}
         try:
-            write_manifest(work.folder, {**manifest, **state, **files})
+            write_manifest(work.folder, {**manifest, **state, **files, **sound})
         except HarnessError as error:
             problems.append(str(error))
         return Publication(report, logged, problems, [self._origin.note] if self._origin.note else [])

@@ -21,6 +21,7 @@ from harness.results import (
     MemberRecord,
     StoredResults,
     member_key,
+    read_records,
     read_results,
     remove_abandoned,
     stored_keys,
@@ -49,6 +50,7 @@ class ResumeState:
         stamps: key -> date of the record on disk, in milliseconds since 1970.
         damaged: names of damaged files.
         files: name -> checksum of the files of the report.
+        brief: whether the large fields of the records in `done` were left out.
     """
 
     experiment: Experiment
@@ -61,6 +63,7 @@ class ResumeState:
     stamps: Mapping[str, int] = field(default_factory=dict)
     damaged: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     @property
     def complete(self) -> bool:
@@ -105,6 +108,7 @@ def load_state(
     retry_failed: bool = False,
     store: str = "",
     look: Look = look_here,
+    brief: bool = False,
 ) -> ResumeState:
     """Load the existing results of an experiment.
 
@@ -115,8 +119,9 @@ def load_state(
         retry_failed: ignore members that could not be run.
         store: the MLflow store that must contain all members.
         look: fingerprints data and case.
+        brief: leave out the large fields of the records, if their files are known to be sound.
     """
-    stored = read_results(folder)
+    stored = read_results(folder, brief)
     digest = source_digest(experiment)
     earlier = stored.manifest.get("inputs", {})
     unchanged = digest is not None and stored.manifest.get("stamp") == digest and earlier.keys() >= REUSED
@@ -136,7 +141,9 @@ def load_state(
     logged = bool(stored.manifest.get("logged") == store_digest(keys.values(), store)) and not fresh
     stamps = {record.key: record.logged_at for record in stored.records}
     files = stored.manifest.get("files", {})
-    return ResumeState(experiment, folder, keys, done, manifest, notes, logged, stamps, stored.damaged, files)
+    return ResumeState(
+        experiment, folder, keys, done, manifest, notes, logged, stamps, stored.damaged, files, stored.brief
+    )
 
 
 def first_workers(experiment: Experiment, folder: Path, fresh: bool, shard: tuple[int, int]) -> int:
@@ -265,6 +272,14 @@ def refreshed(work: ResumeState, store: str) -> ResumeState:
     audit = {name: stored.manifest[name] for name in ("audit", "code") if shares_audit and name in stored.manifest}
     files = stored.manifest.get("files", {})
     return replace(work, done=done, manifest={**work.manifest, **audit}, logged=logged, files=files)
+
+
+def completed(work: ResumeState) -> ResumeState:
+    """Return the state with the large fields of its records."""
+    if not work.brief:
+        return work
+    records = read_records(work.folder, work.done)[0]
+    return replace(work, done={record.key: record for record in records}, brief=False)
 
 
 def is_described(work: ResumeState, manifest: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
 from harness.errors import HarnessError
+from harness.experiment.cluster import check_on
 from harness.factors import Level
 from harness.prescription.goal import beats_half_of_pca, goal_of, is_poor, seconds_of
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
@@ -42,6 +43,7 @@ def prescribe(
     workers: int | None = None,
     says: Says = lambda text: None,
     root: Path | None = None,
+    on: str | None = None,
 ) -> Prescription:
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
 
@@ -55,6 +57,7 @@ def prescribe(
         workers: worker processes; None means one per core. A case made in this process is trained in it.
         says: told of each step, in a line.
         root: folder that contains `mlruns/`, where results of a case in a file are stored; None means the current one.
+        on: cluster that trains the members, `ray` or `ray://head:10001`; None for this machine.
 
     Returns:
         The prescription. Its remedies are ranked by what was seen on the fresh seeds alone.
@@ -63,8 +66,19 @@ def prescribe(
         HarnessError: for a request that cannot be carried out.
         PrescriptionInterrupted: on Ctrl-C, with what was seen until then; stored results are used by the next call.
     """
+    check_on(on, workers == 0, None)
     search = Search(case, budget, seeds, goal, workers, says, root)
     chosen = None if try_only is None else [change_of(word, search.case) for word in try_only]
+    with search.trial.training_on(on, says):
+        return _found(search, chosen)
+
+
+def _found(search: "Search", chosen: "Sequence[Cell] | None") -> Prescription:
+    """Carry out a search.
+
+    Raises:
+        PrescriptionInterrupted: on Ctrl-C, with what was seen until then.
+    """
     try:
         search.examine()
         if chosen is not None or search.is_wrong:

@@ -6,13 +6,16 @@ Results of a case in a file are stored as those of an experiment are, under the 
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.case import Case
+from harness.execution.executor import Executor
 from harness.execution.pool import run_stacks
 from harness.execution.spec import StackMember, StackSpec
+from harness.experiment.cluster import connect
 from harness.experiment.driver import cores
 from harness.factors import Level, is_number
 from harness.grid.case_facts import DEFAULT_TRAINING
@@ -32,10 +35,11 @@ class Trial:
     Args:
         case: the case as its author wrote it.
         reference: a shipped name or the path of the case's file; None for a case made in this process.
-        workers: worker processes; 0 trains in this process.
+        workers: worker processes; 0 trains in this process. On an executor: stacks at a time.
         folder: of the stored results; None keeps nothing.
         inputs: fingerprints of the data and of the case, for the keys.
         rows: training rows, for the estimate of the time.
+        executor: where members are trained; None means processes on this machine.
         seconds: wall time of training so far.
         planned: the time that the plan's rates give for the same members.
         used: members whose results were stored before.
@@ -47,6 +51,7 @@ class Trial:
     folder: Path | None = None
     inputs: tuple[str, str] = ("", "")
     rows: int = 1000
+    executor: Executor | None = None
     seconds: float = 0.0
     planned: float = 0.0
     used: int = 0
@@ -58,6 +63,26 @@ class Trial:
             records = (record for record in read_records(self.folder)[0] if record.status != "failed")
             self.stored = {record.key: record for record in records}
 
+    @contextmanager
+    def training_on(self, on: str | None, says: Callable[[str], None]) -> Iterator[None]:
+        """Train on a cluster within the block; with None on this machine, as outside of it.
+
+        Raises:
+            HarnessError: if the cluster cannot be reached.
+        """
+        if on is None:
+            yield
+            return
+        executor = connect(
+            on, self.reference or self.case, None, str(self.case.training()["device"]), says, lasting=True
+        )
+        self.executor, self.workers = executor, executor.slots
+        try:
+            yield
+        finally:
+            self.executor = None
+            executor.close()
+
     def train(self, cells: Iterable[Cell], seeds: Sequence[int]) -> None:
         """Train every cell on every seed that has no result yet; results are stored as each stack is done."""
         missing = [pair for cell in cells for seed in seeds if not self._has(pair := (cell, seed))]
@@ -65,7 +90,8 @@ class Trial:
             return
         started, planned = time.perf_counter(), self._planned(missing)
         try:
-            for stack in run_stacks(self._specifications(missing, seeds), self.workers if self.reference else 0):
+            workers = self.workers if self.reference or self.executor else 0
+            for stack in run_stacks(self._specifications(missing, seeds), workers, executor=self.executor):
                 self.records |= {(record.variant, record.seed): record for record in stack}
                 if self.folder is not None:
                     write_stack(self.folder, stack)

@@ -10,6 +10,7 @@ from .fingerprint import member_key as member_key
 from .records import COLLAPSED as COLLAPSED
 from .records import MemberRecord as MemberRecord
 from .store import StoredResults as StoredResults
+from .store import names_digest as names_digest
 from .store import read_manifest as read_manifest
 from .store import read_records as read_records
 from .store import read_results as read_results

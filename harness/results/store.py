@@ -7,7 +7,7 @@ ignored.
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +41,13 @@ class StoredResults:
         manifest: the experiment, its case and data, and versions.
         records: its members.
         damaged: names of damaged files.
+        brief: whether the large fields of the records were left out.
     """
 
     manifest: Mapping[str, Any]
     records: list[MemberRecord]
     damaged: tuple[str, ...] = field(default=())
+    brief: bool = False
 
 
 def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
@@ -57,12 +59,24 @@ def write_stack(folder: Path, records: Sequence[MemberRecord]) -> Path:
     return path
 
 
-def read_results(folder: Path) -> StoredResults:
-    """Read a results folder. Of two records with the same key the later one counts."""
-    records, damaged = read_records(folder)
+def read_results(folder: Path, brief: bool = False) -> StoredResults:
+    """Read a results folder. Of two records with the same key the later one counts.
+
+    Args:
+        folder: of the results.
+        brief: leave out the large fields, which take most of the time to read and check, if the manifest says that these
+            very files were sound when the experiment was finished.
+    """
     manifest, wrong = _manifest(folder)
+    brief = brief and manifest.get("sound") == names_digest(folder)
+    records, damaged = read_records(folder, brief=brief)
     notes = [f"{MANIFEST} ({', '.join(wrong)})"] if wrong else []
-    return StoredResults(manifest, records, (*damaged, *notes))
+    return StoredResults(manifest, records, (*damaged, *notes), brief)
+
+
+def names_digest(folder: Path) -> str:
+    """Return a digest of the names of the results files, which contain their checksums."""
+    return checksum(" ".join(sorted(path.name for path in folder.glob("*.parquet"))).encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -83,13 +97,18 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, ["content"]
 
 
-def read_records(folder: Path, keys: Iterable[str] | None = None) -> tuple[list[MemberRecord], list[str]]:
-    """Read the records of the folder (only those of `keys`, if not None), and the names of damaged files."""
+def read_records(
+    folder: Path, keys: Iterable[str] | None = None, brief: bool = False
+) -> tuple[list[MemberRecord], list[str]]:
+    """Read the records of the folder (only those of `keys`, if not None), and the names of damaged files.
+
+    With `brief`, the large fields are left out.
+    """
     records: dict[str, MemberRecord] = {}
     damaged = []
     requested = None if keys is None else set(keys)
     for path, content in _contents(folder):
-        stack = None if content is None else _readable(content, requested)
+        stack = None if content is None else _readable(content, requested, brief)
         if stack is None:
             damaged.append(path.name)
             continue
@@ -140,17 +159,17 @@ def _content(path: Path) -> bytes | None:
     return content if content is not None and path.stem.endswith(checksum(content)) else None
 
 
-def _readable(content: bytes, keys: set[str] | None) -> list[MemberRecord] | None:
+def _readable(content: bytes, keys: set[str] | None, brief: bool = False) -> list[MemberRecord] | None:
     """Return the records of a file's content (only those of `keys`, if not None); None if it is damaged."""
     try:
-        return list(from_parquet(content, keys))
+        return list(from_parquet(content, keys, brief))
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError, pa.ArrowException):
         return None
 
 
 def _keys(content: bytes) -> set[str]:
     try:
-        return set(_table(content, ["key"]).column("key").to_pylist())
+        return set(_table(content, {"key"}).column("key").to_pylist())
     except (LookupError, ValueError, OSError, pa.ArrowException):
         return set()
 
@@ -177,18 +196,17 @@ def as_parquet(records: Sequence[MemberRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def from_parquet(content: bytes, keys: set[str] | None = None) -> Iterable[MemberRecord]:
-    """Read the records of a parquet file: small fields are parsed, large ones stay packed."""
-    for row in _table(content).to_pylist():
+def from_parquet(content: bytes, keys: set[str] | None = None, brief: bool = False) -> Iterable[MemberRecord]:
+    """Read the records of a parquet file: small fields are parsed, large ones stay packed, or are left out."""
+    for row in _table(content, COLUMNS - PACKED_FIELDS.keys() if brief else COLUMNS).to_pylist():
         if keys is None or row["key"] in keys:
             yield record_of(row)
 
 
-def _table(content: bytes, columns: Sequence[str] = ()) -> Any:
-    """Read the known columns, or only some, in this thread: a process that exits while Arrow starts threads is aborted."""
+def _table(content: bytes, columns: Set[str]) -> Any:
+    """Read some columns in this thread: a process that exits while Arrow starts threads is aborted."""
     file = pq.ParquetFile(pa.BufferReader(content))  # `read_table` would load pandas
-    chosen = columns or [name for name in file.schema_arrow.names if name in COLUMNS]
-    return file.read(columns=list(chosen), use_threads=False)
+    return file.read(columns=[name for name in file.schema_arrow.names if name in columns], use_threads=False)
 
 
 COLUMNS = frozenset({*PLAIN_FIELDS, *RARE_FIELDS, *JSON_FIELDS, *PACKED_FIELDS})

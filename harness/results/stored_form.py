@@ -14,13 +14,13 @@ STATUSES = ("ok", "diverged", "failed")
 
 
 def record_of(row: Mapping[str, Any]) -> MemberRecord:
-    """Return the record of a row of a results file.
+    """Return the record of a row of a results file; large fields may be left out of the row.
 
     Raises:
         ValueError: if a field is not of its form.
     """
     parsed = {name: _parsed(name, row[name], form) for name, form in JSON_FIELDS.items()}
-    packed = {name: packed_type(row[name]) for name, packed_type in PACKED_FIELDS.items()}
+    packed = {name: packed_type(row[name]) for name, packed_type in PACKED_FIELDS.items() if name in row}
     for content in packed.values():
         content.check()
     columns = {
@@ -81,6 +81,6 @@ def _is_audit(value: object) -> bool:
 FORMS: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("experiment", "inputs", "factors", "baseline", "defaults", "versions", "files"), _is_mapping),
     **dict.fromkeys(("name", "text", "command", "machine"), _is_text),
-    **dict.fromkeys(("stamp", "commit", "logged"), _is_text_or_none),
+    **dict.fromkeys(("stamp", "commit", "logged", "sound"), _is_text_or_none),
     "audit": _is_audit,
 }

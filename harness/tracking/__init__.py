@@ -14,4 +14,5 @@ from harness.tracking.sqlite_store import store_uri as store_uri
 from harness.tracking.sqlite_store import stored_views as stored_views
 from harness.tracking.tracker import Tracker as Tracker
 from harness.tracking.tracker import create_store as create_store
+from harness.tracking.tracker import has_experiment as has_experiment
 from harness.tracking.tracker import stored_experiments as stored_experiments

@@ -109,6 +109,21 @@ def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
         ]
 
 
+def has_experiment(uri: str, name: str) -> bool:
+    """Ask a server or database, with one request, whether it has an active experiment of this name.
+
+    Raises:
+        HarnessError: if it does not answer.
+    """
+    quiet()
+    with reaching(uri):
+        check_store(uri)
+        from mlflow import MlflowClient
+
+        experiment = MlflowClient(tracking_uri=mlflow_address(uri)).get_experiment_by_name(name)
+        return experiment is not None and experiment.lifecycle_stage == "active"
+
+
 def watched_run(uri: str, experiment: str) -> tuple["MlflowClient", str, bool]:
     """Return a client, the id of the active run, and False; without an active run, the id of a new one, and True.
 
@@ -385,7 +400,8 @@ class Tracker:
         crash_point("member begun")
         parameters = [Param(*row) for row in stored_parameters(record, self.context.parameters)]
         metrics = [Metric(*row) for row in stored_metrics(record)]
-        self._log_dataset(run)
+        if self._requests == 1:  # a server would need one more request per member; its parent and summaries have it
+            self._log_dataset(run)
         self.client.log_batch(run, metrics=metrics, params=parameters)
         crash_point("member logged")
         self.client.set_terminated(run, *ending(record))

@@ -5,14 +5,19 @@ Injected: a node killed while it trains, and a loss that ends its process. Count
 
 import sys
 from dataclasses import fields
-from threading import Thread
+from pathlib import Path
+from threading import Lock, Thread
 
 import pytest
 from waiting import until
 
+from harness.case import Case
 from harness.errors import HarnessError
+from harness.execution.ray import RayExecutor
 from harness.experiment import run_experiment
 from harness.experiment.driver import RunCallbacks
+from harness.prescription import prescribe
+from harness.prescription.procedure import Search
 from harness.results import read_records, results_folder
 
 pytestmark = pytest.mark.service
@@ -76,12 +81,13 @@ def project(folder, hold, more=""):
 
 
 def records(root):
+    return values(read_records(results_folder("cluster", root))[0])
+
+
+def values(trained):
     """Every field of every record, without what the clock decides."""
-    names = [field.name for field in fields(read_records(results_folder("cluster", root))[0][0])]
-    return {
-        record.key: {name: plain(getattr(record, name)) for name in names if name not in ("seconds", "logged_at")}
-        for record in read_records(results_folder("cluster", root))[0]
-    }
+    names = [field.name for field in fields(trained[0]) if field.name not in ("seconds", "logged_at")]
+    return {record.key: {name: plain(getattr(record, name)) for name in names} for record in trained}
 
 
 def plain(value):
@@ -124,6 +130,55 @@ def test_a_member_that_ends_its_process_fails_alone(cluster, stored, tmp_path):
     assert statuses == {0.0: "ok", 1.0: "failed"}
     (failed,) = (record for record in outcome.records if record.status == "failed")
     assert "Ray worker or node died" in failed.error
+
+
+FIT = """
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        ((model(ROWS) - ROWS) ** 2).mean().backward()
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("kind", ["a file", "a session", "a session with its own training"])
+def test_a_prescription_on_a_cluster_is_the_one_of_this_machine(cluster, tmp_path, kind):
+    project(tmp_path / "project", tmp_path / "no hold")
+    case = str(tmp_path / "project" / "own.py")
+    if kind != "a file":
+        text = Path(case).read_text().replace("from scales import SCALE", "SCALE = 0.5")
+        text = text.replace("(2, 6))\n", "(2, 6))\n\nROWS = torch.ones(8, 6)\n\ndef fit(model, seed):" + FIT)
+        names = {"__name__": "notebook"}
+        exec(text.replace('"2", ', '"2", fit=fit, ' if "training" in kind else '"2", '), names)
+        case = names["case"]
+    trained, cells = [], [{}, {"activation": "leaky_relu"}]
+    for on in ("ray", None):
+        search = Search(case, "60s", None, "usable", 1, lambda text: None, tmp_path / str(on))
+        with search.trial.training_on(on, lambda text: None):
+            for seeds in ((0, 1), (2,)):  # two calls, one connection
+                search.trial.train(cells, seeds)
+        trained.append([record for cell in cells for record in search.trial.results(cell, (0, 1, 2))])
+    assert len(trained[0]) == 6
+    assert all(record.status == "ok" for record in trained[0])
+    assert values(trained[0]) == values(trained[1])
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_a_prescription_from_end_to_end_on_a_cluster(cluster, tmp_path):
+    file = project(tmp_path / "project", tmp_path / "no hold").with_name("own.py")
+    file.write_text(file.read_text().replace("os._exit(7)", "pass"))  # the audit tries other numbers in this process
+    lines = []
+    prescription = prescribe(str(file), 60, 2, ["leaky_relu"], says=lines.append, root=tmp_path, on="ray")
+    assert prescription.to_dict()["headline"]
+    assert any(line.startswith("Ray: ") for line in lines)
+    assert any(line.endswith(" trains") for line in lines)
+
+
+def test_a_session_case_that_cannot_travel_is_a_sentence(cluster, tmp_path):
+    lock = Lock()
+    case = Case(lambda: lock, lambda: None, lambda model, batch: {}, "2")
+    with pytest.raises(HarnessError, match=r"travels pickled, and it cannot be: .*write it in a file"):
+        RayExecutor("ray", case, None)
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):

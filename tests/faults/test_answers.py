@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 import typer.testing
-from answering import JSON, Remembering, serving
-from fault_injection import MEMBERS, RUNS, prepared
+from answering import JSON, Remembering, serving, tags_of
+from fault_injection import MEMBERS, RUNS, VARIANTS, prepared
 from stored_members import record
 
 from harness.cli.report import report
@@ -75,6 +75,36 @@ def command(function, *arguments):
     done = typer.testing.CliRunner().invoke(application, [*map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_finished_experiment_asks_the_server_once_and_is_logged_again_where_it_was_deleted(folder, remembering):
+    def again():
+        remembering.calls.clear()
+        return run_experiment(folder / "disturbed.yaml", workers=0, tracking_uri=uri)
+
+    with serving(remembering) as uri:
+        assert again().logged == MEMBERS
+        assert (again().notes, remembering.calls) == ((), ["experiments/get-by-name"])
+        remembering.faults["experiments/get-by-name"] = (503, HTML, b"busy")
+        outcome = again()
+        assert (outcome.trained, outcome.logged) == (0, MEMBERS)
+        assert "no answer; it had all members when they were logged" in outcome.notes[0]
+        del remembering.faults["experiments/get-by-name"]
+        remembering.experiments.clear()
+        remembering.runs.clear()
+        assert (again().trained, len(remembering.members())) == (0, MEMBERS)
+
+
+def test_a_server_has_the_data_set_at_the_parent_and_the_summaries_alone(folder, remembering, monkeypatch):
+    used = []
+    monkeypatch.setattr(
+        remembering, "runs_log_inputs", lambda run_id, **asked: used.append(run_id) or {}, raising=False
+    )
+    with serving(remembering) as uri:
+        run_experiment(folder / "disturbed.yaml", workers=0, tracking_uri=uri)
+    kinds = {tags_of(run)["harness.kind"] for name, run in remembering.runs.items() if name in used}
+    assert kinds == {"experiment", "summary"}
+    assert len(set(used)) == 1 + VARIANTS
 
 
 @pytest.mark.parametrize(("answer", "reason"), ANSWERS.values(), ids=ANSWERS)

@@ -56,6 +56,7 @@ def test_a_damaged_stack_is_said_and_its_members_are_missing(folder, damage):
     records, damaged = read_records(results)
     assert damaged == [file.name]
     assert len(records) == MEMBERS // 2
+    assert read_results(results, brief=True).damaged == (file.name,)
     state = state_of(folder)
     assert f"{file.name}: the file is damaged, its members are trained again" in state.notes
     assert len(state.done) == MEMBERS // 2
@@ -82,6 +83,31 @@ def test_healthy_results_are_not_damaged(folder):
     results = results_of(folder)
     assert read_results(results).damaged == ()
     assert state_of(folder).notes == []
+
+
+def test_a_finished_experiment_is_read_without_large_fields_and_says_the_same(folder):
+    results = results_of(folder)
+    whole, brief = read_results(results), read_results(results, brief=True)
+    assert (whole.brief, brief.brief) == (False, True)
+    assert all(record.diagnosis and record.history for record in whole.records)
+    assert not any(record.diagnosis or record.history or record.unit_history for record in brief.records)
+    small = {"diagnosis", "examples", "history", "unit_history"}
+    plain = [[{k: v for k, v in r.to_dict().items() if k not in small} for r in s.records] for s in (whole, brief)]
+    assert plain[0] == plain[1]
+    options = {"workers": 0, "root": folder}
+    briefly = run_experiment(folder / "disturbed.yaml", **options, brief=True)
+    outcome = run_experiment(folder / "disturbed.yaml", **options)
+    assert briefly.trained == outcome.trained == 0
+    assert {**briefly.to_dict(), "seconds": 0} == {**outcome.to_dict(), "seconds": 0}
+    assert not any(record.history for record in briefly.records)
+    assert all(record.history for record in outcome.records)
+
+
+def test_an_unfinished_experiment_keeps_the_large_fields_of_what_is_there(folder):
+    stack_file(results_of(folder)).unlink()
+    outcome = run_experiment(folder / "disturbed.yaml", workers=0, root=folder, brief=True)
+    assert outcome.trained == MEMBERS // 2
+    assert all(record.history and record.diagnosis for record in outcome.records)
 
 
 def test_a_column_of_a_newer_version_is_ignored(folder):
