@@ -1,4 +1,4 @@
-"""Lines of code of an experiment's remedies, written for the case's own model."""
+"""Changes of the user's source that an experiment's remedies make."""
 
 from harness.case import Case
 from harness.data.rows import Split
@@ -12,7 +12,7 @@ MOST = 64  # remedies; each inspects the model once
 
 def remedy_lines(experiment: Experiment, case: Case, split: Split) -> list[dict[str, str]]:
     """Return `remedy` and `lines` of each remedy of the answer; a remedy that does not apply is left out."""
-    from harness.remedies.source_code import source_code
+    from harness.source_changes import change_code
 
     cells = [changes(variant.levels, experiment.baseline) for variant in experiment.variants()]
     remedies = [cell for cell in cells if cell and (experiment.remedies or len(cell) == 1)][:MOST]
@@ -20,7 +20,7 @@ def remedy_lines(experiment: Experiment, case: Case, split: Split) -> list[dict[
     for remedy in remedies:
         try:
             with guarded():
-                entries.append({"remedy": cell_name(remedy), "lines": source_code(case, remedy, split)})
+                entries.append({"remedy": cell_name(remedy), "lines": change_code(case, remedy, split)})
         except Exception:  # the remedy does not apply, or the case's code raised; its members say why
             continue
     return entries

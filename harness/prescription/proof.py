@@ -13,11 +13,10 @@ from harness.models import build_model
 from harness.prescription.goal import Meets
 from harness.prescription.remedy import Remedy
 from harness.prescription.screening import USEFUL_GAIN
-from harness.prescription.source_patch import source_diff
 from harness.prescription.trial import UNTREATED, Trial, name_of
 from harness.remedies import apply_remedies
-from harness.report.remedy_code import remedy_code
 from harness.results import MemberRecord
+from harness.source_changes import change_code
 
 if TYPE_CHECKING:
     from harness.effects.remedy_effects import RemedyEffect
@@ -162,7 +161,7 @@ def _remedy(effect: "RemedyEffect", trial: Trial, split: Split, fresh: Sequence[
         parameters_before=_parameters(case, split),
         parameters_after=_parameters(treat(case), split),
         new_state=_new_state(case, treat(case), split),
-        code=source_diff(case, cell, split) or remedy_code(cell, case.bottleneck),
+        code=change_code(case, cell, split),
         treat=treat,
         case=case,
         split=split,

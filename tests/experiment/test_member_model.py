@@ -184,8 +184,8 @@ def test_every_member_is_kept_on_request_and_none_on_request(tmp_path, stored, m
         assert len(weights_of(root)) == count
 
 
-def test_the_report_prints_the_lines_of_the_users_own_model(folder, results):
-    line = "model.code = nn.Sequential(model.code, nn.BatchNorm1d(3, affine=False))"
+def test_the_report_prints_the_diff_of_the_users_own_source(folder, results):
+    line = "+        return self.decoder(F.relu(self.code_norm(self.code(F.relu(self.first(batch))))))"
     stored = json.loads((folder / "mlruns" / "results" / "small" / "manifest.json").read_text())
     assert line in stored["code"]["batchnorm: on"].splitlines()
     assert "code" not in stored["audit"]

@@ -15,7 +15,7 @@ from harness.case import Case, load_case
 from harness.data import split_of
 from harness.loss_terms import loss_terms
 from harness.remedies import apply_remedies
-from harness.remedies.source_code import source_code
+from harness.source_changes.source_code import source_code
 
 PLACE = re.compile(r"# (\S+), lines? (\d+)(?: to (\d+))?, in (\S+)")
 REMEDIES = [

@@ -12,10 +12,11 @@ from harness.factors import Level
 from harness.loss_terms import bind_losses, loss_terms
 from harness.models import build_model, own_precision
 from harness.remedies.apply import treatment_of, weight_by_name
-from harness.remedies.call_sites import CallSite, call_sites
 from harness.remedies.layout import ModelLayout, inspect_model
-from harness.remedies.source_edits import Change, NotPrintable, changed_lines, changed_module
 from harness.remedies.wrapper import Treatment
+from harness.source_changes.call_sites import CallSite, call_sites
+from harness.source_changes.general_lines import remedy_code
+from harness.source_changes.source_edits import FUNCTIONS, Change, NotPrintable, changed_lines, changed_module
 from harness.user_code import guarded
 
 ROWS = 4
@@ -71,7 +72,7 @@ def source_code(case: Case, levels: Mapping[str, Level], split: Split) -> str:
     except NotPrintable as reason:
         names = ", ".join(f"{name} {level}" for name, level in levels.items())
         return f"# {names}: no lines can be given for this model: {reason}"
-    _write_settings(treatment, levels, lines)
+    _write_settings(treatment, levels, case.bottleneck, lines)
     _write_loss(subject, treatment, str(levels.get("penalty", "")), lines)
     return lines.text()
 
@@ -183,14 +184,10 @@ def _site(subject: _Subject, position: int) -> CallSite:
     return subject.sites[position]
 
 
-def _write_settings(treatment: Treatment, levels: Mapping[str, Level], lines: _Lines) -> None:
-    """Write numbers, width and inputs."""
-    remedies = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs", "units")
-    for name, level in levels.items():
-        if name == "units":
-            lines.settings.append(f"model = Model(units={level})")
-        elif name not in remedies:
-            lines.settings.append(f"{name} = {level!r}" if name.isidentifier() else f"# {name}: {level!r}")
+def _write_settings(treatment: Treatment, levels: Mapping[str, Level], bottleneck: str, lines: _Lines) -> None:
+    """Write numbers, width, inputs, and what belongs to the training loop."""
+    unwritten = {name: level for name, level in levels.items() if name not in WRITTEN}
+    lines.settings += [remedy_code({name: level}, bottleneck) for name, level in unwritten.items()]
     if treatment.centered:
         lines.settings += [
             "# once, before training; held-out rows lose the same mean",
@@ -219,7 +216,8 @@ def _write_loss(subject: _Subject, treatment: Treatment, site: str, lines: _Line
     weight = subject.case.penalty_weight or "beta"
     path = module_path(subject.model, bottleneck)
     activation = "none" if layout.code is None else treatment.activations.get(layout.code, layout.names[layout.code])
-    code = FUNCTIONS.get(activation, "{}").format(PREACTIVATION)
+    function = FUNCTIONS.get(activation, "").format(functional="F")
+    code = f"{function}({PREACTIVATION})" if function else PREACTIVATION
     value = PREACTIVATION if site in ("kl_sigmoid_of_preactivation", "kl_sigmoid_bottleneck") else code
     lines.loss += [
         f"# before training: keep what the module {bottleneck} returns",
@@ -261,17 +259,8 @@ def module_path(model: nn.Module, name: str) -> str:
     return path
 
 
+WRITTEN = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output_activation", "inputs")
 PREACTIVATION = 'kept["code"].flatten(1)'
-FUNCTIONS = {
-    "relu": "F.relu({})",
-    "leaky_relu": "F.leaky_relu({})",
-    "elu": "F.elu({})",
-    "gelu": "F.gelu({})",
-    "silu": "F.silu({})",
-    "softplus": "F.softplus({})",
-    "sigmoid": "torch.sigmoid({})",
-    "tanh": "torch.tanh({})",
-}
 ZERO_BIAS = [
     "for name, parameter in model.named_parameters():",
     '    if name.endswith("bias"):',

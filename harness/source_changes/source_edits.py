@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.remedies.call_sites import CallSite
+from harness.source_changes.call_sites import CallSite
 
 Place = tuple[int, int]
 
@@ -47,7 +47,7 @@ def changed_module(path: str, change: Change, activation: str) -> str:
         rest = Change(change.activation, change.dropout, 0, change.before)
         first = [] if rest == Change() else [changed_module(path, rest, activation)]
         return "\n".join([*first, f"{path}.register_forward_hook(lambda module, inputs, output: {keep})"])
-    own = MODULES[change.activation] if change.activation else path
+    own = f"nn.{CLASSES[change.activation]}()" if change.activation else path
     layers = [change.before, *([path] if change.activation and not activation else []), own]
     layers.append(f"nn.Dropout({change.dropout:g})" if change.dropout else "")
     layers = [layer for layer in layers if layer]
@@ -132,14 +132,14 @@ FUNCTIONS = {
     "sigmoid": "torch.sigmoid",
     "tanh": "torch.tanh",
 }
-MODULES = {
-    "relu": "nn.ReLU()",
-    "leaky_relu": "nn.LeakyReLU()",
-    "elu": "nn.ELU()",
-    "gelu": "nn.GELU()",
-    "silu": "nn.SiLU()",
-    "softplus": "nn.Softplus()",
-    "sigmoid": "nn.Sigmoid()",
-    "tanh": "nn.Tanh()",
-    "none": "nn.Identity()",
+CLASSES = {
+    "relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "softplus": "Softplus",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "none": "Identity",
 }

@@ -10,27 +10,17 @@ from torch import nn
 from harness.case import Case
 from harness.data.rows import Split
 from harness.factors import TRAINED
-from harness.prescription.source_sites import Application, Site, source_sites
-from harness.prescription.text_edits import NotEditable, SourceFile, set_keyword, set_number
 from harness.remedies.initial_values import DEFAULT
 from harness.remedies.layout import ModelLayout
 from harness.remedies.wrapper import Treatment
+from harness.source_changes.general_lines import INITIALIZERS
+from harness.source_changes.source_edits import CLASSES
+from harness.source_changes.source_sites import Application, Site, source_sites
+from harness.source_changes.text_edits import NotEditable, SourceFile, set_keyword, set_number
 
-MODULES = {
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "elu": "ELU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "softplus": "Softplus",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "none": "Identity",
-}
 IN_TORCH = ("sigmoid", "tanh")  # the functional forms are deprecated
 NORM = "code_norm"
 MATRIX = 'name.endswith("weight") and parameter.dim() > 1'
-INITIALIZERS = {"kaiming": "kaiming_normal_", "xavier": "xavier_normal_", "orthogonal": "orthogonal_"}
 
 
 class SourceEditor:
@@ -105,11 +95,11 @@ class SourceEditor:
         name = treatment.activations.get(position)
         if position < 0:  # no activation follows the bottleneck
             additions = [norm] if position == treatment.normalized else []
-            additions += [f"{prefix}.{MODULES[name]}()"] if name else []
+            additions += [f"{prefix}.{CLASSES[name]}()"] if name else []
             source.after(call, "".join(f", {addition}" for addition in additions))
             return
         parts = [norm] if position == treatment.normalized else []
-        parts.append(f"{prefix}.{MODULES[name]}()" if name else source.source(call))
+        parts.append(f"{prefix}.{CLASSES[name]}()" if name else source.source(call))
         parts += [f"{prefix}.Dropout({self._rate()})"] if position in treatment.dropped else []
         text = parts[0] if len(parts) == 1 else f"{prefix}.Sequential({', '.join(parts)})"
         source.replace(source.start(call), source.end(call), text)

@@ -1,4 +1,4 @@
-"""A change as a unified diff of the user's own source, checked by running the changed source."""
+"""A change as a unified diff of the user's own source, checked by running the changed source, or as lines."""
 
 import os
 from collections.abc import Mapping
@@ -9,13 +9,19 @@ from harness.data.rows import Split
 from harness.errors import HarnessError
 from harness.factors import Level
 from harness.loss_terms import bind_losses
-from harness.prescription.case_editor import SourceEditor
-from harness.prescription.source_check import same_numbers
-from harness.prescription.text_edits import NotEditable, SourceFile
 from harness.remedies.apply import apply_remedies, treatment_of
 from harness.remedies.layout import inspect_model
+from harness.source_changes.case_editor import SourceEditor
+from harness.source_changes.source_check import same_numbers
+from harness.source_changes.source_code import source_code
+from harness.source_changes.text_edits import NotEditable, SourceFile
 
 STYLES = ((True, False), (False, False), (True, True), (False, True))  # (as_child, in_factory), the usual one first
+
+
+def change_code(case: Case, levels: Mapping[str, Level], split: Split) -> str:
+    """Return the change of a remedy: a checked diff of the case's source, or else lines for its model."""
+    return source_diff(case, levels, split) or source_code(case, levels, split)
 
 
 def source_diff(case: Case, levels: Mapping[str, Level], split: Split) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.factors import FACTORS
-from harness.report.remedy_code import attribute_path, remedy_code
+from harness.source_changes.general_lines import attribute_path, remedy_code
 
 
 @pytest.mark.parametrize("factor", sorted(FACTORS))
@@ -49,3 +49,8 @@ def test_zero_bias_code_sets_every_bias_to_zero():
 def test_a_bottleneck_that_is_no_attribute_gets_a_general_name():
     assert attribute_path("a.b[0]") == "self.bottleneck"
     assert attribute_path("net.2.out") == "self.net[2].out"
+
+
+def test_a_number_is_an_assignment_and_a_factor_that_is_no_name_is_a_comment():
+    assert remedy_code({"learning_rate": 0.0033}) == "learning_rate = 0.0033"
+    assert remedy_code({"two words": 2}) == "# two words\nnumber = 2"

@@ -14,8 +14,8 @@ from harness.case import load_case
 from harness.data import split_of
 from harness.loss_terms import loss_terms
 from harness.models import build_model
-from harness.prescription.source_patch import source_diff
 from harness.remedies import apply_remedies, why_not_applicable
+from harness.source_changes import change_code, source_diff
 from harness.training.schedules import learning_rates
 
 CHANGES = (
@@ -165,3 +165,13 @@ def test_a_file_that_calls_no_torch_by_name_gets_the_import(tmp_path):
 def test_a_case_made_in_python_has_no_file_to_patch():
     case = load_case("forum")
     assert source_diff(replace(case, source=None), {"batchnorm": "on"}, split_of(case)) == ""
+
+
+def test_a_change_without_a_place_in_the_file_is_lines(tmp_path):
+    (tmp_path / "mine.py").write_text(FACTORY_WITH_BIASES)
+    case = load_case(tmp_path / "mine.py")
+    split = split_of(case)
+    assert change_code(case, {"bias_init": "zero"}, split) == source_diff(case, {"bias_init": "zero"}, split) != ""
+    assert change_code(case, {"inputs": "centred"}, split).endswith("rows = rows - mean")
+    assert change_code(replace(case, source=None), {"learning_rate": 0.0033}, split) == "learning_rate = 0.0033"
+    assert "kaiming_normal_" in change_code(replace(case, source=None), {"weight_init": "kaiming"}, split)
