@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # a test writes into its own store
 
 import pytest

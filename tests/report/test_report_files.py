@@ -93,7 +93,7 @@ def test_every_picture_says_in_words_what_it_shows(page):
 
 
 def test_every_figure_has_its_numbers_in_a_table_behind_it(page):
-    figures = re.findall(r"<figure>.*?</figure>", page.read_text(), re.S)
+    figures = re.findall(r"<figure[^>]*>.*?</figure>", page.read_text(), re.S)
     assert figures
     assert all(re.search(r"<details>.*<table>.*<td>.*</table>.*</details>", each, re.S) for each in figures)
 
