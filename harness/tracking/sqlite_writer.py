@@ -13,7 +13,6 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.results import MemberRecord
-from harness.results.faults import crash_point
 from harness.tracking.context import DATASET_CONTEXT, LoggedDataset, RunContext
 from harness.tracking.inventory import StoredRun
 from harness.tracking.member_rows import (
@@ -122,11 +121,9 @@ def write_members(
         location = _location(connection, experiment)
         rows = [_run(record, runs[record.key], int(experiment), location, context) for record in records]
         _insert(connection, "runs", rows)
-        crash_point("member begun")
         for record in records:
             _describe(connection, record, runs[record.key], parent, origin, context)
         _use_dataset(connection, experiment, context.dataset, list(runs.values()))
-        crash_point("member logged")
     return runs
 
 
