@@ -41,7 +41,6 @@ from harness.results import (
     write_manifest,
     write_stack,
 )
-from harness.results.faults import crash_point
 from harness.results.weights import keep_weights
 
 if TYPE_CHECKING:
@@ -180,7 +179,6 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
     with publishing(work.folder):
         if call.shard == WHOLE or not is_described(work, read_manifest(work.folder)):
             write_manifest(work.folder, work.manifest)
-    crash_point("manifest written")
     trains_here = call.workers == 0 or not isinstance(work.experiment.case_reference, str)
     audit = audit_here if trains_here else WorkerInspection(timeout=call.timeout).audit
     publisher = Publisher(work.experiment, call.root, call.tracking_uri, audit, work.manifest)
@@ -193,10 +191,8 @@ def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSumm
         executor = executor_of(call.on, work.experiment, specs, length, call.progress.stepped, call.progress.says)
         workers = call.workers if executor is None else executor.slots
         for records in run_stacks(specs, workers, call.progress.stepped, waiting, length, call.timeout, executor):
-            crash_point("stack trained")
             records = work.dated(records)
             write_stack(work.folder, records)
-            crash_point("stack written")
             work.done.update({record.key: replace(record, weights=b"") for record in records})
             keep_weights(
                 work.folder, records, work.done.values(), work.experiment.baseline, work.experiment.keep_weights

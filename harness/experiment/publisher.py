@@ -26,7 +26,6 @@ from harness.results import (
     write_json,
     write_manifest,
 )
-from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
@@ -118,7 +117,6 @@ class Publisher:
         with suppress(HarnessError):  # written now, so that a run that is killed from here on need not audit again
             write_manifest(work.folder, manifest)
         report, problems = self._reported(results)
-        crash_point("report written")
         logged, failures = self._log(results, report, seconds)
         problems += failures
         everything = not problems and len(results.records) == len(work.keys)

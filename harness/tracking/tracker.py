@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.results import MemberRecord, remove_abandoned, slug
-from harness.results.faults import crash_point
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
@@ -74,13 +73,11 @@ def create_store(uri: str) -> None:
             with MIGRATION:
                 store = SqlAlchemyStore(f"sqlite:///{plain_path(beside)}", (path.parent / "artifacts").as_uri())
             store.engine.dispose()
-            crash_point("store migrated")
             os.replace(beside, path)
         finally:
             for remains in path.parent.iterdir():
                 if remains.name.startswith(beside.name):
                     remains.unlink(missing_ok=True)
-        crash_point("store created")
 
 
 def stored_experiments(uri: str) -> list[tuple[str, str, list[str]]]:
@@ -227,7 +224,6 @@ class Tracker:
             self._log_dataset(parent)  # before the members, which are logged side by side
             for start in range(0, len(records), self.at_once):
                 self._log_members(experiment, parent, records[start : start + self.at_once])
-            crash_point("members logged")
             summaries = variant_summaries(name, records, baseline, self.context.parameters)
             self._log_summaries(experiment, parent, summaries)
             self._mark_earlier(experiment, {record.key for record in records} | {summary.key for summary in summaries})
@@ -244,7 +240,6 @@ class Tracker:
         with reaching(self.uri), store_lock(self.uri):
             experiment = self._experiment(name)
             self._log_dataset(self._parent(experiment, name, ()))
-            crash_point("parent begun")
         return experiment
 
     def log(self, name: str, records: Sequence[MemberRecord]) -> None:
@@ -397,13 +392,11 @@ class Tracker:
             created = self.client.create_run(experiment, start_time=start, tags=tags, run_name=name)
             run = _identified(created.info.run_id)
             inventory.add(StoredRun(run, record.key, self.origin, "RUNNING", start, filled=False))
-        crash_point("member begun")
         parameters = [Param(*row) for row in stored_parameters(record, self.context.parameters)]
         metrics = [Metric(*row) for row in stored_metrics(record)]
         if self._requests == 1:  # a server would need one more request per member; its parent and summaries have it
             self._log_dataset(run)
         self.client.log_batch(run, metrics=metrics, params=parameters)
-        crash_point("member logged")
         self.client.set_terminated(run, *ending(record))
         logged = StoredRun(run, record.key, self.origin, ending(record)[0], starting(record), filled=True)
         inventory.own[record.key] = logged

@@ -14,6 +14,7 @@ from harness.execution.spec import StackMember, StackSpec, failed_record
 from harness.execution.wire import dump_records
 from harness.experiment import run_experiment
 from harness.experiment.cluster import check_on
+from harness.prescription import prescribe
 
 CASE = """
 import harness
@@ -143,6 +144,10 @@ def test_what_a_cluster_cannot_do_is_refused(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text("name: x\ncase: forum\nfactors: {bias_init: [zero]}\nseeds: 1\ntrain: {epochs: 1}")
     with pytest.raises(HarnessError, match="expected 'ray' or an address such as 'ray://head:10001', got 'spark'"):
         run_experiment(tmp_path / "x.yaml", on="spark", root=tmp_path)
+    with pytest.raises(HarnessError, match="got 'spark'"):
+        prescribe("forum", on="spark", root=tmp_path)
+    with pytest.raises(HarnessError, match="leave out --workers 0"):
+        prescribe("forum", workers=0, on="ray", root=tmp_path)
     assert not (tmp_path / "mlruns").exists()
 
 

@@ -10,10 +10,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from crash_points import MOMENTS, before_main
 from fault_injection import MEMBERS, Hold, assert_same, command, continued, left_behind, prepared, rows_of, told
 from waiting import LONGEST, until
-
-from harness.results.faults import MOMENTS, VARIABLE
 
 QUICK = ("member begun",)
 CREATING = ("store migrated", "store created")
@@ -29,7 +28,7 @@ harness.cli.signals.LATEST = harness.experiment.publisher.PATIENCE = {LONGEST}
 )
 def test_a_run_that_is_killed_is_resumed_to_the_same_store(tmp_path, undisturbed, empty_store, moment):
     folder = prepared(tmp_path, store=None if moment in CREATING else empty_store)
-    killed = command(folder, **{VARIABLE: moment})
+    killed = command(folder, before=before_main(moment))
     told(killed)
     assert killed.returncode == -signal.SIGKILL
     assert continued(folder)["done"] == MEMBERS

@@ -12,12 +12,12 @@ from threading import Thread
 
 import pytest
 from commands import within
+from crash_points import before_main
 from fault_injection import COMPARED, MEMBERS, assert_same, command, left_behind, prepared, told
 from postgres import lacking, started
 from servers import Server, content_of, passed_on
 
 from experiments.benchmarks.logging_latency import delayed
-from harness.results.faults import VARIABLE
 from harness.tracking import Tracker
 
 pytestmark = pytest.mark.service
@@ -62,7 +62,7 @@ def test_a_killed_run_a_killed_server_and_a_killed_database_lose_and_double_noth
     with delayed("127.0.0.1", server.port, ROUND_TRIP) as port:
         uri = f"http://127.0.0.1:{port}"
         for moment in ("member begun", "member logged"):
-            killed = command(folder, "--tracking-uri", uri, **{VARIABLE: moment})
+            killed = command(folder, "--tracking-uri", uri, before=before_main(moment))
             _, error = told(killed)
             assert killed.returncode == -signal.SIGKILL, error
         server.kill()
