@@ -22,11 +22,13 @@ from harness.results import (
     StoredResults,
     names_digest,
     report_folder,
+    results_folder,
     write_atomic,
     write_json,
     write_manifest,
 )
 from harness.results.origin import origin_of
+from harness.results.weights import kept_weights
 
 PATIENCE = 3.0  # seconds that an interrupted run gives the store
 LAST_QUESTION = 10.0  # seconds for a failed store to answer what it contains
@@ -203,7 +205,7 @@ class Publisher:
                 self.experiment.name,
                 results.records,
                 note="" if report is None else _note(report.parent),
-                artifacts=files,
+                artifacts=[*files, *kept_weights(results_folder(self.experiment.name, self.root))],
                 parameters=_facts(results),
                 seconds=seconds,
                 baseline=self.experiment.baseline,

@@ -14,6 +14,11 @@ def weights_file(folder: Path, key: str) -> Path:
     return folder / "weights" / f"{key}.safetensors"
 
 
+def kept_weights(folder: Path) -> list[Path]:
+    """Files of all kept weights in the results folder."""
+    return sorted((folder / "weights").glob("*.safetensors"))
+
+
 def extremes(members: Iterable[MemberRecord]) -> tuple[MemberRecord, MemberRecord] | None:
     """Return the worst and the best of the members whose training ended with finite numbers; None without one.
 

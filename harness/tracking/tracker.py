@@ -4,7 +4,6 @@ Runs are found by tag and logged with stored timestamps, so logging the same res
 """
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -15,7 +14,8 @@ from harness.results import MemberRecord, remove_abandoned, slug
 from harness.results.origin import origin_of
 from harness.results.records import Level
 from harness.results.temporary import temporary_path
-from harness.tracking.address import artifact_folder, check_store, is_database, mlflow_address, plain_path
+from harness.tracking.address import check_store, is_database, mlflow_address, plain_path
+from harness.tracking.artifacts import log_artifacts
 from harness.tracking.concurrency import SIDE_BY_SIDE, for_all
 from harness.tracking.connection import quiet, reaching, store_lock
 from harness.tracking.context import DATASET_CONTEXT, RunContext
@@ -209,7 +209,7 @@ class Tracker:
             name: of the experiment.
             records: its members; each is a run, found by its key.
             note: Markdown, the description of the parent run.
-            artifacts: files of the parent run.
+            artifacts: files of the parent run; weights (`*.safetensors`) go to its folder `weights`.
             parameters: of the parent run.
             seconds: wall time, a metric under `time/`.
             baseline: levels that the remedies of variants are compared with, in their summary runs.
@@ -352,16 +352,7 @@ class Tracker:
         stamp = max((record.logged_at for record in records), default=0)
         metrics = [Metric("time/seconds", seconds, stamp, 0)] if seconds else []
         self.client.log_batch(run, metrics, tags=[RunTag(name, str(value)[:LONGEST]) for name, value in tags.items()])
-        self._log_artifacts(run, artifacts)
-
-    def _log_artifacts(self, run: str, artifacts: Sequence[Path]) -> None:
-        folder = artifact_folder(str(self.client.get_run(run).info.artifact_uri)) if artifacts else None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in artifacts:
-                shutil.copy2(path, folder / path.name)
-        else:
-            for_all(lambda path: self.client.log_artifact(run, str(path)), artifacts, self._requests)
+        log_artifacts(self.client, run, artifacts, self._requests)
 
     def _log_members(self, experiment: str, parent: str, records: Sequence[MemberRecord]) -> None:
         members = {record.key: record for record in records}

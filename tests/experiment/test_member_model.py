@@ -1,11 +1,14 @@
 """Trained models of members: kept weights, weights of a second training, and the outputs that they reproduce."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from commands import within
+from mlflow import MlflowClient
+from safetensors.torch import load_file
 from small_case import CASE
 from torch import nn
 
@@ -59,6 +62,20 @@ def test_the_worst_member_of_the_baseline_and_the_best_of_each_remedy_are_kept(f
         shown.add(order.iloc[0 if variant == results.members.variant[0] else -1].key)
     assert len(shown) == 4
     assert shown <= weights_of(folder)
+
+
+def test_weights_from_mlflow_are_those_of_the_model(folder, results):
+    client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small").experiment_id
+    parents = client.search_runs([experiment])
+    runs = [run for run in parents if client.list_artifacts(run.info.run_id, "weights")]
+    assert len(runs) == 1
+    logged = {Path(item.path).stem: item.path for item in client.list_artifacts(runs[0].info.run_id, "weights")}
+    assert set(logged) == weights_of(folder)
+    for key, path in logged.items():
+        state = load_file(client.download_artifacts(runs[0].info.run_id, path))
+        model = results.model(key)
+        assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_loaded_model_reproduces_the_recorded_numbers_on_the_held_out_rows(results):
