@@ -192,8 +192,8 @@ class Recorder:
             self._outputs = {}
         observed = (self.step - 1) % self._every == 0
         if observed or self._epochs.steps is None:
-            known = args and isinstance(args[0], Tensor)
-            self._epochs.add(args[0] if known else first_tensor((*args, *kwargs.values())))
+            first = args and isinstance(args[0], Tensor)
+            self._epochs.add(args[0] if first else first_tensor((*args, *kwargs.values())))
         if observed:
             self._recording = True
             self._arguments = args, kwargs
