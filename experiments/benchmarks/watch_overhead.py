@@ -110,7 +110,7 @@ def main() -> None:
         "all 24, every 16 steps": ("*[02468]", 16),
     }
     lines = [
-        *rows_of("source network, 100-40-20-4-20-40-100", times_of(source_network, source, options.rounds, 512)),
+        *rows_of("source network, 100-40-20-4-20-40-100", times_of(source_network, source, options.rounds, 128)),
         *rows_of("MLP, 24 layers of 1,024", times_of(deep_network, deep, options.deep_rounds, 8)),
     ]
     command = "OMP_NUM_THREADS=1 python experiments/benchmarks/watch_overhead.py"
@@ -121,7 +121,7 @@ def main() -> None:
         f"Made by `{command} {settings}`",
         f"with torch {torch.__version__} on one thread of {platform.machine()} with {os.cpu_count()} processors, whose load was",
         f"{load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end (this process is 1.0 of it). Bare and watched blocks of",
-        "512 steps (8 of the MLP) alternate on one model in one process. Leaving the monitor, which measures all that is kept, is",
+        "128 steps (8 of the MLP) alternate on one model in one process. Leaving the monitor, which measures all that is kept, is",
         "inside the time of each watched block. The ratio is the median over the rounds of watched to bare processor time, with a",
         "95 % bootstrap interval; the rows `nothing` are bare blocks in the place of the watched ones, and show the noise.",
         "",

@@ -7,15 +7,20 @@ from pathlib import Path
 from harness.errors import HarnessError
 
 LAYERS = ("Linear", "LazyLinear", "Conv1d", "Conv2d", "Conv3d", "LSTM", "GRU", "Embedding", "TransformerEncoder")
+LISTS = ("ModuleList", "ModuleDict")  # which are never called, but their modules are
 
 
 @dataclass(frozen=True)
 class ModelClass:
-    """A class of modules in a script: its name, its modules (name -> class), and True if `forward` returns a tuple."""
+    """A model in a script: its class, its modules (name -> class), and True if `forward` returns a tuple.
+
+    `variable` is the name of a model that the script builds as an `nn.Sequential`, outside of any class.
+    """
 
     name: str
     modules: dict[str, str]
     returns_tuple: bool
+    variable: str = ""
 
     @property
     def layer(self) -> str:
@@ -23,7 +28,8 @@ class ModelClass:
         layers = (
             [name for name, type_name in self.modules.items() if type_name in LAYERS] or list(self.modules) or ["LAYER"]
         )
-        return layers[(len(layers) - 1) // 2]
+        layer = layers[(len(layers) - 1) // 2]
+        return f"{layer}.*" if self.modules.get(layer) in LISTS else layer
 
 
 def refuse_script(path: Path) -> None:
@@ -37,22 +43,21 @@ def refuse_script(path: Path) -> None:
     except (OSError, SyntaxError, ValueError):
         return
     if not _may_define_case(tree):
-        raise HarnessError(skeleton(path, model_classes(tree)))
+        raise HarnessError(skeleton(path, model_classes(tree) or sequential_models(tree)))
 
 
 def skeleton(path: Path, models: list[ModelClass]) -> str:
     """Return the text on a script without a case."""
     model = models[-1] if models else ModelClass("Model", {}, False)
+    owner = f"{model.variable}, an nn.Sequential," if model.variable else f"its model {model.name}"
     modules = ", ".join(model.modules) or "none that is assigned in its class"
     output = "model(batch)[0]" if model.returns_tuple else "model(batch)"
-    listed = (
-        f"its model {model.name} has the modules {modules}" if models else "no class of it is a torch.nn.Module by name"
-    )
+    listed = f"{owner} has the modules {modules}" if models else "no class of it is a torch.nn.Module by name"
     return f"""{path}: expected a module-level `case`, got none. The file was not run; {listed}.
 
 To see into its own training loop, add two lines to it (and `import harness`):
 
-    with harness.watch(model, "{model.layer}") as monitor:  # around the loop
+    with harness.watch({model.variable or "model"}, "{model.layer}") as monitor:  # around the loop
     print(monitor.diagnosis())  # behind it
 
 For `harness diagnose`, `audit` and `prescribe`, write a case, and give its path. `harness init {path}` writes one, if
@@ -81,6 +86,31 @@ def model_classes(tree: ast.Module) -> list[ModelClass]:
             names.add(node.name)
             models.append(ModelClass(node.name, _modules(node), _returns_tuple(node)))
     return models
+
+
+def sequential_models(tree: ast.Module) -> list[ModelClass]:
+    """Return the models that a file builds as `name = nn.Sequential(...)`, in their order.
+
+    >>> sequential_models(ast.parse("net = nn.Sequential(nn.Linear(4, 2), nn.ReLU())"))[0].modules
+    {'0': 'Linear', '1': 'ReLU'}
+    """
+    models = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name):
+            modules = _sequential(node.value)
+            if modules:
+                models.append(ModelClass("Model", modules, False, node.targets[0].id))
+    return models
+
+
+def _sequential(call: ast.expr) -> dict[str, str]:
+    """Return name -> class of the modules of `nn.Sequential(...)`, also behind `.to(device)`; nothing for another call."""
+    while isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
+        call = call.func.value
+    if not isinstance(call, ast.Call) or _last_name(call.func) != "Sequential":
+        return {}
+    parts = enumerate(call.args)
+    return {str(index): _last_name(part.func) for index, part in parts if isinstance(part, ast.Call)}
 
 
 def _modules(node: ast.ClassDef) -> dict[str, str]:

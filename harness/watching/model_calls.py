@@ -76,8 +76,8 @@ def call_of(model: nn.Module, batch: Any) -> Call:
         if not items and batch:
             return Call((batch,), {}, first_leaf(batch))
         inputs = _first_tensor(items.values())
-        extras = [value for name, value in batch.items() if name not in items]
-        classes = [value for value in extras if inputs is not None and _are_labels(value, len(inputs))]
+        unnamed = [value for name, value in batch.items() if name not in items]
+        classes = [value for value in unnamed if inputs is not None and _are_labels(value, len(inputs))]
         return Call((), items, inputs, classes[0] if len(classes) == 1 else None)
     if not isinstance(batch, tuple | list):
         return Call((batch,), {}, batch if isinstance(batch, Tensor) else None)

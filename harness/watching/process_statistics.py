@@ -40,7 +40,8 @@ def _merge(window: LayerWindow, states: list[dict[str, Any]]) -> None:
         offset = max((block.first + block.samples * len(block.values) for block in blocks), default=0)
     size = sum(block.size for block in blocks)
     if size > MOST_ROWS:
-        blocks = [block.thinned(max(1, block.rows * MOST_ROWS // size)) for block in blocks]
+        generator = torch.Generator().manual_seed(0)
+        blocks = [block.thinned(max(1, block.rows * MOST_ROWS // size), generator) for block in blocks]
     window.window.blocks = deque(blocks)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 LEAST_ROWS = 1000  # 0 of 1,000 rows puts a frequency below 0.0037 (Clopper-Pearson)
-MOST_ROWS = 8192  # of a longer epoch, an even share of every step
+MOST_ROWS = 8192  # of a longer epoch, random rows of every step
 MOST_UNITS = 2**13  # of a wider layer, units evenly spaced: their diagnosis takes some seconds
 MOST_VALUES = 2**25  # 128 MiB of float32
 
@@ -47,9 +47,12 @@ class Block:
         """Return the sample of each row within its step."""
         return torch.arange(self.rows) if self.sample is None else self.sample
 
-    def thinned(self, count: int) -> "Block":
-        """Return the block with `count` rows of each step, evenly spaced."""
-        index = torch.linspace(0, self.rows - 1, count).long()
+    def thinned(self, count: int, generator: torch.Generator) -> "Block":
+        """Return the block with `count` rows of each step, drawn without replacement, in their order.
+
+        Rows at equal distances would be few positions of a sequence, again and again.
+        """
+        index = torch.randperm(self.rows, generator=generator)[:count].sort().values
         return replace(self, values=self.values[:, index.to(self.values.device)], sample=self.within()[index])
 
     def all_samples(self) -> Tensor:
@@ -79,6 +82,7 @@ class RowWindow:
         self.sampled: Tensor | None = None  # the units, if not all
         self.blocks: deque[Block] = deque()
         self._size = 0
+        self._generator = torch.Generator().manual_seed(0)  # its own: the global one is the model's
 
     def add(self, block: Block, window: int) -> None:
         """Add a block, and drop the oldest steps that a window of `window` rows does not need."""
@@ -90,7 +94,7 @@ class RowWindow:
         most = min(window, most_rows)
         share = min(block.rows, max(1, -(-block.rows * most // max(window, 1))), most_rows)
         if share < block.rows:
-            block = block.thinned(share)
+            block = block.thinned(share, self._generator)
         needless = max(0, len(block.values) - -(-most // max(block.rows, 1)))
         values = block.values[needless:].cpu()
         block = replace(

@@ -169,6 +169,23 @@ def test_a_file_that_cannot_define_a_case_is_refused(text, tmp_path):
         refuse_script(tmp_path / "own.py")
 
 
+@pytest.mark.parametrize(
+    ("text", "model", "names", "layer"),
+    [
+        ("net = nn.Sequential(nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 2), nn.Linear(2, 9))", "net", "0, 1, 2, 3", "2"),
+        ("net = torch.nn.Sequential(Linear(9, 4), Linear(4, 9)).to(device)", "net", "0, 1", "0"),
+        ("class Net(nn.Module):\n  def __init__(self):\n    self.a = nn.ModuleList([])", "model", "a", "a.*"),
+        ("net = Sequential(*layers)", "model", "", "LAYER"),
+    ],
+)
+def test_models_that_are_no_class_and_lists_of_modules_are_named(text, model, names, layer, tmp_path):
+    (tmp_path / "train.py").write_text(text)
+    with pytest.raises(HarnessError) as error:
+        refuse_script(tmp_path / "train.py")
+    assert f'harness.watch({model}, "{layer}")' in str(error.value)
+    assert f"has the modules {names}." in str(error.value) or not names
+
+
 def test_classes_that_derive_from_a_module_of_the_file_are_found():
     tree = ast.parse(
         "class Base(nn.Module): pass\nclass Other: pass\nclass Net(Base):\n  def __init__(self):\n    self.a = nn.GRU(1, 2)"

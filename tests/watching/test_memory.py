@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
 import harness
-from harness.watching.row_window import MOST_UNITS
+from harness.watching.row_window import MOST_UNITS, Block
 from harness.watching.unit_record import Clocks, UnitRecord
 
 
@@ -122,3 +123,29 @@ def test_a_batch_that_is_overwritten_in_place_is_no_returning_row():
             buffer[:, 0] = -1.0
             model(buffer)
     assert lines == ["step 100: unit 0 of layer has not fired for 10000 rows"]
+
+
+@pytest.mark.parametrize(("rows", "share"), [(1000, 7), (640, 64), (8192, 65), (10, 10)])
+def test_each_row_of_a_step_is_as_likely_in_the_window_as_any_other(rows, share):
+    generator, before = torch.Generator().manual_seed(0), torch.get_rng_state()
+    block = Block(torch.arange(float(rows))[None, :, None], 0, rows, None, [None])
+    draws = 20 * rows // share
+    drawn = torch.stack([block.thinned(share, generator).values.flatten().long() for _ in range(draws)])
+    assert all(len(set(draw.tolist())) == share for draw in drawn)
+    counts = torch.bincount(drawn.flatten(), minlength=rows).numpy()
+    # without replacement the counts vary a little less than those of independent draws, so only excess is a fault
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_long_epoch_of_sequences_is_judged_at_all_positions():
+    generator, model, length = torch.Generator().manual_seed(0), Given().train(), 128
+    tokens = torch.randn(40, 64, length, 2, generator=generator)
+    tokens[:, :, 1:, 0] = -1.0  # unit 0 fires at the first position alone
+    with harness.watch(model, "layer", steps_per_epoch=20) as monitor:
+        for batch in tokens:
+            model(batch)
+    diagnosis = monitor.diagnosis()
+    assert diagnosis.rows >= 8000
+    low, high = scipy.stats.binom.interval(0.999, diagnosis.rows, 0.5 / length)
+    assert low <= diagnosis.units[0].activation_frequency * diagnosis.rows <= high
