@@ -179,7 +179,7 @@ class ProbeLoop:
                 yield step
             if step >= last or optimizer is None:
                 break
-            with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
+            with _work_counter() if step == 0 else nullcontext() as work:
                 self._step(optimizer)
             if self.divergence is not None:
                 self.stopped = (
@@ -219,6 +219,18 @@ class ProbeLoop:
                 self._scheduler.step()
         self._previous = {name: term.detach() if isinstance(term, Tensor) else term for name, term in terms.items()}
         self.step += 1
+
+
+class _NoModules(nullcontext[None]):
+    """Stand-in for the counter's tracker of modules, whose hooks refuse a loss that calls `autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+
+def _work_counter() -> FlopCounterMode:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
 
 
 def _probe_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:

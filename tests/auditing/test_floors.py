@@ -1,6 +1,7 @@
 """Terms at their floor at every probe: clamped, hinged, and their healthy twins."""
 
 import pytest
+import torch
 from penalty_zoo import Plain, data, linear_model
 from torch.nn import functional as F
 
@@ -58,3 +59,14 @@ def test_a_term_on_parameters_is_not_at_a_floor():
     result = audit(Case(model=Plain, data=data, losses=losses, bottleneck="enc2"), seeds=1)
     assert "negligible" not in result.rules
     assert "it is on parameters" in next(each.evidence for each in result.undecided if each.term == "decay")
+
+
+def test_a_loss_that_differentiates_itself_is_trained_by_the_probes():
+    def losses(net, batch):
+        rows = batch.clone().requires_grad_()
+        code, out = net(rows)
+        slope = torch.autograd.grad(code.sum(), rows, create_graph=True)[0]
+        return {"reconstruction": F.mse_loss(out, batch), "contractive": 1e-2 * slope.pow(2).sum(1).mean()}
+
+    result = audit(Case(model=Plain, data=data, losses=losses, bottleneck="enc2"), seeds=1)
+    assert not [each for each in result.undecided if "failed" in each.evidence], str(result)
