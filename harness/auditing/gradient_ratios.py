@@ -273,8 +273,8 @@ def _parameter_ratio(penalty: Tensor, main: Tensor, model: nn.Module) -> float:
     reached = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
     if not reached:
         return math.nan
-    others = torch.autograd.grad(main.sum(), reached, allow_unused=True, retain_graph=True)
-    reference = _norm(others)
+    main_gradients = torch.autograd.grad(main.sum(), reached, allow_unused=True, retain_graph=True)
+    reference = _norm(main_gradients)
     return _norm(gradients) / reference if reference > 0 else math.nan
 
 
