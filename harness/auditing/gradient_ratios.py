@@ -35,16 +35,21 @@ class GradientRatios:
 
     Args:
         ratios: probe -> its values.
+        at_parameters: probe -> the same ratios at the parameters that the penalty reaches. Far below `ratios` where a
+            normalization before the code takes the gradient away.
         stopped: reason why the training ended before the last probe, or "".
         trains: True if any parameter has a gradient of the penalty at any probe.
         values: values of the penalty.
+        finite: False if a gradient of the penalty was NaN or infinite.
         cost: share of `MOST_WORK` used to train one seed; 0 without training.
     """
 
     ratios: dict[int, list[float]] = field(default_factory=dict)
+    at_parameters: dict[int, list[float]] = field(default_factory=dict)
     stopped: str = ""
     trains: bool = False
     values: list[float] = field(default_factory=list)
+    finite: bool = True
     cost: float = 0.0
 
     def at(self, probe: int) -> float:
@@ -179,7 +184,7 @@ class ProbeLoop:
                 yield step
             if step >= last or optimizer is None:
                 break
-            with FlopCounterMode(display=False) if step == 0 else nullcontext() as work:
+            with _work_counter() if step == 0 else nullcontext() as work:
                 self._step(optimizer)
             if self.divergence is not None:
                 self.stopped = (
@@ -221,6 +226,18 @@ class ProbeLoop:
         self.step += 1
 
 
+class _NoModules(nullcontext[None]):
+    """Stand-in for the counter's tracker of modules, whose hooks refuse a loss that calls `autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+
+def _work_counter() -> FlopCounterMode:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
+
+
 def _probe_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return build_optimizer(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
@@ -241,8 +258,28 @@ def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) 
         value = terms[name]
         ratios.values.append(float(value.detach() if isinstance(value, Tensor) else value))
         ratios.trains = ratios.trains or norm != 0 or _has_gradient(terms[name], loop.model)
+        ratios.finite = ratios.finite and math.isfinite(norm)
         if reference > 0 and math.isfinite(norm):
             ratios.ratios.setdefault(step, []).append(abs(norm) / reference)
+            if norm != 0:
+                at_parameters = weight * _parameter_ratio(value, terms[case.objective], loop.model)
+                ratios.at_parameters.setdefault(step, []).append(abs(at_parameters))
+
+
+def _parameter_ratio(penalty: Tensor, main: Tensor, model: nn.Module) -> float:
+    """Return the ratio of gradient norms at the parameters that the penalty reaches; NaN where the main term has none."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(penalty.sum(), parameters, allow_unused=True, retain_graph=True)
+    reached = [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+    if not reached:
+        return math.nan
+    main_gradients = torch.autograd.grad(main.sum(), reached, allow_unused=True, retain_graph=True)
+    reference = _norm(main_gradients)
+    return _norm(gradients) / reference if reference > 0 else math.nan
+
+
+def _norm(gradients: Sequence[Tensor | None]) -> float:
+    return math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients if gradient is not None))
 
 
 def watched_terms(

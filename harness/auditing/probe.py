@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, loss_numbers, preserved_loss, schedule_keywords
+from harness.auditing.probe_values import on_simplex
 from harness.auditing.recorder import TensorRecorder, hooked_model, layers_of
 from harness.auditing.trace import Change, TensorSite, Trace
 from harness.capture import BottleneckTap, code_of, reconstruction_of
@@ -27,7 +28,7 @@ class Code:
 
     Args:
         site: the layer and the operations that produce the code; None where it comes from no layer's output.
-        activation: name of the activation.
+        activation: name of the activation; "softmax" for any code whose units add up to 1.
         units: width of the flattened code.
         values: the code on the probe's batch.
     """
@@ -209,7 +210,8 @@ def _code(case: Case, model: nn.Module, batch: Tensor, layers: dict[nn.Module, s
         raise HarnessError(f"{case.name}: reconstruction: {error}") from error
     code = code_of(view, case.bottleneck)
     site = None if view.holder is None else recorder.site_when(view.holder)
-    return Code(site, view.activation, code.reshape(len(code), -1).shape[1], code.detach())
+    activation = "softmax" if on_simplex(code.detach()) else view.activation
+    return Code(site, activation, code.reshape(len(code), -1).shape[1], code.detach())
 
 
 def has_schedule(probe: LossProbe) -> bool:

@@ -28,6 +28,18 @@ def activation_of(site: TensorSite) -> str:
     return site.chain[-1] if site.chain and site.chain[-1] in RANGES else "none"
 
 
+def on_simplex(values: Tensor) -> bool:
+    """True if the units of every row are at least 0 and add up to 1, as those of a softmax do.
+
+    >>> on_simplex(torch.tensor([[0.2, 0.8], [1.0, 0.0]])), on_simplex(torch.tensor([[0.2, 0.8], [0.7, 0.2]]))
+    (True, False)
+    """
+    if values.dim() != 2 or values.shape[1] < 2 or not values.is_floating_point():
+        return False
+    tolerance = 100 * torch.finfo(values.dtype).eps
+    return bool((values >= -tolerance).all()) and bool(((values.sum(1) - 1).abs() <= tolerance).all())
+
+
 def random_values(like: Tensor, activation: str, scale: float = 1.0, seed: int = 0, axis: int | None = None) -> Tensor:
     """Draw values in the activation's range with a different level per unit, positive on about half of the rows for a ReLU.
 

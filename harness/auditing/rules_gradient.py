@@ -287,14 +287,20 @@ def _silenced(values: Tensor, index: int) -> Tensor:
     return values * keep
 
 
+def _lowered(values: Tensor, index: int) -> Tensor:
+    """Return pre-activations with one unit that is off on every row."""
+    values[:, 0] = -100.0
+    return values
+
+
 def _gradient_outside(subject: TermProbe) -> list[Finding]:
     code = subject.probe.code
     if code.site not in subject.direct or code.activation not in RELU_FAMILY or subject.inert or code.site is None:
         return []
+    # at the layer's output: a ReLU has the gradient 0 where it is 0, whatever comes to it from the term
     leaves: list[Tensor] = []
-    evaluation = subject.at(
-        {code.site: replace_with_leaves(lambda v, i: _silenced(random_values(v, code.activation), i), leaves)}
-    )
+    site = TensorSite(code.site.layer)
+    evaluation = subject.at({site: replace_with_leaves(lambda v, i: _lowered(random_values(v, "none"), i), leaves)})
     if all(bool(gradient.isfinite().all()) for gradient in evaluation.gradient(subject.term, leaves)):
         return []
     return [
@@ -326,7 +332,7 @@ def batch_size_rule(subject: TermProbe, operations: list[TracedOperation], bound
     if min(values) <= 1e-12 * max(values):
         raise Undecided(f"{subject.term} is 0 at some batch size, so its logarithm has no slope")
     slope = math.log(values[2] / values[0]) / math.log(4)
-    if abs(slope) <= bounds.batch_slope:
+    if abs(slope) <= bounds.batch_slope or not _is_power(values, math.copysign(bounds.batch_slope, slope)):
         return []
     numbers = {"slope": slope, **{f"at_{size}": value for size, value in zip(sizes, values, strict=True)}}
     values_text = ", ".join(f"{value:.4g} at {size} rows" for size, value in zip(sizes, values, strict=True))
@@ -341,6 +347,19 @@ def batch_size_rule(subject: TermProbe, operations: list[TracedOperation], bound
             source=loss_source(subject.probe.case),
         )
     ]
+
+
+def _is_power(values: list[float], least: float) -> bool:
+    """True if values at 1, 2 and 4 times the rows rise or fall as a power of their number, plus a constant.
+
+    The exponent must be beyond `least`. The logarithm of a number of pairs (InfoNCE) has the exponent 0: it rises by an
+    equal amount at every doubling. Values that only scatter rise and fall, or have an exponent of the wrong sign.
+    """
+    first, second = values[1] - values[0], values[2] - values[1]
+    if first * second <= 0:
+        return False
+    exponent = math.log2(second / first)
+    return exponent >= least if least > 0 else exponent <= least
 
 
 def _on_repeated_rows(subject: TermProbe, site: TensorSite, rows: Tensor, times: int) -> float:

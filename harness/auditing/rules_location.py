@@ -43,8 +43,8 @@ def misses_bottleneck(subject: TermProbe, operations: list[TracedOperation], bou
         make_finding(
             "misses_bottleneck",
             subject.term,
-            f"{subject.term} stays {subject.base:.4g} when {code.site} is replaced, scaled, set to 0 or shuffled"
-            " and the later layers are computed from it",
+            f"{subject.term} does not read the bottleneck: it stays {subject.base:.4g} however the output of {code.site}"
+            " is changed (replaced, scaled, set to 0, shuffled)",
             f"it does not constrain the code of {subject.probe.case.bottleneck}",
             f"apply it to {code.site}, the values that the decoder reads",
             {"value": subject.base},

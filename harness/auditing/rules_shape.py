@@ -11,7 +11,7 @@ from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding, source_line
 from harness.auditing.optima import Minimum, SetPoint, minima, reachable_least, set_point
 from harness.auditing.probe import replace_with_leaves
-from harness.auditing.probe_values import RANGES, random_values, value_levels
+from harness.auditing.probe_values import RANGES, on_simplex, random_values, value_levels
 from harness.auditing.trace import TensorSite, TracedOperation
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
@@ -22,14 +22,17 @@ ZERO_SHARE = 0.02  # of the way from its least to a typical value: the least val
 def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """Find a set point that the layer, with its normalization, cannot produce."""
     site, point = _site(subject), _set_point(subject)
+    shares = _shares(subject) if point is None else None
+    if shares is not None:
+        site, point = shares, set_point(subject, shares)
     if site is None or point is None or not site.chain:
         return []
-    least, low = reachable_least(subject, point), RANGES.get(site.chain[-1], RANGES["none"])
+    least, ends = reachable_least(subject, point), RANGES.get(_range_name(subject, site), RANGES["none"])
     missing = (least - point.floor) / max(point.typical - point.floor, 1e-300)
     if missing <= bounds.unreachable_share:
         return []
-    on_simplex = site.chain[-1] == "softmax"
-    if on_simplex and abs(point.floor) > ZERO_SHARE * (point.typical - point.floor):
+    shared = shares is not None or _range_name(subject, site) == "softmax"
+    if shared and abs(point.floor) > ZERO_SHARE * (point.typical - point.floor):
         return []  # not a distance, which is 0 at its target: an entropy of the distribution, least off the simplex
     units = subject.probe.code.units
     numbers = {"set_point": point.at, "least": point.floor, "floor": least, "floor_per_unit": least / units}
@@ -37,24 +40,49 @@ def unreachable_target(subject: TermProbe, operations: list[TracedOperation], bo
         make_finding(
             "unreachable_target",
             subject.term,
-            f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_softmax_range(units) if on_simplex else _range(low)}"
+            f"{subject.term} is least ({point.floor:.4g}) where {site} is {point.at:.4g}; {_shared_range(site, units) if shared else _range(ends)}"
             f" The lowest value reached is {least:.4g} ({least / units:.4f} per unit)",
             "the target cannot be reached, so the penalty keeps pushing units to the end of their range",
-            _reachable_remedy(site, units),
+            _shared_remedy(units) if shared else _reachable_remedy(site),
             numbers,
             source=source_line(operations, [site]),
         )
     ]
 
 
-def _softmax_range(units: int) -> str:
-    return f"the {units} units of a softmax add up to 1, so their average is {1 / units:.4g}."
+def _range_name(subject: TermProbe, site: TensorSite) -> str:
+    """Return the activation that bounds a site: "softmax" for a code whose units add up to 1, however it is computed."""
+    code = subject.probe.code
+    return code.activation if site == code.site and code.activation == "softmax" else site.chain[-1]
 
 
-def _reachable_remedy(site: TensorSite, units: int) -> str:
+def _shares(subject: TermProbe) -> TensorSite | None:
+    """Return the site behind the code whose units add up to 1 in every row, such as a code divided by its sum."""
+    probe, code = subject.probe, subject.probe.code.site
+    if code is None:
+        return None
+    behind = [
+        site
+        for site in probe.evaluate().record.sites
+        if site.layer == code.layer
+        and len(site.chain) > len(code.chain)
+        and site.chain[: len(code.chain)] == code.chain
+    ]
+    met = probe.evaluate(watch=tuple(behind)).record.met
+    return next((site for site in behind if met.get(site) and on_simplex(met[site][0].detach())), None)
+
+
+def _shared_range(site: TensorSite, units: int) -> str:
+    owner = "of a softmax" if site.chain[-1] == "softmax" else "of every row"
+    return f"the {units} units {owner} add up to 1, so their average is {1 / units:.4g}."
+
+
+def _shared_remedy(units: int) -> str:
+    return f"use 1/{units}, the inverse of the number of units, as the target, or penalize the entropy of each row"
+
+
+def _reachable_remedy(site: TensorSite) -> str:
     """Return the remedy for a target out of reach that fits the activation."""
-    if site.chain[-1] == "softmax":
-        return f"use 1/{units}, the inverse of the number of units, as the target, or penalize the entropy of each row"
     if any("norm" in name for name in site.chain):
         return "penalize the values before the normalization, choose a target that it allows, or remove it"
     if "relu" in site.chain:
@@ -203,8 +231,17 @@ def unbounded(subject: TermProbe, operations: list[TracedOperation], bounds: Aud
     site = _site(subject)
     if site is None:
         return []
+    if site.chain and _range_name(subject, site) not in RANGES:
+        site = TensorSite(site.layer)  # the values of such an operation (a quotient) may have a range of their own
+    activation = (
+        "none"
+        if not site.chain
+        else "softmax"
+        if _range_name(subject, site) == "softmax"
+        else subject.probe.code.activation
+    )
     like = subject.shape(site)
-    for direction, follow in _directions(site, like, subject.probe.code.activation if site.chain else "none"):
+    for direction, follow in _directions(site, like, activation):
         values = [subject.value(site, value) for value in follow]
         run = _finite_run(values)
         if len(run) < 4:
@@ -216,14 +253,20 @@ def unbounded(subject: TermProbe, operations: list[TracedOperation], bounds: Aud
         # a bounded term levels off; a logarithm loses equal amounts per step, a line growing amounts
         if drops[-1] > 1e-3 * size and drops[-1] >= 0.7 * drops[-2] and drops[-2] >= 0.7 * drops[-3]:
             values_text = " to ".join(f"{value:.4g}" for value in (run[0], run[-1]))
+            # equal amounts per step of a factor 1000: the gradient falls as the code grows, as with a log barrier
+            weakens = direction.startswith("grows") and drops[-1] <= 1.5 * drops[-2]
             return [
                 make_finding(
                     "unbounded",
                     subject.term,
-                    f"as {site} {direction}, {subject.term} decreases from {values_text} and does not level off",
-                    "minimizing it drives the code to infinity or to the end of its range, as with a divergence of values that are not probabilities",
+                    f"as {site} {direction}, {subject.term} decreases from {values_text} and does not level off"
+                    f"{', by an equal amount for every factor of 1000: a logarithm' if weakens else ''}",
+                    "it keeps raising the code, ever more weakly; a main term that does not see the scale of the code will not stop it"
+                    if weakens
+                    else "minimizing it drives the code to infinity or to the end of its range, as with a divergence of values that are not probabilities",
                     "if it is a divergence, apply it to probabilities (the mean of a sigmoid, a softmax); else bound it",
                     {"first": run[0], "last": run[-1]},
+                    severity=Severity.RISK if weakens else None,
                     source=source_line(operations, [site]),
                 )
             ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from harness.diagnosis.severity import Severity
 
 TRIALS = 3  # of new weights
 FLAT_ROWS = 64  # on which a gradient is looked for
+TAKEN_AWAY = 0.01  # of the ratio at the bottleneck
 NEAR = 1.5  # a ratio between 1/1.5 and 1.5 ends the search
 
 
@@ -160,6 +162,8 @@ def _why_undecided(
     objective: str, term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool
 ) -> str:
     """Return the reason why the weight of a term cannot be judged in full, or ""."""
+    if not ratios.ratios and not ratios.finite:
+        return f"the gradient of {term} at the bottleneck is NaN or infinite, so there is no ratio"
     if not ratios.ratios:
         return f"the main term {objective} has no gradient at the bottleneck, so there is no ratio"
     if not ratios.has_gradient and (term, "misses_bottleneck") in collector.rules:
@@ -179,6 +183,8 @@ def weight_findings(
     """Find a weight that is too large (`dominates`) or too small (`negligible`), and the number to change."""
     ratios = weights.medians()
     judgment = judge_weights(ratios, bounds)
+    if judgment is None and _is_taken_away(weights, bounds):
+        return [_taken_away(case, term, weights)]
     if judgment is None or (judgment.rule == "negligible" and weights.stopped):
         return []  # beside a main term that grows beyond all numbers, every penalty is small
     if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
@@ -201,6 +207,33 @@ def weight_findings(
     )
     change = {advice.lever.keyword: advice.then} if advice is not None and advice.lever is not None else {}
     return [replace(result, change=change)]
+
+
+def _is_taken_away(weights: GradientRatios, bounds: AuditThresholds) -> bool:
+    """True if after every probe less than a hundredth of the penalty's gradient at the bottleneck comes to parameters."""
+    shares = {probe: median(values) for probe, values in weights.at_parameters.items()}
+    return len(shares) > 1 and all(
+        share < min(bounds.negligible_risk, TAKEN_AWAY * weights.at(probe)) for probe, share in shares.items()
+    )
+
+
+def _taken_away(case: Case, term: str, weights: GradientRatios) -> Finding:
+    probes = {probe: median(values) for probe, values in weights.at_parameters.items()}
+    shares = ", ".join(
+        f"{share:.2g} {'at initialization' if probe == 0 else f'after {probe} steps'}"
+        for probe, share in probes.items()
+    )
+    return make_finding(
+        "negligible",
+        term,
+        f"the gradient of {term} at {case.bottleneck} has {weights.at(0):.3g} times the norm of that of"
+        f" {case.objective}, but at the parameters before it only {shares}: hardly any of it passes the operations"
+        " before the code",
+        "a normalization fixes what the term measures (the mean square of a batch-normalized unit is 1), so it has no"
+        " effect on training",
+        "penalize the values before the normalization, or something that it leaves free, such as absolute values",
+        {f"ratio_at_{probe}": share for probe, share in probes.items()},
+    )
 
 
 def judge_weights(ratios: dict[int, float], bounds: AuditThresholds) -> Judgment | None:

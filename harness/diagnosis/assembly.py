@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.diagnosis.explanations import findings_for
+from harness.diagnosis.field_measures import field_measures
 from harness.diagnosis.layer_rules import groups
 from harness.diagnosis.output_rules import NORMAL
 from harness.diagnosis.redundancy import Redundancy
@@ -31,6 +32,7 @@ class DiagnosisParts:
         units, ablation: `[member, unit]`. layers, relations, outputs: one per member.
         dimension: number of dimensions of the inputs.
         classes: number of classes of the labels. within_class: `[member]`, share of the variance within them.
+        rankme: `[member]`.
     """
 
     evidence: Evidence
@@ -46,6 +48,7 @@ class DiagnosisParts:
     dimension: float
     classes: int
     within_class: NDArray[np.float64] | None
+    rankme: NDArray[np.float64]
     thresholds: Thresholds
 
 
@@ -60,8 +63,9 @@ def _member(
     parts: DiagnosisParts, columns: Mapping[str, list[list[object]]], member: int, dominance: bool
 ) -> Diagnosis:
     units = _units(parts, columns, member)
-    measures = _measures(parts, member, units)
     output, layer = parts.outputs[member], parts.layers[member]
+    measures = _measures(parts, member, units)
+    measures |= field_measures(parts.evidence.activation, units, output, float(parts.rankme[member]))
     flags = _layer_flags(parts, member, units, dominance)
     return Diagnosis(
         verdict=layer,

@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from statistics import quantiles
 from typing import Protocol
 
+from harness.diagnosis.field_measures import field_line
 from harness.diagnosis.finding import Finding, pointer
 from harness.diagnosis.units import Flag, OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, UnitVerdict
@@ -31,6 +32,8 @@ class Layer(Protocol):
     def output(self) -> OutputDiagnosis | None: ...
     @property
     def findings(self) -> tuple[Finding, ...]: ...
+    @property
+    def measures(self) -> Mapping[str, float]: ...
     @property
     def activation(self) -> str: ...
     @property
@@ -57,6 +60,8 @@ def details(diagnosis: Layer) -> list[str]:
     lines = _quantiles(diagnosis)
     if diagnosis.output is not None:
         lines += ["", output_line(diagnosis.output)]
+    if measured := field_line(diagnosis.measures, diagnosis.units):
+        lines += ["", measured]
     if diagnosis.findings:
         lines += ["", *map(str, diagnosis.findings), "", pointer(diagnosis.findings)]
     return lines
@@ -238,6 +243,7 @@ def html(diagnosis: Layer) -> str:
         "<tr>" + "".join(f"<td {CELL}>{escape(cell)}</td>" for cell in line) + "</tr>" for line in rows(diagnosis)
     )
     notes = [*counts(diagnosis)[:1], *([output_line(diagnosis.output)] if diagnosis.output else [])]
+    notes += filter(None, [field_line(diagnosis.measures, diagnosis.units)])
     notes += map(str, diagnosis.findings)
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,6 +1,7 @@
 """Terms at their floor at every probe: clamped, hinged, and their healthy twins."""
 
 import pytest
+import torch
 from penalty_zoo import Plain, data, linear_model
 from torch.nn import functional as F
 
@@ -8,16 +9,20 @@ from harness import Case
 from harness.auditing import audit
 
 
-def case_of(penalty, model=linear_model):
+def case_of(penalty, model=linear_model, bottleneck="enc2"):
     def losses(net, batch):
         code, out = net(batch)
         return {"reconstruction": F.mse_loss(out, batch), "energy": penalty(code)}
 
-    return Case(model=model, data=data, losses=losses, bottleneck="enc2")
+    return Case(model=model, data=data, losses=losses, bottleneck=bottleneck)
 
 
-def weight_findings(penalty, model=linear_model):
-    result = audit(case_of(penalty, model), seeds=1)
+def normed_linear_model():
+    return Plain(lambda values: values, norm=True)
+
+
+def weight_findings(penalty, model=linear_model, bottleneck="enc2"):
+    result = audit(case_of(penalty, model, bottleneck), seeds=1)
     assert not [each for each in result.undecided if each.term == "energy" and each.rule != "depends_on_batch_size"], (
         str(result)
     )
@@ -58,3 +63,30 @@ def test_a_term_on_parameters_is_not_at_a_floor():
     result = audit(Case(model=Plain, data=data, losses=losses, bottleneck="enc2"), seeds=1)
     assert "negligible" not in result.rules
     assert "it is on parameters" in next(each.evidence for each in result.undecided if each.term == "decay")
+
+
+def test_a_loss_that_differentiates_itself_is_trained_by_the_probes():
+    def losses(net, batch):
+        rows = batch.clone().requires_grad_()
+        code, out = net(rows)
+        slope = torch.autograd.grad(code.sum(), rows, create_graph=True)[0]
+        return {"reconstruction": F.mse_loss(out, batch), "contractive": 1e-2 * slope.pow(2).sum(1).mean()}
+
+    result = audit(Case(model=Plain, data=data, losses=losses, bottleneck="enc2"), seeds=1)
+    assert not [each for each in result.undecided if "failed" in each.evidence], str(result)
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.2])
+def test_a_mean_square_that_a_normalization_fixes_is_negligible(beta):
+    found = weight_findings(lambda code: beta * code.pow(2).mean(), normed_linear_model, "bn")
+    assert [each.rule for each in found] == ["negligible"]
+    assert "normalization" in found[0].meaning
+    rows = torch.randn(64, 4, requires_grad=True)
+    norm = torch.nn.BatchNorm1d(4, affine=False)
+    (exact,) = torch.autograd.grad(norm(rows).pow(2).mean(), rows)
+    (other,) = torch.autograd.grad(norm(rows).abs().mean(), rows)
+    assert exact.norm() < 1e-3 * other.norm()  # what is left is the constant under the root
+
+
+def test_absolute_values_behind_a_normalization_are_not_negligible():
+    assert weight_findings(lambda code: 0.2 * code.abs().mean(), normed_linear_model, "bn") == []

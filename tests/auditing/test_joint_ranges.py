@@ -109,3 +109,51 @@ def test_the_advice_names_the_range_of_the_activation():
 def test_the_advice_for_a_sigmoid_of_a_relu_names_the_relu():
     (finding,) = unreachable(lambda m, c, b: kl(0.05, torch.sigmoid(c).mean(0)), Plain)
     assert "sigmoid into the model" in finding.remedy
+
+
+def shares(values):
+    positive = F.softplus(values)
+    return positive / positive.sum(1, keepdim=True)
+
+
+def sparsemax(values):
+    """Euclidean projection on the simplex (Martins & Astudillo 2016, algorithm 1)."""
+    ordered = values.sort(1, descending=True).values
+    count = torch.arange(1, values.shape[1] + 1).to(values)
+    support = (1 + count * ordered > ordered.cumsum(1)).sum(1, keepdim=True)
+    threshold = (ordered.cumsum(1).gather(1, support - 1) - 1) / support
+    return (values - threshold).clamp(min=0)
+
+
+@pytest.mark.parametrize("activation", [shares, sparsemax])
+def test_a_code_that_is_divided_by_its_sum_has_the_floor_of_a_softmax(activation):
+    def model():
+        return Plain(activation, units=8)
+
+    (finding,) = unreachable(lambda m, c, b: kl(0.05, c.mean(0)), model)
+    assert finding.numbers["floor"] == pytest.approx(8 * bernoulli_kl(0.05, 1 / 8), rel=1e-3)
+    assert "add up to 1" in finding.evidence
+    assert unreachable(lambda m, c, b: kl(1 / 8, c.mean(0)), model) == []
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("activation", [shares, sparsemax])
+def test_an_entropy_of_shares_is_bounded(activation, sign):
+    def entropy(m, c, b):
+        return -0.01 * sign * (c * (c + 1e-8).log()).sum(1).mean()
+
+    result = audited(entropy, lambda: Plain(activation, units=8))
+    assert result.faults == (), str(result)
+
+
+def test_a_log_barrier_on_the_use_of_units_is_a_risk_and_a_growing_variance_a_fault():
+    def barrier(m, c, b):
+        return -0.01 * (c.mean(0) + 1e-3).log().mean()
+
+    (finding,) = [each for each in audited(barrier, Plain).findings if each.rule == "unbounded"]
+    assert finding.severity == "risk"
+    assert "logarithm" in finding.evidence
+    (finding,) = [
+        each for each in audited(lambda m, c, b: -c.var(0).mean(), linear_model).findings if each.rule == "unbounded"
+    ]
+    assert finding.severity == "fault"
