@@ -89,7 +89,7 @@ def in_training(folder, *arguments, before=PATIENT):
 def test_an_interrupted_run_is_out_marked_killed_and_can_be_resumed(
     tmp_path, empty_store, undisturbed, number, code, workers
 ):
-    """The training that it is in the middle of never ends by itself; tests/cli/test_stopping.py has the five seconds."""
+    """The training that it is in the middle of never ends by itself; tests/cli/test_signals.py has the five seconds."""
     folder = prepared(tmp_path, store=empty_store)
     process = in_training(folder, "--workers", workers)
     process.send_signal(number)

@@ -139,4 +139,4 @@ os._exit(5)
 
 
 def surroundings():
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

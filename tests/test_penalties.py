@@ -12,7 +12,7 @@ from torch.func import vmap
 from harness.errors import HarnessError
 from harness.penalties import bernoulli_kl, bernoulli_kl_of_logits, hard_count, keep_largest, l1
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CODE = torch.relu(torch.randn(3, 32, 4, generator=torch.Generator().manual_seed(0)))
 
 

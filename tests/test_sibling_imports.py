@@ -62,7 +62,7 @@ def crowded(tmp_path_factory):
 def test_no_library_that_loads_later_takes_a_file_beside_a_case_for_a_package(crowded):
     """pandas looks for `bottleneck` and `numexpr`, and fails where they are none of their versions."""
     code = "from harness import load_case; load_case('own.py'); import pandas, csv, random; print(pandas.__name__)"
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, cwd=crowded, env=variables, capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout == "pandas\n", done.stderr
