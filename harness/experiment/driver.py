@@ -118,7 +118,7 @@ def run_experiment(
     experiment = loaded(experiment)
     folder = results_folder(experiment.name, root)
     workers = cores() if workers is None else workers
-    call = Call(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout, on)
+    call = RunOptions(workers, tracking_uri, shard, fresh or retry_failed, progress, root, started, timeout, on)
     here = not workers or not isinstance(experiment.case_reference, str)
     if here and timeout is not None:
         raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
@@ -143,7 +143,7 @@ def run_experiment(
 
 
 @dataclass(frozen=True)
-class Call:
+class RunOptions:
     """Options of a run.
 
     Args:
@@ -168,7 +168,7 @@ class Call:
         return time.perf_counter() - self.started
 
 
-def _carry_out(work: ResumeState, call: Call, waiting: Sequence[Any]) -> RunSummary:
+def _carry_out(work: ResumeState, call: RunOptions, waiting: Sequence[Any]) -> RunSummary:
     from harness.execution.pool import run_stacks
     from harness.experiment.publisher import Publisher
 
@@ -223,7 +223,7 @@ def _lacking(work: ResumeState, keys: set[str]) -> list[str]:
 
 
 def _published(
-    work: ResumeState, call: Call, publisher: "Publisher", trained: int, lacking: Sequence[str]
+    work: ResumeState, call: RunOptions, publisher: "Publisher", trained: int, lacking: Sequence[str]
 ) -> RunSummary:
     """Publish report and store, unless another shard still has members to train, and return the summary."""
     if call.shard == WHOLE:
@@ -240,7 +240,7 @@ def _published(
 
 
 def _outcome(
-    work: ResumeState, call: Call, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
+    work: ResumeState, call: RunOptions, trained: int, lacking: Sequence[str], publication: "Publication | None" = None
 ) -> RunSummary:
     messages = [] if publication is None else [*publication.notes, *publication.problems]
     notes = [*work.notes, *messages, *trained_alone(work.records()), *without_results(lacking, len(work.keys))]
@@ -258,7 +258,7 @@ def _outcome(
     )
 
 
-def _is_published(work: ResumeState, call: Call) -> bool:
+def _is_published(work: ResumeState, call: RunOptions) -> bool:
     """Return True if every member has a result, and report and store are complete.
 
     A server that does not answer has confirmed all members before; a note says that it was not asked.
@@ -276,7 +276,7 @@ def _is_published(work: ResumeState, call: Call) -> bool:
     return stored is not False
 
 
-def _finished(work: ResumeState, call: Call) -> RunSummary:
+def _finished(work: ResumeState, call: RunOptions) -> RunSummary:
     report = report_folder(work.experiment.name, call.root) / "report.html"
     records = work.records()
     steps, notes, root = steps_per_epoch(work), tuple(work.notes), call.root.resolve()
