@@ -15,7 +15,7 @@ from harness.watching.layer_names import layer_names, never_called
 from harness.watching.layer_window import LayerWindow
 from harness.watching.loop_recorder import Options, Recorder
 from harness.watching.model_calls import first_leaf
-from harness.watching.monitor_tables import history_frame, unit_frame
+from harness.watching.monitor_tables import histogram_frame, history_frame, unit_frame
 from harness.watching.window_diagnosis import diagnose_window
 from harness.watching.wrappers import is_distributed
 
@@ -164,6 +164,23 @@ class Monitor:
         """
         self._recorder.flush()
         return unit_frame(self._recorder.windows.values())
+
+    def histograms(self, bins: int = 32) -> "DataFrame":
+        """Return a table with one row per layer, unit and bin: the values of the last window, as in `diagnosis`.
+
+        Columns: `layer`, `unit`, `low`, `high` (edges of the bin; equal bins between the unit's smallest and largest
+        value) and `rows` (their number). Of layers of more than 8,192 units, evenly spaced units are kept.
+
+        Args:
+            bins: number of bins of each unit.
+
+        Raises:
+            HarnessError: for fewer than 1 bin.
+        """
+        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+            raise HarnessError(f"bins: expected a whole number from 1, got {bins!r}")
+        self._recorder.flush()
+        return histogram_frame(self._recorder.windows.values(), bins)
 
     def terms(self, **terms: Any) -> None:
         """Record the gradient of each loss term at the watched layers; called in the loop, before `backward()`.

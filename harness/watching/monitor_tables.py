@@ -65,8 +65,35 @@ def unit_frame(windows: Iterable[LayerWindow]) -> "DataFrame":
     return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame(columns=UNIT_COLUMNS)
 
 
+def histogram_frame(windows: Iterable[LayerWindow], bins: int) -> "DataFrame":
+    """Return one row per layer, unit and bin, over the rows of the last window."""
+    import pandas
+
+    frames = []
+    for window in windows:
+        rows = window.window.rows()
+        if not rows:
+            continue
+        values = rows["values"].float().numpy()
+        units = np.arange(values.shape[1]) if window.window.sampled is None else window.window.sampled.numpy()
+        histograms = [np.histogram(column[np.isfinite(column)], bins) for column in values.T]
+        edges = np.stack([unit_edges for _, unit_edges in histograms])
+        frame = pandas.DataFrame(
+            {
+                "layer": window.name,
+                "unit": np.repeat(units, bins),
+                "low": edges[:, :-1].reshape(-1),
+                "high": edges[:, 1:].reshape(-1),
+                "rows": np.concatenate([counts for counts, _ in histograms]),
+            }
+        )
+        frames.append(frame)
+    return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame(columns=HISTOGRAM_COLUMNS)
+
+
 MEASURES = ("activation_frequency", "mean", "sd", "dead")
 COLUMNS = ("layer", "step", "unit", *MEASURES)
+HISTOGRAM_COLUMNS = ("layer", "unit", "low", "high", "rows")
 UNIT_COLUMNS = (
     *("layer", "unit", "rows", "activation_frequency", "mean", "sd", "last_active", "dead", "death", "revival"),
     "revivals",
