@@ -2,15 +2,31 @@
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from harness.capture import BottleneckTap, ForwardPass, eval_mode
 from harness.case import Case, set_seed
+
+
+class FloatCalls(TorchFunctionMode):
+    """Let `.float()` in the user's code mean the precision of a probe, as in `F.one_hot(index).float() @ weight`."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.float and not kwargs:
+            return args[0].to(self.dtype)
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -18,7 +34,8 @@ def isolated(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.
     """Give the model copies of its tensors inside the block, and restore the originals afterwards.
 
     Parameters and buffers stay the same objects (hooks and optimizers refer to them) and get new storage in the block,
-    of floating `dtype` where one is passed. Gradients, modes, hooks and plain attributes are restored too.
+    of floating `dtype` where one is passed; `.float()` then casts to it. Gradients, modes, hooks and plain attributes are
+    restored too.
     """
     modules = [(module, _shallow(module)) for module in model.modules()]
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
@@ -27,7 +44,8 @@ def isolated(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[nn.
         tensor.grad = None
         tensor.data = data.to(dtype, copy=True) if dtype is not None and data.is_floating_point() else data.clone()
     try:
-        yield model
+        with nullcontext() if dtype is None else FloatCalls(dtype):
+            yield model
     finally:
         for module, attributes in modules:
             _put_back(module, attributes)

@@ -32,7 +32,7 @@ class DiagnosisParts:
         units, ablation: `[member, unit]`. layers, relations, outputs: one per member.
         dimension: number of dimensions of the inputs.
         classes: number of classes of the labels. within_class: `[member]`, share of the variance within them.
-        rankme: `[member]`.
+        rankme: `[member]`. codes: usage of a quantizer's codes, one per member.
     """
 
     evidence: Evidence
@@ -49,6 +49,7 @@ class DiagnosisParts:
     classes: int
     within_class: NDArray[np.float64] | None
     rankme: NDArray[np.float64]
+    codes: Sequence[Mapping[str, float]]
     thresholds: Thresholds
 
 
@@ -66,6 +67,7 @@ def _member(
     output, layer = parts.outputs[member], parts.layers[member]
     measures = _measures(parts, member, units)
     measures |= field_measures(parts.evidence.activation, units, output, float(parts.rankme[member]))
+    measures |= parts.codes[member]
     flags = _layer_flags(parts, member, units, dominance)
     return Diagnosis(
         verdict=layer,

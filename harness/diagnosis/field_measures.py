@@ -13,6 +13,8 @@ from harness.types import Activations
 
 DORMANT_TAU = 0.025  # Sokar et al. 2023
 ROWS = 16384
+FEW_CODES = 0.25  # of the distinct input rows
+SAME_CODE = 1e-5  # of the range of the projection
 MOST_UNITS = 256  # RankMe of a larger layer would take a good part of the diagnosis
 
 
@@ -34,6 +36,35 @@ def _rank_me(activations: Activations) -> float:
     sigma = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     shares = sigma / sigma.sum() + RANKME_EPSILON
     return math.exp(float(torch.special.entr(shares).sum()))
+
+
+def codes_in_use(activations: Activations, distinct_rows: int) -> list[dict[str, float]]:
+    """Return of each member that has few values, as behind a quantizer, `codes_in_use` and their `perplexity`.
+
+    Rows are equal codes if a random projection of them agrees to 1e-5 of its range, since a straight-through step rounds.
+    They count as a quantizer's if there are at most a quarter as many as distinct input rows, and most occur repeatedly.
+
+    Args:
+        activations: `[member, sample, unit]`, of which the first 16384 rows are read.
+        distinct_rows: number of different input rows.
+    """
+    return [_codes_in_use(member[:ROWS], distinct_rows) for member in activations]
+
+
+def _codes_in_use(activations: Activations, distinct_rows: int) -> dict[str, float]:
+    if activations.shape[-1] > MOST_UNITS:
+        return {}
+    weights = torch.randn(activations.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keys = (activations.double() * weights).sum(-1)
+    low, high = keys.min(), keys.max()
+    if not 0 < float(high - low) < math.inf:
+        return {}
+    counts = ((keys - low) / (high - low) / SAME_CODE).round().unique(return_counts=True)[1]
+    number = len(counts)
+    if number > FEW_CODES * min(distinct_rows, len(keys)) or int((counts > 1).sum()) * 2 <= number:
+        return {}
+    entropy = float(torch.special.entr(counts.double() / len(keys)).sum())
+    return {"codes_in_use": float(number), "perplexity": math.exp(entropy)}
 
 
 def field_measures(
@@ -69,6 +100,8 @@ def field_line(measures: Mapping[str, float], units: Sequence[UnitDiagnosis]) ->
         "FVU": (measures.get("fvu", math.nan), "FVU {:.3g}"),
         "active": (active, f"active units {{:.0f}} of {len(units)}"),
         "KL": (measures.get("kl", math.nan), "KL {:.3g} nats"),
+        "codes": (measures.get("codes_in_use", math.nan), "codes in use {:.0f}"),
+        "perplexity": (measures.get("perplexity", math.nan), "perplexity {:.3g}"),
         "RankMe": (measures.get("rankme", math.nan), "RankMe {:.3g}"),
         "dormant": (measures.get("dormant", math.nan), f"dormant (tau {DORMANT_TAU}) {{:.0f}}"),
     }

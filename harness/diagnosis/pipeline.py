@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.diagnosis.assembly import DiagnosisParts, assemble
-from harness.diagnosis.field_measures import rank_me
+from harness.diagnosis.field_measures import codes_in_use, rank_me
 from harness.diagnosis.input_checks import true_or_false
 from harness.diagnosis.inputs import AUTO, DiagnosisInputs, check_inputs, inferred_activation, members_of
 from harness.diagnosis.layer_rules import LayerStructure, layer_verdicts, padded
@@ -221,6 +221,7 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
             classes=0 if classes is None else len(classes.unique()),
             within_class=None if classes is None else within_class_variance(request.activations, classes, live),
             rankme=rank_me(request.activations),
+            codes=codes_in_use(request.activations, evidence.rows),
             thresholds=thresholds,
         )
     )

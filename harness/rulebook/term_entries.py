@@ -110,7 +110,7 @@ TERM_ENTRIES: dict[str, Entry] = {
     ),
     "unbounded": Entry(
         "It falls from each value to the next, and the falls do not die out, as the code grows or shrinks"
-        " over 12 decades.",
+        " over 12 decades. A risk where it falls by equal amounts for every factor of 1000 as the code grows: a log barrier.",
         "A KL divergence of values that are not probabilities; a negative term such as minus a variance.",
         {"outside_domain": "NaN instead of ever lower values", "diverges": "training met it"},
         says="minimizing the term drives the code to infinity, or to the end of its range",
@@ -157,7 +157,8 @@ TERM_ENTRIES: dict[str, Entry] = {
     "negligible": Entry(
         "Its gradient at the bottleneck is below 0.005 of the reconstruction's at every probe; a fault"
         " below 1e-6. A term at its floor at every probe (free bits, a hinge) has ratio 0: a fault, or a"
-        " risk where its value is 0, since its condition holds then.",
+        " risk where its value is 0, since its condition holds then. Also a term whose gradient at the bottleneck is"
+        " larger, but of which less than a hundredth passes a normalization before the code.",
         "A mean over all entries with a small weight; free bits above the divergence; a hinge whose condition holds.",
         {"zero_gradient": "the gradient is exactly 0", "dominates": "the opposite"},
         thresholds=(
@@ -168,7 +169,8 @@ TERM_ENTRIES: dict[str, Entry] = {
         remedy="multiply the weight by the factor that the finding names, lower the floor, or remove the term",
     ),
     "depends_on_batch_size": Entry(
-        "Abs(d log term / d log batch size) > 0.25, the same rows repeated 1, 2 and 4 times.",
+        "Abs(d log term / d log batch size) > 0.25, the same rows repeated 1, 2 and 4 times, and its differences grow"
+        " as a power of the batch size too (not as its logarithm, as with negative pairs).",
         "A sum over the rows beside a mean over the rows.",
         {"wrong_axis": "one term for each row, summed"},
         thresholds=("batch_slope",),

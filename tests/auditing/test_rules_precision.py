@@ -112,3 +112,22 @@ def test_the_penalty_of_a_token_model_is_audited(penalty, planted):
 def test_a_way_around_the_bottleneck_of_a_token_model_is_found(beside):
     case = Case(partial(Words, beside), tokens, partial(worded, penalty="l1"), "code", reconstruction="out:0")
     assert (("reconstruction", "bypass") in rules(audit(case, False, 1))) == beside
+
+
+def test_a_cast_to_float_in_the_model_keeps_the_probes_in_float64():
+    class OneHot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enc, self.dec = nn.Linear(6, 8), nn.Linear(8, 6)
+
+        def forward(self, x):
+            soft = self.enc(x).softmax(1)
+            hard = F.one_hot(soft.argmax(1), 8).float()
+            return hard + soft - soft.detach(), self.dec(hard + soft - soft.detach())
+
+    def losses(net, batch):
+        return {"reconstruction": F.mse_loss(net(batch)[1], batch)}
+
+    result = audit(Case(model=OneHot, data=rows, losses=losses, bottleneck="enc"), during_training=False, seeds=1)
+    assert result.undecided == (), str(result)
+    assert torch.ones(2, dtype=torch.int64).float().dtype == torch.float32  # outside of a probe

@@ -56,3 +56,33 @@ def test_rankme_does_not_depend_on_the_scale(scale):
     values = np.random.default_rng(4).normal(size=(500, 6))
     expected = float(field.rankme(torch.from_numpy(values)))
     assert diagnose(values * scale, activation="none").measures["rankme"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("straight", [False, True])
+def test_codes_of_a_quantizer_in_use_and_their_perplexity(straight):
+    draw = torch.Generator().manual_seed(5)
+    book = torch.randn(32, 6, generator=draw)
+    index = torch.randint(0, 9, (700,), generator=draw) ** 2 // 3
+    before, entries = torch.randn(700, 6, generator=draw), book[index]
+    code = before + (entries - before) if straight else entries
+    diagnosis = diagnose(code, activation="none")
+    assert diagnosis.measures["codes_in_use"] == len(index.unique())
+    assert diagnosis.measures["perplexity"] == pytest.approx(float(field.perplexity(index, 32)), rel=1e-9)
+    assert f"codes in use {len(index.unique())}, perplexity " in str(diagnosis)
+
+
+@pytest.mark.parametrize("rows", [300, 20000])
+def test_a_code_without_repeated_rows_has_no_codes(rows):
+    draw = torch.Generator().manual_seed(6)
+    values = torch.randn(rows, 3, generator=draw)
+    rare = values * (torch.rand(rows, 1, generator=draw) < 0.1)  # 0 on nine rows in ten
+    inputs = torch.randn(rows, 5, generator=draw)
+    for code in (values, rare.clamp(min=0), rare):
+        assert "codes_in_use" not in diagnose(code, activation="none", inputs=inputs).measures
+
+
+def test_rows_that_repeat_because_the_inputs_do_are_no_codes():
+    draw = torch.Generator().manual_seed(7)
+    inputs = torch.randn(40, 5, generator=draw).repeat(20, 1)
+    code = inputs @ torch.randn(5, 3, generator=draw)
+    assert "codes_in_use" not in diagnose(code, activation="none", inputs=inputs).measures

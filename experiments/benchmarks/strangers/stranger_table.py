@@ -2,6 +2,7 @@
 
 import assorted
 import contrastive
+import held_out
 import plumbing
 import quantized
 import realistic
@@ -17,6 +18,7 @@ STRANGERS: tuple[Stranger, ...] = (
     *plumbing.STRANGERS,
     *assorted.STRANGERS,
     *realistic.STRANGERS,
+    *held_out.STRANGERS,
 )
 
 
