@@ -181,13 +181,22 @@ class MemberModel:
         """Return the loss terms in eval mode, and `total`; nothing for a case without a loss."""
         if not self.case.has_losses:
             return {}
-        buffers = {name: value.clone() for name, value in self.model.named_buffers()}
-        with torch.no_grad(), self._observing("evaluation"):
-            numbers = self._numbers(extras)
-            terms = self.program(batch, numbers)
-        for name, value in self.model.named_buffers():
-            value.data.copy_(buffers[name])
+        numbers = self._numbers(extras)
+        try:
+            terms = self._evaluated(batch, numbers, with_graph=False)
+        except RuntimeError:  # a penalty on a gradient, such as a contractive one, needs the graph
+            terms = self._evaluated(batch, numbers, with_graph=True)
         return {**terms, "total": self.case.total(terms, numbers)}
+
+    def _evaluated(self, batch: Tensor, numbers: Mapping[str, Any], with_graph: bool) -> State:
+        """Return the loss terms in eval mode; the buffers are restored."""
+        buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        try:
+            with torch.set_grad_enabled(with_graph), self._observing("evaluation"):
+                return {name: value.detach() for name, value in self.program(batch, numbers).items()}
+        finally:
+            for name, value in self.model.named_buffers():
+                value.data.copy_(buffers[name])
 
     def observe(self, rows: Tensor, purpose: str, clamp: Tensor | None = None) -> dict[str, Tensor]:
         """Return the bottleneck tensors on these rows, with the units in `clamp` fixed."""
