@@ -82,10 +82,11 @@ class Experiment:
         for name, expected in types.items():
             if not isinstance(value := getattr(self, name), expected):
                 raise HarnessError(f"{name}: expected {expected.__name__}, got {value!r}")
-        if not (isinstance(self.seeds, Sequence) and all(type(seed) is int for seed in self.seeds)):
+        if not (isinstance(self.seeds, Sequence) and set(map(type, self.seeds)) <= {int}):
             raise HarnessError(f"seeds: expected whole numbers, got {self.seeds!r}")
-        for attribute in fields(self):
-            object.__setattr__(self, attribute.name, _frozen(getattr(self, attribute.name)))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        for name in ("interactions", "contrasts", "exclude", "include", "zip", "remedies"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
         object.__setattr__(self, "factors", {name: _frozen(levels) for name, levels in self.factors.items()})
         object.__setattr__(self, "path", None if self.path is None else Path(self.path))
         first = {name: levels[0] for name, levels in self.factors.items()}
@@ -172,7 +173,7 @@ class Experiment:
 
 def _frozen(value: Any) -> Any:
     """The value with tuples in place of lists; mappings stay as they are."""
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple | range) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

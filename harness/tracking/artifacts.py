@@ -23,17 +23,17 @@ def log_artifacts(client: Any, run: str, files: Sequence[Path], requests: int) -
     if not files:
         return
     weights = [file for file in files if file.suffix == ".safetensors"]
-    others = [file for file in files if file.suffix != ".safetensors"]
+    reports = [file for file in files if file.suffix != ".safetensors"]
     folder = artifact_folder(str(client.get_run(run).info.artifact_uri))
     if folder is not None:
-        _copy(others, folder)
+        _copy(reports, folder)
         for file in set((folder / WEIGHTS).glob("*.safetensors")) - {folder / WEIGHTS / file.name for file in weights}:
             file.unlink()
         _copy([file for file in weights if not _same(file, folder / WEIGHTS / file.name)], folder / WEIGHTS)
         return
     logged = {item.path: item.file_size for item in client.list_artifacts(run, WEIGHTS)} if weights else {}
     missing = [file for file in weights if logged.get(f"{WEIGHTS}/{file.name}") != file.stat().st_size]
-    for_all(lambda file: client.log_artifact(run, str(file)), others, requests)
+    for_all(lambda file: client.log_artifact(run, str(file)), reports, requests)
     for_all(lambda file: client.log_artifact(run, str(file), WEIGHTS), missing, requests)
 
 

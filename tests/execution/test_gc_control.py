@@ -31,7 +31,7 @@ def started(monkeypatch):
         found["all"].append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]))
         return found["all"][-1]
 
-    def prepare(*arguments):
+    def prepare(*arguments, **options):
         found["alive"] = sum(each.poll() is None for each in found["all"])
         raise Stopped
 
