@@ -35,6 +35,18 @@ Missed: the mean square of a batch-normalized code. False faults: `unbounded` of
 its sum, and of a log barrier. False risks: `depends_on_batch_size` of InfoNCE and of a noisy total correlation,
 `outside_domain` of the square root, `escape` of a soft count of units, `dominates` of the log barrier. The cases
 whose source is `constructed` come from it; the scores above stay those of the first run.
+
+After these repairs a second set of 16 pairs was examined once. It had been written independently, with its truth and without
+a look at the rules, and plain torch over 3 seeds confirmed the truth of all 32 cases:
+
+| score | value |
+|---|---|
+| cause named by a fault or risk | 16 of 16 [0.81, 1.00] |
+| no false fault, faulty and healthy cases | 31 of 32 [0.84, 0.99] |
+| symptom right | 31 of 32 [0.84, 0.99] |
+
+Wrong: `wrong_axis` beside the right cause of an entropy of shares that are 0, and `redundant` where the truth is 8 lost units
+(queries that attend over the batch). These pairs are in the table too.
 """
 
 

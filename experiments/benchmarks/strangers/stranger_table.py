@@ -3,6 +3,8 @@
 import assorted
 import contrastive
 import held_out
+import held_out_codes
+import held_out_terms
 import plumbing
 import quantized
 import realistic
@@ -19,6 +21,8 @@ STRANGERS: tuple[Stranger, ...] = (
     *assorted.STRANGERS,
     *realistic.STRANGERS,
     *held_out.STRANGERS,
+    *held_out_codes.STRANGERS,
+    *held_out_terms.STRANGERS,
 )
 
 
