@@ -195,6 +195,9 @@ FACTORS: dict[str, Factor] = {
     "beta": Factor(None, stacks=True, words=("matched",)),
     "free_bits": Factor(0.0, stacks=True),  # nats per unit
     "resample": Factor(0, high=1000, integer=True),  # times during training
+    "neuron_resampling": Factor(0, high=1000, integer=True),
+    "codebook_restart": Factor(0, high=1000, integer=True),
+    "auxk": Factor(0.0),  # weight
     "rate_warmup": Factor(0.0, high=1.0),  # share of training
     "gradient_clip": Factor(0.0),  # norm; 0 keeps the case's own
     **TRAINED,

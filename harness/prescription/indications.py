@@ -155,6 +155,9 @@ def _inapplicable(case: Case, cell: Cell, split: Split, layout: Any) -> str | No
     reason = why_not_applicable(case, cell, split)
     if reason:
         return reason
+    row = split.train.inputs[0].numel()
+    if not cell.keys().isdisjoint(("neuron_resampling", "auxk")) and layout.units < row:
+        return f"made for dictionaries: the code has {layout.units} units, a row has {row} numbers"
     unchanged = same_as_default(case, cell, layout)
     # a number of the case is no remedy of the table, and always changes something
     return "changes nothing of this model" if len(unchanged) == len(cell) and all(unchanged.values()) else None
@@ -204,7 +207,9 @@ INDICATIONS = (
         lambda signs: signs.has_posterior,
         lambda signs: [
             *_weights(signs),
+            {"warmup": 0.2},
             {"warmup": 0.5},
+            {"warmup": 0.8},
             {"warmup": 0.5, "warmup_cycles": 4},
             {"free_bits": 0.05},
             {"free_bits": 0.2},
@@ -220,6 +225,9 @@ INDICATIONS = (
             {"bias_init": "zero"},
             {"weight_init": "kaiming"},
             {"resample": 4},
+            {"neuron_resampling": 4},
+            {"auxk": 0.03125},
+            {"codebook_restart": 4},
         ],
     ),
     Indication(
@@ -245,7 +253,7 @@ INDICATIONS = (
     Indication(
         "units that do not vary with the input, where noise may help",
         lambda signs: signs.silent_units,
-        lambda signs: [{"dropout": 0.2}],
+        lambda signs: [{"dropout": 0.1}, {"dropout": 0.2}, {"dropout": 0.4}],
     ),
     Indication(
         "a reconstruction far below that of PCA",

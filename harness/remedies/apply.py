@@ -16,6 +16,7 @@ from harness.factors import FACTORS, OWN_FIRST, Level, check_level
 from harness.loss_terms import BoundLosses, bind_losses, check_terms
 from harness.models import build_model
 from harness.remedies.catalogue import REMEDIES, case_number
+from harness.remedies.dormant_units import auxk_loss
 from harness.remedies.free_bits import KlTerm, divergences_of, kl_term
 from harness.remedies.gradients import gradient_norms
 from harness.remedies.initial_values import DEFAULT, Factory, InitialWeights, ZeroBias
@@ -275,6 +276,9 @@ class TreatedLosses:
         with model.at_rate(rate), model.tap(self.everywhere) as tap, recorded as log_variances:
             terms = self.case.losses(model.model, batch, **own)
         check_terms(self.case, terms)
+        if self.treatment.auxk:
+            auxiliary = self.treatment.auxk * auxk_loss(self.case, model, tap.passes[0], batch)
+            terms = {**terms, self.case.objective: terms[self.case.objective] + auxiliary}
         if self.kl is not None:
             divergences = divergences_of(self.case, tap.passes[0], log_variances)
             floored = self.kl.value(divergences, numbers["free_bits"], numbers, len(batch))

@@ -13,7 +13,7 @@ from harness.capture import CODE_SITE, ForwardPass, flatten_units
 from harness.case import PENALTY_WEIGHT, Case
 from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
-from harness.remedies.dormant_units import resample
+from harness.remedies.dormant_units import auxk, codebook_restart, neuron_resampling, resample
 from harness.remedies.free_bits import with_floor
 from harness.remedies.layout import ModelLayout
 from harness.remedies.not_applicable import RemedyNotApplicable
@@ -207,6 +207,9 @@ REMEDIES: dict[str, Callable[[Level, Case, ModelLayout, Treatment], Treatment]] 
     "weight_init": weight_init,
     "bias_init": bias_init,
     "resample": resample,
+    "neuron_resampling": neuron_resampling,
+    "codebook_restart": codebook_restart,
+    "auxk": auxk,
     "rate_warmup": rate_warmup,
     "gradient_clip": gradient_clip,
     "inputs": inputs,

@@ -46,6 +46,9 @@ class ModelLayout:
         hidden: positions of the encoder's activations before the bottleneck's.
         reader: name of the linear layer that reads the code; empty if none does.
         linear: True if the bottleneck is a linear layer.
+        reads_rows: True if that layer reads the rows as they are.
+        readout: True if the output of the reader is the reconstruction.
+        codebook: name of the only `nn.Embedding` of which the code is made; empty if there is none.
         no_r2: reason why no output is compared with the rows; empty if one is.
     """
 
@@ -63,6 +66,9 @@ class ModelLayout:
     no_r2: str
     reader: str = ""
     linear: bool = False
+    reads_rows: bool = False
+    readout: bool = False
+    codebook: str = ""
 
 
 def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
@@ -73,12 +79,44 @@ def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
     """
     model = build_model(case, 0, batch)
     with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
-        with _linear_inputs(model) as inputs:
+        with _linear_calls(model) as calls:
             forward = _forward(case, model, batch)
         scope = _scope(case, model, batch, forward)
     code = code_of(forward, case.bottleneck)
-    reader = next((name for name, value in inputs if value.shape == code.shape and torch.equal(value, code)), "")
-    return replace(_layout(case, model, forward, batch, scope), reader=reader, linear=_is_linear(case, model))
+    readers = [call for call in calls if _equal(call[1], code)]
+    layout, reconstruction = _layout(case, model, forward, batch, scope), None
+    if layout.reconstruction is not None:
+        reconstruction = forward.outputs[layout.reconstruction]
+    return replace(
+        layout,
+        reader=readers[0][0] if readers else "",
+        linear=_is_linear(case, model),
+        reads_rows=any(name == case.bottleneck and _equal(value, batch) for name, value, _ in calls),
+        readout=bool(readers) and reconstruction is not None and _equal(readers[0][2], reconstruction),
+        codebook=_codebook(model, code),
+    )
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)
+
+
+def _codebook(model: nn.Module, code: Tensor) -> str:
+    """Name of the embedding whose vectors are the code of every row; empty if there is none, or several fit."""
+    books = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and _are_entries(code, module.weight)
+    ]
+    return books[0] if len(books) == 1 else ""
+
+
+def _are_entries(code: Tensor, book: Tensor) -> bool:
+    """True if each row of the code is an entry of the book, up to the rounding of a straight-through estimator."""
+    if code.dim() != 2 or code.shape[1] != book.shape[1]:
+        return False
+    distances = torch.cdist(code.to(book), book).min(dim=1).values
+    return bool((distances <= 1e-4 * book.abs().max()).all())
 
 
 def _is_linear(case: Case, model: nn.Module) -> bool:
@@ -86,13 +124,13 @@ def _is_linear(case: Case, model: nn.Module) -> bool:
 
 
 @contextmanager
-def _linear_inputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Record the name and the input of each linear layer that runs inside the block."""
-    inputs: list[tuple[str, Tensor]] = []
+def _linear_calls(model: nn.Module) -> Iterator[list[tuple[str, Tensor, Tensor]]]:
+    """Record the name, the input and the output of each linear layer that runs inside the block."""
+    calls: list[tuple[str, Tensor, Tensor]] = []
     handles = [
-        module.register_forward_pre_hook(
-            lambda module, args, options, name=name: inputs.append(
-                (name, (*args, *options.values())[0].detach().clone())
+        module.register_forward_hook(
+            lambda module, args, options, output, name=name: calls.append(
+                (name, (*args, *options.values())[0].detach().clone(), output.detach().clone())
             ),
             with_kwargs=True,
         )
@@ -100,7 +138,7 @@ def _linear_inputs(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
         if isinstance(module, nn.Linear)
     ]
     try:
-        yield inputs
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

@@ -40,7 +40,9 @@ class Treatment:
         weights: name of the distribution of the initial weights; "default" for the author's.
         rate_warmup: share of training over which the learning rate rises.
         clip: largest norm of a gradient, or None for the author's.
-        resamples: number of times that dormant units are resampled during training.
+        resamples: number of times that units or codebook entries are resampled during training.
+        resampling: the factor that says how.
+        auxk: weight of the reconstruction of the error by dead units; 0 for none.
     """
 
     activations: Mapping[int, str] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Treatment:
     rate_warmup: float = 0.0
     clip: float | None = None
     resamples: int = 0
+    resampling: str = "resample"
+    auxk: float = 0.0
 
     @property
     def has_target(self) -> bool:
@@ -70,7 +74,7 @@ class Treatment:
     def edits_nothing(self) -> bool:
         """True if the forward pass is unchanged."""
         return (
-            not (self.activations or self.dropped or self.output or self.top_k or self.resamples)
+            not (self.activations or self.dropped or self.output or self.top_k or self.resamples or self.auxk)
             and self.normalized is None
         )
 

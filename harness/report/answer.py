@@ -301,4 +301,8 @@ FACTORS = {
     "units": "{level} units",
     "learning_rate": "learning rate {level}",
     "batch_size": "batch size {level}",
+    "resample": "{level} resamplings of dormant units",
+    "neuron_resampling": "{level} neuron resamplings",
+    "codebook_restart": "{level} restarts of unused codes",
+    "auxk": "AuxK {level}",
 }

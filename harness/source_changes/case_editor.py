@@ -42,7 +42,12 @@ class SourceEditor:
         """
         treatment = self.treatment
         unsupported = (
-            treatment.centered or treatment.floor or treatment.top_k or treatment.output or treatment.resamples
+            treatment.centered
+            or treatment.floor
+            or treatment.top_k
+            or treatment.output
+            or treatment.resamples
+            or treatment.auxk
         )
         if unsupported or not (treatment.own_penalty or treatment.penalty[1] is None):
             raise NotEditable("this change has no single place in the source")

@@ -81,6 +81,32 @@ SNIPPETS = {
         "    {layer}.weight[dormant] = fresh.weight[dormant]\n    {layer}.bias[dormant] = 0.0\n"
         "    self.decoder.weight[:, dormant] = 0.0  # of the layer that reads the code"
     ),
+    ("neuron_resampling", ""): (
+        "# after optimizer.step(), {value} times at equal parts of training apart; rows, code, error: of many rows\n"
+        "with torch.no_grad():\n"
+        "    dead = ~(code > 0).any(0)\n"
+        "    drawn = torch.multinomial(error.square().sum(1) ** 2, len(dead), replacement=True)\n"
+        "    direction = F.normalize(rows[drawn], dim=1)\n"
+        "    length = 0.2 * {layer}.weight[~dead].norm(dim=1).mean()\n"
+        "    {layer}.weight[dead], {layer}.bias[dead] = (length * direction)[dead], 0.0\n"
+        "    self.decoder.weight[:, dead] = direction.T[:, dead]  # of the layer that reads the code"
+    ),
+    ("codebook_restart", ""): (
+        "# after optimizer.step(), {value} times at equal parts of training apart; code: of many rows, before it is quantized\n"
+        "with torch.no_grad():\n"
+        "    used = torch.cdist(code, codebook.weight).argmin(1).unique()\n"
+        "    unused = torch.ones(len(codebook.weight), dtype=torch.bool).index_fill(0, used, False)\n"
+        "    codebook.weight[unused] = code[torch.randint(len(code), (int(unused.sum()),))]"
+    ),
+    ("auxk", ""): (
+        "# in the loss; before: what {layer} returns, code: behind the activation\n"
+        "dead = (code <= 0).all(0)\n"
+        "chosen = before.masked_fill(~dead, -torch.inf).topk(min(before.shape[1], batch.shape[1] // 2))\n"
+        "values = chosen.values.masked_fill(chosen.values.isinf(), 0.0)\n"
+        "sparse = torch.zeros_like(before).scatter(1, chosen.indices, values)\n"
+        "error = (batch - reconstruction).detach()\n"
+        "loss = loss + {value} * F.mse_loss(sparse @ self.decoder.weight.T, error) * dead.any()"
+    ),
     ("gradient_clip", ""): "# after loss.backward()\nnn.utils.clip_grad_norm_(model.parameters(), {value})",
     ("rate_warmup", ""): (
         "# call scheduler.step() after every optimizer.step(); `steps` is their number\n"

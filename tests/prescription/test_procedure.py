@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import harness
+from harness.data import split_of
 from harness.errors import HarnessError
 from harness.prescription.goal import goal_of, seconds_of
-from harness.prescription.indications import Signs, contraindication
+from harness.prescription.indications import Signs, candidates, contraindication
 from harness.prescription.prescription import PrescriptionInterrupted
 from harness.prescription.procedure import prescribe
 from harness.prescription.proof import FRESH
@@ -277,3 +278,23 @@ def test_a_case_with_its_own_loop_is_prescribed(tmp_path):
     )
     assert prescription.best.remedy == {"bias_init": "zero"}
     assert prescription.excluded[0]["reason"].startswith("learning_rate: Case.fit trains by itself")
+
+
+@pytest.mark.parametrize(("units", "tried"), [(4, False), (12, True)])
+def test_remedies_of_dictionaries_are_tried_on_codes_that_are_wider_than_the_rows(units, tried):
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(8, units), nn.Linear(units, 8)
+
+        def forward(self, batch):
+            return self.decoder(F.relu(self.encoder(batch)))
+
+    own = harness.Case(Wide, rows, losses, "encoder", train={"epochs": 3})
+    signs = Signs(activation="relu", unit_verdicts=frozenset({"dead"}))
+    chosen, excluded = candidates(own, split_of(own), signs)
+    names = {name for candidate in chosen for name in candidate.cell}
+    assert names.isdisjoint({"auxk", "neuron_resampling"}) != tried
+    reasons = " ".join(candidate.reason for candidate in excluded)
+    assert ("made for dictionaries: the code has 4 units, a row has 8 numbers" in reasons) != tried
+    assert "codebook_restart: the model has no codebook" in reasons
