@@ -25,6 +25,7 @@ ONE_OF_EACH_KIND = (
     "skip connection around the code",
     "root of a squared distance of 0",
     "errors are clipped before the square",
+    "bits that are set are counted",
 )
 
 
