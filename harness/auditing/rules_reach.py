@@ -40,7 +40,7 @@ Terms = Mapping[str, Any]
 
 
 def cut_encoder(subject: TermProbe, operations: list[TracedOperation]) -> list[Finding]:
-    """Find a main term whose value follows the code while no gradient reaches the layers up to the code."""
+    """Find a main term whose value changes with the code while no gradient reaches the layers that compute the code."""
     probe, site = subject.probe, subject.probe.code.site
     if site is None:
         raise Undecided("no layer's output leads to the code")
@@ -96,7 +96,7 @@ def _reaches_layers(subject: TermProbe, site: TensorSite, values: Callable[[Tens
 
 
 def encoder_parameters(probe: LossProbe) -> list[str]:
-    """Return the names of the trainable, optimized parameters that the output of the bottleneck's layer follows."""
+    """Return the names of the optimized parameters whose change alters the output of the bottleneck's layer."""
     assert probe.code.site is not None
     layer = TensorSite(probe.code.site.layer)
     base = observed_values(probe, layer)
@@ -119,9 +119,9 @@ class ReachedParameters:
 
     Args:
         without_gradient: names whose gradient was zero or absent at every probe; None before the first probe.
-        without_path: those to which no term's graph leads.
-        followers: name -> terms whose value followed it at some probe.
-        written: names of parameters without a gradient that a training changed: moving averages.
+        without_path: those of them that no term depends on in its autograd graph.
+        followers: name -> terms whose value changed with the parameter at some probe.
+        written: names of parameters without a gradient that a training changed, such as moving averages.
     """
 
     without_gradient: set[str] | None = None
@@ -137,7 +137,7 @@ class ReachedParameters:
         }
 
     def compare(self, model: nn.Module) -> None:
-        """Find the parameters that a training has changed though no graph leads to them."""
+        """Find the parameters that a training has changed although no term depends on them in its autograd graph."""
         values = dict(model.named_parameters())
         changed = {name for name, value in self._initial.items() if not torch.equal(value, values[name])}
         self.written |= changed & self.without_path
@@ -162,7 +162,7 @@ class ReachedParameters:
         self.without_path &= self.without_gradient
 
     def follow(self, model: nn.Module, evaluate: Callable[[], Terms], tolerance: float) -> None:
-        """Record which terms follow the value of the parameters that are left."""
+        """Record which terms change with the value of the parameters that are left."""
         named_parameters = dict(model.named_parameters())
         groups = by_module({name: named_parameters[name] for name in sorted(self.without_gradient or ())})
         base = values_of(evaluate())
@@ -193,15 +193,15 @@ def unreached_parameters(
     looks: str,
     zero_explained: bool = False,
 ) -> list[Finding]:
-    """Find trainable parameters that some term's value follows and no term's gradient reaches.
+    """Find trainable parameters that change the value of some term and get a gradient from none.
 
     Args:
-        probe: of one initialization.
-        reached: as the training probes left it.
-        inert: terms without a gradient, which their own finding explains.
-        explained: names that another finding explains.
-        tied: names that share their numbers with a parameter that has a gradient.
-        looks: probes in words.
+        probe: the model and its loss at one initialization.
+        reached: what the training probes found.
+        inert: terms without a gradient, which have a finding of their own.
+        explained: names of parameters that another finding explains.
+        tied: names of parameters that share their memory with one that has a gradient (tied weights).
+        looks: the probes in words, for the finding.
         zero_explained: True if a dead or constant code explains gradients that are zero, but not absent.
     """
     parameters = dict(probe.model.named_parameters())
@@ -279,7 +279,7 @@ def _modules_in_words(names: list[str], most: int = 6) -> str:
 
 
 def tied_parameters(model: nn.Module, names: Iterable[str]) -> set[str]:
-    """Return those of the names whose numbers are also those of a parameter that is not among them."""
+    """Return those of the named parameters that share their memory with a parameter that is not named."""
     names = set(names)
     pointers = {value.data_ptr() for name, value in model.named_parameters() if name not in names and value.numel()}
     return {name for name, value in model.named_parameters() if name in names and value.data_ptr() in pointers}
@@ -463,9 +463,9 @@ def unused_number(case: Case, names: list[str], inert: set[str], unmet: set[str]
 
     Args:
         case: any case. names: keywords without an effect at every probe.
-        inert: terms without a gradient; a number may weigh one of them.
+        inert: terms without a gradient; a number may be the weight of one of them.
         unmet: keywords that the loss reads on a branch that no probe took.
-        looks: probes in words.
+        looks: the probes in words, for the finding.
     """
     if not names:
         return []

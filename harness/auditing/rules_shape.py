@@ -122,7 +122,9 @@ def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], boun
             "a collapsed code minimizes it"
             if point
             else "it shrinks the code, as intended; only the other terms keep the code from collapse",
-            "penalize values that can reach the target while they vary" if point else "keep its weight small",
+            "penalize values that can reach the target while they vary"
+            if point
+            else "give it a weight at which its gradient norm is at most that of the main term",
             {f"value_{end.start}": end.value for end in ends},
             severity=Severity.RISK if point else Severity.NOTE,
             source=source_line(operations, [site]),
@@ -196,7 +198,9 @@ def pushes_active_units_down(
             " on every active entry and 0 on every inactive entry",
             "it lowers active units and never activates inactive ones"
             + (", even if activity is below the target" if point else ", as every penalty without a target does"),
-            "penalize a mean that can lie on both sides of its target" if point else "keep its weight small",
+            "penalize a mean that can lie on both sides of its target"
+            if point
+            else "give it a weight at which its gradient norm is at most that of the main term",
             severity=Severity.RISK if point else Severity.NOTE,
             source=source_line(operations, [site]),
         )

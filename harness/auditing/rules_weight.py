@@ -199,7 +199,7 @@ def weight_findings(
     result = make_finding(
         judgment.rule,
         term,
-        f"the gradient of {term} at {case.bottleneck} has {ratios_text} times the norm of that of {case.objective}",
+        f"the gradient norm of {term} divided by that of {case.objective}, at {case.bottleneck}: {ratios_text}",
         judgment.meaning,
         "change its weight in losses" if advice is None else advice.text(),
         {**{f"ratio_at_{probe}": ratio for probe, ratio in ratios.items()}, **(advice.numbers() if advice else {})},
@@ -226,9 +226,8 @@ def _taken_away(case: Case, term: str, weights: GradientRatios) -> Finding:
     return make_finding(
         "negligible",
         term,
-        f"the gradient of {term} at {case.bottleneck} has {weights.at(0):.3g} times the norm of that of"
-        f" {case.objective}, but at the parameters before it only {shares}: hardly any of it passes the operations"
-        " before the code",
+        f"the gradient norm of {term} divided by that of {case.objective}: {weights.at(0):.3g} at {case.bottleneck}, but at"
+        f" the parameters before it only {shares}: hardly any of the gradient passes the operations before the code",
         "a normalization fixes what the term measures (the mean square of a batch-normalized unit is 1), so it has no"
         " effect on training",
         "penalize the values before the normalization, or something that it leaves free, such as absolute values",

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -72,6 +74,15 @@ def _flushed(code: int) -> int:
     return code
 
 
+@contextmanager
+def _end_at_closed_pipe() -> Iterator[None]:
+    """Exit like a command that SIGPIPE ends; typer would exit with code 1, the code of a finding."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise typer.Exit(CLOSED_PIPE) from None
+
+
 def _print_version(requested: bool) -> None:
     if requested:
         print(f"harness {__version__}")
@@ -117,7 +128,7 @@ def _register() -> None:
     for verb in verbs:
         # an empty line between two lines keeps them apart
         epilog = "\n\n".join(["Examples:", *EXAMPLES[verb.__name__]]) if verb.__name__ in EXAMPLES else None
-        app.command(epilog=epilog)(guarded()(verb))
+        app.command(epilog=epilog)(_end_at_closed_pipe()(guarded()(verb)))
 
 
 @app.callback()

@@ -19,7 +19,7 @@ def audit(
     ] = True,
     seeds: Annotated[int, typer.Option(min=1, help="Number of initializations.")] = 3,
 ) -> None:
-    """Audit a case's loss and model. Exit code 0: no fault; 1: at least one fault; 2: wrong request."""
+    """Say what each loss term of a case can and cannot do. Exit code 0: no fault; 1: at least one fault; 2: bad request."""
     from harness.auditing import audit as judge
     from harness.case import load_case
 

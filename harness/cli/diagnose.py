@@ -10,6 +10,7 @@ import typer
 
 from harness.cli.checkpoints import load_weights
 from harness.cli.output import Json, stdout_to_stderr
+from harness.cli.output import console as console_of_output
 from harness.cli.skeleton import refuse_script
 from harness.errors import HarnessError, did_you_mean
 
@@ -42,12 +43,14 @@ def diagnose(
     dtype: Annotated[
         str | None, typer.Option(help="Precision of the model (float32, ...), if the file has another.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dict of a case, diagnosed without training.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed for training a case.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights for the case, which is then not trained: a state dict or a checkpoint.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights and batches of a case.")] = 0,
     picture: Annotated[Path | None, typer.Option(help="Write a figure of the units (.png, .svg, .pdf).")] = None,
     json: Json = False,
 ) -> None:
-    """Diagnose a layer: collapsed or not, which units, and how. Exit code 0: healthy; 1: a finding; 2: bad request."""
+    """Say whether a layer has collapsed, which units, and how; a case is trained first. Exit code 0: healthy; 1: not; 2: bad request."""
     files: dict[str, Any] = {"activation": activation, "labels": labels, "factors": factors, "inputs": inputs}
     files |= {"reconstruction": reconstruction, "output": output, "posterior": posterior, "target": rho, "dtype": dtype}
     if is_matrix(target):
@@ -231,12 +234,10 @@ def _show(diagnosis: "Diagnosis", target: str, extra: dict[str, Any], as_json: b
         values = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in extra.items()}
         print(json_format.dumps({**_document(diagnosis, target), **values}, allow_nan=False))
         return
-    from rich.console import Console
-
     from harness.cli.unit_bars import unit_bars
     from harness.diagnosis.render import counts, details, headline
 
-    console = Console(highlight=False)
+    console = console_of_output(width=None)
     console.print("\n".join([headline(diagnosis), *counts(diagnosis), ""]), markup=False, soft_wrap=True)
     table = unit_bars(diagnosis)
     wide = console.measure(table, options=console.options.update(max_width=1000)).maximum

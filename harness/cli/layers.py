@@ -16,7 +16,7 @@ def layers(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the layers that can be judged, with the activation in use. The file is executed."""
+    """List the layers that can be judged, with the activation that follows each. The file runs as Python code."""
     from harness.watching import layers as list_layers
 
     with stdout_to_stderr(json):

@@ -9,7 +9,7 @@ import typer
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders that contain mlruns/, such as those of shards.")],
 ) -> None:
-    """Copy the results of other folders into this one, as shards on machines without a shared disk leave them.
+    """Copy the results of other folders into this one, such as those of `--shard` on machines without a shared disk.
 
     Then `harness sync FILE.yaml` writes report and MLflow store. Members that are here already are kept.
     """

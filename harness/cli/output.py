@@ -61,8 +61,21 @@ def _descriptor_to_stderr() -> Iterator[None]:
         os.close(before)
 
 
-def console() -> "Console":
-    """Return the console; with 140 columns for a file or pipe, where rich would wrap tables at 80."""
+def console(width: int | None = 140) -> "Console":
+    """Return the console of standard output.
+
+    Args:
+        width: columns where standard output is a file or pipe; None for 80, as rich has it.
+
+    Raises:
+        BrokenPipeError: later, when it prints and the reader of the pipe is gone.
+    """
     from rich.console import Console
 
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=140)
+    class PipeConsole(Console):
+        """A console that raises where rich would end the process with code 1, the code of a finding."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return PipeConsole(highlight=False, width=None if sys.stdout.isatty() else width)

@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
-    retry: Annotated[str, typer.Option(help="`failed`: run members again that could not be run.")] = "",
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes; one per core by default.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train all models again, also those with a result.")] = False,
+    retry: Annotated[str, typer.Option(help="`failed`: train again the models that ended with an error.")] = "",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes; 0 trains in this process. Default: one per core.")
+    ] = None,
     shard: Annotated[
-        str, typer.Option(help="`2/8` runs only the second of eight parts; `auto` reads it from a job array.")
+        str,
+        typer.Option(
+            help="`2/8`: train only the second of eight parts. `auto`: the part of this SLURM or Kubernetes job."
+        ),
     ] = "1/1",
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds a stack of members may take; no limit by default.")
+        float | None, typer.Option(min=0.1, help="Seconds that models trained together may take; no limit by default.")
     ] = None,
     on: Annotated[str | None, typer.Option(help="Train on a Ray cluster: `ray`, or `ray://head:10001`.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; default mlruns/mlflow.db.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the missing members of an experiment, diagnose them, log them to MLflow and write the report."""
+    """Train every model of an experiment that has no result yet, diagnose it, log it to MLflow, and write the report."""
     if retry not in ("", "failed"):
         raise HarnessError(f"--retry: expected 'failed', got {retry!r}")
     part = shard_of(shard)

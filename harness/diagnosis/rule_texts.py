@@ -29,12 +29,12 @@ LAYER: dict[str, RuleText] = {
     "full_collapse": RuleText(
         Severity.FAULT,
         "no unit depends on the input: the decoder receives a constant",
-        f"audit the penalty; {REVIVE}",
+        f"audit the loss terms; {REVIVE}",
     ),
     "single_live_unit": RuleText(
         Severity.FAULT,
         "one unit carries all information that passes the bottleneck",
-        f"audit the penalty; {REVIVE}",
+        f"audit the loss terms; {REVIVE}",
     ),
     "near_collapse": RuleText(
         Severity.FAULT,
@@ -59,7 +59,7 @@ LAYER: dict[str, RuleText] = {
     "single_unit_dominance": RuleText(
         Severity.FAULT,
         "one unit fires on every row and all others are constant: there is no code, however low the loss",
-        "audit the penalty; zero the bias, or normalize before the activation",
+        "audit the loss terms; zero the bias, or normalize before the activation",
     ),
     "duplicates": RuleText(Severity.NOTE, "some units repeat others", "use fewer units"),
     "nonlinear_redundancy": RuleText(

@@ -26,12 +26,12 @@ class Sensitivity:
     """Influence of one threshold.
 
     Args:
-        threshold: its name. value: as used. low, high: the ends of the decade around it (of odds, for a share).
+        threshold: its name. value: as used. low, high: value / sqrt(10) and value * sqrt(10) (of the odds, for a share).
         members: number of members judged again.
-        changed: number of them with another verdict, of the layer or of its output, somewhere in the decade.
-        changes: `"healthy -> redundant"` -> number of members, at the end of the decade where most change.
+        changed: number of them with another verdict, of the layer or of its output, at some value between low and high.
+        changes: `"healthy -> redundant"` -> number of members, at low or high, whichever changes more.
         units: number of their units. units_changed: number of units with another verdict (for a threshold that decides
-            a flag: another flag) somewhere in the decade.
+            a flag: another flag) at some value between low and high.
     """
 
     threshold: str

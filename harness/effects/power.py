@@ -108,6 +108,7 @@ def _sentences(seeds: int, tests: int, least: float, needed: int, detectable: di
     listed = ", ".join(f"{factor} {size:.2g}" for factor, size in detectable.items())
     if listed:
         sentences.append(
-            f"Smaller changes of the share collapsed than these would be missed in 1 of 5 repetitions: {listed}."
+            f"True changes of the share collapsed that 4 of 5 repetitions would find, before adjustment: {listed}. "
+            "Smaller ones are found less often."
         )
     return tuple(sentences)

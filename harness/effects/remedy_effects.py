@@ -41,14 +41,20 @@ class RemedyEffect:
 
     Args:
         remedy: factor -> level of every changed factor. variant: name of the cell.
-        seeds: seeds of either arm; with several splits of the rows, pairs of seed and split. failed_before, failed_after, collapsed_before, collapsed_after: numbers of seeds.
+        seeds: seeds of either arm; with several splits of the rows, pairs of seed and split.
+        failed_before, failed_after, collapsed_before, collapsed_after: numbers of seeds.
         lost_before, lost_after: members without a result for an outside reason.
         change: change of the failed share over complete pairs, from -1 to 1; low, high: Newcombe's paired 95 % interval.
         p: mid-p of the exact McNemar test. p_adjusted: Benjamini-Hochberg over the rows.
-        worst_low, worst_high: the interval with every lost member counted against a fall of failures.
-        r2_before, r2_after: mean R2. gain_low, gain_high: 95 % t interval of the paired gain of R2.
-        collapsed_p: adjusted mid-p of the collapsed seeds.
-        word: one of `WORDS`, the first that applies in the order of the documentation.
+        worst_low, worst_high: the interval when every lost member of the baseline counts as usable, and every lost
+            member of the remedy as failed.
+        r2_before, r2_after: mean R2. gain_low, gain_high: 95 % Student t interval of the paired gain of R2.
+        collapsed_p: adjusted mid-p of the same test on collapsed instead of failed seeds.
+        word: the first of these that applies. "equal": every stored number is equal. "works" (at most 10 % of the seeds
+            fail) or "helps": fewer seeds fail, p_adjusted < .05. "worse": more fail, p_adjusted < .05.
+            "live_not_better_than_mean": fewer collapse, no fewer fail. Where no seed of either arm fails, the gain of R2
+            decides between these words. "no_effect_seen": the interval of the change lies within -.25 and .25.
+            "undecided": anything else.
         seeds_needed: seeds that would decide an undecided row in 4 of 5 repetitions; None where unknown.
     """
 
@@ -107,7 +113,14 @@ class BaselineOutcome:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row before the family is known, with the facts that its word depends on."""
+    """A row before its p is adjusted over all rows, with the facts that its word depends on.
+
+    Args:
+        effect: the row, with the word still open. equal: True where both arms have equal stored results.
+        collapsed_p: mid-p of the collapsed seeds, not adjusted.
+        fixed, broken: share of the complete pairs that fail only before, and only after, the remedy.
+        pca_r2: highest R2 of PCA with as many components as units, over the members with the remedy.
+    """
 
     effect: RemedyEffect
     equal: bool

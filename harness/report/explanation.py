@@ -103,8 +103,7 @@ def _audited(members: Sequence[MemberRecord], audit: Mapping[str, Sequence[Mappi
 
 
 def _named(finding: Mapping[str, Any]) -> str:
-    risk = severity_of(finding.get("severity")) == Severity.RISK
-    return f"a risk, {_rule(finding)}" if risk else _rule(finding)
+    return f"the {severity_of(finding.get('severity'))} {finding['rule']}"
 
 
 def _born_dead(judged: Sequence[MemberRecord]) -> Sentence | None:
@@ -202,7 +201,7 @@ def _reconstruction(judged: Sequence[MemberRecord]) -> Sentence | None:
     if not fits:
         return None
     worse, middle = sum(fit <= 0 for fit in fits), median(fits)
-    mean = f"{worse} of {len(fits)} members reconstruct no better than the mean of the rows"
+    mean = f"{worse} of {len(fits)} members have an R2 of at most 0"
     behind = [record.pca_r2[-1] - record.r2 for record in judged if record.pca_r2 and record.r2 is not None]
     if not behind:
         text = f"The reconstruction's R2 is {middle:.2f} (median); {mean}."
@@ -225,7 +224,11 @@ def _verdict(members: Sequence[MemberRecord], judged: Sequence[MemberRecord]) ->
             f"No member has a verdict{': ' + _stop(errors[0]) if errors else '.'}", {"members": len(members)}
         )
     collapsed, failed = (sum(bool(getattr(record, name)) for record in judged) for name in ("collapsed", "failed"))
-    idle = f", and {failed - collapsed} more reconstruct no better than the mean" if failed > collapsed else ""
+    idle = (
+        f", and {failed - collapsed} more have a constant output or one no better than the mean"
+        if failed > collapsed
+        else ""
+    )
     numbers = {"collapsed": float(collapsed), "failed": float(failed), "judged": float(len(judged))}
     numbers["lost"] = float(unjudged)
     if len({record.seed for record in judged}) < len(judged):  # a group of variants: its members share seeds
@@ -236,10 +239,6 @@ def _verdict(members: Sequence[MemberRecord], judged: Sequence[MemberRecord]) ->
     interval = f"95 % interval {low:.2f} to {high:.2f}"
     text = f"At the end of training {collapsed} of {len(judged)} seeds collapsed ({interval}){idle}{remainder}."
     return Sentence(text, {**numbers, "low": low, "high": high})
-
-
-def _rule(finding: Mapping[str, Any]) -> str:
-    return str(finding["rule"]).replace("_", " ")
 
 
 def _stop(text: Any) -> str:

@@ -13,7 +13,7 @@ from harness.results.records import MemberRecord
 
 
 def threshold_rows(sweep: Sequence[Any]) -> Table:
-    """Every threshold with its meaning, its source, and the number of verdicts that change within a decade around it."""
+    """Every threshold with its meaning, its source, and the number of verdicts that change as it is moved (see `sensitivity`)."""
     from harness.diagnosis.thresholds import threshold_table
 
     influence = {sensitivity.threshold: sensitivity for sensitivity in sweep}
@@ -27,7 +27,16 @@ def threshold_rows(sweep: Sequence[Any]) -> Table:
         ]
         for threshold in threshold_table()
     ]
-    return Table(["threshold", "value", "meaning", "source", "verdicts that change within a decade"], rows)
+    return Table(
+        [
+            "threshold",
+            "value",
+            "meaning",
+            "source",
+            "verdicts that change as it is moved from a third to three times its value",
+        ],
+        rows,
+    )
 
 
 def sensitive(sweep: Sequence[Any]) -> str:
@@ -39,13 +48,14 @@ def sensitive(sweep: Sequence[Any]) -> str:
         (sensitivity for sensitivity in sweep if sensitivity.changed), key=lambda sensitivity: -sensitivity.changed
     )
     if not moved:
-        return f"Moving each of {len(sweep)} thresholds through a decade changes none of {members} verdicts."
+        return f"Moving each of {len(sweep)} thresholds from a third to three times its value changes none of {members} verdicts."
     listed = "; ".join(
         f"{sensitivity.threshold.replace('_', ' ')}: {sensitivity.changed} of {sensitivity.members}{_changes(sensitivity)}"
         for sensitivity in moved[:4]
     )
     return (
-        f"Moving each of {len(sweep)} thresholds through a decade changes verdicts for {len(moved)} of them: {listed}."
+        f"Each of {len(sweep)} thresholds was moved from a third to three times its value (of its odds, for a share);"
+        f" {len(moved)} of them change verdicts: {listed}."
     )
 
 

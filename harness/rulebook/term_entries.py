@@ -45,7 +45,7 @@ TERM_ENTRIES: dict[str, Entry] = {
         " critic, probe), which the main term does not use.",
         "An index into `model.children()`; a layer that was added before the bottleneck.",
         {
-            "misses_bottleneck": "the same without a layer to name",
+            "misses_bottleneck": "said when no other layer explains the penalty's value",
             "index_addressing": "the layer is right today, but chosen by position",
         },
         says="the penalty constrains another layer than the bottleneck",
@@ -73,9 +73,10 @@ TERM_ENTRIES: dict[str, Entry] = {
         remedy="penalize the activation itself",
     ),
     "unreachable_target": Entry(
-        "Its set point costs more than a tenth of the way from there to a typical value within the"
-        " layer's range; on a softmax the units add up to 1, and a term that is not 0 at its set point (an"
-        " entropy) is left out.",
+        "The set point (the code at which the term is least) lies outside the range of the layer's activation, and the"
+        " least value within that range is higher by more than a tenth of the difference between a typical value and the"
+        " least. The units of a softmax add up to 1, which is part of its range. Terms that are not 0 at their set point,"
+        " such as an entropy, are not judged.",
         "A sigmoid inside the penalty over a ReLU code: mean(sigmoid(relu(a))) is never below 0.5, and"
         " the target is 0.05.",
         {
@@ -87,7 +88,8 @@ TERM_ENTRIES: dict[str, Entry] = {
         remedy="put the sigmoid into the model, so that the penalized values are the code, or use L1 on the ReLU code",
     ),
     "collapse_optimum": Entry(
-        "It has a set point, and three descents on it alone all end at a code that is constant or dead,"
+        "It has a set point (a value of the code at which it is least and that is not 0, such as rho), and three"
+        " descents on it alone all end at a code that is constant or dead; a note for a term without one (L1, L2),"
         " or every deviation from the set point raises it although the means of rows and units stay (a"
         " divergence per entry). Of the main term: the sum of all terms compares no output with the batch,"
         " and one constant code for all rows lowers it as far as a free code per row; a note behind a"
@@ -102,7 +104,8 @@ TERM_ENTRIES: dict[str, Entry] = {
         " that spreads the code",
     ),
     "pushes_active_units_down": Entry(
-        "At 16 levels of activity its gradient is >= 0 on every active entry and 0 on every inactive one.",
+        "At 16 levels of activity its gradient is >= 0 on every active entry and 0 on every inactive one; a note for"
+        " a term that has no set point above 0 (L1, L2), whose purpose this is.",
         "A penalty on `relu(z)` whose target lies below every value that it can take.",
         {"collapse_optimum": "where the descent ends"},
         says="the term lowers active units and never activates inactive ones",
@@ -110,7 +113,7 @@ TERM_ENTRIES: dict[str, Entry] = {
     ),
     "unbounded": Entry(
         "It falls from each value to the next, and the falls do not die out, as the code grows or shrinks"
-        " over 12 decades. A risk where it falls by equal amounts for every factor of 1000 as the code grows: a log barrier.",
+        " by factors up to 1e12. A risk where it falls by equal amounts for every factor of 1000 as the code grows: a log barrier.",
         "A KL divergence of values that are not probabilities; a negative term such as minus a variance.",
         {"outside_domain": "NaN instead of ever lower values", "diverges": "training met it"},
         says="minimizing the term drives the code to infinity, or to the end of its range",

@@ -58,8 +58,8 @@ class GradientBalance:
                 Finding(
                     "dominates",
                     Severity.FAULT if ratio > bounds.dominates_fault else Severity.RISK,
-                    f"the gradient of {term} at {layer} has {ratio:.3g} times the norm of that of {self._main} (median of the "
-                    f"observed steps {recent[0][0]} to {recent[-1][0]}; {self._first[term]:.3g} at the first)",
+                    f"the gradient norm of {term} divided by that of {self._main}, at {layer}: {ratio:.3g} (median of the observed "
+                    f"steps {recent[0][0]} to {recent[-1][0]}; {self._first[term]:.3g} at the first)",
                     "at this layer the penalty's gradient dominates that of the main term",
                     f"divide the weight of {term} by about {ratio:.2g}, and look at the ratio again",
                     term=term,

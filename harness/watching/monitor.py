@@ -53,9 +53,11 @@ def watch(
         model: the model that the loop calls as a whole, `model(batch)`.
         layers: dotted module name, a pattern such as `"encoder.*"`, or several of them.
         every: record each `every`-th step.
-        labels: function without arguments that returns the labels of the current batch, such as `lambda: y`.
-        mask: function that returns `[sample, position]` for the current batch, True where a token is no padding; by default
-            `attention_mask` and `key_padding_mask` among the model's arguments are honored.
+        labels: function without arguments that returns the labels of the current batch, such as `lambda: y`: whole
+            numbers `[sample]`. They give the mutual information between each unit and the label, and `neural_collapse`.
+        mask: function without arguments that returns a boolean tensor `[sample, position]` for the current batch, True for
+            a token that counts and False for padding; by default `attention_mask` and `key_padding_mask` among the
+            model's arguments are used.
         gradients: keep the layers' outputs, so that `monitor.terms(...)` can take the gradient of each loss term.
         evaluation: True to observe calls in eval mode too.
         manual: True for a loop that never calls the model as a whole; it calls `monitor.begin_step(inputs)` before the
@@ -63,11 +65,15 @@ def watch(
         callback: receives each warning, one line of text; by default they are printed to stderr.
         unit_axis: axis of the units; by default 1 for convolutions and the last axis otherwise.
         steps_per_epoch: length of an epoch; by default an epoch ends when rows of the first batch return.
-        target: the penalty's target activation rho.
+        target: the mean activation that a sparsity penalty asks of each unit (rho), in the units of the code; needed for
+            the flags that compare a unit with it.
         thresholds: the numbers that the verdicts rest on.
 
+    Returns:
+        A `Monitor`, to be used in a `with` statement. It keeps what it recorded after the block.
+
     Raises:
-        HarnessError: for a name or pattern that matches no module, or `every` below 1.
+        HarnessError: for a name or pattern that matches no module, or `every` or `steps_per_epoch` below 1.
 
     >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 4))
     >>> with watch(model, "0") as monitor:
@@ -146,11 +152,12 @@ class Monitor:
         return self._diagnosis(self._window(layer))
 
     def history(self) -> "DataFrame":
-        """Return a table with one row per layer, step and unit.
+        """Return a table with one row per layer, observed step and unit; at most 4,096 steps, evenly spaced.
 
-        Columns: `layer`, `step`, `unit`, `activation_frequency` (NaN for tanh and none), `mean`, `sd` (of the step's
-        batch), `dead` (not active on the rows of a whole window), and `gradient/<term>`, the norm of the term's gradient
-        at the unit, for the terms of `terms`.
+        Columns: `layer`; `step`, from 1; `unit`, from 0; `activation_frequency`, share of the batch's rows on which the
+        unit is active, from 0 (never) to 1 (always), NaN for tanh and none, which have no off state; `mean` and `sd` of
+        the unit over the batch; `dead`, True when the unit was not active on the rows of the last window; and
+        `gradient/<term>`, the norm of the term's gradient at the unit, for the terms of `terms`.
         """
         self._recorder.flush()
         return history_frame(self._recorder.windows.values())
@@ -185,9 +192,12 @@ class Monitor:
     def terms(self, **terms: Any) -> None:
         """Record the gradient of each loss term at the watched layers; called in the loop, before `backward()`.
 
-        Needs `watch(..., gradients=True)`. Pass the terms with their weights, as they are added. In steps that are not
-        observed, it returns at once. The gradients of the parameters are not touched. A term whose gradient outweighs that
-        of `reconstruction`, or of the first term where none is called so, is reported once, and is the finding `dominates`.
+        In steps that are not observed, it returns at once. The gradients of the parameters are not touched. A term whose
+        gradient outweighs that of `reconstruction`, or of the first term where none is called so, is reported once, and is
+        the finding `dominates`.
+
+        Args:
+            terms: each loss term as a scalar tensor under its name, with its weight: `reconstruction=mse, kl=beta * kl`.
 
         Raises:
             HarnessError: without `gradients=True`.
@@ -209,7 +219,7 @@ class Monitor:
         self._recorder.end()
 
     def log_to_mlflow(self, every: int = 100) -> None:
-        """Log to MLflow: what is recorded so far, and until the block ends each `every`-th step.
+        """Log to MLflow the steps recorded so far, and those that follow until the block ends.
 
         Metrics go to the active run, if there is one; otherwise to a run of the experiment `harness-watch`, in the store
         of `mlflow.set_tracking_uri`, MLFLOW_TRACKING_URI or `mlruns/mlflow.db`. Keys are `<layer>/live_units`,
@@ -217,7 +227,7 @@ class Monitor:
         to 32 units; the tag `<layer>/verdict` has the verdict.
 
         Args:
-            every: distance of the logged steps.
+            every: log each `every`-th step.
         """
         from harness.tracking.layer_log import LayerLog
 
@@ -230,7 +240,18 @@ class Monitor:
             self._end_log()
 
     def report(self, path: str | Path, layer: str | None = None) -> Path:
-        """Write `report.html` and `report.json` of one layer into a folder; return the path of the page."""
+        """Write `report.html` and `report.json` of one layer into a folder.
+
+        Args:
+            path: the folder; created where it is missing.
+            layer: one of the watched layers; may be left out where only one is watched.
+
+        Returns:
+            Path of the page.
+
+        Raises:
+            HarnessError: for a layer that is not watched, or none of several.
+        """
         from harness.report.layer_page import write_diagnosis_report
 
         diagnosis = self.diagnosis(self._window(layer).name)

@@ -223,7 +223,7 @@ def audited_paragraph(declared, *findings):
 def test_a_risk_that_the_audit_found_is_explained_with_its_evidence(declared):
     risk = {"rule": "dominates", "severity": "risk", "evidence": "40 times the norm", "numbers": {"ratio_at_0": 40.0}}
     sentence = audited_paragraph(declared, risk).sentences[0]
-    assert sentence.text == "The audit of the penalty reports a risk, dominates: 40 times the norm."
+    assert sentence.text == "The audit of the penalty reports the risk dominates: 40 times the norm."
     assert sentence.numbers == {"ratio_at_0": 40.0}
     stored_before = audited_paragraph(declared, {**risk, "severity": "warning"})
     assert stored_before.sentences[0] == sentence
@@ -241,7 +241,7 @@ def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(
     assert [sentence.text for sentence in sentences[:3]] == [
         "The audit of the penalty reports wrong layer: e.",
         "The audit of the penalty reports wrong axis: e.",
-        "It also reports a risk, escape; a risk, dominates.",
+        "It also reports the risk escape; the risk dominates.",
     ]
     assert sentences[2].numbers == {"findings": 5.0}
 

@@ -263,7 +263,7 @@ def test_a_risk_that_the_audit_of_a_run_finds_stands_under_why(tmp_path, empty_s
     case = HEAVY + PLAIN.replace("'enc')", f"'enc', numbers={{'l1': {weight}}})")
     outcome = run_experiment(experiment(tmp_path, case), workers=0, root=tmp_path)
     why = outcome.report.read_text().split('id="explanation">Why')[1].split("</section>")[0]
-    assert ("The audit of the penalty reports a risk, dominates:" in why) is found
+    assert ("The audit of the penalty reports the risk dominates:" in why) is found
 
 
 def test_where_one_width_can_be_built_the_others_are_failed_members(tmp_path):

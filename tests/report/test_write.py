@@ -205,7 +205,7 @@ def test_a_risk_of_the_audit_stands_under_why_and_a_note_does_not(tmp_path):
     for name, findings in (("risk", [note, risk]), ("note", [note])):
         results = study(seeds=2, audit={"as_posted": findings, "none": []})
         write_report(results, effects_of(results), tmp_path / name)
-    assert why(tmp_path / "risk").count("The audit of the penalty reports a risk, dominates: 40 times the norm.") == 2
+    assert why(tmp_path / "risk").count("The audit of the penalty reports the risk dominates: 40 times the norm.") == 2
     assert "it shrinks the code" not in why(tmp_path / "risk")
     assert "audit of the penalty" not in why(tmp_path / "note")
     assert "it shrinks the code" in (tmp_path / "note" / "report.html").read_text()
@@ -217,7 +217,7 @@ def test_a_stored_severity_that_is_not_known_today_does_not_stop_a_report(tmp_pa
     results = study(seeds=2, audit={"as_posted": [stored], "none": []})
     text = write_report(results, effects_of(results), tmp_path).read_text()
     assert "40 times the norm" in text
-    assert ("reports a risk, dominates" in why(tmp_path)) is (severity == "warning")
+    assert ("reports the risk dominates" in why(tmp_path)) is (severity == "warning")
 
 
 def test_a_comparison_shows_both_experiments_and_their_difference(comparison):
