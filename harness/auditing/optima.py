@@ -31,6 +31,9 @@ class SetPoint:
     typical: float
 
 
+NEAREST = 1e-3  # to 0, of the constants at which a set point is searched
+
+
 def set_point(subject: TermProbe, site: TensorSite) -> SetPoint | None:
     """Return the set point of the penalty at a site; None where it has none (L1, L2, Hoyer).
 
@@ -57,6 +60,8 @@ def _searched(subject: TermProbe, site: TensorSite) -> SetPoint | None:
     edges = min(values[0], values[-1])
     if most - least <= 1e-9 * max(1.0, abs(most)) or zero <= least + tolerance or edges <= least + tolerance:
         return None
+    if math.isinf(zero) and abs(values_at[at][0]) <= NEAREST:
+        return None  # it falls towards 0, where it is not a number (0 log 0): 0 is its minimum
     return SetPoint(values_at[at][0], least, sorted(values)[len(values) // 2])
 
 

@@ -87,15 +87,16 @@ def silences_the_code(
     steps = _affordable(case, rows, cost)
     if steps < PROBES[-1]:
         return []
-    seeds = range(min(SEEDS, len(models)))
-    without = [use_after_training(case, models[seed], rows, seed, {term: 0.0}, steps) for seed in seeds]
-    if not all(use.complete and use.gain > bounds.used_gain * abs(use.value) for use in without):
-        return []
-    present = [use_after_training(case, models[seed], rows, seed, {}, steps) for seed in seeds]
-    pairs = list(zip(present, without, strict=True))
-    if not all(use.complete and use.gain < bounds.silenced * free.gain for use, free in pairs):
-        return []
-    factor = _recovers(case, models[0], rows, term, without[0], steps, bounds)
+    pairs: list[tuple[CodeUse, CodeUse]] = []
+    for seed, model in enumerate(models[:SEEDS]):
+        free = use_after_training(case, model, rows, seed, {term: 0.0}, steps)
+        if not (free.complete and free.gain > bounds.used_gain * abs(free.value)):
+            return []
+        use = use_after_training(case, model, rows, seed, {}, steps)
+        if not (use.complete and use.gain < bounds.silenced * free.gain):
+            return []
+        pairs.append((use, free))
+    factor = _recovers(case, models[0], rows, term, pairs[0][1], steps, bounds)
     advice = (
         f"multiply {term} by {factor:g} in losses: the code is then used" if factor else f"lower the weight of {term}"
     )

@@ -157,3 +157,15 @@ def test_a_log_barrier_on_the_use_of_units_is_a_risk_and_a_growing_variance_a_fa
         each for each in audited(lambda m, c, b: -c.var(0).mean(), linear_model).findings if each.rule == "unbounded"
     ]
     assert finding.severity == "fault"
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-6])
+def test_an_entropy_of_shares_has_no_set_point_for_the_mean_of_a_row(offset):
+    """At 0 it is 0 log 0, not a number, and it falls towards 0; a KL divergence of the means of rows is a wrong axis."""
+
+    def entropy(m, c, b):
+        shares = c / (c.sum(1, keepdim=True) + 1e-8)
+        return -(shares * (shares + offset).log()).sum(1).mean()
+
+    assert "wrong_axis" not in audited(entropy, Plain).rules
+    assert "wrong_axis" in audited(lambda m, c, b: kl(0.05, torch.sigmoid(c).mean(1)), linear_model).rules
