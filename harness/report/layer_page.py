@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.diagnosis.field_measures import field_line
 from harness.diagnosis.render import MOST_UNITS
 from harness.report.answer_lines import AnswerLine
 from harness.report.figure_bars import draw_units
@@ -60,7 +61,7 @@ def picture(diagnosis: "Diagnosis", path: Path) -> Path:
 
 
 def layer_answer(diagnosis: "Diagnosis") -> list[AnswerLine]:
-    """Verdict, first thing to do, reconstruction."""
+    """Verdict, first thing to do, reconstruction, and the measures that papers report under their own names."""
     lines = [AnswerLine("Verdict", f"{claim(diagnosis)}.")]
     if diagnosis.flags:
         lines.append(AnswerLine("Also", f"{', '.join(map(humanize, diagnosis.flags))}."))
@@ -71,4 +72,6 @@ def layer_answer(diagnosis: "Diagnosis") -> list[AnswerLine]:
     if output is not None:
         text = f"{humanize(output.verdict)}, R2 {number(output.r2)} {bounds(*output.r2_interval)}"
         lines.append(AnswerLine("Reconstruction", text))
+    if measures := field_line(diagnosis.measures, diagnosis.units):
+        lines.append(AnswerLine("Published measures", f"{measures}."))
     return lines

@@ -63,6 +63,14 @@ def test_a_small_layer_is_shown_unit_by_unit(tmp_path):
     assert "Measures over all units" not in text
 
 
+def test_a_page_has_the_measures_that_papers_report(tmp_path):
+    code = torch.tensor(np.random.default_rng(3).normal(size=(500, 3)).clip(0))
+    code[:, 2] = 0.0
+    text = write_diagnosis_report(diagnose(code, information=False), None, tmp_path).read_text()
+    assert f"L0 {float((code > 0).double().sum(1).mean()):.3g}, RankMe" in text
+    assert "dormant (tau 0.025) 1" in text
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_a_picture_is_written_in_the_kind_that_its_name_says(large, tmp_path, kind):
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind]
