@@ -21,6 +21,12 @@ from harness.watching import diagnose_model
 ROWS = 32
 DATA_NAMES = ("data", "load", "load_data", "rows", "dataset", "get_data")
 LOG_VARIANCE = re.compile(r"log_?var|log_?sigma2", re.IGNORECASE)
+# functions that are called to see whether they return a model; others, such as main(), may train or read the command line
+BUILDS_MODEL = re.compile(
+    r"(build|create|make)(_.*)?|(?!(train|fit|test|eval|evaluate|run|load|save|plot|print|show)_)(.*_)?(auto)?"
+    r"(model|net|network|encoder|decoder|vae|mlp|classifier|transformer|backbone|generator|critic|policy)(_.*)?",
+    re.IGNORECASE,
+)
 RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
 
 
@@ -96,7 +102,7 @@ def inspect_model_file(path: Path, model: str | None = None, bottleneck: str | N
 
 def _factory(module: ModuleType, path: Path, wanted_name: str | None) -> str:
     """Name of the class or function that builds the model without arguments."""
-    factories = dict(_factories(module))
+    factories = dict(_factories(module, wanted_name))
     if wanted_name is not None:
         if wanted_name not in factories:
             raise HarnessError(
@@ -115,11 +121,12 @@ def _factory(module: ModuleType, path: Path, wanted_name: str | None) -> str:
     return complete[0]
 
 
-def _factories(module: ModuleType) -> Iterator[tuple[str, nn.Module]]:
+def _factories(module: ModuleType, wanted_name: str | None) -> Iterator[tuple[str, nn.Module]]:
     for name, value in vars(module).items():
         own = getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
         is_class = isinstance(value, type) and issubclass(value, nn.Module)
-        if own and (is_class or inspect.isfunction(value)) and (network := _built(value)) is not None:
+        is_function = inspect.isfunction(value) and (name == wanted_name or BUILDS_MODEL.fullmatch(name) is not None)
+        if own and (is_class or is_function) and (network := _built(value)) is not None:
             yield name, network
 
 

@@ -6,6 +6,7 @@ from model_files import FILES, FUNCTIONAL, HEADER
 
 import harness as package
 from harness.scaffolding import scaffold
+from harness.scaffolding.model_file import inspect_model_file
 
 
 def written(tmp_path, text, **options):
@@ -91,3 +92,17 @@ def test_a_name_that_cannot_be_imported_is_refused(tmp_path):
         scaffold(tmp_path / "my-model.py")
     with pytest.raises(package.HarnessError, match="expected a Python file"):
         scaffold(tmp_path / "nothing.py")
+
+
+def test_a_function_that_is_no_model_by_its_name_is_not_called(tmp_path):
+    """A training script has a main() without arguments: calling it would train, or read the command line."""
+    marked = "\n\ndef {name}():\n    open('called', 'w').close()\n    return None\n"
+    text = FUNCTIONAL + "".join(marked.format(name=name) for name in ("main", "train_model", "evaluate"))
+    text = text.replace("open('called'", f"open({str(tmp_path / 'called')!r}")
+    assert written(tmp_path, text)
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_function_that_builds_the_model_is_called(tmp_path):
+    (tmp_path / "model.py").write_text(UNBUILT + "\n\ndef make_model():\n    return Autoencoder(4)\n")
+    assert inspect_model_file(tmp_path / "model.py").factory == "make_model"
