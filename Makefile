@@ -23,14 +23,14 @@ ui: setup
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 test: check
-	$(PYTEST) -m "not service and not evidence" --cov=harness --cov-report=term
+	$(PYTEST) -m "not service and not long and not evidence" --cov=harness --cov-report=term
 
 # the tests with the oldest versions that pyproject.toml claims, in an environment of their own
 LOWEST := .venv-lowest
 test-lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[lowest]'
-	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not service and not evidence" --ignore=tests/docs
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not service and not long and not evidence" --ignore=tests/docs
 
 test-all: check
 	$(PYTEST) -m "not evidence"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,14 +29,20 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage follows the first case of each test alone: with it a test takes more than twice as long."""
-    followed: set[str] = set()
+    """Follow the coverage of the first case of each test alone, and keep every fourth case of those marked `many`.
+
+    Under coverage a test takes more than twice as long.
+    """
+    cases: Counter[str] = Counter()
     for item in items:
         function = item.nodeid.partition("[")[0]
-        if function in followed:
+        if cases[function]:
             item.add_marker("no_cover")
-        followed.add(function)
+        if cases[function] % 4 and item.get_closest_marker("many"):
+            item.add_marker("long")
+        cases[function] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from harness.experiment import run_experiment, sync
 from harness.experiment.state import store_name
 from harness.tracking import Tracker, move_paths
 
+pytestmark = pytest.mark.many
+
 SECRETS = ("hunter2%40x", "hunter2@x", "hunter2")
 UNREACHABLE = {
     "a server": "http://ann:hunter2%40x@127.0.0.1:9",

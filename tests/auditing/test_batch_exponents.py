@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 def slopes(penalty, model=linear_model):
     result = audit(case_of(penalty, model), during_training=False, seeds=1)

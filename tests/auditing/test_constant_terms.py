@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from harness import Case
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 def audited(penalty, model=linear_model, **options):
     def losses(net, batch):

@@ -5,6 +5,8 @@ from penalty_zoo import case_of, kl, sigmoid_model
 
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 def collapses(penalty, model=sigmoid_model):
     result = audit(case_of(penalty, model), during_training=False, seeds=1)

@@ -14,6 +14,8 @@ from harness.auditing.isolation import isolated
 from harness.case import load_case
 from harness.errors import HarnessError
 
+pytestmark = pytest.mark.many
+
 
 class Kept(Plain):
     def __init__(self) -> None:

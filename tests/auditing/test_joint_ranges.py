@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 def softmax_model(units=4):
     return lambda: Plain(lambda values: values.softmax(1), units=units)

@@ -13,6 +13,8 @@ from harness.case import build_optimizer
 from harness.errors import HarnessError
 from harness.models import build_model
 
+pytestmark = pytest.mark.many
+
 
 class Averaged(Autoencoder):
     """A codebook in a parameter, which a moving average moves in the forward pass."""

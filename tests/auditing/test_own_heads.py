@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from harness import Case
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 class WithHead(nn.Module):
     """12-10-3-10-12 with a tanh code and a head of two layers on the code."""

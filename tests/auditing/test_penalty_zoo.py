@@ -7,6 +7,8 @@ from penalty_zoo import HONEST, PLANTED
 from harness.auditing import AUDIT_THRESHOLDS, audit
 from harness.auditing.audit_thresholds import SEVERITY
 
+pytestmark = pytest.mark.many
+
 # planted faults that are two faults at once, by the rules' own definitions
 ALSO = {
     "layer before": {"misses_bottleneck", "wrong_layer"},

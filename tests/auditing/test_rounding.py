@@ -8,6 +8,8 @@ from penalty_zoo import Plain, case_of, kl, linear_model, normed_model, sigmoid_
 from harness.auditing import audit
 from harness.penalties import bernoulli_kl_of_logits
 
+pytestmark = pytest.mark.many
+
 
 def naive(values):
     return kl(0.05, torch.sigmoid(values).mean(0))

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from harness import Case
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 def rows():
     draw = torch.Generator().manual_seed(8)
@@ -89,6 +91,7 @@ def test_alignment_without_a_stop_gradient_is_least_at_a_constant_code(losses):
     assert losses(model, rows()[:32])["alignment"].item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.long
 def test_a_penalty_beside_a_constant_main_term_is_judged_with_and_without_training_probes():
     for training in (False, True):
         result = audit(case_of(named_as_penalty), during_training=training, seeds=1)

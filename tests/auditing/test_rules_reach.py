@@ -13,6 +13,8 @@ from torch import nn
 from harness.auditing import audit, gradient_ratios
 from harness.case import load_case, shipped_cases
 
+pytestmark = pytest.mark.many
+
 NEW = {
     "mixed_rows",
     "unpaired_rows",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from harness import Case
 from harness.auditing import audit, gradient_ratios
 
+pytestmark = pytest.mark.many
+
 
 class Autoencoder(nn.Module):
     def __init__(self, gate=torch.relu) -> None:

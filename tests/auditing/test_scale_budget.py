@@ -39,6 +39,7 @@ def case():
     return harness.Case(model=Small, data=rows, losses=losses, bottleneck="enc", train={"batch_size": 32})
 
 
+@pytest.mark.long
 def test_a_clock_that_leaps_changes_no_finding(case, monkeypatch):
     calm = findings(case)
     hours = iter(range(10**9))

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from harness import Case
 from harness.auditing import audit
 
+pytestmark = pytest.mark.many
+
 
 class Counting(Plain):
     def __init__(self) -> None:

@@ -8,6 +8,8 @@ from harness.auditing import audit
 from harness.case import load_case
 from harness.data import load
 
+pytestmark = pytest.mark.many
+
 # the siblings' data reach below 0, where the ReLU on the output is a fault of the posted networks themselves
 POSTED = {
     "forum": {"misses_bottleneck", "wrong_layer", "wrong_axis", "depends_on_batch_size", "index_addressing"},

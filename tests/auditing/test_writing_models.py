@@ -15,6 +15,8 @@ from harness.auditing import audit
 from harness.capture import submodule
 from harness.remedies.gradients import gradient_norms
 
+pytestmark = pytest.mark.many
+
 WRITES = {F.relu: torch.relu_, torch.relu: torch.relu_, torch.sigmoid: torch.sigmoid_}
 # these read what enters the code's activation under another name, and another program would do so if that were overwritten
 READ_BEFORE = (

@@ -15,6 +15,8 @@ from harness.cli.checkpoints import load_weights
 from harness.cli.skeleton import model_classes, refuse_script
 from harness.errors import HarnessError
 
+pytestmark = pytest.mark.many
+
 ROOT = Path(__file__).parents[2]
 
 

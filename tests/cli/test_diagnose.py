@@ -205,6 +205,7 @@ def test_weights_of_another_model_or_a_pickle_are_refused(tmp_path: Path) -> Non
         run(tmp_path / "small.py", "--weights", tmp_path / "nowhere.pt")
 
 
+@pytest.mark.long
 def test_weights_that_are_no_numbers_are_a_finding_and_no_error(tmp_path):
     case = load_case("forum")
     state = case.model().state_dict()

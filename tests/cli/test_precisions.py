@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 import harness
 
+pytestmark = pytest.mark.many
+
 class Words(nn.Module):
     def __init__(self):
         super().__init__()

@@ -81,6 +81,7 @@ def surroundings():
     return variables
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", [pytest.param(words, marks=() if "x.yaml" in words else pytest.mark.service) for words in COMMANDS]
 )

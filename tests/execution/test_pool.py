@@ -24,6 +24,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 import harness
 
+pytestmark = pytest.mark.many
+
 calls, owner = [0], os.getpid()  # only the process that loaded the case forks: a fault must not breed processes
 
 class Rows(Dataset):

@@ -15,6 +15,8 @@ from harness.execution.program_batches import CaseCache
 from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
 
+pytestmark = pytest.mark.many
+
 
 def rows():
     generator = torch.Generator().manual_seed(1)

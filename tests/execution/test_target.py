@@ -33,6 +33,8 @@ from torch import nn
 import harness
 from harness.penalties import bernoulli_kl_of_logits
 
+pytestmark = pytest.mark.many
+
 
 class Autoencoder(nn.Module):
     def __init__(self):

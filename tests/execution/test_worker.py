@@ -107,6 +107,7 @@ def test_a_member_that_kills_its_worker_is_found_and_the_rest_is_kept(tmp_path):
     assert "worker process died" in records[1].error
 
 
+@pytest.mark.long
 def test_a_worker_that_has_lost_its_gpu_takes_no_other_stack(tmp_path):
     broken = "CUDA error: device-side assert triggered"
     fault = f"""

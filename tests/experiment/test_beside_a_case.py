@@ -127,6 +127,7 @@ def test_a_case_may_build_on_a_shipped_one_from_anywhere(folder):
     assert len(case_fingerprint(folder / "own.py")) == 16
 
 
+@pytest.mark.long
 def test_a_module_that_changed_is_trained_again(folder, stored):
     stored(folder)
 

@@ -116,6 +116,7 @@ def test_a_command_says_so_and_exits_with_2(tmp_path, command, top, words):
     assert left(tmp_path) == ["own.py", "x.yaml"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("end", "seeds"),
     [

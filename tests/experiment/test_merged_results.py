@@ -51,6 +51,7 @@ def here(tmp_path, stored):
     return stored(folder)
 
 
+@pytest.mark.long
 def test_merged_shards_are_the_whole_experiment(nodes, here):
     [merged] = merge([nodes / "node1", nodes / "node2"], here)
     assert (merged.name, merged.members, merged.added, merged.notes) == ("parts", 4, 4, ())

@@ -20,6 +20,8 @@ from harness.errors import HarnessError
 from harness.experiment import run_experiment
 from harness.tracking import Tracker
 
+pytestmark = pytest.mark.many
+
 LOGIN = b"<!doctype html><html><body>Please log in</body></html>"
 HTML = {"Content-Type": "text/html"}
 ANSWERS = {
@@ -155,6 +157,7 @@ LIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("path", "logged"), LIES.values(), ids=LIES)
 def test_a_server_that_says_so_and_forgets_is_found_out(folder, remembering, path, logged):
     remembering.faults[path] = (200, JSON, b"{}")
@@ -171,6 +174,7 @@ def test_a_server_that_says_so_and_forgets_is_found_out(folder, remembering, pat
     assert len(remembering.runs) == RUNS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kept", [1, 3])
 def test_the_members_that_a_server_kept_before_it_refused_are_counted(folder, remembering, kept):
     asked = []
@@ -189,6 +193,7 @@ def test_the_members_that_a_server_kept_before_it_refused_are_counted(folder, re
     assert len(remembering.runs) == RUNS
 
 
+@pytest.mark.long
 def test_members_are_logged_though_the_report_cannot_be(folder, remembering):
     (remembering.artifacts.parent / "artifacts").write_text("a file, where a folder is needed")
     with serving(remembering) as uri:
@@ -200,6 +205,7 @@ def test_members_are_logged_though_the_report_cannot_be(folder, remembering):
     assert any("harness sync" in note for note in outcome.notes)
 
 
+@pytest.mark.long
 def test_a_parent_run_that_is_not_finished_is_not_level(folder, remembering):
     remembering.faults["runs/update"] = lambda request: (
         (200, JSON, b"{}") if remembering.runs[request["run_id"]]["info"]["run_name"] == "disturbed" else None
@@ -210,6 +216,7 @@ def test_a_parent_run_that_is_not_finished_is_not_level(folder, remembering):
     assert "it does not show the experiment's parent run as finished" in error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("status", "code"), [(401, 3), (None, 0)], ids=["refused", "kept"])
 def test_a_report_that_could_not_be_logged_is_code_3(folder, remembering, status, code):
     refused = (status, JSON, b'{"error_code": "UNAUTHENTICATED"}')

@@ -63,6 +63,7 @@ def server(status: int):
         server.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [500, *(pytest.param(each, marks=pytest.mark.service) for each in (429, 0))])
 def test_a_faulty_server_costs_seconds_and_no_result(tmp_path, undisturbed, empty_store, status):
     folder = prepared(tmp_path, store=empty_store)

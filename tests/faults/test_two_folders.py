@@ -87,6 +87,7 @@ def test_every_finished_run_stays_and_both_folders_are_told_the_truth(pair):
     ]  # members, a summary of each variant, parents
 
 
+@pytest.mark.long
 def test_starting_over_replaces_the_own_runs_alone(pair):
     one, two = pair
     one.run()
@@ -104,6 +105,7 @@ def test_starting_over_replaces_the_own_runs_alone(pair):
     assert two.members().keys() == others.keys()
 
 
+@pytest.mark.long
 def test_runs_of_others_survive_a_run_that_is_made_anew(pair):
     from mlflow import MlflowClient
 

@@ -11,6 +11,8 @@ from harness.measures import association, dependence, dependences, mutual_inform
 from harness.measures.association import smallest_dependence
 from harness.measures.neighbor_permutation import DRAWS_AT_ONCE, MOST_DRAWS, MOST_ROWS, NeighborTest, PermutedRows
 
+pytestmark = pytest.mark.many
+
 Drawn = tuple[np.ndarray, np.ndarray]
 
 

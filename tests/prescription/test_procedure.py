@@ -146,6 +146,7 @@ def test_fewer_failures_come_before_more_r2():
     assert ranked([{"a": 1}, {"b": 1}, {"c": 1}], scores) == [{"c": 1}, {"b": 1}, {"a": 1}]
 
 
+@pytest.mark.long
 def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import torch, harness\nimport torch.nn.functional as F\nfrom torch import nn\n"

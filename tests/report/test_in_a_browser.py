@@ -7,7 +7,10 @@ import pytest
 from browser import EXECUTABLE, Browser, chromium
 from fake_sweep import NAMES, report
 
-pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here; Debian's package `chromium` has it")
+pytestmark = [
+    pytest.mark.many,
+    pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium here; Debian's package `chromium` has it"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from harness.report.page_templates import markdown_text
 from harness.report.write import guard
 from harness.results import MemberRecord
 
+pytestmark = pytest.mark.many
+
 ANSWER_KEYS = (
     *("remedy", "seeds", "failed_before", "failed_after", "collapsed_before", "collapsed_after", "low", "high"),
     *("p", "p_adjusted", "r2_before", "r2_after", "word"),

@@ -18,6 +18,8 @@ from harness.remedies import apply_remedies, why_not_applicable
 from harness.source_changes import change_code, source_diff
 from harness.training.schedules import learning_rates
 
+pytestmark = pytest.mark.many
+
 CHANGES = (
     {"activation": "leaky_relu"},
     {"batchnorm": "on"},

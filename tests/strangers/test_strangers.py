@@ -10,6 +10,8 @@ from stranger_table import STRANGERS, by_name
 
 import harness
 
+pytestmark = pytest.mark.many
+
 ONE_OF_EACH_KIND = (
     "vae mean error, mean KL",
     "sae L1 without an absolute value",

@@ -7,6 +7,8 @@ from stored_members import record
 from harness.errors import HarnessError
 from harness.tracking import Tracker, member_tags, store_uri
 
+pytestmark = pytest.mark.many
+
 LATER = 1_700_000_009_000
 
 

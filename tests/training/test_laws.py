@@ -19,6 +19,8 @@ from harness.training.rng import generator
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
+pytestmark = pytest.mark.many
+
 # every remedy of the table, alone and in company
 LEVELS = [
     {},
