@@ -46,7 +46,7 @@ a look at the rules, and plain torch over 3 seeds confirmed the truth of all 32 
 | symptom right | 31 of 32 [0.84, 0.99] |
 
 Wrong: `wrong_axis` beside the right cause of an entropy of shares that are 0, and `redundant` where the truth is 8 lost units
-(queries that attend over the batch). These pairs are in the benchmark too.
+(queries that attend over the batch). The first is repaired. These pairs are in the benchmark too.
 """
 
 
