@@ -40,7 +40,7 @@ class SelectedCode(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CodeCandidate:
     """State of a value that still holds the units of the bottleneck.
 
     Args:
@@ -62,12 +62,12 @@ class Candidate:
     complete: bool = True
     straight: bool = False
 
-    def selected(self, values: Tensor, keeps_zero: bool = True) -> "Candidate":
+    def selected(self, values: Tensor, keeps_zero: bool = True) -> "CodeCandidate":
         """Return the state of selected values."""
         code = SelectedCode(values, self.raw, self.entered)
         return replace(self, code=code, name=self.name if keeps_zero else "none")
 
-    def mapped(self, tensor: Callable[[Tensor], Any]) -> "Candidate":
+    def mapped(self, tensor: Callable[[Tensor], Any]) -> "CodeCandidate":
         """Return the state with other tensors."""
         code = self.code
         if code is not None:
@@ -97,14 +97,14 @@ class SelectionTracker:
 
     def __init__(self, trail: DataflowTracker, is_zero: Callable[[Any], bool]) -> None:
         self._trail, self._is_zero = trail, is_zero
-        self._values = TensorMap[Candidate]()
-        self._chosen = TensorMap[tuple[Tensor, Candidate]]()  # selected values -> the candidate that they come from
+        self._values = TensorMap[CodeCandidate]()
+        self._chosen = TensorMap[tuple[Tensor, CodeCandidate]]()  # selected values -> the candidate that they come from
         self._bases = TensorMap[Tensor]()  # view or copy -> the tensor with the same numbers in the same order
         self._detached = TensorMap[bool]()
         self._differences = TensorMap[Difference]()
         self._noise = TensorMap[bool]()
         self._masks = TensorMap[bool]()  # tensors without negative values
-        self.summed: tuple[Tensor, Candidate] | None = None  # the first candidate that a sum reads
+        self.summed: tuple[Tensor, CodeCandidate] | None = None  # the first candidate that a sum reads
 
     def tensors(self) -> Iterator[Tensor]:
         """Iterate over all tensors with an entry."""
@@ -159,7 +159,7 @@ class SelectionTracker:
         base = self._bases.get(tensor)
         return tensor if base is None else base
 
-    def candidate(self, value: Any) -> Candidate | None:
+    def candidate(self, value: Any) -> CodeCandidate | None:
         """Return the entry of a tensor that is a candidate for the code, or None."""
         entry = self._values.get(value)
         if entry is not None or not isinstance(value, Tensor) or value in self._chosen:
@@ -172,12 +172,12 @@ class SelectionTracker:
             if raw is None or raw.numel() != value.numel():
                 return None
             complete = source.part is None or source.part.complete
-            return self._shaped(Candidate(source.name, raw, source.entered, True, complete=complete), value)
+            return self._shaped(CodeCandidate(source.name, raw, source.entered, True, complete=complete), value)
         followed = self._trail.followed.get(value)
         if followed is None or current.activation != "none":
             return None
         code = SelectedCode(value, followed.raw, value, followed.moved)
-        return Candidate("none", followed.raw, value, False, code, followed.complete)
+        return CodeCandidate("none", followed.raw, value, False, code, followed.complete)
 
     def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Add entries for the result of a call."""
@@ -231,7 +231,7 @@ class SelectionTracker:
 
     def _next(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
-    ) -> Candidate | None:
+    ) -> CodeCandidate | None:
         if func in SCATTERS or func is torch.scatter:
             return self._put_back(args, kwargs, result)
         straight = self._straight_through(func, args, result)
@@ -269,7 +269,7 @@ class SelectionTracker:
             return [(args[0], args[1])] if func in DIVISORS else [(args[0], args[1]), (args[1], args[0])]
         return [(args[0], None)]
 
-    def _is_followed(self, func: Callable[..., Any], operand: Any, candidate: Candidate) -> bool:
+    def _is_followed(self, func: Callable[..., Any], operand: Any, candidate: CodeCandidate) -> bool:
         if func in ELEMENTWISE or func in CLAMPS or func in NORMALISATIONS:
             return True
         if func in PRODUCTS or func is Tensor.mul_:
@@ -281,7 +281,9 @@ class SelectionTracker:
             return constant or same_for_all(operand, candidate.entered)
         return False
 
-    def _selected(self, func: Callable[..., Any], operand: Any, candidate: Candidate, result: Tensor) -> Candidate:
+    def _selected(
+        self, func: Callable[..., Any], operand: Any, candidate: CodeCandidate, result: Tensor
+    ) -> CodeCandidate:
         product = func in PRODUCTS or func is Tensor.mul_
         if func in NORMALISATIONS or (func in SHIFTS and (not product or same_for_all(operand, result))):
             positive = isinstance(operand, int | float) and operand > 0
@@ -307,7 +309,7 @@ class SelectionTracker:
             return self._is_zero(args[0]) and isinstance(args[-1], int | float) and args[-1] >= 0
         return (func in CASTS or func in PASSED_THROUGH or func in DETACHES) and self._is_mask(args[0])
 
-    def _counts_as_read(self, value: Tensor, candidate: Candidate) -> bool:
+    def _counts_as_read(self, value: Tensor, candidate: CodeCandidate) -> bool:
         # an elementwise map of a linear code, such as its square in a KL term, is not read by the model
         return candidate.activated or value in self._trail.followed
 
@@ -316,9 +318,9 @@ class SelectionTracker:
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        candidate: Candidate,
+        candidate: CodeCandidate,
         result: Tensor,
-    ) -> Candidate | None:
+    ) -> CodeCandidate | None:
         if func in DETACHES:
             return candidate
         if not passes_through(func, args) or result.numel() != args[0].numel():
@@ -339,7 +341,7 @@ class SelectionTracker:
         in_order = func in COPIES or func in ORDERED_RESHAPES
         return len(result) == len(source) and (in_order or (func is Tensor.__getitem__ and passes_through(func, args)))
 
-    def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> Candidate | None:
+    def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> CodeCandidate | None:
         source = args[3] if len(args) > 3 else kwargs.get("src")
         chosen = self._chosen.get(source)
         if chosen is None or not self._is_zero(args[0]) or chosen[0].shape != result.shape:
@@ -351,7 +353,9 @@ class SelectionTracker:
         if followed and isinstance(minuend, Tensor) and isinstance(subtrahend, Tensor):
             self._differences[result] = Difference(minuend, subtrahend, subtrahend in self._detached)
 
-    def _straight_through(self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor) -> Candidate | None:
+    def _straight_through(
+        self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor
+    ) -> CodeCandidate | None:
         """Return the candidate for `z + (q - z).detach()`, `z - (z - q).detach()` and `q + (z - z.detach())`."""
         if func not in SUMS and func not in DIFFERENCES:
             return None
@@ -370,13 +374,13 @@ class SelectionTracker:
                 return self._straight(minuend, result)
         return None
 
-    def _straight(self, value: Tensor, result: Tensor) -> Candidate | None:
+    def _straight(self, value: Tensor, result: Tensor) -> CodeCandidate | None:
         candidate = self.candidate(value)
         if candidate is None or result.shape != value.shape:
             return None
         return replace(candidate.selected(result, False), straight=True)
 
-    def _shaped(self, candidate: Candidate, value: Tensor) -> Candidate:
+    def _shaped(self, candidate: CodeCandidate, value: Tensor) -> CodeCandidate:
         if candidate.code is not None or candidate.raw.shape == value.shape == candidate.entered.shape:
             return candidate
         sizes = candidate.raw.numel(), candidate.entered.numel()

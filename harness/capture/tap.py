@@ -16,7 +16,7 @@ from harness.capture.dataflow import Activation, DataflowTracker, ForwardPass, T
 from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
 from harness.capture.relu_patterns import ReluPatterns
-from harness.capture.selections import Candidate, SelectionTracker
+from harness.capture.selections import CodeCandidate, SelectionTracker
 from harness.capture.tensor_map import TensorMap
 from harness.capture.writes import TensorCopies, twin, version_of, written_to
 from harness.errors import HarnessError, did_you_mean
@@ -262,11 +262,11 @@ class BottleneckTap(TorchFunctionMode):
                     self._set_code(source.entered, source.result, source.name, source.part)
                 return
 
-    def _is_read(self, candidate: Candidate) -> bool:
+    def _is_read(self, candidate: CodeCandidate) -> bool:
         # the distances of a quantizer may read the values that its straight-through output replaces
         return (candidate.activated or candidate.complete) and (not self._read or candidate.straight)
 
-    def _set_selected(self, candidate: Candidate) -> None:
+    def _set_selected(self, candidate: CodeCandidate) -> None:
         assert candidate.code is not None
         values, raw, entered, moved = candidate.code
         self._set_code(entered, values, candidate.name, TrackedTensor(raw, moved=moved))

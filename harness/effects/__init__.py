@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
+class _EffectsPackage(ModuleType):
     """This package, which is also a verb: `harness.effects("forum")`."""
 
     def __call__(self, *experiments: Any, **options: Any) -> Any:
@@ -40,4 +40,4 @@ class _Package(ModuleType):
         return import_module("harness.experiment").effects(*experiments, **options)
 
 
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = _EffectsPackage

@@ -13,7 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-class _Package(ModuleType):
+class _ReportPackage(ModuleType):
     """This package, which is also a verb: `harness.report("forum")`."""
 
     def __call__(self, *experiments: Any, **options: Any) -> Any:
@@ -22,4 +22,4 @@ class _Package(ModuleType):
         return import_module("harness.experiment").report(*experiments, **options)
 
 
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = _ReportPackage
