@@ -10,6 +10,7 @@ from harness.factors import Level
 from harness.remedies import same_as_default, why_not_applicable
 from harness.remedies.layout import inspect_model
 from harness.results.records import COLLAPSED, MemberRecord
+from harness.training.schedules import sets_rates_itself
 
 Cell = Mapping[str, Level]
 
@@ -155,6 +156,8 @@ def _inapplicable(case: Case, cell: Cell, split: Split, layout: Any) -> str | No
     reason = why_not_applicable(case, cell, split)
     if reason:
         return reason
+    if "learning_rate" in cell and sets_rates_itself(case):
+        return "the case's scheduler sets the learning rates itself"
     row = split.train.inputs[0].numel()
     if not cell.keys().isdisjoint(("neuron_resampling", "auxk")) and layout.units < row:
         return f"made for dictionaries: the code has {layout.units} units, a row has {row} numbers"

@@ -24,6 +24,7 @@ from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.prescription.words import change_of
 from harness.remedies import why_not_applicable
 from harness.results import MemberRecord, case_fingerprint, results_folder
+from harness.training.schedules import sets_rates_itself
 
 Cell = Mapping[str, Level]
 Says = Callable[[str], None]
@@ -231,6 +232,9 @@ class Search:
 
     def _choose_rates(self) -> None:
         """Put the finalists, and the model as it is, at their best learning rates."""
+        if sets_rates_itself(self.case):
+            self.notes.append("other learning rates were left out: the case's scheduler sets them itself")
+            return
         self.says("other learning rates, for the finalists and for the model as it is")
         rate = float(self.case.training()["learning_rate"])
         seconds = RATES_SHARE * self.remaining

@@ -1,6 +1,7 @@
 """Learning-rate schedules of a case: the scheduler of one model, and its rates evaluated before training."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from harness.minibatches import steps_per_epoch
 from harness.user_code import failure, guarded
 
 FIXED_BY_SCHEDULER = ("params", "lr", "initial_lr")
+FEW_STEPS = 4  # at which two schedules are compared
 
 
 def training_steps(case: Case, rows: int) -> int:
@@ -68,21 +70,48 @@ def learning_rates(case: Case, rate: float, steps: int) -> list[float] | None:
     """
     if case.scheduler is None:
         return None
+    rates: list[float] = []
+    for now, has_changed in _simulated(case, rate, steps):
+        rates.append(now)
+        if has_changed:
+            raise HarnessError(f"{case.name}: scheduler: it changes more than the learning rate")
+    return rates
+
+
+def _simulated(case: Case, rate: float, steps: int) -> Iterator[tuple[float, bool]]:
+    """Yield the learning rate of each step, and True where the scheduler has changed another option (OneCycleLR: betas)."""
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([parameter]) if case.optimizer is None else case.optimizer([parameter])
     for group in optimizer.param_groups:
         group["lr"] = rate
     options = _options(optimizer)
-    rates: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scheduler = make_scheduler(case, optimizer, steps)
         for _ in range(steps):
-            rates.append(float(optimizer.param_groups[0]["lr"]))
-            if any(_options(optimizer).get(name) != value for name, value in options.items()):
-                raise HarnessError(f"{case.name}: scheduler: it changes more than the learning rate")
+            changed = any(_options(optimizer).get(name) != value for name, value in options.items())
+            yield float(optimizer.param_groups[0]["lr"]), changed
             advance(case, scheduler)
-    return rates
+
+
+def sets_rates_itself(case: Case) -> bool:
+    """Return True if the case's scheduler gives the same rates whatever the learning rate, as OneCycleLR does.
+
+    >>> from functools import partial
+    >>> from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
+    >>> def case(scheduler): return Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", scheduler=scheduler)
+    >>> sets_rates_itself(case(lambda optimizer, steps: OneCycleLR(optimizer, 0.01, steps)))
+    True
+    >>> sets_rates_itself(case(lambda optimizer, steps: ExponentialLR(optimizer, 0.9))), sets_rates_itself(case(None))
+    (False, False)
+    """
+    if case.scheduler is None:
+        return False
+    try:
+        low, high = ([now for now, _ in _simulated(case, rate, FEW_STEPS)] for rate in (1e-3, 1e-2))
+    except Exception:  # it needs the model, or a loss
+        return False
+    return low == high
 
 
 def why_no_schedule(case: Case, rate: float, steps: int) -> str:

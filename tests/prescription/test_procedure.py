@@ -299,3 +299,20 @@ def test_remedies_of_dictionaries_are_tried_on_codes_that_are_wider_than_the_row
     reasons = " ".join(candidate.reason for candidate in excluded)
     assert ("made for dictionaries: the code has 4 units, a row has 8 numbers" in reasons) != tried
     assert "codebook_restart: the model has no codebook" in reasons
+
+
+def test_no_learning_rate_is_tried_where_the_scheduler_sets_the_rates_itself():
+    """OneCycleLR rises to its own `max_lr` whatever the optimizer's rate; ExponentialLR scales the rate that it is given."""
+    signs = Signs(verdicts=("full_collapse",), diverged=True, rate=0.01)
+
+    def rates(scheduler):
+        model = case(-40.0, name="scheduled", scheduler=scheduler)
+        tried, excluded = candidates(model, split_of(model), signs)
+        return [[each for each in group if "learning_rate" in each.cell] for group in (tried, excluded)]
+
+    tried, excluded = rates(lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps))
+    assert not tried
+    assert {each.reason for each in excluded} == {"the case's scheduler sets the learning rates itself"}
+    tried, excluded = rates(lambda optimizer, steps: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99))
+    assert tried
+    assert not excluded
