@@ -200,14 +200,14 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     records = planted(small, lambda levels, seed: {**told, "history": history, "diagnosis": {"units": units}})
     (paragraph,) = explain_experiment(records, AUDIT)
     told_in_order = [
-        "The audit of the penalty reports wrong layer: dec1 is penalised.",
+        "The audit of the penalty reports the fault wrong_layer: dec1 is penalised.",
         "At initialization 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
         "16 more died in training, half of them by step 20.",
         "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
         "8 of 8 live units are unused; replacing a unit by its mean lowers R2 by 0.000 (median).",
         "The reconstruction's R2 is 0.20 (median), 0.06 below that of as many principal components as live units "
-        "(median of 8); 0 of 8 members reconstruct no better than the mean of the rows.",
+        "(median of 8); 0 of 8 members have an R2 of at most 0.",
         "At the end of training 8 of 8 seeds collapsed (95 % interval 0.68 to 1.00).",
     ]
     assert [sentence.text for sentence in paragraph.sentences] == told_in_order
@@ -239,8 +239,8 @@ def test_faults_come_before_risks_and_what_is_too_much_for_a_paragraph_is_named(
     faults = [{"rule": rule, "severity": "fault", "evidence": "e"} for rule in ("wrong_layer", "wrong_axis")]
     sentences = audited_paragraph(declared, risks[0], faults[0], *risks[1:], faults[1]).sentences
     assert [sentence.text for sentence in sentences[:3]] == [
-        "The audit of the penalty reports wrong layer: e.",
-        "The audit of the penalty reports wrong axis: e.",
+        "The audit of the penalty reports the fault wrong_layer: e.",
+        "The audit of the penalty reports the fault wrong_axis: e.",
         "It also reports the risk escape; the risk dominates.",
     ]
     assert sentences[2].numbers == {"findings": 5.0}

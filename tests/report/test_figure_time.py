@@ -155,7 +155,7 @@ def test_a_finding_of_several_penalties_stands_once_with_all_of_them():
 def test_the_audit_is_told_in_the_first_paragraph_of_its_penalty():
     audit = {"as_posted": [{"rule": "wrong_axis", "severity": "fault", "evidence": "rows"}]}
     texts = [paragraph["text"] for paragraph in explanations(study().records, {"audit": audit})]
-    assert sum("wrong axis" in text for text in texts) == 1
+    assert sum("wrong_axis" in text for text in texts) == 1
 
 
 def test_the_table_of_unit_histories_is_the_same_in_parts(monkeypatch):
