@@ -29,18 +29,23 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+FOLLOWED = 3  # tests of a file marked `many` whose coverage is measured
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Follow the coverage of the first case of each test alone, and keep every fourth case of those marked `many`.
+    """Keep every fourth case of tests marked `many`, and measure the coverage of the first case of each test alone.
 
-    Under coverage a test takes more than twice as long.
+    Of a file marked `many`, the first three tests are measured. Under coverage an audit takes more than twice as long.
     """
     cases: Counter[str] = Counter()
+    functions: Counter[Path] = Counter()
     for item in items:
-        function = item.nodeid.partition("[")[0]
-        if cases[function]:
+        function, many = item.nodeid.partition("[")[0], item.get_closest_marker("many")
+        functions[item.path] += not cases[function]
+        if cases[function] or (many and functions[item.path] > FOLLOWED):
             item.add_marker("no_cover")
-        if cases[function] % 4 and item.get_closest_marker("many"):
+        if cases[function] % 4 and many:
             item.add_marker("long")
         cases[function] += 1
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from commands import harness, within
 
+pytestmark = pytest.mark.many
+
 WORDS = """
 import torch
 import torch.nn.functional as F
 from torch import nn
 import harness
-
-pytestmark = pytest.mark.many
 
 class Words(nn.Module):
     def __init__(self):

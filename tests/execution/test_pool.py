@@ -18,13 +18,13 @@ from harness.execution.spec import StackMember, StackSpec, failed_record
 from harness.execution.wire import dump_records, record_keys
 from harness.execution.worker import _answer
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import multiprocessing, os, sys, torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 import harness
-
-pytestmark = pytest.mark.many
 
 calls, owner = [0], os.getpid()  # only the process that loaded the case forks: a fault must not breed processes
 

@@ -19,6 +19,8 @@ from harness.experiment import run_experiment
 from harness.remedies import apply_remedies, judged_target
 from harness.training import train
 
+pytestmark = pytest.mark.many
+
 APP = typer.Typer()
 APP.command()(diagnose)
 
@@ -32,8 +34,6 @@ from torch import nn
 
 import harness
 from harness.penalties import bernoulli_kl_of_logits
-
-pytestmark = pytest.mark.many
 
 
 class Autoencoder(nn.Module):
