@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.divergence import Divergence, find_divergence
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
-from harness.auditing.loss_state import loss_arguments, preserved_loss, schedule_keywords
+from harness.auditing.loss_state import loss_arguments, preserved_loss, schedule_keywords, schedule_values
 from harness.case import Case, build_optimizer
 from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
@@ -206,7 +206,7 @@ class ProbeLoop:
 
     def terms(self, batch: Tensor) -> dict[str, Any]:
         """Return the loss terms of a batch, multiplied by their scales."""
-        now = {"step": self.step, "progress": min(1.0, self.step / max(1, self.steps))}
+        now = schedule_values(self.step, self.steps)
         keywords = self._numbers | {name: now[name] for name in self._schedule}
         terms = self.case.losses(self.model, batch.clone(), **keywords)
         return {name: term * self.scales[name] if name in self.scales else term for name, term in terms.items()}

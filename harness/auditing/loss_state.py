@@ -30,8 +30,13 @@ def preserved_loss(losses: Callable[..., Any]) -> Iterator[None]:
 def loss_arguments(case: Case, step: int = 0, steps: int = 1) -> dict[str, Any]:
     """Return the keywords of the loss: numbers of the case, and `step` and `progress` where the loss names them."""
     arguments: dict[str, Any] = {name: case.numbers[name] for name in case.loss_keywords()}
-    supplied = {"step": step, "progress": min(1.0, step / max(1, steps))}
+    supplied = schedule_values(step, steps)
     return arguments | {name: supplied[name] for name in schedule_keywords(case) if name not in arguments}
+
+
+def schedule_values(step: int, steps: int) -> dict[str, float]:
+    """Return the values of the keywords that name the training step and the share of training done."""
+    return {"step": step, "progress": min(1.0, step / max(1, steps))}
 
 
 def schedule_keywords(case: Case) -> list[str]:

@@ -31,7 +31,7 @@ class SetPoint:
     typical: float
 
 
-NEAREST = 1e-3  # to 0, of the constants at which a set point is searched
+NEAREST = min(abs(constant) for constant in set_point_grid() if constant)  # to 0, of the constants that are tried
 
 
 def set_point(subject: TermProbe, site: TensorSite) -> SetPoint | None:

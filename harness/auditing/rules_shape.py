@@ -97,6 +97,9 @@ def _range(ends: tuple[float, float]) -> str:
     return f"its values run from {ends[0]:g} to {ends[1]:g}."
 
 
+KEEP_SMALL = "give it a weight at which its gradient norm is at most that of the main term"
+
+
 def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], bounds: AuditThresholds) -> list[Finding]:
     """Find a term whose every minimum is a constant or dead code."""
     site = _site(subject)
@@ -122,9 +125,7 @@ def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], boun
             "a collapsed code minimizes it"
             if point
             else "it shrinks the code, as intended; only the other terms keep the code from collapse",
-            "penalize values that can reach the target while they vary"
-            if point
-            else "give it a weight at which its gradient norm is at most that of the main term",
+            "penalize values that can reach the target while they vary" if point else KEEP_SMALL,
             {f"value_{end.start}": end.value for end in ends},
             severity=Severity.RISK if point else Severity.NOTE,
             source=source_line(operations, [site]),
@@ -198,9 +199,7 @@ def pushes_active_units_down(
             " on every active entry and 0 on every inactive entry",
             "it lowers active units and never activates inactive ones"
             + (", even if activity is below the target" if point else ", as every penalty without a target does"),
-            "penalize a mean that can lie on both sides of its target"
-            if point
-            else "give it a weight at which its gradient norm is at most that of the main term",
+            "penalize a mean that can lie on both sides of its target" if point else KEEP_SMALL,
             severity=Severity.RISK if point else Severity.NOTE,
             source=source_line(operations, [site]),
         )

@@ -97,7 +97,6 @@ def _simulated(case: Case, rate: float, steps: int) -> Iterator[tuple[float, boo
 def sets_rates_itself(case: Case) -> bool:
     """Return True if the case's scheduler gives the same rates whatever the learning rate, as OneCycleLR does.
 
-    >>> from functools import partial
     >>> from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
     >>> def case(scheduler): return Case(nn.Identity, lambda: None, lambda model, batch: {}, "0", scheduler=scheduler)
     >>> sets_rates_itself(case(lambda optimizer, steps: OneCycleLR(optimizer, 0.01, steps)))
