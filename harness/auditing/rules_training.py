@@ -16,19 +16,21 @@ from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng,
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.probe import LossProbe, make_probe
 from harness.auditing.probe_values import RANGES
-from harness.auditing.rules_reach import (
-    ReachedParameters,
-    Terms,
+from harness.auditing.rules_numbers import (
     changes_state,
-    encoder_parameters,
     evaluated,
     gradients_of,
     has_effect,
     numbers_without_effect,
-    tied_parameters,
     unmet_reads,
-    unreached_parameters,
     unused_number,
+)
+from harness.auditing.rules_reach import (
+    ReachedParameters,
+    Terms,
+    encoder_parameters,
+    tied_parameters,
+    unreached_parameters,
 )
 from harness.auditing.rules_use import code_gain
 from harness.capture import code_of, flatten_units
