@@ -6,17 +6,24 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup run test test-lowest test-all evidence ui check bench docs clean
 
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
 setup: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/product: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[all]'
 	touch $@
 
-run: setup
+# after the product: what its tests, its documentation and its integrations need
+.venv/installed: .venv/product
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+run: .venv/product
 	$(BIN)/harness run experiments/quickstart.yaml
 
-ui: setup
+ui: .venv/product
 	$(BIN)/harness ui
 
 # each process takes a share of the tests in their order, so that what a file sets up is set up once, and then what is left
@@ -45,7 +52,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(INSTALL) -e '.[bench]'
 	$(BIN)/python experiments/benchmarks/bench.py
 
 # the site, in site/; `make docs EXAMPLES=` also judges the examples of all rules again, which takes a minute

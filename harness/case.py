@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
@@ -168,7 +169,7 @@ class Case:
         """True if `losses` names `target` without a default value."""
         if "target" not in self.supplied_keywords():
             return False
-        parameter = inspect.signature(self.losses).parameters["target"]
+        parameter = self._parameters["target"]
         return parameter.default is parameter.empty
 
     @property
@@ -235,22 +236,24 @@ class Case:
         """Return the case's training numbers, completed with the defaults."""
         return {**TRAIN_DEFAULTS, **self.train}
 
-    @property
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of `losses`, read once since every step asks for them."""
+        return inspect.signature(self.losses).parameters
+
+    @cached_property
     def _named(self) -> set[str]:
         """Keywords in the signature of `losses`."""
-        parameters = inspect.signature(self.losses).parameters.values()
         return {
             parameter.name
-            for parameter in parameters
+            for parameter in self._parameters.values()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         }
 
-    @property
+    @cached_property
     def _takes_any_number(self) -> bool:
         """True if `losses` ends in `**numbers`."""
-        return any(
-            parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(self.losses).parameters.values()
-        )
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._parameters.values())
 
     def _check_penalty_weight(self) -> None:
         name = self.penalty_weight

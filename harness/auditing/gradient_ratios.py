@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.auditing.divergence import Divergence, find_divergence
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
-from harness.auditing.loss_state import loss_arguments, preserved_loss, schedule_keywords, schedule_values
+from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.case import Case, build_optimizer
 from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
@@ -166,8 +166,6 @@ class ProbeLoop:
         self._size = min(int(case.training()["batch_size"]), len(rows))
         self.steps = int(case.training()["epochs"]) * math.ceil(len(rows) / self._size)
         self._draw = torch.Generator().manual_seed(seed)
-        self._numbers = loss_arguments(case)
-        self._schedule = [name for name in schedule_keywords(case) if name not in case.loss_keywords()]
 
     def batch(self) -> Tensor:
         """Draw the next rows with the loop's own generator."""
@@ -206,9 +204,7 @@ class ProbeLoop:
 
     def terms(self, batch: Tensor) -> dict[str, Any]:
         """Return the loss terms of a batch, multiplied by their scales."""
-        now = schedule_values(self.step, self.steps)
-        keywords = self._numbers | {name: now[name] for name in self._schedule}
-        terms = self.case.losses(self.model, batch.clone(), **keywords)
+        terms = self.case.losses(self.model, batch.clone(), **loss_arguments(self.case, self.step, self.steps))
         return {name: term * self.scales[name] if name in self.scales else term for name, term in terms.items()}
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:

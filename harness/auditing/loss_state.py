@@ -1,7 +1,6 @@
 """State of a loss function outside the model (warm-up counters), and the keywords that depend on the training step."""
 
 import functools
-import inspect
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +28,7 @@ def preserved_loss(losses: Callable[..., Any]) -> Iterator[None]:
 
 def loss_arguments(case: Case, step: int = 0, steps: int = 1) -> dict[str, Any]:
     """Return the keywords of the loss: numbers of the case, and `step` and `progress` where the loss names them."""
-    arguments: dict[str, Any] = {name: case.numbers[name] for name in case.loss_keywords()}
-    supplied = schedule_values(step, steps)
-    return arguments | {name: supplied[name] for name in schedule_keywords(case) if name not in arguments}
+    return case.loss_arguments(schedule_values(step, steps) | dict(case.numbers))
 
 
 def schedule_values(step: int, steps: int) -> dict[str, float]:
@@ -41,8 +38,7 @@ def schedule_values(step: int, steps: int) -> dict[str, float]:
 
 def schedule_keywords(case: Case) -> list[str]:
     """Return the keywords of the loss that name the training step or the share of training done."""
-    parameters = inspect.signature(case.losses).parameters
-    return [name for name in ("step", "progress") if name in parameters]
+    return [name for name in case.supplied_keywords() if name != "target"]
 
 
 def loss_numbers(losses: Callable[..., Any]) -> list[str]:
