@@ -6,7 +6,8 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup run test test-lowest test-all evidence ui check bench docs clean
 
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# pip compiles every file of the packages, which takes minutes; Python compiles those that are imported
+INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 setup: .venv/installed
 

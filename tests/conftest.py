@@ -1,5 +1,6 @@
 """What all tests share: small data, one thread, and no telemetry."""
 
+import math
 import os
 import shutil
 from collections import Counter
@@ -30,22 +31,23 @@ settings.load_profile("any machine")
 
 
 FOLLOWED = 3  # tests of a file marked `many` whose coverage is measured
+KEPT = 4  # cases of a test marked `many` that are not long
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep every fourth case of tests marked `many`, and measure the coverage of the first case of each test alone.
+    """Keep four evenly spaced cases of each test marked `many`, and measure the coverage of a test's first case alone.
 
     Of a file marked `many`, the first three tests are measured. Under coverage an audit takes more than twice as long.
     """
-    cases: Counter[str] = Counter()
-    functions: Counter[Path] = Counter()
-    for item in items:
-        function, many = item.nodeid.partition("[")[0], item.get_closest_marker("many")
-        functions[item.path] += not cases[function]
-        if cases[function] or (many and functions[item.path] > FOLLOWED):
+    functions = [item.nodeid.partition("[")[0] for item in items]
+    number, cases, measured = Counter(functions), Counter[str](), Counter[Path]()
+    for item, function in zip(items, functions, strict=True):
+        many, case = item.get_closest_marker("many"), cases[function]
+        measured[item.path] += not case
+        if case or (many and measured[item.path] > FOLLOWED):
             item.add_marker("no_cover")
-        if cases[function] % 4 and many:
+        if many and case % math.ceil(number[function] / KEPT):
             item.add_marker("long")
         cases[function] += 1
 

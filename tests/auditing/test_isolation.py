@@ -174,6 +174,7 @@ def test_a_model_that_fails_is_a_bad_request():
         audit(case_of(None, Broken))
 
 
+@pytest.mark.long
 def test_each_penalty_level_of_a_grid_is_audited_without_training():
     case = load_case("forum")
     found = as_manifest(audit_levels(case, ["none", "kl_sigmoid_of_relu", "hard_count", "kl_sigmoid_bottleneck"]))

@@ -10,6 +10,8 @@ from torch import nn
 from harness.auditing import audit
 from harness.case import Case
 
+pytestmark = pytest.mark.many
+
 
 def rows():
     return torch.rand(200, 6, generator=torch.Generator().manual_seed(1))

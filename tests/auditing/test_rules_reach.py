@@ -190,6 +190,7 @@ def test_a_training_that_diverges_is_not_said_without_training():
     assert "diverges" not in result.rules
 
 
+@pytest.mark.long
 def test_a_straight_through_quantizer_is_silent_and_its_detached_twin_is_not():
     def detached(model, x):
         nearest = model(x)[2]

@@ -184,6 +184,7 @@ def test_a_keyword_that_does_not_scale_the_term_is_not_the_one_to_change():
     assert dict(finding.change) == {}
 
 
+@pytest.mark.long
 def test_penalties_that_share_a_keyword_are_said_to():
     for case, name in (
         (case_of(one_for_both, w=50.0), "w"),

@@ -20,6 +20,8 @@ from harness.remedies import RemedyNotApplicable, apply_remedies, matched_beta, 
 from harness.remedies.gradients import gradient_norms
 from harness.training import train
 
+pytestmark = pytest.mark.many
+
 SPLIT = Split(
     Rows(torch.randn(64, 6, generator=torch.Generator().manual_seed(0))),
     Rows(torch.randn(16, 6, generator=torch.Generator().manual_seed(1))),

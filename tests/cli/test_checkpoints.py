@@ -195,6 +195,7 @@ def test_classes_that_derive_from_a_module_of_the_file_are_found():
     assert [(model.name, model.modules) for model in model_classes(tree)] == [("Base", {}), ("Net", {"a": "GRU"})]
 
 
+@pytest.mark.long
 def test_layers_of_a_case_and_of_a_model_are_listed(tmp_path):
     (tmp_path / "model.py").write_text(SCRIPT.replace("print", "# print"))
     process = within(tmp_path, "layers", "model.py:Autoencoder", "--shape", "3", "--json")

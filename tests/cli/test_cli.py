@@ -8,6 +8,8 @@ from commands import ROOT, harness, python, within
 
 from harness.experiment import run_experiment
 
+pytestmark = pytest.mark.many
+
 EXPERIMENT = """
 name: tiny
 case: own_case.py

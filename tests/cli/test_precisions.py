@@ -72,6 +72,7 @@ def words(tmp_path_factory, stored):
     return folder
 
 
+@pytest.mark.long
 def test_tokens_are_planned_run_and_reported_and_each_says_that_there_is_no_r2(words):
     planned = within("plan", "words.yaml", "--json", folder=words)
     assert planned.returncode == 0, planned.stderr

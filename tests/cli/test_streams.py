@@ -11,6 +11,8 @@ from waiting import LONGEST
 
 from harness.cli import CLOSED_PIPE
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import os, threading, time, torch
 from torch import nn

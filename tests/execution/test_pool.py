@@ -118,6 +118,7 @@ def test_a_loss_that_forks_leaves_the_members_that_any_leaves(tmp_path, quiet, n
 @pytest.mark.parametrize(
     ("name", "workers"), here_and_there(OWN_PROCESSES, ("a process in the loss", 0), ("a pool in the data", 1))
 )
+@pytest.mark.long
 def test_a_case_may_have_processes_of_its_own(tmp_path, quiet, name, workers):
     assert records(tmp_path, workers, **OWN_PROCESSES[name]) == quiet
 

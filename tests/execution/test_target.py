@@ -111,6 +111,7 @@ def test_a_run_and_a_diagnosis_of_its_weights_agree(tmp_path, more, held):
     assert (judged_target(load_case(path)) == 0.05) == held
 
 
+@pytest.mark.long
 def test_so_does_a_whole_experiment(tmp_path, empty_store):
     path = written(tmp_path, CASES["a rho that the loss does not name"][0])
     (tmp_path / "x.yaml").write_text("name: x\ncase: own.py\nfactors: {bias_init: [default]}\nseeds: 1\n")

@@ -19,6 +19,8 @@ from harness.execution.wire import dump_records, load_records
 from harness.execution.worker import _answer
 from harness.execution.worker_client import new_worker, next_answer, waiting_workers
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import os, torch
 from torch import nn

@@ -13,6 +13,8 @@ from harness.experiment import run_experiment
 from harness.grid import load_experiment
 from harness.planning.plan import plan
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import sys
 

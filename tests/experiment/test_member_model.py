@@ -21,6 +21,8 @@ from harness.report.remedy_code import code_of
 from harness.results import MemberRecord
 from harness.results.weights import extremes
 
+pytestmark = pytest.mark.many
+
 EXPERIMENT = """
 name: small
 case: small.py

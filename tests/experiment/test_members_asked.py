@@ -11,6 +11,8 @@ from harness.execution import pool
 from harness.experiment import run_experiment
 from harness.results import read_manifest, read_records, write_stack
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import torch
 from torch import nn

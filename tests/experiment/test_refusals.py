@@ -17,6 +17,8 @@ from harness.grid import load_experiment
 from harness.planning.plan import plan
 from harness.training import train
 
+pytestmark = pytest.mark.many
+
 CASE = """
 import torch
 import torch.nn.functional as F

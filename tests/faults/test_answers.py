@@ -79,6 +79,7 @@ def command(function, *arguments):
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_finished_experiment_asks_the_server_once_and_is_logged_again_where_it_was_deleted(folder, remembering):
     def again():
         remembering.calls.clear()
@@ -124,6 +125,7 @@ def test_an_answer_that_is_no_success_is_the_reason_why_nothing_is_logged(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["401", "403 of a proxy", "a page to log in", "nothing"])
+@pytest.mark.long
 def test_sync_is_not_level_and_a_run_says_what_is_logged(folder, name):
     answer, reason = ANSWERS[name]
     with serving(lambda *request: answer) as uri:

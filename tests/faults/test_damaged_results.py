@@ -21,6 +21,8 @@ from harness.grid import load_experiment
 from harness.results import read_manifest, read_records, read_results, stored_keys, write_manifest
 from harness.tracking import store_uri
 
+pytestmark = pytest.mark.many
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, empty_store):

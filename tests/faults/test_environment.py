@@ -45,6 +45,7 @@ def test_a_run_in_odd_surroundings_leaves_what_any_run_leaves(tmp_path, empty_st
     assert_same(left_behind(folder), undisturbed)
 
 
+@pytest.mark.long
 def test_a_clock_that_was_set_back_does_not_bring_an_old_result_back(tmp_path, empty_store, monkeypatch):
     folder = prepared(tmp_path, store=empty_store)
     first = run_experiment(folder / "disturbed.yaml", workers=0, root=folder).records

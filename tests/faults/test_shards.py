@@ -20,6 +20,8 @@ from harness.experiment.locks import publishing, running
 from harness.results import read_manifest, read_records, stored_keys, write_manifest
 from harness.results.temporary import host
 
+pytestmark = pytest.mark.many
+
 EXPERIMENT = """
 name: disturbed
 case: own.py
@@ -184,6 +186,7 @@ def test_shards_of_a_wrong_case_are_refused_and_leave_nothing(tmp_path, results)
     assert not (tmp_path / "mlruns").exists()
 
 
+@pytest.mark.long
 def test_a_shard_that_starts_over_removes_its_own_results_alone(tmp_path, results, empty_store):
     prepared(tmp_path, EXPERIMENT, store=empty_store)
     file = tmp_path / "disturbed.yaml"

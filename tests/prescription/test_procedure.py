@@ -21,6 +21,8 @@ from harness.prescription.proof import FRESH
 from harness.prescription.screening import ROUNDS, Score, ranked
 from harness.results.records import MemberRecord
 
+pytestmark = pytest.mark.many
+
 
 def rows():
     generator = torch.Generator().manual_seed(0)
@@ -217,6 +219,7 @@ DEAD_FILE = (
 )
 
 
+@pytest.mark.long
 def test_a_stopped_search_says_what_is_there_and_goes_on_from_it(tmp_path):
     """Stopped before the proof; the next call trains only what is missing, and has the numbers of one that never stopped."""
     (tmp_path / "mine.py").write_text(DEAD_FILE)

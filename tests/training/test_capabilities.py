@@ -16,6 +16,8 @@ from waiting import LONGEST
 import harness
 from harness import placement
 
+pytestmark = pytest.mark.many
+
 HERE, ROOT = Path(__file__).parent, Path(harness.__file__).parent.parent
 CAPABILITIES = ("default", "avx2", "avx512")
 

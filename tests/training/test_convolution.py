@@ -18,6 +18,8 @@ from harness.training.optimizers import optimizer_spec
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
+pytestmark = pytest.mark.many
+
 SIZES = {1: (11,), 2: (9, 12)}
 SETTINGS = [
     {},

@@ -17,6 +17,8 @@ from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 from harness.training.vmap_support import check_vmap_support
 
+pytestmark = pytest.mark.many
+
 SAME_BITS = [name for name in PAIRS if name not in ROUNDED_BY_TORCH]
 STACKED = [name for name in SAME_BITS if name != "assignment"]  # vmap batches no assignment by a mask
 

@@ -16,6 +16,8 @@ from harness.training.rng import generator
 from harness.training.sequential import SequentialEngine
 from harness.training.stacked import StackedEngine
 
+pytestmark = pytest.mark.many
+
 TRAIN = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
 BY_ITSELF = VmapSupport(None, frozenset(), "")
 
