@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup run test test-lowest test-all evidence ui check bench docs clean
 
-# pip compiles every file of the packages, which takes minutes; Python compiles those that are imported
+# pip would compile every file of the packages, which takes minutes; Python compiles a file when it is first imported
 INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 setup: .venv/installed
