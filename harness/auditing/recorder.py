@@ -188,7 +188,8 @@ class TensorRecorder(TorchFunctionMode):
             self._instances[site] = index + 1
             # a remedy that watches the model must not take these for activations of the model
             with torch._C.DisableTorchFunction():
-                value = change(value, index)
+                changed = change(value, index)
+                value = changed if value.is_floating_point() else changed.to(value.dtype)  # a mask stays a mask
         if site in self.watch:
             self.record.met.setdefault(site, []).append(value)
         return value
@@ -201,13 +202,10 @@ class TensorRecorder(TorchFunctionMode):
         return value
 
     def _source(self, args: Any) -> TensorSite | None:
-        for argument in args:
-            if isinstance(argument, Tensor):
-                if id(argument) in self.site_of:
-                    return self.site_of[id(argument)]
-            elif isinstance(argument, tuple | list) and (site := self._source(argument)) is not None:
-                return site
-        return None
+        """Return the site of the first argument with floats: a mask or an index chooses among values, and is none."""
+        known = [argument for argument in _tensors(args) if id(argument) in self.site_of]
+        floats = [argument for argument in known if argument.is_floating_point()]
+        return self.site_of[id((floats or known)[0])] if known else None
 
 
 @contextmanager
@@ -253,6 +251,14 @@ def _name(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     return (
         "" if func in PASSED_THROUGH or plain in TRANSPARENT else plain if plain.endswith("__") else plain.rstrip("_")
     )
+
+
+def _tensors(args: Any) -> Iterator[Tensor]:
+    for argument in args:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, tuple | list):
+            yield from _tensors(argument)
 
 
 def _swapped(value: Any, old: Tensor, new: Tensor) -> Any:

@@ -25,7 +25,7 @@ from harness.measures.units import RELU_FAMILY
 from harness.models import cast_floats
 from harness.user_code import guarded
 
-ROUNDING_OF_A_VALUE = 1e-12  # relative to the value of the term
+ROUNDING_OF_A_VALUE = 1e-12  # relative to the value of the term, or to 1 if the term is smaller
 SHRINKS = 1e-3  # float64 to float32; rounding gives about 2e-9, the ratio of their epsilons, and a true gradient 1
 WIDE_SCALES = (1e-3, 30.0, 1e3, 1e6)  # of random outputs
 LEVELS = (-15.0, -5.0, 5.0, 15.0)  # of constant outputs; a sigmoid is then within 1 % of its ends
@@ -147,7 +147,7 @@ def _is_rounding(subject: TermProbe, change: Change | None, exact: float, value:
     if not math.isfinite(rounded):
         return False
     # the float32 gradient is 0 by chance, or below the smallest float32 number
-    bound = ROUNDING_OF_A_VALUE * abs(value) if rounded == 0.0 else SHRINKS * rounded
+    bound = ROUNDING_OF_A_VALUE * max(1.0, abs(value)) if rounded == 0.0 else SHRINKS * rounded
     is_rounding = exact <= bound
     if is_rounding:
         subject.cache.setdefault("rounding", (exact, rounded))

@@ -60,14 +60,15 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
 def _squashed_twice(probe: LossProbe, output: Tensor, activation: str) -> list[Finding]:
     """Find a loss that takes logits of an output that is a probability already.
 
-    The loss is far smaller at the logits of the rows than at the rows themselves, and stays there for larger logits.
+    The loss is smaller at the logits of the rows than at the rows themselves, and least there among their multiples; or
+    far smaller, and the same at larger logits, as where the rows are 0 and 1.
     """
     batch = probe.batch
     if activation not in ("sigmoid", "softmax") or output.numel() != batch.numel():
         return []
     rows = batch.clamp(1e-4, 1 - 1e-4)
     values: list[float] = []
-    for candidate in (batch, torch.logit(rows), 2 * torch.logit(rows)):
+    for candidate in (batch, *(factor * torch.logit(rows) for factor in (0.5, 1.0, 2.0))):
 
         def hook(module: nn.Module, args: object, result: object, candidate: Tensor = candidate) -> object:
             return _with_output(result, output, candidate.reshape(output.shape))
@@ -80,12 +81,10 @@ def _squashed_twice(probe: LossProbe, output: Tensor, activation: str) -> list[F
             return []
         finally:
             handle.remove()
-    at_rows, at_logits, beyond = values
-    if (
-        not all(map(math.isfinite, values))
-        or at_logits >= 0.5 * at_rows
-        or abs(beyond - at_logits) > 0.1 * abs(at_rows)
-    ):
+    at_rows, before, at_logits, beyond = values
+    least = at_logits < at_rows and at_logits < min(before, beyond)
+    level = at_logits < 0.5 * at_rows and abs(beyond - at_logits) <= 0.1 * abs(at_rows)
+    if not all(map(math.isfinite, values)) or not (least or level):
         return []
     return [
         make_finding(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from harness.auditing.dependencies import TermProbe, Undecided, follows_site, ob
 from harness.auditing.findings import make_finding, source_line
 from harness.auditing.probe import LossProbe, has_changed, replace_with_leaves
 from harness.auditing.probe_values import random_values
-from harness.auditing.trace import TensorSite, TracedOperation
+from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 CUTS = ("detach", "argmin", "argmax", "round", "sign", "floor", "ceil", "heaviside", "bucketize", "numpy")
 MOVES = ((0, 0.3), (1, 1.0))  # (seed, size relative to a parameter's root mean square) of random changes of parameters
+CODE_SPREADS = (3.0, 100.0)  # of random values there: the wide ones reach what a saturated activation hides
 MOST_GROUPS = 64  # modules whose parameters are moved one after another
 
 Terms = Mapping[str, Any]
@@ -59,18 +61,23 @@ def cut_encoder(subject: TermProbe, operations: list[TracedOperation]) -> list[F
 
 def _has_gradient_before_code(subject: TermProbe, site: TensorSite) -> bool:
     probe = subject.probe
-    if _reaches_layers(subject, site, lambda values, index: values.detach()):
+    if _reaches_layers(subject, site, _unchanged):
         return True
     parameters = list(probe.model.parameters())
     for seed, size in MOVES:
+
+        def spread(values: Tensor, index: int, scale: float, seed: int = seed) -> Tensor:
+            return random_values(values, "none", scale, seed + 7 * index)
+
+        changes: list[Change] = [_unchanged, *(partial(spread, scale=scale) for scale in CODE_SPREADS)]
         with moved(parameters, size, seed):
-            for change in (
-                lambda values, index: values.detach(),
-                lambda values, index, seed=seed: random_values(values, "none", 3.0, seed + 7 * index),
-            ):
-                if _reaches_layers(subject, site, change):
-                    return True
+            if any(_reaches_layers(subject, site, change) for change in changes):
+                return True
     return False
+
+
+def _unchanged(values: Tensor, index: int) -> Tensor:
+    return values.detach()
 
 
 def _reaches_layers(subject: TermProbe, site: TensorSite, values: Callable[[Tensor, int], Tensor]) -> bool:

@@ -47,7 +47,10 @@ def activation_matrix(values: Any, members: bool, name: str = "activations") -> 
     if not members and matrix.ndim == 3:
         raise HarnessError(f"{name}: {RANK_THREE}; the shape is {shape}")
     if not members and matrix.ndim != 2:
-        raise HarnessError(f"{name}: expected a matrix [sample, unit], got the shape {shape}")
+        flat = "; `.movedim(1, -1).flatten(0, -2)` makes rows of every position of [sample, unit, ...]"
+        raise HarnessError(
+            f"{name}: expected a matrix [sample, unit], got the shape {shape}{flat if matrix.ndim > 3 else ''}"
+        )
     if 0 in shape:
         raise HarnessError(f"{name}: expected at least one row, unit and member, got the shape {shape}")
     floating = matrix if matrix.is_floating_point() else matrix.double()

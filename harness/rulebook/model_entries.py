@@ -30,8 +30,8 @@ MODEL_ENTRIES: dict[str, Entry] = {
     ),
     "output_range": Entry(
         "Data lie outside what the output's activation can produce, and the loss asks for them; a risk"
-        " below 1 % of the entries. Or the loss is at most half as large at the logits of the rows as at the rows"
-        " themselves, and the output is a sigmoid.",
+        " below 1 % of the entries. Or the output is a sigmoid, and the loss is smaller at the logits of the"
+        " rows than at the rows themselves and least there, or half as large and the same at larger logits.",
         "A sigmoid or ReLU as output activation for data outside its range, such as standardized data; a sigmoid"
         " before a loss that takes logits.",
         {"dead_outputs": "the diagnosis of what training made of it", "mean_output": "a possible consequence"},

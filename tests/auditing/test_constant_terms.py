@@ -24,6 +24,7 @@ CONSTANT = {
     "sum of a softmax": lambda code: (3 * code).softmax(1).sum(1).pow(3).mean(),
     "deviation of a softmax's sum from 1": lambda code: ((3 * code).softmax(1).sum(1) - 1).pow(2).mean(),
     "sum of squares of sine and cosine": lambda code: (code.sin().pow(2) + code.cos().pow(2)).mean(),
+    "squared error of a norm that is 1": lambda code: (F.normalize(code.tanh(), dim=1).norm(dim=1) - 1).pow(2).mean(),
     "norm of normalized rows": lambda code: 5 * F.normalize(code, dim=1).pow(2).sum(1).mean(),
 }
 SMALL = {

@@ -154,3 +154,72 @@ class Copies(Autoencoder):
 def test_units_that_start_equal_and_are_trained_apart_are_no_fault():
     assert "symmetric_init" not in audit(case(ZeroRouter), seeds=1, during_training=False).rules
     assert "symmetric_init" in audit(case(Copies), seeds=1, during_training=False).rules
+
+
+class Selected(Autoencoder):
+    """The largest values of each row, kept where a comparison says so."""
+
+    def encode(self, x):
+        code = super().encode(x)
+        bound = code.kthvalue(2, dim=1, keepdim=True).values
+        return torch.where(code >= bound, code, torch.zeros_like(code))
+
+
+class MaskFirst(Autoencoder):
+    """The mask stands before the values that it multiplies."""
+
+    def encode(self, x):
+        code = super().encode(x)
+        return (code > code.mean(1, keepdim=True)).to(code.dtype) * code
+
+
+@pytest.mark.parametrize("model", [Selected, MaskFirst])
+def test_a_mask_is_no_source_of_the_values_that_it_chooses(model):
+    result = audit(case(model), seeds=1)
+    assert not result.faults, str(result)
+    assert not result.undecided, str(result)
+
+
+class Saturated(Autoencoder):
+    def encode(self, x):
+        return torch.sigmoid(50 + self.enc(F.relu(self.body(x))))
+
+
+class Detached(Autoencoder):
+    def forward(self, x):
+        code = self.encode(x)
+        return code, self.decode(code.detach())
+
+
+def test_a_saturated_code_is_constant_and_not_cut_off():
+    assert {finding.rule for finding in audit(case(Saturated), seeds=1).faults} == {"constant_at_birth"}
+    assert {finding.rule for finding in audit(case(Detached), seeds=1).faults} == {"cut_encoder"}
+
+
+class Squashed(Autoencoder):
+    def decode(self, code):
+        return torch.sigmoid(super().decode(code))
+
+
+def shares(n=256):
+    """Rows between 0 and 1, few of them near either end."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.sigmoid(torch.randn(n, 2, generator=generator) @ torch.randn(2, 12, generator=generator))
+
+
+@pytest.mark.parametrize(
+    ("loss", "rules"),
+    [
+        (F.binary_cross_entropy_with_logits, {"output_range"}),
+        (F.binary_cross_entropy, set()),
+        (F.mse_loss, set()),
+        (F.l1_loss, set()),
+        (lambda made, x: F.mse_loss(made, (x > 0.5).to(x.dtype)), set()),
+    ],
+)
+def test_a_loss_that_takes_logits_is_told_by_rows_of_shares_too(loss, rules):
+    def losses(model, x):
+        return {"reconstruction": loss(model(x)[1], x)}
+
+    result = audit(case(Squashed, losses, data=shares), seeds=1, during_training=False)
+    assert {finding.rule for finding in result.faults} == rules, str(result)

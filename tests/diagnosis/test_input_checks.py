@@ -21,7 +21,11 @@ CODE = torch.relu(normal(100))
         (CODE[0], {}, r"expected a matrix \[sample, unit\], got the shape"),
         (CODE[None], {}, r"rank 3 is ambiguous.*members=True.*flatten"),
         (CODE, {"members": True}, r"expected \[member, sample, unit\] with members=True"),
-        (CODE[None, None], {}, r"expected a matrix \[sample, unit\]"),
+        (
+            CODE[None, None],
+            {},
+            r"expected a matrix \[sample, unit\], got .*; `.movedim\(1, -1\).flatten\(0, -2\)` makes rows",
+        ),
         (CODE[:0], {}, "expected at least one row, unit and member"),
         (CODE[:, :0], {}, "expected at least one row, unit and member"),
         (CODE > 0, {}, "expected real numbers, got torch.bool"),
