@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from dead_case import DEAD_FILE
 from torch import nn
 
 import harness
@@ -200,23 +201,6 @@ def test_a_case_is_examined_as_it_is_given_whatever_its_file_says(tmp_path):
         model=lambda: Autoencoder(0.5),
     )
     assert not prescribe(given, budget="10m").wrong
-
-
-DEAD_FILE = (
-    "import torch, harness\nimport torch.nn.functional as F\nfrom torch import nn\n"
-    "class Model(nn.Module):\n"
-    "    def __init__(self):\n"
-    "        super().__init__()\n"
-    "        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)\n"
-    "        nn.init.constant_(self.encoder.bias, -40.0)\n"
-    "    def forward(self, batch):\n"
-    "        return self.decoder(F.relu(self.encoder(batch)))\n"
-    "def losses(model, batch):\n"
-    "    return {'reconstruction': F.mse_loss(model(batch), batch)}\n"
-    "def data():\n"
-    "    return torch.randn(640, 8, generator=torch.Generator().manual_seed(0))\n"
-    "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 10, 'learning_rate': 0.01})\n"
-)
 
 
 @pytest.mark.long
