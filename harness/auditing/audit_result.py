@@ -8,6 +8,7 @@ from typing import Any
 from harness.auditing.audit_thresholds import AUDIT_THRESHOLDS, AuditThresholds
 from harness.diagnosis.finding import Finding, pointer
 from harness.diagnosis.severity import Severity, gravity
+from harness.text import plural
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,12 @@ class Audit:
 
     def headline(self) -> str:
         """Summarize the audit in one line."""
-        counts = [(len(self._of(severity)), severity) for severity in (Severity.FAULT, Severity.RISK, Severity.NOTE)]
-        text = ", ".join(f"{count} {severity}{'s' if count != 1 else ''}" for count, severity in counts)
+        severities = (Severity.FAULT, Severity.RISK, Severity.NOTE)
+        text = ", ".join(plural(len(self._of(severity)), severity) for severity in severities)
         text += f", {len(self.undecided)} {Severity.UNDECIDED}"
         location = f" ({self.source})" if self.source else ""
-        return f"{self.case}{location}: {text}; terms {', '.join(self.terms)}; {self.seeds} seeds, {self.seconds:.1f} s"
+        effort = f"{plural(self.seeds, 'seed')}, {self.seconds:.1f} s"
+        return f"{self.case}{location}: {text}; terms {', '.join(self.terms)}; {effort}"
 
     def __str__(self) -> str:
         lines = [self.headline(), *("\n" + str(finding) for finding in self.findings)]

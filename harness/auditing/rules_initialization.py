@@ -16,6 +16,7 @@ from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.models import accumulation_dtype, cast_floats
+from harness.text import plural
 from harness.user_code import guarded
 
 SYMMETRIC_STEPS = 5  # after which units that feed different weights differ
@@ -130,7 +131,7 @@ def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Aud
             "dead_at_birth",
             None,
             f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
-            f" initialization, over {len(shares)} seeds ({', '.join(f'{share:.0%}' for share in shares)})",
+            f" initialization, over {plural(len(shares), 'seed')} ({', '.join(f'{share:.0%}' for share in shares)})",
             "such a unit receives no gradient; it can recover only if the layers before it change its inputs",
             _revival(case, models, rows, bounds),
             {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},

@@ -9,10 +9,11 @@ from harness.effects.analysis import Effects
 from harness.effects.remedy_effects import BaselineOutcome, RemedyEffect
 from harness.measures.statistics import wilson
 from harness.report.averaged_answer import averaged_lines
-from harness.report.format import DASH, plural
+from harness.report.format import DASH
 from harness.report.style import shown_verdict, verdict_style
 from harness.report.summary_tables import SeedMark
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 MOST_NAMES = 6
 MOST_ROWS = 24

@@ -8,8 +8,8 @@ from harness.effects import Effects
 from harness.report.answer import headline
 from harness.report.averaged_answer import averaged_lines
 from harness.report.explanation import explain_experiment
-from harness.report.format import plural
 from harness.results.records import MemberRecord
+from harness.text import plural
 
 LONGEST_ABOUT = 80
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.report.format import DASH, number, plural, shortened
+from harness.report.format import DASH, number, shortened
 from harness.report.groups import Groups, panels
 from harness.report.style import verdict_style
 from harness.report.svg import TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

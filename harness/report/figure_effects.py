@@ -9,9 +9,10 @@ import numpy as np
 
 from harness.effects import Effect
 from harness.effects.outcomes import OUTCOMES, Outcome
-from harness.report.format import DASH, bounds, number, plural, probability, shortened
+from harness.report.format import DASH, bounds, number, probability, shortened
 from harness.report.style import INK
 from harness.report.svg import RASTER_FROM, TITLE_HEIGHT, Margins, RenderedFigure, Table, inline_svg, safe, sheet
+from harness.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

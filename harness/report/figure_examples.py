@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.format import DASH, number, plural
+from harness.report.format import DASH, number
 from harness.report.groups import baseline_marked
 from harness.report.style import shown_verdict
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 Array = NDArray[np.float64]
 MOST_STRIPS = 16

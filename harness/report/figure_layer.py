@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.diagnosis.verdicts import NOT_LIVE, UNJUDGED, UnitVerdict
-from harness.report.format import humanize, number, plural
+from harness.report.format import humanize, number
 from harness.report.layer_tables import gravest_first
 from harness.report.style import INK, UNIT_LOOKS
 from harness.report.svg import RASTER_FROM, RenderedFigure, Table, inline_svg, name_axes, sheet
+from harness.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

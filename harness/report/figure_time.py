@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.format import DASH, number, plural, shortened
+from harness.report.format import DASH, number, shortened
 from harness.report.groups import Groups, panels
 from harness.report.style import by_severity, shown_verdict, verdict_style
 from harness.report.svg import (
@@ -20,6 +20,7 @@ from harness.report.svg import (
     sheet,
 )
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

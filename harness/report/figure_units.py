@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.report.figure_layer import unit_kind
-from harness.report.format import number, plural, shortened
+from harness.report.format import number, shortened
 from harness.report.groups import panels
 from harness.report.style import by_severity, verdict_style
 from harness.report.svg import RASTER_FROM, TITLE_HEIGHT, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -52,15 +52,6 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 1 else "1"
 
 
-def plural(count: int, word: str) -> str:
-    """Count with its noun.
-
-    >>> plural(1, "seed"), plural(8, "seed")
-    ('1 seed', '8 seeds')
-    """
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def shortened(text: str, length: int) -> str:
     """Text cut at a length.
 

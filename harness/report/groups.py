@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Any
 
 from harness.grid.factorial import changes, matches
-from harness.report.format import plural
 from harness.report.style import by_severity, shown_verdict
 from harness.results.records import Level, MemberRecord
+from harness.text import plural
 
 MOST_PANELS = 12
 LONGEST_TABLE = 24  # variants: beyond that a first table shows those that change one factor of the baseline

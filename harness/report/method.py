@@ -7,9 +7,10 @@ from typing import Any
 
 from harness.effects import Effects
 from harness.effects.outcomes import category
-from harness.report.format import number, plural
+from harness.report.format import number
 from harness.report.svg import Table
 from harness.results.records import MemberRecord
+from harness.text import plural
 
 
 def threshold_rows(sweep: Sequence[Any]) -> Table:
