@@ -52,6 +52,11 @@ def is_packed(value: Any) -> bool:
     return isinstance(value, PackedSequence)
 
 
+def on_device(value: Any, device: torch.device) -> Any:
+    """Return a tensor or packed sequence on a device, any other value unchanged."""
+    return value.to(device) if isinstance(value, Tensor) or is_packed(value) else value
+
+
 def packing_of(output: Any) -> Packing | None:
     """Return the layout of an output whose first tensor is that of a packed sequence; None for any other."""
     value = first_value(output)

@@ -3,16 +3,16 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
-from harness.capture.packing import is_packed, packing_of
+from harness.capture.packing import is_packed, on_device, packing_of
 from harness.errors import HarnessError
 
 ROWS_AT_ONCE = 256
@@ -152,9 +152,7 @@ def _named(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def _on_device(model: nn.Module, batch: Any) -> Any:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return tree_map(
-        lambda leaf: leaf.to(device=device) if isinstance(leaf, Tensor | PackedSequence) else leaf, batch, is_leaf=is_packed
-    )
+    return tree_map(partial(on_device, device=device), batch, is_leaf=is_packed)
 
 
 def _first_tensor(values: Iterable[Any]) -> Tensor | None:

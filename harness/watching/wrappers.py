@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
-from harness.capture.packing import is_packed
+from harness.capture.packing import is_packed, on_device
 from harness.watching.forward_calls import After, Before
 from harness.watching.preservation import preserved_random_state
 
@@ -72,8 +72,8 @@ def second_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 def _detached(leaf: Any, device: torch.device) -> Any:
     if isinstance(leaf, PackedSequence):
-        return PackedSequence(leaf.data.detach(), *leaf[1:]).to(device=device)
-    return leaf.detach().to(device) if isinstance(leaf, Tensor) else leaf
+        leaf = PackedSequence(leaf.data.detach(), *leaf[1:])
+    return on_device(leaf.detach() if isinstance(leaf, Tensor) else leaf, device)
 
 
 @contextmanager
