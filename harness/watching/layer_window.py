@@ -15,6 +15,7 @@ from harness.watching.layer_names import unit_axis_of, unit_rows
 from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
 from harness.watching.step_history import StepHistory, Steps
 from harness.watching.unit_record import Clocks, StepChanges, UnitRecord
+from harness.watching.value_history import ValueHistory
 
 DOUBLE_VALUES = 2**14  # of a step, up to which float64 costs little
 CACHED_VALUES = 2**17  # measured at once: temporaries that leave the cache take five times as long
@@ -74,6 +75,7 @@ class LayerWindow:
         self.calls, self.masked, self.packed = 1, False, False
         self.record: UnitRecord | None = None
         self.history, self.window, self.balance = StepHistory(), RowWindow(), GradientBalance()
+        self.values = ValueHistory()
         self._samples = 0
 
     @torch.no_grad()
@@ -96,7 +98,8 @@ class LayerWindow:
         self._samples += samples * len(readings)
         self.window.add(block, int(clocks.window[-1]))
         if self.record is None or self.record.units != units:
-            self.record, self.history = UnitRecord(units), StepHistory()
+            self.record, self.history, self.values = UnitRecord(units), StepHistory(), ValueHistory()
+        self.values.add(clocks.step.tolist(), values, self.window.sampled)
         return self._measure(readings, clocks, values)
 
     def state(self) -> dict[str, Any]:

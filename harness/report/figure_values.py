@@ -1,0 +1,176 @@
+"""Heat maps of the values of single units over a training: one map per unit, the share of values per step."""
+
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.report.figure_layer import unit_kind
+from harness.report.format import humanize, number, plural
+from harness.report.svg import POINT, Margins, RenderedFigure, Table, inline_svg, name_axes, safe, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from harness.diagnosis import Diagnosis, UnitDiagnosis
+    from harness.watching.value_history import ValueHistory
+
+Array = NDArray[np.float64]
+MOST_DRAWN = 6
+MOST_FLAGGED = 4  # of them with a finding: the others show what a unit without one looks like
+BINS, MOST_COLUMNS = 32, 64
+MOST_TABLE_COLUMNS = 8
+PANEL, MARGINS = (196.0, 110.0), Margins(left=68, right=104, between=60, above=48)
+GAMMA = 0.4  # the color is this power of the share, so that a share of 3 % is seen beside one of 100 %
+BAR_TICKS = (0.0, 0.01, 0.1, 0.3, 1.0)
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def value_maps(diagnosis: "Diagnosis", history: "ValueHistory") -> RenderedFigure | None:
+    """Heat maps of the units that matter, for a page; None where no values are known."""
+    units = units_shown(diagnosis, set(history.units.tolist()))
+    if not units or not history.steps:
+        return None
+    positions = {unit: position for position, unit in enumerate(history.units.tolist())}
+    columns = {unit.index: columns_of(history, positions[unit.index], MOST_COLUMNS) for unit in units}
+    figure, panels = sheet(PANEL, len(units), min(2, len(units)), MARGINS)
+    for axes, unit in zip(panels, units, strict=True):
+        draw_values(axes, *map(list, zip(*columns[unit.index], strict=True)))
+        axes.set_title(safe(f"unit {unit.index}: {humanize(unit.verdict)}"), loc="left", y=1.02)
+    _draw_scale(panels)
+    name_axes(figure, "training step", "value of the unit")
+    claim = _claim(units)
+    alt = f"{plural(len(units), 'heat map')} of values over the training. {' '.join(_change(unit, columns[unit.index]) for unit in units)}"
+    return RenderedFigure(
+        "values",
+        claim,
+        alt,
+        inline_svg(figure, "values", alt),
+        _table(units, history, positions),
+        _note(units, diagnosis, history),
+        wide=True,
+    )
+
+
+def units_shown(diagnosis: "Diagnosis", kept: Collection[int]) -> "list[UnitDiagnosis]":
+    """Up to six of the kept units: at most four with findings, one per finding in turn, then those that vary most."""
+    units = {unit.index: unit for unit in diagnosis.units if unit.index in kept}
+    named = [[unit for unit in finding.units if unit in units] for finding in diagnosis.findings]
+    flagged = dict.fromkeys(unit for turn in zip_longest(*named) for unit in turn if unit is not None)
+    lively = sorted(units, key=lambda unit: -np.nan_to_num(units[unit].standard_deviation))
+    return [units[unit] for unit in list(dict.fromkeys([*list(flagged)[:MOST_FLAGGED], *lively]))[:MOST_DRAWN]]
+
+
+def columns_of(history: "ValueHistory", position: int, most: int) -> list[tuple[int, Array]]:
+    """The kept values of a unit, as at most so many columns: the first step of each, and its finite values."""
+    groups = np.array_split(np.arange(len(history.steps)), min(most, len(history.steps)))
+    columns = []
+    for group in groups:
+        values = np.concatenate([history.steps[index][1][:, position].numpy() for index in group]).astype(float)
+        columns.append((history.steps[group[0]][0], values[np.isfinite(values)]))
+    return columns
+
+
+def shares(values: Sequence[Array], bins: int = BINS) -> tuple[Array, Array]:
+    """Shares `[bin, column]` of the values of each column, and the edges of the bins; NaN for a column without values.
+
+    >>> shares([np.array([0.0, 0.0, 1.0, 2.0]), np.array([2.0])], 2)[0].tolist()
+    [[0.5, 0.0], [0.5, 1.0]]
+    """
+    known = np.concatenate(values)
+    edges = np.histogram_bin_edges(known, bins)
+    counts = np.stack([np.histogram(column, edges)[0] for column in values], 1).astype(float)
+    rows = np.array([len(column) for column in values], float)
+    return np.divide(counts, rows, out=np.full(counts.shape, np.nan), where=rows > 0), edges
+
+
+def draw_values(axes: "Axes", steps: Sequence[int], values: Sequence[Array]) -> "Axes":
+    """Draw the share of values per bin and column."""
+    import seaborn
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import MaxNLocator
+
+    parts, edges = shares(values)
+    seaborn.heatmap(
+        parts,
+        ax=axes,
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        norm=PowerNorm(GAMMA, 0, 1),
+        cbar=False,
+        xticklabels=False,
+        yticklabels=False,
+        rasterized=True,
+    )
+    axes.invert_yaxis()
+    low, high = edges[0], edges[-1]
+    ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    axes.set_yticks([(tick - low) / (high - low) * len(parts) for tick in ticks], [f"{tick:.4g}" for tick in ticks])
+    columns = np.unique(np.linspace(0, len(steps) - 1, 4).round().astype(int))
+    axes.set_xticks(columns + 0.5, [str(steps[column]) for column in columns], rotation=0)
+    axes.tick_params(length=0, pad=5, labelleft=True, labelbottom=True)
+    return axes
+
+
+def _draw_scale(panels: "Sequence[Axes]") -> None:
+    """Draw the scale of the colors beside the first row of panels."""
+    figure, corner = panels[0].get_figure(root=True), panels[min(len(panels), 2) - 1].get_position()
+    assert figure is not None
+    pixel = 1 / (figure.get_size_inches()[0] * POINT)
+    scale = figure.add_axes((corner.x1 + 18 * pixel, corner.y0, 10 * pixel, corner.height))
+    bar = figure.colorbar(panels[0].collections[0], cax=scale, ticks=BAR_TICKS)
+    scale.set_yticklabels([f"{share:.0%}" for share in BAR_TICKS])
+    scale.set_ylabel("share of values")
+    scale.tick_params(length=0)
+    bar.outline.set_visible(False)
+
+
+def _claim(units: "Sequence[UnitDiagnosis]") -> str:
+    constant = sum(unit_kind(unit.verdict) == "constant" for unit in units)
+    if not constant:
+        return f"Values over the training: none of the {plural(len(units), 'unit')} shown is constant at the end"
+    return f"Values over the training: {constant} of the {plural(len(units), 'unit')} shown end constant"
+
+
+def _change(unit: "UnitDiagnosis", columns: Sequence[tuple[int, Array]]) -> str:
+    known = [(step, values) for step, values in columns if len(values)]
+    if not known:
+        return f"Unit {unit.index}, {humanize(unit.verdict)}: no finite value."
+    (first, before), (last, after) = known[0], known[-1]
+    spans = [
+        f"{number(float(values.min()))} to {number(float(values.max()))} at step {step}"
+        for step, values in ((first, before), (last, after))
+    ]
+    return f"Unit {unit.index}, {humanize(unit.verdict)}: {', '.join(spans)}."
+
+
+def _note(units: "Sequence[UnitDiagnosis]", diagnosis: "Diagnosis", history: "ValueHistory") -> str:
+    drawn = (
+        f"{len(units)} of {plural(history.total, 'unit')} are drawn"
+        if len(units) < history.total
+        else "All units are drawn"
+    )
+    chosen = ": those with findings first, then those that vary most" if len(units) < history.total else ""
+    kept = (
+        f", out of {len(history.units)} evenly spaced units whose values are kept"
+        if len(history.units) < history.total
+        else ""
+    )
+    every = f"one in {history.distance} observed steps" if history.distance > 1 else "each observed step"
+    most = max(len(values) for _, values in history.steps)
+    return (
+        f"{drawn}{chosen}{kept}. A column has the values of {every}, of at most {plural(most, 'row')} a step; its color is the share "
+        "of them in a bin. The scale of the values is each unit's own."
+    )
+
+
+def _table(units: "Sequence[UnitDiagnosis]", history: "ValueHistory", positions: dict[int, int]) -> Table:
+    rows = []
+    for unit in units:
+        for step, values in columns_of(history, positions[unit.index], MOST_TABLE_COLUMNS):
+            cuts = np.quantile(values, QUANTILES) if len(values) else np.full(len(QUANTILES), np.nan)
+            rows.append([f"{unit.index}", str(step), str(len(values)), *(number(float(cut)) for cut in cuts)])
+    return Table(["unit", "from step", "values", "least", "5 %", "median", "95 %", "most"], rows)
