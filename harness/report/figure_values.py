@@ -49,7 +49,7 @@ def value_maps(diagnosis: "Diagnosis", history: "ValueHistory") -> RenderedFigur
         alt,
         inline_svg(figure, "values", alt),
         _table(units, history, positions),
-        _note(units, diagnosis, history),
+        _note(len(units), history),
         wide=True,
     )
 
@@ -130,9 +130,7 @@ def _draw_scale(panels: "Sequence[Axes]") -> None:
 
 def _claim(units: "Sequence[UnitDiagnosis]") -> str:
     constant = sum(unit_kind(unit.verdict) == "constant" for unit in units)
-    if not constant:
-        return f"Values over the training: none of the {plural(len(units), 'unit')} shown is constant at the end"
-    return f"Values over the training: {constant} of the {plural(len(units), 'unit')} shown end constant"
+    return f"Values over the training: {constant} of {plural(len(units), 'unit')} shown constant at the end"
 
 
 def _change(unit: "UnitDiagnosis", columns: Sequence[tuple[int, Array]]) -> str:
@@ -147,24 +145,20 @@ def _change(unit: "UnitDiagnosis", columns: Sequence[tuple[int, Array]]) -> str:
     return f"Unit {unit.index}, {humanize(unit.verdict)}: {', '.join(spans)}."
 
 
-def _note(units: "Sequence[UnitDiagnosis]", diagnosis: "Diagnosis", history: "ValueHistory") -> str:
-    drawn = (
-        f"{len(units)} of {plural(history.total, 'unit')} are drawn"
-        if len(units) < history.total
-        else "All units are drawn"
+def _note(drawn: int, history: "ValueHistory") -> str:
+    total, kept, steps = history.total, len(history.units), len(history.steps)
+    chosen = f"{drawn} of {plural(total, 'unit')} are drawn: those with findings first, then those that vary most."
+    sampled = f"Values are kept of {kept} units, evenly spaced."
+    thinned = f"One in {history.distance} observed steps is kept."
+    pooled, rows = -(-steps // MOST_COLUMNS), max(len(values) for _, values in history.steps)
+    column = f"A column has the values of {'one step' if pooled == 1 else f'up to {pooled} steps'}, at most {plural(rows, 'row')} of each;"
+    sentences = (
+        *([chosen] if drawn < total else []),
+        *([sampled] if kept < total else []),
+        *([thinned] if history.distance > 1 else []),
+        f"{column} its color is the share of them in a bin. Each unit has its own scale of values.",
     )
-    chosen = ": those with findings first, then those that vary most" if len(units) < history.total else ""
-    kept = (
-        f", out of {len(history.units)} evenly spaced units whose values are kept"
-        if len(history.units) < history.total
-        else ""
-    )
-    every = f"one in {history.distance} observed steps" if history.distance > 1 else "each observed step"
-    most = max(len(values) for _, values in history.steps)
-    return (
-        f"{drawn}{chosen}{kept}. A column has the values of {every}, of at most {plural(most, 'row')} a step; its color is the share "
-        "of them in a bin. The scale of the values is each unit's own."
-    )
+    return " ".join(sentences)
 
 
 def _table(units: "Sequence[UnitDiagnosis]", history: "ValueHistory", positions: dict[int, int]) -> Table:

@@ -84,8 +84,14 @@ def test_units_with_findings_come_first_one_per_finding_and_then_those_that_vary
 
 def test_the_figure_says_what_is_drawn_and_what_changed(fading):
     figure = value_maps(diagnose(fading[-5:].flatten(0, 1)), history_of(fading))
-    assert figure.title == "Values over the training: 2 of the 6 units shown end constant"
-    assert "6 of 8 units are drawn" in figure.note
+    assert figure.title == "Values over the training: 2 of 6 units shown constant at the end"
+    assert figure.note == (
+        "6 of 8 units are drawn: those with findings first, then those that vary most. A column has the values of one step, at "
+        "most 200 rows of each; its color is the share of them in a bin. Each unit has its own scale of values."
+    )
+    long = history_of(fading.repeat(20, 1, 1))
+    note = value_maps(diagnose(fading[-5:, :, :3].flatten(0, 1)), long).note
+    assert f"One in {long.distance} observed steps is kept. A column has the values of one step" in note
     assert "Unit 5, dead: 0 to 0 at step 1, 0 to 0 at step 20." in figure.alt
     assert [row[0] for row in figure.table.rows[::8]] == ["2", "5", "7", "6", "4", "3"]
 
@@ -97,7 +103,7 @@ def test_of_a_hundred_thousand_units_a_few_are_drawn_and_the_caption_says_so():
     units = [SimpleNamespace(index=unit, verdict="alive", standard_deviation=1.0) for unit in judged.tolist()]
     figure = value_maps(SimpleNamespace(units=units, findings=()), history)
     assert "6 of 100000 units are drawn" in figure.note
-    assert "out of 2048 evenly spaced units whose values are kept" in figure.note
+    assert "Values are kept of 2048 units, evenly spaced." in figure.note
     assert len(figure.svg) < 100_000
 
 
@@ -107,7 +113,7 @@ def test_a_layer_without_values_has_no_figure():
 
 def test_the_report_of_a_monitor_shows_the_values_and_that_of_a_diagnosis_does_not(page, tmp_path):
     text = page.read_text()
-    assert "Values over the training: 2 of the 6 units shown end constant" in text
+    assert "Values over the training: 2 of 6 units shown constant at the end" in text
     assert 'aria-label="6 heat maps of values over the training. Unit 0, dead: 0' in text
     plain = harness.report.write_diagnosis_report(diagnose(torch.rand(100, 2)), None, tmp_path)
     assert "Values over the training" not in plain.read_text()
