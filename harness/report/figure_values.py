@@ -57,8 +57,8 @@ def value_maps(diagnosis: "Diagnosis", history: "ValueHistory") -> RenderedFigur
 def units_shown(diagnosis: "Diagnosis", kept: Collection[int]) -> "list[UnitDiagnosis]":
     """Up to six of the kept units: at most four with findings, one per finding in turn, then those that vary most."""
     units = {unit.index: unit for unit in diagnosis.units if unit.index in kept}
-    named = [[unit for unit in finding.units if unit in units] for finding in diagnosis.findings]
-    flagged = dict.fromkeys(unit for turn in zip_longest(*named) for unit in turn if unit is not None)
+    by_finding = [[unit for unit in finding.units if unit in units] for finding in diagnosis.findings]
+    flagged = dict.fromkeys(unit for turn in zip_longest(*by_finding) for unit in turn if unit is not None)
     lively = sorted(units, key=lambda unit: -np.nan_to_num(units[unit].standard_deviation))
     return [units[unit] for unit in list(dict.fromkeys([*list(flagged)[:MOST_FLAGGED], *lively]))[:MOST_DRAWN]]
 
@@ -79,8 +79,7 @@ def shares(values: Sequence[Array], bins: int = BINS) -> tuple[Array, Array]:
     >>> shares([np.array([0.0, 0.0, 1.0, 2.0]), np.array([2.0])], 2)[0].tolist()
     [[0.5, 0.0], [0.5, 1.0]]
     """
-    known = np.concatenate(values)
-    edges = np.histogram_bin_edges(known, bins)
+    edges = np.histogram_bin_edges(np.concatenate(values), bins)
     counts = np.stack([np.histogram(column, edges)[0] for column in values], 1).astype(float)
     rows = np.array([len(column) for column in values], float)
     return np.divide(counts, rows, out=np.full(counts.shape, np.nan), where=rows > 0), edges
@@ -129,15 +128,15 @@ def _draw_scale(panels: "Sequence[Axes]") -> None:
 
 
 def _claim(units: "Sequence[UnitDiagnosis]") -> str:
-    constant = sum(unit_kind(unit.verdict) == "constant" for unit in units)
-    return f"Values over the training: {constant} of {plural(len(units), 'unit')} shown constant at the end"
+    varying = sum(unit_kind(unit.verdict) != "constant" for unit in units)
+    return f"Values over the training: {varying} of {plural(len(units), 'unit')} shown vary at the end"
 
 
 def _change(unit: "UnitDiagnosis", columns: Sequence[tuple[int, Array]]) -> str:
-    known = [(step, values) for step, values in columns if len(values)]
-    if not known:
+    finite = [(step, values) for step, values in columns if len(values)]
+    if not finite:
         return f"Unit {unit.index}, {humanize(unit.verdict)}: no finite value."
-    (first, before), (last, after) = known[0], known[-1]
+    (first, before), (last, after) = finite[0], finite[-1]
     spans = [
         f"{number(float(values.min()))} to {number(float(values.max()))} at step {step}"
         for step, values in ((first, before), (last, after))
@@ -146,15 +145,15 @@ def _change(unit: "UnitDiagnosis", columns: Sequence[tuple[int, Array]]) -> str:
 
 
 def _note(drawn: int, history: "ValueHistory") -> str:
-    total, kept, steps = history.total, len(history.units), len(history.steps)
+    total, sample, steps = history.total, len(history.units), len(history.steps)
     chosen = f"{drawn} of {plural(total, 'unit')} are drawn: those with findings first, then those that vary most."
-    sampled = f"Values are kept of {kept} units, evenly spaced."
+    sampled = f"Values are kept of {sample} units, evenly spaced."
     thinned = f"One in {history.distance} observed steps is kept."
     pooled, rows = -(-steps // MOST_COLUMNS), max(len(values) for _, values in history.steps)
     column = f"A column has the values of {'one step' if pooled == 1 else f'up to {pooled} steps'}, at most {plural(rows, 'row')} of each;"
     sentences = (
         *([chosen] if drawn < total else []),
-        *([sampled] if kept < total else []),
+        *([sampled] if sample < total else []),
         *([thinned] if history.distance > 1 else []),
         f"{column} its color is the share of them in a bin. Each unit has its own scale of values.",
     )

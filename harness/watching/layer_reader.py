@@ -81,12 +81,12 @@ class LayerReader:
         return bool(self._taps)
 
     def take(self) -> LayerCode | None:
-        """End a step that no taps have followed, and return the layer's code in it; None if the layer was not called."""
+        """End a step that no taps have followed, and return the layer's code in it; None if it has no rows of units."""
         self.recording = False
         self.steps += 1
         codes, self._codes = self._codes, []
         packings, self._packings = self._packings, []
-        return _layer_code(codes, self.site.activation, packings) if codes and self.site is not None else None
+        return None if self.site is None else _layer_code(codes, self.site.activation, packings)
 
     def stop(self) -> None:
         """End the forward pass of a step. Readers are stopped in the reverse order of their start."""
@@ -105,7 +105,7 @@ class LayerReader:
         self._passes = [tap.passes[-1] for tap in taps if tap.passes and tap.passes[-1].code is not None]
 
     def finish(self) -> LayerCode | None:
-        """Return the layer's code in the step that was stopped; None if the layer was not called."""
+        """Return the layer's code in the step that was stopped; None if it has no rows of units."""
         if not self._tapped:
             return self.take()
         passes, record, tapped, taken = self._passes, self._record, self._tapped, self._codes
@@ -175,11 +175,12 @@ class LayerReader:
             self._codes.append(value.detach().clone())
 
 
-def _layer_code(codes: list[Tensor], activation: str, packings: list[Packing | None]) -> LayerCode:
-    """Return the code of a step, with the packed sequences whose tokens its rows are."""
+def _layer_code(codes: list[Tensor], activation: str, packings: list[Packing | None]) -> LayerCode | None:
+    """Return the codes of a step that are rows of units, with the packed sequences whose tokens these are; None without any."""
     layouts = packings if len(packings) == len(codes) else [None] * len(codes)
-    fitting = [
-        layout if layout is not None and layout.fits(code) else None
+    pairs = [
+        (code, layout if layout is not None and layout.fits(code) else None)
         for code, layout in zip(codes, layouts, strict=True)
+        if code.dim() > 1 and code.numel()
     ]
-    return LayerCode(codes, activation, fitting)
+    return LayerCode([code for code, _ in pairs], activation, [layout for _, layout in pairs]) if pairs else None

@@ -262,17 +262,14 @@ class Recorder:
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
             code = reader.finish() if self._tapped else reader.take()
-            pairs = [] if code is None else zip(code.codes, code.packings, strict=True)
-            kept = [(tensor, packing) for tensor, packing in pairs if tensor.dim() > 1 and tensor.numel()]
-            if code is None or not kept:  # not called, or without rows of units
+            if code is None:  # not called, or without rows of units
                 continue
-            codes, packings = [tensor for tensor, _ in kept], [packing for _, packing in kept]
-            mask = None
-            if codes[0].dim() == 3:
-                mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
+            mask, first = None, code.codes[0]
+            if first.dim() == 3:
+                mask = padding_mask(self.core, *arguments, first, options.unit_axis, reader.module, declared)
             gradients = {} if options.gradients else NO_GRADIENTS
-            readings[name] = Reading(codes, code.activation, labels, mask, gradients, packings)
-            for tensor in codes:
+            readings[name] = Reading(code.codes, code.activation, labels, mask, gradients, code.packings)
+            for tensor in code.codes:
                 self._pending_values += tensor.numel()
         self._pending.append((self.step, readings))
         self._latest = readings if options.gradients else {}

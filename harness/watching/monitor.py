@@ -43,7 +43,8 @@ def watch(
 
     Outputs, gradients, buffers, random generators and modes are the same bit for bit with and without. A step is one call
     of the model in training mode; calls in eval mode are ignored. Steps are kept for up to a second and measured together,
-    so a warning comes a moment after the step that it names.
+    so a warning comes a moment after the step that it names. Each token of a packed sequence is a row, with the label of its
+    sequence.
 
     The model may be wrapped by `torch.compile`, `DataParallel` or `DistributedDataParallel`. The layers of compiled code
     are read in a second forward pass in eager mode at every observed step. With several processes, each has its own

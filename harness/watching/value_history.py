@@ -51,16 +51,16 @@ class ValueHistory:
         self.units = units.numpy()
         most = min(MOST_ROWS, MOST_VALUES // max(1, len(units)))
         step_rows = max(LEAST_STEP_ROWS, most // STEPS)
-        kept = values[start :: self.distance]
+        part = values[start :: self.distance]
         if rows > step_rows:
             index = torch.randperm(rows, generator=self._generator)[:step_rows].sort().values
-            kept = kept[:, index.to(values.device)]
+            part = part[:, index.to(values.device)]
         if len(units) < self.total:
-            kept = kept[..., units.to(values.device)]
-        self.steps += zip(numbers, kept.detach().float().cpu().clone().unbind(), strict=True)
-        self._rows += kept.shape[0] * kept.shape[1]
+            part = part[..., units.to(values.device)]
+        self.steps += zip(numbers, part.detach().float().cpu().clone().unbind(), strict=True)
+        self._rows += part.shape[0] * part.shape[1]
         while self._rows > most and len(self.steps) > 1:
             self.distance *= 2
             # copies, because a view would keep the rows of the other steps
-            self.steps = [(step, part.clone()) for step, part in self.steps[::2]]
-            self._rows = sum(len(part) for _, part in self.steps)
+            self.steps = [(step, block.clone()) for step, block in self.steps[::2]]
+            self._rows = sum(len(block) for _, block in self.steps)

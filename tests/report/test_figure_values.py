@@ -84,7 +84,7 @@ def test_units_with_findings_come_first_one_per_finding_and_then_those_that_vary
 
 def test_the_figure_says_what_is_drawn_and_what_changed(fading):
     figure = value_maps(diagnose(fading[-5:].flatten(0, 1)), history_of(fading))
-    assert figure.title == "Values over the training: 2 of 6 units shown constant at the end"
+    assert figure.title == "Values over the training: 4 of 6 units shown vary at the end"
     assert figure.note == (
         "6 of 8 units are drawn: those with findings first, then those that vary most. A column has the values of one step, at "
         "most 200 rows of each; its color is the share of them in a bin. Each unit has its own scale of values."
@@ -113,7 +113,7 @@ def test_a_layer_without_values_has_no_figure():
 
 def test_the_report_of_a_monitor_shows_the_values_and_that_of_a_diagnosis_does_not(page, tmp_path):
     text = page.read_text()
-    assert "Values over the training: 2 of 6 units shown constant at the end" in text
+    assert "Values over the training: 4 of 6 units shown vary at the end" in text
     assert 'aria-label="6 heat maps of values over the training. Unit 0, dead: 0' in text
     plain = harness.report.write_diagnosis_report(diagnose(torch.rand(100, 2)), None, tmp_path)
     assert "Values over the training" not in plain.read_text()
