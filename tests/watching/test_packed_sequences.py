@@ -211,3 +211,45 @@ def test_plain_tensors_of_an_lstm_are_read_without_its_hidden_state():
     diagnosis = harness.diagnose_model(model, tokens, "lstm")
     assert [unit.mean for unit in diagnosis.units] == pytest.approx(states.mean(0).tolist(), abs=1e-5)
     assert diagnosis.rows == len(states)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("every", [1, 2])
+def test_each_token_of_the_window_has_the_label_of_its_own_sequence(every, rectified):
+    model, current = Tagger(rectified=rectified, batch_first=True), {}
+    steps = 6  # fewer rows than a window
+    with harness.watch(model, "lstm", every, labels=lambda: current["labels"]) as monitor, torch.no_grad():
+        for tokens, lengths, classes in zip(TOKENS[:steps], LENGTHS[:steps], CLASSES[:steps], strict=True):
+            current["labels"] = classes
+            model(tokens, lengths)
+    rows = monitor._recorder.windows["lstm"].window.rows()
+    observed = slice(0, steps, every)
+    states = torch.cat([model.states(*batch) for batch in zip(TOKENS[observed], LENGTHS[observed], strict=True)])
+    mask = MASK[observed].flatten(0, 1)
+    labels = CLASSES[observed].flatten()[:, None].expand(-1, LONGEST)[mask]
+    samples = torch.arange(len(mask))[:, None].expand(-1, LONGEST)[mask]
+    distance = torch.cdist(rows["values"], states[mask].detach())
+    nearest = distance.argmin(1)
+    assert distance.min(1).values.max() < 1e-3
+    alone = (distance < 1e-3).sum(1) == 1  # a rectified row may be zero, as others are
+    assert alone.float().mean() > 0.7
+    assert torch.equal(rows["labels"][alone], labels[nearest][alone])
+    assert len(rows["sample"].unique()) == len(mask)
+    same = rows["sample"][alone][:, None] == rows["sample"][alone]
+    assert torch.equal(same, samples[nearest][alone][:, None] == samples[nearest][alone])
+    assert "forward" not in vars(model.lstm)
+
+
+def test_rows_of_all_calls_of_a_packed_layer_count():
+    class Twice(Tagger):
+        def forward(self, tokens, lengths):
+            return super().forward(tokens, lengths) + super().forward(tokens[:10], lengths[:10]).sum()
+
+    model = Twice(batch_first=True)
+    with harness.watch(model, "lstm", labels=lambda: CLASSES[0]) as monitor, torch.no_grad():
+        for tokens, lengths in zip(TOKENS, LENGTHS, strict=True):
+            model(tokens, lengths)
+    second = int(MASK[1:, :10].sum())  # the second call is known from the second step on
+    assert monitor.units().rows.unique().tolist() == [int(MASK.sum()) + second]
+    window = monitor._recorder.windows["lstm"].window.rows()
+    assert len(window["labels"]) == len(window["values"])
