@@ -253,3 +253,20 @@ def test_rows_of_all_calls_of_a_packed_layer_count():
     assert monitor.units().rows.unique().tolist() == [int(MASK.sum()) + second]
     window = monitor._recorder.windows["lstm"].window.rows()
     assert len(window["labels"]) == len(window["values"])
+
+
+def test_a_compiled_model_that_is_given_packed_sequences_is_read_in_a_second_pass():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, UNITS)
+
+        def forward(self, packed):
+            return self.lstm(packed)[0]
+
+    compiled = torch.compile(Reader(), backend="eager")
+    packed = pack_padded_sequence(TOKENS[0], LENGTHS[0], batch_first=True, enforce_sorted=False)
+    with harness.watch(compiled, "lstm") as monitor:
+        for _ in range(3):
+            compiled(packed).data.sum().backward()
+    assert monitor.units().rows.tolist() == [3 * int(MASK[0].sum())] * UNITS
