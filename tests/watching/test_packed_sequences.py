@@ -176,6 +176,7 @@ def test_a_model_that_is_given_packed_sequences_needs_no_other_call():
         assert (diagnosis.rows, len(diagnosis.units)) == (rows, 2 * UNITS)
     assert diagnosis.units[0].mutual_information is not None
     assert harness.diagnose_model(model, packed[0], "lstm").rows == int(MASK[0].sum())
+    assert [(layer.name, layer.units, layer.shape) for layer in harness.layers(model, packed)] == [("lstm", 10, (10,))]
     with harness.watch(model, "lstm") as monitor:
         for batch in packed + packed:
             model(batch).data.sum().backward()
