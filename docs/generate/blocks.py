@@ -2,7 +2,9 @@
 
 - A block of `python` runs in the page's own folder, after those before it. If it opens with `# NAME.py` it is saved there
   instead; so is a block of `yaml` that opens with `# NAME.yaml`.
-- A block of `console` runs its lines that begin with `$ `; the other lines are the output.
+- A block of `console` runs its lines that begin with `$ `, which are commands of the package or `python NAME.py`; the other
+  lines are the output.
+- A block of `diff` that opens with `--- NAME.py` changes that file; each hunk must fit one place of it.
 - A block of `text` that follows a block of `python` is its output.
 - A comment `<!-- setup ... -->` is code that runs and is not shown; `<!-- not run: REASON -->` before a block skips it.
 """
@@ -11,6 +13,7 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -49,6 +52,8 @@ def run_page(page: Path, folder: Path) -> Iterator[Block]:
             continue
         elif language in ("python", "yaml") and (name := re.match(r"# ([\w-]+\.(?:py|yaml))\n", code)):
             (folder / name[1]).write_text(code)
+        elif language == "diff" and (name := re.match(r"--- ([\w-]+\.py)\n", code)):
+            _change(folder / name[1], code)
         elif language == "python":
             yield Block(code, match["output"], _execute(code, names, folder))
         elif language == "console":
@@ -58,22 +63,46 @@ def run_page(page: Path, folder: Path) -> Iterator[Block]:
 
 
 def _execute(code: str, names: dict[str, object], folder: Path) -> str:
-    before, output = Path.cwd(), io.StringIO()
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(output), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            exec(compile(code, "block", "exec"), names)
-    finally:
-        os.chdir(before)
+    output = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(output), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(code, "block", "exec"), names)
     return output.getvalue()
 
 
+def _run_script(arguments: list[str], folder: Path) -> str:
+    """Run a script in this process, where torch is loaded already; return what it writes to stdout and stderr."""
+    output, before = io.StringIO(), sys.argv
+    sys.argv = arguments
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            runpy.run_path(arguments[0], run_name="__main__")
+    finally:
+        sys.argv = before
+    return output.getvalue()
+
+
+def _change(path: Path, diff: str) -> None:
+    text = path.read_text()
+    for hunk in re.split(r"^@@.*\n", diff, flags=re.MULTILINE)[1:]:
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] for line in lines if not line.startswith("+"))
+        new = "".join(line[1:] for line in lines if not line.startswith("-"))
+        assert text.count(old) == 1, f"a hunk must fit one place of {path.name}: {hunk}"
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
 def _call(command: str, folder: Path) -> str:
-    """Run a command of the package; its exit code is the last line where it is not 0 and the page says `echo $?`."""
+    """Run a script, or a command of the package.
+
+    Its exit code is the last line where it is not 0 and the page says `echo $?`.
+    """
     program, _, asked = command.partition("; ")
     words = shlex.split(program, comments=True)
-    assert words[0] == "harness", f"only commands of the package run: {command}"
+    if words[0] == "python":
+        return _run_script(words[1:], folder)
+    assert words[0] == "harness", f"only commands of the package and scripts run: {command}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", *words],

@@ -20,6 +20,7 @@ from harness.capture.activation_calls import (
     same_for_all,
     takes_units,
 )
+from harness.capture.packing import Packing
 from harness.capture.tensor_map import TensorMap
 from harness.capture.writes import TensorCopies, same_layout, version_of
 
@@ -67,7 +68,7 @@ class ForwardPass:
     All tensors keep the values that they had when they were recorded: a tensor that the model writes to is replaced by a
     copy. `holder` is the model's own tensor with the code, and its version at the time.
     `code_call` is the number of the call that made the code, and the position of the code among its results; `replaced`
-    is True if another value was put there.
+    is True if another value was put there. `packing` is the layout of a bottleneck's output that is a packed sequence.
     """
 
     activations: list[Activation] = field(default_factory=list)
@@ -83,6 +84,12 @@ class ForwardPass:
     holder: tuple[Tensor, int] | None = None
     code_call: "tuple[int, int] | None" = None
     replaced: bool = False
+    packing: Packing | None = None
+
+    @property
+    def code_packing(self) -> Packing | None:
+        """The packed sequences of which each row of the code is a token, or None."""
+        return self.packing if self.packing is not None and self.packing.fits(self.code) else None
 
     def tensors(self) -> Iterator[Tensor]:
         """Iterate over all recorded tensors except the outputs."""

@@ -68,8 +68,13 @@ def code_of(forward_pass: ForwardPass, bottleneck: str) -> Tensor:
     """Return the code of a forward pass, in the model's own shape.
 
     Raises:
-        HarnessError: when the pass never reached the bottleneck.
+        HarnessError: when the pass never reached the bottleneck, or it returns a packed sequence.
     """
+    if forward_pass.packing is not None:
+        raise HarnessError(
+            f"bottleneck {bottleneck!r}: expected one row per sample, got a packed sequence; name a layer that returns "
+            "[sample, unit, ...], or judge its tokens with harness.diagnose_model or harness.watch"
+        )
     if forward_pass.code is None:
         raise HarnessError(
             f"bottleneck {bottleneck!r}: the model's forward pass never calls it, or it returns no tensor"

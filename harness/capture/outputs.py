@@ -96,12 +96,17 @@ def output_named(outputs: tuple[Any, ...], which: str) -> Tensor:
     return output
 
 
+def first_value(output: Any) -> Tensor | PackedSequence | None:
+    """Return the first tensor or packed sequence of an output, or None."""
+    if isinstance(output, PackedSequence):
+        return output
+    return next((value for value in outputs_of(output) if isinstance(value, Tensor | PackedSequence)), None)
+
+
 def first_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor of an output, or None; a packed sequence is none, and no state behind it takes its place."""
-    outputs = outputs_of(output)
-    if any(isinstance(value, PackedSequence) for value in outputs):
-        return None
-    return next((value for value in outputs if isinstance(value, Tensor)), None)
+    """Return the first tensor of an output, or None; of a packed sequence its data, one row per token."""
+    value = first_value(output)
+    return value.data if isinstance(value, PackedSequence) else value
 
 
 def with_first_tensor(output: Any, value: Tensor) -> Any:
@@ -111,7 +116,12 @@ def with_first_tensor(output: Any, value: Tensor) -> Any:
     >>> with_first_tensor({"name": "enc", "code": torch.zeros(1)}, torch.ones(1))
     {'name': 'enc', 'code': tensor([1.])}
     """
-    position = next(index for index, item in enumerate(outputs_of(output)) if isinstance(item, Tensor))
+    if isinstance(output, PackedSequence):
+        return PackedSequence(value, *output[1:])
+    outputs = outputs_of(output)
+    position = next(index for index, item in enumerate(outputs) if isinstance(item, Tensor | PackedSequence))
+    if isinstance(outputs[position], PackedSequence):
+        value = with_first_tensor(outputs[position], value)
     if isinstance(output, Mapping):
         return type(output)({**output, list(output)[position]: value})  # type: ignore[call-arg]
     if hasattr(output, "__dataclass_fields__"):

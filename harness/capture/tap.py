@@ -15,6 +15,7 @@ from harness.capture.activation_calls import ACTIVATIONS, PARAMETRIC, SCATTERS, 
 from harness.capture.dataflow import Activation, DataflowTracker, ForwardPass, TrackedTensor
 from harness.capture.edits import CODE_SITE, KEEP, OUTPUT_SITE, Edit
 from harness.capture.outputs import first_tensor, output_named, outputs_of, with_first_tensor, with_replaced
+from harness.capture.packing import packing_of
 from harness.capture.relu_patterns import ReluPatterns
 from harness.capture.selections import CodeCandidate, SelectionTracker
 from harness.capture.tensor_map import TensorMap
@@ -284,6 +285,7 @@ class BottleneckTap(TorchFunctionMode):
         if original is not value:
             output, value = with_first_tensor(output, original), original
         current.raw, current.before_raw = value, len(current.activations)
+        current.packing = packing_of(output)
         source = self._trail.sources.get(value)
         if source is not None:  # the module ends in an activation of its own
             source.is_code = True

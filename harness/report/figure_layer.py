@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.diagnosis.verdicts import NOT_LIVE, UNJUDGED, UnitVerdict
 from harness.report.format import humanize, number
-from harness.report.layer_tables import gravest_first
+from harness.report.layer_tables import gravest_first, named
 from harness.report.style import INK, UNIT_LOOKS
 from harness.report.svg import RASTER_FROM, RenderedFigure, Table, inline_svg, name_axes, sheet
 from harness.text import plural
@@ -33,7 +33,10 @@ def layer_picture(diagnosis: "Diagnosis") -> RenderedFigure:
 
 
 def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
-    """Draw one mark per unit, numbered in small layers; color and shape by the kind of its verdict."""
+    """Draw one mark per unit, numbered in small layers; color and shape by the kind of its verdict.
+
+    Marks that are close to each other have one label.
+    """
     attribute, _ = _height(diagnosis)
     for group, look in UNIT_LOOKS.items():
         units = [unit for unit in diagnosis.units if unit_kind(unit.verdict) == group]
@@ -41,12 +44,38 @@ def draw_layer(axes: "Axes", diagnosis: "Diagnosis") -> "Axes":
         size, alpha = (42, 0.8) if len(diagnosis.units) <= MOST_LABELS else (16, 0.8 if len(units) < 400 else 0.25)
         many = len(diagnosis.units) > RASTER_FROM // 2
         axes.scatter(x, y, s=size, c=look.colour, marker=look.marker, alpha=alpha, rasterized=many)
-        for unit, frequency, height in zip(units, x, y, strict=True):
-            if len(diagnosis.units) <= MOST_LABELS and np.isfinite([frequency, height]).all():
-                axes.annotate(str(unit.index), (frequency, height), (5, 4), textcoords="offset points", color=INK)
     axes.set_xlim(-0.05, 1.08)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    if len(diagnosis.units) <= MOST_LABELS:
+        points = {
+            unit.index: (_known(unit, "activation_frequency"), _known(unit, attribute)) for unit in diagnosis.units
+        }
+        low, high = axes.get_ylim()
+        for position, indices in label_groups(points, (0.06, 0.07 * (high - low))):
+            side, offset = ("right", -6) if position[0] > 0.5 else ("left", 6)
+            axes.annotate(named(indices, 4), position, (offset, 4), textcoords="offset points", color=INK, ha=side)
     return axes
+
+
+def label_groups(
+    points: dict[int, tuple[float, float]], near: tuple[float, float]
+) -> list[tuple[tuple[float, float], list[int]]]:
+    """Finite points in groups of which all members are near the first one: its position, and the indices.
+
+    >>> label_groups({0: (0.0, 0.0), 1: (1.0, 6.0), 2: (1.0, 6.1), 3: (float("nan"), 0.0)}, (0.1, 0.5))
+    [((0.0, 0.0), [0]), ((1.0, 6.0), [1, 2])]
+    """
+    groups: list[tuple[tuple[float, float], list[int]]] = []
+    for index, point in points.items():
+        if not np.isfinite(point).all():
+            continue
+        close = (group for group in groups if (np.abs(np.subtract(group[0], point)) <= near).all())
+        group = next(close, None)
+        if group is None:
+            groups.append((point, [index]))
+        else:
+            group[1].append(index)
+    return groups
 
 
 def claim(diagnosis: "Diagnosis") -> str:

@@ -8,6 +8,7 @@ from harness.diagnosis.render import MOST_UNITS
 from harness.report.answer_lines import AnswerLine
 from harness.report.figure_bars import draw_units
 from harness.report.figure_layer import claim, layer_picture
+from harness.report.figure_values import value_maps
 from harness.report.format import bounds, humanize, number
 from harness.report.layer_tables import measure_quantiles, named, verdict_counts
 from harness.report.page_templates import page
@@ -17,9 +18,12 @@ from harness.results import write_atomic, write_json
 if TYPE_CHECKING:
     from harness.auditing import Audit
     from harness.diagnosis import Diagnosis
+    from harness.watching.value_history import ValueHistory
 
 
-def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder: Path) -> Path:
+def write_diagnosis_report(
+    diagnosis: "Diagnosis", audit: "Audit | None", folder: Path, values_over_time: "ValueHistory | None" = None
+) -> Path:
     """Write report.html and report.json for one layer and return the path of report.html."""
     from harness.diagnosis.thresholds import threshold_table
 
@@ -38,6 +42,7 @@ def write_diagnosis_report(diagnosis: "Diagnosis", audit: "Audit | None", folder
         "answer": layer_answer(diagnosis),
         "findings": [{**finding.to_dict(), "units": named(finding.units)} for finding in diagnosis.findings],
         "units": layer_picture(diagnosis),
+        "over_time": None if values_over_time is None else value_maps(diagnosis, values_over_time),
         "counts": verdict_counts(diagnosis),
         "quantiles": measure_quantiles(diagnosis) if len(diagnosis.units) > MOST_UNITS else None,
         "audit": None if audit is None else [finding.to_dict() for finding in audit.findings],

@@ -114,8 +114,8 @@ LAYER_ENTRIES: dict[str, Entry] = {
         ("pair_units",),
     ),
     "never_called": Entry(
-        "The watched layer was not called while the monitor was open, or returned no `[sample, unit, ...]`: a scalar, a packed"
-        " sequence.",
+        "The watched layer was not called while the monitor was open, or returned no `[sample, unit, ...]`: a scalar, a list"
+        " of tensors.",
         "Parts of the model are called by themselves, so that the model's own call never happens; a layer that only evaluation"
         " uses; a misspelt pattern that also matches other layers.",
         {"not_testable": "the layer was called, on rows that do not differ"},

@@ -44,7 +44,7 @@ class ActivationCollector:
         self.module = submodule(model, layer)
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
         self.passes = self.samples = self.rows = 0
-        self.calls, self.everywhere, self.several, self.masked = 1, False, False, False
+        self.calls, self.everywhere, self.several, self.masked, self.packed = 1, False, False, False, False
         self.sampled: Tensor | None = None
         self.fired: Tensor | None = None  # rows on which each unit fired
         self.looked_for_noise = self.noise = False
@@ -143,7 +143,7 @@ class ActivationCollector:
             None if self.sampled is None or self.fired is None else units_sampled(self.fired, self.rows),
             training_rows(rows) if shuffled else None,
             undeclared_posterior(self.layer) if self.noise else None,
-            axis_finding(self.shape, self.axis, self.declared is not None, self.calls, self.masked),
+            axis_finding(self.shape, self.axis, self.declared is not None, self.calls, self.masked, self.packed),
         )
         return replace(diagnosis, findings=(*diagnosis.findings, *(note for note in notes if note is not None)))
 
@@ -155,8 +155,9 @@ class ActivationCollector:
         arguments = (call.args, call.kwargs)
         mask = padding_mask(self.model, *arguments, first.code, self.declared, self.module, declared)
         self.masked |= mask is not None
-        samples = len(first.code)
-        for record in passes:
+        packings = [record.code_packing for record in passes]
+        samples = max([packing.samples for packing in packings if packing is not None], default=len(first.code))
+        for record, packing in zip(passes, packings, strict=True):
             assert record.code is not None
             raw = record.raw if record.raw is not None and record.raw.shape == record.code.shape else record.code
             values = {"code": record.code, "raw": raw}
@@ -166,10 +167,12 @@ class ActivationCollector:
             parts = {name: _masked_rows(value, axes[name], mask) for name, value in values.items()}
             rows = len(parts["code"])
             if mask is None:
-                sample = torch.arange(len(record.code)).repeat_interleave(rows // max(1, len(record.code)))
+                sample = torch.arange(len(record.code)) if packing is None else packing.sample_of_rows()
+                sample = sample.repeat_interleave(rows // max(1, len(record.code)))
             else:
                 sample = mask.cpu().nonzero()[:, 0]
-            self.several |= rows != samples or len(passes) > 1
+            self.packed |= packing is not None
+            self.several |= rows != samples or len(passes) > 1 or packing is not None
             parts["sample"] = sample + self.samples
             if not self.several and call.inputs is not None and len(call.inputs) == rows:
                 parts |= self._with_reconstruction(call.inputs, record.outputs)

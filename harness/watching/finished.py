@@ -33,7 +33,8 @@ def diagnose_model(
     """Diagnose one layer of a finished model in one pass over rows.
 
     The pass runs in eval mode and without gradients. The model is not changed: its mode, its buffers and the random
-    generators are restored bit for bit. The activation in use is judged, whether it is a module or a function.
+    generators are restored bit for bit. The activation in use is judged, whether it is a module or a function. Each token of a
+    packed sequence is a row, with the label of its sequence.
 
     Args:
         model: any `nn.Module`.

@@ -65,8 +65,13 @@ class ForwardCalls:
     def remove(self) -> None:
         """Give the module its own forward pass back."""
         self.before = self.after = self.failed = None
-        if vars(self.module).get("forward") is not self:
-            return  # wrapped once more by something that is still there: calls pass through
+        outer = vars(self.module).get("forward")
+        if outer is not self:
+            while isinstance(outer, ForwardCalls) and outer.earlier is not self:
+                outer = outer.earlier
+            if isinstance(outer, ForwardCalls):
+                outer.earlier, outer.original = self.earlier, self.original
+            return  # in the wrapper of another library, calls pass through
         if self.earlier is None:
             del vars(self.module)["forward"]
         else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.capture import BottleneckTap
 from harness.capture.outputs import first_tensor
+from harness.capture.packing import is_packed
 from harness.errors import HarnessError
 from harness.watching.layer_names import unit_axis_of
 from harness.watching.model_calls import batches_of, run_model
@@ -127,7 +128,7 @@ def _first_rows(batch: Any) -> Any:
         return batch[:ROWS]
     if isinstance(batch, dict):
         return {name: _first_rows(value) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
+    if isinstance(batch, tuple | list) and not is_packed(batch):
         return type(batch)(_first_rows(value) for value in batch)
     return batch
 

@@ -40,7 +40,7 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
     """Return the axis of the units in activations `[sample, ...]`.
 
     A declared axis is taken. Otherwise axis 1 for modules that keep channels there (convolution, BatchNorm2d, pooling),
-    and the last axis for all others.
+    and the last axis for all others. Axis 2 of a recurrent layer is the last one of its packed sequences too.
 
     >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(torch.zeros(2, 1, 5, 5)), declared=None)
     1
@@ -53,6 +53,8 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
             f"layer: expected activations [sample, unit, ...], got shape {list(values.shape)}; choose a layer that "
             "returns one row per sample"
         )
+    if declared == 2 and values.dim() == 2 and isinstance(module, nn.RNNBase):
+        return 1
     if declared is not None:
         if not -values.dim() <= declared < values.dim() or declared % values.dim() == 0:
             raise HarnessError(
@@ -76,19 +78,20 @@ def unit_rows(values: Tensor, axis: int) -> Tensor:
 
 
 def axis_finding(
-    shape: Sequence[int], axis: int, declared: bool, calls: int = 1, masked: bool = False
+    shape: Sequence[int], axis: int, declared: bool, calls: int = 1, masked: bool = False, packed: bool = False
 ) -> Finding | None:
     """Return a note on the rows: the unit axis, the calls per step, padding; None for one call with `[sample, unit]`."""
-    if len(shape) == 2 and calls == 1:
+    if len(shape) == 2 and calls == 1 and not packed:
         return None
     source = "declared" if declared else "inferred"
-    evidence = f"units are axis {axis} ({source}) of activations of shape {['sample', *shape[1:]]}".replace("'", "")
+    axes = [*(["packed token"] if packed else ["sample"]), *shape[1:]]
+    evidence = f"units are axis {axis} ({source}) of activations of shape {axes}".replace("'", "")
     if calls > 1:
         evidence += f"; the layer is called {calls} times per step, and the rows of all calls are judged"
     return Finding(
         "unit_axis",
         Severity.NOTE,
-        evidence + ("; padding is left out" if masked else ""),
+        evidence + ("; padding is left out" if masked or packed else ""),
         "each position of a sample is a row; the rows of a sample are permuted together",
         "declare the axis with unit_axis= if this one is wrong",
         numbers={"unit_axis": float(axis)},

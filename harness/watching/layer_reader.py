@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import BottleneckTap, ForwardPass, submodule
+from harness.capture.packing import Packing, packing_of
 from harness.watching.code_site import CodeSite, ModuleTensors, find_site, same_values
 from harness.watching.forward_calls import ForwardCalls
 from harness.watching.layer_names import form_of
@@ -18,10 +19,11 @@ MOST_FAILURES = (
 
 
 class LayerCode(NamedTuple):
-    """Code of a layer in one step: one tensor per call of the layer, and the activation in use."""
+    """Code of a layer in one step: one tensor per call of the layer, its packed sequences, and the activation in use."""
 
     codes: list[Tensor]
     activation: str
+    packings: list[Packing | None]
 
 
 class LayerReader:
@@ -44,6 +46,8 @@ class LayerReader:
         self.recording = False
         self.returned = ""  # what the layer returned, where that is no rows of units
         self._codes: list[Tensor] = []
+        self._packings: list[Packing | None] = []
+        self._packed = False  # the layer returns packed sequences
         self._passes: list[ForwardPass] = []
         self._tapped = self._called_times = 0
         self._taps: list[BottleneckTap] = []
@@ -51,17 +55,17 @@ class LayerReader:
         self._calls: ForwardCalls | None = None
         self._presence: ForwardCalls | None = None
         self._form: ForwardCalls | None = None
+        self._layout: ForwardCalls | None = None
         self._attached = False
 
     def attach(self) -> None:
         """Read the calls of the site, if it is known."""
         self._attached = True
-        if self.site is not None:
-            self._calls = self.site.register(self._take)
+        self._read_site()
 
     def start(self) -> bool:
         """Begin to read a step; return True if taps follow it, and `stop` and `finish` have to end it."""
-        self._codes = []
+        self._codes, self._packings = [], []
         self.recording = True
         if self.uncalled >= MOST_FAILURES:
             return False
@@ -77,11 +81,12 @@ class LayerReader:
         return bool(self._taps)
 
     def take(self) -> LayerCode | None:
-        """End a step that no taps have followed, and return the layer's code in it; None if the layer was not called."""
+        """End a step that no taps have followed, and return the layer's code in it; None if it has no rows of units."""
         self.recording = False
         self.steps += 1
         codes, self._codes = self._codes, []
-        return LayerCode(codes, self.site.activation) if codes and self.site is not None else None
+        packings, self._packings = self._packings, []
+        return None if self.site is None else _layer_code(codes, self.site.activation, packings)
 
     def stop(self) -> None:
         """End the forward pass of a step. Readers are stopped in the reverse order of their start."""
@@ -100,7 +105,7 @@ class LayerReader:
         self._passes = [tap.passes[-1] for tap in taps if tap.passes and tap.passes[-1].code is not None]
 
     def finish(self) -> LayerCode | None:
-        """Return the layer's code in the step that was stopped; None if the layer was not called."""
+        """Return the layer's code in the step that was stopped; None if it has no rows of units."""
         if not self._tapped:
             return self.take()
         passes, record, tapped, taken = self._passes, self._record, self._tapped, self._codes
@@ -118,9 +123,11 @@ class LayerReader:
         elif record is not None and self._called_times <= tapped:
             self.site = find_site(self.module, passes, record)
             self.failures += self.site is None
-            if self.site is not None and self._attached:
-                self._calls = self.site.register(self._take)
-        return LayerCode(codes, passes[0].activation) if codes else None
+            self._packed = any(forward.packing is not None for forward in passes)
+            if self._attached:
+                self._read_site()
+        packings = [forward.packing for forward in passes]
+        return _layer_code(codes, passes[0].activation, packings) if codes else None
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -130,22 +137,33 @@ class LayerReader:
 
     def pause(self) -> None:
         """Read no calls; what was read stays."""
-        for calls in (self._presence, self._calls):
+        for calls in (self._presence, self._calls, self._layout):
             if calls is not None:
                 calls.remove()
-        self._presence = self._calls = None
+        self._presence = self._calls = self._layout = None
         self._attached = False
 
+    def _read_site(self) -> None:
+        """Read the calls of the site, if it is known, and the layout of the layer's packed sequences."""
+        if self.site is not None:
+            self._layout = ForwardCalls(self.module, after=self._note_packing) if self._packed else None
+            self._calls = self.site.register(self._take)
+
     def _forget_site(self) -> None:
-        if self._calls is not None:
-            self._calls.remove()
-        self._calls = self.site = None
+        for calls in (self._calls, self._layout):
+            if calls is not None:
+                calls.remove()
+        self._calls = self._layout = self.site = None
 
     def _called(self, output: Any) -> None:
         self.uncalled = 0
 
     def _note_form(self, output: Any) -> None:
         self.returned = form_of(output)
+
+    def _note_packing(self, output: Any) -> None:
+        if self.recording:
+            self._packings.append(packing_of(output))
 
     def _take(self, value: Any) -> None:
         if not self.recording or not isinstance(value, Tensor):
@@ -155,3 +173,14 @@ class LayerReader:
                 self._codes.append(value.detach().clone())
         else:
             self._codes.append(value.detach().clone())
+
+
+def _layer_code(codes: list[Tensor], activation: str, packings: list[Packing | None]) -> LayerCode | None:
+    """Return the codes of a step that are rows of units, with the packed sequences whose tokens these are; None without any."""
+    layouts = packings if len(packings) == len(codes) else [None] * len(codes)
+    pairs = [
+        (code, layout if layout is not None and layout.fits(code) else None)
+        for code, layout in zip(codes, layouts, strict=True)
+        if code.dim() > 1 and code.numel()
+    ]
+    return LayerCode([code for code, _ in pairs], activation, [layout for _, layout in pairs]) if pairs else None

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.capture.packing import Packing
 from harness.measures.units import fires, has_off_state
 from harness.watching.gradient_balance import GradientBalance
 from harness.watching.layer_names import unit_axis_of, unit_rows
 from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
 from harness.watching.step_history import StepHistory, Steps
 from harness.watching.unit_record import Clocks, StepChanges, UnitRecord
+from harness.watching.value_history import ValueHistory
 
 DOUBLE_VALUES = 2**14  # of a step, up to which float64 costs little
 CACHED_VALUES = 2**17  # measured at once: temporaries that leave the cache take five times as long
@@ -29,6 +31,7 @@ class Reading:
         labels: `[sample]`, or None.
         mask: `[sample, position]`, True where there is no padding, or None.
         gradients: term -> `[unit]`, norm of the term's gradient at the layer; may be filled later.
+        packings: one per call; None for a call that returned no packed sequence.
     """
 
     codes: list[Tensor]
@@ -36,10 +39,22 @@ class Reading:
     labels: Tensor | None = None
     mask: Tensor | None = None
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    packings: Sequence[Packing | None] = ()
+
+    @property
+    def is_packed(self) -> bool:
+        """True if the rows are the tokens of packed sequences."""
+        return any(packing is not None for packing in self.packings)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        counts = [packing.samples for packing in self.packings if packing is not None]
+        return max(counts) if counts else len(self.codes[0])
 
     def kind(self) -> Any:
         """Return what readings that are measured at once have in common; unequal to all others if there are none."""
-        if len(self.codes) > 1 or self.mask is not None:
+        if len(self.codes) > 1 or self.mask is not None or self.is_packed:
             return object()
         code = self.codes[0]
         return code.shape, code.dtype, code.device, self.activation
@@ -57,9 +72,10 @@ class LayerWindow:
     def __init__(self, name: str, module: nn.Module, unit_axis: int | None) -> None:
         self.name, self.module, self.declared = name, module, unit_axis
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
-        self.calls, self.masked = 1, False
+        self.calls, self.masked, self.packed = 1, False, False
         self.record: UnitRecord | None = None
         self.history, self.window, self.balance = StepHistory(), RowWindow(), GradientBalance()
+        self.values = ValueHistory()
         self._samples = 0
 
     @torch.no_grad()
@@ -71,9 +87,10 @@ class LayerWindow:
         first = readings[0]
         code, self.activation = first.codes[0], first.activation
         self.calls, self.masked = len(first.codes), self.masked or first.mask is not None
+        self.packed |= first.is_packed
         self.shape, self.axis = tuple(code.shape), unit_axis_of(self.module, code, self.declared)
         values = self._rows(readings)
-        rows, units, samples = values.shape[1], values.shape[2], len(code)
+        rows, units, samples = values.shape[1], values.shape[2], first.samples
         positions = max(1, rows // max(samples, 1))
         clocks = clocks._replace(window=np.maximum(LEAST_ROWS, clocks.window * positions))
         labels = [reading.labels for reading in readings]
@@ -81,7 +98,8 @@ class LayerWindow:
         self._samples += samples * len(readings)
         self.window.add(block, int(clocks.window[-1]))
         if self.record is None or self.record.units != units:
-            self.record, self.history = UnitRecord(units), StepHistory()
+            self.record, self.history, self.values = UnitRecord(units), StepHistory(), ValueHistory()
+        self.values.add(clocks.step.tolist(), values, self.window.sampled)
         return self._measure(readings, clocks, values)
 
     def state(self) -> dict[str, Any]:
@@ -125,16 +143,18 @@ class LayerWindow:
 
     def _sample_of(self, reading: Reading, rows: int) -> Tensor | None:
         """Return the sample of each row, from 0; None if each row is a sample."""
-        samples, calls = len(reading.codes[0]), len(reading.codes)
+        calls = len(reading.codes)
         if reading.mask is not None:
             return reading.mask.cpu().nonzero()[:, 0].repeat(calls)
-        if rows == samples and calls == 1:
+        if rows == reading.samples and calls == 1 and not reading.is_packed:
             return None
-        counts = [len(code) for code in reading.codes]
+        packings = reading.packings or [None] * calls
+        samples = [
+            torch.arange(len(code)) if packing is None else packing.sample_of_rows()
+            for code, packing in zip(reading.codes, packings, strict=True)
+        ]
         positions = [code.numel() // max(1, len(code) * code.shape[self.axis]) for code in reading.codes]
-        return torch.cat(
-            [torch.arange(count).repeat_interleave(many) for count, many in zip(counts, positions, strict=True)]
-        )
+        return torch.cat([index.repeat_interleave(many) for index, many in zip(samples, positions, strict=True)])
 
 
 def _moments(values: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

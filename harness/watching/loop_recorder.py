@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.capture.outputs import first_tensor
+from harness.capture.outputs import first_tensor, first_value
 from harness.errors import HarnessError
 from harness.watching.epochs import EpochCounter
 from harness.watching.forward_calls import ForwardCalls
@@ -192,8 +192,8 @@ class Recorder:
             self._outputs = {}
         observed = (self.step - 1) % self._every == 0
         if observed or self._epochs.steps is None:
-            is_tensor = args and isinstance(args[0], Tensor)
-            self._epochs.add(args[0] if is_tensor else first_tensor((*args, *kwargs.values())))
+            value = args[0] if args and isinstance(args[0], Tensor) else first_value((*args, *kwargs.values()))
+            self._epochs.add(value if isinstance(value, Tensor) else None)  # the tokens of packed sequences are no rows
         if observed:
             self._recording = True
             self._arguments = args, kwargs
@@ -262,14 +262,14 @@ class Recorder:
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
             code = reader.finish() if self._tapped else reader.take()
-            codes = [] if code is None else [tensor for tensor in code.codes if tensor.dim() > 1 and tensor.numel()]
-            if code is None or not codes:  # not called, or without rows of units
+            if code is None:  # not called, or without rows of units
                 continue
-            mask = None
-            if codes[0].dim() == 3:
-                mask = padding_mask(self.core, *arguments, codes[0], options.unit_axis, reader.module, declared)
-            readings[name] = Reading(codes, code.activation, labels, mask, {} if options.gradients else NO_GRADIENTS)
-            for tensor in codes:
+            mask, first = None, code.codes[0]
+            if first.dim() == 3:
+                mask = padding_mask(self.core, *arguments, first, options.unit_axis, reader.module, declared)
+            gradients = {} if options.gradients else NO_GRADIENTS
+            readings[name] = Reading(code.codes, code.activation, labels, mask, gradients, code.packings)
+            for tensor in code.codes:
                 self._pending_values += tensor.numel()
         self._pending.append((self.step, readings))
         self._latest = readings if options.gradients else {}

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_collate
 
+from harness.capture.packing import is_packed, on_device, packing_of
 from harness.errors import HarnessError
 
 ROWS_AT_ONCE = 256
@@ -35,6 +37,8 @@ class Call:
 def batches_of(rows: Any) -> Iterable[Any]:
     """Return batches of a tensor, a tuple or dict of tensors, or a `Dataset`; any other iterable yields batches itself.
 
+    A packed sequence is one batch.
+
     >>> [len(batch) for batch in batches_of(torch.zeros(300, 2))]
     [256, 44]
 
@@ -46,6 +50,8 @@ def batches_of(rows: Any) -> Iterable[Any]:
         rows = rows.to(torch.get_default_dtype()) if rows.is_floating_point() else rows
     if isinstance(rows, Tensor):
         return rows.split(ROWS_AT_ONCE)
+    if is_packed(rows):
+        return [rows]
     if isinstance(rows, Mapping) and _equal_lengths(rows.values()):
         return _slices(rows, len(next(iter(rows.values()))))
     if isinstance(rows, tuple) and len(rows) > 1 and _equal_lengths(rows):
@@ -79,12 +85,14 @@ def call_of(model: nn.Module, batch: Any) -> Call:
         unnamed = [value for name, value in batch.items() if name not in items]
         classes = [value for value in unnamed if inputs is not None and _are_labels(value, len(inputs))]
         return Call((), items, inputs, classes[0] if len(classes) == 1 else None)
-    if not isinstance(batch, tuple | list):
+    if not isinstance(batch, tuple | list) or is_packed(batch):
         return Call((batch,), {}, batch if isinstance(batch, Tensor) else None)
     count = min(max(1, _required(model)), len(batch))
     inputs = _first_tensor(batch[:count])
     rest = batch[count] if len(batch) > count else None
-    labels = rest if inputs is not None and _are_labels(rest, len(inputs)) else None
+    packing = packing_of(tuple(batch[:count]))
+    rows = packing.samples if packing is not None else 0 if inputs is None else len(inputs)
+    labels = rest if rows and _are_labels(rest, rows) else None
     return Call(tuple(batch[:count]), {}, inputs, labels)
 
 
@@ -144,7 +152,7 @@ def _named(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 def _on_device(model: nn.Module, batch: Any) -> Any:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
+    return tree_map(partial(on_device, device=device), batch, is_leaf=is_packed)
 
 
 def _first_tensor(values: Iterable[Any]) -> Tensor | None:
@@ -152,12 +160,13 @@ def _first_tensor(values: Iterable[Any]) -> Tensor | None:
 
 
 def first_leaf(batch: Any) -> Tensor | None:
-    """Return the first tensor in a batch of any nesting, or None.
+    """Return the first tensor in a batch of any nesting; None without one, or for packed sequences.
 
     >>> first_leaf({"name": "batch", "pixels": [torch.ones(1)]})
     tensor([1.])
     """
-    return _first_tensor(tree_leaves(batch))
+    leaves = tree_leaves(batch, is_leaf=is_packed)
+    return None if any(map(is_packed, leaves)) else _first_tensor(leaves)
 
 
 def loader_generators(rows: Any) -> list[torch.Generator]:

@@ -43,7 +43,8 @@ def watch(
 
     Outputs, gradients, buffers, random generators and modes are the same bit for bit with and without. A step is one call
     of the model in training mode; calls in eval mode are ignored. Steps are kept for up to a second and measured together,
-    so a warning comes a moment after the step that it names.
+    so a warning comes a moment after the step that it names. Each token of a packed sequence is a row, with the label of its
+    sequence.
 
     The model may be wrapped by `torch.compile`, `DataParallel` or `DistributedDataParallel`. The layers of compiled code
     are read in a second forward pass in eager mode at every observed step. With several processes, each has its own
@@ -175,7 +176,7 @@ class Monitor:
     def histograms(self, bins: int = 32) -> "DataFrame":
         """Return a table with one row per layer, unit and bin: the values of the last window, as in `diagnosis`.
 
-        Columns: `layer`, `unit`, `low`, `high` (edges of the bin; equal bins between the unit's smallest and largest
+        `report` draws how the values changed. Columns: `layer`, `unit`, `low`, `high` (edges of the bin; equal bins between the unit's smallest and largest
         value) and `rows` (their number). Of layers of more than 8,192 units, evenly spaced units are kept.
 
         Args:
@@ -242,6 +243,9 @@ class Monitor:
     def report(self, path: str | Path, layer: str | None = None) -> Path:
         """Write `report.html` and `report.json` of one layer into a folder.
 
+        Beside the diagnosis, the page shows how the values of up to six units changed over the training: of those with
+        findings first, then of those that vary most. Of several processes, the values are those of rank 0.
+
         Args:
             path: the folder; created where it is missing.
             layer: one of the watched layers; may be left out where only one is watched.
@@ -254,10 +258,11 @@ class Monitor:
         """
         from harness.report.layer_page import write_diagnosis_report
 
-        diagnosis = self.diagnosis(self._window(layer).name)
+        window = self._window(layer)
+        diagnosis = self.diagnosis(window.name)
         if not self._is_writer():
             return Path(path) / "report.html"
-        return write_diagnosis_report(diagnosis, None, Path(path))
+        return write_diagnosis_report(diagnosis, None, Path(path), window.values)
 
     def _window(self, layer: str | None) -> LayerWindow:
         windows = self._recorder.windows

@@ -32,7 +32,9 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         *window.balance.findings(window.name),
         units_sampled(record.fired, record.rows) if window.window.sampled is not None and record is not None else None,
         _revived_finding(window),
-        axis_finding(window.shape, window.axis, window.declared is not None, window.calls, window.masked),
+        axis_finding(
+            window.shape, window.axis, window.declared is not None, window.calls, window.masked, window.packed
+        ),
     )
     return replace(diagnosis, findings=(*diagnosis.findings, *(note for note in notes if note is not None)))
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
+from harness.capture.packing import is_packed, on_device
 from harness.watching.forward_calls import After, Before
 from harness.watching.preservation import preserved_random_state
 
@@ -61,10 +64,16 @@ def second_pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     """
     core = core_of(model)
     device = next((parameter.device for parameter in core.parameters()), torch.device("cpu"))
-    args, kwargs = tree_map(lambda leaf: leaf.detach().to(device) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    args, kwargs = tree_map(partial(_detached, device=device), (args, kwargs), is_leaf=is_packed)
     buffers = {name: buffer.clone() for name, buffer in core.named_buffers()}
     with preserved_random_state(core), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         torch.func.functional_call(core, buffers, args, kwargs)
+
+
+def _detached(leaf: Any, device: torch.device) -> Any:
+    if isinstance(leaf, PackedSequence):
+        leaf = PackedSequence(leaf.data.detach(), *leaf[1:])
+    return on_device(leaf.detach() if isinstance(leaf, Tensor) else leaf, device)
 
 
 @contextmanager

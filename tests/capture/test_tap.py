@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness import Case, diagnose
 from harness.capture import BottleneckTap, Edit, eval_mode, observe
+from harness.capture.outputs import first_tensor, with_first_tensor
 from harness.data import split_of
 from harness.errors import HarnessError
 from harness.training.program import clamp_units
@@ -428,6 +429,37 @@ def test_a_bottleneck_that_is_not_there_is_named(bottleneck, message):
     model.unused = nn.Linear(2, 2)
     with pytest.raises(HarnessError, match=message):
         observe(model, torch.randn(9, 6), bottleneck)
+
+
+class Packed(nn.Module):
+    """A recurrent layer that is given packed or padded sequences."""
+
+    def __init__(self, packs):
+        super().__init__()
+        self.recurrent, self.head, self.packs = nn.GRU(6, 3, batch_first=True), nn.Linear(3, 6), packs
+
+    def forward(self, rows):
+        lengths = torch.arange(len(rows)) % 4 + 1
+        packed = nn.utils.rnn.pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+        states = self.recurrent(packed if self.packs else rows)[0]
+        return self.head(states.data if self.packs else states)
+
+
+def test_a_packed_sequence_is_no_bottleneck_and_the_same_layer_on_a_padded_tensor_is_one():
+    rows = torch.randn(9, 4, 6)
+    assert observe(Packed(packs=False), rows, "recurrent").code.shape == (9, 12)
+    with pytest.raises(HarnessError, match="'recurrent': expected one row per sample, got a packed sequence"):
+        observe(Packed(packs=True), rows, "recurrent")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_data_of_a_packed_sequence_is_replaced_where_it_stands(alone):
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(1, 2), torch.zeros(3, 2)], enforce_sorted=False)
+    output = with_first_tensor(packed if alone else (packed, torch.ones(1)), torch.ones(4, 2))
+    replaced = output if alone else output[0]
+    assert first_tensor(output) is replaced.data
+    assert torch.equal(replaced.data, torch.ones(4, 2))
+    assert torch.equal(replaced.sorted_indices, packed.sorted_indices)
 
 
 class Named(NamedTuple):

@@ -46,6 +46,19 @@ def test_a_block_that_fails_is_noticed(tmp_path):
         list(run_page(page, tmp_path))
 
 
+def test_a_script_of_a_page_runs_before_and_after_its_diff(tmp_path):
+    page, diff = (
+        Path(tmp_path / "page.md"),
+        "--- part.py\n+++ part.py\n@@\n import sys\n-print(1)\n+print(sys.argv[1])\n",
+    )
+    script, shown = "```python\n# part.py\nimport sys\nprint(1)\n```\n", "```console\n$ python part.py 7\n1\n```\n"
+    page.write_text(f"{script}\n{shown}\n```diff\n{diff}```\n\n{shown}")
+    assert [block.printed for block in run_page(page, tmp_path)] == ["1\n", "7\n"]
+    page.write_text(f"{script}\n```diff\n{diff.replace('import sys', 'import os')}```\n")
+    with pytest.raises(AssertionError, match=r"a hunk must fit one place of part\.py"):
+        list(run_page(page, tmp_path))
+
+
 def test_files_setup_and_skipped_blocks(tmp_path):
     page = Path(tmp_path / "page.md")
     page.write_text(

@@ -56,6 +56,16 @@ def test_no_finding_lists_thousands_of_units(page):
     assert max(map(len, re.findall(r"\(units [^)]*\)", page.read_text()))) < 100
 
 
+def test_units_at_one_place_of_the_figure_have_one_label(tmp_path):
+    code = torch.tensor(np.random.default_rng(2).normal(size=(400, 6)).clip(0))
+    code[:, [1, 4]] = 0.0
+    labels = re.findall(
+        r"<text[^>]*>([^<]*)</text>", write_diagnosis_report(diagnose(code), None, tmp_path).read_text()
+    )
+    assert "1, 4" in labels
+    assert "1" not in labels
+
+
 def test_a_small_layer_is_shown_unit_by_unit(tmp_path):
     code = torch.tensor(np.random.default_rng(2).normal(size=(400, 3)).clip(0))
     text = write_diagnosis_report(diagnose(code, information=False), None, tmp_path).read_text()

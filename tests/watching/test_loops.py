@@ -360,6 +360,14 @@ def test_copies_inside_the_block_are_ordinary_models(tmp_path):
     assert not hooks(model)
 
 
+def test_a_monitor_of_gradients_gives_the_layers_their_own_forward_back():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6))
+    with harness.watch(model, "0", gradients=True) as monitor:
+        for batch in rows().split(64):
+            monitor.terms(loss=model(batch).square().mean())
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
 def test_monitors_of_one_model_may_end_in_any_order():
     model = built()
     first, second = harness.watch(model, "fc2"), harness.watch(model, "fc1")

@@ -71,13 +71,15 @@ class Packed(nn.Module):
         return F.relu(self.out(pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)[0]))
 
 
-def test_a_packed_sequence_has_no_rows_and_the_layer_behind_it_has():
+def test_a_packed_sequence_has_a_row_per_token_and_the_layer_behind_it_one_per_position():
     model, lengths = Packed(), torch.tensor([5, 3] * 32)
     batches = [(batch, lengths) for batch in rows(20, 64, 5, 6)]
     monitor, _ = watched(model, ["recurrent", "out"], batches, lambda model, batch: model(*batch))
-    for diagnosis in (monitor.diagnosis("recurrent"), harness.diagnose_model(model, batches, "recurrent")):
-        assert diagnosis.verdict == "not_testable"
-        assert diagnosis.findings[0].evidence.startswith("recurrent returned PackedSequence, Tensor")
+    assert harness.diagnose_model(model, batches, "recurrent").rows == 20 * int(lengths.sum())
+    assert monitor.units().groupby("layer").rows.first().to_dict() == {
+        "out": 20 * 64 * 5,
+        "recurrent": 20 * int(lengths.sum()),
+    }
     assert dead(monitor.diagnosis("out")) == dead(harness.diagnose_model(model, batches, "out")) == [1]
 
 
