@@ -1,7 +1,8 @@
 """Recorder of the watched layers: functions around the model's calls, and statistics of several steps at once."""
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -271,6 +272,8 @@ class Recorder:
             readings[name] = Reading(code.codes, code.activation, labels, mask, gradients, code.packings)
             for tensor in code.codes:
                 self._pending_values += tensor.numel()
+        if labels is not None:
+            _check_labels(labels, readings)
         self._pending.append((self.step, readings))
         self._latest = readings if options.gradients else {}
 
@@ -278,3 +281,11 @@ class Recorder:
         tensor = first_tensor(output) if self._recording else None
         if tensor is not None:
             self._outputs.setdefault(name, []).append(tensor)
+
+
+def _check_labels(labels: Tensor, readings: Mapping[str, Reading]) -> None:
+    """Warn of labels that are not one per row of the batch: a loop is not stopped for them."""
+    for name, reading in readings.items():
+        if len(labels) != reading.samples:
+            message = f"watch: labels: expected {reading.samples}, one per row of {name}, got {len(labels)}; they are left out"
+            warnings.warn(message, stacklevel=2)

@@ -144,6 +144,16 @@ def test_values_that_are_no_numbers_are_reported():
     assert monitor.diagnosis().verdict == "invalid"
 
 
+def test_labels_of_another_length_are_said_to_be_left_out():
+    model = seeded()
+    with harness.watch(model, "fc2", labels=lambda: torch.zeros(7)) as monitor:
+        with pytest.warns(
+            UserWarning, match="watch: labels: expected 100, one per row of fc2, got 7; they are left out"
+        ):
+            model(rows(100))
+        assert not monitor.diagnosis().references
+
+
 def test_the_window_is_the_last_epoch_of_at_least_a_thousand_rows():
     model = seeded()
     with harness.watch(model, "fc2", labels=lambda: batch[:, 0] > 0) as monitor:
