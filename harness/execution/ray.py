@@ -6,6 +6,7 @@ Ray does not try a task again: a stack whose worker or node dies comes back as l
 import hashlib
 import os
 import socket
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -159,7 +160,9 @@ def _connected(address: str) -> Any:
     elif "RAY_ADDRESS" not in os.environ:
         options |= {"include_dashboard": False}
     try:
-        ray.init(**options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it
+            ray.init(**options)
     except Exception as error:
         reason = next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
         raise HarnessError(f"--on {address}: no Ray cluster answers: {reason}") from error
