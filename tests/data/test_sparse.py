@@ -81,7 +81,11 @@ LIES = {
     ("bsr_matrix", "indices", 10**6): OUTSIDE,
     ("csc_matrix", "shape", 10**12): OUTSIDE,
     ("csr_matrix", "shape", 10**12): "declares a sparse matrix of",
-    ("coo_matrix", "shape", 10**12): "declares a sparse matrix of .* GiB with its zeros, and .* save fewer rows or units",
+    (
+        "coo_matrix",
+        "shape",
+        10**12,
+    ): "declares a sparse matrix of .* GiB with its zeros, and .* save fewer rows or units",
 }
 
 
