@@ -88,14 +88,14 @@ def _write(batches: Iterable[Tensor], file: IO[bytes], name: str) -> tuple[int, 
 def _dense_blocks(values: Tensor) -> Iterator[Tensor]:
     """Yield the rows of a sparse matrix, some at a time."""
     entries = values.detach().cpu().to_sparse_coo().coalesce()
-    (row, *others), numbers = entries.indices(), entries.values()  # no column if the rows alone are sparse
+    (row, *columns), numbers = entries.indices(), entries.values()  # no column if the rows alone are sparse
     rows, units = values.shape
     step = max(1, BLOCK // max(1, units * numbers.element_size()))
     bounds = torch.searchsorted(row, torch.arange(0, rows + step, step)).tolist()
     for block, start in enumerate(range(0, rows, step)):
         part = slice(bounds[block], bounds[block + 1])
         dense = torch.zeros(min(step, rows - start), units, dtype=numbers.dtype)
-        dense[(row[part] - start, *(axis[part] for axis in others))] = numbers[part]
+        dense[(row[part] - start, *(column[part] for column in columns))] = numbers[part]
         yield dense
 
 

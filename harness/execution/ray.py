@@ -106,10 +106,8 @@ class RayExecutor:
                 content, node = future.result()
                 self.on_stack(len(spec.members), node)
                 answer.set_result(content)
-            elif isinstance(lost := self._translated(error), StackLost) and limit.reached:
-                answer.set_exception(StackLost(limit.reason, halve=True))
             else:
-                answer.set_exception(lost)
+                answer.set_exception(self._translated(error, limit))
 
         reference.future().add_done_callback(done)
         return answer
@@ -134,10 +132,10 @@ class RayExecutor:
         reference = self._train.remote(*arguments)
         return reference, TimeLimit(RunningTask(self._ray.cancel, reference), None)
 
-    def _translated(self, error: BaseException) -> BaseException:
+    def _translated(self, error: BaseException, limit: TimeLimit) -> BaseException:
         errors = self._ray.exceptions
         if isinstance(error, tuple(getattr(errors, name) for name in LOSSES)):
-            return StackLost(LOST)
+            return StackLost(limit.reason, halve=True) if limit.reached else StackLost(LOST)
         cause = getattr(error, "cause", None)
         if isinstance(cause, HarnessError):
             return cause
