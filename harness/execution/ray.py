@@ -67,12 +67,17 @@ class RayExecutor:
     ) -> None:
         self.on_stack, self.lasting = on_stack, lasting
         self._ray = _connected(address)
+        self._limits: TaskLimits | None = None
         try:
-            self._files, content = shipment(case if isinstance(case, str) else "", data)
-            pickled = b"" if isinstance(case, str) else _pickled(case)
-        except HarnessError:
-            self._ray.shutdown()
+            self._prepare(case, data, device, timeout)
+        except BaseException:
+            self.close()
             raise
+
+    def _prepare(self, case: "str | Case", data: str | None, device: str, timeout: float | None) -> None:
+        """Send the files of the experiment, and count what the cluster can train at a time."""
+        self._files, content = shipment(case if isinstance(case, str) else "", data)
+        pickled = b"" if isinstance(case, str) else _pickled(case)
         self._session = hashlib.sha256(pickled).hexdigest() if pickled else ""
         # in a list, so that only a machine without the files fetches them
         self._content = [self._ray.put(content), self._ray.put(pickled)]
@@ -82,7 +87,8 @@ class RayExecutor:
         options = {"num_cpus": 1, "num_gpus": uses_gpu, "max_retries": 0}
         self._train = self._ray.remote(**options)(_train)
         self._references: set[Any] = set()
-        self._limits = TaskLimits(self._ray, timeout) if timeout is not None else None
+        if timeout is not None:
+            self._limits = TaskLimits(self._ray, timeout)
 
     @property
     def nodes(self) -> list[tuple[str, int]]:
@@ -114,10 +120,12 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Cancel what trains, and leave the cluster unless the executor is lasting."""
-        for reference in list(self._references):
-            self._ray.cancel(reference, force=True)
-        if not self.lasting:
-            self.close()
+        try:
+            for reference in list(self._references):
+                self._ray.cancel(reference, force=True)
+        finally:
+            if not self.lasting:
+                self.close()
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
@@ -133,9 +141,11 @@ class RayExecutor:
         return reference, TimeLimit(RunningTask(self._ray.cancel, reference), None)
 
     def _translated(self, error: BaseException, limit: TimeLimit) -> BaseException:
+        if limit.reached:
+            return StackLost(limit.reason, halve=True)
         errors = self._ray.exceptions
         if isinstance(error, tuple(getattr(errors, name) for name in LOSSES)):
-            return StackLost(limit.reason, halve=True) if limit.reached else StackLost(LOST)
+            return StackLost(LOST)
         cause = getattr(error, "cause", None)
         if isinstance(cause, HarnessError):
             return cause

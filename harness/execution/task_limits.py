@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 from harness.execution.time_limit import TimeLimit
 
@@ -37,7 +38,8 @@ class RunningTask:
 
     def kill(self) -> None:
         """End the process of the task."""
-        self.cancel(self.reference, force=True)
+        with suppress(Exception):  # a lost cluster is told by the task
+            self.cancel(self.reference, force=True)
 
 
 class TaskLimits:
@@ -55,7 +57,9 @@ class TaskLimits:
             ray.get_runtime_context().get_node_id(), soft=False
         )
         self._starts = ray.remote(num_cpus=0, scheduling_strategy=node)(Starts).remote()
-        self._count, self._limits, self._lock = count(), dict[int, TimeLimit](), threading.Lock()
+        # a limit lives as long as its task, whose result it would keep in the memory of the cluster
+        self._limits = WeakValueDictionary[int, TimeLimit]()
+        self._count, self._lock, self._closed = count(), threading.Lock(), False
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
@@ -68,14 +72,18 @@ class TaskLimits:
         return reference, limit
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop all limits and end the thread: a call of Ray after its end would start Ray again."""
+        self._closed = True
+        for limit in self._limits.values():
+            limit.stop()
         with suppress(Exception):  # the cluster may be lost
             self._starts.add.remote(None)
         self._thread.join(SECONDS_TO_END)
 
     def _listen(self) -> None:
         with suppress(Exception):  # a lost cluster is told by the tasks
-            while (number := self._ray.get(self._starts.next.remote())) is not None:
+            while not self._closed and (number := self._ray.get(self._starts.next.remote())) is not None:
                 with self._lock:
-                    limit = self._limits.pop(number)
-                limit.start()
+                    limit = self._limits.get(number)
+                if limit is not None:  # the task still runs
+                    limit.start()
