@@ -99,7 +99,7 @@ def _of_matrix(target: str, options: dict[str, Any]) -> "Diagnosis":
         for name in ("labels", "inputs", "reconstruction", "output", "posterior")
     }
     return judge(
-        read_array(target),
+        read_array(target, keep_sparse=True),
         activation=options["activation"] or "auto",
         factors=_factors(options["factors"]),
         target=options["target"],

@@ -29,6 +29,20 @@ def check_fits(size: int) -> None:
         )
 
 
+def check_declared(size: int) -> None:
+    """Check that a sparse matrix, which is judged from a mapped file of this size, is no larger than memory.
+
+    Raises:
+        HarnessError: if it is; a small file may declare any shape.
+    """
+    free = free_memory()
+    if free is not None and size > free:
+        raise HarnessError(
+            f"declares a sparse matrix of {size / GIB:.1f} GiB with its zeros, and {free / GIB:.1f} GiB of memory are free;"
+            " save fewer rows or units"
+        )
+
+
 def free_memory() -> int | None:
     """Return the bytes that this process can still take, by the machine, its container and `ulimit -v`; None if the system has no `/proc`."""
     return min(_limits(), default=None)

@@ -1,6 +1,7 @@
 """Arrays from files: `.npy`, `.npz`, `.pt`, `.safetensors`, `.csv`, `.parquet`. No pickle is ever loaded.
 
-An archive with several arrays needs the name of one: `activations.npz:codes`, `states.pt:codes`.
+An archive with several arrays needs the name of one: `activations.npz:codes`, `states.pt:codes`. One of
+`scipy.sparse.save_npz` is one matrix.
 """
 
 import warnings
@@ -16,12 +17,17 @@ from torch import Tensor
 
 from harness.data.csv_parquet import read_csv, read_parquet
 from harness.data.memory import check_fits
+from harness.data.sparse import OBJECTS, checked, is_scipy, read_scipy
 from harness.data.tensors import exact_tensor
 from harness.errors import HarnessError, did_you_mean, missing_extra
 
 
-def read_array(path: str | Path) -> Tensor:
+def read_array(path: str | Path, keep_sparse: bool = False) -> Tensor:
     """Return the array in a file with its own shape and precision, NaN included.
+
+    Args:
+        path: of the file, with the name of an array in an archive.
+        keep_sparse: return a sparse matrix as a sparse tensor instead of a dense one.
 
     Raises:
         HarnessError: for a file that does not exist, is damaged, holds no numbers, holds several arrays of which none is
@@ -32,6 +38,10 @@ def read_array(path: str | Path) -> Tensor:
         raise HarnessError(f"{file}: {did_you_mean('kind of file', file.suffix, READERS)}")
     with _read_errors(path, file):
         content = READERS[file.suffix.lower()](file, name)
+        if isinstance(content, Tensor) and content.layout != torch.strided:
+            content = checked(content)
+            if keep_sparse:
+                return content
         if isinstance(content, Tensor):  # an expanded or sparse tensor takes little in the file
             check_fits(content.numel() * content.element_size())
         return exact_tensor(content)
@@ -92,7 +102,11 @@ def _npy(file: Path, name: str | None) -> Any:
 
 
 def _npz(file: Path, name: str | None) -> Any:
-    selected = _only(dict.fromkeys(_names(file)), name, file)
+    names = _names(file)
+    if name is None and is_scipy(names):
+        check_fits(_unpacked(file))
+        return read_scipy(file)
+    selected = _only(dict.fromkeys(names), name, file)
     check_fits(_unpacked(file, f"{selected}.npy"))
     with np.load(file, allow_pickle=False) as arrays:
         try:
@@ -162,10 +176,6 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {message[:160]}"
 
 
-OBJECTS = (
-    "holds Python objects (a pickle), which can run code when loaded, so it is never loaded; "
-    "save the numbers alone: np.save(path, array.astype(float)) or torch.save(tensor, path)"
-)
 TENSORS = "expected a tensor or a dict of tensors"
 NO_ROWS = (
     "expected rows, [sample, ...]: save the layer's activations with torch.save(activations, path), or select one array"

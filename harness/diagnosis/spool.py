@@ -3,6 +3,7 @@
 The file has no name and goes with its tensor. Memory holds one batch at a time.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
@@ -31,11 +32,13 @@ def spooled(values: Any, name: str) -> Tensor:
     """Return the matrix `[sample, unit]` of an iterator of batches, or of a sparse one.
 
     Raises:
-        HarnessError: without any batch, or for batches that differ in width or precision.
+        HarnessError: without any batch, for batches that differ in width or precision, or if the disk is too small.
 
     >>> spooled(iter([torch.zeros(2, 3), torch.ones(1, 3)]), "activations").shape
     torch.Size([3, 3])
     """
+    if _is_sparse(values):
+        _check_disk(values.numel() * values.element_size(), name)
     blocks = _dense_blocks(values) if _is_sparse(values) else map(_tensor, values)
     with tempfile.TemporaryFile() as file:
         rows, width, dtype = _write((to_tensor(block, name) for block in blocks), file, name)
@@ -50,6 +53,16 @@ def _tensor(batch: Any) -> Tensor:
 
 def _is_sparse(values: Any) -> bool:
     return isinstance(values, Tensor) and values.layout != torch.strided and values.ndim == 2
+
+
+def _check_disk(size: int, name: str) -> None:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise HarnessError(
+            f"{name}: a sparse matrix takes {size / 2**30:.1f} GiB in a temporary file, and {free / 2**30:.1f} GiB of"
+            f" {folder} are free; give TMPDIR another folder, or fewer rows or units"
+        )
 
 
 def _write(batches: Iterable[Tensor], file: IO[bytes], name: str) -> tuple[int, int, torch.dtype]:
@@ -75,14 +88,14 @@ def _write(batches: Iterable[Tensor], file: IO[bytes], name: str) -> tuple[int, 
 def _dense_blocks(values: Tensor) -> Iterator[Tensor]:
     """Yield the rows of a sparse matrix, some at a time."""
     entries = values.detach().cpu().to_sparse_coo().coalesce()
-    (row, column), numbers = entries.indices(), entries.values()
+    (row, *columns), numbers = entries.indices(), entries.values()  # no column if the rows alone are sparse
     rows, units = values.shape
     step = max(1, BLOCK // max(1, units * numbers.element_size()))
     bounds = torch.searchsorted(row, torch.arange(0, rows + step, step)).tolist()
     for block, start in enumerate(range(0, rows, step)):
         part = slice(bounds[block], bounds[block + 1])
         dense = torch.zeros(min(step, rows - start), units, dtype=numbers.dtype)
-        dense[row[part] - start, column[part]] = numbers[part]
+        dense[(row[part] - start, *(column[part] for column in columns))] = numbers[part]
         yield dense
 
 

@@ -6,6 +6,7 @@ Ray does not try a task again: a stack whose worker or node dies comes back as l
 import hashlib
 import os
 import socket
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -16,6 +17,8 @@ from harness.errors import HarnessError
 from harness.execution.executor import StackLost
 from harness.execution.shipment import Shipment, shipment
 from harness.execution.spec import StackSpec, spec_line
+from harness.execution.task_limits import RunningTask, TaskLimits
+from harness.execution.time_limit import TimeLimit
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -45,6 +48,7 @@ class RayExecutor:
         case, data: of the experiment, whose files travel to the nodes; a case made in this session travels pickled.
         device: of the experiment (`cpu`, `cuda`, `auto`); it decides on the GPUs of a task.
         on_stack: called from any thread with the members of a finished stack and the name of its node.
+        timeout: seconds that a stack may take; None for no limit.
         lasting: stay connected after `stop`, until `close`.
 
     Raises:
@@ -58,16 +62,22 @@ class RayExecutor:
         data: str | None,
         device: str = "cpu",
         on_stack: Callable[[int, str], None] = lambda members, node: None,
+        timeout: float | None = None,
         lasting: bool = False,
     ) -> None:
         self.on_stack, self.lasting = on_stack, lasting
         self._ray = _connected(address)
+        self._limits: TaskLimits | None = None
         try:
-            self._files, content = shipment(case if isinstance(case, str) else "", data)
-            pickled = b"" if isinstance(case, str) else _pickled(case)
-        except HarnessError:
-            self._ray.shutdown()
+            self._prepare(case, data, device, timeout)
+        except BaseException:
+            self.close()
             raise
+
+    def _prepare(self, case: "str | Case", data: str | None, device: str, timeout: float | None) -> None:
+        """Send the files of the experiment, and count what the cluster can train at a time."""
+        self._files, content = shipment(case if isinstance(case, str) else "", data)
+        pickled = b"" if isinstance(case, str) else _pickled(case)
         self._session = hashlib.sha256(pickled).hexdigest() if pickled else ""
         # in a list, so that only a machine without the files fetches them
         self._content = [self._ray.put(content), self._ray.put(pickled)]
@@ -77,6 +87,8 @@ class RayExecutor:
         options = {"num_cpus": 1, "num_gpus": uses_gpu, "max_retries": 0}
         self._train = self._ray.remote(**options)(_train)
         self._references: set[Any] = set()
+        if timeout is not None:
+            self._limits = TaskLimits(self._ray, timeout)
 
     @property
     def nodes(self) -> list[tuple[str, int]]:
@@ -88,34 +100,49 @@ class RayExecutor:
         """Train a stack where a core is free."""
         line = spec_line(replace(spec, case="") if self._session else spec)
         arguments = (line, self._files, self._content, harness.__version__, self._session)
-        reference, answer = self._train.remote(*arguments), Future[bytes]()
+        reference, limit = self._limited(arguments)
+        answer = Future[bytes]()
         self._references.add(reference)
 
         def done(future: "Future[tuple[bytes, str]]") -> None:
             self._references.discard(reference)
+            limit.stop()
             error = future.exception()
             if error is None:
                 content, node = future.result()
                 self.on_stack(len(spec.members), node)
                 answer.set_result(content)
             else:
-                answer.set_exception(self._translated(error))
+                answer.set_exception(self._translated(error, limit))
 
         reference.future().add_done_callback(done)
         return answer
 
     def stop(self) -> None:
         """Cancel what trains, and leave the cluster unless the executor is lasting."""
-        for reference in list(self._references):
-            self._ray.cancel(reference, force=True)
-        if not self.lasting:
-            self.close()
+        try:
+            for reference in list(self._references):
+                self._ray.cancel(reference, force=True)
+        finally:
+            if not self.lasting:
+                self.close()
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
+        if self._limits is not None:
+            self._limits.close()
         self._ray.shutdown()
 
-    def _translated(self, error: BaseException) -> BaseException:
+    def _limited(self, arguments: tuple[Any, ...]) -> tuple[Any, TimeLimit]:
+        """Submit a stack; return its reference and its time limit."""
+        if self._limits is not None:
+            return self._limits.submit(self._train, *arguments)
+        reference = self._train.remote(*arguments)
+        return reference, TimeLimit(RunningTask(self._ray.cancel, reference), None)
+
+    def _translated(self, error: BaseException, limit: TimeLimit) -> BaseException:
+        if limit.reached:
+            return StackLost(limit.reason, halve=True)
         errors = self._ray.exceptions
         if isinstance(error, tuple(getattr(errors, name) for name in LOSSES)):
             return StackLost(LOST)
@@ -141,7 +168,9 @@ def _connected(address: str) -> Any:
     elif "RAY_ADDRESS" not in os.environ:
         options |= {"include_dashboard": False}
     try:
-        ray.init(**options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the error below says it
+            ray.init(**options)
     except Exception as error:
         reason = next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
         raise HarnessError(f"--on {address}: no Ray cluster answers: {reason}") from error
@@ -182,7 +211,15 @@ def _session_case(digest: str, content: Callable[[], bytes]) -> "Case":
     return case
 
 
-def _train(line: str, files: Shipment, content: Sequence[Any], version: str, session: str = "") -> tuple[bytes, str]:
+def _train(
+    line: str,
+    files: Shipment,
+    content: Sequence[Any],
+    version: str,
+    session: str = "",
+    starts: Any = None,
+    number: int = 0,
+) -> tuple[bytes, str]:
     """Train a stack in a worker process of a node; return the bytes of its records and the node's name."""
     import ray
     import torch
@@ -200,6 +237,8 @@ def _train(line: str, files: Shipment, content: Sequence[Any], version: str, ses
     cache = _CACHES.setdefault((files.digest, session), CaseCache())
     with kept_process_state(), forbid_stdin():
         spec = files.unpacked(spec_of(line), lambda: ray.get(content[0]))
+        if starts is not None:  # the time limit of the stack begins here
+            starts.add.remote(number)
         if session:
             spec = replace(spec, case=_session_case(session, lambda: ray.get(content[1])))
         records = run_stack(spec, None, cache)

@@ -2,8 +2,14 @@
 
 import threading
 from types import TracebackType
+from typing import Protocol
 
-from harness.execution.worker_client import Worker
+
+class Killable(Protocol):
+    """A worker process, or a task of a cluster."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 class TimeLimit:
@@ -14,16 +20,15 @@ class TimeLimit:
         seconds: None for no limit.
     """
 
-    def __init__(self, process: Worker, seconds: float | None) -> None:
-        self.process, self.seconds, self.reached = process, seconds, False
+    def __init__(self, process: Killable, seconds: float | None) -> None:
+        self.process, self.seconds, self.reached, self._stopped = process, seconds, False, False
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "TimeLimit":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop()
 
     @property
     def reason(self) -> str:
@@ -31,11 +36,17 @@ class TimeLimit:
         return f"took longer than --timeout {self.seconds:g} s" if self.seconds is not None else ""
 
     def start(self) -> None:
-        """Start the clock; later calls do nothing."""
-        if self.seconds is not None and self._timer is None:
+        """Start the clock; later calls do nothing, nor does one after `stop`."""
+        if self.seconds is not None and self._timer is None and not self._stopped:
             self._timer = threading.Timer(self.seconds, self._end)
             self._timer.daemon = True
             self._timer.start()
+
+    def stop(self) -> None:
+        """Stop the clock."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _end(self) -> None:
         self.reached = True

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from harness.execution.ray import RayExecutor
 
 
-def check_on(on: str | None, here: bool, timeout: float | None) -> None:
+def check_on(on: str | None, here: bool) -> None:
     """Refuse what a cluster cannot do, before anything is begun.
 
     Raises:
-        HarnessError: if `on` is no address, if Ray is not installed, or with training in this process or a time limit.
+        HarnessError: if `on` is no address, if Ray is not installed, or with training in this process.
     """
     if on is not None and on != "ray" and not on.startswith("ray://"):
         raise HarnessError(f"--on: expected 'ray' or an address such as 'ray://head:10001', got {on!r}")
@@ -27,8 +27,6 @@ def check_on(on: str | None, here: bool, timeout: float | None) -> None:
         raise HarnessError("--on ray://...: expected Ray's client; `pip install 'ray[client]'`")
     if on is not None and here:
         raise HarnessError("--on: expected training on the cluster; leave out --workers 0")
-    if on is not None and timeout is not None:
-        raise HarnessError("--timeout: expected worker processes on this machine; leave it out with --on")
 
 
 def executor_of(
@@ -38,6 +36,7 @@ def executor_of(
     steps: int,
     stepped: Callable[[int], None],
     says: Callable[[str], None],
+    timeout: float | None = None,
 ) -> "RayExecutor | None":
     """Return the executor of a cluster; None for processes on this machine, and if nothing is to be trained.
 
@@ -47,6 +46,7 @@ def executor_of(
         specs: the stacks.
         steps: of a member.
         stepped, says: callbacks of the run's progress.
+        timeout: seconds that a stack may take; None for no limit.
 
     Raises:
         HarnessError: if the cluster cannot be reached.
@@ -54,7 +54,7 @@ def executor_of(
     if on is None or not specs:
         return None
     case, data, device = specs[0].case, specs[0].data, str(training_of(experiment)["device"])
-    return connect(on, case, data, device, says, lambda members: stepped(members * steps))
+    return connect(on, case, data, device, says, lambda members: stepped(members * steps), timeout)
 
 
 def connect(
@@ -64,13 +64,14 @@ def connect(
     device: str,
     says: Callable[[str], None],
     trained: Callable[[int], None] = lambda members: None,
+    timeout: float | None = None,
     lasting: bool = False,
 ) -> "RayExecutor":
     """Connect to a cluster, and tell of its nodes.
 
     Args:
         on: `ray`, or the address of a cluster.
-        case, data, device, lasting: as in `RayExecutor`.
+        case, data, device, timeout, lasting: as in `RayExecutor`.
         says: told of the nodes, and of each when its first stack is done.
         trained: called from any thread with the members of a finished stack.
 
@@ -87,7 +88,7 @@ def connect(
             says(f"{node} trains")
         trained(members)
 
-    executor = RayExecutor(on, case, data, device, on_stack, lasting)
+    executor = RayExecutor(on, case, data, device, on_stack, timeout, lasting)
     nodes = executor.nodes
     cores = ", ".join(f"{address} ({count} cores)" for address, count in nodes)
     says(f"Ray: {len(nodes)} nodes: {cores}")

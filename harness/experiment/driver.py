@@ -122,7 +122,7 @@ def run_experiment(
     here = not workers or not isinstance(experiment.case_reference, str)
     if here and timeout is not None:
         raise HarnessError("--timeout: expected worker processes, which can be ended; leave out --workers 0")
-    check_on(on, not workers, timeout)
+    check_on(on, not workers)
     with (
         nullcontext() if here else forbid_stdin(),
         running(folder, shard),
@@ -188,9 +188,10 @@ def _carry_out(work: ResumeState, call: RunOptions, waiting: Sequence[Any]) -> R
     call.progress.started(len(work.keys), len(work.keys) - total, steps)
     try:
         length = steps // max(1, total)
-        executor = executor_of(call.on, work.experiment, specs, length, call.progress.stepped, call.progress.says)
+        stepped, says = call.progress.stepped, call.progress.says
+        executor = executor_of(call.on, work.experiment, specs, length, stepped, says, call.timeout)
         workers = call.workers if executor is None else executor.slots
-        for records in run_stacks(specs, workers, call.progress.stepped, waiting, length, call.timeout, executor):
+        for records in run_stacks(specs, workers, stepped, waiting, length, call.timeout, executor):
             records = work.dated(records)
             write_stack(work.folder, records)
             work.done.update({record.key: replace(record, weights=b"") for record in records})

@@ -67,7 +67,7 @@ def prescribe(
         HarnessError: for a request that cannot be carried out.
         PrescriptionInterrupted: on Ctrl-C, with what was seen until then; stored results are used by the next call.
     """
-    check_on(on, workers == 0, None)
+    check_on(on, workers == 0)
     search = Search(case, budget, seeds, goal, workers, says, root)
     chosen = None if try_only is None else [change_of(word, search.case) for word in try_only]
     with search.trial.training_on(on, says):

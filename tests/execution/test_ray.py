@@ -1,14 +1,17 @@
 """A Ray cluster of several nodes on this machine: results equal the pool's in every bit, also if a node is killed.
 
-Injected: a node killed while it trains, and a loss that ends its process. Counted: every field of every member's record.
+Injected: a node killed while it trains, a loss that ends its process, and one that never returns. Counted: every field of
+every member's record. `client` is the address of the same cluster for a driver outside of it.
 """
 
 import sys
 from dataclasses import fields
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
+from types import SimpleNamespace
 
 import pytest
+from ports import free_port
 from waiting import until
 
 from harness.case import Case
@@ -66,10 +69,18 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": free_port()}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
         patched.setenv("RAY_ADDRESS", nodes.address)
+        nodes.client = f"ray://127.0.0.1:{head['ray_client_server_port']}"
         yield nodes
         nodes.shutdown()
+
+
+@pytest.fixture(params=["ray", "client"])
+def on(request, cluster):
+    pytest.importorskip("grpc")  # of Ray's client
+    return cluster.client if request.param == "client" else "ray"
 
 
 def project(folder, hold, more=""):
@@ -121,13 +132,97 @@ def test_a_killed_node_loses_nothing_and_changes_no_bit(cluster, stored, tmp_pat
     assert records(tmp_path / "cluster") == records(tmp_path / "pool")
 
 
-def test_a_member_that_ends_its_process_fails_alone(cluster, stored, tmp_path):
-    file = project(tmp_path / "project", tmp_path / "no hold", more=", deadly: [0.0, 1.0]")
-    text = file.read_text().replace("seeds: 8", "seeds: 1").replace("[relu, leaky_relu, tanh]", "[relu]")
-    file.write_text(text.replace("[off, on]", "[off]"))
-    outcome = run_experiment(file, on="ray", root=stored(tmp_path / "cluster"))
-    statuses = {record.levels["deadly"]: record.status for record in outcome.records}
-    assert statuses == {0.0: "ok", 1.0: "failed"}
+def test_the_client_of_a_cluster_gets_the_records_of_the_pool(cluster, stored, tmp_path):
+    file = project(tmp_path / "project", tmp_path / "no hold")
+    texts = []
+    outcome = run_experiment(
+        file, on=cluster.client, root=stored(tmp_path / "client"), progress=RunCallbacks(says=texts.append)
+    )
+    assert (outcome.trained, len(outcome.records)) == (MEMBERS, MEMBERS)
+    assert texts[0].startswith("Ray: ")
+    assert any(text.endswith(" trains") for text in texts[1:])
+    run_experiment(file, workers=1, root=stored(tmp_path / "pool"))
+    assert records(tmp_path / "client") == records(tmp_path / "pool")
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def few(folder, deadly=""):
+    """Two members, and under the second value of `deadly` a third one."""
+    file = project(folder, folder / "no hold", deadly and ", deadly: [0.0, 1.0]")
+    text = file.read_text().replace("seeds: 8", "seeds: 1").replace("[off, on]", "[off]").replace("leaky_relu, ", "")
+    file.write_text(text + (deadly and "exclude: [{activation: tanh, deadly: 1.0}]\n"))
+    case = file.with_name("own.py")
+    case.write_text(case.read_text().replace("os._exit(7)", deadly or "pass"))
+    return file
+
+
+ENDLESS = """
+        begun = str(os.getpid()) if ray is None else ray.get_runtime_context().get_task_id()
+        Path({folder!r}, begun).touch()
+        while True:
+            pass"""
+LIMIT = 50.0
+
+
+class Reached(Thread):
+    """A timer in place of seconds: it ends the stack whose loss says that it never returns, on a busy machine as well."""
+
+    def __init__(self, folder, end):
+        super().__init__(daemon=True)
+        task = end.__self__.process  # of the pool a process, of Ray a task
+        self.end, self.over = end, Event()
+        self.begun = folder / (task.reference.task_id().hex() if hasattr(task, "reference") else str(task.pid))
+
+    def run(self):
+        while not self.begun.exists():
+            if self.over.wait(0.02):
+                return
+        self.end()
+
+    def cancel(self):
+        self.over.set()
+
+
+@pytest.fixture(scope="module")
+def limited(stored, tmp_path_factory):
+    """Trains an experiment with a loss that never returns under a time limit."""
+    folder = tmp_path_factory.mktemp("limited")
+    file = few(folder / "project", ENDLESS.format(folder=str(folder)))
+
+    def trained(on, root):
+        with pytest.MonkeyPatch.context() as patched:
+            timer = SimpleNamespace(Timer=lambda seconds, end: Reached(folder, end))
+            patched.setattr("harness.execution.time_limit.threading", timer)
+            return run_experiment(file, workers=1, on=on, root=stored(root), timeout=LIMIT)
+
+    return trained
+
+
+def test_a_loss_that_never_returns_is_ended_as_on_the_pool(on, limited, tmp_path):
+    outcome, pool = limited(on, tmp_path / "cluster"), limited(None, tmp_path / "pool")
+    errors = {(record.levels["activation"], record.levels["deadly"]): record.error for record in outcome.records}
+    assert errors == {
+        ("relu", 0.0): None,
+        ("tanh", 0.0): None,
+        ("relu", 1.0): f"took longer than --timeout {LIMIT:g} s",
+    }
+    assert values(outcome.records) == values(pool.records)
+    assert outcome.to_dict()["failed"] == pool.to_dict()["failed"] == 1  # decides on the exit code
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+def test_a_limit_that_is_not_reached_changes_no_bit(on, stored, tmp_path):
+    file = few(tmp_path / "project")
+    run_experiment(file, on=on, root=stored(tmp_path / "cluster"), timeout=500.0)
+    run_experiment(file, workers=1, root=stored(tmp_path / "pool"))
+    assert records(tmp_path / "cluster") == records(tmp_path / "pool")
+
+
+def test_a_member_that_ends_its_process_fails_alone(on, stored, tmp_path):
+    file = few(tmp_path / "project", "os._exit(7)")
+    outcome = run_experiment(file, on=on, root=stored(tmp_path / "cluster"))
+    statuses = sorted((record.levels["deadly"], record.status) for record in outcome.records)
+    assert statuses == [(0.0, "ok"), (0.0, "ok"), (1.0, "failed")]
     (failed,) = (record for record in outcome.records if record.status == "failed")
     assert "Ray worker or node died" in failed.error
 
@@ -181,9 +276,10 @@ def test_a_session_case_that_cannot_travel_is_a_sentence(cluster, tmp_path):
         RayExecutor("ray", case, None)
 
 
-def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
+def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path, monkeypatch, recwarn):
     pytest.importorskip("grpc")  # of Ray's client
     file = project(tmp_path / "project", tmp_path / "no hold")
     monkeypatch.setattr("ray.util.client.worker.INITIAL_TIMEOUT_SEC", 1)
     with pytest.raises(HarnessError, match="no Ray cluster answers"):
         run_experiment(file, on="ray://127.0.0.1:9", root=tmp_path)
+    assert not [warning for warning in recwarn if "Ray" in str(warning.message)]

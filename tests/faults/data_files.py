@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.sparse
 import torch
 
 ROWS = np.random.default_rng(0).normal(size=(40, 4))
 Writer = Callable[[Path], object]
+OUTSIDE = {"format": b"coo", "shape": (4, 4), "data": [1.0], "row": [9], "col": [9]}  # of a sparse matrix
 
 
 class Hostile:
@@ -120,6 +122,9 @@ DATA_FILES: dict[str, Writer] = {
     "zeros_of_64_MB.npz": zipped(codes=header((2**17, 64), body=bytes(2**26))),
     "expanded_32_GB.pt": tensor(torch.zeros(1).expand(2**28, 32)),
     "sparse_32_GB.pt": tensor(torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (2**28, 32))),
+    "sparse.npz": lambda file: scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(ROWS)),
+    "sparse_outside.npz": lambda file: np.savez(file, **OUTSIDE),
+    "sparse_outside.pt": tensor(torch.sparse_coo_tensor([[9], [9]], torch.ones(1), (4, 4), check_invariants=False)),
     "wide.csv": text(",".join(["0"] * 500_001) + "\n"),
     "wide_words.csv": text(",".join(["x"] * 50_000) + "\n"),
     "one_long_line.csv": text("1" * 1_000_000),
