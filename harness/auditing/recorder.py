@@ -203,9 +203,9 @@ class TensorRecorder(TorchFunctionMode):
 
     def _source(self, args: Any) -> TensorSite | None:
         """Return the site of the first argument with floats: a mask or an index chooses among values, and is none."""
-        known = [argument for argument in _tensors(args) if id(argument) in self.site_of]
-        floats = [argument for argument in known if argument.is_floating_point()]
-        return self.site_of[id((floats or known)[0])] if known else None
+        recorded = [argument for argument in _tensors(args) if id(argument) in self.site_of]
+        floats = [argument for argument in recorded if argument.is_floating_point()]
+        return self.site_of[id((floats or recorded)[0])] if recorded else None
 
 
 @contextmanager
