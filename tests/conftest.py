@@ -31,12 +31,12 @@ settings.load_profile("any machine")
 
 
 FOLLOWED = 3  # tests of a file marked `many` whose coverage is measured
-KEPT = 4  # cases of a test marked `many` that are not long
+KEPT = 2  # cases of a test marked `many` that are not long
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep four evenly spaced cases of each test marked `many`, and measure the coverage of a test's first case alone.
+    """Keep two evenly spaced cases of each test marked `many`, and measure the coverage of a test's first case alone.
 
     Of a file marked `many`, the first three tests are measured. Under coverage an audit takes more than twice as long.
     """
