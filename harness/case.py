@@ -377,3 +377,19 @@ def build_optimizer(case: Case, model: nn.Module) -> Optimizer | None:
             " for example `optimizer=lambda parameters: Adam(parameters)`"
         )
     return optimizer
+
+
+def training_optimizer(case: Case, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a training: the case's own, at the learning rate of `train` if it has one; else Adam.
+
+    Raises:
+        HarnessError: as `build_optimizer`.
+    """
+    optimizer = build_optimizer(case, model)
+    if optimizer is None:
+        trained = [value for value in model.parameters() if value.requires_grad]
+        return torch.optim.Adam(trained, lr=float(case.training()["learning_rate"]))
+    if "learning_rate" in case.train:
+        for group in optimizer.param_groups:
+            group["lr"] = case.train["learning_rate"]
+    return optimizer

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.auditing.divergence import Divergence, find_divergence
 from harness.auditing.isolation import isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, preserved_loss
-from harness.case import Case, build_optimizer
+from harness.case import Case, training_optimizer
 from harness.models import precision_for
 from harness.remedies.gradients import bottleneck_outputs, gradient_norm
 from harness.training.schedules import make_scheduler
@@ -176,7 +176,7 @@ class ProbeLoop:
         self.model.train()
         last = max(probes)
         optimizer = (
-            _probe_optimizer(self.case, self.model) if last else None
+            training_optimizer(self.case, self.model) if last else None
         )  # the first optimizer loads torch's compiler, which takes seconds
         self._scheduler = None if optimizer is None else make_scheduler(self.case, optimizer, self.steps)
         for step in range(max(probes) + 1):
@@ -235,11 +235,6 @@ def _work_counter() -> FlopCounterMode:
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     return counter
-
-
-def _probe_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return build_optimizer(case, model) or torch.optim.Adam(parameters, lr=float(case.training()["learning_rate"]))
 
 
 def _measure(loop: ProbeLoop, weights: Mapping[str, GradientRatios], step: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.capture import eval_mode
-from harness.case import RAMP, Case, set_seed
+from harness.case import RAMP, Case, set_seed, training_optimizer
 from harness.errors import HarnessError
 from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
@@ -127,7 +127,7 @@ class MemberModel:
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
         """Optimizer, made at the first step because torch loads its compiler for it (1.5 seconds)."""
-        return _optimizer(self.case, self.model)
+        return training_optimizer(self.case, self.model)
 
     @cached_property
     def scheduler(self) -> Any:
@@ -238,17 +238,6 @@ class LiveRandom(RandomOverride):
         site = RandomCall(distribution, shape, self._count[distribution, shape])
         self._count[distribution, shape] += 1
         return self.source.take([site])[site.purpose][0].clone()  # the model may write to it
-
-
-def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
-    trained = [value for value in model.parameters() if value.requires_grad]
-    if case.optimizer is None:
-        return torch.optim.Adam(trained, lr=case.training()["learning_rate"])
-    optimizer = case.optimizer(list(model.parameters()))
-    if "learning_rate" in case.train:
-        for group in optimizer.param_groups:
-            group["lr"] = case.train["learning_rate"]
-    return optimizer
 
 
 @contextmanager

@@ -119,6 +119,19 @@ def trained_weights(**more):
     return model.enc.weight, plain.enc.weight
 
 
+def test_probes_train_at_the_rate_of_the_case_as_members_do():
+    """The optimizer says 0.1, and `train` says 0.3: a step of plain gradient descent is three times as long."""
+    own = case(Autoencoder, optimizer=lambda values: torch.optim.SGD(values, 0.1), train={"learning_rate": 0.3})
+    rows = own.data()
+    model, plain = build_model(own, 0, rows[:4]), build_model(own, 0, rows[:4])
+    loop, twin = (ProbeLoop(own, each, rows, 0, {}) for each in (model, plain))
+    for _ in loop.reach((1,)):
+        pass
+    plain.train()
+    squared_error(plain, twin.batch())["reconstruction"].backward()
+    assert torch.allclose(model.enc.weight, plain.enc.weight - 0.3 * plain.enc.weight.grad, atol=1e-7)
+
+
 def halved(optimizer, steps):
     return torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
 
