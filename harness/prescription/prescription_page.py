@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.prescription.remedy import Remedy, task
+from harness.prescription.remedy import Remedy, r2_text, task
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328;background:#fff}"
@@ -12,7 +12,7 @@ STYLE = (
     "pre{background:#f6f8fa;padding:1rem;overflow:auto}.bar{display:inline-block;height:.8rem;background:#c0392b}"
     ".rest{display:inline-block;height:.8rem;background:#d0d7de}.small{color:#59636e}"
 )
-COLUMNS = ("remedy", "word", "failed before -> after", "change of the share, 95 %", "p, adjusted", "R2", "beside it")
+COLUMNS = ("remedy", "result", "failed before → after", "change of the share, 95 %", "p, adjusted", "R2", "beside it")
 BAR = 16  # rem: all seeds
 
 
@@ -41,7 +41,7 @@ def _before_and_after(remedy: Remedy) -> str:
     rows = [("before", remedy.failed_before, remedy.r2_before), ("after", remedy.failed_after, remedy.r2_after)]
     cells = "".join(
         f"<tr><th>{label}</th><td>{_bar(failed, remedy.seeds)}</td><td>{failed} of {remedy.seeds} fail</td>"
-        f"<td>{'' if r2 is None else f'R2 {r2:.2f}'}</td></tr>"
+        f"<td>{'' if r2 is None else f'R2 {r2_text(r2)}'}</td></tr>"
         for label, failed, r2 in rows
     )
     return f"<table>{cells}</table>"
@@ -67,10 +67,10 @@ def _cells(remedy: Remedy) -> Sequence[str]:
     return (
         remedy.name,
         remedy.word.replace("_", " "),
-        f"{remedy.failed_before} -> {remedy.failed_after} of {remedy.seeds}",
+        f"{remedy.failed_before} → {remedy.failed_after} of {remedy.seeds}",
         interval,
         "" if remedy.p_adjusted is None else f"{remedy.p_adjusted:.2g}",
-        "" if remedy.r2_after is None else f"{_number(remedy.r2_before)} -> {_number(remedy.r2_after)}",
+        "" if remedy.r2_after is None else f"{r2_text(remedy.r2_before)} → {r2_text(remedy.r2_after)}",
         remedy.side_effects,
     )
 
@@ -93,7 +93,3 @@ def _line(row: Mapping[str, Any]) -> str:
     share = row.get("failed_share")
     screened = "" if share is None else f"; {share:.0%} of the screened seeds failed"
     return f"{row['name']}: {row['reason']}{screened}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -128,7 +128,7 @@ class Remedy:
 
     def __str__(self) -> str:
         change = f"failed {self.failed_before} -> {self.failed_after} of {self.seeds}"
-        quality = "" if self.r2_after is None else f", R2 {_number(self.r2_before)} -> {_number(self.r2_after)}"
+        quality = "" if self.r2_after is None else f", R2 {r2_text(self.r2_before)} -> {r2_text(self.r2_after)}"
         return f"{self.name}: {self.word.replace('_', ' ')} ({change}{quality}{_p(self.p_adjusted)})"
 
 
@@ -137,8 +137,13 @@ def task(remedy: Remedy) -> str:
     return "Change (a diff for patch -p0)" if remedy.is_diff else "Write"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def r2_text(value: float | None) -> str:
+    """Return an R2 with two digits, never as -0.00; a dash for None.
+
+    >>> r2_text(-0.001), r2_text(0.5), r2_text(None)
+    ('0.00', '0.50', '-')
+    """
+    return "-" if value is None else f"{value:z.2f}"
 
 
 def _p(value: float | None) -> str:

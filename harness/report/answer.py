@@ -239,7 +239,7 @@ def _signed(share: float) -> str:
 
 
 def _r2(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else DASH
+    return f"{value:z.2f}" if math.isfinite(value) else DASH
 
 
 WORDS = {
