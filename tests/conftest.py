@@ -30,7 +30,7 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
-FOLLOWED = 3  # tests of a file marked `many` whose coverage is measured
+FOLLOWED = 1  # tests of a file marked `many` whose coverage is measured
 KEPT = 2  # cases of a test marked `many` that are not long
 
 
@@ -38,7 +38,7 @@ KEPT = 2  # cases of a test marked `many` that are not long
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep two evenly spaced cases of each test marked `many`, and measure the coverage of a test's first case alone.
 
-    Of a file marked `many`, the first three tests are measured. Under coverage an audit takes more than twice as long.
+    Of a file marked `many`, the first test is measured. Under coverage an audit takes more than twice as long.
     """
     functions = [item.nodeid.partition("[")[0] for item in items]
     number, cases, measured = Counter(functions), Counter[str](), Counter[Path]()
