@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from harness.auditing.trace import TensorSite
+from harness.auditing.trace import Change, TensorSite
 
 RANGES: dict[str, tuple[float, float]] = {
     "relu": (0.0, float("inf")),
@@ -58,6 +58,11 @@ def random_values(like: Tensor, activation: str, scale: float = 1.0, seed: int =
     level = torch.randn(shape, generator=draw, dtype=torch.float64)
     pre = scale * (noise + level)
     return _shaped(pre, activation).to(dtype=like.dtype, device=like.device)
+
+
+def random_outputs(seed: int, scale: float = 3.0) -> Change:
+    """Return a change that puts other random numbers at every call of a layer."""
+    return lambda values, index: random_values(values, "none", scale, seed + 7 * index)
 
 
 def _shaped(pre: Tensor, activation: str) -> Tensor:

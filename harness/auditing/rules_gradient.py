@@ -15,7 +15,7 @@ from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.isolation import copies, isolated, preserved_rng, preserved_state
 from harness.auditing.loss_state import loss_arguments, preserved_loss
 from harness.auditing.probe import LossProbe, differs, replace_with_leaves
-from harness.auditing.probe_values import activation_of, random_values
+from harness.auditing.probe_values import activation_of, random_outputs, random_values
 from harness.auditing.recorder import TensorRecorder, hooked_model
 from harness.auditing.rules_reach import MOVES, moved
 from harness.auditing.trace import Change, TensorSite, TracedOperation
@@ -58,10 +58,10 @@ def gradient_status(subject: TermProbe) -> str:
     if not isinstance(tensor, Tensor) or not tensor.requires_grad:
         return "no_gradient"
     values: list[float] = []
-    for change in (None, *(_random_outputs(seed) for seed in range(3))):
+    for change in (None, *(random_outputs(seed) for seed in range(3))):
         if _has_true_gradient(subject, change, values):
             return ""
-    wide = [_random_outputs(5, scale) for scale in WIDE_SCALES] + [_constant_outputs(level) for level in LEVELS]
+    wide = [random_outputs(5, scale) for scale in WIDE_SCALES] + [_constant_outputs(level) for level in LEVELS]
     if any(_has_true_gradient(subject, change, values, finite=True) for change in wide):
         return ""  # a hinge that is inactive on the data
     for seed, size in MOVES:
@@ -168,10 +168,6 @@ def _gradients(probe: LossProbe, term: str, change: Change | None) -> tuple[list
 
 def _norm(gradients: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients))
-
-
-def _random_outputs(seed: int, scale: float = 3.0) -> Change:
-    return lambda values, index: random_values(values, "none", scale, seed + 7 * index)
 
 
 def _constant_outputs(level: float) -> Change:

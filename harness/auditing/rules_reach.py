@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from harness.auditing.dependencies import TermProbe, Undecided, follows_site, observed_values
 from harness.auditing.findings import make_finding, source_line
 from harness.auditing.probe import LossProbe, has_changed, replace_with_leaves
-from harness.auditing.probe_values import random_values
+from harness.auditing.probe_values import random_outputs
 from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.case import Case, build_optimizer
 from harness.diagnosis.finding import Finding
@@ -65,11 +64,7 @@ def _has_gradient_before_code(subject: TermProbe, site: TensorSite) -> bool:
         return True
     parameters = list(probe.model.parameters())
     for seed, size in MOVES:
-
-        def spread(values: Tensor, index: int, scale: float, seed: int = seed) -> Tensor:
-            return random_values(values, "none", scale, seed + 7 * index)
-
-        changes: list[Change] = [_unchanged, *(partial(spread, scale=scale) for scale in CODE_SPREADS)]
+        changes: list[Change] = [_unchanged, *(random_outputs(seed, scale) for scale in CODE_SPREADS)]
         with moved(parameters, size, seed):
             if any(_reaches_layers(subject, site, change) for change in changes):
                 return True

@@ -176,8 +176,9 @@ class Monitor:
     def histograms(self, bins: int = 32) -> "DataFrame":
         """Return a table with one row per layer, unit and bin: the values of the last window, as in `diagnosis`.
 
-        `report` draws how the values changed. Columns: `layer`, `unit`, `low`, `high` (edges of the bin; equal bins between the unit's smallest and largest
-        value) and `rows` (their number). Of layers of more than 8,192 units, evenly spaced units are kept.
+        Columns: `layer`, `unit`, `low`, `high` (edges of the bin; equal bins between the unit's smallest and largest
+        value) and `rows` (their number). Of layers of more than 8,192 units, evenly spaced units are kept. `report`
+        draws how the values changed over the training.
 
         Args:
             bins: number of bins of each unit.

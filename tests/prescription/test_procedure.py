@@ -151,21 +151,7 @@ def test_fewer_failures_come_before_more_r2():
 
 @pytest.mark.long
 def test_the_command_prints_one_document_and_exits_with_1(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "import torch, harness\nimport torch.nn.functional as F\nfrom torch import nn\n"
-        "class Model(nn.Module):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
-        "        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)\n"
-        "        nn.init.constant_(self.encoder.bias, -40.0)\n"
-        "    def forward(self, batch):\n"
-        "        return self.decoder(F.relu(self.encoder(batch)))\n"
-        "def losses(model, batch):\n"
-        "    return {'reconstruction': F.mse_loss(model(batch), batch)}\n"
-        "def data():\n"
-        "    return torch.randn(640, 8, generator=torch.Generator().manual_seed(0))\n"
-        "case = harness.Case(Model, data, losses, 'encoder', train={'epochs': 2, 'learning_rate': 0.01})\n"
-    )
+    (tmp_path / "mine.py").write_text(DEAD_FILE.replace("'epochs': 10", "'epochs': 2"))
     command = [sys.executable, "-c", "from harness.cli import main; main()", "prescribe", "mine.py", "--json"]
     process = subprocess.run(
         [*command, "--budget", "10m", "--seeds", "10", "--try", "zero_bias,batchnorm", "--workers", "0"],
