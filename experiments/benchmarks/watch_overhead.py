@@ -1,14 +1,16 @@
-"""Overhead of `harness.watch`: one model trained by one plain loop, in blocks with and without a monitor.
+"""Overhead of `harness.watch`: a model and its watched copy, trained by one plain loop in turns.
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/watch_overhead.py --output docs/evidence/watch-overhead.md
 
-Bare and watched blocks alternate, and train the same model with the same optimizer: the place of the weights in memory,
-which differs from copy to copy, has no part in a ratio. Leaving the monitor, with the measurement of all that it keeps, is
-inside the time of a block; in a long run it is rarer. A ratio is the median over rounds of watched / bare processor time of
-neighboring blocks, with an interval from the bootstrap of the rounds. Bare blocks in place of the watched ones show the noise.
+Single steps of the bare and of the watched model alternate, so that both meet the same speed of the machine. The first
+steps, in which the monitor finds the layers' codes and the length of an epoch, are not timed. Leaving the monitor, which measures all that it keeps, is
+timed with the steps. A ratio is the median over rounds, each with new copies, of watched / bare processor time, with an
+interval from the bootstrap of the rounds. A second bare copy in place of the watched one shows the noise: the place of the
+weights in memory differs from copy to copy.
 """
 
 import argparse
+import copy
 import os
 import platform
 import time
@@ -24,6 +26,8 @@ from torch import nn
 
 import harness
 
+# untimed and timed steps of a round
+STEPS, DEEP_STEPS = (528, 512), (20, 16)
 Task = tuple[nn.Module, Callable[[nn.Module, torch.Tensor], torch.Tensor], torch.Tensor]
 
 
@@ -45,37 +49,48 @@ def deep_network() -> Task:
 
 
 def times_of(
-    build: Callable[[], Task], watches: dict[str, tuple[str, int] | None], rounds: int, steps: int
+    build: Callable[[], Task], watches: dict[str, tuple[str, int] | None], rounds: int, warm_up: int, steps: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return the microseconds of a step in a bare block and in its neighbor under each watch, by round."""
-    torch.manual_seed(0)
-    model, loss, rows = build()
-    batches, optimizer = rows.split(64), torch.optim.SGD(model.parameters(), 1e-3)
-
-    def block(monitor: Any) -> float:
-        with monitor:
-            start = time.process_time()
-            for index in range(steps):
-                optimizer.zero_grad()
-                loss(model, batches[index % len(batches)]).backward()
-                optimizer.step()
-            monitor.__exit__(None, None, None)
-            return (time.process_time() - start) / steps * 1e6
-
-    monitors = {
-        name: nullcontext() if watch is None else harness.watch(model, watch[0], watch[1], callback=lambda line: None)
-        for name, watch in watches.items()
-    }
+    """Return the microseconds of a step of a bare model and of its watched copy under each watch, by round."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in watches}
-    for turn in range(rounds + 2):
-        for name, monitor in monitors.items():
-            if turn % 2:
-                bare, watched = block(nullcontext()), block(monitor)
-            else:
-                watched, bare = block(monitor), block(nullcontext())
-            if turn >= 2:  # the first rounds warm up and find the layers' codes
-                times[name].append((bare, watched))
+    for turn in range(rounds):
+        for name, watch in watches.items():
+            torch.manual_seed(turn)
+            model, loss, rows = build()
+            pair = [model, copy.deepcopy(model)]
+            batches, steppers = rows.split(64), [stepper(copied, loss) for copied in pair]
+            monitor: Any = (
+                nullcontext()
+                if watch is None
+                else harness.watch(pair[1], watch[0], watch[1], callback=lambda line: None)
+            )
+            seconds = [0.0, 0.0]
+            with monitor:
+                for index in range(warm_up + steps):
+                    if index == warm_up:
+                        seconds = [0.0, 0.0]
+                    for which in (0, 1) if index % 2 else (1, 0):
+                        start = time.process_time()
+                        steppers[which](batches[index % len(batches)])
+                        seconds[which] += time.process_time() - start
+                start = time.process_time()
+            seconds[1] += time.process_time() - start
+            times[name].append((seconds[0] / steps * 1e6, seconds[1] / steps * 1e6))
     return times
+
+
+def stepper(
+    model: nn.Module, loss: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor], None]:
+    """Return a training step of a model with an optimizer of its own."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def step(batch: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss(model, batch).backward()
+        optimizer.step()
+
+    return step
 
 
 def rows_of(title: str, times: dict[str, list[tuple[float, float]]]) -> list[str]:
@@ -110,8 +125,8 @@ def main() -> None:
         "all 24, every 16 steps": ("*[02468]", 16),
     }
     lines = [
-        *rows_of("source network, 100-40-20-4-20-40-100", times_of(source_network, source, options.rounds, 128)),
-        *rows_of("MLP, 24 layers of 1,024", times_of(deep_network, deep, options.deep_rounds, 8)),
+        *rows_of("source network, 100-40-20-4-20-40-100", times_of(source_network, source, options.rounds, *STEPS)),
+        *rows_of("MLP, 24 layers of 1,024", times_of(deep_network, deep, options.deep_rounds, *DEEP_STEPS)),
     ]
     command = "OMP_NUM_THREADS=1 python experiments/benchmarks/watch_overhead.py"
     settings = f"--rounds {options.rounds} --deep-rounds {options.deep_rounds} --output docs/evidence/watch-overhead.md"
@@ -120,10 +135,11 @@ def main() -> None:
         "",
         f"Made by `{command} {settings}`",
         f"with torch {torch.__version__} on one thread of {platform.machine()} with {os.cpu_count()} processors, whose load was",
-        f"{load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end (this process is 1.0 of it). Bare and watched blocks of",
-        "128 steps (8 of the MLP) alternate on one model in one process. Leaving the monitor, which measures all that is kept, is",
-        "inside the time of each watched block. The ratio is the median over the rounds of watched to bare processor time, with a",
-        "95 % bootstrap interval; the rows `nothing` are bare blocks in the place of the watched ones, and show the noise.",
+        f"{load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end (this process is 1.0 of it). Single steps of a model and of",
+        f"its watched copy alternate in one process; {STEPS[1]} steps a round ({DEEP_STEPS[1]} of the MLP) are timed, after {STEPS[0]} ({DEEP_STEPS[0]}) in",
+        "which the monitor finds the layers' codes and counts epochs. Leaving the monitor, which measures all that is kept, is timed with them. The",
+        "ratio is the median over the rounds, each with new copies, of watched to bare processor time, with a 95 % bootstrap",
+        "interval; in the rows `nothing` the copy is not watched either: they show the noise.",
         "",
         "| model, batch 64, SGD | watched | bare, microseconds a step | added | ratio |",
         "|---|---|---:|---:|---|",

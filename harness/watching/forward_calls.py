@@ -4,8 +4,8 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import nn
+from torch.compiler import is_compiling
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 After = Callable[[Any], None]
@@ -46,7 +46,7 @@ class ForwardCalls:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the forward pass; while torch.compile reads the module, without the functions."""
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return self.original(*args, **kwargs)
         if self.before is not None:
             self.before(args, kwargs)
@@ -87,3 +87,35 @@ class ForwardCalls:
 
     def __reduce__(self) -> Any:
         return getattr, (self.module, "forward")
+
+
+class StepCalls(ForwardCalls):
+    """Calls functions around the passes of a model for which `before` returns True; another pass costs some microseconds.
+
+    A pass inside of a pass, of a model that calls itself, is a part of it.
+
+    Args:
+        module, before, after, failed: as in `ForwardCalls`; only `before` sees every pass.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        before: Callable[[tuple[Any, ...], dict[str, Any]], bool],
+        after: After,
+        failed: Callable[[], None],
+    ) -> None:
+        super().__init__(module, after=after, failed=failed)
+        self.inside, self.chosen = False, before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the forward pass; while torch.compile reads the model, without the functions."""
+        if self.inside or self.after is None or is_compiling():
+            return self.original(*args, **kwargs)
+        self.inside = True
+        try:
+            if self.chosen(args, kwargs):
+                return super().__call__(*args, **kwargs)
+            return self.original(*args, **kwargs)
+        finally:
+            self.inside = False

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harness.capture.outputs import first_tensor, first_value
 from harness.errors import HarnessError
 from harness.watching.epochs import EpochCounter
-from harness.watching.forward_calls import ForwardCalls
+from harness.watching.forward_calls import ForwardCalls, StepCalls
 from harness.watching.layer_names import unit_axis_of, unit_rows, whole_numbers
 from harness.watching.layer_reader import LayerReader
 from harness.watching.layer_window import LayerWindow, Reading
@@ -26,7 +26,7 @@ from harness.watching.warning_lines import Line, warning_lines
 from harness.watching.wrappers import around_compiled_calls, core_of, is_opaque, second_pass
 
 FLUSH_STEPS = 128  # observed steps after which they are measured: together, for a fraction of the time
-FLUSH_SECONDS = 1.0  # the same
+FLUSH_SECONDS = 2.0  # the same
 NO_GRADIENTS: dict[str, Tensor] = {}
 FLUSH_VALUES = 2**22  # activations that are kept unmeasured
 
@@ -73,14 +73,14 @@ class Recorder:
                 "gradients=False, or train it uncompiled"
             )
         # elsewhere the layers are attached to in the observed steps alone: the others cost nothing
-        self._every, self._evaluation = options.every, options.evaluation
+        self._next, self._evaluation = 1, options.evaluation  # the next observed step
         self._attached_always = options.every == 1 and not self.opaque
         self._readers = {name: LayerReader(self.core, name) for name in names}
         self.windows = {name: LayerWindow(name, self._readers[name].module, options.unit_axis) for name in names}
         self._epochs = EpochCounter(options.steps_per_epoch)
         self._pending: list[tuple[int, dict[str, Reading]]] = []
         self._pending_values = 0
-        self._measured_at = time.monotonic()
+        self._due_at = time.monotonic() + FLUSH_SECONDS
         self._depth, self._recording, self._tapped = 0, False, True
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
         # the layers' own outputs in the latest observed step, for gradients
@@ -98,7 +98,7 @@ class Recorder:
         elif getattr(self.model, "_compiled_call_impl", None) is not None:
             self._open.enter_context(around_compiled_calls(self.model, self._before, self._after, self._failed))
         else:
-            self._open.callback(ForwardCalls(self.model, self._before, self._after, self._failed).remove)
+            self._open.callback(StepCalls(self.model, self._begin, self._after, self._failed).remove)
         for name, reader in self._readers.items():
             if self._attached_always:
                 reader.attach()
@@ -133,7 +133,7 @@ class Recorder:
         if self._recording:
             return
         pending, self._pending, self._pending_values = self._pending, [], 0
-        self._measured_at = time.monotonic()
+        self._due_at = time.monotonic() + FLUSH_SECONDS
         if not pending:
             return
         steps = np.array([step for step, _ in pending])
@@ -182,30 +182,40 @@ class Recorder:
         return torch.stack(squares).sum(0).sqrt().detach()
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a call of the model; calls inside of a step are parts of it."""
         self._depth += 1
-        if self._depth > 1:
-            return
+        if self._depth == 1:
+            self._begin(args, kwargs)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Begin a step; return True if it is observed, and `_after` or `_failed` has to end it."""
         if not (self.model.training or self._evaluation):
             self.ignored += 1
-            return
+            return False
         self.step += 1
         if self._outputs:
             self._outputs = {}
-        observed = (self.step - 1) % self._every == 0
-        if observed or self._epochs.steps is None:
-            value = args[0] if args and isinstance(args[0], Tensor) else first_value((*args, *kwargs.values()))
-            self._epochs.add(value if isinstance(value, Tensor) else None)  # the tokens of packed sequences are no rows
-        if observed:
-            self._recording = True
-            self._arguments = args, kwargs
-            if not self.opaque:
-                if not self._attached_always:
-                    for reader in self._readers.values():
-                        reader.attach()
-                started = [reader.start() for reader in self._readers.values()]
-                self._tapped = True in started
-        elif self._is_due():
-            self.flush()
+        if self.step < self._next:
+            if self._epochs.steps is None:
+                self._add_epoch_rows(args, kwargs)
+            if self._pending and self._is_due():
+                self.flush()
+            return False
+        self._next = self.step + self.options.every
+        self._add_epoch_rows(args, kwargs)
+        self._recording = True
+        self._arguments = args, kwargs
+        if not self.opaque:
+            if not self._attached_always:
+                for reader in self._readers.values():
+                    reader.attach()
+            started = [reader.start() for reader in self._readers.values()]
+            self._tapped = True in started
+        return True
+
+    def _add_epoch_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        value = args[0] if args and isinstance(args[0], Tensor) else first_value((*args, *kwargs.values()))
+        self._epochs.add(value if isinstance(value, Tensor) else None)  # the tokens of packed sequences are no rows
 
     def _pause(self) -> None:
         if not self._attached_always:
@@ -237,8 +247,9 @@ class Recorder:
     def _is_due(self) -> bool:
         if not self._pending:
             return False
-        full = len(self._pending) >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
-        return full or time.monotonic() - self._measured_at > FLUSH_SECONDS
+        if time.monotonic() > self._due_at:
+            return True
+        return len(self._pending) >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
 
     def _read_again(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         readers = self._readers.values()

@@ -42,7 +42,7 @@ def watch(
     """Watch layers of a model while the block runs any training loop.
 
     Outputs, gradients, buffers, random generators and modes are the same bit for bit with and without. A step is one call
-    of the model in training mode; calls in eval mode are ignored. Steps are kept for up to a second and measured together,
+    of the model in training mode; calls in eval mode are ignored. Steps are kept for up to two seconds and measured together,
     so a warning comes a moment after the step that it names. Each token of a packed sequence is a row, with the label of its
     sequence.
 
