@@ -76,10 +76,12 @@ class TermProbe:
 
     def shape(self, site: TensorSite) -> Tensor:
         """Return the values at the site on the data."""
-        values = observed_values(self.probe, site)
-        if not values:
-            raise Undecided(f"{site} is not computed while the loss is evaluated")
-        return values[0]
+        if site not in self.probe.observed:
+            values = observed_values(self.probe, site)
+            if not values:
+                raise Undecided(f"{site} is not computed while the loss is evaluated")
+            self.probe.observed[site] = values[0]
+        return self.probe.observed[site]
 
 
 def observed_values(probe: LossProbe, site: TensorSite) -> list[Tensor]:

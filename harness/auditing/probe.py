@@ -64,6 +64,7 @@ class Evaluation:
 class LossProbe:
     """A model with the initial weights of one seed and a batch, evaluated under one fixed random state.
 
+    `natural` has the layers' outputs on the batch, by name and index of the call, and `observed` the values at sites.
     `averaged` are the names of parameters that an evaluation writes to, such as moving averages; every evaluation
     restores them.
     """
@@ -75,6 +76,7 @@ class LossProbe:
     layers: dict[nn.Module, str]
     code: Code
     natural: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    observed: dict[TensorSite, Tensor] = field(default_factory=dict)
     evaluations: int = 0
     step: int = 0
     steps: int = 300

@@ -56,12 +56,11 @@ class TensorRecorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        target = written_to(func, args, kwargs)
+        with torch._C.DisableTorchFunction():  # a look at a tensor is no call of the user, nor of a mode below this one
+            target = written_to(func, args, kwargs)
+            source = None if self._inside else self._source(args)
         if target is not None:
             self._set_aside(target)
-        if self._inside:
-            return func(*args, **kwargs)
-        source = self._source(args)
         if source is None:
             return func(*args, **kwargs)
         if func is torch.broadcast_tensors:  # every output is one of the arguments, expanded
@@ -195,8 +194,10 @@ class TensorRecorder(TorchFunctionMode):
         return value
 
     def _remember(self, value: Tensor, site: TensorSite) -> Tensor:
-        self.site_of[id(value)] = self._site_at[id(value), version_of(value)] = site
-        self._sharing.setdefault(numbers_of(value), {})[id(value)] = value
+        with torch._C.DisableTorchFunction():
+            version, memory = version_of(value), numbers_of(value)
+        self.site_of[id(value)] = self._site_at[id(value), version] = site
+        self._sharing.setdefault(memory, {})[id(value)] = value
         self.record.sites[site] = None
         self._alive.append(value)
         return value

@@ -139,7 +139,7 @@ def _is_rounding(subject: TermProbe, change: Change | None, exact: float, value:
     try:
         with guarded(), isolated(probe.model, torch.float32):
             batch = cast_floats(probe.batch, torch.float32)
-            narrow = replace(probe, batch=batch, dtype=torch.float32, natural={}, evaluations=0)
+            narrow = replace(probe, batch=batch, dtype=torch.float32, natural={}, observed={}, evaluations=0)
             rounded = _norm(_gradients(narrow, subject.term, change)[0])
             probe.evaluations += narrow.evaluations
     except Exception:  # the loss cannot be evaluated in float32
