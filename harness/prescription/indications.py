@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.case import Case
+from harness.auditing.weight_keywords import has_gradient, weight_keyword
+from harness.case import PENALTY_WEIGHT, Case
 from harness.data.rows import Split
 from harness.factors import Level
+from harness.loss_terms import bind_losses
+from harness.models import build_model
 from harness.remedies import same_as_default, why_not_applicable
 from harness.remedies.layout import inspect_model
 from harness.results.records import COLLAPSED, MemberRecord
@@ -16,6 +19,8 @@ Cell = Mapping[str, Level]
 
 RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")
 USUAL_RATES = (0.01, 0.001, 0.0001)
+WEIGHT_STEPS = (0.1, 0.01, 0.001)  # of the present weight
+WEIGHED_ROWS = 64  # on which it is measured which numbers weigh a penalty
 SILENT = ("dead", "never_fired", "constant_on", "constant_off", "constant_at_target", "rare")
 
 
@@ -30,7 +35,7 @@ class Signs:
         activation: name of the activation of the bottleneck.
         has_penalty: True when the loss has a term beside its objective.
         target: the penalty's target activation, or None.
-        weight: name and value of the number that weighs the penalties, or None.
+        weights: names and values of the numbers that weigh a penalty.
         advice: new values of the case's numbers that the audit recommends.
         output_fails: True when some untreated member reconstructs no better than the mean.
         has_posterior: True for a latent with a declared posterior.
@@ -45,7 +50,7 @@ class Signs:
     activation: str = "none"
     has_penalty: bool = False
     target: float | None = None
-    weight: tuple[str, float] | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     advice: Mapping[str, float] = field(default_factory=dict)
     output_fails: bool = False
     has_posterior: bool = False
@@ -87,10 +92,8 @@ class Indication:
     cells: Callable[[Signs], Sequence[Cell]]
 
 
-def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
-    """Collect the signs of an audit and of untreated members; None for a case that cannot be audited."""
-    weight = case.penalty_weight or "beta"
-    value = case.numbers.get(weight)
+def signs_of(case: Case, split: Split, audit: Any, records: Sequence[MemberRecord]) -> Signs:
+    """Collect the signs of an audit and of untreated members; `audit` is None for a case that cannot be audited."""
     diagnoses = [record.diagnosis.plain() for record in records if record.status == "ok"]
     findings = () if audit is None else audit.findings
     advice = {name: value for finding in findings for name, value in finding.change.items()}
@@ -101,7 +104,7 @@ def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
         activation=next((str(diagnosis.get("activation", "none")) for diagnosis in diagnoses), "none"),
         has_penalty=audit is not None and len(audit.terms) > 1,
         target=case.rho,
-        weight=None if value is None else (weight, float(value)),
+        weights={} if audit is None else penalty_weights(case, split, audit.terms),
         advice=advice,
         output_fails=any(record.output_fault for record in records),
         has_posterior=case.posterior is not None,
@@ -111,13 +114,28 @@ def signs_of(case: Case, audit: Any, records: Sequence[MemberRecord]) -> Signs:
     )
 
 
+def penalty_weights(case: Case, split: Split, terms: Sequence[str]) -> dict[str, float]:
+    """Return the numbers that weigh a penalty: the declared one, or those to which a penalty's gradient is proportional."""
+    declared = case.numbers.get(case.penalty_weight or PENALTY_WEIGHT)
+    if declared is not None:
+        return {case.penalty_weight or PENALTY_WEIGHT: float(declared)}
+    batch, bound = split.train.inputs[:WEIGHED_ROWS], bind_losses(case, split.train.targets)
+    model = build_model(case, 0, batch)
+    keywords = [
+        weight_keyword(bound, model, batch, term, WEIGHT_STEPS[0])
+        for term in terms
+        if term != case.objective and has_gradient(bound, model, batch, term)
+    ]
+    return {keyword.keyword: keyword.now for keyword in keywords if keyword is not None}
+
+
 def candidates(case: Case, split: Split, signs: Signs) -> tuple[list[Candidate], list[Candidate]]:
     """Return the changes to try, and those that are left out, each with its reason.
 
     Returns:
         Two lists: the candidates that apply to the model, in the order of the table, and the changes that do not.
     """
-    layout = inspect_model(case, split.train.inputs[:4])
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
     tried: dict[tuple[tuple[str, Level], ...], Candidate] = {}
     excluded: list[Candidate] = []
     for indication in INDICATIONS:
@@ -168,10 +186,7 @@ def _inapplicable(case: Case, cell: Cell, split: Split, layout: Any) -> str | No
 
 def _weights(signs: Signs) -> list[Cell]:
     """Lower weights of the penalties, in steps of a factor of ten."""
-    if signs.weight is None:
-        return []
-    name, value = signs.weight
-    return [{name: _rounded(value * factor)} for factor in (0.1, 0.01, 0.001)]
+    return [{name: _rounded(value * factor)} for name, value in signs.weights.items() for factor in WEIGHT_STEPS]
 
 
 def _around(signs: Signs) -> list[Cell]:

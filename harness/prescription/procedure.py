@@ -158,7 +158,7 @@ class Search:
         if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):
             # some seeds fail: the screening needs more of those, since only they can show a cure
             self._train_untreated(range(self._affordable(MOST_EXAMINED)))
-        self.signs = signs_of(self.case, examined, self.untreated)
+        self.signs = signs_of(self.case, self.split, examined, self.untreated)
         if all(self.meets(record) for record in self.untreated) and is_poor(self.untreated):
             self.meets = beats_half_of_pca(self.untreated)
 

@@ -115,7 +115,7 @@ def remedies_of(
 
 
 def _is_better(first: Remedy, second: Remedy) -> bool:
-    """True for a better word; then fewer failures, more R2, fewer changes."""
+    """True for a better word; then fewer failures, more R2, fewer changes, a penalty that is kept."""
     if first.word != second.word:
         return WORDS.index(first.word) < WORDS.index(second.word)
     if first.failed_after != second.failed_after:
@@ -123,7 +123,12 @@ def _is_better(first: Remedy, second: Remedy) -> bool:
     gain = (first.r2_after or 0.0) - (second.r2_after or 0.0)
     if abs(gain) > USEFUL_GAIN:
         return gain > 0
-    return len(first.remedy) < len(second.remedy)
+    return _cost(first.remedy) < _cost(second.remedy)
+
+
+def _cost(cell: Cell) -> tuple[int, bool]:
+    """Number of changes, and True if they take away what the author asks of the code."""
+    return len(cell), cell.get("penalty") == "none"
 
 
 def _affordable(trial: Trial, finalists: Sequence[Cell], seconds: float) -> int:

@@ -51,7 +51,7 @@ def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None 
     treatment = treatment_of(case, levels, layout)
     kl = None
     if treatment.floor and treatment.own_penalty:
-        kl = kl_term(case, split.train.inputs, split.train.targets)
+        kl = kl_term(case, split.train.inputs, split.train.targets, calls_model=layout.scope != "loss")
     if not treatment.centered:
         return _apply(case, treatment, layout, kl)
     if split.train.quantities is None:

@@ -52,16 +52,27 @@ def with_floor(divergences: Tensor, free_bits: Any) -> Tensor:
     return torch.maximum(divergences, torch.as_tensor(free_bits, dtype=divergences.dtype, device=divergences.device))
 
 
-def kl_term(case: Case, rows: Tensor, targets: Tensor | None = None) -> KlTerm:
+def kl_term(case: Case, rows: Tensor, targets: Tensor | None = None, calls_model: bool = True) -> KlTerm:
     """Find the KL term of a case's loss by its ratio to the divergences of the posterior, on a few rows.
+
+    Args:
+        case: a case with a posterior.
+        rows: its rows, `[sample, *feature]`.
+        targets: targets of the rows, for a loss that names `target`.
+        calls_model: True if the loss calls the model as a whole; else it calls parts of it.
 
     Raises:
         RemedyNotApplicable: when no single term is such a multiple at every weight, step and batch size.
     """
+    if not calls_model and str(case.posterior).startswith("out:"):
+        raise RemedyNotApplicable(
+            f"free_bits: the log-variances are the output {case.posterior} of the model, which the loss does not call;"
+            " name the module that returns them in Case.posterior"
+        )
+    measured = _KlRatios(case, targets, calls_model)
     rows = rows[:4]
     numbers = {name: float(value) or 1.0 for name, value in case.numbers.items()}
-    ratios = _ratios(case, rows, targets, numbers, seed=0)
-    again = _ratios(case, rows, targets, numbers, seed=1)
+    ratios, again = measured(rows, numbers), measured(rows, numbers, seed=1)
     names = [name for name, ratio in ratios.items() if ratio and _same(ratio, again[name])]
     if len(names) != 1:
         raise RemedyNotApplicable(
@@ -69,47 +80,44 @@ def kl_term(case: Case, rows: Tensor, targets: Tensor | None = None) -> KlTerm:
             f" got {', '.join(names) or 'none'}"
         )
     name, ratio = names[0], ratios[names[0]]
-    later = _ratios(case, rows, targets, numbers, seed=0, step=1000, progress=0.75)
-    if not _same(later[name], ratio):
+    if not _same(measured(rows, numbers, step=1000, progress=0.75)[name], ratio):
         raise RemedyNotApplicable(f"free_bits: the loss changes the weight of {name} during training; use `warmup`")
-    fewer = _ratios(case, rows[:2], targets, numbers, seed=0)[name]
+    fewer = measured(rows[:2], numbers)[name]
     sums_rows = _same(2 * fewer, ratio)
     if not sums_rows and not _same(fewer, ratio):
         raise RemedyNotApplicable(f"free_bits: the weight of {name} depends on the number of rows")
-    factors = tuple(key for key in case.loss_keywords() if _multiplies(case, rows, targets, numbers, key, name, ratio))
+    factors = []
+    for key in case.loss_keywords():
+        doubled = measured(rows, {**numbers, key: 2 * numbers[key]})[name]
+        if _same(doubled, 2 * ratio):
+            factors.append(key)
+        elif not _same(doubled, ratio):
+            raise RemedyNotApplicable(f"free_bits: the number {key} changes {name} in another way than by a factor")
     scale = ratio / math.prod(numbers[key] for key in factors) / (len(rows) if sums_rows else 1)
-    return KlTerm(name, scale, factors, sums_rows)
+    return KlTerm(name, scale, tuple(factors), sums_rows)
 
 
-def _multiplies(
-    case: Case, rows: Tensor, targets: Tensor | None, numbers: Mapping[str, float], key: str, name: str, ratio: float
-) -> bool:
-    doubled = _ratios(case, rows, targets, {**numbers, key: 2 * numbers[key]}, seed=0)[name]
-    if _same(doubled, 2 * ratio):
-        return True
-    if _same(doubled, ratio):
-        return False
-    raise RemedyNotApplicable(f"free_bits: the number {key} changes {name} in another way than by a factor")
+@dataclass(frozen=True)
+class _KlRatios:
+    """Each penalty divided by the sum of the units' divergences; 0 for a sum that is too small."""
 
+    case: Case
+    targets: Tensor | None
+    calls_model: bool
 
-def _ratios(
-    case: Case,
-    rows: Tensor,
-    targets: Tensor | None,
-    numbers: Mapping[str, float],
-    seed: int,
-    step: int = 0,
-    progress: float = 0.0,
-) -> dict[str, float]:
-    """Return each penalty divided by the sum of the units' divergences; 0 for a sum that is too small."""
-    bound = bind_losses(replace(case, numbers=dict(numbers)), targets, step, progress)
-    model = build_model(case, seed, rows)
-    with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
-        with BottleneckTap(model, case.bottleneck, everywhere=True) as tap, log_variance(case, model) as log_variances:
-            terms = bound.losses(model, rows, **bound.loss_arguments(bound.numbers))
-        total = float(divergences_of(case, tap.passes[0], log_variances).sum())
-    penalties = {name: float(value) for name, value in check_terms(case, terms).items() if name != case.objective}
-    return {name: value / total if total > SMALLEST else 0.0 for name, value in penalties.items()}
+    def __call__(
+        self, rows: Tensor, numbers: Mapping[str, float], seed: int = 0, step: int = 0, progress: float = 0.0
+    ) -> dict[str, float]:
+        case = self.case
+        bound = bind_losses(replace(case, numbers=dict(numbers)), self.targets, step, progress)
+        model = build_model(case, seed, rows)
+        tap = BottleneckTap(model, case.bottleneck, everywhere=not self.calls_model)
+        with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
+            with tap, log_variance(case, model) as log_variances:
+                terms = bound.losses(model, rows, **bound.loss_arguments(bound.numbers))
+            total = float(divergences_of(case, tap.passes[0], log_variances).sum())
+        penalties = {name: float(value) for name, value in check_terms(case, terms).items() if name != case.objective}
+        return {name: value / total if total > SMALLEST else 0.0 for name, value in penalties.items()}
 
 
 def divergences_of(case: Case, forward: Any, log_variances: list[Tensor]) -> Tensor:

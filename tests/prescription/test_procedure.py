@@ -15,7 +15,7 @@ import harness
 from harness.data import split_of
 from harness.errors import HarnessError
 from harness.prescription.goal import goal_of, seconds_of
-from harness.prescription.indications import Signs, candidates, contraindication
+from harness.prescription.indications import Signs, candidates, contraindication, penalty_weights
 from harness.prescription.prescription import PrescriptionInterrupted
 from harness.prescription.procedure import prescribe
 from harness.prescription.proof import FRESH
@@ -289,3 +289,54 @@ def test_no_learning_rate_is_tried_where_the_scheduler_sets_the_rates_itself():
     tried, excluded = rates(lambda optimizer, steps: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99))
     assert tried
     assert not excluded
+
+
+class Variational(nn.Module):
+    """A Gaussian latent of three units, with the log-variances as the third output."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.spread, self.decoder = nn.Linear(8, 3), nn.Linear(8, 3), nn.Linear(3, 8)
+
+    def forward(self, batch):
+        mean, log_variance = self.mean(batch), self.spread(batch)
+        return self.decoder(mean), mean, log_variance
+
+
+def weighted_divergence(model, batch, kl_weight, floor, scale):
+    made, mean, log_variance = model(batch)
+    divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1).mean()
+    return {"reconstruction": scale * F.mse_loss(made, batch), "kl": kl_weight * divergence + floor}
+
+
+def test_lower_weights_are_tried_of_the_number_that_the_gradient_of_the_penalty_is_proportional_to():
+    numbers = {"kl_weight": 40.0, "floor": 2.0, "scale": 3.0}
+    own = harness.Case(
+        Variational, rows, weighted_divergence, "mean", posterior="out:2", numbers=numbers, penalty_weight=None
+    )
+    split = split_of(own)
+    assert penalty_weights(own, split, ["reconstruction", "kl"]) == {"kl_weight": 40.0}
+    assert penalty_weights(replace(own, penalty_weight="scale"), split, []) == {
+        "scale": 3.0
+    }  # a declared one is not looked for
+    signs = Signs(has_posterior=True, has_penalty=True, weights={"kl_weight": 40.0})
+    tried = [dict(candidate.cell) for candidate in candidates(own, split, signs)[0]]
+    assert [cell for cell in tried if "kl_weight" in cell] == [
+        {"kl_weight": 4.0},
+        {"kl_weight": 0.4},
+        {"kl_weight": 0.04},
+    ]
+    assert {"free_bits": 0.2} not in tried  # the floor beside the weight makes the term no multiple of the divergence
+
+
+def test_a_case_with_targets_gets_candidates():
+    def supervised(model, batch, target):
+        return {"errors": F.cross_entropy(model(batch), target)}
+
+    own = harness.Case(
+        lambda: Autoencoder(-40.0), lambda: (rows(), rows()[:, :8].argmax(1)), supervised, "encoder", objective="errors"
+    )
+    signs = Signs(activation="relu", verdicts=("full_collapse",), unit_verdicts=frozenset({"dead"}))
+    tried = [dict(candidate.cell) for candidate in candidates(own, split_of(own), signs)[0]]
+    assert {"bias_init": "zero"} in tried
+    assert {"batchnorm": "on"} in tried

@@ -62,6 +62,7 @@ WEIGHTED = replace(CASE, losses=weighted)
 SUMMED = replace(CASE, losses=summed)
 SCALES = {
     "as a mean": (CASE, 1.0, 1.0, 0.3),
+    "as a mean, of an output": (replace(CASE, posterior="out:2"), 1.0, 1.0, 0.3),
     "weighs itself": (WEIGHTED, 1 / 6, 0.3, 1.0),
     "summed": (SUMMED, 2.0, 0.3, 1.0),
 }
@@ -221,6 +222,12 @@ def annealing(model, batch, progress):
     return {"reconstruction": terms["reconstruction"], "kl": (0.5 + progress) * terms["kl"]}
 
 
+def in_parts(model, batch):
+    mean, log_variance = model.mean(batch), model.logvar(batch)
+    reconstruction = (model.decoder(mean) - batch).pow(2).mean()
+    return {"reconstruction": reconstruction, "kl": divergences(mean, log_variance).sum(1).mean()}
+
+
 def squared(model, batch, gamma):
     terms = losses(model, batch)
     return {"reconstruction": terms["reconstruction"], "kl": gamma**2 * terms["kl"]}
@@ -236,6 +243,11 @@ def squared(model, batch, gamma):
             replace(CASE, losses=hidden),
             {},
             r"expected one penalty that is a multiple of the posterior's KL .* got none",
+        ),
+        (
+            replace(CASE, losses=in_parts, posterior="out:2"),
+            {},
+            "out:2 of the model, which the loss does not call; name the module",
         ),
         (replace(CASE, losses=annealing), {}, "the loss changes the weight of kl during training; use `warmup`"),
         (replace(CASE, losses=squared, numbers={"gamma": 0.3}), {}, "gamma changes kl in another way than by a factor"),
