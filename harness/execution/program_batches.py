@@ -83,12 +83,15 @@ def _case(spec: StackSpec) -> Case:
 
 
 def _structure(levels: Mapping[str, Level], case: Case) -> str:
+    """Return what members of one program share: their structural levels, and the names of the numbers of their losses.
+
+    A member without a number that another one sets, such as a weight that is 1 where none is given, is another program.
+    """
     from harness.factors import is_number
 
     numbers = set(case.numbers) | {"learning_rate", "bias_init"}
-    return json.dumps(
-        {name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)}
-    )
+    structural = {name: value for name, value in sorted(levels.items()) if name not in numbers and not is_number(name)}
+    return json.dumps([structural, sorted(case.numbers)])
 
 
 def _split_group(

@@ -115,18 +115,21 @@ def signs_of(case: Case, split: Split, audit: Any, records: Sequence[MemberRecor
 
 
 def penalty_weights(case: Case, split: Split, terms: Sequence[str]) -> dict[str, float]:
-    """Return the numbers that weigh a penalty: the declared one, or those to which a penalty's gradient is proportional."""
-    declared = case.numbers.get(case.penalty_weight or PENALTY_WEIGHT)
-    if declared is not None:
-        return {case.penalty_weight or PENALTY_WEIGHT: float(declared)}
+    """Return the numbers that weigh a penalty, with their present values.
+
+    It is the case's `penalty_weight` where `numbers` has it; else every number to which the gradient of a penalty is
+    proportional; else the harness's own factor, 1, if it multiplies the penalties.
+    """
+    name = case.penalty_weight or PENALTY_WEIGHT
+    penalties = [term for term in terms if term != case.objective]
+    if name in case.numbers or not penalties:
+        return {name: float(case.numbers[name])} if name in case.numbers else {}
     batch, bound = split.train.inputs[:WEIGHED_ROWS], bind_losses(case, split.train.targets)
     model = build_model(case, 0, batch)
-    keywords = [
-        weight_keyword(bound, model, batch, term, WEIGHT_STEPS[0])
-        for term in terms
-        if term != case.objective and has_gradient(bound, model, batch, term)
-    ]
-    return {keyword.keyword: keyword.now for keyword in keywords if keyword is not None}
+    penalties = [term for term in penalties if has_gradient(bound, model, batch, term)]
+    keywords = [weight_keyword(bound, model, batch, term, WEIGHT_STEPS[0]) for term in penalties]
+    measured = {keyword.keyword: keyword.now for keyword in keywords if keyword is not None}
+    return measured or ({} if case.weighs_itself or not penalties else {name: 1.0})
 
 
 def candidates(case: Case, split: Split, signs: Signs) -> tuple[list[Candidate], list[Candidate]]:
@@ -160,11 +163,15 @@ def contraindication(cell: Cell, signs: Signs) -> str | None:
     'leaky_relu replaces a rectifier, and the activation is tanh'
     >>> contraindication({"penalty": "none"}, Signs(has_penalty=False))
     'the loss has no penalty'
+    >>> contraindication({"penalty": "none"}, Signs(has_penalty=True, has_posterior=True))
+    'without the KL term the latent has no prior; a lower weight keeps it'
     """
     if cell.get("activation") == "leaky_relu" and signs.activation not in RECTIFIERS:
         return f"leaky_relu replaces a rectifier, and the activation is {signs.activation}"
     if "penalty" in cell and not signs.has_penalty:
         return "the loss has no penalty"
+    if cell.get("penalty") == "none" and signs.has_posterior:
+        return "without the KL term the latent has no prior; a lower weight keeps it"
     if str(cell.get("penalty", "")).startswith("kl") and signs.target is None:
         return "the penalty has no target activation"
     return None

@@ -334,3 +334,29 @@ def test_a_record_is_the_same_to_the_last_digit_whoever_shares_the_stack(levels,
     assert alone.status == "ok"
     for place, size in ((2, 3), (7, 8), (10, 11), (3, 24)):
         assert said(record_at(place, size)) == said(alone)
+
+
+def penalized(model, batch):
+    made = model(batch)
+    return {"reconstruction": ((made - batch) ** 2).mean(), "weights": model.code.weight.square().sum()}
+
+
+@pytest.mark.parametrize("levels", [{"beta": 0.01}, {"beta": 50.0}, {"dropout": 0.3}, {"warmup": 0.5}], ids=str)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_number_that_one_member_sets_and_another_does_not_reaches_the_first_alone(levels, first):
+    """The case names no `beta`: the penalties' weight is 1 for a member that sets none."""
+    case = Case(Odd, odd_rows, penalized, "code", train={"epochs": 2, "batch_size": 45, "learning_rate": 1e-2})
+    treated, plain = StackMember("t", "v", levels, 5), StackMember("p", "v", {}, 5)
+    mixed = {r.key: r for r in run_stack(StackSpec(case, None, (treated, plain) if first else (plain, treated)))}
+    records = {member.key: run_stack(StackSpec(case, None, (member,)))[0] for member in (treated, plain)}
+    assert said(mixed["t"]) == said(records["t"])
+    assert said(mixed["p"]) == said(records["p"])
+    assert records["t"].losses != records["p"].losses
+
+
+def test_a_member_without_a_weight_of_the_penalties_has_the_weight_1():
+    case = Case(Odd, odd_rows, penalized, "code", train={"epochs": 1, "batch_size": 45, "learning_rate": 1e-2})
+    stack = tuple(StackMember(f"b{i}", "v", levels, 5) for i, levels in enumerate(({}, {"beta": 1.0}, {"beta": 50.0})))
+    plain, one, heavy = run_stack(StackSpec(case, None, stack))
+    assert plain.losses == one.losses
+    assert heavy.losses["weights"] < 0.9 * plain.losses["weights"]

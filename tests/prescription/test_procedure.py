@@ -319,8 +319,16 @@ def test_lower_weights_are_tried_of_the_number_that_the_gradient_of_the_penalty_
     assert penalty_weights(replace(own, penalty_weight="scale"), split, []) == {
         "scale": 3.0
     }  # a declared one is not looked for
-    signs = Signs(has_posterior=True, has_penalty=True, weights={"kl_weight": 40.0})
-    tried = [dict(candidate.cell) for candidate in candidates(own, split, signs)[0]]
+    hard_coded = replace(own, losses=lambda model, batch: weighted_divergence(model, batch, 40.0, 0.0, 1.0), numbers={})
+    assert penalty_weights(hard_coded, split, ["reconstruction", "kl"]) == {}  # declared to weigh itself
+    assert penalty_weights(replace(hard_coded, penalty_weight="beta"), split, ["reconstruction", "kl"]) == {"beta": 1.0}
+    assert penalty_weights(replace(hard_coded, penalty_weight="beta"), split, ["reconstruction"]) == {}  # no penalty
+    signs = Signs(has_posterior=True, has_penalty=True, weights={"kl_weight": 40.0}, verdicts=("full_collapse",))
+    tried, excluded = candidates(own, split, signs)
+    assert "without the KL term the latent has no prior" in next(
+        candidate.reason for candidate in excluded if candidate.cell == {"penalty": "none"}
+    )
+    tried = [dict(candidate.cell) for candidate in tried]
     assert [cell for cell in tried if "kl_weight" in cell] == [
         {"kl_weight": 4.0},
         {"kl_weight": 0.4},
