@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python experiments/benchmarks/watch_overhead.py --output docs/evidence/watch-overhead.md
 
 Single steps of the bare and of the watched model alternate, so that both meet the same speed of the machine. The first
-steps, in which the monitor finds the layers' codes and the length of an epoch, are not timed. Leaving the monitor, which measures all that it keeps, is
-timed with the steps. A ratio is the median over rounds, each with new copies, of watched / bare processor time, with an
-interval from the bootstrap of the rounds. A second bare copy in place of the watched one shows the noise: the place of the
-weights in memory differs from copy to copy.
+steps, in which the monitor finds the layers' codes and the length of an epoch, are not timed. Leaving the monitor, which
+measures all that it keeps, is timed with the steps. A ratio is the median over rounds, each with new copies, of watched /
+bare processor time, with an interval from the bootstrap of the rounds. A second bare copy in place of the watched one
+shows the noise: the place of the weights in memory differs from copy to copy.
 """
 
 import argparse

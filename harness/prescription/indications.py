@@ -121,12 +121,11 @@ def penalty_weights(case: Case, split: Split, terms: Sequence[str]) -> dict[str,
     proportional; else the harness's own factor, 1, if it multiplies the penalties.
     """
     name = case.penalty_weight or PENALTY_WEIGHT
-    penalties = [term for term in terms if term != case.objective]
-    if name in case.numbers or not penalties:
-        return {name: float(case.numbers[name])} if name in case.numbers else {}
+    if name in case.numbers:
+        return {name: float(case.numbers[name])}
     batch, bound = split.train.inputs[:WEIGHED_ROWS], bind_losses(case, split.train.targets)
     model = build_model(case, 0, batch)
-    penalties = [term for term in penalties if has_gradient(bound, model, batch, term)]
+    penalties = [term for term in terms if term != case.objective and has_gradient(bound, model, batch, term)]
     keywords = [weight_keyword(bound, model, batch, term, WEIGHT_STEPS[0]) for term in penalties]
     measured = {keyword.keyword: keyword.now for keyword in keywords if keyword is not None}
     return measured or ({} if case.weighs_itself or not penalties else {name: 1.0})

@@ -245,8 +245,7 @@ class Recorder:
             self.flush()
 
     def _is_due(self) -> bool:
-        if not self._pending:
-            return False
+        """Return True if the kept steps, at least one, are to be measured."""
         if time.monotonic() > self._due_at:
             return True
         return len(self._pending) >= FLUSH_STEPS or self._pending_values >= FLUSH_VALUES
