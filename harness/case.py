@@ -137,6 +137,11 @@ class Case:
         return self.losses is not no_losses
 
     @property
+    def weight_name(self) -> str:
+        """Name of the number that weighs the penalties: `penalty_weight`, or `beta` where the loss weighs itself."""
+        return self.penalty_weight or PENALTY_WEIGHT
+
+    @property
     def rho(self) -> float | None:
         """Target activation of the penalty, declared or taken from `numbers["rho"]`."""
         return self.target if self.target is not None else self.numbers.get("rho")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.auditing.weight_keywords import has_gradient, weight_keyword
-from harness.case import PENALTY_WEIGHT, Case
+from harness.case import Case
 from harness.data.rows import Split
 from harness.factors import Level
 from harness.loss_terms import bind_losses
@@ -120,7 +120,7 @@ def penalty_weights(case: Case, split: Split, terms: Sequence[str]) -> dict[str,
     It is the case's `penalty_weight` where `numbers` has it; else every number to which the gradient of a penalty is
     proportional; else the harness's own factor, 1, if it multiplies the penalties.
     """
-    name = case.penalty_weight or PENALTY_WEIGHT
+    name = case.weight_name
     if name in case.numbers:
         return {name: float(case.numbers[name])}
     batch, bound = split.train.inputs[:WEIGHED_ROWS], bind_losses(case, split.train.targets)

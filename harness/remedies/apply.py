@@ -67,7 +67,7 @@ def weight_by_name(case: Case, levels: Mapping[str, Level]) -> dict[str, Level]:
     Raises:
         HarnessError: when the levels use both names for the weight.
     """
-    name = case.penalty_weight or PENALTY_WEIGHT
+    name = case.weight_name
     if PENALTY_WEIGHT not in levels or name == PENALTY_WEIGHT or PENALTY_WEIGHT in case.numbers:
         return dict(levels)
     if name in levels:
@@ -160,7 +160,7 @@ def matched_beta(case: Case, levels: Mapping[str, Level], split: Split, seeds: i
     )
     treated = bind_losses(treated, split.train.targets)
     batch = split.train.inputs[: treated.training()["batch_size"]]
-    numbers = {**treated.numbers, treated.penalty_weight or PENALTY_WEIGHT: 1.0}
+    numbers = {**treated.numbers, treated.weight_name: 1.0}
     ratios = []
     for seed in range(seeds):
         norms = gradient_norms(treated, build_model(treated, seed, batch), batch, numbers)
@@ -192,7 +192,7 @@ def _apply(case: Case, treatment: Treatment, layout: ModelLayout, kl: KlTerm | N
         losses=TreatedLosses(case, treatment, layout.scope == "loss", kl) if case.has_losses else case.losses,
         bottleneck=f"{inside}{case.bottleneck}",
         posterior=_in_wrapper(case.posterior),
-        penalty_weight=case.penalty_weight if treatment.own_penalty else case.penalty_weight or PENALTY_WEIGHT,
+        penalty_weight=case.penalty_weight if treatment.own_penalty else case.weight_name,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.capture import CODE_SITE, ForwardPass, flatten_units
-from harness.case import PENALTY_WEIGHT, Case
+from harness.case import Case
 from harness.factors import SIGMOID_SITES, Level
 from harness.penalties import bernoulli_kl_of_logits, hard_count, l1
 from harness.remedies.dormant_units import auxk, codebook_restart, neuron_resampling, resample
@@ -34,7 +34,7 @@ def penalty(level: Level, case: Case, layout: ModelLayout, treatment: Treatment)
     if site == "topk":
         _code(layout, "top-k")
         treatment = replace(treatment, top_k=max(1, round((case.rho or DEFAULT_RHO) * layout.units)))
-    weight = case.penalty_weight or PENALTY_WEIGHT
+    weight = case.weight_name
     numbers = {"rho": DEFAULT_RHO if case.rho is None else case.rho, weight: case.numbers.get(weight, DEFAULT_WEIGHT)}
     return replace(treatment, own_penalty=False, penalty=PENALTIES[site], numbers={**numbers, **treatment.numbers})
 

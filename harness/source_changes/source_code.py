@@ -213,7 +213,7 @@ def _write_loss(subject: _Subject, treatment: Treatment, site: str, lines: _Line
             f"# the penalty {name}: no lines can be given, {bottleneck} is followed by more than an activation"
         )
         return
-    weight = subject.case.penalty_weight or "beta"
+    weight = subject.case.weight_name
     path = module_path(subject.model, bottleneck)
     activation = "none" if layout.code is None else treatment.activations.get(layout.code, layout.names[layout.code])
     function = FUNCTIONS.get(activation, "").format(functional="F")
