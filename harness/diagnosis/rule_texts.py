@@ -153,7 +153,9 @@ UNIT_FLAGS: dict[str, RuleText] = {
     ),
     "heavy_tailed": RuleText(Severity.NOTE, "a few rows determine its mean and its correlations", "look at these rows"),
     "unused": RuleText(
-        Severity.RISK, "the decoder does as well with the unit's mean: live, but not used", "use fewer units"
+        Severity.RISK,
+        "the decoder does as well with the unit's mean: live, but not used",
+        "use fewer units; if all are unused, look for a penalty that is too strong, or for a path around the code",
     ),
     "always_on": RuleText(
         Severity.NOTE, "active on every row, so it acts as a linear unit", "normalize before the activation"

@@ -21,6 +21,10 @@ RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")
 USUAL_RATES = (0.01, 0.001, 0.0001)
 WEIGHT_STEPS = (0.1, 0.01, 0.001)  # of the present weight
 WEIGHED_ROWS = 64  # on which it is measured which numbers weigh a penalty
+MISPLACED = (  # faults of a penalty that a penalty of the code itself does not have
+    *("no_gradient", "zero_gradient", "misses_bottleneck", "wrong_layer", "wrong_axis", "not_the_code_in_use"),
+    *("collapse_optimum", "unbounded", "escape", "outside_domain"),
+)
 SILENT = ("dead", "never_fired", "constant_on", "constant_off", "constant_at_target", "rare")
 
 
@@ -195,6 +199,14 @@ def _weights(signs: Signs) -> list[Cell]:
     return [{name: _rounded(value * factor)} for name, value in signs.weights.items() for factor in WEIGHT_STEPS]
 
 
+def _corrected(signs: Signs) -> list[Cell]:
+    """The penalty as the audit would have it: of the code that the decoder reads, over the rows of the batch."""
+    if signs.target is None:
+        return [{"penalty": "l1"}]
+    sites = ["kl_sigmoid_bottleneck", *(["kl_sigmoid_of_relu"] if signs.activation in RECTIFIERS else [])]
+    return [{"penalty": site} for site in reversed(sites)]
+
+
 def _around(signs: Signs) -> list[Cell]:
     """The values that the audit computed, and a third and three times of each."""
     values = [(name, value * factor) for name, value in signs.advice.items() for factor in (1.0, 1 / 3, 3.0)]
@@ -253,6 +265,11 @@ INDICATIONS = (
             {"auxk": 0.03125},
             {"codebook_restart": 4},
         ],
+    ),
+    Indication(
+        "a faulty penalty, corrected",
+        lambda signs: signs.has_penalty and not signs.has_posterior and bool(signs.rules.intersection(MISPLACED)),
+        _corrected,
     ),
     Indication(
         "a penalty pulls at the bottleneck",

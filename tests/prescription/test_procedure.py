@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.prescription.goal import goal_of, seconds_of
 from harness.prescription.indications import Signs, candidates, contraindication, penalty_weights
 from harness.prescription.prescription import PrescriptionInterrupted
-from harness.prescription.procedure import prescribe
+from harness.prescription.procedure import Search, prescribe
 from harness.prescription.proof import FRESH
 from harness.prescription.screening import ROUNDS, Score, ranked
 from harness.results.records import MemberRecord
@@ -348,3 +348,50 @@ def test_a_case_with_targets_gets_candidates():
     tried = [dict(candidate.cell) for candidate in candidates(own, split_of(own), signs)[0]]
     assert {"bias_init": "zero"} in tried
     assert {"batchnorm": "on"} in tried
+
+
+class HalfBlind(Autoencoder):
+    """Reconstructs `seen` of eight features; in about half of its initializations every unit is silent."""
+
+    def __init__(self, seen: int):
+        super().__init__(-40.0 if torch.rand(()) < 0.5 else 0.0)
+        self.seen = seen
+
+    def forward(self, batch):
+        made = super().forward(batch)
+        return torch.cat([made[:, : self.seen], torch.zeros_like(made[:, self.seen :])], 1)
+
+
+@pytest.mark.parametrize(("seen", "poor"), [(2, True), (8, False)])
+def test_seeds_that_are_all_poor_count_as_failed_where_only_some_collapse(seen, poor):
+    """Two of eight features are at most about a quarter of the variance; PCA with four components has all of it."""
+    own = replace(
+        case(0.0, name="half blind"), model=lambda: HalfBlind(seen), train={"epochs": 20, "learning_rate": 0.01}
+    )
+    search = Search(own, "10m", None, "usable", 0, lambda text: None, None)
+    search.examine()
+    collapsed = sum(record.verdict == "full_collapse" for record in search.untreated)
+    assert 0 < collapsed < len(search.untreated)
+    failed = sum(not search.meets(record) for record in search.untreated)
+    assert failed == (len(search.untreated) if poor else collapsed)
+    assert any("half of that of PCA" in note for note in search.notes) == poor
+
+
+@pytest.mark.parametrize(
+    ("signs", "sites"),
+    [
+        (
+            {"rules": {"wrong_axis"}, "target": 0.05, "activation": "relu"},
+            {"kl_sigmoid_of_relu", "kl_sigmoid_bottleneck"},
+        ),
+        ({"rules": {"wrong_axis"}, "target": 0.05, "activation": "tanh"}, {"kl_sigmoid_bottleneck"}),
+        ({"rules": {"no_gradient"}, "activation": "relu"}, {"l1"}),
+        ({"rules": {"dead_at_birth"}, "target": 0.05, "activation": "relu"}, set()),
+    ],
+)
+def test_a_faulty_penalty_is_tried_as_one_of_the_code(signs, sites):
+    own = case(0.0)
+    made = Signs(has_penalty=True, **{**signs, "rules": frozenset(signs["rules"])})
+    tried = candidates(own, split_of(own), made)[0]
+    corrected = [candidate.cell["penalty"] for candidate in tried if candidate.reason == "a faulty penalty, corrected"]
+    assert set(corrected) == sites
