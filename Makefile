@@ -56,7 +56,7 @@ bench: setup
 	$(INSTALL) -e '.[bench]'
 	$(BIN)/python experiments/benchmarks/bench.py
 
-# the site, in site/; `make docs EXAMPLES=` also judges the examples of all rules again, which takes a minute
+# the site, in site/; `make docs EXAMPLES=` also judges the examples of all rules again, which takes minutes
 EXAMPLES ?= --no-examples
 docs: setup
 	$(BIN)/python docs/generate $(EXAMPLES)
