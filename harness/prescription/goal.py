@@ -45,6 +45,20 @@ def goal_of(goal: str) -> Meets:
     return above(float(match[1]))
 
 
+def failed_if(goal: str) -> str:
+    """Return the outcomes that miss a goal, in words.
+
+    >>> failed_if("live"), failed_if("usable")
+    ('collapsed, or diverged', 'collapsed, output no better than the mean, or diverged')
+    >>> failed_if("r2>0.4")
+    'collapsed, output no better than the mean, or diverged, or not r2>0.4'
+    """
+    if goal == "live":
+        return "collapsed, or diverged"
+    usable = "collapsed, output no better than the mean, or diverged"
+    return usable if goal == "usable" else f"{usable}, or not {''.join(goal.split())}"
+
+
 def above(bound: float) -> Meets:
     """Return the function that is True for a member that did not fail and has an R2 above the bound."""
     return lambda record: not has_failed(record) and record.r2 is not None and record.r2 > bound

@@ -7,6 +7,7 @@ from typing import Any
 from harness.auditing.weight_keywords import has_gradient, weight_keyword
 from harness.case import Case
 from harness.data.rows import Split
+from harness.diagnosis.severity import Severity
 from harness.factors import Level
 from harness.loss_terms import bind_losses
 from harness.models import build_model
@@ -34,6 +35,7 @@ class Signs:
 
     Args:
         rules: rules of the audit that fired.
+        serious: those of them that are a fault or a risk.
         verdicts: layer verdict of each untreated member.
         unit_verdicts: verdicts of the units of all untreated members.
         activation: name of the activation of the bottleneck.
@@ -49,6 +51,7 @@ class Signs:
     """
 
     rules: frozenset[str] = frozenset()
+    serious: frozenset[str] = frozenset()
     verdicts: tuple[str, ...] = ()
     unit_verdicts: frozenset[str] = frozenset()
     activation: str = "none"
@@ -103,6 +106,7 @@ def signs_of(case: Case, split: Split, audit: Any, records: Sequence[MemberRecor
     advice = {name: value for finding in findings for name, value in finding.change.items()}
     return Signs(
         rules=frozenset(finding.rule for finding in findings),
+        serious=frozenset(finding.rule for finding in findings if finding.severity is not Severity.NOTE),
         verdicts=tuple(record.verdict for record in records),
         unit_verdicts=frozenset(unit["verdict"] for diagnosis in diagnoses for unit in diagnosis.get("units", ())),
         activation=next((str(diagnosis.get("activation", "none")) for diagnosis in diagnoses), "none"),
@@ -268,7 +272,7 @@ INDICATIONS = (
     ),
     Indication(
         "a faulty penalty, corrected",
-        lambda signs: signs.has_penalty and not signs.has_posterior and bool(signs.rules.intersection(MISPLACED)),
+        lambda signs: signs.has_penalty and not signs.has_posterior and bool(signs.serious.intersection(MISPLACED)),
         _corrected,
     ),
     Indication(

@@ -27,6 +27,7 @@ class Prescription:
         notes: remarks, such as parts that were left out for want of time.
         seconds: wall time.
         interrupted: True if it was stopped before its end; what was seen until then is here.
+        failed_if: outcomes that count as a failed seed, in words.
         records: members of the proof.
     """
 
@@ -41,6 +42,7 @@ class Prescription:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
+    failed_if: str = ""
     records: Sequence[MemberRecord] = field(default=(), repr=False, compare=False)
 
     @property
@@ -63,6 +65,7 @@ class Prescription:
             "notes": list(self.notes),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            "failed_if": self.failed_if,
         }
 
     def report(self, path: str | Path) -> Path:
@@ -81,6 +84,7 @@ class Prescription:
         lines += [f"  {remedy}" for remedy in self.remedies]
         if self.best is not None and self.best.side_effects:
             lines += [f"Beside it: {self.best.side_effects}."]
+        lines += [f"Failed: {self.failed_if}."] if self.remedies else []
         if self.best is not None:
             lines += ["", f"{task(self.best)}:", *(f"    {line}" for line in self.best.code.splitlines())]
         lines += [""] if self.tried or self.excluded else []

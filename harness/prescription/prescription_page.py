@@ -30,7 +30,8 @@ def body(prescription: Any) -> str:
     best = prescription.best
     parts = [f"<p><strong>{html.escape(prescription.headline)}</strong></p>"]
     if best is not None:
-        parts += [_before_and_after(best), f"<h2>{task(best)}</h2><pre>{html.escape(best.code)}</pre>"]
+        parts += [_before_and_after(best), f'<p class="small">Failed: {html.escape(prescription.failed_if)}.</p>']
+        parts += [f"<h2>{task(best)}</h2><pre>{html.escape(best.code)}</pre>"]
     parts += [_remedies(prescription.remedies), _findings(prescription.findings)]
     parts += [_listed("Tried", prescription.tried), _listed("Not tried", prescription.excluded)]
     parts += [f'<p class="small">{html.escape(note)}</p>' for note in prescription.notes]

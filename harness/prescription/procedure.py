@@ -13,7 +13,7 @@ from harness.data.rows import Split
 from harness.errors import HarnessError
 from harness.experiment.cluster import check_on
 from harness.factors import Level
-from harness.prescription.goal import above, goal_of, half_of_pca, is_poor, seconds_of
+from harness.prescription.goal import above, failed_if, goal_of, half_of_pca, is_poor, seconds_of
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
 from harness.prescription.prescription import Prescription, PrescriptionInterrupted
 from harness.prescription.proof import effects_of, fresh_effects, remedies_of
@@ -110,7 +110,7 @@ class Search:
     ) -> None:
         self.started = time.perf_counter()
         self.budget, self.seeds, self.says = seconds_of(budget), seeds, says
-        self.goal, self.meets = goal, goal_of(goal)
+        self.goal, self.meets, self.failed_if = goal, goal_of(goal), failed_if(goal)
         if seeds is not None and seeds < 2:
             raise HarnessError(f"seeds: expected at least 2, got {seeds}")
         # a `Case` may differ from the one in the file that it was loaded from: it is trained as it is given
@@ -163,10 +163,7 @@ class Search:
         if self.goal == "usable" and is_poor([record for record in self.untreated if self.meets(record)]):
             bound = half_of_pca(self.untreated)
             self.meets = above(bound)
-            self.notes.append(
-                f"a seed also counts as failed with an R2 up to {bound:.2f}, half of that of PCA with as many components"
-                " as units: most seeds that do not fail otherwise are below it"
-            )
+            self.failed_if += f", or R2 up to {bound:.2f}, half of that of PCA with as many components as units"
 
     def _affordable(self, most: int, share: float = EXAMINED_SHARE) -> int:
         """Seeds of the model as it is that fit a share of the remaining budget."""
@@ -233,6 +230,7 @@ class Search:
             (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
             time.perf_counter() - self.started,
             interrupted,
+            self.failed_if,
             [record for cell in (UNTREATED, *self.finalists) for record in self.trial.results(cell, self.fresh)],
         )
 
