@@ -121,7 +121,7 @@ def collapse_optimum(subject: TermProbe, operations: list[TracedOperation], boun
         make_finding(
             "collapse_optimum",
             subject.term,
-            f"descents on {subject.term} alone end at {ends_text}",
+            f"gradient descent on {subject.term} alone ends at a {ends_text}",
             "a collapsed code minimizes it"
             if point
             else "it shrinks the code, as intended; only the other terms keep the code from collapse",

@@ -103,7 +103,7 @@ def _sentences(seeds: int, tests: int, least: float, needed: int, detectable: di
         )
     if seeds:
         sentences.append(
-            f"A response that one seed in ten shows is absent from {0.9**seeds:.0%} of experiments of this size."
+            f"An outcome that occurs in one seed of ten is missed by {0.9**seeds:.0%} of experiments with {seeds} seeds."
         )
     listed = ", ".join(f"{factor} {size:.2g}" for factor, size in detectable.items())
     if listed:

@@ -10,7 +10,7 @@ from harness.results import COLLAPSED, MemberRecord
 Meets = Callable[[MemberRecord], bool]
 
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-USABLE = 0.5  # share of the R2 of PCA with as many components as units below which a model is worth improving
+PCA_SHARE = 0.5  # of the R2 of PCA with as many components as units, below which a model is worth improving
 
 
 def seconds_of(budget: str | float) -> float:
@@ -70,11 +70,17 @@ def has_failed(record: MemberRecord) -> bool:
 
 
 def is_poor(records: Sequence[MemberRecord]) -> bool:
-    """Return True where the median R2 is below half of that of PCA with as many components as units."""
-    pairs = [(record.r2, record.pca_r2[-1]) for record in records if record.r2 is not None and record.pca_r2]
-    return bool(pairs) and median(r2 for r2, _ in pairs) < USABLE * median(pca for _, pca in pairs)
+    """Return True where the median R2 is below the share `PCA_SHARE` of that of PCA."""
+    values = [record.r2 for record in records if record.r2 is not None and record.pca_r2]
+    return bool(values) and median(values) < PCA_SHARE * pca_level(records)[1]
 
 
-def half_of_pca(records: Sequence[MemberRecord]) -> float:
-    """Return half of the median R2 of PCA with as many components as units."""
-    return USABLE * median(record.pca_r2[-1] for record in records if record.r2 is not None and record.pca_r2)
+def pca_level(records: Sequence[MemberRecord]) -> tuple[int, float]:
+    """Return the largest number of components for which the records have the R2 of PCA, and that R2.
+
+    A record has it for up to as many components as it has live units, so the number is the width of the bottleneck
+    if all units of some record are live.
+    """
+    levels = [(len(record.pca_r2), record.pca_r2[-1]) for record in records if record.r2 is not None and record.pca_r2]
+    most = max(components for components, _ in levels)
+    return most, median(r2 for components, r2 in levels if components == most)

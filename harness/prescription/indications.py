@@ -18,7 +18,7 @@ from harness.training.schedules import sets_rates_itself
 
 Cell = Mapping[str, Level]
 
-RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")
+RECTIFIERS = ("relu", "elu", "gelu", "silu", "softplus")  # and smooth forms of them
 USUAL_RATES = (0.01, 0.001, 0.0001)
 WEIGHT_STEPS = (0.1, 0.01, 0.001)  # of the present weight
 WEIGHED_ROWS = 64  # on which it is measured which numbers weigh a penalty
@@ -72,7 +72,7 @@ class Signs:
 
     @property
     def silent_units(self) -> bool:
-        """True when some unit of an untreated member does not vary."""
+        """True when some untreated member collapsed, or has a unit that is constant or rarely fires."""
         return self.collapsed or bool(self.unit_verdicts & set(SILENT))
 
 
@@ -204,11 +204,8 @@ def _weights(signs: Signs) -> list[Cell]:
 
 
 def _corrected(signs: Signs) -> list[Cell]:
-    """The penalty as the audit would have it: of the code that the decoder reads, over the rows of the batch."""
-    if signs.target is None:
-        return [{"penalty": "l1"}]
-    sites = ["kl_sigmoid_bottleneck", *(["kl_sigmoid_of_relu"] if signs.activation in RECTIFIERS else [])]
-    return [{"penalty": site} for site in reversed(sites)]
+    """A penalty of the same kind that the audit has no fault to find with: of the code, over the rows of the batch."""
+    return [{"penalty": "l1" if signs.target is None else "kl_sigmoid_bottleneck"}]
 
 
 def _around(signs: Signs) -> list[Cell]:
@@ -233,7 +230,7 @@ def _rounded(value: float) -> float:
 
 INDICATIONS = (
     Indication(
-        "an output that is no better than the mean, or outputs that are constant",
+        "an output that is no better than the mean, or data outside the range of its activation",
         lambda signs: signs.output_fails or bool(signs.rules & {"output_range"}),
         lambda signs: [{"output_activation": "linear"}],
     ),
@@ -243,7 +240,7 @@ INDICATIONS = (
         lambda signs: [{"inputs": "centred"}],
     ),
     Indication(
-        "a latent at its prior",
+        "a latent with a declared posterior",
         lambda signs: signs.has_posterior,
         lambda signs: [
             *_weights(signs),
@@ -276,7 +273,7 @@ INDICATIONS = (
         _corrected,
     ),
     Indication(
-        "a penalty pulls at the bottleneck",
+        "the loss has a penalty",
         lambda signs: signs.has_penalty and (signs.silent_units or signs.output_fails or bool(signs.rules)),
         lambda signs: [{"penalty": "none"}, *_weights(signs), {"penalty": "kl_sigmoid_bottleneck"}],
     ),
@@ -286,7 +283,7 @@ INDICATIONS = (
         lambda signs: [{"inputs": "centred"}],
     ),
     Indication(
-        "training that fails in some seeds",
+        "silent units, a poor output or divergence, which another learning rate may cure",
         lambda signs: signs.silent_units or signs.output_fails or signs.diverged,
         _rates,
     ),
@@ -301,7 +298,7 @@ INDICATIONS = (
         lambda signs: [{"dropout": 0.1}, {"dropout": 0.2}, {"dropout": 0.4}],
     ),
     Indication(
-        "a reconstruction far below that of PCA",
+        "no seed fails otherwise, but the audit names a fault or the reconstruction is poor",
         lambda signs: not (signs.silent_units or signs.output_fails or signs.diverged),
         lambda signs: [
             {"batchnorm": "on"},

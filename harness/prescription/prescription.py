@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.prescription.remedy import WORKS, Remedy, task
+from harness.prescription.remedy import WORKS, Remedy, code_heading
 from harness.results import MemberRecord
 
 SCHEMA_VERSION = 1
@@ -83,10 +83,10 @@ class Prescription:
         lines = [self.headline]
         lines += [f"  {remedy}" for remedy in self.remedies]
         if self.best is not None and self.best.side_effects:
-            lines += [f"Beside it: {self.best.side_effects}."]
+            lines += [f"Side effects: {self.best.side_effects}."]
         lines += [f"Failed: {self.failed_if}."] if self.remedies else []
         if self.best is not None:
-            lines += ["", f"{task(self.best)}:", *(f"    {line}" for line in self.best.code.splitlines())]
+            lines += ["", f"{code_heading(self.best)}:", *(f"    {line}" for line in self.best.code.splitlines())]
         lines += [""] if self.tried or self.excluded else []
         lines += [f"Tried, {reason}: {', '.join(names)}" for reason, names in _by_reason(self.tried).items()]
         lines += [f"Not tried, {reason}: {', '.join(names)}" for reason, names in _by_reason(self.excluded).items()]

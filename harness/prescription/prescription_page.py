@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.prescription.remedy import Remedy, r2_text, task
+from harness.prescription.remedy import Remedy, r2_text, code_heading
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328;background:#fff}"
@@ -31,7 +31,7 @@ def body(prescription: Any) -> str:
     parts = [f"<p><strong>{html.escape(prescription.headline)}</strong></p>"]
     if best is not None:
         parts += [_before_and_after(best), f'<p class="small">Failed: {html.escape(prescription.failed_if)}.</p>']
-        parts += [f"<h2>{task(best)}</h2><pre>{html.escape(best.code)}</pre>"]
+        parts += [f"<h2>{code_heading(best)}</h2><pre>{html.escape(best.code)}</pre>"]
     parts += [_remedies(prescription.remedies), _findings(prescription.findings)]
     parts += [_listed("Tried", prescription.tried), _listed("Not tried", prescription.excluded)]
     parts += [f'<p class="small">{html.escape(note)}</p>' for note in prescription.notes]

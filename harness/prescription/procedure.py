@@ -13,7 +13,7 @@ from harness.data.rows import Split
 from harness.errors import HarnessError
 from harness.experiment.cluster import check_on
 from harness.factors import Level
-from harness.prescription.goal import above, failed_if, goal_of, half_of_pca, is_poor, seconds_of
+from harness.prescription.goal import PCA_SHARE, above, failed_if, goal_of, is_poor, pca_level, seconds_of
 from harness.prescription.indications import Candidate, Signs, candidates, contraindication, signs_of
 from harness.prescription.prescription import Prescription, PrescriptionInterrupted
 from harness.prescription.proof import effects_of, fresh_effects, remedies_of
@@ -24,13 +24,14 @@ from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.prescription.words import change_of
 from harness.remedies import why_not_applicable
 from harness.results import MemberRecord, case_fingerprint, results_folder
+from harness.text import plural
 from harness.training.schedules import sets_rates_itself
 
 Cell = Mapping[str, Level]
 Says = Callable[[str], None]
 
 EXAMINED, FIRST_EXAMINED, MOST_EXAMINED = 8, 2, 16  # seeds of the model as it is
-EXAMINED_SHARE = 0.2  # of the budget, for the seeds after the first ones
+EXAMINED_SHARE = 0.2  # of the remaining time, for the seeds after the first ones
 SCREENING_SHARE = 0.5  # of the remaining time
 RATES_SHARE = 0.25  # of the time that remains after the screening
 
@@ -49,15 +50,16 @@ def prescribe(
     """Find the remedy that works on a case, and prove it on seeds that the search never saw.
 
     Args:
-        case: a case, the name of a shipped one, or the path of a case file.
+        case: a case, the name of a shipped one, or the path of a case file. A `Case` is trained in this process and its
+            results are not stored; a name or a path has worker processes, and goes on from stored results.
         budget: wall time, such as `"90s"`, `"5m"` or seconds as a number. The time of the audit counts.
         seeds: fresh seeds of the proof; None takes as many as the budget allows, from 8 to 32.
         try_only: changes to try, as words: a factor with its level (`"bias_init=zero"`), or the level alone
             (`"leaky_relu"`); a factor of two levels may stand alone (`"batchnorm"`). None lets the signs decide.
         goal: outcome that counts: `"live"` (not collapsed), `"usable"` (not failed), or a bound such as `"r2>0.4"`.
-        workers: worker processes; None means one per core. A case made in this process is trained in it.
+        workers: worker processes; None means one per core, and none for a `Case`.
         says: told of each step, in a line.
-        root: folder that contains `mlruns/`, where results of a case in a file are stored; None means the current one.
+        root: folder that contains `mlruns/`, where the results are stored; None means the current one.
         on: cluster that trains the members, `ray` or `ray://head:10001`; None for this machine.
 
     Returns:
@@ -71,10 +73,10 @@ def prescribe(
     search = Search(case, budget, seeds, goal, workers, says, root)
     chosen = None if try_only is None else [change_of(word, search.case) for word in try_only]
     with search.trial.training_on(on, says):
-        return _found(search, chosen)
+        return _run(search, chosen)
 
 
-def _found(search: "Search", chosen: "Sequence[Cell] | None") -> Prescription:
+def _run(search: "Search", chosen: "Sequence[Cell] | None") -> Prescription:
     """Carry out a search.
 
     Raises:
@@ -143,12 +145,12 @@ class Search:
     def examine(self) -> None:
         """Audit the case, and train it as it is on a few seeds; fewer where a member takes long."""
         self.says(f"examining: audit, and the model as it is; the budget is {self.budget:.0f} s")
-        examined = audit(self.case, during_training=True) if self.case.has_losses else None
-        if examined is None:
+        report = audit(self.case, during_training=True) if self.case.has_losses else None
+        if report is None:
             self.notes.append("the case trains by its own function and has no `losses`, so it was not audited")
         else:
-            self.faults = examined.faults
-            self.findings = tuple(finding.to_dict() for finding in examined.findings)
+            self.faults = report.faults
+            self.findings = tuple(finding.to_dict() for finding in report.findings)
         self._train_untreated(range(FIRST_EXAMINED))
         self._train_untreated(range(self._affordable(EXAMINED)))
         if not self.faults and all(map(self.meets, self.untreated)):
@@ -159,11 +161,12 @@ class Search:
         if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):
             # some seeds fail: the screening needs more of those, since only they can show a cure
             self._train_untreated(range(self._affordable(MOST_EXAMINED)))
-        self.signs = signs_of(self.case, self.split, examined, self.untreated)
+        self.signs = signs_of(self.case, self.split, report, self.untreated)
         if self.goal == "usable" and is_poor([record for record in self.untreated if self.meets(record)]):
-            bound = half_of_pca(self.untreated)
+            components, level = pca_level(self.untreated)
+            bound = PCA_SHARE * level
             self.meets = above(bound)
-            self.failed_if += f", or R2 up to {bound:.2f}, half of that of PCA with as many components as units"
+            self.failed_if += f", or R2 up to {bound:.2f}, half of that of PCA with {plural(components, 'component')}"
 
     def _affordable(self, most: int, share: float = EXAMINED_SHARE) -> int:
         """Seeds of the model as it is that fit a share of the remaining budget."""

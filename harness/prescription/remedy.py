@@ -102,7 +102,7 @@ class Remedy:
 
     @property
     def state_dict_loads(self) -> bool:
-        """True if a state dict of the untreated model loads into the treated one without `strict=False`."""
+        """True if a state dict from before the change has every entry that the model needs after it."""
         return not self.new_state
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,18 +112,20 @@ class Remedy:
 
     @property
     def side_effects(self) -> str:
-        """The changes beside the goal in a line; empty where nothing else changes."""
+        """What else changes, in a line; empty where nothing does."""
         parts = []
         if self.live_before is not None and self.live_after is not None:
-            parts.append(f"live units {self.live_before:.1f} -> {self.live_after:.1f}")
+            parts += _changed("live units {} -> {}", f"{self.live_before:.1f}", f"{self.live_after:.1f}")
         if self.frequency_before is not None and self.frequency_after is not None:
-            parts.append(f"units fire on {self.frequency_before:.0%} -> {self.frequency_after:.0%} of the rows")
+            before, after = f"{self.frequency_before:.0%}", f"{self.frequency_after:.0%}"
+            parts += _changed("units fire on {} -> {} of the rows", before, after)
         if self.seconds_before and self.seconds_after:
-            parts.append(f"time {self.seconds_after / self.seconds_before:.1f} times")
+            ratio = f"{self.seconds_after / self.seconds_before:.1f}"
+            parts += [f"training time x {ratio}"] if ratio != "1.0" else []
         if self.parameters_before != self.parameters_after:
             parts.append(f"parameters {self.parameters_before} -> {self.parameters_after}")
         if self.new_state:
-            parts.append(f"an earlier state dict loads with strict=False ({len(self.new_state)} new entries)")
+            parts.append(f"an earlier state dict lacks {len(self.new_state)} entries of the new model")
         return "; ".join(parts)
 
     def __str__(self) -> str:
@@ -132,7 +134,11 @@ class Remedy:
         return f"{self.name}: {self.word.replace('_', ' ')} ({change}{quality}{_p(self.p_adjusted)})"
 
 
-def task(remedy: Remedy) -> str:
+def _changed(text: str, before: str, after: str) -> list[str]:
+    return [] if before == after else [text.format(before, after)]
+
+
+def code_heading(remedy: Remedy) -> str:
     """Return the heading of the code of a remedy."""
     return "Change (a diff for patch -p0)" if remedy.is_diff else "Write"
 

@@ -268,9 +268,9 @@ CLAUSES = {
     "r2_worse": "{names} lower{s} R2 (from {fits})",
 }
 SYMPTOMS = {
-    "single_unit_dominance": "with one unit that always fires",
+    "single_unit_dominance": "with one live unit that always fires",
     "full_collapse": "with no unit that varies",
-    "single_live_unit": "with one live unit",
+    "single_live_unit": "with one live unit that does not always fire",
     "near_collapse": "with units that hardly vary",
     "mean_output": "with a reconstruction no better than the mean",
     "worse_than_mean": "with a reconstruction no better than the mean",

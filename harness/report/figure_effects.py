@@ -168,7 +168,7 @@ def _alt(rows: Rows, panels: Sequence[Outcome]) -> str:
 
 def _table(effects: Sequence[Effect]) -> Table:
     header = ["compared", "outcome", "change", "95 % interval", "p", "adjusted p", "seeds", "up / down / equal"]
-    header.append("blocks (differ)")
+    header.append("seeds (with a difference)")
     rows = [
         [
             label(effect),

@@ -78,7 +78,7 @@ LOOKS: dict[str, VerdictStyle] = {
 
 UNIT_LOOKS: dict[str, VerdictStyle] = {
     "constant": VerdictStyle("#d1495b", "X", "✖", "the unit does not vary with its input"),
-    "doubtful": VerdictStyle("#d97400", "^", "▲", "the unit hardly varies, or fires on few rows"),
+    "doubtful": VerdictStyle("#d97400", "^", "▲", "live, but the unit hardly varies or fires on few rows"),
     "alive": VerdictStyle("#1a9a6c", "o", "●", "the unit varies with its input"),
     "not_judged": VerdictStyle("#85898f", "d", "◇", "the unit could not be judged"),
 }
