@@ -31,6 +31,8 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
     output = reconstruction_of(view.outputs, probe.batch, probe.case.reconstruction)
     if not rows.is_floating_point() or probe.case.objective != "reconstruction":
         return []  # tokens have no range, and other objectives do not ask for the rows
+    if getattr(probe.case.losses, "target", None) is not None:
+        return []  # the targets are asked for, not the rows
     index = next((i for i, tensor in enumerate(view.outputs) if tensor is output), None)
     maker = None if index is None else view.makers[index]
     if output is None or maker is None or maker.name not in RANGES:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -32,6 +33,14 @@ class Rows:
     def quantities(self) -> Tensor | None:
         """The inputs as `[sample, feature]`; None for tokens, which are not quantities."""
         return self.inputs.flatten(1) if self.inputs.is_floating_point() else None
+
+    @property
+    def reference(self) -> Tensor:
+        """What an output with as many numbers a row as the inputs is compared with: such targets, else the inputs."""
+        targets = self.targets
+        if targets is None or not targets.is_floating_point() or targets[:1].numel() != self.inputs[:1].numel():
+            return self.inputs
+        return self.inputs if torch.equal(targets.reshape(self.inputs.shape), self.inputs) else targets
 
     def take(self, index: Tensor) -> "Rows":
         """Return the rows at `index` with their references."""

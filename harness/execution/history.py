@@ -27,6 +27,7 @@ from harness.minibatches import batch_bounds
 from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results.snapshot_schedule import log_spaced
 from harness.training import Snapshot
+from harness.training.stacked import Keep
 
 MONITORED_ROWS = 256  # during training; the final diagnosis takes more held-out rows
 FINAL_BATCHES = 16
@@ -57,7 +58,7 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Measure one snapshot."""
         closely = snapshot.epoch in self.informed
-        view = snapshot.engine.observe(self.inputs, keep=self._squared_errors if closely or snapshot.last else None)
+        view = snapshot.engine.observe(self.inputs, keep=self._squared_errors() if closely or snapshot.last else None)
         code = view.code[: self.members].cpu()
         scale = None if view.scale is None else view.scale[: self.members].cpu()
         self._keep("step", torch.full((self.members,), float(snapshot.step)))
@@ -75,13 +76,12 @@ class History:
         self._keep_r2(view.parts)
         self._keep_units(code, live, broken, view.activation, closely and not snapshot.last)
 
-    def _squared_errors(self, reconstruction: Tensor, rows: Tensor) -> Tensor:
-        """Return the squared errors of a part of the reconstruction, which is too large to store."""
-        return sum_squared_error(reconstruction, rows.flatten(1))[: self.members].cpu()
+    def _squared_errors(self) -> Keep:
+        return squared_errors(self.rows, self.members, self.device)
 
     def _keep_r2(self, errors: Sequence[Tensor]) -> None:
         if errors:
-            self._keep("r2", r2_from_sse(sum(errors[1:], start=errors[0]), self.rows.inputs.flatten(1)))
+            self._keep("r2", r2_from_sse(sum(errors[1:], start=errors[0]), self.rows.reference.flatten(1)))
         else:
             self._keep_missing("r2")
 
@@ -201,6 +201,22 @@ def _shared(unit: Any, reference: str) -> float:
     if unit.index >= SHOWN_UNITS or (reference and reference not in unit.references):  # a non-finite unit has none
         return torch.nan
     return float(unit.references[reference].mutual_information if reference else unit.mutual_information)
+
+
+def squared_errors(rows: Rows, members: int, device: str) -> Keep:
+    """Return the function that sums the squared errors of the reconstruction, which is too large to store, part by part.
+
+    The parts are consecutive rows from the first on; they are compared with `rows.reference`.
+    """
+    reference, position = rows.reference.to(device), 0
+
+    def keep(reconstruction: Tensor, part: Tensor) -> Tensor:
+        nonlocal position
+        expected = reference[position : position + len(part)].flatten(1)
+        position += len(part)
+        return sum_squared_error(reconstruction, expected)[:members].cpu()
+
+    return keep
 
 
 def few_rows(rows: Rows, most: int) -> Rows:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.case import Case
 from harness.data.rows import Rows, Split
-from harness.execution.history import History, few_rows
+from harness.execution.history import History, few_rows, squared_errors
 from harness.execution.spec import StackMember
 from harness.remedies import judged_target
 from harness.results.packed import PackedArrays, PackedJson
@@ -69,9 +69,7 @@ def judge_members(
     output = None if view.output is None else view.output[:count].cpu()
     diagnoses: dict[int, Diagnosis] = {}
     for target, members in _by_target(cases).items():
-        options = _compared(
-            _of(members, reconstruction), None if output is None else output[members], evaluation.targets
-        )
+        options = _compared(_of(members, reconstruction), _of(members, output), evaluation)
         options |= {} if posterior is None else {"posterior": posterior[members]}
         group = diagnose(
             code[members],
@@ -95,10 +93,12 @@ def judge_members(
     return JudgedStack([diagnoses[member] for member in range(count)], reconstruction, evaluation)
 
 
-def _compared(reconstruction: Tensor | None, output: Tensor | None, targets: Tensor | None) -> dict[str, Any]:
+def _compared(reconstruction: Tensor | None, output: Tensor | None, evaluation: Rows) -> dict[str, Any]:
     """Return the options of `diagnose` for the output: compared with the inputs, with the targets, or with nothing."""
+    targets = evaluation.targets
     if output is None:
-        return {"reconstruction": reconstruction}
+        expected = {} if evaluation.reference is evaluation.inputs else {"expected_output": evaluation.reference}
+        return {"reconstruction": reconstruction, **(expected if reconstruction is not None else {})}
     if (
         targets is not None
         and targets.is_floating_point()
@@ -150,20 +150,16 @@ def _ablation(
 
     None for wide codes, and where no unit can be replaced.
     """
-    from harness.measures import r2_from_sse, sum_squared_error
+    from harness.measures import r2_from_sse
 
     if units > LARGEST_ABLATION:
         return None
-    sample = few_rows(evaluation, ABLATION_ROWS).inputs
-    rows, truth = sample.to(device), sample.flatten(1)
+    sample = few_rows(evaluation, ABLATION_ROWS)
+    rows, expected = sample.inputs.to(device), sample.reference.flatten(1)
 
     def look(numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        view = engine.observe(
-            rows,
-            keep=lambda reconstruction, part: sum_squared_error(reconstruction, part.flatten(1)),
-            clamp=numbers,
-        )
-        return r2_from_sse(sum(view.parts[1:], start=view.parts[0])[:count].cpu(), truth), view.code
+        view = engine.observe(rows, keep=squared_errors(sample, count, device), clamp=numbers)
+        return r2_from_sse(sum(view.parts[1:], start=view.parts[0]), expected), view.code
 
     r2, code = look()
     means = code.double().mean(dim=-2).to(code)
@@ -223,6 +219,8 @@ def _number(value: float | None) -> float | None:
 
 def _examples(member: StackMember, first_seed: int, reconstruction: Tensor | None, evaluation: Rows) -> dict[str, Any]:
     if member.seed != first_seed or member.split or reconstruction is None or not bool(reconstruction.isfinite().all()):
+        return {}
+    if evaluation.reference is not evaluation.inputs:
         return {}
     index = torch.linspace(0, len(evaluation) - 1, 6).long()
     return {

@@ -52,6 +52,8 @@ def auxk(level: Level, case: Case, layout: ModelLayout, treatment: Treatment) ->
     if level == 0:
         return treatment
     reason = _why_no_units("auxk", layout) or _why_no_dictionary("auxk", layout, rows=False)
+    if "target" in case.supplied_keywords():
+        reason = reason or "auxk: the loss compares the output with targets, not with the rows"
     if reason or layout.scope != "model":
         raise RemedyNotApplicable(reason or "auxk: the loss calls parts of the model by itself")
     return replace(treatment, auxk=float(level))

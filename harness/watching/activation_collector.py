@@ -123,6 +123,8 @@ class ActivationCollector:
             options["inputs"] = parts["inputs"]
             if len(parts.get("reconstruction", ())) == rows:
                 options["reconstruction"] = parts["reconstruction"]
+                if len(parts.get("expected_output", ())) == rows:
+                    options["expected_output"] = parts["expected_output"]
         diagnosis: Diagnosis = diagnose(
             parts["code"],
             activation=self.activation,
@@ -175,7 +177,7 @@ class ActivationCollector:
             self.several |= rows != samples or len(passes) > 1 or packing is not None
             parts["sample"] = sample + self.samples
             if not self.several and call.inputs is not None and len(call.inputs) == rows:
-                parts |= self._with_reconstruction(call.inputs, record.outputs)
+                parts |= self._with_reconstruction(call.inputs, record.outputs, call.targets)
             self._keep(parts)
         self.samples += samples
         if call.labels is not None:
@@ -185,11 +187,14 @@ class ActivationCollector:
         """Return the axis of the units; a log-variance may have other axes than the code."""
         return self.axis if value.dim() == code.dim() else value.dim() - 1
 
-    def _with_reconstruction(self, inputs: Tensor, outputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    def _with_reconstruction(
+        self, inputs: Tensor, outputs: tuple[Any, ...], targets: Tensor | None
+    ) -> dict[str, Tensor]:
         parts = {"inputs": inputs.flatten(1)} if inputs.is_floating_point() else {}
         output = reconstruction_of(outputs, inputs, self.reconstruction)
         if output is not None and comparable(output, inputs):
             parts["reconstruction"] = output.flatten(1)
+            parts |= {} if targets is None else {"expected_output": targets.flatten(1)}
         return parts
 
     def _keep(self, parts: dict[str, Tensor]) -> None:

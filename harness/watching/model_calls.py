@@ -26,12 +26,14 @@ class Call:
         args, kwargs: the arguments.
         inputs: the first tensor among them.
         labels: whole numbers that the batch has beside its inputs, one per row, or None.
+        targets: floats that the batch has beside its inputs, in the shape of these, or None.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     inputs: Tensor | None
     labels: Tensor | None = None
+    targets: Tensor | None = None
 
 
 def batches_of(rows: Any) -> Iterable[Any]:
@@ -74,7 +76,8 @@ def call_of(model: nn.Module, batch: Any) -> Call:
 
     Of a tuple or list, the model gets as many items as its `forward` requires, at least one. Whole numbers behind them,
     one per row, are the labels. Of a dict, it gets the items that its `forward` names; if it names none, the dict itself.
-    Whole numbers that it does not name, if there is one such item, are the labels.
+    Whole numbers that it does not name, if there is one such item, are the labels. Floats behind the inputs of a tuple or
+    list, in the shape of the inputs, are the targets.
     """
     batch = _on_device(model, batch)
     if isinstance(batch, Mapping):
@@ -93,7 +96,8 @@ def call_of(model: nn.Module, batch: Any) -> Call:
     packing = packing_of(tuple(batch[:count]))
     rows = packing.samples if packing is not None else 0 if inputs is None else len(inputs)
     labels = rest if rows and _are_labels(rest, rows) else None
-    return Call(tuple(batch[:count]), {}, inputs, labels)
+    paired = isinstance(rest, Tensor) and inputs is not None and rest.shape == inputs.shape and rest.is_floating_point()
+    return Call(tuple(batch[:count]), {}, inputs, labels, rest if paired else None)
 
 
 def run_model(model: nn.Module, batch: Any, forward: Callable[[Any], Any] | None) -> Call:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import r2_score
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -13,6 +14,7 @@ import harness
 from harness import Case
 from harness.data import split_of
 from harness.errors import HarnessError
+from harness.execution.member_record import judge_members
 from harness.execution.run_stack import run_stack
 from harness.execution.spec import StackMember, StackSpec
 from harness.loss_terms import loss_terms
@@ -211,3 +213,42 @@ def test_terms_outside_training_take_the_first_targets():
     assert float(terms["l1"]) == float(expected["l1"])
     assert float(terms["reconstruction"]) == float(expected["reconstruction"])
     assert float(loss_terms(case, model, rows, targets)["l1"]) == 0.0
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_an_output_of_the_shape_of_the_rows_is_compared_with_targets_of_that_shape(stacked):
+    """R2 of record, history and ablation are those of scikit-learn about the targets, of a plain loop's model."""
+    targets = torch.tanh(INPUTS @ torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(5)).double())
+    case = Case(
+        lambda: Regressor(FEATURES),
+        lambda: (INPUTS, targets),
+        regression,
+        "encoder",
+        numbers={"beta": 0.1},
+        train=TRAIN,
+    )
+    split = split_of(case)
+    support = check_vmap_support(case, split.train.inputs, targets=split.train.targets)
+    *_, last = train([case, case], [3, 4], split, support if stacked else replace(support, rule=None))
+    judged = judge_members(last.engine, [case, case], split)
+    for seed, diagnosis in zip((3, 4), judged.diagnoses, strict=True):
+        model = Regressor(FEATURES)
+        model.load_state_dict(plain_loop(case, split, seed))
+        held_out, expected = split.evaluation.inputs, split.evaluation.targets.numpy()
+        with torch.no_grad():
+            made = model(held_out).numpy()
+            code = F.relu(model.encoder(held_out))
+            without = code.clone()
+            without[:, 0] = code[:, 0].mean()
+            ablated = model.head(without).numpy()
+        r2 = r2_score(expected, made, multioutput="variance_weighted")
+        assert diagnosis.output.r2 == pytest.approx(r2, abs=1e-6)
+        assert diagnosis.output.pca_r2 == ()
+        lost = r2 - r2_score(expected, ablated, multioutput="variance_weighted")
+        assert diagnosis.units[0].ablation == pytest.approx(lost, abs=1e-6)
+
+
+def test_an_autoencoder_given_its_rows_as_targets_keeps_the_level_of_pca():
+    rows = harness.Rows(INPUTS, targets=INPUTS.clone())
+    assert rows.reference is rows.inputs
+    assert harness.Rows(INPUTS, targets=VALUES).reference is not VALUES  # another size: no output of the rows' shape

@@ -259,3 +259,13 @@ def test_a_layer_without_a_sample_axis_is_refused():
 
     with pytest.raises(HarnessError, match=r"expected activations \[sample, unit, ...\], got shape \[\]"):
         harness.diagnose_model(Scalar(), rows(), "sum")
+
+
+def test_an_output_is_compared_with_targets_of_the_shape_of_the_inputs():
+    """A network that negates its rows is right about negated targets, and wrong about the rows."""
+    layer = nn.Linear(3, 3, bias=False)
+    nn.init.eye_(layer.weight)
+    model, rows = nn.Sequential(layer, nn.Linear(3, 3, bias=False)), torch.randn(500, 3)
+    nn.init.eye_(model[1].weight).data.neg_()
+    assert harness.diagnose_model(model, (rows, -rows), "0").output.r2 == pytest.approx(1.0)
+    assert harness.diagnose_model(model, TensorDataset(rows, rows), "0").output.r2 == pytest.approx(-3.0, abs=0.1)
