@@ -32,6 +32,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
 CASES_FOLDER = Path(__file__).parent / "cases"
 SUPPLIED = ("target", "step", "progress")  # keywords of `losses` that are no numbers of the case
 RAMP = "penalty ramp"  # key of the share of the penalties' weight in use; no keyword can have this name
+NOT_AUDITED = "the case trains by its own function and has no `losses`, so it was not audited"
 PENALTY_WEIGHT = "beta"  # the keyword that weighs penalties, unless a case says otherwise
 
 

@@ -156,7 +156,7 @@ def _as_classes(column: Any) -> Any:
 
 
 def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, dict[str, Any]]":
-    from harness.case import load_case
+    from harness.case import NOT_AUDITED, load_case
 
     suffix = Path(target).suffix
     if suffix not in ("", ".py"):
@@ -167,7 +167,8 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     from harness.auditing import audit
 
     # audited before the file is executed again for training: worker processes need objects of the latest execution
-    extra = {"case": case.name, "seed": seed, "audit": audit(case)} | _rows_judged(case, weights)
+    extra = {"case": case.name, "seed": seed} | _rows_judged(case, weights)
+    extra |= {"audit": audit(case)} if case.has_losses else {"not_audited": NOT_AUDITED}
     diagnosis = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
     no_r2 = diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2
     return diagnosis, {**extra, "no_r2": _no_r2(load_case(target))} if no_r2 else extra
@@ -250,6 +251,8 @@ def _show(diagnosis: "Diagnosis", target: str, extra: dict[str, Any], as_json: b
             console.print(text, markup=False, soft_wrap=True)
     if "no_r2" in extra:
         console.print(f"\nR2 is not available: {extra['no_r2']}", markup=False, soft_wrap=True)
+    if "not_audited" in extra:
+        console.print(f"\n{extra['not_audited']}", markup=False, soft_wrap=True)
     if "audit" in extra:
         console.print("\naudit of the penalties", style="bold")
         console.print(str(extra["audit"]), markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from harness.diagnosis.severity import Severity
 from harness.factors import Level
 from harness.loss_terms import bind_losses
 from harness.models import build_model
+from harness.prescription.goal import has_failed, is_poor
 from harness.remedies import same_as_default, why_not_applicable
 from harness.remedies.layout import inspect_model
 from harness.results.records import COLLAPSED, MemberRecord
@@ -45,6 +46,7 @@ class Signs:
         advice: new values of the case's numbers that the audit recommends.
         output_fails: True when some untreated member reconstructs no better than the mean.
         has_posterior: True for a latent with a declared posterior.
+        poor: True when the untreated members that do not fail reconstruct far worse than PCA.
         diverged: True when some untreated member diverged.
         died: True when some unit of an untreated member varied at first and not at the end.
         rate: the case's learning rate; None for a case that trains by its own function.
@@ -61,6 +63,7 @@ class Signs:
     advice: Mapping[str, float] = field(default_factory=dict)
     output_fails: bool = False
     has_posterior: bool = False
+    poor: bool = False
     diverged: bool = False
     died: bool = False
     rate: float | None = None
@@ -116,6 +119,7 @@ def signs_of(case: Case, split: Split, audit: Any, records: Sequence[MemberRecor
         advice=advice,
         output_fails=any(record.output_fault for record in records),
         has_posterior=case.posterior is not None,
+        poor=is_poor([record for record in records if not has_failed(record)]),
         diverged=any(record.status == "diverged" for record in records),
         died=any(bool(step) for record in records for step in record.died_at),
         rate=None if case.fit is not None else float(case.training()["learning_rate"]),
@@ -274,7 +278,9 @@ INDICATIONS = (
     ),
     Indication(
         "the loss has a penalty",
-        lambda signs: signs.has_penalty and (signs.silent_units or signs.output_fails or bool(signs.rules)),
+        lambda signs: (
+            signs.has_penalty and (signs.silent_units or signs.output_fails or signs.poor or bool(signs.rules))
+        ),
         lambda signs: [{"penalty": "none"}, *_weights(signs), {"penalty": "kl_sigmoid_bottleneck"}],
     ),
     Indication(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.auditing import audit
-from harness.case import Case, load_case
+from harness.case import NOT_AUDITED, Case, load_case
 from harness.data import split_of
 from harness.data.rows import Split
 from harness.errors import HarnessError
@@ -147,7 +147,7 @@ class Search:
         self.says(f"examining: audit, and the model as it is; the budget is {self.budget:.0f} s")
         report = audit(self.case, during_training=True) if self.case.has_losses else None
         if report is None:
-            self.notes.append("the case trains by its own function and has no `losses`, so it was not audited")
+            self.notes.append(NOT_AUDITED)
         else:
             self.faults = report.faults
             self.findings = tuple(finding.to_dict() for finding in report.findings)
@@ -194,13 +194,19 @@ class Search:
 
     def screen(self) -> None:
         """Train the changes in rounds, and the best ones at other learning rates."""
-        cells = [candidate.cell for candidate in self.tried]
-        if not cells:
-            return
-        seconds = max(1.0, SCREENING_SHARE * self.remaining)
         failing = [record.seed for record in self.untreated if not self.meets(record)]
         order = (*failing, *(seed for seed in range(ROUNDS[-1]) if seed not in failing))
-        screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
+        cells = [candidate.cell for candidate in self.tried]
+        while cells and not self.screening.finalists:
+            seconds = max(1.0, SCREENING_SHARE * self.remaining)
+            screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
+            cells = [cell for cell in cells if name_of(cell) not in self.screening.scores]
+            # times are overestimated at first: what was left out is tried while there is time
+            if self.trial.expected([UNTREATED, *cells[:1]], order[:FIRST_EXAMINED]) > self.remaining:
+                break
+        if cells:
+            self.notes.append(f"left out for want of time: {', '.join(map(name_of, cells))}")
+            self.tried = [candidate for candidate in self.tried if candidate.cell not in cells]
         self.finalists = list(self.screening.finalists)
         if self.finalists and self.case.fit is None:
             self._choose_rates()

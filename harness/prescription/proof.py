@@ -115,7 +115,7 @@ def remedies_of(
 
 
 def _is_better(first: Remedy, second: Remedy) -> bool:
-    """True for a better word; then fewer failures, more R2, fewer changes, a penalty that is kept."""
+    """True for a better word; then fewer failures, more R2, fewer changes, a kept penalty, a diff of the source."""
     if first.word != second.word:
         return WORDS.index(first.word) < WORDS.index(second.word)
     if first.failed_after != second.failed_after:
@@ -123,12 +123,12 @@ def _is_better(first: Remedy, second: Remedy) -> bool:
     gain = (first.r2_after or 0.0) - (second.r2_after or 0.0)
     if abs(gain) > USEFUL_GAIN:
         return gain > 0
-    return _cost(first.remedy) < _cost(second.remedy)
+    return _cost(first) < _cost(second)
 
 
-def _cost(cell: Cell) -> tuple[int, bool]:
-    """Number of changes, and True if they take away what the author asks of the code."""
-    return len(cell), cell.get("penalty") == "none"
+def _cost(remedy: Remedy) -> tuple[int, bool, bool]:
+    """Number of changes, True if they take away what the author asks of the code, True if they are more than a diff."""
+    return len(remedy.remedy), remedy.remedy.get("penalty") == "none", not remedy.is_diff
 
 
 def _affordable(trial: Trial, finalists: Sequence[Cell], seconds: float) -> int:

@@ -131,7 +131,9 @@ class Remedy:
     def __str__(self) -> str:
         change = f"failed {self.failed_before} -> {self.failed_after} of {self.seeds}"
         quality = "" if self.r2_after is None else f", R2 {r2_text(self.r2_before)} -> {r2_text(self.r2_after)}"
-        return f"{self.name}: {self.word.replace('_', ' ')} ({change}{quality}{_p(self.p_adjusted)})"
+        # where no seed fails, R2 decides the word, and p is of no difference
+        probability = _p(self.p_adjusted) if self.failed_before or self.failed_after else ""
+        return f"{self.name}: {self.word.replace('_', ' ')} ({change}{quality}{probability})"
 
 
 def _changed(text: str, before: str, after: str) -> list[str]:

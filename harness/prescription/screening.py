@@ -84,7 +84,8 @@ def screen(
         trial: trains the members.
         cells: the changes.
         meets: True for a member that meets the goal.
-        seconds: time that the rounds may take; changes and rounds that would not fit are left out, and said.
+        seconds: time that the rounds may take. A round that would not fit is left out, with a note; changes that would
+            not fit have no score.
         says: told of each round.
         screening: filled round by round, so that an interruption loses nothing.
         order: the seeds, of which a round takes the first ones. Seeds on which the model as it is fails come first:
@@ -92,7 +93,7 @@ def screen(
     """
     screening = screening or Screening()
     start, remaining = trial.seconds, list(cells)
-    first, remaining = _first_round(trial, remaining, order, seconds, screening)
+    first, remaining = _first_round(trial, remaining, order, seconds)
     for number, count in enumerate((first, *ROUNDS[1:])):
         seeds = tuple(order[:count])
         expected = trial.expected([UNTREATED, *remaining], seeds)
@@ -161,9 +162,7 @@ def at_best_rates(
     return best
 
 
-def _first_round(
-    trial: Trial, cells: list[Cell], order: Sequence[int], seconds: float, screening: Screening
-) -> tuple[int, list[Cell]]:
+def _first_round(trial: Trial, cells: list[Cell], order: Sequence[int], seconds: float) -> tuple[int, list[Cell]]:
     """Return the seeds and the changes of a first round that fits the time; the first ones of the table are kept."""
     fitting, count = list(cells), ROUNDS[0]
     while len(fitting) > 1 and trial.expected([UNTREATED, *fitting], order[:count]) > seconds:
@@ -171,8 +170,6 @@ def _first_round(
             count -= 1
         else:
             fitting.pop()
-    if len(fitting) < len(cells):
-        screening.notes.append(f"left out for want of time: {', '.join(map(name_of, cells[len(fitting) :]))}")
     return count, fitting
 
 

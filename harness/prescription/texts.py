@@ -1,5 +1,6 @@
 """Sentences of a prescription."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -56,7 +57,12 @@ def headline(search: SearchState) -> str:
     case, records = search.case, search.untreated
     fails = sum(not search.meets(record) for record in records)
     if not search.is_wrong and not search.tried:
-        return f"Nothing is wrong with {case.name}: 0 of {len(records)} seeds fail, and the audit names no fault."
+        audited = "the audit names no fault" if case.has_losses else "it was not audited"
+        doubts = Counter(verdict for record in records if (verdict := record.reported_verdict) != "healthy")
+        if not doubts:
+            return f"Nothing is wrong with {case.name}: 0 of {len(records)} seeds fail, and {audited}."
+        verdicts = ", ".join(f"{number} {name}" for name, number in doubts.items())
+        return f"No seed of {case.name} fails (0 of {len(records)}; {verdicts}), and {audited}: nothing was tried."
     best = next((remedy for remedy in search.remedies if remedy.word in WORKS), None)
     if best is not None:
         change = f"failed {best.failed_before} -> {best.failed_after} of {best.seeds} fresh seeds of {case.name}"

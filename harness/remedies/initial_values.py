@@ -1,7 +1,7 @@
 """Initial values of a model's parameters: other weights, and biases at zero."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,9 +43,9 @@ class InitialWeights(Factory):
 
     def __call__(self, **keywords: Any) -> nn.Module:
         model = self.model(**keywords)
-        weights = [value for name, value in model.named_parameters() if name.endswith("weight") and value.dim() > 1]
+        weights = [value for name, value in _trainable(model) if name.endswith("weight") and value.dim() > 1]
         if not weights:
-            raise RemedyNotApplicable("weight_init: the model has no weight matrix")
+            raise RemedyNotApplicable("weight_init: the model has no weight matrix that is trained")
         for weight in weights:
             WEIGHTS[self.name](weight)
         return model
@@ -59,10 +59,15 @@ class ZeroBias(Factory):
 
     def __call__(self, **keywords: Any) -> nn.Module:
         model = self.model(**keywords)
-        biases = [value for name, value in model.named_parameters() if name.rsplit(".", 1)[-1].endswith("bias")]
+        biases = [value for name, value in _trainable(model) if name.rsplit(".", 1)[-1].endswith("bias")]
         if not biases:
-            raise RemedyNotApplicable("bias_init: the model has no bias")
+            raise RemedyNotApplicable("bias_init: the model has no bias that is trained")
         with torch.no_grad():
             for bias in biases:
                 bias.zero_()
         return model
+
+
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters that training may change; a frozen one has the value that its author chose."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)

@@ -20,7 +20,8 @@ from harness.source_changes.text_edits import NotEditable, SourceFile, set_keywo
 
 IN_TORCH = ("sigmoid", "tanh")  # the functional forms are deprecated
 NORM = "code_norm"
-MATRIX = 'name.endswith("weight") and parameter.dim() > 1'
+MATRIX = 'name.endswith("weight") and parameter.dim() > 1 and parameter.requires_grad'
+BIAS = 'name.endswith("bias") and parameter.requires_grad'
 
 
 class SourceEditor:
@@ -56,7 +57,7 @@ class SourceEditor:
         if not treatment.own_penalty:
             self._remove_penalties()
         blocks = [(MATRIX, INITIALIZERS[treatment.weights])] if treatment.weights != DEFAULT else []
-        blocks += [('name.endswith("bias")', "zeros_")] if treatment.zero_bias else []
+        blocks += [(BIAS, "zeros_")] if treatment.zero_bias else []
         if blocks:
             self._initialize(blocks)
         if treatment.units is not None:

@@ -54,8 +54,8 @@ SNIPPETS = {
         "# in forward, before the activation\ncode = F.relu(self.code_norm({layer}(x)))"
     ),
     ("bias_init", "zero"): (
-        "# once, before training\nfor module in model.modules():\n"
-        '    if getattr(module, "bias", None) is not None:\n        nn.init.zeros_(module.bias)'
+        "# once, before training\nfor name, parameter in model.named_parameters():\n"
+        '    if name.endswith("bias") and parameter.requires_grad:\n        nn.init.zeros_(parameter)'
     ),
     ("activation", ""): ("# in forward: the same for every ReLU of the encoder\ncode = {function}({layer}(x))"),
     ("dropout", ""): (
@@ -70,7 +70,7 @@ SNIPPETS = {
     **{
         ("weight_init", name): (
             "# once, before training\nfor name, parameter in model.named_parameters():\n"
-            f'    if name.endswith("weight") and parameter.dim() > 1:\n        nn.init.{function}(parameter)'
+            f'    if name.endswith("weight") and parameter.dim() > 1 and parameter.requires_grad:\n        nn.init.{function}(parameter)'
         )
         for name, function in INITIALIZERS.items()
     },
@@ -79,7 +79,7 @@ SNIPPETS = {
         "    size = code.abs().mean(0)\n    dormant = size <= 0.025 * size.mean()\n"
         "    fresh = nn.Linear({layer}.in_features, {layer}.out_features)\n"
         "    {layer}.weight[dormant] = fresh.weight[dormant]\n    {layer}.bias[dormant] = 0.0\n"
-        "    self.decoder.weight[:, dormant] = 0.0  # of the layer that reads the code"
+        "    self.decoder.weight[:, dormant] = 0.0  # decoder: the layer that reads the code"
     ),
     ("neuron_resampling", ""): (
         "# after optimizer.step(), {value} times at equal parts of training apart; rows, code, error: of many rows\n"
@@ -89,7 +89,7 @@ SNIPPETS = {
         "    direction = F.normalize(rows[drawn], dim=1)\n"
         "    length = 0.2 * {layer}.weight[~dead].norm(dim=1).mean()\n"
         "    {layer}.weight[dead], {layer}.bias[dead] = (length * direction)[dead], 0.0\n"
-        "    self.decoder.weight[:, dead] = direction.T[:, dead]  # of the layer that reads the code"
+        "    self.decoder.weight[:, dead] = direction.T[:, dead]  # decoder: the layer that reads the code"
     ),
     ("codebook_restart", ""): (
         "# after optimizer.step(), {value} times at equal parts of training apart; code: of many rows, before it is quantized\n"

@@ -263,7 +263,7 @@ WRITTEN = ("penalty", "bias_init", "activation", "batchnorm", "dropout", "output
 PREACTIVATION = 'kept["code"].flatten(1)'
 ZERO_BIAS = [
     "for name, parameter in model.named_parameters():",
-    '    if name.endswith("bias"):',
+    '    if name.endswith("bias") and parameter.requires_grad:',
     "        nn.init.zeros_(parameter)",
 ]
 PENALTIES = {

@@ -266,3 +266,31 @@ def test_the_table_of_the_documentation_is_true():
     namespace = runpy.run_path(str(TABLE))
     page = (TABLE.parents[2] / "docs" / "reference" / "remedies.md").read_text()
     assert namespace["table"]() in page
+
+
+def test_frozen_parameters_keep_the_values_that_their_author_chose(split):
+    """A frozen identity in front of the code, with a frozen bias: only what training may change starts otherwise."""
+
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base, self.code, self.back = nn.Linear(100, 100), nn.Linear(100, 3), nn.Linear(3, 100)
+            nn.init.eye_(self.base.weight).requires_grad_(False)
+            nn.init.ones_(self.base.bias).requires_grad_(False)
+
+        def forward(self, rows):
+            return self.back(F.relu(self.code(self.base(rows))))
+
+    def losses(model, batch):
+        return {"reconstruction": F.mse_loss(model(batch), batch)}
+
+    case = Case(Frozen, lambda: split.train.inputs, losses, "code")
+    plain = build_model(case, 0, split.train.inputs[:4]).state_dict()
+    treated = build_model(
+        apply_remedies(case, {"weight_init": "kaiming", "bias_init": "zero"}, split), 0, split.train.inputs[:4]
+    ).state_dict()
+    treated = {name.removeprefix("model."): value for name, value in treated.items()}
+    assert torch.equal(treated["base.weight"], torch.eye(100))
+    assert torch.equal(treated["base.bias"], torch.ones(100))
+    assert not torch.equal(treated["code.weight"], plain["code.weight"])
+    assert not treated["code.bias"].any()
