@@ -16,6 +16,7 @@ from harness.errors import HarnessError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
+    from harness.remedies.layout import ModelLayout
 
 MATRICES = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".csv", ".parquet")
 MOST_UNITS = 100_000  # in a JSON document: 1.2 kB each
@@ -170,17 +171,24 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     extra = {"case": case.name, "seed": seed} | _rows_judged(case, weights)
     extra |= {"audit": audit(case)} if case.has_losses else {"not_audited": NOT_AUDITED}
     diagnosis = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
-    no_r2 = diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2
-    return diagnosis, {**extra, "no_r2": _no_r2(load_case(target))} if no_r2 else extra
+    layout = _layout(load_case(target))
+    if diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2:
+        extra["no_r2"] = layout.no_r2
+    if 1 < layout.channels < layout.units:
+        extra["unit_axis"] = (
+            f"a unit is one of the {layout.units} numbers of a row's code; `harness.diagnose_model` judges its"
+            f" {layout.channels} channels, with each position as a row"
+        )
+    return diagnosis, extra
 
 
-def _no_r2(case: Any) -> str:
+def _layout(case: Any) -> "ModelLayout":
     from harness.data import split_of
     from harness.loss_terms import bind_losses
     from harness.remedies.layout import inspect_model
 
     train = split_of(case).train
-    return inspect_model(bind_losses(case, train.targets), train.inputs[:4]).no_r2
+    return inspect_model(bind_losses(case, train.targets), train.inputs[:4])
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":
@@ -249,6 +257,8 @@ def _show(diagnosis: "Diagnosis", target: str, extra: dict[str, Any], as_json: b
         if extra["may_be_training_rows"]:
             text = "warning: the weights may have been trained on these rows; declare held-out rows in Case.evaluation"
             console.print(text, markup=False, soft_wrap=True)
+    if "unit_axis" in extra:
+        console.print(f"\n{extra['unit_axis']}", markup=False, soft_wrap=True)
     if "no_r2" in extra:
         console.print(f"\nR2 is not available: {extra['no_r2']}", markup=False, soft_wrap=True)
     if "not_audited" in extra:

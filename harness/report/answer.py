@@ -126,8 +126,24 @@ def _baseline_clause(baseline: BaselineOutcome) -> str:
     if len(baseline.symptoms) == 1:
         (first,) = baseline.symptoms
         return f"{subject}, {baseline.failed} of {seeds} {ends} {SYMPTOMS.get(first, first)}{unjudged}"
-    causes = ", ".join(f"{number} {SYMPTOMS.get(name, name)}" for name, number in baseline.symptoms.items())
+    causes = ", ".join(_causes(dict(baseline.symptoms)))
     return f"{subject}, {baseline.failed} of {seeds} {'fails' if baseline.failed == 1 else 'fail'}{unjudged}: {causes}"
+
+
+def _causes(symptoms: dict[str, int]) -> list[str]:
+    """Counted symptoms in words.
+
+    >>> _causes({"single_unit_dominance": 4, "full_collapse": 1, "single_live_unit": 4})
+    ['8 with one live unit, which in 4 of them always fires', '1 with no unit that varies']
+    """
+    always = symptoms.get("single_unit_dominance", 0)
+    if not always or "single_live_unit" not in symptoms:
+        return [f"{number} {SYMPTOMS.get(name, name)}" for name, number in symptoms.items()]
+    both = f"{always + symptoms.pop('single_live_unit')} with one live unit, which in {always} of them always fires"
+    return [
+        both if name == "single_unit_dominance" else f"{number} {SYMPTOMS.get(name, name)}"
+        for name, number in symptoms.items()
+    ]
 
 
 def _replications(baseline: BaselineOutcome) -> str:
@@ -270,7 +286,7 @@ CLAUSES = {
 SYMPTOMS = {
     "single_unit_dominance": "with one live unit that always fires",
     "full_collapse": "with no unit that varies",
-    "single_live_unit": "with one live unit that does not always fire",
+    "single_live_unit": "with one live unit",
     "near_collapse": "with units that hardly vary",
     "mean_output": "with a reconstruction no better than the mean",
     "worse_than_mean": "with a reconstruction no better than the mean",

@@ -176,6 +176,27 @@ def test_a_case_is_trained_judged_and_audited(tmp_path: Path) -> None:
     assert "findings" in document["audit"]
 
 
+def test_a_case_with_its_own_loop_alone_is_judged_without_an_audit(tmp_path: Path) -> None:
+    own = CASE.replace(", losses=losses", ", fit=fit").replace(', train={"epochs": 2}', "")
+    (tmp_path / "own.py").write_text(own.replace("case =", "def fit(model, seed):\n    pass\n\ncase ="))
+    _, printed = run(tmp_path / "own.py")
+    assert "the case trains by its own function and has no `losses`, so it was not audited" in printed
+    document = json.loads(run(tmp_path / "own.py", "--json")[1])
+    assert len(document["units"]) == 3
+    assert "audit" not in document
+
+
+@pytest.mark.parametrize(("code", "said"), [("rows", False), ("rows.reshape(-1, 2, 3)", True)])
+def test_a_unit_of_a_code_with_positions_is_named(tmp_path: Path, code: str, said: bool) -> None:
+    """Two linear maps of two positions of three features: four numbers a row, and two channels."""
+    layers = ("nn.Linear(3, 2)", "nn.Linear(2, 3)") if said else ("nn.Linear(6, 3)", "nn.Linear(3, 6)")
+    text = CASE.replace("nn.Linear(6, 3), nn.Linear(3, 6)", ", ".join(layers))
+    (tmp_path / "places.py").write_text(text.replace("self.enc(rows)))", f"self.enc({code}))).reshape(rows.shape)"))
+    _, printed = run(tmp_path / "places.py")
+    assert ("a unit is one of the 4 numbers of a row's code" in printed) == said
+    assert ("judges its 2 channels" in printed) == said
+
+
 def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(CASE)
     state = {"enc.weight": torch.zeros(3, 6), "enc.bias": torch.tensor([1.0, -1.0, -1.0])}
