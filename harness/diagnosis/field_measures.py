@@ -84,7 +84,8 @@ def field_measures(
         numbers["l0"] = sum(unit.activation_frequency for unit in units)
         numbers["dormant"] = math.nan
         if all(map(math.isfinite, sizes)):
-            numbers["dormant"] = float(sum(size <= DORMANT_TAU * sum(sizes) / len(sizes) for size in sizes))
+            bound = DORMANT_TAU * sum(sizes) / len(sizes)
+            numbers["dormant"] = float(sum(size <= bound for size in sizes))
     if _has_posterior(units):
         numbers["kl"] = sum(unit.kl for unit in units)
     if output is not None:
