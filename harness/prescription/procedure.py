@@ -18,7 +18,7 @@ from harness.prescription.indications import Candidate, Signs, candidates, contr
 from harness.prescription.prescription import Prescription, PrescriptionInterrupted
 from harness.prescription.proof import effects_of, fresh_effects, remedies_of
 from harness.prescription.remedy import Remedy
-from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
+from harness.prescription.screening import LEAST, ROUNDS, Screening, at_best_rates, screen
 from harness.prescription.texts import headline, not_seen, stopped_headline, too_few_seeds, tried_rows
 from harness.prescription.trial import UNTREATED, Trial, cores_for, name_of
 from harness.prescription.words import change_of
@@ -196,17 +196,20 @@ class Search:
         """Train the changes in rounds, and the best ones at other learning rates."""
         failing = [record.seed for record in self.untreated if not self.meets(record)]
         order = (*failing, *(seed for seed in range(ROUNDS[-1]) if seed not in failing))
-        cells = [candidate.cell for candidate in self.tried]
-        while cells and not self.screening.finalists:
-            seconds = max(1.0, SCREENING_SHARE * self.remaining)
-            screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
-            cells = [cell for cell in cells if name_of(cell) not in self.screening.scores]
-            # times are overestimated at first: what was left out is tried while there is time
-            if self.trial.expected([UNTREATED, *cells[:1]], order[:FIRST_EXAMINED]) > self.remaining:
+        left = [candidate.cell for candidate in self.tried]
+        least = (1 - SCREENING_SHARE) * self.remaining  # what the proof keeps
+        # times are overestimated at first: what was left out is tried beside the finalists while there is time
+        while left:
+            seconds = max(1.0, self.remaining - least)
+            if self.screening.scores and self.trial.expected([UNTREATED, left[0]], order[:LEAST]) > seconds:
                 break
-        if cells:
-            self.notes.append(f"left out for want of time: {', '.join(map(name_of, cells))}")
-            self.tried = [candidate for candidate in self.tried if candidate.cell not in cells]
+            self.screening.notes.clear()  # of rounds that were left out
+            cells = [*self.screening.finalists, *left]
+            screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
+            left = [cell for cell in left if name_of(cell) not in self.screening.scores]
+        if left:
+            self.notes.append(f"left out for want of time: {', '.join(map(name_of, left))}")
+            self.tried = [candidate for candidate in self.tried if candidate.cell not in left]
         self.finalists = list(self.screening.finalists)
         if self.finalists and self.case.fit is None:
             self._choose_rates()
