@@ -1,5 +1,6 @@
 """Remedies as lines for the user's own model: what to write after it is built, in its code, and in the loss."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from torch import nn
 from harness.capture import CODE_SITE, BottleneckTap, eval_mode, submodule
 from harness.case import Case
 from harness.data.rows import Split
+from harness.errors import HarnessError
 from harness.factors import Level
 from harness.loss_terms import bind_losses, loss_terms
 from harness.models import build_model, own_precision
@@ -32,6 +34,7 @@ class _Subject:
         axes: number of axes of the code.
         direct: True if the output of the bottleneck's module is what enters the code's activation.
         calls: calls of the bottleneck by the loss itself, outside the model's forward pass.
+        reads: True if the model or its loss reads attributes of the bottleneck's module, such as its weight.
     """
 
     case: Case
@@ -41,6 +44,7 @@ class _Subject:
     axes: int
     direct: bool
     calls: int
+    reads: bool
 
 
 @dataclass
@@ -92,6 +96,7 @@ def _subject(case: Case, split: Split) -> _Subject:
         forward.code.dim(),
         layout.by_module and forward.raw is not None and forward.raw is forward.preactivation,
         _calls_in_loss(case, model, split),
+        _reads_attributes(case, model, split),
     )
 
 
@@ -110,6 +115,19 @@ def _calls_in_loss(case: Case, model: nn.Module, split: Split) -> int:
         for handle in handles:
             handle.remove()
     return calls.count("bottleneck") - calls.count("model")
+
+
+def _reads_attributes(case: Case, model: nn.Module, split: Split) -> bool:
+    """True if the loss fails on a model whose bottleneck is the only module of an `nn.Sequential`."""
+    if not case.has_losses or case.bottleneck.startswith("out:"):
+        return False
+    wrapped = copy.deepcopy(model)
+    wrapped.set_submodule(case.bottleneck, nn.Sequential(submodule(wrapped, case.bottleneck)))
+    try:
+        loss_terms(case, wrapped, split.train.inputs[: case.training()["batch_size"]])
+    except HarnessError:
+        return True
+    return False
 
 
 def _write_model(subject: _Subject, treatment: Treatment, lines: _Lines) -> None:
@@ -145,6 +163,8 @@ def _write_normalization(subject: _Subject, position: int, changes: dict[int, Ch
     if subject.direct or position == CODE_SITE:
         path = module_path(subject.model, subject.case.bottleneck)
         lines.built.append(f"{path} = nn.Sequential({path}, {layer})")
+        if subject.reads:
+            lines.built.append(f"# the layer itself is {path}[0] now: read its weight and other attributes from there")
         if subject.calls > 0:
             lines.built += [
                 f"# the loss calls {subject.case.bottleneck} outside the forward pass too: that call has to skip the",

@@ -186,6 +186,32 @@ def test_a_loss_that_calls_the_bottleneck_itself_is_pointed_out():
     assert "the loss calls" not in source_code(CASES["functional"], {"batchnorm": "on"}, split_of(CASES["functional"]))
 
 
+def test_a_loss_that_reads_the_weight_of_a_wrapped_layer_is_pointed_out():
+    """The Jacobian's norm of a contractive autoencoder takes the weight of its layer, which an nn.Sequential lacks."""
+
+    class Contractive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.code, self.back = nn.Linear(4, 3), nn.Linear(3, 4)
+
+        def forward(self, rows):
+            return self.back(torch.sigmoid(self.code(rows)))
+
+    def contractive(model, batch):
+        return {**plain(model, batch), "contractive": model.code.weight.square().sum()}
+
+    def plain(model, batch):
+        return {"reconstruction": F.mse_loss(model(batch), batch)}
+
+    said = {}
+    for losses in (contractive, plain):
+        case = Case(Contractive, lambda: torch.randn(80, 4), losses, "code")
+        said[losses] = source_code(case, {"batchnorm": "on"}, split_of(case))
+        assert "model.code = nn.Sequential(model.code, nn.BatchNorm1d(3, affine=False))" in said[losses]
+    assert "the layer itself is model.code[0] now" in said[contractive]
+    assert "the layer itself" not in said[plain]
+
+
 def test_one_line_for_several_layers_is_refused_in_words_and_changed_where_all_change():
     split = split_of(LOOPED)
     refused = source_code(LOOPED, {"activation": "leaky_relu"}, split)
