@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.measures.chunks import UNIT_CHUNK, chunks, unit_rows
-from harness.measures.constancy import range_tolerance
+from harness.measures.constancy import range_tolerance, rounding
 from harness.measures.contingency import added
 from harness.measures.units import UnitMoments, fires, layer_size, saturated_share
 
@@ -76,8 +76,8 @@ def _chunk_table(
     own = lines.to(dtype)
     on = fires(own, activation)
     table = {"finite": finite, "fired_rows": on.sum(-1), **_moments(lines)}
-    table |= _range(lines, torch.ones_like(on), dtype, scale_of(activation, scale), "")
-    table |= _range(lines, ~on, dtype, scale_of(activation, scale), "outside_")
+    table |= _range(lines, torch.ones_like(on), dtype, activation, scale, "")
+    table |= _range(lines, ~on, dtype, activation, scale, "outside_")
     if activation == "sigmoid":
         table |= _saturation(own, saturation)
     return {name: column.double().numpy() for name, column in table.items()}
@@ -108,26 +108,50 @@ def _saturation(own: Tensor, saturation: Saturation) -> dict[str, Tensor]:
     }
 
 
-def scale_of(activation: str, scale: Tensor | None) -> Tensor | None:
-    """The scale of the range test, at least 1 for a sigmoid.
+def scale_of(
+    activation: str, scale: Tensor | None, values: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """The scale of the range test of a unit's output, from the scale of the sum before its activation function.
 
-    A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference.
+    A sigmoid or tanh passes the rounding of its sum on, times its slope: at most that at the value nearest to the middle.
+    A sigmoid's sum is at least as large as its own logit. The other functions count with a slope of 1.
 
-    >>> float(scale_of("sigmoid", torch.tensor(0.5))), float(scale_of("relu", torch.tensor(0.5)))
-    (1.0, 0.5)
+    A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference. So its
+    scale is at least 1, in 16 bits at least what stands for the same tolerance as in float32.
+
+    Args:
+        activation: its name. scale: `[*member, unit]`, of the sum.
+        values: `[*member, sample, unit]`, of which the extremes count. Without them: the largest slope.
+        dtype: the precision that the model computed in.
+
+    >>> zero, half = torch.tensor([[0.0]]), torch.tensor([[0.5]])
+    >>> [float(scale_of("sigmoid", torch.tensor([8.0]), values)) for values in (zero, half)]
+    [1.0, 2.0]
+    >>> float(scale_of("relu", torch.tensor(0.5)))
+    0.5
     """
-    if activation != "sigmoid":
+    if activation not in BOUNDED:
         return scale
-    return torch.ones(()).double() if scale is None else scale.clamp_min(1.0)
+    middle = torch.tensor(0.5 if activation == "sigmoid" else 0.0, dtype=torch.float64)
+    nearest = middle if values is None else middle.clamp(values.amin(-2).double(), values.amax(-2).double())
+    if activation == "tanh":
+        return None if scale is None else scale * (1 - nearest.square())
+    logit = torch.logit(nearest, eps=1e-16).abs()
+    size = logit if scale is None else torch.maximum(logit, scale.double())
+    least = min(1.0, rounding(torch.float32) / rounding(dtype))
+    return (size * nearest * (1 - nearest)).clamp_min(least)
 
 
-def _range(lines: Tensor, rows: Tensor, dtype: torch.dtype, scale: Tensor | None, prefix: str) -> dict[str, Tensor]:
+def _range(
+    lines: Tensor, rows: Tensor, dtype: torch.dtype, activation: str, scale: Tensor | None, prefix: str
+) -> dict[str, Tensor]:
     """Range / tolerance over some rows of each line; 0 where there is no such row."""
     low = torch.where(rows, lines, torch.inf).amin(-1)
     high = torch.where(rows, lines, -torch.inf).amax(-1)
     some = rows.any(-1)
     low, high = torch.where(some, low, 0.0), torch.where(some, high, 0.0)
-    tolerance = range_tolerance(torch.stack([low, high], -2), dtype=dtype, scale=scale)
+    ends = torch.stack([low, high], -2)
+    tolerance = range_tolerance(ends, dtype=dtype, scale=scale_of(activation, scale, ends, dtype))
     ratio = torch.where(high > low, (high - low) / tolerance.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     if prefix:
         return {f"{prefix}ratio": ratio}
@@ -143,7 +167,7 @@ def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]
     table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
-        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, None, "")["range_ratio"]
+        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, "none", None, "")["range_ratio"]
         _fill(table, activations, chunk, {"ratio": torch.where(finite, ratio, torch.inf).numpy()})
     return table["ratio"]
 

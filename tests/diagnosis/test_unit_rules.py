@@ -1,6 +1,7 @@
 """Every verdict of a unit fires on its planted fault, at the edge of its definition, and not beyond."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -144,6 +145,47 @@ def test_rounding_is_judged_in_the_models_own_precision(dtype: torch.dtype) -> N
     assert verdict(unit.double(), dtype=str(dtype).removeprefix("torch.")) == "constant_on"
     unit[::2] += 40 * few * step
     assert verdict(unit) != "constant_on"
+
+
+PRECISIONS = [torch.float16, torch.bfloat16, torch.float32]
+
+
+def behind_a_sum(
+    function: Callable[[Tensor], Tensor], level: float, spread: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A unit whose sum is `level` + `spread` times noise, of terms that cancel, added in `dtype`; the size of the sum."""
+    draws = normal()[:, :4].double() * 2
+    terms = torch.cat([draws, -draws, spread * normal(seed=1)[:, :1].double()], 1)
+    total = torch.full((ROWS,), level, dtype=dtype)
+    for term in terms[:, torch.tensor([0, 1, 2, 3, 6, 4, 7, 5, 8])].to(dtype).T:
+        total = total + term
+    return function(total), terms.abs().mean(0).sum() + abs(level)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("function", "level"), [("sigmoid", -4.0), ("sigmoid", 0.0), ("sigmoid", 4.0), ("tanh", 1.5)])
+def test_a_bounded_unit_that_only_rounding_moves_is_constant(function: str, level: float, dtype: torch.dtype) -> None:
+    unit, scale = behind_a_sum(getattr(torch, function), level, 0.0, dtype)
+    assert len(unit.unique()) > 1
+    assert verdict(unit, function, scale=scale.expand(2)).startswith("constant")
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("function", "level"), [("sigmoid", -4.0), ("sigmoid", 4.0), ("tanh", 1.5)])
+def test_the_slope_of_a_bounded_function_narrows_the_tolerance_of_its_sum(
+    function: str, level: float, dtype: torch.dtype
+) -> None:
+    unit, scale = behind_a_sum(getattr(torch, function), level, 0.5, dtype)
+    assert not verdict(unit, function, scale=scale.expand(2)).startswith("constant")
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_without_the_sum_a_small_sigmoid_is_judged_by_its_logit(dtype: torch.dtype) -> None:
+    rounded = torch.full((ROWS,), -7.0, dtype=dtype)
+    rounded[::2] += 8 * torch.finfo(dtype).eps  # two neighbors of -7
+    assert verdict(torch.sigmoid(rounded), "sigmoid") == "constant_off"
+    varies = torch.sigmoid((normal()[:, 0] - 8).to(dtype))  # largest value about 0.01
+    assert verdict(varies, "sigmoid") == "subthreshold"
 
 
 def test_a_copy_in_double_precision_needs_to_be_told_the_models() -> None:
