@@ -193,7 +193,7 @@ def _tails(units: Units) -> str:
 
 
 def _ablation(units: Units) -> str:
-    return f"replacing one by its mean lowers R2 by at most {max(unit.ablation for unit in units):.1e}"
+    return f"replacing one by its mean changes R2 by at most {max(abs(unit.ablation) for unit in units):.1e}"
 
 
 def _always(units: Units) -> str:

@@ -190,8 +190,9 @@ def _used(judged: Sequence[MemberRecord]) -> Sentence | None:
         return None
     unused = sum(flagged for _, flagged in live_units)
     middle = median(cost for cost, _ in live_units)
+    effect = f"{'raises' if middle < 0 else 'lowers'} R2 by {abs(middle):.3f} (median)"
     return Sentence(
-        f"{unused} of {len(live_units)} live units are unused; replacing a unit by its mean lowers R2 by {middle:.3f} (median).",
+        f"{unused} of {len(live_units)} live units are unused; replacing a unit by its mean {effect}.",
         {"live_units": len(live_units), "unused": unused, "median_ablation": middle},
     )
 
