@@ -248,7 +248,7 @@ def _unit_flags(
     flags += [f"duplicate_of={copies[index]}"] if index in copies else []
     flags += ["heavy_tailed"] if not constant and _heavy(parts, attributes) else []
     flags += ["stochastic"] if attributes.get("stochastic") else []
-    flags += ["unused"] if not constant and attributes.get("ablation", np.inf) < thresholds.unused else []
+    flags += ["unused"] if not constant and abs(attributes.get("ablation", np.inf)) < thresholds.unused else []
     return tuple(map(Flag, flags))
 
 

@@ -142,14 +142,18 @@ def _few(units: Units, rows: str) -> str:
 
 
 def _fired(units: Units, rows: str) -> str:
-    fewest, most = min(unit.fired_rows for unit in units), max(unit.fired_rows for unit in units)
-    return f"active on {fewest} to {most} of {rows}"
+    return f"active on {_from_to([unit.fired_rows for unit in units])} of {rows}"
 
 
 def _rare(units: Units, rows: str) -> str:
     counts = [unit.informed_rows if unit.informed_rows >= 0 else unit.fired_rows for unit in units]
     word = "posterior informative" if any(unit.informed_rows >= 0 for unit in units) else "active"
-    return f"{word} on {min(counts)} to {max(counts)} of {rows}"
+    return f"{word} on {_from_to(counts)} of {rows}"
+
+
+def _from_to(counts: Sequence[int]) -> str:
+    fewest, most = min(counts), max(counts)
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _prior(units: Units, rows: str) -> str:
@@ -193,7 +197,7 @@ def _tails(units: Units) -> str:
 
 
 def _ablation(units: Units) -> str:
-    return f"replacing one by its mean lowers R2 by at most {max(unit.ablation for unit in units):.1e}"
+    return f"replacing one by its mean changes R2 by at most {max(abs(unit.ablation) for unit in units):.1e}"
 
 
 def _always(units: Units) -> str:

@@ -48,7 +48,7 @@ def _heavy(units: Columns, thresholds: Thresholds) -> NDArray[Any]:
 
 
 def _unused(units: Columns, thresholds: Thresholds) -> NDArray[Any]:
-    unused: NDArray[Any] = units["ablation"] < thresholds.unused
+    unused: NDArray[Any] = np.abs(units["ablation"]) < thresholds.unused
     return unused
 
 

@@ -20,7 +20,7 @@ from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.unit_rules import UNIT_VERDICTS, Evidence, constant_units, unit_places, unit_verdicts
 from harness.diagnosis.verdicts import CONSTANT, NOT_LIVE, UNJUDGED
 from harness.measures.reliability import reliability_table
-from harness.measures.unit_table import Saturation, Table, entropy_table, range_ratios, unit_table
+from harness.measures.unit_table import Arithmetic, Saturation, Table, entropy_table, range_ratios, unit_table
 from harness.measures.units import fires
 
 
@@ -235,8 +235,9 @@ def _once(request: DiagnosisInputs, values: torch.Tensor) -> torch.Tensor:
 
 
 def _measured(request: DiagnosisInputs) -> Table:
+    arithmetic = Arithmetic(request.dtype, request.scale, request.before)
     saturation = Saturation(request.thresholds.saturation, request.thresholds.saturated_share)
-    table = unit_table(request.activations, request.activation, request.dtype, request.scale, saturation)
+    table = unit_table(request.activations, request.activation, arithmetic, saturation)
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     shape = table["mean"].shape
     table["before_ratio"] = np.full(shape, np.inf)

@@ -99,8 +99,8 @@ def _or(value: float, otherwise: float) -> float:
     return otherwise if math.isnan(value) else value
 
 
-def equal_units(diagnosis: Layer) -> list[tuple[str, UnitDiagnosis]]:
-    """Units that read alike as one line: their numbers, such as `"0-7, 9"`, and one of them.
+def equal_units(diagnosis: Layer, ranges: int = 6) -> list[tuple[str, UnitDiagnosis]]:
+    """Units that read alike as one line: their numbers, such as `"0-7, 9"` in at most `ranges`, and one of them.
 
     Of a large layer these are the ten worst lines.
     """
@@ -108,7 +108,7 @@ def equal_units(diagnosis: Layer) -> list[tuple[str, UnitDiagnosis]]:
     large = len(diagnosis.units) > MOST_UNITS
     for unit in diagnosis.units if large else shown(diagnosis):
         groups.setdefault(_cells(unit), []).append(unit)
-    lines = [(index_ranges(unit.index for unit in units), units[0]) for units in groups.values()]
+    lines = [(index_ranges((unit.index for unit in units), ranges), units[0]) for units in groups.values()]
     if not large:
         return lines
     order = list(UnitVerdict)

@@ -28,7 +28,7 @@ LAYER: dict[str, RuleText] = {
     ),
     "full_collapse": RuleText(
         Severity.FAULT,
-        "no unit depends on the input: the decoder receives a constant",
+        "no unit depends on the input: this layer passes no information on",
         f"audit the loss terms; {REVIVE}",
     ),
     "single_live_unit": RuleText(

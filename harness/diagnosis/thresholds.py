@@ -149,7 +149,7 @@ TABLE: dict[str, ThresholdInfo] = {
     ),
     "heavy_kurtosis": ThresholdInfo("a unit is heavy_tailed above this kurtosis (a normal unit has 3)", decides="flag"),
     "heavy_energy": ThresholdInfo("a unit is heavy_tailed when one row holds this share of its energy", decides="flag"),
-    "unused": ThresholdInfo("a unit is unused when replacing it by its mean costs less R2", decides="flag"),
+    "unused": ThresholdInfo("a unit is unused when replacing it by its mean changes R2 by less", decides="flag"),
     "mean_output_r2": ThresholdInfo(
         "an output is no better than the mean when the upper 95 % bound of R2 is at most this"
     ),

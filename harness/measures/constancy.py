@@ -20,7 +20,8 @@ def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor |
         dtype: the precision (torch's, numpy's or its name) in which the *model* computed, if the values have another
             (a float64 copy, a CSV). Default: that of the values.
         scale: `[*member, unit]` or a number: size of the sum that made the unit, sum_i |w_i| E|h_i| + |b|. A sum that
-            cancels carries the rounding of its terms, not that of its small result.
+            cancels carries the rounding of its terms, not that of its small result. Behind a function that is not steep,
+            times its slope.
 
     Returns:
         In the activation's own unit, float64. c is 64 for float32 and float64, 4 for float16 and bfloat16.
@@ -35,7 +36,16 @@ def range_tolerance(activations: Activations, dtype: Any = None, scale: Tensor |
     largest = activations.abs().amax(dim=-2).double()
     if scale is not None:
         largest = torch.maximum(largest, torch.as_tensor(scale, dtype=torch.float64, device=largest.device))
-    return ROUNDINGS[precision] * torch.finfo(precision).eps * largest
+    return rounding(precision) * largest
+
+
+def rounding(precision: torch.dtype) -> float:
+    """Widest range of a constant unit of scale 1: c eps.
+
+    >>> rounding(torch.bfloat16)
+    0.03125
+    """
+    return ROUNDINGS[precision] * torch.finfo(precision).eps
 
 
 def precision_of(activations: Tensor, dtype: Any = None) -> torch.dtype:

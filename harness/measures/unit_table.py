@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.measures.chunks import UNIT_CHUNK, chunks, unit_rows
-from harness.measures.constancy import range_tolerance
+from harness.measures.constancy import range_tolerance, rounding
 from harness.measures.contingency import added
 from harness.measures.units import UnitMoments, fires, layer_size, saturated_share
 
@@ -20,6 +20,7 @@ Table = dict[str, NDArray[np.float64]]
 BITS = float(np.log(2))  # nats in a bit
 BOUNDED = ("sigmoid", "tanh")
 BOUNDED_RESOLUTION = 1 / 64  # width of an entropy cell, of the bounded activations
+CURVED = ("leaky_relu", "elu", "softplus", "gelu", "silu")  # functions that are flatter on one side than on the other
 LAYER_SHARE = 32  # cells in a layer's root mean square, of every other activation
 
 
@@ -30,16 +31,32 @@ class Saturation(NamedTuple):
     share: float
 
 
-def unit_table(
-    activations: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: Saturation
-) -> Table:
+class Arithmetic(NamedTuple):
+    """How the units were computed, for the range test.
+
+    Args:
+        dtype: the precision of the model.
+        scale: `[member, unit]`, size of the sum that made each unit; see `range_tolerance`.
+        before: `[member, sample, unit]`, the sums.
+    """
+
+    dtype: torch.dtype
+    scale: Tensor | None = None
+    before: Tensor | None = None
+
+    def of(self, chunk: slice) -> "Arithmetic":
+        """Those of some units; the sums as lines `[member, unit, sample]`."""
+        scale = None if self.scale is None else self.scale[..., chunk]
+        before = None if scale is None or self.before is None else unit_rows(self.before, chunk)[0]
+        return Arithmetic(self.dtype, scale, before)
+
+
+def unit_table(activations: Tensor, activation: str, arithmetic: Arithmetic, saturation: Saturation) -> Table:
     """Moments, ranges, firing rows and saturation of every unit, `[member, unit]` each, in one pass over the rows.
 
     Args:
         activations: `[member, sample, unit]`. activation: its name.
-        dtype: the precision that the model computed in.
-        scale: `[member, unit]`, size of the sum that made each unit; see `range_tolerance`.
-        saturation: definition of a saturated sigmoid.
+        arithmetic: precision and sums. saturation: definition of a saturated sigmoid.
 
     Returns:
         `finite` (0 or 1), `fired_rows`, the moments of `UnitMoments` (`power` is the root mean square), `minimum`,
@@ -48,15 +65,15 @@ def unit_table(
         `bimodal_margin`. A unit that is not finite has the numbers of a unit that is 0 everywhere.
 
     >>> layer = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]])
-    >>> table = unit_table(layer, "relu", torch.float32, None, Saturation(0.001, 0.95))
+    >>> table = unit_table(layer, "relu", Arithmetic(torch.float32), Saturation(0.001, 0.95))
     >>> table["mean"].tolist(), table["fired_rows"].tolist()
     ([[2.0, 0.0]], [[2.0, 0.0]])
     """
     table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
-        part = None if scale is None else scale[..., chunk]
-        _fill(table, activations, chunk, _chunk_table(lines, finite, activation, dtype, part, saturation))
+        part = _chunk_table(lines, finite, activation, arithmetic.of(chunk), saturation)
+        _fill(table, activations, chunk, part)
     return table
 
 
@@ -69,15 +86,15 @@ def _fill(table: Table, activations: Tensor, chunk: slice, part: Table) -> None:
 
 
 def _chunk_table(
-    lines: Tensor, finite: Tensor, activation: str, dtype: torch.dtype, scale: Tensor | None, saturation: Saturation
+    lines: Tensor, finite: Tensor, activation: str, arithmetic: Arithmetic, saturation: Saturation
 ) -> Table:
     """The measures of `[member, unit, sample]`."""
     # in the model's own precision: the float64 copy of float32's softplus(0) lies above log 2
-    own = lines.to(dtype)
+    own = lines.to(arithmetic.dtype)
     on = fires(own, activation)
     table = {"finite": finite, "fired_rows": on.sum(-1), **_moments(lines)}
-    table |= _range(lines, torch.ones_like(on), dtype, scale_of(activation, scale), "")
-    table |= _range(lines, ~on, dtype, scale_of(activation, scale), "outside_")
+    table |= _range(lines, torch.ones_like(on), activation, arithmetic, "")
+    table |= _range(lines, ~on, activation, arithmetic, "outside_")
     if activation == "sigmoid":
         table |= _saturation(own, saturation)
     return {name: column.double().numpy() for name, column in table.items()}
@@ -108,30 +125,87 @@ def _saturation(own: Tensor, saturation: Saturation) -> dict[str, Tensor]:
     }
 
 
-def scale_of(activation: str, scale: Tensor | None) -> Tensor | None:
-    """The scale of the range test, at least 1 for a sigmoid.
+def scale_of(
+    activation: str, scale: Tensor | None, values: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """The scale of the range test of a unit's output, from the scale of the sum before its activation function.
 
-    A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference.
+    A sigmoid or tanh passes the rounding of its sum on, times its slope: at most that at the value nearest to the middle.
+    A sigmoid's sum is at least as large as its own logit. The other functions count with a slope of 1.
 
-    >>> float(scale_of("sigmoid", torch.tensor(0.5))), float(scale_of("relu", torch.tensor(0.5)))
-    (1.0, 0.5)
+    A sigmoid is 1 wide: saturated at 0 it is as constant as saturated at 1, where rounding hides the difference. So its
+    scale is at least 1, in 16 bits at least what stands for the same tolerance as in float32.
+
+    Args:
+        activation: its name. scale: `[*member, unit]`, of the sum.
+        values: `[*member, sample, unit]`, of which the extremes count. Without them: the largest slope.
+        dtype: the precision that the model computed in.
+
+    >>> zero, half = torch.tensor([[0.0]]), torch.tensor([[0.5]])
+    >>> [float(scale_of("sigmoid", torch.tensor([8.0]), values)) for values in (zero, half)]
+    [1.0, 2.0]
+    >>> float(scale_of("relu", torch.tensor(0.5)))
+    0.5
     """
-    if activation != "sigmoid":
+    if activation not in BOUNDED:
         return scale
-    return torch.ones(()).double() if scale is None else scale.clamp_min(1.0)
+    middle = torch.tensor(0.5 if activation == "sigmoid" else 0.0, dtype=torch.float64)
+    nearest = middle if values is None else middle.clamp(values.amin(-2).double(), values.amax(-2).double())
+    if activation == "tanh":
+        return None if scale is None else scale * (1 - nearest.square())
+    logit = torch.logit(nearest, eps=1e-16).abs()
+    size = logit if scale is None else torch.maximum(logit, scale.double())
+    least = min(1.0, rounding(torch.float32) / rounding(dtype))
+    return (size * nearest * (1 - nearest)).clamp_min(least)
 
 
-def _range(lines: Tensor, rows: Tensor, dtype: torch.dtype, scale: Tensor | None, prefix: str) -> dict[str, Tensor]:
+def _range(lines: Tensor, rows: Tensor, activation: str, arithmetic: Arithmetic, prefix: str) -> dict[str, Tensor]:
     """Range / tolerance over some rows of each line; 0 where there is no such row."""
     low = torch.where(rows, lines, torch.inf).amin(-1)
     high = torch.where(rows, lines, -torch.inf).amax(-1)
     some = rows.any(-1)
     low, high = torch.where(some, low, 0.0), torch.where(some, high, 0.0)
-    tolerance = range_tolerance(torch.stack([low, high], -2), dtype=dtype, scale=scale)
+    ends = torch.stack([low, high], -2)
+    scale = scale_of(activation, arithmetic.scale, ends, arithmetic.dtype)
+    tolerance = range_tolerance(ends, dtype=arithmetic.dtype, scale=scale)
+    least = range_tolerance(ends, dtype=arithmetic.dtype)
+    doubtful = (high - low > least) & (high - low <= tolerance)
+    if activation in CURVED and arithmetic.before is not None and doubtful.any():
+        sums, error = _sums(arithmetic, rows)
+        passed = passed_on(sums[doubtful], torch.where(rows, lines, high[..., None])[doubtful], error[doubtful])
+        tolerance[doubtful] = torch.maximum(least[doubtful], passed)
     ratio = torch.where(high > low, (high - low) / tolerance.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
     if prefix:
         return {f"{prefix}ratio": ratio}
     return {"range_ratio": ratio, "minimum": low, "maximum": high, "tolerance": tolerance}
+
+
+def _sums(arithmetic: Arithmetic, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of some rows of each line, infinite on the others, and the difference that rounding explains."""
+    assert arithmetic.before is not None
+    counted = torch.where(rows, arithmetic.before, 0.0).mT
+    error = range_tolerance(counted, dtype=arithmetic.dtype, scale=arithmetic.scale)
+    return torch.where(rows, arithmetic.before, torch.inf), error
+
+
+def passed_on(sums: Tensor, values: Tensor, error: Tensor) -> Tensor:
+    """Difference of values that an error of their sums explains, `[unit]`: the largest of two whose sums are so near.
+
+    Where all sums are, the range of the values: a function with a minimum may have equal ends.
+
+    Args:
+        sums, values: `[unit, sample]`, before and behind an activation function; an infinite sum does not count.
+        error: `[unit]`.
+
+    >>> passed_on(torch.tensor([[-3.0, -1.0, 0.0]]), torch.tensor([[-1.0, -0.5, 0.0]]), torch.tensor([2.5])).item()
+    0.5
+    """
+    sums, order = sums.sort(dim=-1)
+    values = values.gather(-1, order)
+    last = torch.searchsorted(sums, sums + error[..., None], right=True) - 1
+    pairs = (values.gather(-1, last) - values).abs().amax(-1)
+    width = torch.where(sums.isfinite(), sums, -torch.inf).amax(-1) - sums[..., 0]
+    return torch.where(width <= error, values.amax(-1) - values.amin(-1), pairs)
 
 
 def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]:
@@ -143,7 +217,7 @@ def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]
     table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
-        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), dtype, None, "")["range_ratio"]
+        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), "none", Arithmetic(dtype), "")["range_ratio"]
         _fill(table, activations, chunk, {"ratio": torch.where(finite, ratio, torch.inf).numpy()})
     return table["ratio"]
 

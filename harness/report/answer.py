@@ -25,7 +25,7 @@ class AnswerRow:
     """One row of the first table, as text.
 
     Args:
-        name: the change in words. marks: every seed. failed, collapsed: "8 → 0 of 24". change: change of the failed
+        name: the change in words. setting: the same as levels, "penalty=l1", as in the names of variants. marks: every seed. failed, collapsed: "8 → 0 of 24". change: change of the failed
             share in percentage points with its 95 % interval. r2: mean before and after. word: what is claimed.
         css: `better`, `worse` or empty.
     """
@@ -39,6 +39,7 @@ class AnswerRow:
     r2: str
     word: str
     css: str
+    setting: str = ""
 
 
 def answer_document(effects: Effects) -> dict[str, Any]:
@@ -213,6 +214,7 @@ def _row(remedy: RemedyEffect, marks: Sequence[SeedMark]) -> AnswerRow:
         r2=f"{_r2(remedy.r2_before)} → {_r2(remedy.r2_after)}",
         word=word_text(remedy),
         css={"works": "better", "helps": "better", "worse": "worse"}.get(remedy.word, ""),
+        setting=", ".join(f"{factor}={level}" for factor, level in remedy.remedy.items()),
     )
 
 

@@ -14,6 +14,7 @@ from harness.results.records import Level, MemberRecord
 
 MOST_VARIANTS = 12  # beyond so many the variants are told by the level of their first factor
 MOST_FINDINGS = 2  # of the audit, told with their evidence
+FEWEST_HALVED = 4  # units: "half of them" says little of fewer
 GRAVE = (Severity.FAULT, Severity.RISK)
 Numbers = dict[str, float]
 
@@ -124,20 +125,32 @@ def _died_later(judged: Sequence[MemberRecord]) -> Sentence | None:
     if not units:
         return None
     if not later:
-        return Sentence("None died later.", {"died_in_training": 0})
+        return Sentence("None became constant later.", {"died_in_training": 0})
     return Sentence(
-        f"{len(later)} more died in training, half of them by step {median(later):.0f}.",
+        f"{len(later)} more became constant in training, {_when(later)}.",
         {"died_in_training": len(later), "median_step": float(median(later))},
     )
 
 
+def _when(steps: Sequence[int]) -> str:
+    """The steps of some events: the median of at least 4, the range of fewer.
+
+    >>> _when([10, 30]), _when([10, 10]), _when([10, 20, 30, 40])
+    ('at steps 10 to 30', 'at step 10', 'half of them by step 25')
+    """
+    if len(steps) >= FEWEST_HALVED:
+        return f"half of them by step {median(steps):.0f}"
+    first, last = min(steps), max(steps)
+    return f"at step {first}" if first == last else f"at steps {first} to {last}"
+
+
 def _gradients(judged: Sequence[MemberRecord]) -> Sentence | None:
-    """Ratio of penalty to reconstruction gradient, before the first death in training or at initialization."""
+    """Ratio of penalty to reconstruction gradient, before the first unit became constant in training or at initialization."""
     dying = [record for record in judged if any(record.died_at)]
     ratios = [ratio for record in dying or judged if (ratio := _gradient_ratio(record)) is not None]
     if not ratios:
         return None
-    when = "Just before the first unit died" if dying else "At initialization"
+    when = "Just before the first unit became constant," if dying else "At initialization"
     middle = median(ratios)
     if middle == 0:
         text = f"{when} the penalty's gradient at the bottleneck was 0, so the penalty did not act on the bottleneck."
@@ -190,8 +203,9 @@ def _used(judged: Sequence[MemberRecord]) -> Sentence | None:
         return None
     unused = sum(flagged for _, flagged in live_units)
     middle = median(cost for cost, _ in live_units)
+    effect = f"{'raises' if middle < 0 else 'lowers'} R2 by {abs(middle):.3f} (median)"
     return Sentence(
-        f"{unused} of {len(live_units)} live units are unused; replacing a unit by its mean lowers R2 by {middle:.3f} (median).",
+        f"{unused} of {len(live_units)} live units are unused; replacing a unit by its mean {effect}.",
         {"live_units": len(live_units), "unused": unused, "median_ablation": middle},
     )
 

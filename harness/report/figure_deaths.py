@@ -1,4 +1,4 @@
-"""Share of units that are dead by each step: cumulative curves of members that fail and of the others."""
+"""Share of units that are constant from each step on: cumulative curves of members that fail and of the others."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ FAILED, USABLE = verdict_style("full_collapse").colour, verdict_style("healthy")
 def deaths_picture(
     records: Sequence[MemberRecord], baseline: Mapping[str, Level] | None = None
 ) -> RenderedFigure | None:
-    """Cumulative share of units that never varied again, one panel per group; None where no unit died."""
+    """Cumulative share of units that never varied again, one panel per group; None where every unit varies."""
     groups = panels([record for record in records if record.died_at], baseline)
     steps = [step for members in groups.values() for record in members for step in record.died_at if step is not None]
     if not steps:
@@ -32,21 +32,21 @@ def deaths_picture(
     figure, axes = sheet(PANEL, len(groups), min(COLUMNS, len(groups)))
     for panel, (name, members) in zip(axes, groups.items(), strict=True):
         draw_deaths(panel, members, last, name)
-    name_axes(figure, "step (0 = initialization)", "share of units dead")
+    name_axes(figure, "step (0 = initialization)", "share of units constant")
     born = sum(step == 0 for step in steps)
     title = (
-        f"{born} of {plural(len(steps), 'dead unit')} were dead at initialization, "
-        f"{len(steps) - born} died during training"
+        f"{born} of {plural(len(steps), 'constant unit')} were so from initialization on, "
+        f"{len(steps) - born} became constant during training"
     )
-    alt = f"Cumulative share of dead units over the steps, members that fail apart from the others. {title}."
+    alt = f"Cumulative share of constant units over the steps, members that fail apart from the others. {title}."
     table = Table(
-        ["group", "units", "dead at initialization", "died later", "median step of the later deaths"], _deaths(groups)
+        ["group", "units", "constant at initialization", "constant later", "median step of the later"], _deaths(groups)
     )
     return RenderedFigure("deaths", title, alt, inline_svg(figure, "deaths", alt), table, NOTE)
 
 
 def draw_deaths(axes: "Axes", members: Sequence[MemberRecord], last: float, title: str) -> "Axes":
-    """Draw the cumulative share of dead units by step: red for members that fail, green for the others."""
+    """Draw the cumulative share of constant units by step: red for members that fail, green for the others."""
     import seaborn
 
     for colour, style, chosen in (
@@ -55,7 +55,7 @@ def draw_deaths(axes: "Axes", members: Sequence[MemberRecord], last: float, titl
     ):
         steps = [step for record in chosen for step in record.died_at]
         if steps:
-            # a unit that is alive at the end would die after everything that is drawn
+            # a unit that varies at the end would come after everything that is drawn
             values = np.array([-last, *(2 * last if step is None else step for step in steps)], dtype=float)
             weights = np.array([0.0] + [1.0] * len(steps))  # without weight: it only lets the curve begin at 0
             seaborn.ecdfplot(x=values, weights=weights, ax=axes, color=colour, linestyle=style, linewidth=1.6)
@@ -84,5 +84,5 @@ def _deaths(groups: Groups) -> list[list[str]]:
 
 NOTE = (
     "Red, dashed: members that fail; green: the others. Step 0 is the initialization, before any training. "
-    "A unit is dead from the first snapshot since which it never varied."
+    "A unit is constant from the first snapshot since which it never varied, whether it always fires or never does."
 )

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.diagnosis.rule_texts import OUTPUT
+from harness.diagnosis.verdicts import OutputVerdict
 from harness.effects import Effects
 from harness.effects.outcomes import category
 from harness.report.format import number
@@ -54,9 +56,11 @@ def sensitive(sweep: Sequence[Any]) -> str:
         f"{sensitivity.threshold.replace('_', ' ')}: {sensitivity.changed} of {sensitivity.members}{_changes(sensitivity)}"
         for sensitivity in moved[:4]
     )
+    dead = OUTPUT[OutputVerdict.DEAD_OUTPUTS].meaning
+    meaning = f' "Dead outputs": {dead}.' if "dead outputs" in listed else ""
     return (
         f"Each of {len(sweep)} thresholds was moved from a third to three times its value (of its odds, for a share);"
-        f" {len(moved)} of them change verdicts: {listed}."
+        f" {len(moved)} of them change verdicts: {listed}.{meaning}"
     )
 
 
@@ -118,7 +122,7 @@ def _changes(sensitivity: Any) -> str:
     most = sorted(sensitivity.changes.items(), key=lambda item: -item[1])[:1]
     if not most:
         return ""
-    before, _, after = most[0][0].replace("_", " ").partition(" -> ")
+    before, _, after = most[0][0].replace("_", " ").replace("output dead", "dead").partition(" -> ")
     return f' (most often from "{before}" to "{after}": {most[0][1]})'
 
 

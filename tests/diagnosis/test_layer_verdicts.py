@@ -236,6 +236,13 @@ def test_a_unit_that_the_decoder_ignores_is_unused() -> None:
     assert diagnosis.units[1].ablation == 0.2
 
 
+def test_a_unit_whose_removal_changes_the_output_is_used_even_if_r2_rises() -> None:
+    diagnosis = diagnose(healthy(units=3), ablation=[-5e-3, -4e-4, 0.2])
+    assert [unit.flags for unit in diagnosis.units] == [(), ("unused",), ()]
+    (finding,) = (finding for finding in diagnosis.findings if finding.rule == "unused")
+    assert finding.evidence == "1 of 3 units; replacing one by its mean changes R2 by at most 4.0e-04"
+
+
 def test_dropout_noise_makes_a_unit_stochastic_and_not_constant() -> None:
     signal = normal()
     diagnosis = diagnose(signal + normal(seed=1), activation="none", repeat=signal + normal(seed=2))

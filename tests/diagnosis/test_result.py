@@ -87,6 +87,24 @@ def test_print_and_notebook_show_the_verdict_and_escape_what_is_foreign() -> Non
     assert "<b>invalid" in page
 
 
+def test_a_number_of_rows_is_a_range_only_where_units_differ() -> None:
+    one, two = torch.full((2, ROWS), 0.2) + 0.01 * normal(units=2).T
+    two[:3] = 0.9
+    alike = str(diagnose(torch.stack([one, one.flip(0)], 1), activation="sigmoid"))
+    assert "subthreshold (units 0, 1): 2 of 2 units; active on 0 of 2048 rows" in alike
+    differ = str(diagnose(torch.stack([one, two], 1), activation="sigmoid"))
+    assert "subthreshold (units 0, 1): 2 of 2 units; active on 0 to 3 of 2048 rows" in differ
+
+
+def test_a_collapse_beside_a_skip_says_nothing_of_what_the_decoder_receives() -> None:
+    around = diagnose(torch.zeros(ROWS, 4), inputs=INPUTS, reconstruction=INPUTS + 0.1 * normal(units=6))
+    assert around.output is not None
+    assert (around.verdict, around.output.verdict) == ("full_collapse", "healthy")
+    (meaning,) = (finding.meaning for finding in around.findings if finding.rule == "full_collapse")
+    assert "passes no information on" in meaning
+    assert "decoder" not in meaning
+
+
 def test_members_are_judged_as_if_alone() -> None:
     codes = torch.stack([torch.relu(normal(seed=seed)) * (seed % 2 + torch.eye(4)[0]) for seed in range(6)])
     codes[2, 5, 1] = math.nan

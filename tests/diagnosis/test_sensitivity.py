@@ -36,6 +36,7 @@ def test_every_threshold_of_a_units_flag_is_swept() -> None:
     [
         ({"heavy_kurtosis"}, torch.where(torch.arange(ROWS) % 256 < 2, 10.0, 1.0)[:, None] * normal(units=1), {}),
         ({"unused"}, normal(units=1), {"ablation": [2e-3]}),
+        ({"unused"}, normal(units=1), {"ablation": [-2e-3]}),
         (
             {"delta_nats", "delta_codes"},
             0.2 * normal(units=1) + normal(units=1, seed=4),

@@ -1,6 +1,7 @@
 """Every verdict of a unit fires on its planted fault, at the edge of its definition, and not beyond."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from synthetic_codes import ROWS, normal
 from torch import Tensor
 
 from harness import diagnose
+from harness.measures.unit_table import passed_on
 
 
 def verdict(unit: Tensor, activation: str = "relu", **options: object) -> str:
@@ -144,6 +146,70 @@ def test_rounding_is_judged_in_the_models_own_precision(dtype: torch.dtype) -> N
     assert verdict(unit.double(), dtype=str(dtype).removeprefix("torch.")) == "constant_on"
     unit[::2] += 40 * few * step
     assert verdict(unit) != "constant_on"
+
+
+PRECISIONS = [torch.float16, torch.bfloat16, torch.float32]
+
+
+def behind_a_sum(
+    function: Callable[[Tensor], Tensor], level: float, spread: float, dtype: torch.dtype
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A unit whose sum is `level` + `spread` times noise, of terms that cancel, added in `dtype`; what is known of the sum."""
+    draws = normal()[:, :4].double() * 2
+    terms = torch.cat([draws, -draws, spread * normal(seed=1)[:, :1].double()], 1)
+    total = torch.full((ROWS,), level, dtype=dtype)
+    for term in terms[:, torch.tensor([0, 1, 2, 3, 6, 4, 7, 5, 8])].to(dtype).T:
+        total = total + term
+    scale = terms.abs().mean(0).sum() + abs(level)
+    return function(total), {"scale": scale.expand(2), "normalised": torch.stack([total, normal(seed=9)[:, 0]], 1)}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("function", "level"), [("sigmoid", -4.0), ("sigmoid", 0.0), ("sigmoid", 4.0), ("tanh", 1.5)])
+def test_a_bounded_unit_that_only_rounding_moves_is_constant(function: str, level: float, dtype: torch.dtype) -> None:
+    unit, made = behind_a_sum(getattr(torch, function), level, 0.0, dtype)
+    assert len(unit.unique()) > 1
+    assert verdict(unit, function, scale=made["scale"]).startswith("constant")
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(("function", "level"), [("sigmoid", -4.0), ("sigmoid", 4.0), ("tanh", 1.5)])
+def test_the_slope_of_a_bounded_function_narrows_the_tolerance_of_its_sum(
+    function: str, level: float, dtype: torch.dtype
+) -> None:
+    unit, made = behind_a_sum(getattr(torch, function), level, 0.5, dtype)
+    assert not verdict(unit, function, scale=made["scale"]).startswith("constant")
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("function", ["leaky_relu", "softplus", "silu", "gelu", "elu"])
+def test_on_its_flat_side_a_unit_is_dead_only_if_its_sum_is_constant(function: str, dtype: torch.dtype) -> None:
+    rounded, made = behind_a_sum(getattr(torch.nn.functional, function), -3.0, 0.0, dtype)
+    assert len(rounded.unique()) > 1
+    assert verdict(rounded, function, **made) == "dead"
+    varies, made = behind_a_sum(getattr(torch.nn.functional, function), -3.0, 0.6, dtype)
+    assert varies.double().max() < 0.5
+    assert verdict(varies, function, **made) == "subthreshold"
+
+
+def test_an_error_of_the_sum_explains_what_it_passes_on() -> None:
+    sums = torch.linspace(-1.0, -0.5, 51).double()[None]
+    values = torch.nn.functional.gelu(sums)  # least at -0.75
+    whole, parts = (passed_on(sums, values, torch.tensor([error])) for error in (0.51, 0.105))
+    assert whole.item() == (values.amax() - values.amin()).item()
+    assert parts.item() == pytest.approx((values[0, 50] - values[0, 40]).item())
+    left_out = torch.cat([sums, torch.full((1, 2), torch.inf)], 1)
+    padded = torch.cat([values, values.amax().expand(1, 2)], 1)
+    assert passed_on(left_out, padded, torch.tensor([0.105])) == parts
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_without_the_sum_a_small_sigmoid_is_judged_by_its_logit(dtype: torch.dtype) -> None:
+    rounded = torch.full((ROWS,), -7.0, dtype=dtype)
+    rounded[::2] += 8 * torch.finfo(dtype).eps  # two neighbors of -7
+    assert verdict(torch.sigmoid(rounded), "sigmoid") == "constant_off"
+    varies = torch.sigmoid((normal()[:, 0] - 8).to(dtype))  # largest value about 0.01
+    assert verdict(varies, "sigmoid") == "subthreshold"
 
 
 def test_a_copy_in_double_precision_needs_to_be_told_the_models() -> None:

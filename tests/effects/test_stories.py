@@ -202,8 +202,8 @@ def test_the_explanation_follows_the_chain_and_each_sentence_has_its_number(decl
     told_in_order = [
         "The audit of the penalty reports the fault wrong_layer: dec1 is penalised.",
         "At initialization 8 of 32 units (25.0%) were constant on the held-out rows and stayed so.",
-        "16 more died in training, half of them by step 20.",
-        "Just before the first unit died the penalty's gradient at the bottleneck was 4 times the "
+        "16 more became constant in training, half of them by step 20.",
+        "Just before the first unit became constant, the penalty's gradient at the bottleneck was 4 times the "
         "reconstruction's (median).",
         "8 of 8 live units are unused; replacing a unit by its mean lowers R2 by 0.000 (median).",
         "The reconstruction's R2 is 0.20 (median), 0.06 below that of as many principal components as live units "

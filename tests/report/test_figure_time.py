@@ -12,6 +12,7 @@ from fake_results import FACTORS, effects_of, member, study
 from harness.effects.outcomes import OUTCOMES
 from harness.report import write
 from harness.report.answer_lines import explanations
+from harness.report.explanation import explain_experiment
 from harness.report.figure_deaths import deaths_picture, draw_deaths
 from harness.report.figure_effects import draw_forest, forest
 from harness.report.figure_time import MOST_CURVES, draw_lines, live_units_picture
@@ -85,6 +86,22 @@ def test_the_curve_of_dead_units_ends_at_their_share():
     assert y[x <= 100].max() == pytest.approx(0.5)
     assert y[np.isfinite(x)].min() == 0.0
     assert deaths_picture([replace(record, died_at=[None] * 4) for record in members]) is None
+    picture = deaths_picture(members)
+    assert picture.title == "4 of 8 constant units were so from initialization on, 4 became constant during training"
+    assert "dead" not in " ".join((picture.alt, picture.note, picture.svg, *picture.table.header))
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([840], "1 more became constant in training, at step 840."),
+        ([400, 840], "2 more became constant in training, at steps 400 to 840."),
+        ([10, 20, 30, 40], "4 more became constant in training, half of them by step 25."),
+    ],
+)
+def test_half_of_the_units_is_said_of_four_or_more(steps, told):
+    record = replace(member(LEVELS, 0), died_at=[None, 0, *steps])
+    assert told in [sentence.text for sentence in explain_experiment([record])[0].sentences]
 
 
 def test_one_forest_has_a_panel_per_outcome_and_names_the_better_side():

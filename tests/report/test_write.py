@@ -17,11 +17,12 @@ from markupsafe import escape
 from harness.auditing import Audit
 from harness.diagnosis import diagnose
 from harness.diagnosis.finding import Finding
+from harness.diagnosis.sensitivity import Sensitivity
 from harness.diagnosis.severity import Severity
 from harness.effects import compare
 from harness.errors import HarnessError
 from harness.report import picture, write_comparison, write_diagnosis_report, write_report
-from harness.report.method import reproducibility
+from harness.report.method import reproducibility, sensitive
 from harness.report.page_templates import markdown_text
 from harness.report.write import guard
 from harness.results import MemberRecord
@@ -169,7 +170,23 @@ def test_one_change_at_a_time_has_no_tables_by_factor(tmp_path):
     assert "By variant" in pages["star"]
     assert "averaged over the other factors" in pages["full"]
     assert "averaged over the other factors" not in pages["star"]
-    assert re.search(r"<th scope=\"row\">BatchNorm</th>.*\d → 0 of 8", pages["star"])
+    assert re.search(r"<th scope=\"row\">BatchNorm<br>.*\d → 0 of 8", pages["star"])
+
+
+def test_a_remedy_stands_beside_its_levels_and_the_baseline_has_none(written):
+    text = (written / "report.html").read_text()
+    table = text[text.index('<table class="remedies">') :].partition("</table>")[0]
+    assert '<th scope="row">BatchNorm<br><span class="setting">batchnorm=on</span></th>' in table
+    assert '<th scope="row">the penalty as posted<br><span class="setting">penalty=as_<wbr>posted</span></th>' in table
+    assert '<th scope="row">as it is (baseline)</th>' in table
+
+
+def test_dead_outputs_are_explained_where_they_are_first_named():
+    moved = {"changes": {"redundant, output dead_outputs -> redundant, output healthy": 3}, "changed": 3}
+    dead = sensitive([Sensitivity("dead_outputs", 0.05, 0.02, 0.14, 8, **moved)])
+    assert 'from "redundant, dead outputs" to "redundant, output healthy": 3). "Dead outputs": some output' in dead
+    live = sensitive([Sensitivity("redundant_share", 0.5, 0.2, 0.8, 8, 3, {"redundant -> healthy": 3})])
+    assert live.endswith('from "redundant" to "healthy": 3).')
 
 
 def test_no_cell_starts_a_formula(tmp_path):
