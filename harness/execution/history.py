@@ -69,7 +69,7 @@ class History:
         broken = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[broken] = 0.0  # non-finite codes are measured as zeros and set to NaN below
         precision = snapshot.engine.precision
-        live = ~is_constant(code, dtype=precision, scale=scale_of(view.activation, scale))
+        live = ~is_constant(code, dtype=precision, scale=scale_of(view.activation, scale, code, precision))
         live &= ~is_constant(view.raw[: self.members].cpu(), dtype=precision)  # as in the diagnosis
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(broken, effective_rank(code)))

@@ -139,7 +139,7 @@ UNIT_ENTRIES: dict[str, Entry] = {
         ("heavy_kurtosis", "heavy_energy"),
     ),
     "unused": Entry(
-        "Replacing the unit by its mean costs less than 0.001 of R2.",
+        "Replacing the unit by its mean changes R2 by less than 0.001.",
         "A copy of another unit; a decoder whose weights to the unit vanished; more units than the data have dimensions.",
         {"dead": "the unit itself does not vary", "duplicates": "the unit repeats another one"},
         ("unused",),

@@ -272,4 +272,6 @@ def test_an_effect_that_one_seed_makes_is_told_as_such(grid):
     effects = analyse(planted(grid, lambda levels, seed: collapsed(levels["dropout"] == 0.2 and seed == 4)), grid)
     found = only(effects.effects, factor="dropout")
     assert "one seed contributes more than half of the estimate" in found.note
-    assert "one seed in ten shows is absent from 43% of experiments" in " ".join(effects.design.sentences)
+    assert "occurs in one seed of ten is missed by 43% of experiments with 8 seeds" in " ".join(
+        effects.design.sentences
+    )
