@@ -21,7 +21,7 @@ UNLIMITED = 1000  # columns of a terminal that any table fits in
 
 
 class Layout(NamedTuple):
-    """What a table of units shows: `ranges` of unit numbers a line, and its columns less those left out."""
+    """Content of a table of units: `ranges` of unit numbers a line, and its columns less those left out."""
 
     ranges: int = 6
     without: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ class Rows:
 
     @property
     def reference(self) -> Tensor:
-        """What an output with as many numbers a row as the inputs is compared with: such targets, else the inputs."""
+        """Rows with which an output of the size of the inputs is compared: targets of that size, else the inputs."""
         targets = self.targets
         if targets is None or not targets.is_floating_point() or targets[:1].numel() != self.inputs[:1].numel():
             return self.inputs

@@ -32,7 +32,7 @@ class Saturation(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """How the units were computed, for the range test.
+    """Computation of the units, for the range test.
 
     Args:
         dtype: the precision of the model.

@@ -196,20 +196,20 @@ class Search:
         """Train the changes in rounds, and the best ones at other learning rates."""
         failing = [record.seed for record in self.untreated if not self.meets(record)]
         order = (*failing, *(seed for seed in range(ROUNDS[-1]) if seed not in failing))
-        left = [candidate.cell for candidate in self.tried]
+        waiting = [candidate.cell for candidate in self.tried]
         least = (1 - SCREENING_SHARE) * self.remaining  # what the proof keeps
         # times are overestimated at first: what was left out is tried beside the finalists while there is time
-        while left:
+        while waiting:
             seconds = max(1.0, self.remaining - least)
-            if self.screening.scores and self.trial.expected([UNTREATED, left[0]], order[:LEAST]) > seconds:
+            if self.screening.scores and self.trial.expected([UNTREATED, waiting[0]], order[:LEAST]) > seconds:
                 break
             self.screening.notes.clear()  # of rounds that were left out
-            cells = [*self.screening.finalists, *left]
+            cells = [*self.screening.finalists, *waiting]
             screen(self.trial, cells, self.meets, seconds, self.says, self.screening, order)
-            left = [cell for cell in left if name_of(cell) not in self.screening.scores]
-        if left:
-            self.notes.append(f"left out for want of time: {', '.join(map(name_of, left))}")
-            self.tried = [candidate for candidate in self.tried if candidate.cell not in left]
+            waiting = [cell for cell in waiting if name_of(cell) not in self.screening.scores]
+        if waiting:
+            self.notes.append(f"left out for want of time: {', '.join(map(name_of, waiting))}")
+            self.tried = [candidate for candidate in self.tried if candidate.cell not in waiting]
         self.finalists = list(self.screening.finalists)
         if self.finalists and self.case.fit is None:
             self._choose_rates()

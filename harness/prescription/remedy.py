@@ -112,7 +112,7 @@ class Remedy:
 
     @property
     def side_effects(self) -> str:
-        """What else changes, in a line; empty where nothing does."""
+        """The other changes in a line; empty where there is none."""
         parts = []
         if self.live_before is not None and self.live_after is not None:
             parts += _changed("live units {} -> {}", f"{self.live_before:.1f}", f"{self.live_after:.1f}")
