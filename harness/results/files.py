@@ -14,14 +14,30 @@ from harness.errors import HarnessError, well_formed
 from harness.results.temporary import temporary_path
 
 SCHEMA_VERSION = 1
+ATTEMPTS = 5  # of a write into a folder that is removed meanwhile
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that no reader ever sees a part of it, and a power cut loses all of it or nothing.
 
+    A folder that another process removes meanwhile is made again.
+
     Raises:
         HarnessError: if the disk is full or the folder cannot be written.
     """
+    for attempt in range(ATTEMPTS):
+        try:
+            _write(path, content)
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS - 1:
+                raise _not_written(path, error) from error
+        except OSError as error:
+            raise _not_written(path, error) from error
+        else:
+            return
+
+
+def _write(path: Path, content: bytes) -> None:
     beside = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +47,14 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             beside.unlink()
-        raise HarnessError(
-            f"{path}: cannot be written: {error.strerror}; free disk space or use another folder"
-        ) from error
+        raise
+
+
+def _not_written(path: Path, error: OSError) -> HarnessError:
+    return HarnessError(f"{path}: cannot be written: {error.strerror}; free disk space or use another folder")
 
 
 def write_json(path: Path, content: Any) -> None:
