@@ -73,9 +73,10 @@ MODEL_ENTRIES: dict[str, Entry] = {
     ),
     "bypass": Entry(
         "With the bottleneck fixed the reconstruction still follows the input, or it never depends on the"
-        " bottleneck, also after random changes of all parameters (a decoder that starts at zero is none);"
-        " a note where the code multiplies what is computed from the input (router, attention), and where"
-        " the objective is not a reconstruction.",
+        " bottleneck, also after random changes of all parameters (a decoder that starts at zero is none)."
+        " A path through the declared log-variance (`Case.posterior`) alone is none. It is a note where the code"
+        " multiplies what is computed from the input (router, attention), and where the objective is not a"
+        " reconstruction.",
         "A skip connection around the code; a decoder that reads the inputs; a bottleneck named wrongly.",
         {"cut_encoder": "the code is used, but the encoder does not learn", "unused": "one unit is not needed"},
         thresholds=("bypass",),
