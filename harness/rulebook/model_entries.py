@@ -104,7 +104,8 @@ MODEL_ENTRIES: dict[str, Entry] = {
     "unpaired_rows": Entry(
         "A term compares the declared output with the batch, but not row by row: `[sample, 1]` against"
         " `[sample]` broadcasts to all pairs. Decided in float64: three permutations of the output's rows"
-        " leave the term unchanged to 1e-6, it follows the output and, the outputs held, the batch, and it"
+        " leave the term unchanged to 1e-6, at the model's outputs, at random ones of both signs and at the"
+        " right ones (an absolute error far from its targets does not change at the first), it follows the output and, the outputs held, the batch, and it"
         " is smaller at the mean of all rows than at the right output of every row. If it is not smaller"
         " there, the term compares distributions (MMD, sorted values), and that is a note. A term on"
         " outputs alone (contrastive) or on batch statistics is silent. A loss that calls the parts of the"
