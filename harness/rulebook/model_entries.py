@@ -49,8 +49,12 @@ MODEL_ENTRIES: dict[str, Entry] = {
         remedy="initialize the weights at random (`torch.nn.init.kaiming_uniform_`)",
     ),
     "dead_at_birth": Entry(
-        "Over a tenth of the bottleneck's units, mean over 8 seeds, never fire on the data at initialisation.",
-        "Inputs with an offset; a narrow layer with default biases; negative initial biases.",
+        "Over a tenth of the bottleneck's units, mean over 8 seeds, never fire on the data at initialisation. The code"
+        " is what the next layer reads: a unit that a threshold or a top-k behind a rectifier sets to 0 on every row"
+        " never fires either; that some units do so is undecided on fewer than 368 distinct rows. Healthy twins: units"
+        " that pass the threshold, or are selected, on some rows.",
+        "Inputs with an offset; a narrow layer with default biases; negative initial biases; a threshold above all values;"
+        " a top-k whose few largest units are the same on every row.",
         {"input_offset": "a cause, named where centering helps", "dead": "the diagnosis after training"},
         thresholds=("dead_share",),
         source="Lu et al. 2019 (arXiv 1903.06733)",
