@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with, replace_with_leaves
 from harness.auditing.probe_values import RANGES, random_values
 from harness.auditing.trace import Change, TensorSite
+from harness.capture.outputs import output_named
+from harness.errors import HarnessError
+from harness.remedies.posterior import log_variance
 
 MOST_LAYERS = 32  # replaced one by one, where the gradient shows no dependency
 
@@ -31,7 +35,8 @@ class TermProbe:
         layers: the layers it depends on directly.
         direct: the sites at the bottleneck that it reads directly: code, pre-activation, raw output.
         astray: sites before the code that change the term although the code stays the same.
-        beside: layers that join the bottleneck's output before the next layer (the other head of a VAE).
+        beside: layers that join the bottleneck's output before the next layer (the other head of a VAE), and the layer
+            of the declared log-variance.
         inert: "no_gradient", "zero_gradient" or "".
     """
 
@@ -95,7 +100,8 @@ def inspect_term(probe: LossProbe, term: str) -> TermProbe:
     first, second = probe.evaluate(), probe.evaluate()
     subject = TermProbe(probe, term, first.value(term), abs(first.value(term) - second.value(term)))
     subject.noise = subject.noise if subject.noise == subject.noise else 0.0
-    subject.layers, subject.beside = _direct_layers(subject)
+    subject.layers, joining = _direct_layers(subject)
+    subject.beside = tuple(dict.fromkeys((*joining, *_posterior_layers(probe))))
     if probe.code.site is not None:
         subject.follows = follows_site(subject, probe.code.site, probe.code.activation)
         subject.direct, subject.astray = _direct_sites(subject, probe.code.site)
@@ -219,6 +225,28 @@ def _joining_layers(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> 
         shapes = [shape for name, shape in joined if name == probe.code.site.layer]
         names += [name for name, shape in joined if shape in shapes]
     return tuple(dict.fromkeys(name for name in names if name != probe.code.site.layer))
+
+
+def _posterior_layers(probe: LossProbe) -> tuple[str, ...]:
+    """Return the layer of the declared log-variance, which no gradient shows where the sample is detached."""
+    case, code = probe.case, probe.code
+    if case.posterior is None or code.site is None:
+        return ()
+    with suppress(HarnessError), log_variance(case, probe.model) as recorded:  # a wrong name, which training reports
+        record = probe.forward(probe.batch)
+        values = recorded[0] if recorded else output_named(record.outputs[0], case.posterior)
+        site = record.site_of.get(id(values))
+        # a layer of another size feeds more than the log-variance
+        return tuple(
+            dict.fromkeys(
+                call.name
+                for call in record.calls
+                if site is not None
+                and call.name == site.layer != code.site.layer
+                and call.before.numel() == values.numel()
+            )
+        )
+    return ()
 
 
 def _sum(values: Tensor) -> Tensor:

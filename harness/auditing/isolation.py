@@ -123,6 +123,16 @@ def _fill(container: Any, value: Any) -> None:
         container.update(value)
 
 
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what `torch.compile` made as ordinary code in the block: compiled code calls no hook that looks at a layer."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return detached copies, to detect later changes."""
     return [tensor.detach().clone() for tensor in tensors]

@@ -42,7 +42,7 @@ class TensorRecorder(TorchFunctionMode):
         self.layers, self.changes, self.hold = layers, changes or {}, hold
         self.lines, self.soft, self.watch = lines, soft, set(watch)
         self.record = Trace()
-        self.site_of: dict[int, TensorSite] = {}
+        self.site_of = self.record.site_of
         self._site_at: dict[tuple[int, int], TensorSite] = {}
         self._alive: list[Tensor] = []  # an id is unique only while its tensor is alive
         self._sharing: dict[int, dict[int, Tensor]] = {}

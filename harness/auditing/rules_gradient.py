@@ -19,6 +19,7 @@ from harness.auditing.probe_values import activation_of, random_outputs, random_
 from harness.auditing.recorder import TensorRecorder, hooked_model
 from harness.auditing.rules_reach import MOVES, moved
 from harness.auditing.trace import Change, TensorSite, TracedOperation
+from harness.auditing.weight_keywords import zero_keywords
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.units import RELU_FAMILY
@@ -198,6 +199,8 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
     """Find a term without a graph, or with a gradient that is zero but for rounding."""
     if not subject.inert:
         return []
+    if name := _zero_weight(subject):
+        return [_switched_off(subject, name)]
     sites = [TensorSite(name) for name in subject.layers] or [TensorSite(name) for name, _ in subject.probe.natural]
     source = (
         source_line(operations, sites, CUTS, last=True)
@@ -236,6 +239,34 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
             source=source,
         )
     ]
+
+
+def _zero_weight(subject: TermProbe) -> str:
+    """Return the keyword of `losses` whose value 0 takes the term's gradient away, or ""."""
+    case = subject.probe.case
+    for name in zero_keywords(case):
+        probe = replace(subject.probe, case=replace(case, numbers={**case.numbers, name: 1.0}))
+        try:
+            with guarded():
+                if not gradient_status(TermProbe(probe, subject.term, subject.base)):
+                    return name
+        except Exception:  # the loss refuses the number
+            continue
+    return ""
+
+
+def _switched_off(subject: TermProbe, name: str) -> Finding:
+    case = subject.probe.case
+    return make_finding(
+        subject.inert,
+        subject.term,
+        f"{subject.term} = {subject.base:.4g} has no gradient, because {name} is 0; with {name} = 1 it has one",
+        "the term is switched off, so it has no effect on training",
+        f"set {name} to another value than 0, or leave the term out",
+        {"value": subject.base, name: 0.0},
+        None if subject.term == case.objective else Severity.NOTE,
+        source=loss_source(case),
+    )
 
 
 def _reads(operation: TracedOperation, sites: list[TensorSite]) -> bool:

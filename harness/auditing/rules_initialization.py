@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
+from harness.auditing.dependencies import Undecided
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import ProbeLoop
 from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.recorder import layers_of
-from harness.capture import eval_mode
+from harness.capture import ForwardPass, eval_mode, flatten_units
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
+from harness.diagnosis.unit_rules import rows_to_claim
+from harness.measures.units import RELU_FAMILY
 from harness.models import accumulation_dtype, cast_floats
 from harness.text import plural
 from harness.user_code import guarded
@@ -121,22 +124,47 @@ def _copies(columns: Tensor, keep_zero: bool) -> int:
 
 
 def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> list[Finding]:
-    """Find units of the bottleneck that never fire on the data at initialization."""
-    shares = [share for model in models if (share := _dead(case, model, rows)[0]) is not None]
+    """Find units of the bottleneck that never fire on the data at initialization.
+
+    A unit that a selection or a threshold behind the activation sets to 0 on every row never fires either.
+    """
+    pairs = [pair for model in models if (pair := _dead_code(case, model, rows)) is not None]
+    shares = [share for share, _ in pairs]
     if len(shares) < 1 or sum(shares) / len(shares) <= bounds.dead_share:
         return []
+    selected = sum(share - own for share, own in pairs) / len(pairs)
+    if sum(own for _, own in pairs) / len(pairs) <= bounds.dead_share and min(shares) < 1.0:
+        _check_rows(rows, rows_to_claim())
     mean, low, high = _interval(shares)
+    by_selection = selected > mean / 2
     return [
         make_finding(
             "dead_at_birth",
             None,
             f"{mean:.0%} [{low:.0%}, {high:.0%}] of the units of {case.bottleneck} never fire on {len(rows)} rows at"
-            f" initialization, over {plural(len(shares), 'seed')} ({', '.join(f'{share:.0%}' for share in shares)})",
-            "such a unit receives no gradient; it can recover only if the layers before it change its inputs",
-            _revival(case, models, rows, bounds),
-            {"share": mean, "low": low, "high": high, "seeds": float(len(shares))},
+            f" initialization, over {plural(len(shares), 'seed')} ({', '.join(f'{share:.0%}' for share in shares)})"
+            + (
+                f"; {selected:.0%} fire at first, and are set to 0 on every row behind the activation"
+                if selected
+                else ""
+            ),
+            "such a unit receives no gradient; it can recover only if the layers before it change its inputs"
+            + (", or the units that are selected instead shrink" if by_selection else ""),
+            "a lower threshold, or a selection of more units a row"
+            if by_selection
+            else _revival(case, models, rows, bounds),
+            {"share": mean, "low": low, "high": high, "seeds": float(len(shares)), "selected": selected},
         )
     ]
+
+
+def _check_rows(rows: Tensor, least: int) -> None:
+    """Raise `Undecided` where the distinct rows are too few to tell a unit that is never selected from a rare one."""
+    distinct = len(torch.unique(rows.reshape(len(rows), -1), dim=0))
+    if distinct < least:
+        raise Undecided(
+            f"some units are never selected on {distinct} distinct rows; {least} tell dead units from rare ones"
+        )
 
 
 def _revival(case: Case, models: list[nn.Module], rows: Tensor, bounds: AuditThresholds) -> str:
@@ -171,13 +199,35 @@ def _interval(shares: list[float]) -> tuple[float, float, float]:
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
-def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, float | None]:
-    """Share of the bottleneck's units, and of all ReLU units, that never fire; None without such units."""
+def _dead_code(case: Case, model: nn.Module, rows: Tensor) -> tuple[float, float] | None:
+    """Share of the bottleneck's units that never fire as the next layer reads them, and of those the activation stops.
+
+    None for a code without a state in which a unit is off.
+    """
     view = bottleneck_pass(case, model, rows)
+    own = _dead(view, len(rows))[0]
+    code = view.code
+    if code is None or view.packing is not None or view.activation not in RELU_FAMILY or len(code) != len(rows):
+        return None if own is None else (own, own)
+    silent = _silent(code)
+    activation = next((each for each in view.activations if each.is_code and each.result.numel() == code.numel()), None)
+    if view.activation not in DEAD_BELOW:  # such an activation is 0 at 0 only, with a gradient: a layer of zeros
+        return silent - (0.0 if activation is None else _silent(activation.result)), 0.0
+    own = own if own is not None and activation is not None else 0.0  # the sorted values of a top-k are no units
+    return max(silent, own), own
+
+
+def _silent(values: Tensor) -> float:
+    """Share of the units that are 0 on every row."""
+    return float((flatten_units(values) == 0).all(0).double().mean())
+
+
+def _dead(view: ForwardPass, rows: int) -> tuple[float | None, float | None]:
+    """Share of the bottleneck's units, and of all ReLU units, that their activation never lets fire; None without any."""
     code, dead = None, []
     for activation in view.activations:
-        if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == len(rows):
-            fires = activation.entered.reshape(len(rows), -1) > DEAD_BELOW[activation.name]
+        if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == rows:
+            fires = activation.entered.reshape(rows, -1) > DEAD_BELOW[activation.name]
             share = float((~fires.any(0)).float().mean())
             code = share if activation.is_code else code
             dead.append(share)
@@ -186,7 +236,7 @@ def _dead(case: Case, model: nn.Module, rows: Tensor) -> tuple[float | None, flo
 
 def _mean_dead(case: Case, models: list[nn.Module], rows: Tensor) -> tuple[float, float]:
     """Mean over models of the dead share of the bottleneck's units and of all ReLU units; NaN without such units."""
-    pairs = [_dead(case, model, rows) for model in models]
+    pairs = [_dead(bottleneck_pass(case, model, rows), len(rows)) for model in models]
     means = []
     for position in (0, 1):
         shares = [share for pair in pairs if (share := pair[position]) is not None]

@@ -1,5 +1,6 @@
 """Rules on rows: outputs that follow other rows, and terms that do not pair an output with its own row."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import ROUNDING, TermProbe, Undecided
 from harness.auditing.findings import loss_source, make_finding
 from harness.auditing.probe import LossProbe, differs
+from harness.auditing.probe_values import random_values
 from harness.auditing.trace import TracedOperation
 from harness.capture import eval_mode, flatten_units, outputs_of, reconstruction_of
 from harness.capture.outputs import with_replaced
@@ -25,6 +27,7 @@ MARGIN = 1.01  # another row must move the output by this factor more than the r
 WEAK = 1e-3  # of the output's standard deviation: a weaker influence of other rows is not reported
 PERMUTATIONS = 3
 UNCHANGED = 1e-6  # relative
+SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3)  # of random outputs of both signs
 
 
 def mixed_rows(probe: LossProbe, bounds: AuditThresholds) -> list[Finding]:
@@ -148,10 +151,10 @@ def unpaired_rows(subject: TermProbe, operations: list[TracedOperation], bounds:
     if comparison.reference is None:
         return []
     reference, shape = comparison.reference, comparison.output_shape
-    with _replaced_output(probe, lambda output: reference.reshape(output.shape)):
-        paired = probe.evaluate().value(term)
-    with _replaced_output(probe, lambda output: reference.reshape(output.shape).mean(0).expand_as(output)):
-        constant = probe.evaluate().value(term)
+    paired = _value_at(subject, lambda output: reference.reshape(output.shape))
+    constant = _value_at(subject, lambda output: reference.reshape(output.shape).mean(0).expand_as(output))
+    if not _stays(subject, lambda output: reference.reshape(output.shape), paired, max(abs(paired), abs(constant))):
+        return []
     numbers = {"value": base, "at_reference": paired, "at_mean": constant}
     evidence = (
         f"{term} stays {base:.4g} when the rows of the output are permuted, {PERMUTATIONS} times;"
@@ -186,25 +189,49 @@ def unpaired_rows(subject: TermProbe, operations: list[TracedOperation], bounds:
 def _is_invariant(subject: TermProbe) -> bool:
     """Return True if the term follows the output, and no permutation of the output's rows changes it.
 
-    Every entry is first multiplied by a random factor below 1: the rows of a constant output would be equal.
+    Every entry is first multiplied by a random factor below 1: the rows of a constant output would be equal. Outputs of
+    both signs are tried too: an absolute error does not change while all outputs lie on one side of the targets.
     """
-    probe, term = subject.probe, subject.term
 
     def uneven(output: Tensor) -> Tensor:
         draw = torch.Generator().manual_seed(PERMUTATIONS)
         return output * (0.5 + 0.5 * torch.rand(output.shape, generator=draw, dtype=torch.float64)).to(output)
 
-    with _replaced_output(probe, uneven):
-        base = probe.evaluate().value(term)
+    base = _value_at(subject, uneven)
+    if not _stays(subject, uneven, base, abs(base)):
+        return False
+    if not abs(_value_at(subject, lambda output: uneven(output) * 0.5) - base) > UNCHANGED * abs(base):
+        return False
+    return all(_stays_at_size(subject, size) for size in SIZES)
+
+
+def _stays_at_size(subject: TermProbe, size: float) -> bool:
+    """Return False if a permutation of random outputs changes the term; True where the term is not defined there."""
+
+    def drawn(output: Tensor) -> Tensor:
+        return size * random_values(output, "none", seed=PERMUTATIONS)
+
+    try:
+        base = _value_at(subject, drawn)
+    except Exception:  # the loss refuses these outputs, such as a cross entropy outside 0 to 1
+        return True
+    return not math.isfinite(base) or _stays(subject, drawn, base, abs(base))
+
+
+def _stays(subject: TermProbe, make: Callable[[Tensor], Tensor], base: float, size: float) -> bool:
+    """Return True if the term at an output stays `base`, relative to `size`, when the output's rows are permuted."""
     for seed in range(PERMUTATIONS):
-        order = torch.randperm(len(probe.batch), generator=torch.Generator().manual_seed(seed))
-        with _replaced_output(probe, lambda output, order=order: uneven(output)[order]):  # type: ignore[misc]
-            permuted = probe.evaluate().value(term)
-        if not abs(permuted - base) <= UNCHANGED * abs(base):
+        order = torch.randperm(len(subject.probe.batch), generator=torch.Generator().manual_seed(seed))
+        permuted = _value_at(subject, lambda output, order=order: make(output)[order])  # type: ignore[misc]
+        if not abs(permuted - base) <= UNCHANGED * size:
             return False
-    with _replaced_output(probe, lambda output: uneven(output) * 0.5):
-        scaled = probe.evaluate().value(term)
-    return abs(scaled - base) > UNCHANGED * abs(base)
+    return True
+
+
+def _value_at(subject: TermProbe, change: Callable[[Tensor], Tensor]) -> float:
+    """Return the term with a changed output."""
+    with _replaced_output(subject.probe, change):
+        return subject.probe.evaluate().value(subject.term)
 
 
 def _compares_output_with_batch(subject: TermProbe, base: float) -> bool:

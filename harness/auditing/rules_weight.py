@@ -112,7 +112,7 @@ def check_weights(
         if during_training and _at_floor(term_ratios) and (term, "misses_bottleneck") not in collector.rules:
             collector.run("negligible", term, partial(_without_effect, case, models[0], rows, term, term_ratios))
             continue
-        if reason := _why_undecided(case.objective, term, term_ratios, collector, during_training):
+        if reason := _why_undecided(case, term, term_ratios, collector, during_training):
             collector.add_undecided("negligible" if term_ratios.ratios else "dominates", term, reason)
         if term_ratios.has_gradient:
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
@@ -159,17 +159,19 @@ def _floor_finding(case: Case, term: str, ratios: GradientRatios) -> Finding:
 
 
 def _why_undecided(
-    objective: str, term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool
+    case: Case, term: str, ratios: GradientRatios, collector: FindingCollector, during_training: bool
 ) -> str:
     """Return the reason why the weight of a term cannot be judged in full, or ""."""
     if not ratios.ratios and not ratios.finite:
         return f"the gradient of {term} at the bottleneck is NaN or infinite, so there is no ratio"
     if not ratios.ratios:
-        return f"the main term {objective} has no gradient at the bottleneck, so there is no ratio"
+        return f"the main term {case.objective} has no gradient at the bottleneck, so there is no ratio"
     if not ratios.has_gradient and (term, "misses_bottleneck") in collector.rules:
         return "the penalty has no gradient at the bottleneck, as misses_bottleneck says"
     if ratios.stopped:
         return ratios.stopped
+    if not ratios.has_gradient and case.weight(case.numbers) == 0:
+        return f"{case.penalty_weight} = 0 multiplies the term, so it has no weight to judge"
     if not ratios.has_gradient:
         return "the term has no gradient at the bottleneck: it is on parameters, or on another layer"
     if not during_training and 0 < ratios.at(0) < collector.bounds.negligible_risk:

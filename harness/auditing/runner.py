@@ -1,6 +1,7 @@
 """Run of an audit: build the case's models, probe its loss, and run every rule."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,7 @@ from harness.auditing.dependencies import TermProbe, inspect_term
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import loss_source
 from harness.auditing.gradient_ratios import steps_with_gradient, train_probe
-from harness.auditing.isolation import preserved_rng
+from harness.auditing.isolation import preserved_rng, uncompiled
 from harness.auditing.loss_state import schedule_keywords
 from harness.auditing.probe import LossProbe, has_schedule, make_probe
 from harness.auditing.rule_table import check_least, check_term
@@ -68,10 +69,11 @@ def audit(
             " loss terms, to replace what they read and to differentiate them. The trained layer itself can be judged by"
             " `harness diagnose`"
         )
-    with guarded(), preserved_rng():
+    with guarded(), preserved_rng(), ExitStack() as opened:
         check_target(case)
         case, rows = _with_targets(case, rows)
         models = _models(case, rows, seeds)
+        opened.enter_context(uncompiled())  # a compiled model or loss exists by now
         build_optimizer(case, models[0])  # here, so that an error is raised and not recorded as undecided
         collector = FindingCollector(bounds)
         watch = TrainingWatch(case, rows[:BIRTH_ROWS])

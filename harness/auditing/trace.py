@@ -48,11 +48,12 @@ class TracedOperation:
 
 @dataclass
 class Trace:
-    """Record of one evaluation."""
+    """Record of one evaluation; `site_of` has the site of every tensor, by id."""
 
     calls: list[TracedCall] = field(default_factory=list)
     met: dict[TensorSite, list[Tensor]] = field(default_factory=dict)
     operations: list[TracedOperation] = field(default_factory=list)
     outputs: list[tuple[Any, ...]] = field(default_factory=list)
     sites: dict[TensorSite, None] = field(default_factory=dict)
+    site_of: dict[int, TensorSite] = field(default_factory=dict)
     tensors: list[tuple[Tensor, int]] = field(default_factory=list)

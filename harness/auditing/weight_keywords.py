@@ -61,11 +61,21 @@ def has_gradient(case: Case, model: nn.Module, batch: Tensor, term: str) -> bool
     return bool((_term_gradients(case, model, batch)[term] != 0).any())
 
 
+def zero_keywords(case: Case) -> list[str]:
+    """Return keywords of the loss whose value is the number 0."""
+    values = {name: _value(case, name) for name in _keywords(case)}
+    return [name for name, value in values.items() if _is_plain(value) and value == 0]
+
+
 def _candidates(case: Case) -> list[str]:
-    """Return keywords of the loss with a numeric value: those of the case, then those with a default."""
+    """Return keywords of the loss with a finite value other than 0."""
+    return [name for name in _keywords(case) if _number(_value(case, name)) is not None]
+
+
+def _keywords(case: Case) -> list[str]:
+    """Return keywords of the loss: those of the case, then those with a default."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(case.losses).parameters.items()}
-    names = [*case.loss_keywords(), *(name for name in defaults if name not in case.numbers and name not in SUPPLIED)]
-    return [name for name in names if _number(_value(case, name)) is not None]
+    return [*case.loss_keywords(), *(name for name in defaults if name not in case.numbers and name not in SUPPLIED)]
 
 
 def _value(case: Case, name: str) -> Any:
@@ -74,8 +84,11 @@ def _value(case: Case, name: str) -> Any:
 
 def _number(value: Any) -> float | None:
     """Return the value as a finite nonzero number, else None."""
-    plain = (isinstance(value, Real) and not isinstance(value, bool)) or (isinstance(value, Tensor) and not value.ndim)
-    return float(value) if plain and math.isfinite(value) and value != 0 else None
+    return float(value) if _is_plain(value) and math.isfinite(value) and value != 0 else None
+
+
+def _is_plain(value: Any) -> bool:
+    return (isinstance(value, Real) and not isinstance(value, bool)) or (isinstance(value, Tensor) and not value.ndim)
 
 
 def _weight_from_keyword(

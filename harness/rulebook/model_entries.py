@@ -49,8 +49,12 @@ MODEL_ENTRIES: dict[str, Entry] = {
         remedy="initialize the weights at random (`torch.nn.init.kaiming_uniform_`)",
     ),
     "dead_at_birth": Entry(
-        "Over a tenth of the bottleneck's units, mean over 8 seeds, never fire on the data at initialisation.",
-        "Inputs with an offset; a narrow layer with default biases; negative initial biases.",
+        "Over a tenth of the bottleneck's units, mean over 8 seeds, never fire on the data at initialisation. The code"
+        " is what the next layer reads: a unit that a threshold or a top-k behind a rectifier sets to 0 on every row"
+        " never fires either; that some units do so is undecided on fewer than 368 distinct rows. Healthy twins: units"
+        " that pass the threshold, or are selected, on some rows.",
+        "Inputs with an offset; a narrow layer with default biases; negative initial biases; a threshold above all values;"
+        " a top-k whose few largest units are the same on every row.",
         {"input_offset": "a cause, named where centering helps", "dead": "the diagnosis after training"},
         thresholds=("dead_share",),
         source="Lu et al. 2019 (arXiv 1903.06733)",
@@ -73,9 +77,10 @@ MODEL_ENTRIES: dict[str, Entry] = {
     ),
     "bypass": Entry(
         "With the bottleneck fixed the reconstruction still follows the input, or it never depends on the"
-        " bottleneck, also after random changes of all parameters (a decoder that starts at zero is none);"
-        " a note where the code multiplies what is computed from the input (router, attention), and where"
-        " the objective is not a reconstruction.",
+        " bottleneck, also after random changes of all parameters (a decoder that starts at zero is none)."
+        " A path through the declared log-variance (`Case.posterior`) alone is none. It is a note where the code"
+        " multiplies what is computed from the input (router, attention), and where the objective is not a"
+        " reconstruction.",
         "A skip connection around the code; a decoder that reads the inputs; a bottleneck named wrongly.",
         {"cut_encoder": "the code is used, but the encoder does not learn", "unused": "one unit is not needed"},
         thresholds=("bypass",),
@@ -103,7 +108,8 @@ MODEL_ENTRIES: dict[str, Entry] = {
     "unpaired_rows": Entry(
         "A term compares the declared output with the batch, but not row by row: `[sample, 1]` against"
         " `[sample]` broadcasts to all pairs. Decided in float64: three permutations of the output's rows"
-        " leave the term unchanged to 1e-6, it follows the output and, the outputs held, the batch, and it"
+        " leave the term unchanged to 1e-6, at the model's outputs, at random ones of both signs and at the"
+        " right ones (an absolute error far from its targets does not change at the first), it follows the output and, the outputs held, the batch, and it"
         " is smaller at the mean of all rows than at the right output of every row. If it is not smaller"
         " there, the term compares distributions (MMD, sorted values), and that is a note. A term on"
         " outputs alone (contrastive) or on batch statistics is silent. A loss that calls the parts of the"

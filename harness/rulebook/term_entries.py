@@ -21,7 +21,8 @@ TERM_ENTRIES: dict[str, Entry] = {
         " layer, and with random changes of all parameters; a gradient whose norm in float64 is below"
         " 0.001 of that in float32 is rounding and counts as 0 (a softmax averaged over its own axis);"
         " silent where a schedule gives it a gradient after 50 or 300 training steps, and the other rules"
-        " then judge that later state.",
+        " then judge that later state. A note where a keyword of the loss is 0 and a penalty has a gradient with 1:"
+        " the term is switched off.",
         "A hard threshold; a softmax summed over its own axis; values overwritten in place with 0 and 1.",
         {"no_gradient": "the term is not in the graph at all", "negligible": "the gradient is small, not 0"},
         source="Bengio, Léonard & Courville 2013 (arXiv 1308.3432) for straight-through estimators",

@@ -37,6 +37,28 @@ class NormalWithSkip(NormalCode):
         return super().forward(rows) + rows
 
 
+class Detached(nn.Module):
+    """A VAE whose sample is detached: only mean and log-variance lead from the input to the decoder."""
+
+    def __init__(self, skip: float = 0.0) -> None:
+        super().__init__()
+        self.body, self.mu = nn.Linear(12, 16), nn.Linear(16, 3)
+        self.logvar = nn.Sequential(nn.Linear(16, 3), nn.Hardtanh(-8.0, 8.0))
+        self.decoder, self.skip = nn.Linear(3, 12), skip
+
+    def forward(self, rows):
+        hidden = torch.relu(self.body(rows))
+        mean, log_variance = self.mu(hidden), self.logvar(hidden)
+        code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        return self.decoder(code.detach()) + self.skip * rows, mean, log_variance
+
+
+def detached_losses(model, rows):
+    out, mean, log_variance = model(rows)
+    kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean()
+    return {"reconstruction": F.mse_loss(out, rows), "kl": 0.01 * kl}
+
+
 def normal_losses(model, rows):
     out = model(rows)
     kl = kl_divergence(model.posterior, Normal(0.0, 1.0)).sum(1).mean()
@@ -62,6 +84,20 @@ def test_a_code_drawn_by_a_distribution_is_no_bypass():
 
 def test_a_skip_around_a_drawn_code_is_a_bypass():
     assert "bypass" in rules(normal_case(NormalWithSkip))
+
+
+@pytest.mark.parametrize("posterior", ["out:2", "logvar", "logvar.0"])
+def test_a_path_through_the_declared_posterior_alone_is_no_bypass(posterior):
+    case = Case(Detached, data, detached_losses, "mu", posterior=posterior)
+    found = rules(case)
+    assert "bypass" not in found
+    assert "cut_encoder" in found
+
+
+@pytest.mark.parametrize("posterior", ["out:2", "logvar"])
+def test_a_skip_beside_a_detached_sample_is_a_bypass(posterior):
+    case = Case(lambda: Detached(skip=0.1), data, detached_losses, "mu", posterior=posterior)
+    assert "bypass" in rules(case)
 
 
 @pytest.mark.parametrize("name", ["skip", "unread code"])

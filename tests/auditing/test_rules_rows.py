@@ -1,10 +1,13 @@
 """Outputs that follow other rows, and terms that do not pair an output with its row."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from faulty_models import FAULTY
-from healthy_models import NEAR_A_FAULT, Autoencoder, case, rows
+from healthy_models import NEAR_A_FAULT, Autoencoder, Head, case, rows
 from torch import nn
+from torch.nn import functional as F
 
 from harness.auditing import AUDIT_THRESHOLDS, audit
 from harness.auditing.dependencies import TermProbe, Undecided
@@ -70,10 +73,62 @@ def test_the_right_shape_is_silent():
     def losses(model, x):
         return {"error": (model(x)[:, 0] - x[:, 11]).pow(2).mean()}
 
-    from healthy_models import Head
-
     paired = case(Head, losses, objective="error", reconstruction="out:0")
     assert "unpaired_rows" not in audit(paired, during_training=False, seeds=1).rules
+
+
+def far_rows():
+    values = rows()
+    values[:, 11] = 30 * values[:, 11] - 400  # the outputs of an untrained net all lie above such targets
+    return values
+
+
+def pinball(output, target):
+    return torch.maximum(0.9 * (target - output), 0.1 * (output - target)).mean()
+
+
+def sorted_distance(output, target):
+    return (output.sort().values - target.sort().values).abs().mean()
+
+
+ONE_SIDED = {  # error, and a factor of outputs from -0.5 to 0.5 that brings them to both sides of the targets
+    "absolute": (F.l1_loss, 2000),
+    "smooth": (F.smooth_l1_loss, 2000),
+    "huber": (F.huber_loss, 2000),
+    "quantile": (pinball, 2000),
+    "scaled output": (lambda output, target: F.l1_loss(5 * output + 100, target), 2000),
+    "exponential output": (lambda output, target: F.l1_loss(-output.exp(), target), 20),
+}
+
+
+def far_case(error, outputs=lambda made: made[:, 0]):
+    def losses(model, x):
+        return {"error": error(outputs(model(x)), x[:, 11])}
+
+    return case(Head, losses, data=far_rows, objective="error", reconstruction="out:0")
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_an_error_whose_outputs_lie_on_one_side_of_the_targets_is_silent(name):
+    (error, factor), target = ONE_SIDED[name], far_rows()[:64, 11].double()
+    output, order = torch.linspace(-0.5, 0.5, 64).double(), torch.randperm(64)
+    # a permutation does not change the term on one side of the targets, and does where outputs lie on both sides
+    assert float(error(output[order], target)) == pytest.approx(float(error(output, target)), rel=1e-9)
+    assert float(error(factor * output[order], target)) != pytest.approx(
+        float(error(factor * output, target)), rel=1e-3
+    )
+    assert "unpaired_rows" not in audit(far_case(error), during_training=False, seeds=1).rules
+
+
+@pytest.mark.parametrize("name", ["absolute", "smooth", "quantile"])
+def test_a_column_against_a_vector_far_from_the_targets_is_a_fault(name):
+    with pytest.warns(UserWarning, match="broadcasting") if name != "quantile" else nullcontext():
+        finding = only_finding(far_case(ONE_SIDED[name][0], lambda made: made), "unpaired_rows")
+    assert finding.severity == "fault"
+
+
+def test_a_distance_of_distributions_far_from_the_targets_is_a_note():
+    assert only_finding(far_case(sorted_distance), "unpaired_rows").severity == "note"
 
 
 def test_a_term_on_batch_statistics_or_on_outputs_alone_is_silent():

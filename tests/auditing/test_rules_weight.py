@@ -263,3 +263,59 @@ def test_the_number_is_looked_for_where_the_term_has_a_gradient():
     case = replace(case_of(losses, power=1.0, l1=30.0), model=DeadAtFirst)
     found = [each for each in audit(case, during_training=False).findings if each.rule == "dominates"]
     assert [set(each.change) for each in found] == [{"l1"}]
+
+
+def weight_decay(model, batch):
+    return {**terms(model, batch), "decay": model.outer.weight.pow(2).sum()}
+
+
+def branched(model, batch, l1):
+    return terms(model, batch, l1=lambda code: l1 * size(code) if l1 else torch.zeros(()))
+
+
+def undecided_weight(case: Case) -> str:
+    (reason,) = [each.evidence for each in audit(case, seeds=1).undecided if each.rule == "negligible"]
+    return reason
+
+
+def test_a_weight_of_zero_is_named_where_a_term_has_no_ratio():
+    assert undecided_weight(case_of(harness_beta, beta=0.0)).startswith("beta = 0 multiplies the term")
+    # the twin has a weight, and reads parameters of another layer
+    assert "it is on parameters" in undecided_weight(case_of(weight_decay, beta=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("losses", "rule"), [(own_keyword, "zero_gradient"), (branched, "no_gradient"), (whole, "zero_gradient")]
+)
+def test_a_term_whose_own_weight_is_zero_is_switched_off(losses, rule):
+    numbers = {"l1": 0.0, **({"scale": 1.0} if losses is whole else {})}
+    model, batch = Autoencoder(), rows()[:64]
+    for weight, trains in ((0.0, False), (1.0, True)):
+        term = losses(model, batch, **{**numbers, "l1": weight})["l1"]
+        gradient = torch.autograd.grad(term, model.enc.weight)[0] if term.requires_grad else torch.zeros(1)
+        assert bool((gradient != 0).any()) == trains
+    result = audit(case_of(losses, **numbers), seeds=1)
+    (finding,) = [each for each in result.findings if each.rule in ("zero_gradient", "no_gradient")]
+    assert (finding.rule, finding.severity, finding.term) == (rule, "note", "l1")
+    assert "l1 is 0" in finding.evidence
+    assert not result.faults
+
+
+def test_a_number_that_is_zero_beside_a_term_without_a_gradient_is_not_blamed():
+    def losses(model, batch, offset=0.0):
+        return terms(model, batch, l0=lambda code: (code > offset).double().sum(1).mean())
+
+    result = audit(case_of(losses), seeds=1, during_training=False)
+    (finding,) = [each for each in result.findings if each.rule == "no_gradient"]
+    assert finding.severity == "fault"
+    assert "is 0" not in finding.evidence
+
+
+def test_a_main_term_whose_weight_is_zero_stays_a_fault():
+    def losses(model, batch, scale):
+        return {name: scale * term for name, term in terms(model, batch).items()}
+
+    result = audit(case_of(losses, scale=0.0), seeds=1, during_training=False)
+    (finding,) = [each for each in result.findings if each.rule == "zero_gradient"]
+    assert (finding.severity, finding.term) == ("fault", "reconstruction")
+    assert "scale is 0" in finding.evidence
