@@ -210,7 +210,9 @@ def _dead_code(case: Case, model: nn.Module, rows: Tensor) -> tuple[float, float
     if code is None or view.packing is not None or view.activation not in RELU_FAMILY or len(code) != len(rows):
         return None if own is None else (own, own)
     silent = _silent(code)
-    activation = next((each for each in view.activations if each.is_code and each.result.numel() == code.numel()), None)
+    activation = next(
+        (entry for entry in view.activations if entry.is_code and entry.result.numel() == code.numel()), None
+    )
     if view.activation not in DEAD_BELOW:  # such an activation is 0 at 0 only, with a gradient: a layer of zeros
         return silent - (0.0 if activation is None else _silent(activation.result)), 0.0
     own = own if own is not None and activation is not None else 0.0  # the sorted values of a top-k are no units
