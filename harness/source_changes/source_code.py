@@ -1,6 +1,5 @@
 """Remedies as lines for the user's own model: what to write after it is built, in its code, and in the loss."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -96,7 +95,7 @@ def _subject(case: Case, split: Split) -> _Subject:
         forward.code.dim(),
         layout.by_module and forward.raw is not None and forward.raw is forward.preactivation,
         _calls_in_loss(case, model, split),
-        _reads_attributes(case, model, split),
+        _reads_attributes(case, split),
     )
 
 
@@ -117,14 +116,15 @@ def _calls_in_loss(case: Case, model: nn.Module, split: Split) -> int:
     return calls.count("bottleneck") - calls.count("model")
 
 
-def _reads_attributes(case: Case, model: nn.Module, split: Split) -> bool:
+def _reads_attributes(case: Case, split: Split) -> bool:
     """True if the loss fails on a model whose bottleneck is the only module of an `nn.Sequential`."""
     if not case.has_losses or case.bottleneck.startswith("out:"):
         return False
-    wrapped = copy.deepcopy(model)
+    batch = split.train.inputs[: case.training()["batch_size"]]
+    wrapped = build_model(case, 0, batch[:ROWS])
     wrapped.set_submodule(case.bottleneck, nn.Sequential(submodule(wrapped, case.bottleneck)))
     try:
-        loss_terms(case, wrapped, split.train.inputs[: case.training()["batch_size"]])
+        loss_terms(case, wrapped, batch)
     except HarnessError:
         return True
     return False
