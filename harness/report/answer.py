@@ -214,7 +214,11 @@ def _row(remedy: RemedyEffect, marks: Sequence[SeedMark]) -> AnswerRow:
         r2=f"{_r2(remedy.r2_before)} → {_r2(remedy.r2_after)}",
         word=word_text(remedy),
         css={"works": "better", "helps": "better", "worse": "worse"}.get(remedy.word, ""),
-        setting=", ".join(f"{factor}={level}" for factor, level in remedy.remedy.items()),
+        setting=", ".join(
+            f"{factor}={level}"
+            for factor, level in remedy.remedy.items()
+            if str(level) not in _level_name(factor, level)  # said already
+        ),
     )
 
 

@@ -181,6 +181,14 @@ def test_a_remedy_stands_beside_its_levels_and_the_baseline_has_none(written):
     assert '<th scope="row">as it is (baseline)</th>' in table
 
 
+def test_a_level_that_is_in_the_name_of_a_remedy_is_not_said_again(tmp_path):
+    results = study({"activation": ["relu", "leaky_relu"], "batchnorm": ["off", "on"]}, seeds=2)
+    write_report(results, effects_of(results), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert '<th scope="row">leaky_relu</th>' in text
+    assert '<th scope="row">BatchNorm<br><span class="setting">batchnorm=on</span></th>' in text
+
+
 def test_dead_outputs_are_explained_where_they_are_first_named():
     moved = {"changes": {"redundant, output dead_outputs -> redundant, output healthy": 3}, "changed": 3}
     dead = sensitive([Sensitivity("dead_outputs", 0.05, 0.02, 0.14, 8, **moved)])
