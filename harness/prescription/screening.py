@@ -16,7 +16,7 @@ Meets = Callable[[MemberRecord], bool]
 
 ROUNDS = (4, 8, 16)  # seeds after each round
 LEAST = 2  # seeds of a first round for which the time is short
-KEPT = (6, 3)  # changes that enter the second and the third round
+KEPT = 6  # changes that enter the second round
 MOST_FINALISTS = 3
 USEFUL_GAIN = 0.02  # of R2: a smaller difference between two changes does not rank them
 RATES = (1 / 3, 3.0)  # times the case's own learning rate
@@ -110,10 +110,12 @@ def screen(
         remaining = ranked(remaining, screening.scores)
         screening.finalists = _finalists(remaining, screening.scores)
         if number == 1:
-            remaining = _with_pairs(remaining, screening.scores)
+            entrants = _with_pairs(remaining, screening.scores)
+            screening.dropped |= {name_of(cell): 2 for cell in remaining if cell not in entrants}
+            remaining = entrants
         if number == 0:
-            screening.dropped |= dict.fromkeys(map(name_of, remaining[KEPT[0] :]), 1)
-            remaining = remaining[: KEPT[0]]
+            screening.dropped |= dict.fromkeys(map(name_of, remaining[KEPT:]), 1)
+            remaining = remaining[:KEPT]
     return screening
 
 

@@ -9,7 +9,7 @@ import pytest
 from harness.case import load_case
 from harness.prescription.goal import has_failed
 from harness.prescription.proof import FRESH, effects_of, fresh_effects
-from harness.prescription.screening import ROUNDS, Screening, at_best_rates, screen
+from harness.prescription.screening import KEPT, MOST_FINALISTS, ROUNDS, Screening, at_best_rates, screen
 from harness.prescription.texts import not_seen
 from harness.prescription.trial import Trial, name_of
 from harness.results.records import MemberRecord
@@ -101,6 +101,11 @@ def test_finalists_and_the_model_as_it_is_take_their_best_learning_rates():
     screening = Screening(seeds=tuple(range(8)))
     best = at_best_rates(trial, [{}, CELLS[0]], meets, 0.01, 1e9, screening)
     assert best == [{"learning_rate": 0.03}, {"beta": 1.0, "learning_rate": 0.0033}]
+
+
+def test_every_change_that_is_no_finalist_is_dropped_after_a_round():
+    screening = screen(planted(3), CELLS, meets, 1e9)
+    assert sorted(screening.dropped.values()) == [1] * (len(CELLS) - KEPT) + [2] * (KEPT - MOST_FINALISTS)
 
 
 def test_what_does_not_fit_the_time_is_left_out_and_said():
