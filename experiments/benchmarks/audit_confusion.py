@@ -227,7 +227,17 @@ def truth(p: Penalty) -> dict[str, bool | None]:
     told["pushes_active_units_down"] = _pushes(p) if reads and plain else (None if reads else False)
     told["collapse_optimum"] = _collapses(p) if reads and plain else (None if reads else False)
     told["unbounded"] = False
+    if _is_constant(p) and not inert:
+        unsaid = ("misses_bottleneck", "not_the_code_in_use", "escape", "unreachable_target", "depends_on_batch_size")
+        told |= {"zero_gradient": True, **dict.fromkeys(unsaid)}
     return _of_kind(p, told)
+
+
+def _is_constant(p: Penalty) -> bool:
+    """Whether it is a function of means over the batch behind a normalization, which are 0 whatever the weights."""
+    linear = p.activation == "none" or p.site == "preactivation"
+    means = (p.statistic, p.axis, p.norm) == ("square", "batch", "on") and p.clamp != "values"
+    return linear and means and p.at_bottleneck
 
 
 def _of_kind(p: Penalty, told: dict[str, bool | None]) -> dict[str, bool | None]:

@@ -148,7 +148,7 @@ def _asks_every_entry(subject: TermProbe, site: TensorSite, point: SetPoint, end
         noise = noise - noise.mean(0)
         noise = noise - noise.mean(1, keepdim=True) if noise.shape[1] > 1 else noise
         noise = (noise / noise.abs().max().clamp_min(1e-12)).reshape(like.shape)
-        for share in (0.3, 0.6, 0.95):
+        for share in (0.03, 0.3, 0.6, 0.95):  # the first within a bound of the values, such as a clamp at 0
             value = subject.value(site, point.at + share * room * noise)
             if not (math.isfinite(value) and value - point.floor > 1e-6 * size and subject.differs(value, point.floor)):
                 return False

@@ -1,7 +1,9 @@
 """Divergences taken per entry before averaging, beside divergences of a mean."""
 
 import pytest
-from penalty_zoo import case_of, kl, sigmoid_model
+import torch
+import torch.nn.functional as F
+from penalty_zoo import Plain, case_of, kl, sigmoid_model
 
 from harness.auditing import audit
 
@@ -36,3 +38,24 @@ def test_a_divergence_per_entry_is_least_at_a_constant_code(name):
 @pytest.mark.parametrize("name", MEANS)
 def test_a_divergence_of_a_mean_is_not(name):
     assert collapses(MEANS[name]) == []
+
+
+def leaky_model():
+    return Plain(F.leaky_relu)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_mean_of_clamped_values_is_least_at_codes_that_vary_too(axis):
+    """Far from the set point the clamp at 0 moves the mean; near it, values that vary have the same mean."""
+
+    def of_means(model, code, batch):
+        return (code.clamp(0, 1).mean(axis) - 0.05).pow(2).mean()
+
+    def of_entries(model, code, batch):
+        return (code.clamp(0, 1) - 0.05).pow(2).mean()
+
+    varying = torch.tensor([[0.02, 0.08], [0.08, 0.02]])
+    assert float(of_means(None, varying, varying)) < 1e-12 < float(of_entries(None, varying, varying))
+    assert collapses(of_means, leaky_model) == []
+    (finding,) = collapses(of_entries, leaky_model)
+    assert finding.severity == "risk"
