@@ -52,6 +52,7 @@ class EpochCounter:
         self.steps: float | None = steps
         self._first = self._origin = 0  # complete epochs and steps when the length became known
         self._batch = 0.0  # rows of a step, when the length is known
+        self._asked = 0  # steps of a declared length
         self._ends: list[int] = []
         self.complete = self.rows = 0
         self._step = self._rows_seen = self._start = self._first_rows = 0
@@ -66,7 +67,9 @@ class EpochCounter:
         if inputs is None or not inputs.dim() or not inputs.size(0):
             self._pending.append(NO_ROWS)
         elif self.steps is not None:
-            self._batch = max(self._batch, inputs.size(0))
+            if not self._ends:  # a declared length; of a counted one, the rows of a step are known
+                self._rows_seen, self._asked = self._rows_seen + inputs.size(0), self._asked + 1
+                self._batch = self._rows_seen / self._asked
             return
         elif self._copying or inputs.numel() > MOST_VALUES or inputs.is_inference():
             self._pending.append((inputs.size(0), _features(inputs.detach()).clone(), -1))

@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import harness
 from harness.errors import HarnessError
+from harness.watching.epochs import EpochCounter
 
 
 class Network(nn.Module):
@@ -379,3 +381,18 @@ def test_monitors_of_one_model_may_end_in_any_order():
     second.__exit__(None)
     model(rows())
     assert (first.step, second.step) == (1, 2)
+
+
+def test_one_large_batch_behind_the_training_does_not_change_the_length_of_an_epoch():
+    """Ten epochs of 3 steps of 8 rows, then all 24 rows at once: an epoch keeps 24 rows."""
+    rows = torch.arange(24.0)[:, None]
+    for declared in (None, 3):
+        epochs = EpochCounter(declared)
+        for _ in range(10):
+            for batch in rows.split(8):
+                epochs.add(batch)
+        before = epochs.progress(np.arange(1, 31)).rows[-1]
+        epochs.add(rows)
+        after = epochs.progress(np.array([31])).rows[-1]
+        assert before == 24
+        assert 24 <= after <= 26
