@@ -193,11 +193,11 @@ def _carry_out(work: ResumeState, call: RunOptions, waiting: Sequence[Any]) -> R
         workers = call.workers if executor is None else executor.slots
         for records in run_stacks(specs, workers, stepped, waiting, length, call.timeout, executor):
             records = work.dated(records)
-            write_stack(work.folder, records)
             work.done.update({record.key: replace(record, weights=b"") for record in records})
             keep_weights(
                 work.folder, records, work.done.values(), work.experiment.baseline, work.experiment.keep_weights
             )
+            write_stack(work.folder, records)  # after the weights: members with a result are not trained again
             records = [work.done[record.key] for record in records]
             if call.shard == WHOLE:
                 publisher.log(records)
