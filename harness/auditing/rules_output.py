@@ -11,6 +11,7 @@ from harness.auditing.isolation import preserved_rng
 from harness.auditing.probe import LossProbe
 from harness.auditing.probe_values import RANGES
 from harness.capture import BottleneckTap, eval_mode, outputs_of, reconstruction_of
+from harness.data.rows import Rows
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.user_code import guarded
@@ -31,8 +32,8 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
     output = reconstruction_of(view.outputs, probe.batch, probe.case.reconstruction)
     if not rows.is_floating_point() or probe.case.objective != "reconstruction":
         return []  # tokens have no range, and other objectives do not ask for the rows
-    if getattr(probe.case.losses, "target", None) is not None:
-        return []  # the targets are asked for, not the rows
+    if _has_other_target(probe, rows):
+        return []
     index = next((i for i, tensor in enumerate(view.outputs) if tensor is output), None)
     maker = None if index is None else view.makers[index]
     if output is None or maker is None or maker.name not in RANGES:
@@ -57,6 +58,16 @@ def output_range(probe: LossProbe, rows: Tensor, bounds: AuditThresholds) -> lis
             severity=None if share > bounds.output_share else Severity.RISK,
         )
     ]
+
+
+def _has_other_target(probe: LossProbe, rows: Tensor) -> bool:
+    """True if an output in the shape of the rows is compared with targets, and not with the rows."""
+    target = getattr(probe.case.losses, "target", None)
+    if target is None:
+        return False
+    count = min(len(rows), len(target))
+    paired = Rows(rows[:count], targets=target[:count])
+    return paired.reference is not paired.inputs
 
 
 def _squashed_twice(probe: LossProbe, output: Tensor, activation: str) -> list[Finding]:

@@ -58,7 +58,8 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Measure one snapshot."""
         closely = snapshot.epoch in self.informed
-        view = snapshot.engine.observe(self.inputs, keep=self._squared_errors() if closely or snapshot.last else None)
+        keep = squared_errors(self.rows, self.members, self.device) if closely or snapshot.last else None
+        view = snapshot.engine.observe(self.inputs, keep=keep)
         code = view.code[: self.members].cpu()
         scale = None if view.scale is None else view.scale[: self.members].cpu()
         self._keep("step", torch.full((self.members,), float(snapshot.step)))
@@ -75,9 +76,6 @@ class History:
         self._keep("effective_rank", _unless(broken, effective_rank(code)))
         self._keep_r2(view.parts)
         self._keep_units(code, live, broken, view.activation, closely and not snapshot.last)
-
-    def _squared_errors(self) -> Keep:
-        return squared_errors(self.rows, self.members, self.device)
 
     def _keep_r2(self, errors: Sequence[Tensor]) -> None:
         if errors:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from harness.capture import CODE_SITE, BottleneckTap, eval_mode, submodule
 from harness.case import Case
@@ -33,7 +33,7 @@ class _Subject:
         axes: number of axes of the code.
         direct: True if the output of the bottleneck's module is what enters the code's activation.
         calls: calls of the bottleneck by the loss itself, outside the model's forward pass.
-        reads: True if the model or its loss reads attributes of the bottleneck's module, such as its weight.
+        batch: rows of a training step.
     """
 
     case: Case
@@ -43,7 +43,7 @@ class _Subject:
     axes: int
     direct: bool
     calls: int
-    reads: bool
+    batch: Tensor
 
 
 @dataclass
@@ -95,7 +95,7 @@ def _subject(case: Case, split: Split) -> _Subject:
         forward.code.dim(),
         layout.by_module and forward.raw is not None and forward.raw is forward.preactivation,
         _calls_in_loss(case, model, split),
-        _reads_attributes(case, split),
+        split.train.inputs[: case.training()["batch_size"]],
     )
 
 
@@ -116,11 +116,10 @@ def _calls_in_loss(case: Case, model: nn.Module, split: Split) -> int:
     return calls.count("bottleneck") - calls.count("model")
 
 
-def _reads_attributes(case: Case, split: Split) -> bool:
+def _reads_attributes(case: Case, batch: Tensor) -> bool:
     """True if the loss fails on a model whose bottleneck is the only module of an `nn.Sequential`."""
-    if not case.has_losses or case.bottleneck.startswith("out:"):
+    if not case.has_losses:
         return False
-    batch = split.train.inputs[: case.training()["batch_size"]]
     wrapped = build_model(case, 0, batch[:ROWS])
     wrapped.set_submodule(case.bottleneck, nn.Sequential(submodule(wrapped, case.bottleneck)))
     try:
@@ -163,7 +162,7 @@ def _write_normalization(subject: _Subject, position: int, changes: dict[int, Ch
     if subject.direct or position == CODE_SITE:
         path = module_path(subject.model, subject.case.bottleneck)
         lines.built.append(f"{path} = nn.Sequential({path}, {layer})")
-        if subject.reads:
+        if _reads_attributes(subject.case, subject.batch):
             lines.built.append(f"# the layer itself is {path}[0] now: read its weight and other attributes from there")
         if subject.calls > 0:
             lines.built += [

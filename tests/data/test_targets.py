@@ -252,3 +252,24 @@ def test_an_autoencoder_given_its_rows_as_targets_keeps_the_level_of_pca():
     rows = harness.Rows(INPUTS, targets=INPUTS.clone())
     assert rows.reference is rows.inputs
     assert harness.Rows(INPUTS, targets=VALUES).reference is not VALUES  # another size: no output of the rows' shape
+
+
+@pytest.mark.parametrize(
+    ("targets", "asked"),
+    [(INPUTS.clone(), True), (CLASSES, True), (INPUTS.abs(), False)],
+    ids=["rows", "classes", "other"],
+)
+def test_an_output_range_is_that_of_the_rows_unless_other_targets_are_asked_for(targets, asked):
+    """A ReLU on the output cannot give negative rows, and can give their sizes."""
+
+    class Positive(Regressor):
+        def forward(self, rows):
+            return F.relu(super().forward(rows))
+
+    def losses(model, batch, target):
+        expected = target if target.is_floating_point() else batch
+        return {"reconstruction": F.mse_loss(model(batch), expected)}
+
+    case = Case(lambda: Positive(FEATURES), lambda: (INPUTS, targets), losses, "encoder", train=TRAIN)
+    rules = {finding.rule for finding in harness.audit(case).findings}
+    assert ("output_range" in rules) == asked
