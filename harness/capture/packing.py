@@ -20,8 +20,8 @@ class Packing:
 
     >>> packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(1, 4), torch.zeros(3, 4)], enforce_sorted=False)
     >>> packing = packing_of((packed, None))
-    >>> packing.samples, packing.rows, packing.sample_of_rows().tolist()
-    (2, 4, [1, 0, 1, 1])
+    >>> packing.samples, packing.rows, packing.sample_of_rows().tolist(), packing.position_of_rows().tolist()
+    (2, 4, [1, 0, 1, 1], [0, 0, 1, 2])
     """
 
     batch_sizes: Tensor
@@ -43,8 +43,16 @@ class Packing:
 
     def sample_of_rows(self) -> Tensor:
         """Return the sequence of each row, from 0."""
-        position = (torch.arange(self.samples) < self.batch_sizes[:, None]).nonzero()[:, 1]
-        return position if self.order is None else self.order.cpu()[position]
+        rank = self._places()[:, 1]
+        return rank if self.order is None else self.order.cpu()[rank]
+
+    def position_of_rows(self) -> Tensor:
+        """Return the place of each row in its sequence, from 0."""
+        return self._places()[:, 0]
+
+    def _places(self) -> Tensor:
+        """Return the place in its sequence, and the number of the sorted sequence, of each row."""
+        return (torch.arange(self.samples) < self.batch_sizes[:, None]).nonzero()
 
 
 def is_packed(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.diagnosis.explanations import findings_for
+from harness.diagnosis.explanations import INPUT_INDEPENDENT, findings_for
 from harness.diagnosis.field_measures import field_measures
 from harness.diagnosis.layer_rules import groups
 from harness.diagnosis.output_rules import NORMAL
@@ -150,6 +150,8 @@ def unit_columns(parts: DiagnosisParts) -> dict[str, list[list[object]]]:
     plain["fired_rows"] = parts.evidence.fired.tolist()
     plain["informed_rows"] = parts.evidence.informed.tolist()
     plain["active"] = (finite & (table["standard_deviation"] > parts.thresholds.active_variance**0.5)).tolist()
+    if "position_only" in table:
+        plain["position_only"] = (table["position_only"] > 0).tolist()
     if "stochastic" in table:
         plain["stochastic"] = (table["stochastic"] > 0).tolist()
     for name in ("low_end", "high_end"):
@@ -196,8 +198,9 @@ def _units(parts: DiagnosisParts, columns: Mapping[str, list[list[object]]], mem
         references = shared[index] if shared else {}
         verdict = parts.units[member][index]
         attributes |= _information(references) if references else {}
-        flags = _unit_flags(parts, member, index, attributes, references, constant[index])
-        units.append(UnitDiagnosis(index, verdict, flags, references=references, **attributes))
+        independent = (INPUT_INDEPENDENT,) if attributes.pop("position_only", False) else ()
+        flags = (*_unit_flags(parts, member, index, attributes, references, constant[index]), *independent)
+        units.append(UnitDiagnosis(index, verdict, tuple(map(Flag, flags)), references=references, **attributes))
     return tuple(units)
 
 
@@ -238,7 +241,7 @@ def _unit_flags(
     attributes: Mapping[str, Any],
     references: Mapping[str, Reference],
     constant: bool,
-) -> tuple[Flag, ...]:
+) -> tuple[str, ...]:
     if parts.units[member][index] in UNJUDGED:
         return ()
     thresholds, copies = parts.thresholds, parts.relations[member].copies
@@ -249,7 +252,7 @@ def _unit_flags(
     flags += ["heavy_tailed"] if not constant and _heavy(parts, attributes) else []
     flags += ["stochastic"] if attributes.get("stochastic") else []
     flags += ["unused"] if not constant and abs(attributes.get("ablation", np.inf)) < thresholds.unused else []
-    return tuple(map(Flag, flags))
+    return tuple(flags)
 
 
 def _dependence_flag(reference: str, flag: str) -> str:
@@ -266,4 +269,4 @@ COPIED = (
     *("mean", "standard_deviation", "minimum", "maximum", "entropy_bits", "resolution", "variation", "tolerance"),
     *("range_ratio", "outside_ratio", "before_ratio", "kurtosis", "energy_share", "reliability_bound"),
 )
-OPTIONAL = {"saturated", "bimodal_margin", "reliability", "kl"}
+OPTIONAL = {"saturated", "bimodal_margin", "reliability", "kl", "position_range"}

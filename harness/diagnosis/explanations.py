@@ -12,6 +12,7 @@ from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
 
 Units = Sequence[UnitDiagnosis]
 MOST_COPIES = 4
+INPUT_INDEPENDENT = "input_independent"
 
 
 def findings_for(
@@ -38,15 +39,15 @@ def findings_for(
     findings += [] if output is None else _output(output)
     verdicts = [unit.verdict for unit in units if not unit.live]
     if verdicts and all(verdict == UnitVerdict.AT_PRIOR for verdict in verdicts):
-        findings = [_beside_the_prior(finding) for finding in findings]
+        findings = [_explained(finding, UNIT[UnitVerdict.AT_PRIOR].remedy) for finding in findings]
+    if verdicts and all(INPUT_INDEPENDENT in unit.flags for unit in units if not unit.live):
+        findings = [_explained(finding, UNIT_FLAGS[INPUT_INDEPENDENT].remedy) for finding in findings]
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
 
 
-def _beside_the_prior(finding: Finding) -> Finding:
-    """Replace remedies that do not help where the KL divergence has taken the latent."""
-    if finding.rule not in AT_PRIOR_EXPLAINS:
-        return finding
-    return replace(finding, remedy=UNIT[UnitVerdict.AT_PRIOR].remedy)
+def _explained(finding: Finding, remedy: str) -> Finding:
+    """Replace remedies for constant units where their verdict says what helps."""
+    return replace(finding, remedy=remedy) if finding.rule in UNITS_EXPLAIN else finding
 
 
 def _rows(distinct: int, rows: int) -> str:
@@ -72,8 +73,11 @@ def _units(unit_verdict: UnitVerdict, units: Units, distinct: int, rows: int) ->
     numbers = {}
     if unit_verdict in (UnitVerdict.NEVER_FIRED, UnitVerdict.DEAD):
         numbers = {"rows": float(distinct), "excluded_frequency": excluded_frequency(distinct)}
+    by_position = UNIT_FLAGS[INPUT_INDEPENDENT] if all(INPUT_INDEPENDENT in unit.flags for unit in concerned) else text
     return Finding(
-        unit_verdict.value, text.severity, evidence, text.meaning, text.remedy, _indices(concerned), numbers=numbers
+        *(unit_verdict.value, text.severity, evidence, by_position.meaning, by_position.remedy),
+        _indices(concerned),
+        numbers=numbers,
     )
 
 
@@ -124,6 +128,8 @@ def _indices(units: Units) -> tuple[int, ...]:
 def _spread(units: Units, rows: str) -> str:
     if any(unit.stochastic for unit in units):
         return f"upper bound of test-retest reliability {max(unit.reliability_bound for unit in units):.3f}"
+    if all(INPUT_INDEPENDENT in unit.flags for unit in units):
+        return f"at each position, max - min is at most {max(unit.position_range for unit in units):.3g} on {rows}"
     widest = max(unit.maximum - unit.minimum for unit in units)
     return f"max - min is at most {widest:.3g} on {rows}"
 
@@ -200,11 +206,17 @@ def _ablation(units: Units) -> str:
     return f"replacing one by its mean changes R2 by at most {max(abs(unit.ablation) for unit in units):.1e}"
 
 
+def _positions(units: Units) -> str:
+    widest = max(unit.maximum - unit.minimum for unit in units)
+    within = max(unit.position_range for unit in units)
+    return f"max - min is up to {widest:.3g} between positions, and at most {within:.3g} at one of them"
+
+
 def _always(units: Units) -> str:
     return f"frequency at least {min(unit.activation_frequency_bounds[0] for unit in units):.3f} (95 %)"
 
 
-AT_PRIOR_EXPLAINS = {
+UNITS_EXPLAIN = {
     *("full_collapse", "single_live_unit", "partial_collapse", "mean_output", "constant_output", "below_pca"),
 }
 
@@ -236,4 +248,5 @@ FLAG_EVIDENCE: dict[str, Callable[[Units], str]] = {
     "heavy_tailed": _tails,
     "unused": _ablation,
     "always_on": _always,
+    INPUT_INDEPENDENT: _positions,
 }

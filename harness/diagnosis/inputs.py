@@ -23,6 +23,7 @@ from harness.diagnosis.input_checks import (
 from harness.diagnosis.thresholds import Thresholds
 from harness.errors import HarnessError
 from harness.measures.constancy import precision_of
+from harness.measures.position_groups import PositionGroups, position_groups
 from harness.measures.units import activation_named
 
 Index = NDArray[np.int64]
@@ -40,6 +41,7 @@ class DiagnosisInputs:
         categories: True where the inputs are tokens or categories.
         distinct: first row of every distinct input row; all rows without inputs.
         blocks: `[sample]`, the block of each row; None where rows are permuted one by one.
+        groups: positions of the rows; None where each row is a sample.
     """
 
     activations: Tensor
@@ -61,13 +63,14 @@ class DiagnosisInputs:
     scale: Tensor | None
     ablation: NDArray[np.float64] | None
     blocks: Tensor | None
+    groups: PositionGroups | None
     thresholds: Thresholds
 
 
 def check_inputs(
     activations: Any, *, activation: str, labels: Any, factors: Any, inputs: Any, reconstruction: Any, target: Any,
     repeat: Any, posterior: Any, posterior_kl: Any, output: Any, expected_output: Any, members: bool, dtype: Any,
-    scale: Any, ablation: Any, blocks: Any, training_inputs: Any, normalised: Any, thresholds: Thresholds,
+    scale: Any, ablation: Any, blocks: Any, positions: Any, training_inputs: Any, normalised: Any, thresholds: Thresholds,
 ) -> DiagnosisInputs:  # fmt: skip
     """Return the arguments of `diagnose` as tensors of one shape.
 
@@ -108,7 +111,8 @@ def check_inputs(
         kl=_divergence(posterior, posterior_kl, matrix, members),
         scale=None if scale is None else _sizes(scale, (count, units)),
         ablation=None if ablation is None else per_unit(ablation, "ablation", (count, units)),
-        blocks=_equal_rows(number, len(first)) if blocks is None else _blocks(blocks, rows),
+        blocks=_equal_rows(number, len(first)) if blocks is None else _numbered(blocks, "blocks", rows),
+        groups=None if positions is None else position_groups(_numbered(positions, "positions", rows)),
         thresholds=thresholds,
     )
 
@@ -246,13 +250,13 @@ def _training(values: Any, inputs: Tensor | None) -> Tensor | None:
     return flat
 
 
-def _blocks(values: Any, rows: int) -> Tensor:
-    blocks = tensor_of(values, "blocks")
-    if blocks.ndim != 1 or len(blocks) != rows:
-        raise HarnessError(f"blocks: expected one number per row, {rows} rows, got the shape {list(blocks.shape)}")
-    if not bool(torch.isfinite(blocks.double()).all()):
-        raise HarnessError("blocks: expected finite numbers, got NaN or infinity")
-    return blocks.unique(return_inverse=True)[1]
+def _numbered(values: Any, name: str, rows: int) -> Tensor:
+    numbers = tensor_of(values, name)
+    if numbers.ndim != 1 or len(numbers) != rows:
+        raise HarnessError(f"{name}: expected one number per row, {rows} rows, got the shape {list(numbers.shape)}")
+    if not bool(torch.isfinite(numbers.double()).all()):
+        raise HarnessError(f"{name}: expected finite numbers, got NaN or infinity")
+    return numbers.unique(return_inverse=True)[1]
 
 
 def _target(target: Any) -> float | None:

@@ -44,6 +44,7 @@ def diagnose(
     scale: Any = ...,
     ablation: Any = ...,
     blocks: Any = ...,
+    positions: Any = ...,
     training_inputs: Any = ...,
     normalised: Any = ...,
     thresholds: Thresholds = ...,
@@ -71,6 +72,7 @@ def diagnose(
     scale: Any = ...,
     ablation: Any = ...,
     blocks: Any = ...,
+    positions: Any = ...,
     training_inputs: Any = ...,
     normalised: Any = ...,
     thresholds: Thresholds = ...,
@@ -97,6 +99,7 @@ def diagnose(
     scale: Any = None,
     ablation: Any = None,
     blocks: Any = None,
+    positions: Any = None,
     training_inputs: Any = None,
     normalised: Any = None,
     thresholds: Thresholds = THRESHOLDS,
@@ -125,6 +128,8 @@ def diagnose(
         scale: `[unit]`, sum of |weight| E|input| + |bias|, the size of the sum that was rounded.
         ablation: `[unit]`, R2 lost when the unit is replaced by its mean.
         blocks: `[sample]`, rows that belong together (windows of one series) and are permuted together.
+        positions: `[sample]`, the place of each row in its sample (a token in its sequence, a pixel in its image). A unit
+            that varies between positions only is constant: it is the same whatever the input.
         training_inputs: rows that PCA is fitted on; by default the judged rows.
         normalised: the values before a normalization, shaped like `activations`: float noise can hide behind one.
         thresholds: the numbers that the verdicts rest on.
@@ -148,7 +153,7 @@ def diagnose(
         activations, activation=activation, labels=labels, factors=factors, inputs=inputs,
         reconstruction=reconstruction, target=target, repeat=repeat, posterior=posterior, posterior_kl=posterior_kl,
         output=output, expected_output=expected_output, members=members, dtype=dtype, scale=scale, ablation=ablation,
-        blocks=blocks, training_inputs=training_inputs, normalised=normalised, thresholds=thresholds,
+        blocks=blocks, positions=positions, training_inputs=training_inputs, normalised=normalised, thresholds=thresholds,
     )  # fmt: skip
     diagnoses = diagnose_inputs(request)
     return diagnoses if members else diagnoses[0]
@@ -237,12 +242,12 @@ def _once(request: DiagnosisInputs, values: torch.Tensor) -> torch.Tensor:
 def _measured(request: DiagnosisInputs) -> Table:
     arithmetic = Arithmetic(request.dtype, request.scale, request.before)
     saturation = Saturation(request.thresholds.saturation, request.thresholds.saturated_share)
-    table = unit_table(request.activations, request.activation, arithmetic, saturation)
+    table = unit_table(request.activations, request.activation, arithmetic, saturation, request.groups)
     table |= entropy_table(request.activations, table["finite"], table["power"], request.activation)
     shape = table["mean"].shape
     table["before_ratio"] = np.full(shape, np.inf)
     if request.before is not None:
-        table["before_ratio"] = range_ratios(request.before, request.dtype)
+        table["before_ratio"] = range_ratios(request.before, request.dtype, request.groups)
     table["reliability_bound"] = np.full(shape, np.inf)
     if request.repeat is not None:
         table |= reliability_table(request.activations, request.repeat, table["tolerance"])

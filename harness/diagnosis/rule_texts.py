@@ -160,6 +160,11 @@ UNIT_FLAGS: dict[str, RuleText] = {
     "always_on": RuleText(
         Severity.NOTE, "active on every row, so it acts as a linear unit", "normalize before the activation"
     ),
+    "input_independent": RuleText(
+        Severity.RISK,
+        "varies with the position in the sample (or with the training step) and is the same for every input",
+        "audit the loss terms; look for what cuts the layer off from the input, such as weights of 0 or a mask",
+    ),
 }
 
 OUTPUT: dict[OutputVerdict, RuleText] = {

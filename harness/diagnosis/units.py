@@ -72,6 +72,7 @@ class UnitDiagnosis:
         mutual_information: nats with the labels if given, else the largest over factors; `references` has each.
         variation: standard deviation / RMS, from 0 (constant) to 1 (mean zero).
         range_ratio: (max - min) / `tolerance`; at most 1 is constant. outside_ratio: over rows where it does not fire.
+            Where rows have positions, the largest ratio at one of them; `position_range` is the widest max - min at one.
         before_ratio: the same before normalization, where that was given.
         energy_share: the largest share of the unit's energy in one row.
         saturated: share of values within 0.001 of 0 or 1 (sigmoid). bimodal_margin: the least distance from 0 or 1 at
@@ -108,6 +109,7 @@ class UnitDiagnosis:
     range_ratio: float = NAN
     outside_ratio: float = NAN
     before_ratio: float = NAN
+    position_range: float = NAN
     kurtosis: float = NAN
     energy_share: float = NAN
     saturated: float = NAN

@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.measures.chunks import UNIT_CHUNK, chunks, unit_rows
 from harness.measures.constancy import range_tolerance, rounding
 from harness.measures.contingency import added
+from harness.measures.position_groups import PositionGroups
 from harness.measures.units import UnitMoments, fires, layer_size, saturated_share
 
 Table = dict[str, NDArray[np.float64]]
@@ -51,18 +52,26 @@ class Arithmetic(NamedTuple):
         return Arithmetic(self.dtype, scale, before)
 
 
-def unit_table(activations: Tensor, activation: str, arithmetic: Arithmetic, saturation: Saturation) -> Table:
+def unit_table(
+    activations: Tensor,
+    activation: str,
+    arithmetic: Arithmetic,
+    saturation: Saturation,
+    groups: PositionGroups | None = None,
+) -> Table:
     """Moments, ranges, firing rows and saturation of every unit, `[member, unit]` each, in one pass over the rows.
 
     Args:
         activations: `[member, sample, unit]`. activation: its name.
         arithmetic: precision and sums. saturation: definition of a saturated sigmoid.
+        groups: positions of the rows, within which `range_ratio` and `variation` are taken; None for one position.
 
     Returns:
         `finite` (0 or 1), `fired_rows`, the moments of `UnitMoments` (`power` is the root mean square), `minimum`,
         `maximum`, `tolerance`, `range_ratio` (range / tolerance; at most 1 is constant), `outside_ratio` (the same over
-        the rows on which the unit does not fire), and for a sigmoid `saturated`, `low_end`, `high_end` and
-        `bimodal_margin`. A unit that is not finite has the numbers of a unit that is 0 everywhere.
+        the rows on which the unit does not fire), for a sigmoid `saturated`, `low_end`, `high_end` and
+        `bimodal_margin`, and with groups `position_range` (the widest range at one position) and `position_only` (0 or 1:
+        constant at every position, but not over all). A unit that is not finite has the numbers of a unit that is 0 everywhere.
 
     >>> layer = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]])
     >>> table = unit_table(layer, "relu", Arithmetic(torch.float32), Saturation(0.001, 0.95))
@@ -72,7 +81,10 @@ def unit_table(activations: Tensor, activation: str, arithmetic: Arithmetic, sat
     table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
-        part = _chunk_table(lines, finite, activation, arithmetic.of(chunk), saturation)
+        own = arithmetic.of(chunk)
+        part = _chunk_table(lines, finite, activation, own, saturation)
+        if groups is not None:
+            part |= _within_positions(part, lines, activation, own, groups)
         _fill(table, activations, chunk, part)
     return table
 
@@ -208,8 +220,38 @@ def passed_on(sums: Tensor, values: Tensor, error: Tensor) -> Tensor:
     return torch.where(width <= error, values.amax(-1) - values.amin(-1), pairs)
 
 
-def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]:
+def _within_positions(
+    part: Table, lines: Tensor, activation: str, arithmetic: Arithmetic, groups: PositionGroups
+) -> Table:
+    """Range, spread and constancy of `[member, unit, sample]` within the positions of the rows."""
+    ratio, widest = _position_range(lines, activation, arithmetic, groups)
+    return {
+        "range_ratio": ratio,
+        "position_range": widest,
+        "position_only": ((part["range_ratio"] > 1) & (ratio <= 1)).astype(np.float64),
+        "variation": groups.variation(lines).numpy(),
+    }
+
+
+def _position_range(
+    lines: Tensor, activation: str, arithmetic: Arithmetic, groups: PositionGroups
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest range / tolerance of `[member, unit, sample]` at one position, and the widest range at one."""
+    low, high = groups.ends(lines)
+    ends = torch.stack([low.flatten(-2), high.flatten(-2)], -2)
+    scale = None if arithmetic.scale is None else arithmetic.scale.repeat_interleave(low.shape[-1], -1)
+    scale = scale_of(activation, scale, ends, arithmetic.dtype)
+    tolerance = range_tolerance(ends, dtype=arithmetic.dtype, scale=scale).unflatten(-1, low.shape[-2:])
+    ratio = (high - low) / tolerance.clamp_min(torch.finfo(torch.float64).tiny)
+    return ratio.amax(-1).numpy(), (high - low).amax(-1).numpy()
+
+
+def range_ratios(activations: Tensor, dtype: torch.dtype, groups: PositionGroups | None = None) -> NDArray[np.float64]:
     """Range / tolerance of each unit, `[member, unit]`; at most 1 is constant, infinite is not finite.
+
+    Args:
+        activations: `[member, sample, unit]`. dtype: the precision of the model.
+        groups: positions of the rows; the largest ratio at one of them counts.
 
     >>> range_ratios(torch.tensor([[[1.0, 2.0], [1.0, torch.inf]]]), torch.float32).tolist()
     [[0.0, inf]]
@@ -217,8 +259,12 @@ def range_ratios(activations: Tensor, dtype: torch.dtype) -> NDArray[np.float64]
     table: Table = {}
     for chunk in chunks(tuple(activations.shape), UNIT_CHUNK):
         lines, finite = unit_rows(activations, chunk)
-        ratio = _range(lines, torch.ones_like(lines, dtype=torch.bool), "none", Arithmetic(dtype), "")["range_ratio"]
-        _fill(table, activations, chunk, {"ratio": torch.where(finite, ratio, torch.inf).numpy()})
+        if groups is None:
+            everywhere = torch.ones_like(lines, dtype=torch.bool)
+            ratio = _range(lines, everywhere, "none", Arithmetic(dtype), "")["range_ratio"].numpy()
+        else:
+            ratio = _position_range(lines, "none", Arithmetic(dtype), groups)[0]
+        _fill(table, activations, chunk, {"ratio": np.where(finite.numpy(), ratio, np.inf)})
     return table["ratio"]
 
 

@@ -145,6 +145,18 @@ UNIT_ENTRIES: dict[str, Entry] = {
         ("unused",),
         "ablation to the mean; Morcos et al. 2018 (arXiv 1803.06959)",
     ),
+    "input_independent": Entry(
+        "The unit has one value at each position of a sample (a token, a pixel), whatever the input: it passes the range test"
+        " at every position, though not over all of them. It counts as constant. While a loop is watched, the rows of one"
+        " training step are compared.",
+        "A collapsed sequence model whose states follow a position embedding or a recurrence of their own; zero padding"
+        " around vanished convolution weights; weights that still move while the unit is constant.",
+        {
+            "constant_on": "the same at every position too",
+            "alive": "differs between inputs at some position",
+        },
+        ("range_epsilons",),
+    ),
     "always_on": Entry(
         "The unit is on for every row of a number that excludes a frequency below 99 %, and it varies.",
         "A positive bias; inputs with an offset; a rectifier that the model does not need.",

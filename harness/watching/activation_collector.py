@@ -15,7 +15,16 @@ from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.errors import HarnessError
 from harness.measures.units import fires, has_off_state
 from harness.watching.forward_calls import ForwardCalls
-from harness.watching.layer_names import axis_finding, form_of, never_called, unit_axis_of, unit_rows, whole_numbers
+from harness.watching.layer_names import (
+    axis_finding,
+    form_of,
+    has_fixed_rows,
+    never_called,
+    places_of_rows,
+    unit_axis_of,
+    unit_rows,
+    whole_numbers,
+)
 from harness.watching.layer_reader import MOST_CALLS
 from harness.watching.model_calls import Call, run_model
 from harness.watching.padding_masks import padding_mask
@@ -23,7 +32,7 @@ from harness.watching.preservation import preserved
 from harness.watching.row_window import MOST_UNITS
 from harness.watching.window_diagnosis import units_sampled, with_own_units
 
-MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, each second, fourth, ... row
+MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, a random half, quarter, ...
 MOST_VALUES = 2**27  # activations of these rows, 512 MiB of float32
 
 
@@ -50,6 +59,7 @@ class ActivationCollector:
         self.looked_for_noise = self.noise = False
         self.returned = ""
         self._stride = 1
+        self._generator = torch.Generator().manual_seed(0)  # its own: the global one is the model's
         self._labels: list[Tensor] = []
         self._parts: dict[str, list[Tensor]] = {}
 
@@ -119,6 +129,7 @@ class ActivationCollector:
         options: dict[str, Any] = {name: parts[name] for name in ("posterior",) if name in parts}
         if self.several:
             options["blocks"] = sample
+            options |= {} if has_fixed_rows(self.module) else {"positions": parts["position"]}
         elif len(parts.get("inputs", ())) == rows:
             options["inputs"] = parts["inputs"]
             if len(parts.get("reconstruction", ())) == rows:
@@ -159,6 +170,7 @@ class ActivationCollector:
         self.masked |= mask is not None
         packings = [record.code_packing for record in passes]
         samples = max([packing.samples for packing in packings if packing is not None], default=len(first.code))
+        start = 0  # of the positions of this call
         for record, packing in zip(passes, packings, strict=True):
             assert record.code is not None
             raw = record.raw if record.raw is not None and record.raw.shape == record.code.shape else record.code
@@ -168,14 +180,11 @@ class ActivationCollector:
             axes = {name: self._axis_in(value, record.code) for name, value in values.items()}
             parts = {name: _masked_rows(value, axes[name], mask) for name, value in values.items()}
             rows = len(parts["code"])
-            if mask is None:
-                sample = torch.arange(len(record.code)) if packing is None else packing.sample_of_rows()
-                sample = sample.repeat_interleave(rows // max(1, len(record.code)))
-            else:
-                sample = mask.cpu().nonzero()[:, 0]
+            sample, position = places_of_rows(record.code, self.axis, mask, packing)
             self.packed |= packing is not None
             self.several |= rows != samples or len(passes) > 1 or packing is not None
-            parts["sample"] = sample + self.samples
+            parts["sample"], parts["position"] = sample + self.samples, position + start
+            start += 1 + int(position.max())
             if not self.several and call.inputs is not None and len(call.inputs) == rows:
                 parts |= self._with_reconstruction(call.inputs, record.outputs, call.targets)
             self._keep(parts)
@@ -198,7 +207,7 @@ class ActivationCollector:
         return parts
 
     def _keep(self, parts: dict[str, Tensor]) -> None:
-        """Keep rows; if there are too many, every second one of all."""
+        """Keep rows; if there are too many, half of them, drawn at random."""
         code = parts["code"]
         rows, units = code.shape
         if has_off_state(self.activation):
@@ -208,14 +217,21 @@ class ActivationCollector:
             self.sampled = torch.linspace(0, units - 1, MOST_UNITS).long()
             for name in ("code", "raw"):
                 parts[name] = parts[name][:, self.sampled.to(code.device)]
-        first = -self.rows % self._stride
         self.rows += rows
+        chosen = self._drawn(rows, self._stride)
         for name, values in parts.items():
-            self._parts.setdefault(name, []).append(values[first :: self._stride].detach().cpu().clone())
+            self._parts.setdefault(name, []).append(values[chosen.to(values.device)].detach().cpu().clone())
         most = max(1000, min(MOST_ROWS, MOST_VALUES // min(units, MOST_UNITS)))
-        while sum(map(len, self._parts["code"])) > most:
+        while (count := sum(map(len, self._parts["code"]))) > most:
             self._stride *= 2
-            self._parts = {name: [torch.cat(values)[::2]] for name, values in self._parts.items()}
+            chosen = self._drawn(count, 2)
+            self._parts = {name: [torch.cat(values)[chosen]] for name, values in self._parts.items()}
+
+    def _drawn(self, rows: int, stride: int) -> Tensor:
+        """Draw one of `stride` rows: those at equal distances would be few positions of a sample, again and again."""
+        if stride == 1:
+            return torch.arange(rows)
+        return torch.randperm(rows, generator=self._generator)[: -(-rows // stride)].sort().values
 
 
 def training_rows(rows: int) -> Finding:

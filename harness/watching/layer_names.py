@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture.outputs import first_tensor, outputs_of
+from harness.capture.packing import Packing
 from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
 from harness.errors import HarnessError, did_you_mean
 from harness.watching.wrappers import core_of, own_name
@@ -75,6 +76,32 @@ def unit_rows(values: Tensor, axis: int) -> Tensor:
     (torch.Size([50, 8]), torch.Size([14, 3]))
     """
     return values.movedim(axis, -1).flatten(0, -2)
+
+
+def places_of_rows(
+    code: Tensor, axis: int, mask: Tensor | None = None, packing: Packing | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the sample and the position of each row of activations, both from 0.
+
+    Args:
+        code: activations `[sample, ...]`, or the tokens of a packed sequence. axis: axis of the units.
+        mask: `[sample, position]`, True for positions that are rows. packing: layout of a packed sequence.
+
+    >>> [place.tolist() for place in places_of_rows(torch.zeros(2, 8, 3), axis=1)]
+    [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]]
+    """
+    if mask is not None:
+        sample, position = mask.cpu().nonzero().unbind(1)
+        return sample, position
+    if packing is not None:
+        return packing.sample_of_rows(), packing.position_of_rows()
+    samples, count = len(code), code.numel() // max(1, len(code) * code.shape[axis])
+    return torch.arange(samples).repeat_interleave(count), torch.arange(count).repeat(samples)
+
+
+def has_fixed_rows(module: nn.Module) -> bool:
+    """Return True for an embedding, whose table of positions is meant to be the same for every input."""
+    return isinstance(module, nn.Embedding)
 
 
 def axis_finding(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.capture.packing import Packing
 from harness.measures.units import fires, has_off_state
 from harness.watching.gradient_balance import GradientBalance
-from harness.watching.layer_names import unit_axis_of, unit_rows
+from harness.watching.layer_names import places_of_rows, unit_axis_of, unit_rows
 from harness.watching.row_window import LEAST_ROWS, Block, RowWindow
 from harness.watching.step_history import StepHistory, Steps
 from harness.watching.unit_record import Clocks, StepChanges, UnitRecord
@@ -94,7 +94,7 @@ class LayerWindow:
         positions = max(1, rows // max(samples, 1))
         clocks = clocks._replace(window=np.maximum(LEAST_ROWS, clocks.window * positions))
         labels = [reading.labels for reading in readings]
-        block = Block(values, self._samples, samples, self._sample_of(first, rows), labels)
+        block = Block(values, self._samples, samples, *self._places(first, rows), labels)
         self._samples += samples * len(readings)
         self.window.add(block, int(clocks.window[-1]))
         if self.record is None or self.record.units != units:
@@ -141,20 +141,23 @@ class LayerWindow:
         )
         return finite.tolist(), changes
 
-    def _sample_of(self, reading: Reading, rows: int) -> Tensor | None:
-        """Return the sample of each row, from 0; None if each row is a sample."""
+    def _places(self, reading: Reading, rows: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return the sample and the position of each row, from 0; None if each row is a sample.
+
+        Another call of the layer is another position: a cell that is called once per token, for example.
+        """
         calls = len(reading.codes)
-        if reading.mask is not None:
-            return reading.mask.cpu().nonzero()[:, 0].repeat(calls)
-        if rows == reading.samples and calls == 1 and not reading.is_packed:
-            return None
+        if rows == reading.samples and calls == 1 and reading.mask is None and not reading.is_packed:
+            return None, None
         packings = reading.packings or [None] * calls
-        samples = [
-            torch.arange(len(code)) if packing is None else packing.sample_of_rows()
+        places = [
+            places_of_rows(code, self.axis, reading.mask, packing)
             for code, packing in zip(reading.codes, packings, strict=True)
         ]
-        positions = [code.numel() // max(1, len(code) * code.shape[self.axis]) for code in reading.codes]
-        return torch.cat([index.repeat_interleave(many) for index, many in zip(samples, positions, strict=True)])
+        sizes = [1 + int(position.max()) for _, position in places]
+        starts = [sum(sizes[:call]) for call in range(calls)]
+        positions = [position + start for (_, position), start in zip(places, starts, strict=True)]
+        return torch.cat([sample for sample, _ in places]), torch.cat(positions)
 
 
 def _moments(values: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -21,7 +21,7 @@ class Block:
         values: `[step, row, unit]`.
         first: number of the first step's first sample in the training.
         samples: samples of each step.
-        sample: sample of each row within its step; None if each row is a sample.
+        sample, position: sample of each row within its step, and its place in the sample; None if each row is a sample.
         labels: one tensor per step, or None.
         start: first step that is in the window.
     """
@@ -30,6 +30,7 @@ class Block:
     first: int
     samples: int
     sample: Tensor | None
+    position: Tensor | None
     labels: Sequence[Tensor | None]
     start: int = 0
 
@@ -53,12 +54,22 @@ class Block:
         Rows at equal distances would be few positions of a sequence, again and again.
         """
         index = torch.randperm(self.rows, generator=generator)[:count].sort().values
-        return replace(self, values=self.values[:, index.to(self.values.device)], sample=self.within()[index])
+        position = None if self.position is None else self.position[index]
+        values = self.values[:, index.to(self.values.device)]
+        return replace(self, values=values, sample=self.within()[index], position=position)
 
     def all_samples(self) -> Tensor:
         """Return the sample of each row in the training."""
-        steps = self.first + self.samples * torch.arange(self.start, len(self.values))
-        return (steps[:, None] + self.within()).flatten()
+        return (self._first_samples()[:, None] + self.within()).flatten()
+
+    def all_places(self) -> tuple[Tensor, Tensor]:
+        """Return the first sample of the step of each row, which tells steps apart, and its place in the sample."""
+        position = torch.zeros(self.rows, dtype=torch.long) if self.position is None else self.position
+        steps = self._first_samples()
+        return steps.repeat_interleave(self.rows), position.repeat(len(steps))
+
+    def _first_samples(self) -> Tensor:
+        return self.first + self.samples * torch.arange(self.start, len(self.values))
 
     def all_labels(self) -> Tensor | None:
         """Return the label of each row, if all have one."""
@@ -73,7 +84,7 @@ class RowWindow:
 
     >>> window = RowWindow()
     >>> for _ in range(5):
-    ...     window.add(Block(torch.zeros(1, 400, 2), 0, 400, None, [None]), 1000)
+    ...     window.add(Block(torch.zeros(1, 400, 2), 0, 400, None, None, [None]), 1000)
     >>> len(window.rows()["values"])
     1200
     """
@@ -112,12 +123,17 @@ class RowWindow:
                 self.blocks[0] = replace(oldest, start=oldest.start + steps)
 
     def rows(self) -> dict[str, Tensor]:
-        """Return `values`, `sample`, and `labels` where every step brought them; nothing without rows."""
+        """Return `values`, `sample`, `place`, and `labels` where every step brought them; nothing without rows.
+
+        Rows with equal `place` are of one step and one position in their samples.
+        """
         if not self.blocks:
             return {}
+        steps, positions = map(torch.cat, zip(*(block.all_places() for block in self.blocks), strict=True))
         rows = {
             "values": torch.cat([block.values[block.start :].flatten(0, 1) for block in self.blocks]),
             "sample": torch.cat([block.all_samples() for block in self.blocks]),
+            "place": steps * (1 + int(positions.max())) + positions,
         }
         labels = [block.all_labels() for block in self.blocks]
         tensors = [block for block in labels if block is not None]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from harness.diagnosis import Diagnosis, Finding, Severity, Thresholds, diagnose
 from harness.diagnosis.units import Flag
-from harness.watching.layer_names import axis_finding
+from harness.watching.layer_names import axis_finding, has_fixed_rows
 from harness.watching.layer_window import LayerWindow
 from harness.watching.row_window import MOST_UNITS
 
@@ -24,6 +24,7 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         target=target,
         thresholds=thresholds,
         blocks=sample if several else None,
+        positions=None if has_fixed_rows(window.module) else rows["place"],
     )
     if window.window.sampled is not None:
         diagnosis = with_own_units(diagnosis, window.window.sampled)

@@ -128,7 +128,7 @@ def test_a_batch_that_is_overwritten_in_place_is_no_returning_row():
 @pytest.mark.parametrize(("rows", "share"), [(1000, 7), (640, 64), (8192, 65), (10, 10)])
 def test_each_row_of_a_step_is_as_likely_in_the_window_as_any_other(rows, share):
     generator, before = torch.Generator().manual_seed(0), torch.get_rng_state()
-    block = Block(torch.arange(float(rows))[None, :, None], 0, rows, None, [None])
+    block = Block(torch.arange(float(rows))[None, :, None], 0, rows, None, None, [None])
     draws = 20 * rows // share
     drawn = torch.stack([block.thinned(share, generator).values.flatten().long() for _ in range(draws)])
     assert all(len(set(draw.tolist())) == share for draw in drawn)
