@@ -13,6 +13,7 @@ from harness.auditing.isolation import bottleneck_pass, isolated, preserved_rng
 from harness.auditing.loss_state import preserved_loss
 from harness.auditing.recorder import layers_of
 from harness.capture import ForwardPass, eval_mode, flatten_units
+from harness.capture.code_form import CodeForm, layer_before_code
 from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
@@ -204,41 +205,55 @@ def _dead_code(case: Case, model: nn.Module, rows: Tensor) -> tuple[float, float
 
     None for a code without a state in which a unit is off.
     """
-    view = bottleneck_pass(case, model, rows)
-    own = _dead(view, len(rows))[0]
+    view, form = _pass_and_form(case, model, rows)
+    own = _dead(view, form, len(rows))[0]
     code = view.code
     if code is None or view.packing is not None or view.activation not in RELU_FAMILY or len(code) != len(rows):
         return None if own is None else (own, own)
-    silent = _silent(code)
+    silent = _silent(code, form)
     activation = next(
         (entry for entry in view.activations if entry.is_code and entry.result.numel() == code.numel()), None
     )
     if view.activation not in DEAD_BELOW:  # such an activation is 0 at 0 only, with a gradient: a layer of zeros
-        return silent - (0.0 if activation is None else _silent(activation.result)), 0.0
+        return silent - (0.0 if activation is None else _silent(activation.result, form)), 0.0
     own = own if own is not None and activation is not None else 0.0  # the sorted values of a top-k are no units
     return max(silent, own), own
 
 
-def _silent(values: Tensor) -> float:
-    """Share of the units that are 0 on every row."""
-    return float((flatten_units(values) == 0).all(0).double().mean())
+def _pass_and_form(case: Case, model: nn.Module, rows: Tensor) -> tuple[ForwardPass, CodeForm]:
+    with layer_before_code(model, case.bottleneck) as layer:
+        view = bottleneck_pass(case, model, rows)
+    return view, CodeForm(0) if view.code is None else layer.form(view.code)
 
 
-def _dead(view: ForwardPass, rows: int) -> tuple[float | None, float | None]:
-    """Share of the bottleneck's units, and of all ReLU units, that their activation never lets fire; None without any."""
+def _silent(values: Tensor, form: CodeForm) -> float:
+    """Share of the units that are 0 on every row, at every position."""
+    return float(form.every_position((flatten_units(values) == 0).all(0)).double().mean())
+
+
+def _dead(view: ForwardPass, form: CodeForm, rows: int) -> tuple[float | None, float | None]:
+    """Share of the bottleneck's units, and of all ReLU units, that their activation never lets fire; None without any.
+
+    Outside the bottleneck every number counts.
+    """
     code, dead = None, []
     for activation in view.activations:
         if activation.name in DEAD_BELOW and activation.entered.dim() >= 2 and len(activation.entered) == rows:
-            fires = activation.entered.reshape(rows, -1) > DEAD_BELOW[activation.name]
-            share = float((~fires.any(0)).float().mean())
-            code = share if activation.is_code else code
-            dead.append(share)
+            never = ~(activation.entered.reshape(rows, -1) > DEAD_BELOW[activation.name]).any(0)
+            if activation.is_code:
+                code = float(_of_units(never, form).float().mean())
+            dead.append(float(never.float().mean()))
     return code, (sum(dead) / len(dead) if dead else None)
+
+
+def _of_units(numbers: Tensor, form: CodeForm) -> Tensor:
+    """Return what holds for all positions of a unit, where the numbers are those of the code."""
+    return form.every_position(numbers) if len(numbers) == form.units * form.positions else numbers
 
 
 def _mean_dead(case: Case, models: list[nn.Module], rows: Tensor) -> tuple[float, float]:
     """Mean over models of the dead share of the bottleneck's units and of all ReLU units; NaN without such units."""
-    pairs = [_dead(bottleneck_pass(case, model, rows), len(rows)) for model in models]
+    pairs = [_dead(*_pass_and_form(case, model, rows), len(rows)) for model in models]
     means = []
     for position in (0, 1):
         shares = [share for pair in pairs if (share := pair[position]) is not None]

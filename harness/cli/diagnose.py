@@ -174,11 +174,13 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     layout = _layout(case)
     if diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2:
         extra["no_r2"] = layout.no_r2
-    if 1 < layout.channels < layout.units:
+    if layout.form.positions > 1:
         extra["unit_axis"] = (
-            f"a unit is one of the {layout.units} numbers of a row's code; `harness.diagnose_model` judges its"
-            f" {layout.channels} channels, with each position as a row"
+            f"a unit is one of the code's {layout.form.units} {'channels' if layout.form.units_first else 'features'}; each of"
+            f" its {layout.form.positions} positions in a sample is a row"
         )
+    elif 1 < layout.channels < layout.units:
+        extra["unit_axis"] = f"a unit is one of the {layout.units} numbers of a row's code"
     return diagnosis, extra
 
 

@@ -40,6 +40,7 @@ class DiagnosisInputs:
         inferred: True where the activation was chosen from the values.
         categories: True where the inputs are tokens or categories.
         distinct: first row of every distinct input row; all rows without inputs.
+        positions: rows of activations per row of the inputs and outputs.
         blocks: `[sample]`, the block of each row; None where rows are permuted one by one.
         groups: positions of the rows; None where each row is a sample.
     """
@@ -52,6 +53,7 @@ class DiagnosisInputs:
     inputs: Tensor | None
     categories: bool
     distinct: Index
+    positions: int
     training: Tensor | None
     reconstruction: Tensor | None
     expected: Tensor | None
@@ -88,9 +90,11 @@ def check_inputs(
         raise HarnessError(
             "reconstruction: it is compared with the inputs; give inputs=..., or expected_output=... for another target"
         )
-    rows_in = None if inputs is None else finite_rows(flat_rows(inputs, "inputs", rows), "inputs")
-    expected = _expected(expected_output, rows_in, rows)
-    first, number = (np.arange(rows),) * 2 if rows_in is None else distinct_rows(rows_in)
+    judged = None if output is None else output[0] if members else output
+    samples = rows if positions is None else _samples(rows, inputs, expected_output, judged)
+    rows_in = None if inputs is None else finite_rows(flat_rows(inputs, "inputs", samples), "inputs")
+    expected = _expected(expected_output, rows_in, samples)
+    first, number = (np.arange(samples),) * 2 if rows_in is None else distinct_rows(rows_in)
     leading = count if members else None
     return DiagnosisInputs(
         activations=matrix,
@@ -101,17 +105,18 @@ def check_inputs(
         inputs=rows_in,
         categories=inputs is not None and are_categories(inputs),
         distinct=first,
+        positions=rows // samples,
         training=_training(training_inputs, rows_in),
         reconstruction=_reconstruction(reconstruction, expected, leading),
         expected=expected,
-        output=_output(output, rows, leading),
+        output=_output(output, samples, leading),
         target=_target(target),
         repeat=_same_shape(repeat, "repeat", matrix, members),
         before=_same_shape(normalised, "normalised", matrix, members),
         kl=_divergence(posterior, posterior_kl, matrix, members),
         scale=None if scale is None else _sizes(scale, (count, units)),
         ablation=None if ablation is None else per_unit(ablation, "ablation", (count, units)),
-        blocks=_equal_rows(number, len(first)) if blocks is None else _numbered(blocks, "blocks", rows),
+        blocks=_default_blocks(number, rows) if blocks is None else _numbered(blocks, "blocks", rows),
         groups=None if positions is None else position_groups(_numbered(positions, "positions", rows)),
         thresholds=thresholds,
     )
@@ -175,9 +180,21 @@ def _expected(values: Any, inputs: Tensor | None, rows: int) -> Tensor | None:
     return finite_rows(flat_rows(values, "expected_output", rows), "expected_output")
 
 
-def _equal_rows(number: Index, distinct: int) -> Tensor | None:
-    """Blocks of equal input rows, where at least a tenth of the rows repeats another one."""
-    repeated = 2 <= distinct <= MOST_DISTINCT * len(number)
+def _samples(rows: int, *sources: Any) -> int:
+    """Number of rows of the inputs, where the activations have several for each; else that of the activations."""
+    lengths = [len(source) for source in sources if hasattr(source, "__len__")]
+    return lengths[0] if lengths and lengths[0] > 0 and rows % lengths[0] == 0 else rows
+
+
+def _default_blocks(number: Index, rows: int) -> Tensor | None:
+    """Blocks of the rows of one sample, and of equal samples; None where there are hardly any.
+
+    Args:
+        number: of the distinct input of each sample. rows: of the activations.
+    """
+    if len(number) < rows:
+        return torch.from_numpy(number).repeat_interleave(rows // len(number))
+    repeated = 2 <= int(number.max()) + 1 <= MOST_DISTINCT * len(number)
     return torch.from_numpy(number) if repeated else None
 
 

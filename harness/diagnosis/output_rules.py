@@ -20,7 +20,7 @@ NORMAL = float(ndtri(0.975))
 
 
 def output_diagnoses(request: DiagnosisInputs, live: list[int]) -> list[OutputDiagnosis | None]:
-    """One `OutputDiagnosis` per member, with a PCA level for each live unit; None without an output to judge.
+    """One `OutputDiagnosis` per member, with a PCA level for each live number of a row's code; None without an output.
 
     An output that is compared with nothing is judged only where it is constant.
     """

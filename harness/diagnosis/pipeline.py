@@ -129,7 +129,8 @@ def diagnose(
         ablation: `[unit]`, R2 lost when the unit is replaced by its mean.
         blocks: `[sample]`, rows that belong together (windows of one series) and are permuted together.
         positions: `[sample]`, the place of each row in its sample (a token in its sequence, a pixel in its image). A unit
-            that varies between positions only is constant: it is the same whatever the input.
+            that varies between positions only is constant: it is the same whatever the input. The inputs and outputs
+            may then have one row per sample, where all samples have as many positions, one after the other.
         training_inputs: rows that PCA is fitted on; by default the judged rows.
         normalised: the values before a normalization, shaped like `activations`: float noise can hide behind one.
         thresholds: the numbers that the verdicts rest on.
@@ -207,7 +208,7 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
         padded([relation.links for relation in relations]), np.where(np.isnan(ranks), np.inf, ranks), dimension
     )
     classes = request.references.get("labels")
-    outputs = output_diagnoses(request, live.sum(-1).tolist())
+    outputs = output_diagnoses(request, (live.sum(-1) * request.positions).tolist())
     verdicts = [None if output is None else output.verdict for output in outputs]
     layers = layer_verdicts(positions, evidence, structure, verdicts, thresholds).tolist()
     return assemble(
@@ -234,9 +235,15 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
 
 def _once(request: DiagnosisInputs, values: torch.Tensor) -> torch.Tensor:
     """The rows of `[member, sample, unit]` whose inputs did not come before."""
-    if len(request.distinct) == values.shape[-2]:
+    if _distinct_rows(request) == values.shape[-2]:
         return values
-    return values[:, torch.from_numpy(request.distinct)]
+    first = torch.from_numpy(request.distinct)[:, None] * request.positions
+    return values[:, (first + torch.arange(request.positions)).flatten()]
+
+
+def _distinct_rows(request: DiagnosisInputs) -> int:
+    """Number of rows of activations whose inputs did not come before."""
+    return len(request.distinct) * request.positions
 
 
 def _measured(request: DiagnosisInputs) -> Table:
@@ -252,7 +259,7 @@ def _measured(request: DiagnosisInputs) -> Table:
     if request.repeat is not None:
         table |= reliability_table(request.activations, request.repeat, table["tolerance"])
         table["finite"] = table["finite"] * table["repeat_finite"]
-    if len(request.distinct) < request.activations.shape[-2]:
+    if _distinct_rows(request) < request.activations.shape[-2]:
         fired = fires(_once(request, request.activations).to(request.dtype), request.activation)
         table["fired_rows"] = fired.sum(-2).double().numpy()
     table["informed_rows"] = np.full(shape, -1.0)
@@ -266,12 +273,12 @@ def _measured(request: DiagnosisInputs) -> Table:
 
 def _evidence(request: DiagnosisInputs, table: Table, p_adjusted: NDArray[np.float64]) -> Evidence:
     shape = table["finite"].shape
-    rows = len(request.distinct)
+    rows = _distinct_rows(request)
     return Evidence(
         activation=request.activation,
         rows=rows,
         target=request.target,
-        testable=np.full(shape[0], rows > 1),
+        testable=np.full(shape[0], len(request.distinct) > 1),
         finite=table["finite"] > 0,
         range_ratio=table["range_ratio"],
         before_ratio=table["before_ratio"],

@@ -139,7 +139,8 @@ class OutputDiagnosis:
         r2: 1 (exact), 0 (as good as the mean), below 0 (worse than the mean); NaN without rows to compare with.
         variance_ratio: variance of the reconstruction / variance of the data.
         dead_share: share of features that the reconstruction keeps constant while the data vary.
-        pca_r2: R2 of PCA with 1, 2, ... components, up to the number of live units.
+        pca_r2: R2 of PCA with 1, 2, ... components, up to the number of live units (times positions, where a sample has
+            several).
         pca_rows: the rows that the components were fitted on: "training" or "evaluation".
         constant: True where the output does not vary although the inputs do.
         logits: True where the output was judged behind a sigmoid: the rows lie between 0 and 1, the output does not,

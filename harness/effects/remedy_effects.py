@@ -363,7 +363,7 @@ def _gain_of(before: MemberRecord, after: MemberRecord) -> float:
 
 def _pca_r2(arm: Mapping[Block, MemberRecord]) -> float:
     """R2 of PCA with as many components as units; NaN where no member has it."""
-    complete = [record.pca_r2[-1] for record in arm.values() if record.pca_r2 and len(record.pca_r2) == record.units]
+    complete = [record.pca_r2[-1] for record in arm.values() if len(record.pca_r2) >= record.units > 0]
     return max(complete, default=NAN)
 
 

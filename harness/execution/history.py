@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.capture.code_form import CodeForm
 from harness.data.rows import Rows, Split
 from harness.loss_terms import step_values
 from harness.measures import (
@@ -27,6 +28,7 @@ from harness.minibatches import batch_bounds
 from harness.planning.cost import SHOWN_SNAPSHOTS, SHOWN_UNITS
 from harness.results.snapshot_schedule import log_spaced
 from harness.training import Snapshot
+from harness.training.program import BottleneckView
 from harness.training.stacked import Keep
 
 MONITORED_ROWS = 256  # during training; the final diagnosis takes more held-out rows
@@ -70,12 +72,15 @@ class History:
         broken = ~code.isfinite().all(dim=-1).all(dim=-1)
         code[broken] = 0.0  # non-finite codes are measured as zeros and set to NaN below
         precision = snapshot.engine.precision
-        live = ~is_constant(code, dtype=precision, scale=scale_of(view.activation, scale, code, precision))
-        live &= ~is_constant(view.raw[: self.members].cpu(), dtype=precision)  # as in the diagnosis
+        constant = is_constant(code, dtype=precision, scale=scale_of(view.activation, scale, code, precision))
+        live = ~view.form.every_position(constant)
+        # as in the diagnosis
+        live &= ~view.form.every_position(is_constant(view.raw[: self.members].cpu(), dtype=precision))
+        code = view.form.rows(code)
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(broken, effective_rank(code)))
         self._keep_r2(view.parts)
-        self._keep_units(code, live, broken, view.activation, closely and not snapshot.last)
+        self._keep_units(code, live, broken, view, closely and not snapshot.last)
 
     def _keep_r2(self, errors: Sequence[Tensor]) -> None:
         if errors:
@@ -154,7 +159,8 @@ class History:
     def _keep(self, name: str, value: Tensor) -> None:
         self.series.setdefault(name, []).append(value[: self.members].detach().cpu())
 
-    def _keep_units(self, code: Tensor, live: Tensor, broken: Tensor, activation: str, informed: bool) -> None:
+    def _keep_units(self, code: Tensor, live: Tensor, broken: Tensor, view: BottleneckView, informed: bool) -> None:
+        activation = view.activation
         frequency = activation_frequency(code, activation) if has_off_state(activation) else code[..., 0, :] * torch.nan
         measures = {
             "activation_frequency": frequency,
@@ -162,13 +168,13 @@ class History:
             "standard_deviation": standard_deviation(code),
             "entropy_bits": entropy_bits(code, activation),
             "live": live,
-            **self._information(code, informed),
+            **self._information(code, view.form, informed),
         }
         for name, value in measures.items():
             marked = value if name == "live" else _unless(broken[:, None], value.detach().double())
             self.unit_series.setdefault(name, []).append(marked.double())
 
-    def _information(self, code: Tensor, informed: bool) -> dict[str, Tensor]:
+    def _information(self, code: Tensor, form: CodeForm, informed: bool) -> dict[str, Tensor]:
         """Return mutual information with each reference, and `mutual_information` itself: labels, else the largest factor.
 
         NaN for units past the first few.
@@ -179,6 +185,7 @@ class History:
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
         shares = dict.fromkeys(references, unknown)
         if informed:
+            references = {name: form.at_every_position(values) for name, values in references.items()}
             shared = informations(code[..., :SHOWN_UNITS], references)
             shares = {
                 name: torch.cat([information, unknown[:, SHOWN_UNITS:]], -1) for name, information in shared.items()

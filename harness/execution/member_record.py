@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from harness.capture.code_form import CodeForm
 from harness.case import Case
 from harness.data.rows import Rows, Split
 from harness.execution.history import History, few_rows, squared_errors
@@ -63,9 +64,12 @@ def judge_members(
     code, reconstruction = view.code[:count].cpu(), view.reconstruction
     again = code if engine.repeats(rows) else engine.observe(rows, "second observation").code[:count].cpu()
     repeat = None if torch.equal(code, again) or not bool(code.isfinite().all()) else again
-    ablation = _ablation(engine, evaluation, device, count, code.shape[-1]) if reconstruction is not None else None
+    ablation = _ablation(engine, evaluation, device, count, view.form) if reconstruction is not None else None
     scale = None if view.scale is None else view.scale[:count].cpu()
-    posterior = None if view.posterior is None else view.posterior[:count].cpu()
+    posterior = None if view.posterior is None else view.form.rows(view.posterior[:count].cpu())
+    code, raw = view.form.rows(code), view.form.rows(view.raw[:count].cpu())
+    repeat = None if repeat is None else view.form.rows(repeat)
+    references = _at_positions(evaluation, view.form)
     output = None if view.output is None else view.output[:count].cpu()
     diagnoses: dict[int, Diagnosis] = {}
     for target, members in _by_target(cases).items():
@@ -75,22 +79,33 @@ def judge_members(
             code[members],
             # values behind a normalization or a shift may be negative after a ReLU
             activation="none" if view.activation == "relu" and not is_relu(code[members]) else view.activation,
-            labels=evaluation.labels,
-            factors=evaluation.factors or None,
             inputs=evaluation.quantities,
             target=target,
             repeat=_of(members, repeat),
             members=True,
             dtype=engine.precision,
             scale=_of(members, scale),
-            normalised=view.raw[:count].cpu()[members],
+            normalised=raw[members],
             ablation=_of(members, ablation),
-            blocks=evaluation.blocks,
             training_inputs=split.train.quantities,
+            **references,
             **options,
         )
         diagnoses |= dict(zip(members, group, strict=True))
     return JudgedStack([diagnoses[member] for member in range(count)], reconstruction, evaluation)
+
+
+def _at_positions(evaluation: Rows, form: CodeForm) -> dict[str, Any]:
+    """Return labels, factors and blocks of the rows of a code, and their positions where it has several."""
+    factors = {name: form.at_every_position(values) for name, values in evaluation.factors.items()}
+    labels = None if evaluation.labels is None else form.at_every_position(evaluation.labels)
+    references = {"labels": labels, "factors": factors or None, "blocks": evaluation.blocks}
+    if form.positions == 1:
+        return references
+    samples = torch.arange(len(evaluation))
+    blocks = samples if evaluation.blocks is None else evaluation.blocks
+    positions = torch.arange(form.positions).repeat(len(samples))
+    return {**references, "blocks": form.at_every_position(blocks), "positions": positions}
 
 
 def _compared(reconstruction: Tensor | None, output: Tensor | None, evaluation: Rows) -> dict[str, Any]:
@@ -144,15 +159,15 @@ def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, 
 
 
 def _ablation(
-    engine: StackedEngine | SequentialEngine, evaluation: Rows, device: str, count: int, units: int
+    engine: StackedEngine | SequentialEngine, evaluation: Rows, device: str, count: int, form: CodeForm
 ) -> Tensor | None:
-    """Return the loss of R2 when a unit is replaced by its mean, `[member, unit]`.
+    """Return the loss of R2 when a unit is replaced by its mean at each position, `[member, unit]`.
 
     None for wide codes, and where no unit can be replaced.
     """
     from harness.measures import r2_from_sse
 
-    if units > LARGEST_ABLATION:
+    if form.units > LARGEST_ABLATION:
         return None
     sample = few_rows(evaluation, ABLATION_ROWS)
     rows, expected = sample.inputs.to(device), sample.reference.flatten(1)
@@ -163,8 +178,8 @@ def _ablation(
 
     r2, code = look()
     means = code.double().mean(dim=-2).to(code)
-    single_unit = torch.eye(units, dtype=torch.bool, device=means.device)
-    losses = torch.stack([r2 - look(means.where(single_unit[unit], torch.nan))[0] for unit in range(units)], dim=-1)
+    single_unit = form.numbers(torch.eye(form.units, dtype=torch.bool, device=means.device))
+    losses = torch.stack([r2 - look(means.where(unit, torch.nan))[0] for unit in single_unit], dim=-1)
     return losses if engine.replaces_code else None
 
 

@@ -262,7 +262,7 @@ def _looked_at(subject: _PlannedExperiment) -> tuple[int, int, list[str]]:
     terms = loss_terms(case, model, batch, targets) if case.has_losses else {}
     build_optimizer(case, model)
     layout = inspect_model(bind_losses(case, targets), batch)
-    widest = max((int(width) for width in units), default=layout.units)
+    widest = max((int(width) for width in units), default=layout.form.units)
     return widest, len(terms), [f"R2 is not available: {layout.no_r2}"] if layout.no_r2 else []
 
 

@@ -20,6 +20,7 @@ from harness.capture import (
     submodule,
     why_no_r2,
 )
+from harness.capture.code_form import CodeForm, layer_before_code
 from harness.case import Case
 from harness.errors import HarnessError
 from harness.loss_terms import loss_terms
@@ -37,6 +38,7 @@ class ModelLayout:
         output: position of the activation that makes the reconstruction; None when none does.
         reconstruction: index of the reconstruction among the outputs; None when no output is one.
         units: width of the code, once flattened.
+        form: which of these numbers are one unit at several positions.
         channels: width of the code along its unit axis, on which a normalization acts.
         channel_axis: that axis.
         normalized: True if a normalization precedes the bottleneck's activation.
@@ -57,6 +59,7 @@ class ModelLayout:
     output: int | None
     reconstruction: int | None
     units: int
+    form: CodeForm
     channels: int
     channel_axis: int
     normalized: bool
@@ -79,12 +82,12 @@ def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
     """
     model = build_model(case, 0, batch)
     with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
-        with _linear_calls(model) as calls:
+        with _linear_calls(model) as calls, layer_before_code(model, case.bottleneck) as layer:
             forward = _forward(case, model, batch)
         scope = _scope(case, model, batch, forward)
     code = code_of(forward, case.bottleneck)
     readers = [call for call in calls if _equal(call[1], code)]
-    layout, reconstruction = _layout(case, model, forward, batch, scope), None
+    layout, reconstruction = _layout(case, model, forward, batch, scope, layer.form(code)), None
     if layout.reconstruction is not None:
         reconstruction = forward.outputs[layout.reconstruction]
     return replace(
@@ -172,7 +175,9 @@ def _scope(case: Case, model: nn.Module, batch: Tensor, forward: ForwardPass) ->
     return "loss" if [activation.name for activation in tap.passes[0].activations][: len(names)] == names else "unknown"
 
 
-def _layout(case: Case, model: nn.Module, forward: ForwardPass, batch: Tensor, scope: str) -> ModelLayout:
+def _layout(
+    case: Case, model: nn.Module, forward: ForwardPass, batch: Tensor, scope: str, form: CodeForm
+) -> ModelLayout:
     code = next((activation.position for activation in forward.activations if activation.is_code), None)
     value = code_of(forward, case.bottleneck)
     output = reconstruction_of(forward.outputs, batch, case.reconstruction)
@@ -186,6 +191,7 @@ def _layout(case: Case, model: nn.Module, forward: ForwardPass, batch: Tensor, s
         output=maker.position if maker is not None else None,
         reconstruction=index if output is not None else None,
         units=flatten_units(value).shape[1],
+        form=form,
         channels=value.shape[axis],
         channel_axis=axis,
         normalized=forward.normalised,

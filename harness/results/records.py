@@ -22,7 +22,8 @@ class MemberRecord:
         verdict, flags: of its bottleneck, at the end; empty if it failed.
         units, live_units: width of the bottleneck, and number of units that are not constant.
         r2: of the reconstruction about the mean of the held-out rows; None if there is no reconstruction.
-        pca_r2: R2 of the first 1, 2, ... principal components, up to the number of live units, for comparison.
+        pca_r2: R2 of the first 1, 2, ... principal components, up to the number of live units (times their positions),
+            for comparison.
         losses: term -> final loss on the held-out rows, with "total".
         history: name -> one value per snapshot: "step", "epoch", "loss/<term>", "r2", "live_units", "effective_rank",
             "gradient/<term>"; R2 and gradients are NaN at snapshots where they are not computed.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from harness.capture.code_form import CodeForm
 from harness.training.program import BottleneckView
 
 # largest number of input elements of one member observed at once: they have to fit the cache
@@ -29,7 +30,7 @@ def parts_of(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:
         yield rows[first : first + size], slice(start - first, size)
 
 
-def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> BottleneckView:
+def joined(parts: Sequence[Mapping[str, Tensor]], activation: str, form: CodeForm | None) -> BottleneckView:
     """Concatenate parts of rows, and average their scales one after the other.
 
     torch's mean adds in an order that depends on the number of members.
@@ -42,4 +43,5 @@ def joined(parts: Sequence[Mapping[str, Tensor]], activation: str) -> Bottleneck
     posterior = torch.cat(log_variances, dim=-2) if log_variances else None
     outputs = [part["output"] for part in parts if "output" in part]
     output = torch.cat(outputs, dim=-2) if outputs else None
-    return BottleneckView(code, before, raw, reconstructions, scale, activation, posterior, output)
+    form = CodeForm(code.shape[-1]) if form is None else form
+    return BottleneckView(code, before, raw, reconstructions, scale, activation, form, posterior, output)

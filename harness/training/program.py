@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from harness.capture import NOWHERE, BottleneckTap, code_of, comparable, flatten_units, reconstruction_of
+from harness.capture.code_form import CodeForm, layer_before_code
 from harness.case import Case
 from harness.loss_terms import check_terms
 from harness.models import accumulation_dtype, own_precision
@@ -34,6 +35,7 @@ class BottleneckView:
             part; empty without a reconstruction that can be compared with the rows.
         scale: magnitude of the sums behind each unit, `[member, unit]`; None where the weights are not available.
         activation: name of the activation function.
+        form: which of a row's numbers are one unit at several positions; the axis of the units has all of them.
         posterior: log-variances of the latent, `[member, sample, unit]`; None for a case without a posterior.
         output: output of the model, `[member, sample, feature]`; None if it is a reconstruction, or too wide.
     """
@@ -44,6 +46,7 @@ class BottleneckView:
     parts: tuple[Tensor, ...]
     scale: Tensor | None
     activation: str
+    form: CodeForm
     posterior: Tensor | None = None
     output: Tensor | None = None
 
@@ -67,6 +70,7 @@ class Program(nn.Module):
         self.case, self.model, self.own_kernels = case, model, own_kernels
         self.keywords = (*case.loss_keywords(), *case.supplied_keywords())
         self.activation = "none"
+        self.form: CodeForm | None = None  # known after the first look
         self.code_call: tuple[int, int] | None = None  # the call that makes the code, known after the first look
         self.replaces_code = True  # False after a look in which units could not be held
         self._names = first_names(model)
@@ -127,6 +131,7 @@ class Program(nn.Module):
         with (
             BottleneckTap(self.model, self.case.bottleneck, replace=replace, code_call=self.code_call) as tap,
             log_variance(self.case, self.model) as log_variances,
+            layer_before_code(self.model, self.case.bottleneck) as layer,
         ):
             self.model(rows)
         if handle is not None:
@@ -137,7 +142,7 @@ class Program(nn.Module):
             self.code_call = forward.code_call or NOWHERE
         else:
             self.replaces_code = forward.replaced
-        self.activation = forward.activation
+        self.activation, self.form = forward.activation, layer.form(code)
         view = {
             "code": flatten_units(code),
             "preactivation": flatten_units(code if forward.preactivation is None else forward.preactivation),

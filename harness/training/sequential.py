@@ -77,7 +77,7 @@ class SequentialEngine:
         view = {name: torch.stack([part[name] for part in parts]) for name in names}
         if keep is not None and "reconstruction" in view:
             view["reconstruction"] = keep(view["reconstruction"], rows)
-        return joined([view], self.members[0].activation)
+        return joined([view], self.members[0].activation, self.members[0].program.form)
 
     def repeats(self, rows: Tensor) -> bool:
         """Return False: plain code may give other numbers when it observes the same rows again."""

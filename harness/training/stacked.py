@@ -156,7 +156,7 @@ class StackedEngine:
             if keep is not None and "reconstruction" in view:
                 view["reconstruction"] = keep(view["reconstruction"], part[new])
             parts.append(view)
-        return joined(parts, self.program.activation)
+        return joined(parts, self.program.activation, self.program.form)
 
     def repeats(self, rows: Tensor) -> bool:
         """Return True if observing these rows again can only give the same numbers."""

@@ -48,7 +48,7 @@ def diagnose_model(
         forward: function of a batch that calls the model or parts of it, for models with another calling convention.
         mask: function of a batch that returns `[sample, position]`, True where a token is no padding; by default
             `attention_mask` and `key_padding_mask` among the model's arguments are honored.
-        unit_axis: axis of the units; by default 1 for convolutions and the last axis otherwise. Every position of a
+        unit_axis: axis of the units; by default 1 for convolutions and images, the last axis otherwise. Every position of a
             sample is a row.
         target: the penalty's target activation rho.
         reconstruction: output that reconstructs the inputs, such as `"out:1"`; by default the last one shaped like them.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.capture.code_form import has_channels_in_front
 from harness.capture.outputs import first_tensor, outputs_of
 from harness.capture.packing import Packing
 from harness.diagnosis import Diagnosis, Finding, LayerVerdict, Severity
@@ -41,7 +42,7 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
     """Return the axis of the units in activations `[sample, ...]`.
 
     A declared axis is taken. Otherwise axis 1 for modules that keep channels there (convolution, BatchNorm2d, pooling),
-    and the last axis for all others. Axis 2 of a recurrent layer is the last one of its packed sequences too.
+    and for modules without parameters whose output has four axes or more; the last axis for all others. Axis 2 of a recurrent layer is the last one of its packed sequences too.
 
     >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(torch.zeros(2, 1, 5, 5)), declared=None)
     1
@@ -63,10 +64,8 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
                 f"{list(values.shape)}, and axis 0 is the sample"
             )
         return declared % values.dim()
-    layers = {type(child).__name__ for child in module.modules()}
-    # the Conv1D of transformers is a linear layer: its features are the last axis
-    in_front = any(word in layer and layer != "Conv1D" for layer in layers for word in CHANNELS_IN_FRONT)
-    return 1 if in_front or values.dim() == 2 else values.dim() - 1
+    image = values.dim() > 3 and next(module.parameters(), None) is None  # of an activation function as a module
+    return 1 if image or has_channels_in_front(module) or values.dim() == 2 else values.dim() - 1
 
 
 def unit_rows(values: Tensor, axis: int) -> Tensor:
@@ -175,6 +174,3 @@ def form_of(output: Any) -> str:
 def whole_numbers(labels: Tensor) -> Tensor:
     """Return boolean labels as 0 and 1, all others unchanged."""
     return labels.long() if labels.dtype == torch.bool else labels
-
-
-CHANNELS_IN_FRONT = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool", "Dropout2d", "Dropout3d")

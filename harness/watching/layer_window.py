@@ -150,14 +150,14 @@ class LayerWindow:
         if rows == reading.samples and calls == 1 and reading.mask is None and not reading.is_packed:
             return None, None
         packings = reading.packings or [None] * calls
-        places = [
+        pairs = [
             places_of_rows(code, self.axis, reading.mask, packing)
             for code, packing in zip(reading.codes, packings, strict=True)
         ]
-        sizes = [1 + int(position.max()) for _, position in places]
+        sizes = [1 + int(position.max()) for _, position in pairs]
         starts = [sum(sizes[:call]) for call in range(calls)]
-        positions = [position + start for (_, position), start in zip(places, starts, strict=True)]
-        return torch.cat([sample for sample, _ in places]), torch.cat(positions)
+        positions = [position + start for (_, position), start in zip(pairs, starts, strict=True)]
+        return torch.cat([sample for sample, _ in pairs]), torch.cat(positions)
 
 
 def _moments(values: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -64,7 +64,7 @@ def watch(
         manual: True for a loop that never calls the model as a whole; it calls `monitor.begin_step(inputs)` before the
             forward pass and `monitor.end_step()` behind it.
         callback: receives each warning, one line of text; by default they are printed to stderr.
-        unit_axis: axis of the units; by default 1 for convolutions and the last axis otherwise.
+        unit_axis: axis of the units; by default 1 for convolutions and images, the last axis otherwise.
         steps_per_epoch: length of an epoch; by default an epoch ends when rows of the first batch return.
         target: the mean activation that a sparsity penalty asks of each unit (rho), in the units of the code; needed for
             the flags that compare a unit with it.
