@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.capture.outputs import first_tensor
+from harness.capture.tap import submodule
 
 CHANNELS_IN_FRONT = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool", "Dropout2d", "Dropout3d")
 
@@ -81,24 +82,28 @@ class LayerBeforeCode:
 
 @contextmanager
 def layer_before_code(model: nn.Module, bottleneck: str) -> Iterator[LayerBeforeCode]:
-    """Watch the forward passes of the block for the layer before the code; there is none for an output such as `out:1`."""
-    found = LayerBeforeCode()
+    """Watch the forward passes of the block for the layer before the code; there is none for an output such as `out:1`.
+
+    Raises:
+        HarnessError: for a bottleneck that does not exist.
+    """
+    layer = LayerBeforeCode()
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         value = first_tensor(output)
-        if not found.closed and value is not None:
-            found.module, found.shape = module, tuple(value.shape)
+        if not layer.closed and value is not None:
+            layer.module, layer.shape = module, tuple(value.shape)
 
     def close(*_: Any) -> None:
-        found.closed = True
+        layer.closed = True
 
     handles = []
     if not bottleneck.startswith("out:"):
         layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
-        handles = [layer.register_forward_hook(note) for layer in layers]
-        handles.append(model.get_submodule(bottleneck).register_forward_hook(close))
+        handles = [module.register_forward_hook(note) for module in layers]
+        handles.append(submodule(model, bottleneck).register_forward_hook(close))
     try:
-        yield found
+        yield layer
     finally:
         for handle in handles:
             handle.remove()

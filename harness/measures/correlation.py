@@ -19,7 +19,8 @@ def pairwise_correlation(activations: Activations) -> PerPair:
     >>> pairwise_correlation(torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 1.0]])).round(decimals=6).tolist()
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    directions = standardised(activations)
+    # one layout for any number of members: ranks come as lines of a unit, of which a single member is another layout
+    directions = standardised(activations.contiguous())
     with PlaceInvariant():
         return (directions.mT @ directions).clamp(-1, 1)
 

@@ -1,7 +1,9 @@
 """Figures as inline SVG that takes its colors from the page, so that it is legible on a light and a dark page."""
 
+import importlib
 import io
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +85,10 @@ def sheet(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    if (
+        "IPython" in sys.modules
+    ):  # wait until another thread, such as that of MLflow, has imported it: matplotlib looks at it
+        importlib.import_module("IPython")
     margins, rows = margins or Margins(), -(-count // columns)
     width = margins.left + columns * panel[0] + (columns - 1) * margins.between + margins.right
     height = margins.top + rows * panel[1] + (rows - 1) * margins.above + margins.bottom

@@ -188,13 +188,14 @@ def test_a_case_with_its_own_loop_alone_is_judged_without_an_audit(tmp_path: Pat
 
 @pytest.mark.parametrize(("code", "said"), [("rows", False), ("rows.reshape(-1, 2, 3)", True)])
 def test_a_unit_of_a_code_with_positions_is_named(tmp_path: Path, code: str, said: bool) -> None:
-    """Two linear maps of two positions of three features: four numbers a row, and two channels."""
+    """Two linear maps of two positions of three features: two features of the code, at two positions."""
     layers = ("nn.Linear(3, 2)", "nn.Linear(2, 3)") if said else ("nn.Linear(6, 3)", "nn.Linear(3, 6)")
     text = CASE.replace("nn.Linear(6, 3), nn.Linear(3, 6)", ", ".join(layers))
     (tmp_path / "places.py").write_text(text.replace("self.enc(rows)))", f"self.enc({code}))).reshape(rows.shape)"))
     _, printed = run(tmp_path / "places.py")
-    assert ("a unit is one of the 4 numbers of a row's code" in printed) == said
-    assert ("judges its 2 channels" in printed) == said
+    text = "a unit is one of the code's 2 features; each of its 2 positions in a sample is a row"
+    assert (text in printed) == said
+    assert ("2 of 2 units live" in printed) == said
 
 
 def test_a_cases_weights_are_judged_as_they_are(tmp_path: Path) -> None:
