@@ -138,6 +138,11 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
         {"ablation": torch.tensor([0.2, 0.1, 0.3, 1e-5])},
     ),
     "always_on": lambda: Example(with_unit(rectified(), 5 + normal(seed=10)[:, 0].clamp(-3, 3)), "Unit 0 is never off"),
+    "input_independent": lambda: Example(
+        with_unit(normal().tanh(), torch.linspace(-0.9, 0.9, 8).repeat(ROWS // 8)),
+        "Unit 0 has one value at each of the 8 positions of a sample",
+        {"activation": "tanh", "positions": torch.arange(8).repeat(ROWS // 8)},
+    ),
     "full_collapse": lambda: Example(torch.zeros(ROWS, 4), "Every unit is 0 on every row", {"activation": "relu"}),
     "single_live_unit": lambda: Example(only_first(rectified()[:, 0]), "Unit 0 varies, the others are 0"),
     "near_collapse": lambda: Example(5 + 0.001 * normal(), "Every unit varies between 4.996 and 5.004"),

@@ -56,12 +56,15 @@ def begun(folder, server, **environment):
 
 
 def level(folder, uri):
-    """Store and results are level after so many syncs; two more must add nothing."""
-    for attempt in range(1, 11):
+    """Store and results are level after so many syncs; two more must add nothing.
+
+    Which requests meet a fault depends on the order of those that run side by side, so their number is not a statement.
+    """
+    for attempt in range(1, 61):
         notes = sync(folder / "disturbed.yaml", uri, root=folder)
         if notes == []:
             return attempt
-    raise AssertionError(f"still not level after ten syncs: {notes}")
+    raise AssertionError(f"still not level after sixty syncs: {notes}")
 
 
 def test_a_server_that_is_killed_and_begun_again_has_everything_once(folder, server, undisturbed):
