@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.diagnosis.render import shown
 from harness.errors import HarnessError
 from harness.report.style import verdict_style
-from harness.report.svg import safe
+from harness.report.svg import new_figure, safe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,14 +24,12 @@ def draw_units(diagnosis: "Diagnosis", path: Path) -> Path:
     Raises:
         HarnessError: for an unsupported file type, or a folder that does not exist.
     """
-    from matplotlib.figure import Figure
-
     if path.suffix.lower() not in KINDS:
         raise HarnessError(f"{path}: expected a file name that ends in one of {', '.join(KINDS)}")
     if not path.parent.is_dir():
         raise HarnessError(f"{path}: the folder {path.parent} does not exist; create it first")
     units = shown(diagnosis)
-    figure = Figure(figsize=(8, 1.4 + 0.28 * len(units)), dpi=150, layout="constrained")
+    figure = new_figure(figsize=(8, 1.4 + 0.28 * len(units)), dpi=150, layout="constrained")
     frequencies, entropies = figure.subplots(1, 2, sharey=True)
     draw_frequencies(frequencies, units)
     draw_entropies(entropies, units)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.report.format import shortened
 from harness.report.groups import in_declared_order, variants
-from harness.report.svg import POINT, TITLE_HEIGHT, any_script, safe
+from harness.report.svg import POINT, TITLE_HEIGHT, any_script, new_figure, safe
 from harness.results import StoredResults
 from harness.results.records import MemberRecord
 
@@ -106,11 +106,10 @@ class HeatmapCanvas:
 
     def _draw(self, rows: Array, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
 
         inner = min(max(10 * len(rows), 120), 2400)
         height = inner + 80
-        figure = Figure(figsize=(WIDTH / POINT, height / POINT), dpi=DENSITY)
+        figure = new_figure(figsize=(WIDTH / POINT, height / POINT), dpi=DENSITY)
         axes = figure.add_axes((LABELS / WIDTH, 50 / height, 1 - (LABELS + BAR) / WIDTH, inner / height))
         draw_heat(axes, rows, self.labels, self.steps, title)
         self._canvas = FigureCanvasAgg(figure)  # not before: seaborn draws what can be drawn

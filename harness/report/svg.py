@@ -75,6 +75,18 @@ class RenderedFigure:
     wide: bool = False
 
 
+def new_figure(**options: Any) -> "Figure":
+    """Return a matplotlib figure.
+
+    It looks at IPython, if that is loaded; so the import of another thread, such as that of MLflow, is awaited.
+    """
+    from matplotlib.figure import Figure
+
+    if "IPython" in sys.modules:
+        importlib.import_module("IPython")
+    return Figure(**options)
+
+
 def sheet(
     panel: tuple[float, float], count: int = 1, columns: int = 1, margins: "Margins | None" = None
 ) -> "tuple[Figure, list[Axes]]":
@@ -93,7 +105,7 @@ def sheet(
     width = margins.left + columns * panel[0] + (columns - 1) * margins.between + margins.right
     height = margins.top + rows * panel[1] + (rows - 1) * margins.above + margins.bottom
     with rc_context(STYLE):
-        figure = Figure(figsize=(width / POINT, height / POINT), dpi=POINT)
+        figure = new_figure(figsize=(width / POINT, height / POINT), dpi=POINT)
         panels = [
             figure.add_axes(
                 (

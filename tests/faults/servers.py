@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,7 +63,10 @@ class Server:
 
 @contextmanager
 def flaky(target: str, faults: dict[int, tuple[int, bool]], period: int):
-    """A proxy that answers call `n` of every `period` with a status of its own.
+    """A proxy that answers call `n` of every `period` of one address with a status of its own.
+
+    Calls that run side by side come in any order, so each address has its own count: one that is called again after an
+    error gets the answer that follows.
 
     Args:
         target: what it passes calls on to.
@@ -73,13 +77,15 @@ def flaky(target: str, faults: dict[int, tuple[int, bool]], period: int):
         Its address, and the list of the statuses that it made up.
     """
     made_up: list[int] = []
-    calls, one_at_a_time = iter(range(10**9)), threading.Lock()
+    calls, one_at_a_time = Counter[str](), threading.Lock()
 
     class Proxy(BaseHTTPRequestHandler):
         def answer(self):
             body = content_of(self.rfile, self.headers)
+            address = f"{self.command} {self.path.partition('?')[0]}"
             with one_at_a_time:
-                status, passed = faults.get(next(calls) % period, (0, True))
+                status, passed = faults.get(calls[address] % period, (0, True))
+                calls[address] += 1
             content, kind = b"", "application/json"
             if passed:
                 found, content, kind = passed_on(self.command, target + self.path, dict(self.headers), body)
