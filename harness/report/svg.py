@@ -95,7 +95,6 @@ def sheet(
     The margins are fixed: computing a layout from the texts takes longer than drawing.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     if (
         "IPython" in sys.modules
