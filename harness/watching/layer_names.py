@@ -1,6 +1,6 @@
 """Layers by name or pattern, and the unit axis of their activations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -25,10 +25,11 @@ def layer_names(model: nn.Module, layers: str | Sequence[str]) -> list[str]:
         HarnessError: for a name or pattern that matches no module.
     """
     names = [name for name, _ in core_of(model).named_modules() if name]
-    patterns = [layers] if isinstance(layers, str) else list(layers)
+    patterns = [layers] if isinstance(layers, str | Tensor) or not isinstance(layers, Iterable) else list(layers)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {pattern!r}")
+            kind = pattern if isinstance(pattern, int | float) else f"a {type(pattern).__name__}"
+            raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {kind}")
     patterns = [pattern if pattern in names else own_name(pattern) for pattern in patterns]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -42,10 +43,12 @@ def unit_axis_of(module: nn.Module, values: Tensor, declared: int | None) -> int
     """Return the axis of the units in activations `[sample, ...]`.
 
     A declared axis is taken. Otherwise axis 1 for modules that keep channels there (convolution, BatchNorm2d, pooling),
-    and for modules without parameters whose output has four axes or more; the last axis for all others. Axis 2 of a recurrent layer is the last one of its packed sequences too.
+    and for modules without parameters whose output has four axes or more; the last axis for all others. Axis 2 of a
+    recurrent layer is the last one of its packed sequences too.
 
-    >>> unit_axis_of(nn.Conv2d(1, 8, 3), values=nn.Conv2d(1, 8, 3)(torch.zeros(2, 1, 5, 5)), declared=None)
-    1
+    >>> image, tokens = torch.zeros(2, 8, 5, 5), torch.zeros(2, 7, 8)
+    >>> [unit_axis_of(module, values, None) for module, values in ((nn.ReLU(), image), (nn.Linear(8, 8), tokens))]
+    [1, 2]
 
     Raises:
         HarnessError: for activations without a sample axis, or a declared axis that they do not have.

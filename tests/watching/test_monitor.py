@@ -297,6 +297,8 @@ def test_a_report_is_written(tmp_path):
         ({"layers": "decoder.*"}, "no module is called 'decoder"),
         ({"layers": []}, "expected at least one module name, got none"),
         ({"layers": [3]}, "expected a module name such as 'encoder.0', got 3"),
+        ({"layers": torch.zeros(9, 9)}, "expected a module name such as 'encoder.0', got a Tensor$"),
+        ({"layers": None}, "expected a module name such as 'encoder.0', got a NoneType$"),
         ({"layers": "fc2", "every": 0}, "every: expected a whole number from 1, got 0"),
         ({"layers": "fc2", "steps_per_epoch": 2.5}, "steps_per_epoch: expected a whole number from 1, got 2.5"),
     ],
