@@ -73,7 +73,8 @@ class StackedEngine:
         self._supplied = cases[0].supplied_keywords()
         self._warms_up = any(case.training()["warmup"] for case in cases)
         self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
-        self._gradients = self._batched(gradient_and_value(self.program.loss))
+        self._unreached = set[str]()  # parameters that the latest loss does not depend on
+        self._gradients = self._batched(gradient_and_value(self.program.loss, self._unreached))
         self._descent = GraphedFunction(self._descend)
         self._observations: dict[tuple[bool, bool], GraphedFunction] = {}
         self._losses = self._batched(self.program.loss)
@@ -100,7 +101,10 @@ class StackedEngine:
         totals, terms = self._descent(_key(batch, extras), batch, extras, draws)
         if self._clip is not None:
             clip_gradients(self._flat_gradients, self._clip)
+        unreached = [(self.parameters[name], self.parameters[name].clone()) for name in self._unreached]
         self._optimizer.step(self._flat, self._flat_gradients)
+        for parameter, before in unreached:  # weight decay and momentum pass over a parameter without a gradient
+            parameter.copy_(before)
         return totals, terms
 
     def member_parameters(self, index: int) -> tuple[State, dict[str, list[Tensor]]]:
