@@ -114,6 +114,22 @@ class Sign(torch.autograd.Function):
         return gradient
 
 
+def one_hot(values):
+    return F.one_hot(values.argmax(1), 4).float()
+
+
+ORDERS = (
+    ("h + p - d", lambda h, p: h + p - p.detach()),
+    ("p + h - d", lambda h, p: p + h - p.detach()),
+    ("h - d + p", lambda h, p: h - p.detach() + p),
+    ("p + (h - d)", lambda h, p: p + (h - p.detach())),
+    ("h + (p - d)", lambda h, p: h + (p - p.detach())),
+    ("h - (d - p)", lambda h, p: h - (p.detach() - p)),
+    ("p - (d - h)", lambda h, p: p - (p.detach() - h)),
+    ("p + (h - p).detach()", lambda h, p: p + (h - p).detach()),
+    ("p - (p - h).detach()", lambda h, p: p - (p - h).detach()),
+)
+
 SELECTIONS = {
     "top-k": (scattered, "relu"),
     "top-k in place": (scattered_in_place, "relu"),
@@ -140,6 +156,12 @@ SELECTIONS = {
     "a quantizer, its gradient added": (lambda m, x, _: quantized(m, x) + (x - x.detach()), "none"),
     "a quantizer with matrix distances": (with_matrix_distances, "none"),
     "rounding": (rounded, "none"),
+    "one-hot": (lambda m, x, _: one_hot(x), "none"),
+    "one-hot by a scatter": (lambda m, x, _: torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1.0), "none"),
+    "one-hot by an identity": (lambda m, x, _: torch.eye(4)[F.relu(x).max(dim=1).indices], "none"),
+    "chosen units": (lambda m, x, _: torch.zeros_like(x).scatter(1, largest(F.relu(x)).indices, 1.0), "none"),
+    "a threshold as zeros and ones": (lambda m, x, _: (torch.sigmoid(x) > 0.5).to(x.dtype), "none"),
+    **{f"straight-through, {order}": (lambda m, x, _, f=f: f(one_hot(x), x.softmax(1)), "none") for order, f in ORDERS},
     "a straight-through function": (lambda m, x, _: Sign.apply(x), "none"),
 }
 
