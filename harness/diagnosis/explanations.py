@@ -1,5 +1,6 @@
 """Findings for verdicts and flags: evidence, meaning and remedy of each."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -35,7 +36,7 @@ def findings_for(
     findings += [
         finding for unit_verdict in UnitVerdict if (finding := _units(unit_verdict, units, distinct, rows)) is not None
     ]
-    findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
+    findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units, measures)) is not None]
     findings += [] if output is None else _output(output)
     verdicts = [unit.verdict for unit in units if not unit.live]
     if verdicts and all(verdict == UnitVerdict.AT_PRIOR for verdict in verdicts):
@@ -81,12 +82,14 @@ def _units(unit_verdict: UnitVerdict, units: Units, distinct: int, rows: int) ->
     )
 
 
-def _flagged(flag: str, units: Units) -> Finding | None:
+def _flagged(flag: str, units: Units, measures: Mapping[str, float]) -> Finding | None:
     concerned = [unit for unit in units if flag in unit.flags]
     if not concerned:
         return None
     text = UNIT_FLAGS[flag]
     evidence = f"{len(concerned)} of {len(units)} units; " + FLAG_EVIDENCE[flag](concerned)
+    if flag == "unused" and (together := measures.get("code_ablation", math.nan)) == together:
+        evidence += f", replacing all units at once by {abs(together):.1e}"
     return Finding(flag, text.severity, evidence, text.meaning, text.remedy, _indices(concerned))
 
 

@@ -60,6 +60,11 @@ class SequentialEngine:
         """False if an observation with held units could not put them into the forward pass."""
         return all(member.program.replaces_code for member in self.members)
 
+    @property
+    def reads_code(self) -> bool:
+        """False where no layer was seen to read the code."""
+        return all(member.program.reads_code for member in self.members)
+
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
     ) -> BottleneckView:

@@ -181,6 +181,11 @@ class StackedEngine:
         """False if an observation with fixed units could not put them into the forward pass."""
         return self.program.replaces_code
 
+    @property
+    def reads_code(self) -> bool:
+        """False where no layer was seen to read the code."""
+        return self.program.reads_code
+
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""
         return {name: value[member].clone() for name, value in {**self.parameters, **self.buffers}.items()}

@@ -360,3 +360,35 @@ def test_ablation_that_cannot_be_done_is_not_available_and_never_zero(bottleneck
     units = judge_members(engine, [case], split, "cpu").diagnoses[0].units
     assert all((unit.ablation == unit.ablation) == available for unit in units)
     assert available or not any("unused" in unit.flags for unit in units)
+
+
+class ComputesItAgain(Autoencoder):
+    """The decoder reads the same values, computed by another call than that of the layer."""
+
+    def forward(self, rows):
+        return self.enc(rows), self.dec(F.linear(rows, self.enc.weight, self.enc.bias))
+
+
+class ReadsIt(Autoencoder):
+    def forward(self, rows):
+        code = self.enc(rows)
+        return code, self.dec(code)
+
+
+@pytest.mark.parametrize(("model", "available"), [(ComputesItAgain, False), (ReadsIt, True)])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_ablation_without_any_effect_of_a_code_that_nothing_reads_is_not_available(model, available, stacked):
+    case = Case(
+        model=model,
+        data=lambda: torch.randn(600, 8, generator=torch.Generator().manual_seed(0)),
+        losses=lambda model, batch: {"reconstruction": F.mse_loss(model(batch)[1], batch)},
+        bottleneck="enc",
+        reconstruction="out:1",
+    )
+    split = split_of(case)
+    rule = (optimizer_spec(case, case.model()),) if stacked else ()
+    engine = (StackedEngine if stacked else SequentialEngine)([case] * 2, [0, 1], *rule, split.train.inputs)
+    for diagnosis in judge_members(engine, [case] * 2, split).diagnoses:
+        assert all((unit.ablation == unit.ablation) == available for unit in diagnosis.units)
+        assert diagnosis.verdict != "unused"
+        assert not any("unused" in unit.flags for unit in diagnosis.units)
