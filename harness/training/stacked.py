@@ -15,7 +15,7 @@ from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction
-from harness.training.observed_parts import joined, parts_of, rows_at_once
+from harness.training.observed_parts import joined, mixes_rows, parts_of, rows_at_once
 from harness.training.optimizers import OptimizerSpec, clip_gradients, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream
@@ -81,6 +81,7 @@ class StackedEngine:
         self._evaluate = GraphedFunction(self._evaluation)
         self._norms = self._batched(self._norms_of_one)
         self._clip = cases[0].clip
+        self._mixes_rows: bool | None = None  # known after the first observation
         rates = torch.tensor([rule.rate(case) for case in cases], dtype=self.precision, device=rows.device)
         self._optimizer = stack_optimizer(rule, rates, self._schedules(rates))
         self._draws = self._fresh_draws("training")
@@ -154,7 +155,7 @@ class StackedEngine:
         """
         self.program.eval()
         draws, parts = self._fresh_draws(purpose), []
-        for part, new in parts_of(rows, rows_at_once(rows)):
+        for part, new in parts_of(rows, self._observed_together(rows)):
             view = self._look(part, draws, clamp, keep is not None)
             view = {name: value if name == "scale" else value[..., new, :] for name, value in view.items()}
             if keep is not None and "reconstruction" in view:
@@ -164,9 +165,16 @@ class StackedEngine:
 
     def repeats(self, rows: Tensor) -> bool:
         """Return True if observing these rows again can only give the same numbers."""
-        part, _ = next(parts_of(rows, rows_at_once(rows)))
+        part, _ = next(parts_of(rows, self._observed_together(rows)))
         look = self._observations.get((False, True))
         return look is not None and look.is_pure(part.shape) and not self._observation_sites(part)
+
+    def _observed_together(self, rows: Tensor) -> int:
+        """Return the number of rows observed at once: a batch of the training where a row depends on its batch."""
+        size = int(self.cases[0].training()["batch_size"])
+        if self._mixes_rows is None:
+            self._mixes_rows = mixes_rows(self.program, rows, size)
+        return size if self._mixes_rows else rows_at_once(rows)
 
     def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
         """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
