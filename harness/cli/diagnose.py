@@ -190,7 +190,7 @@ def _layout(case: Any) -> "ModelLayout":
     from harness.remedies.layout import inspect_model
 
     train = split_of(case).train
-    return inspect_model(bind_losses(case, train.targets), train.inputs[:4])
+    return inspect_model(bind_losses(case, train.targets), train.inputs)
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":
