@@ -235,7 +235,7 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
             classes=0 if classes is None else len(classes.unique()),
             within_class=None if classes is None else within_class_variance(request.activations, classes, live),
             rankme=rank_me(request.activations),
-            codes=codes_in_use(request.activations, evidence.rows),
+            codes=codes_in_use(request.activations, evidence.rows, table["tolerance"]),
             thresholds=thresholds,
         )
     )

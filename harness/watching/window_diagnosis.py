@@ -26,6 +26,9 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         blocks=sample if several else None,
         positions=None if has_fixed_rows(window.module) else rows["place"],
     )
+    # a quantizer's codes move with its weights: those of several steps are more than it has
+    measures = {name: value for name, value in diagnosis.measures.items() if name not in ("codes_in_use", "perplexity")}
+    diagnosis = replace(diagnosis, measures=measures)
     if window.window.sampled is not None:
         diagnosis = with_own_units(diagnosis, window.window.sampled)
     record = window.record
