@@ -75,7 +75,7 @@ def _member(
         flags=flags,
         units=units,
         output=output,
-        findings=findings_for(layer, flags, units, output, measures, parts.evidence.rows, parts.rows),
+        findings=findings_for(layer, flags, units, output, measures, parts.evidence.rows, parts.rows, parts.thresholds),
         measures=measures,
         activation=parts.evidence.activation,
         rows=parts.rows,
