@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sysconfig
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,6 +13,7 @@ from typing import NoReturn
 from harness.errors import missing_extra
 
 PARSERS = ("argparse", "optparse", "click", "typer", "absl", "fire", "docopt")
+HARNESS, LIBRARIES = os.path.dirname(os.path.abspath(__file__)), sysconfig.get_paths()["purelib"]
 _inside = threading.local()
 end_process = os._exit  # read before `refuse_os_exit` replaces it
 
@@ -75,7 +78,21 @@ def failure(error: Exception) -> str:
     """
     if isinstance(error, ModuleNotFoundError) and (missing := missing_extra(error)):
         return f"failed: {missing}"
-    return f"ended with {error}" if isinstance(error, CaseExit) else f"failed with {type(error).__name__}: {error}"
+    return f"ended with {error}" if isinstance(error, CaseExit) else f"failed with {description(error)}"
+
+
+def description(error: Exception) -> str:
+    """Return the type and the text of an error, and for an error without a text the line that raised it.
+
+    >>> description(ValueError("no rows")), description(KeyError())
+    ('ValueError: no rows', 'KeyError')
+    """
+    name, content = type(error).__name__, str(error).strip()
+    if content:
+        return f"{name}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((HARNESS, LIBRARIES))] or frames
+    return f"{name} in line {own[-1].lineno} of {os.path.basename(own[-1].filename)}: {own[-1].line}" if own else name
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.signals import Interrupted, kill_now
-from harness.user_code import CaseExit, failure, guarded
+from harness.user_code import CaseExit, description, failure, guarded
 
 
 class Ends(BaseException):
@@ -140,3 +140,17 @@ os._exit(5)
 
 def surroundings():
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def test_an_exception_without_a_text_is_named_with_the_line_that_raised_it():
+    def refuse(rows):
+        if rows != 50:
+            raise AssertionError
+
+    with pytest.raises(AssertionError) as caught:
+        refuse(64)
+    line = refuse.__code__.co_firstlineno + 2
+    assert (
+        failure(caught.value) == f"failed with AssertionError in line {line} of test_user_code.py: raise AssertionError"
+    )
+    assert description(AssertionError("64 rows")) == "AssertionError: 64 rows"

@@ -52,6 +52,7 @@ class CodeCandidate:
             normalization, shift or one-to-one map behind an activation is followed, and the code is the value before it.
         complete: True if every unit is there once.
         straight: True for the result of a straight-through estimator.
+        indicator: True for zeros and ones that say which units were chosen.
     """
 
     name: str
@@ -61,6 +62,7 @@ class CodeCandidate:
     code: SelectedCode | None = None
     complete: bool = True
     straight: bool = False
+    indicator: bool = False
 
     def selected(self, values: Tensor, keeps_zero: bool = True) -> "CodeCandidate":
         """Return the state of selected values."""
@@ -76,12 +78,12 @@ class CodeCandidate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The difference of two tensors, of which the second is a candidate; `detached` if no gradient reaches it."""
+class Summand:
+    """A tensor in a sum, with its sign; `detached` if no gradient reaches it through the sum."""
 
-    minuend: Tensor
-    subtrahend: Tensor
-    detached: bool
+    tensor: Tensor
+    positive: bool = True
+    detached: bool = False
 
 
 class SelectionTracker:
@@ -101,7 +103,9 @@ class SelectionTracker:
         self._chosen = TensorMap[tuple[Tensor, CodeCandidate]]()  # selected values -> the candidate that they come from
         self._bases = TensorMap[Tensor]()  # view or copy -> the tensor with the same numbers in the same order
         self._detached = TensorMap[bool]()
-        self._differences = TensorMap[Difference]()
+        self._sums = TensorMap[tuple[Summand, ...]]()  # sums with a candidate in them
+        self._choices = TensorMap[tuple[Tensor, int, CodeCandidate]]()  # index of chosen units -> where, axis, whose
+        self._identities = TensorMap[bool]()
         self._noise = TensorMap[bool]()
         self._masks = TensorMap[bool]()  # tensors without negative values
         self.summed: tuple[Tensor, CodeCandidate] | None = None  # the first candidate that a sum reads
@@ -114,18 +118,19 @@ class SelectionTracker:
             yield from (tensor, origin)
         for tensor, base in self._bases.items():
             yield from (tensor, base)
-        for tensor, difference in self._differences.items():
-            yield from (tensor, difference.minuend, difference.subtrahend)
+        for tensor, summands in self._sums.items():
+            yield from (tensor, *(summand.tensor for summand in summands))
 
     def set_aside(self, aside: TensorCopies) -> None:
         """Move the entries of tensors that are about to be written to to their copies."""
         self._values.change(aside, lambda candidate: candidate.mapped(aside))
         self._chosen.change(aside, lambda entry: (aside(entry[0]), entry[1].mapped(aside)))
         self._bases.change(aside, aside)
-        for flags in (self._detached, self._noise, self._masks):
+        self._choices.change(aside, lambda entry: (aside(entry[0]), entry[1], entry[2].mapped(aside)))
+        for flags in (self._detached, self._noise, self._masks, self._identities):
             flags.change(aside, lambda flag: flag)
-        self._differences.change(
-            aside, lambda entry: Difference(aside(entry.minuend), aside(entry.subtrahend), entry.detached)
+        self._sums.change(
+            aside, lambda summands: tuple(replace(summand, tensor=aside(summand.tensor)) for summand in summands)
         )
         if self.summed is not None:
             self.summed = aside(self.summed[0]), self.summed[1].mapped(aside)
@@ -135,7 +140,8 @@ class SelectionTracker:
         candidate = self._values.hand_over(written, target)
         if candidate is not None and candidate.code is not None and candidate.code.values is written:
             candidate = self._values[target] = candidate.selected(target)
-        for table in (self._chosen, self._bases, self._detached, self._differences, self._noise, self._masks):
+        tables = (self._chosen, self._bases, self._detached, self._sums, self._noise, self._masks)
+        for table in (*tables, self._choices, self._identities):
             table.hand_over(written, target)
         for tensor, _ in aside.pairs():
             if candidate is not None and tensor is not target and same_layout(tensor, target):
@@ -184,6 +190,9 @@ class SelectionTracker:
         if func in NOISE and isinstance(result, Tensor):
             self._noise[result] = True
             return
+        if func is torch.eye:
+            self._identities[result] = True
+            return
         if not args:
             return
         if func is Tensor.__getitem__ and self._is_mask(args[1]) and args[1].shape == args[0].shape:
@@ -191,6 +200,7 @@ class SelectionTracker:
             if candidate is not None:
                 self._chosen[result] = args[0], candidate
             return
+        self._follow_choice(func, args, kwargs, result)
         if func in CHOICES and (candidate := self.candidate(args[0])) is not None:
             self._chosen[result if isinstance(result, Tensor) else result[0]] = args[0], candidate
             return
@@ -198,13 +208,9 @@ class SelectionTracker:
             return
         if self._makes_mask(func, args):
             self._masks[result] = True
-        if func in DIFFERENCES and len(args) > 1:
-            self._follow_difference(args[0], args[1], result)
+        self._follow_sum(func, args, kwargs, result)
         if func in DETACHES:
             self._detached[result] = True
-            difference = self._differences.get(args[0])
-            if difference is not None:
-                self._differences[result] = replace(difference, detached=True)
         chosen = self._chosen.get(args[0])
         if chosen is not None and (func in ELEMENTWISE or func in PASSED_THROUGH or func in SHIFTS):
             self._chosen[result] = chosen
@@ -234,12 +240,12 @@ class SelectionTracker:
     ) -> CodeCandidate | None:
         if func in SCATTERS or func is torch.scatter:
             return self._put_back(args, kwargs, result)
-        straight = self._straight_through(func, args, result)
-        if straight is not None:
-            return straight
+        followed = self._straight_through(result) or self._indicated(func, args, kwargs, result)
+        if followed is not None:
+            return followed
         for value, operand in self._operands(func, args, kwargs):
             candidate = self.candidate(value)
-            if candidate is None:
+            if candidate is None or (candidate.indicator and self.candidate(operand) is not None):
                 continue
             if func in PASSED_THROUGH or func in DETACHES or func is Tensor.__getitem__:
                 if isinstance(result, Tensor) and result.numel() > value.numel():
@@ -249,7 +255,13 @@ class SelectionTracker:
                 return None
             if self._is_followed(func, operand, candidate):
                 return self._selected(func, operand, candidate, result)
-            if func in SUMS and candidate.complete and self.summed is None and self._counts_as_read(value, candidate):
+            if (
+                func in SUMS
+                and candidate.complete
+                and not candidate.indicator
+                and self.summed is None
+                and self._counts_as_read(value, candidate)
+            ):
                 self.summed = value, candidate
         return None
 
@@ -288,7 +300,7 @@ class SelectionTracker:
         if func in NORMALISATIONS or (func in SHIFTS and (not product or same_for_all(operand, result))):
             positive = isinstance(operand, int | float) and operand > 0
             keeps_zero = positive and (product or func in DIVISIONS)
-            if candidate.activated:
+            if candidate.activated and not candidate.indicator:
                 return candidate if keeps_zero else replace(candidate, name="none")
             return candidate.selected(result)
         if product:
@@ -344,34 +356,83 @@ class SelectionTracker:
     def _put_back(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> CodeCandidate | None:
         source = args[3] if len(args) > 3 else kwargs.get("src")
         chosen = self._chosen.get(source)
-        if chosen is None or not self._is_zero(args[0]) or chosen[0].shape != result.shape:
-            return None
-        return chosen[1].selected(result)
+        if chosen is not None and self._is_zero(args[0]) and chosen[0].shape == result.shape:
+            return chosen[1].selected(result)
+        axis, index = args[1:3] if len(args) > 2 else (kwargs.get("dim"), kwargs.get("index"))
+        value = args[3] if len(args) > 3 else kwargs.get("value")
+        if isinstance(value, int | float) and self._is_zero(args[0]):
+            return self._indicator(index, axis, result)
+        return None
 
-    def _follow_difference(self, minuend: Any, subtrahend: Any, result: Tensor) -> None:
-        followed = self.candidate(minuend) is not None or self.candidate(subtrahend) is not None
-        if followed and isinstance(minuend, Tensor) and isinstance(subtrahend, Tensor):
-            self._differences[result] = Difference(minuend, subtrahend, subtrahend in self._detached)
+    def _follow_choice(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        """Follow an index of units that each sample chooses, such as an argmax."""
+        value = args[0]
+        if func in ARGUMENTS and (candidate := self.candidate(value)) is not None:
+            position = 2 if func in CHOICES else 1
+            axis = args[position] if len(args) > position else kwargs.get("dim", -1 if func in CHOICES else None)
+            index = result if isinstance(result, Tensor) else result[1]
+            if isinstance(axis, int) and isinstance(value, Tensor) and isinstance(index, Tensor):
+                self._choices[index] = value, axis % value.dim(), candidate
+        elif func in PASSED_THROUGH and isinstance(result, Tensor) and (entry := self._choices.get(value)) is not None:
+            self._choices[result] = entry
+        elif func in PASSED_THROUGH and value in self._identities:
+            self._identities[result] = True
 
-    def _straight_through(
-        self, func: Callable[..., Any], args: tuple[Any, ...], result: Tensor
+    def _indicated(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
     ) -> CodeCandidate | None:
-        """Return the candidate for `z + (q - z).detach()`, `z - (z - q).detach()` and `q + (z - z.detach())`."""
-        if func not in SUMS and func not in DIFFERENCES:
+        """Return the candidate for zeros and ones that say which units were chosen, or exceed a threshold."""
+        if func is F.one_hot:
+            return self._indicator(args[0], result.dim() - 1, result)
+        if func is Tensor.__getitem__ and args[0] in self._identities:
+            return self._indicator(args[1], result.dim() - 1, result)
+        compares = func in COMPARISONS and len(args) == 2 and same_for_all(args[1], args[0])
+        if not compares and func not in CASTS and func not in PASSED_THROUGH:
             return None
-        pairs = [args[:2]] if func in DIFFERENCES else [args[:2], args[1::-1]]
-        for value, term in pairs:
-            difference = self._differences.get(term)
-            if difference is None or not isinstance(value, Tensor):
-                continue
-            minuend, subtrahend = difference.minuend, difference.subtrahend
-            if func in DIFFERENCES:
-                minuend, subtrahend = subtrahend, minuend
-            detached = difference.detached or subtrahend in self._detached
-            if detached and self.base(subtrahend) is self.base(value):
-                return self._straight(value, result)
-            if detached and func in SUMS and self.base(minuend) is self.base(subtrahend):
-                return self._straight(minuend, result)
+        candidate = self.candidate(args[0])
+        if candidate is None or result.shape != args[0].shape:
+            return None
+        becomes_float = result.is_floating_point() and not args[0].is_floating_point()
+        return replace(candidate.selected(result, False), indicator=True) if compares or becomes_float else None
+
+    def _indicator(self, index: Any, axis: Any, result: Tensor) -> CodeCandidate | None:
+        entry = self._choices.get(index)
+        if entry is None or entry[0].shape != result.shape or axis % result.dim() != entry[1]:
+            return None
+        return replace(entry[2].selected(result, False), indicator=True)
+
+    def _follow_sum(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> None:
+        """Follow sums with a candidate, their differences, and detached ones."""
+        if func in DETACHES and args[0] in self._sums:
+            self._sums[result] = tuple(replace(summand, detached=True) for summand in self._summands(args[0]))
+        elif (func in SUMS or func in DIFFERENCES) and len(args) == 2 and not kwargs:
+            if not all(isinstance(value, Tensor) for value in args):
+                return
+            if any(value in self._sums or self.candidate(value) is not None for value in args):
+                second = self._summands(args[1])
+                if func in DIFFERENCES:
+                    second = tuple(replace(summand, positive=not summand.positive) for summand in second)
+                self._sums[result] = *self._summands(args[0]), *second
+
+    def _summands(self, value: Tensor) -> tuple[Summand, ...]:
+        return self._sums.get(value) or (Summand(value, detached=value in self._detached),)
+
+    def _straight_through(self, result: Tensor) -> CodeCandidate | None:
+        """Return the candidate for a sum of q, z and -z.detach() in any order, such as `z + (q - z).detach()`."""
+        summands = self._sums.get(result) or ()
+        if len(summands) != 3:
+            return None
+        for summand in summands:
+            for negative in summands:
+                cancels = summand.positive and negative.detached and not negative.positive
+                if cancels and not summand.detached and self.base(summand.tensor) is self.base(negative.tensor):
+                    if self.summed is not None and any(self.summed[0] is part.tensor for part in summands):
+                        self.summed = None  # the whole sum is read
+                    return self._straight(summand.tensor, result)
         return None
 
     def _straight(self, value: Tensor, result: Tensor) -> CodeCandidate | None:
@@ -405,6 +466,8 @@ MASKS = COMPARISONS | {
     *(Tensor.logical_and, Tensor.logical_or, Tensor.logical_not, torch.exp, Tensor.exp, torch.abs, Tensor.abs),
 }
 DETACHES: set[Callable[..., Any]] = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+ARGUMENTS: set[Callable[..., Any]] = {torch.argmax, Tensor.argmax, torch.topk, Tensor.topk}
+ARGUMENTS |= {torch.max, Tensor.max, torch.argmin, Tensor.argmin, torch.min, Tensor.min}
 DIFFERENCES = _functions("sub", "subtract") | {Tensor.__sub__}
 SUMS = _functions("add") | {Tensor.__add__, Tensor.__radd__}
 DIVISORS = _functions("div", "divide", "true_divide", "sub", "subtract")

@@ -342,6 +342,7 @@ class BottleneckTap(TorchFunctionMode):
         current = self._pass()
         current.outputs = outputs
         current.makers = tuple(self._trail.sources.get(output) for output in outputs)
+        current.read = self._read
         if self.bottleneck.startswith("out:") and outputs:
             self._read_output(current)
         elif not self._read and current.raw is not None:
@@ -363,6 +364,7 @@ class BottleneckTap(TorchFunctionMode):
         summed = self._selections.summed
         if summed is not None and summed[1].code is not None:
             self._set_selected(summed[1])
+        current.read = summed is not None
         if current.code is not None:
             return
         last = self._trail.last()

@@ -172,7 +172,7 @@ def _of_case(target: str, weights: Path | None, seed: int) -> "tuple[Diagnosis, 
     extra |= {"audit": audit(case)} if case.has_losses else {"not_audited": NOT_AUDITED}
     diagnosis = _trained(target, seed) if weights is None else _loaded(case, weights, seed)
     layout = _layout(case)
-    if diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2:
+    if layout.no_r2 and (diagnosis.output is None or diagnosis.output.r2 != diagnosis.output.r2):
         extra["no_r2"] = layout.no_r2
     if layout.form.positions > 1:
         extra["unit_axis"] = (
@@ -190,7 +190,7 @@ def _layout(case: Any) -> "ModelLayout":
     from harness.remedies.layout import inspect_model
 
     train = split_of(case).train
-    return inspect_model(bind_losses(case, train.targets), train.inputs[:4])
+    return inspect_model(bind_losses(case, train.targets), train.inputs)
 
 
 def _trained(target: str, seed: int) -> "Diagnosis":

@@ -29,7 +29,7 @@ class DiagnosisParts:
     Args:
         rows: number of rows; `evidence.rows` counts equal inputs once.
         inferred: True where the activation was chosen from the values.
-        units, ablation: `[member, unit]`. layers, relations, outputs: one per member.
+        units, ablation: `[member, unit]`. code_ablation: `[member]`. layers, relations, outputs: one per member.
         dimension: number of dimensions of the inputs.
         classes: number of classes of the labels. within_class: `[member]`, share of the variance within them.
         rankme: `[member]`. codes: usage of a quantizer's codes, one per member.
@@ -45,6 +45,7 @@ class DiagnosisParts:
     relations: Sequence[Redundancy]
     outputs: Sequence[OutputDiagnosis | None]
     ablation: NDArray[np.float64] | None
+    code_ablation: NDArray[np.float64] | None
     dimension: float
     classes: int
     within_class: NDArray[np.float64] | None
@@ -74,7 +75,7 @@ def _member(
         flags=flags,
         units=units,
         output=output,
-        findings=findings_for(layer, flags, units, output, measures, parts.evidence.rows, parts.rows),
+        findings=findings_for(layer, flags, units, output, measures, parts.evidence.rows, parts.rows, parts.thresholds),
         measures=measures,
         activation=parts.evidence.activation,
         rows=parts.rows,
@@ -102,6 +103,7 @@ def _measures(parts: DiagnosisParts, member: int, units: Sequence[UnitDiagnosis]
         "nonlinear_pairs": float(relations.nonlinear) if relations.nonlinear >= 0 else float("nan"),
         "dimension": parts.dimension,
         **({} if parts.within_class is None else {"within_class_variance": float(parts.within_class[member])}),
+        **({} if parts.code_ablation is None else {"code_ablation": float(parts.code_ablation[member])}),
         "rms": float(parts.table["layer_rms"][member, 0]),
     }
 

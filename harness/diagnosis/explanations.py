@@ -1,11 +1,13 @@
 """Findings for verdicts and flags: evidence, meaning and remedy of each."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, UNIT, UNIT_FLAGS
 from harness.diagnosis.severity import gravity
+from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.unit_rules import excluded_frequency
 from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
@@ -23,20 +25,22 @@ def findings_for(
     measures: Mapping[str, float],
     distinct: int,
     rows: int,
+    thresholds: Thresholds = THRESHOLDS,
 ) -> tuple[Finding, ...]:
     """All findings about a layer, gravest first.
 
     Args:
         verdict, flags: of the layer. units, output, measures: see `Diagnosis`.
         distinct, rows: number of rows with different inputs, and of all rows.
+        thresholds: the numbers that the findings rest on.
     """
     rules = [rule for rule in (str(verdict), *map(str, flags)) if rule in LAYER]
     findings = [_layer(rule, units, measures, _rows(distinct, rows)) for rule in rules]
     findings += [
         finding for unit_verdict in UnitVerdict if (finding := _units(unit_verdict, units, distinct, rows)) is not None
     ]
-    findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units)) is not None]
-    findings += [] if output is None else _output(output)
+    findings += [finding for flag in UNIT_FLAGS if (finding := _flagged(flag, units, measures)) is not None]
+    findings += [] if output is None else _output(output, thresholds)
     verdicts = [unit.verdict for unit in units if not unit.live]
     if verdicts and all(verdict == UnitVerdict.AT_PRIOR for verdict in verdicts):
         findings = [_explained(finding, UNIT[UnitVerdict.AT_PRIOR].remedy) for finding in findings]
@@ -81,16 +85,18 @@ def _units(unit_verdict: UnitVerdict, units: Units, distinct: int, rows: int) ->
     )
 
 
-def _flagged(flag: str, units: Units) -> Finding | None:
+def _flagged(flag: str, units: Units, measures: Mapping[str, float]) -> Finding | None:
     concerned = [unit for unit in units if flag in unit.flags]
     if not concerned:
         return None
     text = UNIT_FLAGS[flag]
     evidence = f"{len(concerned)} of {len(units)} units; " + FLAG_EVIDENCE[flag](concerned)
+    if flag == "unused" and (together := measures.get("code_ablation", math.nan)) == together:
+        evidence += f", replacing all units at once by {abs(together):.1e}"
     return Finding(flag, text.severity, evidence, text.meaning, text.remedy, _indices(concerned))
 
 
-def _output(output: OutputDiagnosis) -> list[Finding]:
+def _output(output: OutputDiagnosis, thresholds: Thresholds) -> list[Finding]:
     numbers = {"r2": output.r2, "r2_low": output.r2_interval[0], "r2_high": output.r2_interval[1]}
     numbers |= {"variance_ratio": output.variance_ratio, "dead_share": output.dead_share}
     numbers |= {f"pca_{k}": level for k, level in enumerate(output.pca_r2, 1)}
@@ -103,7 +109,7 @@ def _output(output: OutputDiagnosis) -> list[Finding]:
         findings.append(
             Finding("logits_output", LOGITS.severity, evidence, LOGITS.meaning, LOGITS.remedy, numbers=numbers)
         )
-    if output.pca_r2 and output.r2_interval[1] < output.pca_r2[-1]:
+    if output.pca_r2 and output.r2_interval[1] <= output.pca_r2[-1] - thresholds.below_pca:
         findings.append(
             Finding("below_pca", BELOW_PCA.severity, evidence, BELOW_PCA.meaning, BELOW_PCA.remedy, numbers=numbers)
         )
@@ -118,7 +124,7 @@ def _output_evidence(output: OutputDiagnosis) -> str:
             parts.append(f"PCA-{len(output.pca_r2)} reaches {output.pca_r2[-1]:.3f}")
         parts.append(f"variance ratio {output.variance_ratio:.3g}")
         parts.append(f"{output.dead_share:.0%} of the features dead")
-    return "; ".join(parts) or "R2 is not available"
+    return "; ".join(parts) or NO_R2.get(output.verdict, "R2 is not available")
 
 
 def _indices(units: Units) -> tuple[int, ...]:
@@ -242,6 +248,10 @@ UNIT_EVIDENCE: dict[UnitVerdict, Callable[[Units, str], str]] = {
     UnitVerdict.SATURATED_BIMODAL: _ends,
 }
 
+NO_R2 = {
+    OutputVerdict.INVALID: "R2 is not available: the output contains NaN or infinity",
+    OutputVerdict.NOT_TESTABLE: "R2 is not available: the data do not vary",
+}
 
 FLAG_EVIDENCE: dict[str, Callable[[Units], str]] = {
     "stochastic": _noise,

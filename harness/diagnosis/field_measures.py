@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
 from harness.measures.field import RANKME_EPSILON
@@ -38,28 +39,34 @@ def _rank_me(activations: Activations) -> float:
     return math.exp(float(torch.special.entr(shares).sum()))
 
 
-def codes_in_use(activations: Activations, distinct_rows: int) -> list[dict[str, float]]:
+def codes_in_use(
+    activations: Activations, distinct_rows: int, tolerance: NDArray[np.float64]
+) -> list[dict[str, float]]:
     """Return of each member that has few values, as behind a quantizer, `codes_in_use` and their `perplexity`.
 
-    Rows are equal codes if a random projection of them agrees to 1e-5 of its range, since a straight-through step rounds.
-    They count as a quantizer's if there are at most a quarter as many as distinct input rows, and most occur repeatedly.
+    Rows are equal codes if a random projection of them agrees to 1e-5 of its range, since a straight-through step rounds,
+    or to the tolerance of the range test. A constant code has none. They count as a quantizer's if there are at most a quarter as many as distinct input rows, and most occur repeatedly.
 
     Args:
         activations: `[member, sample, unit]`, of which the first 16384 rows are read.
         distinct_rows: number of different input rows.
+        tolerance: `[member, unit]`, widest range of a constant unit.
     """
-    return [_codes_in_use(member[:ROWS], distinct_rows) for member in activations]
+    pairs = zip(activations, torch.from_numpy(tolerance), strict=True)
+    return [_codes_in_use(member[:ROWS], distinct_rows, widest) for member, widest in pairs]
 
 
-def _codes_in_use(activations: Activations, distinct_rows: int) -> dict[str, float]:
+def _codes_in_use(activations: Activations, distinct_rows: int, tolerance: Tensor) -> dict[str, float]:
     if activations.shape[-1] > MOST_UNITS:
         return {}
     weights = torch.randn(activations.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keys = (activations.double() * weights).sum(-1)
     low, high = keys.min(), keys.max()
-    if not 0 < float(high - low) < math.inf:
+    rounding = float((weights.abs() * tolerance).sum())
+    if not rounding < float(high - low) < math.inf:
         return {}
-    counts = ((keys - low) / (high - low) / SAME_CODE).round().unique(return_counts=True)[1]
+    width = max(rounding, SAME_CODE * float(high - low))
+    counts = ((keys - low) / width).round().unique(return_counts=True)[1]
     number = len(counts)
     if number > FEW_CODES * min(distinct_rows, len(keys)) or int((counts > 1).sum()) * 2 <= number:
         return {}

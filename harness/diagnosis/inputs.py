@@ -34,7 +34,7 @@ class DiagnosisInputs:
     """Checked arguments of `diagnose`: tensors on the CPU, with a leading member axis everywhere.
 
     Args:
-        activations, repeat, before, kl: `[member, sample, unit]`. scale, ablation: `[member, unit]`.
+        activations, repeat, before, kl: `[member, sample, unit]`. scale, ablation: `[member, unit]`. code_ablation: `[member]`.
         inputs, training, expected: `[sample, feature]`. reconstruction, output: `[member, sample, feature]`.
         references: `[sample]` each. dtype: the model's own precision.
         inferred: True where the activation was chosen from the values.
@@ -64,6 +64,7 @@ class DiagnosisInputs:
     kl: Tensor | None
     scale: Tensor | None
     ablation: NDArray[np.float64] | None
+    code_ablation: NDArray[np.float64] | None
     blocks: Tensor | None
     groups: PositionGroups | None
     thresholds: Thresholds
@@ -72,7 +73,7 @@ class DiagnosisInputs:
 def check_inputs(
     activations: Any, *, activation: str, labels: Any, factors: Any, inputs: Any, reconstruction: Any, target: Any,
     repeat: Any, posterior: Any, posterior_kl: Any, output: Any, expected_output: Any, members: bool, dtype: Any,
-    scale: Any, ablation: Any, blocks: Any, positions: Any, training_inputs: Any, normalised: Any, thresholds: Thresholds,
+    scale: Any, ablation: Any, code_ablation: Any, blocks: Any, positions: Any, training_inputs: Any, normalised: Any, thresholds: Thresholds,
 ) -> DiagnosisInputs:  # fmt: skip
     """Return the arguments of `diagnose` as tensors of one shape.
 
@@ -116,10 +117,15 @@ def check_inputs(
         kl=_divergence(posterior, posterior_kl, matrix, members),
         scale=None if scale is None else _sizes(scale, (count, units)),
         ablation=None if ablation is None else per_unit(ablation, "ablation", (count, units)),
+        code_ablation=None if code_ablation is None else _per_member(code_ablation, count),
         blocks=_default_blocks(number, rows) if blocks is None else _numbered(blocks, "blocks", rows),
         groups=None if positions is None else position_groups(_numbered(positions, "positions", rows)),
         thresholds=thresholds,
     )
+
+
+def _per_member(values: Any, count: int) -> NDArray[np.float64]:
+    return np.ravel(per_unit(tensor_of(values, "code_ablation").reshape(-1, 1), "code_ablation", (count, 1)))
 
 
 def members_of(request: DiagnosisInputs, members: Sequence[int], activation: str) -> DiagnosisInputs:
@@ -293,4 +299,7 @@ def _target(target: Any) -> float | None:
 AUTO = "auto"
 NEGLIGIBLE = 1e-6
 MOST_DISTINCT = 0.9
-PER_MEMBER = (*("activations", "reconstruction", "output", "repeat", "before", "kl", "scale", "ablation"),)
+PER_MEMBER = (
+    *("activations", "reconstruction", "output", "repeat", "before", "kl", "scale", "ablation"),
+    "code_ablation",
+)

@@ -23,11 +23,13 @@ class LayerStructure:
         links: `[member, link]`, the |correlation| at which groups of comparable live units join; NaN after the last.
         rank: `[member]`, number of dimensions that the live units span; infinite where it was not measured.
         dimension: number of dimensions of the inputs; infinite where they were not given.
+        ablation: `[member]`, R2 lost when all units are replaced by their means at once; NaN where it is not available.
     """
 
     links: NDArray[np.float64]
     rank: NDArray[np.float64]
     dimension: float
+    ablation: NDArray[np.float64]
 
 
 def layer_verdicts(
@@ -64,6 +66,7 @@ def _layer_rules(
         LayerVerdict.DIMENSIONAL_COLLAPSE: _few_dimensions(live, rows, structure, thresholds),
         LayerVerdict.CONSTANT_OUTPUT: np.array([verdict == OutputVerdict.CONSTANT_OUTPUT for verdict in outputs]),
         LayerVerdict.MEAN_OUTPUT: np.array([verdict == OutputVerdict.MEAN_OUTPUT for verdict in outputs]),
+        LayerVerdict.UNUSED: np.abs(structure.ablation) < thresholds.unused,
     }
 
 

@@ -43,6 +43,7 @@ def diagnose(
     dtype: Any = ...,
     scale: Any = ...,
     ablation: Any = ...,
+    code_ablation: Any = ...,
     blocks: Any = ...,
     positions: Any = ...,
     training_inputs: Any = ...,
@@ -71,6 +72,7 @@ def diagnose(
     dtype: Any = ...,
     scale: Any = ...,
     ablation: Any = ...,
+    code_ablation: Any = ...,
     blocks: Any = ...,
     positions: Any = ...,
     training_inputs: Any = ...,
@@ -98,6 +100,7 @@ def diagnose(
     dtype: Any = None,
     scale: Any = None,
     ablation: Any = None,
+    code_ablation: Any = None,
     blocks: Any = None,
     positions: Any = None,
     training_inputs: Any = None,
@@ -127,6 +130,7 @@ def diagnose(
         dtype: the model's own precision, where the values were copied to another or read from text.
         scale: `[unit]`, sum of |weight| E|input| + |bias|, the size of the sum that was rounded.
         ablation: `[unit]`, R2 lost when the unit is replaced by its mean.
+        code_ablation: R2 lost when all units are replaced by their means at once.
         blocks: `[sample]`, rows that belong together (windows of one series) and are permuted together.
         positions: `[sample]`, the place of each row in its sample (a token in its sequence, a pixel in its image). A unit
             that varies between positions only is constant: it is the same whatever the input. The inputs and outputs
@@ -154,7 +158,7 @@ def diagnose(
         activations, activation=activation, labels=labels, factors=factors, inputs=inputs,
         reconstruction=reconstruction, target=target, repeat=repeat, posterior=posterior, posterior_kl=posterior_kl,
         output=output, expected_output=expected_output, members=members, dtype=dtype, scale=scale, ablation=ablation,
-        blocks=blocks, positions=positions, training_inputs=training_inputs, normalised=normalised, thresholds=thresholds,
+        code_ablation=code_ablation, blocks=blocks, positions=positions, training_inputs=training_inputs, normalised=normalised, thresholds=thresholds,
     )  # fmt: skip
     diagnoses = diagnose_inputs(request)
     return diagnoses if members else diagnoses[0]
@@ -166,7 +170,7 @@ def diagnose_members(activations: Any, **options: Any) -> list[Diagnosis]:
     Args:
         activations: `[member, sample, unit]`.
         options: as for `diagnose`. `repeat`, `posterior`, `posterior_kl`, `normalised`, `reconstruction` and `output`
-            have a leading member axis too; `scale` and `ablation` may have one.
+            have a leading member axis too; `scale`, `ablation` and `code_ablation` may have one.
 
     >>> [str(diagnosis.verdict) for diagnosis in diagnose_members(np.zeros((2, 400, 4)))]
     ['full_collapse', 'full_collapse']
@@ -205,7 +209,10 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
     dimension = input_dimension(request.inputs, request.categories, thresholds)
     ranks = np.array([relation.rank for relation in relations])
     structure = LayerStructure(
-        padded([relation.links for relation in relations]), np.where(np.isnan(ranks), np.inf, ranks), dimension
+        padded([relation.links for relation in relations]),
+        np.where(np.isnan(ranks), np.inf, ranks),
+        dimension,
+        np.full(len(ranks), np.nan) if request.code_ablation is None else request.code_ablation,
     )
     classes = request.references.get("labels")
     outputs = output_diagnoses(request, (live.sum(-1) * request.positions).tolist())
@@ -223,11 +230,12 @@ def _diagnose(request: DiagnosisInputs) -> list[Diagnosis]:
             relations=relations,
             outputs=outputs,
             ablation=request.ablation,
+            code_ablation=request.code_ablation,
             dimension=dimension,
             classes=0 if classes is None else len(classes.unique()),
             within_class=None if classes is None else within_class_variance(request.activations, classes, live),
             rankme=rank_me(request.activations),
-            codes=codes_in_use(request.activations, evidence.rows),
+            codes=codes_in_use(request.activations, evidence.rows, table["tolerance"]),
             thresholds=thresholds,
         )
     )

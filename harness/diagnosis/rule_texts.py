@@ -199,7 +199,7 @@ OUTPUT: dict[OutputVerdict, RuleText] = {
 BELOW_PCA = RuleText(
     Severity.NOTE,
     "as many principal components do better: the code is not the limit, or the decoder does not use it fully",
-    "train longer; use a linear output; look at dead and redundant units",
+    "train longer; look at dead and redundant units, and at the range of the output",
 )
 
 LOGITS = RuleText(

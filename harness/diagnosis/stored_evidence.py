@@ -25,8 +25,8 @@ class StoredEvidence:
         numbers: `[unit, number]`, in the order of `NUMBERS`; NaN where a number is missing.
         references: `[reference, number]`: the index of the unit, then `REFERENCE_NUMBERS`; NaN where a
             number is missing.
-        links: as in the diagnosis. rank: of the live units; infinite where it is missing. output: the
-            numbers of its verdict.
+        links: as in the diagnosis. rank: of the live units; infinite where it is missing. ablation: of the whole code;
+            NaN where it is missing. output: the numbers of its verdict.
     """
 
     group: tuple[Any, ...]
@@ -35,6 +35,7 @@ class StoredEvidence:
     references: Array
     links: Array
     rank: float
+    ablation: float
     output: dict[str, float] | None
 
 
@@ -69,6 +70,7 @@ def stored_evidence(stored: Stored) -> StoredEvidence:
         references=rows_of(references, 1 + len(REFERENCE_NUMBERS)),
         links=np.array(stored.get("links", ()), dtype=np.float64),
         rank=np.inf if rank is None else rank,
+        ablation=_or_nan(measures.get("code_ablation")),
         output=_output(stored.get("output")),
     )
 
@@ -105,7 +107,8 @@ def _batch(group: tuple[Any, ...], members: Sequence[StoredEvidence]) -> Evidenc
     )
     rank = _filled(np.array([member.rank for member in members]), np.inf)
     links = padded([member.links for member in members])
-    structure = LayerStructure(links, rank, np.inf if dimension is None else dimension)
+    ablation = np.array([member.ablation for member in members])
+    structure = LayerStructure(links, rank, np.inf if dimension is None else dimension, ablation)
     margin = _filled(numbers[..., NUMBERS.index("bimodal_margin")], np.inf)
     return EvidenceBatch(evidence, structure, [member.output for member in members], margin)
 

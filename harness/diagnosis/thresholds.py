@@ -39,6 +39,7 @@ class Thresholds:
     unused: float = 1e-3
     mean_output_r2: float = 0.05
     dead_outputs: float = 0.05
+    below_pca: float = 0.01
     significance: float = 0.05
     confidence: float = 0.95
     delta_nats: float = 0.01
@@ -154,6 +155,9 @@ TABLE: dict[str, ThresholdInfo] = {
         "an output is no better than the mean when the upper 95 % bound of R2 is at most this"
     ),
     "dead_outputs": ThresholdInfo("the output is dead above this share of constant features"),
+    "below_pca": ThresholdInfo(
+        "an output is below_pca when PCA explains more of the variance by at least this share", decides="method"
+    ),
     "significance": ThresholdInfo("false discovery rate over units x references", "Benjamini & Hochberg 1995"),
     "confidence": ThresholdInfo("level of every interval", "convention", "method"),
     "delta_nats": ThresholdInfo("dependence on a reference below this many nats is negligible", decides="flag"),

@@ -35,6 +35,7 @@ class LayerVerdict(StrEnum):
     DIMENSIONAL_COLLAPSE = "dimensional_collapse"
     CONSTANT_OUTPUT = "constant_output"
     MEAN_OUTPUT = "mean_output"
+    UNUSED = "unused"
     HEALTHY = "healthy"
 
 

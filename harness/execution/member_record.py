@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LARGEST_ABLATION = 32  # units; each costs a forward pass
 LARGEST_EVALUATION = 1024  # held-out rows of a verdict: frequencies down to 0.0036 can be told from 0
 ABLATION_ROWS = 256
+ROUNDINGS = 64  # of R2, up to which a change may be the rounding of its sums
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def judge_members(
     again = code if engine.repeats(rows) else engine.observe(rows, "second observation").code[:count].cpu()
     repeat = None if torch.equal(code, again) or not bool(code.isfinite().all()) else again
     ablation = _ablation(engine, evaluation, device, count, view.form) if reconstruction is not None else None
+    of_units, of_code = (None, None) if ablation is None else ablation
     scale = None if view.scale is None else view.scale[:count].cpu()
     posterior = None if view.posterior is None else view.form.rows(view.posterior[:count].cpu())
     code, raw = view.form.rows(code), view.form.rows(view.raw[:count].cpu())
@@ -86,7 +88,8 @@ def judge_members(
             dtype=engine.precision,
             scale=_of(members, scale),
             normalised=raw[members],
-            ablation=_of(members, ablation),
+            ablation=_of(members, of_units),
+            code_ablation=_of(members, of_code),
             training_inputs=split.train.quantities,
             **references,
             **options,
@@ -160,10 +163,11 @@ def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, 
 
 def _ablation(
     engine: StackedEngine | SequentialEngine, evaluation: Rows, device: str, count: int, form: CodeForm
-) -> Tensor | None:
-    """Return the loss of R2 when a unit is replaced by its mean at each position, `[member, unit]`.
+) -> tuple[Tensor, Tensor] | None:
+    """Return the loss of R2 when a unit is replaced by its mean at each position, `[member, unit]`, and when all are.
 
-    None for wide codes, and where no unit can be replaced.
+    None for wide codes, and where no unit can be replaced. NaN where nothing was seen to read the code and replacing all
+    of it changes nothing: the model may read these values elsewhere.
     """
     from harness.measures import r2_from_sse
 
@@ -180,7 +184,13 @@ def _ablation(
     means = code.double().mean(dim=-2).to(code)
     single_unit = form.numbers(torch.eye(form.units, dtype=torch.bool, device=means.device))
     losses = torch.stack([r2 - look(means.where(unit, torch.nan))[0] for unit in single_unit], dim=-1)
-    return losses if engine.replaces_code else None
+    code_loss = losses[..., 0] if form.units == 1 else r2 - look(means)[0]
+    if not engine.replaces_code:
+        return None
+    if not engine.reads_code:
+        unknown = code_loss.abs() <= ROUNDINGS * torch.finfo(engine.precision).eps
+        losses, code_loss = losses.where(~unknown[:, None], torch.nan), code_loss.where(~unknown, torch.nan)
+    return losses, code_loss[:, None]
 
 
 def _record(

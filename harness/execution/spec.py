@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from harness.errors import HarnessError, well_formed
 from harness.results.records import Level, MemberRecord
-from harness.user_code import CaseExit
+from harness.user_code import CaseExit, description
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -82,6 +82,6 @@ def failed_record(member: StackMember, error: str) -> MemberRecord:
 
 def failed(member: StackMember, error: Exception) -> MemberRecord:
     """Return the record of a member whose remedies, model or loss raised this error."""
-    prefix = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
-    prefix = "the case's code ended with " if isinstance(error, CaseExit) else prefix
-    return failed_record(member, well_formed(f"{prefix}{error}"[:1000]))
+    sentence = str(error) if isinstance(error, HarnessError) else description(error)
+    sentence = f"the case's code ended with {error}" if isinstance(error, CaseExit) else sentence
+    return failed_record(member, well_formed(sentence[:1000]))

@@ -135,7 +135,8 @@ def penalty_weights(case: Case, split: Split, terms: Sequence[str]) -> dict[str,
     name = case.weight_name
     if name in case.numbers:
         return {name: float(case.numbers[name])}
-    batch, bound = split.train.inputs[:WEIGHED_ROWS], bind_losses(case, split.train.targets)
+    batch = split.train.inputs[: min(WEIGHED_ROWS, int(case.training()["batch_size"]))]
+    bound = bind_losses(case, split.train.targets)
     model = build_model(case, 0, batch)
     penalties = [term for term in terms if term != case.objective and has_gradient(bound, model, batch, term)]
     keywords = [weight_keyword(bound, model, batch, term, WEIGHT_STEPS[0]) for term in penalties]
@@ -149,7 +150,7 @@ def candidates(case: Case, split: Split, signs: Signs) -> tuple[list[Candidate],
     Returns:
         Two lists: the candidates that apply to the model, in the order of the table, and the changes that do not.
     """
-    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs)
     tried: dict[tuple[tuple[str, Level], ...], Candidate] = {}
     excluded: list[Candidate] = []
     for indication in INDICATIONS:

@@ -23,7 +23,7 @@ class Prescription:
         tried: changes that were screened, with their reason and score.
         excluded: changes that were left out, with the reason.
         findings: findings of the audit.
-        untreated: counts of the layer verdicts of the untreated members.
+        untreated: counts of the layer verdicts of the untreated members, and of those without a result as `lost`.
         notes: remarks, such as parts that were left out for want of time.
         seconds: wall time.
         interrupted: True if it was stopped before its end; what was seen until then is here.

@@ -123,6 +123,7 @@ class Search:
         self.faults: Sequence[Any] = ()
         self.findings: tuple[Mapping[str, Any], ...] = ()
         self.untreated: list[MemberRecord] = []
+        self.lost: list[MemberRecord] = []  # of the model as it is, without a result
         self.signs: Signs | None = None
         self.tried: list[Candidate] = []
         self.excluded: list[Candidate] = []
@@ -156,11 +157,14 @@ class Search:
         if not self.faults and all(map(self.meets, self.untreated)):
             # nothing else will be trained if no seed fails, so all of the time is there for more of them
             self._train_untreated(range(self._affordable(EXAMINED, share=1.0)))
-            if len(self.untreated) < EXAMINED:
+            if len(self.untreated) + len(self.lost) < EXAMINED:
                 self.notes.append(too_few_seeds(len(self.untreated), EXAMINED))
         if 0 < sum(map(self.meets, self.untreated)) < len(self.untreated):
             # some seeds fail: the screening needs more of those, since only they can show a cure
             self._train_untreated(range(self._affordable(MOST_EXAMINED)))
+        if self.lost:
+            seeds = plural(len(self.untreated) + len(self.lost), "seed")
+            self.notes.append(f"{len(self.lost)} of {seeds} of the model as it is have no result: {self.lost[0].error}")
         self.signs = signs_of(self.case, self.split, report, self.untreated)
         if self.goal == "usable" and is_poor([record for record in self.untreated if self.meets(record)]):
             components, level = pca_level(self.untreated)
@@ -179,8 +183,13 @@ class Search:
 
     def _train_untreated(self, seeds: range) -> None:
         self.trial.train([UNTREATED], seeds)
-        if len(seeds) > len(self.untreated):
-            self.untreated = self.trial.results(UNTREATED, seeds)
+        records = self.trial.results(UNTREATED, seeds)
+        if len(records) <= len(self.untreated) + len(self.lost):
+            return
+        self.untreated = [record for record in records if record.status != "failed"]
+        self.lost = [record for record in records if record.status == "failed"]
+        if not self.untreated:
+            raise HarnessError(f"{self.case.name}: training failed on every seed: {self.lost[0].error}")
 
     def choose(self, chosen: Sequence[Cell] | None) -> None:
         """Choose the changes to try: those that the signs suggest, or the given ones."""
@@ -238,7 +247,11 @@ class Search:
             tried_rows(self.tried, self.screening),
             tuple({"name": name_of(candidate.cell), "reason": candidate.reason} for candidate in self.excluded),
             self.findings,
-            dict(Counter(record.reported_verdict or record.status for record in self.untreated)),
+            dict(
+                Counter(
+                    [record.reported_verdict or record.status for record in self.untreated] + ["lost"] * len(self.lost)
+                )
+            ),
             (*self.screening.notes, *self.notes, *not_seen(self), *_storage_notes(self.trial)),
             time.perf_counter() - self.started,
             interrupted,

@@ -47,7 +47,7 @@ def apply_remedies(case: Case, levels: Mapping[str, Level], split: Split | None 
     _check_fit(case, levels)
     split = split or split_of(case)
     case = _with_units(case, levels)
-    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs)
     treatment = treatment_of(case, levels, layout)
     kl = None
     if treatment.floor and treatment.own_penalty:

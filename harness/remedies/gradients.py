@@ -36,6 +36,8 @@ def gradient_norms(case: Case, model: nn.Module, batch: Tensor, numbers: Mapping
 def bottleneck_outputs(model: nn.Module, bottleneck: str, nudge: Tensor) -> Iterator[list[Tensor]]:
     """Record the outputs of the bottleneck inside the block, one tensor per call, for differentiation.
 
+    Outputs that autograd does not record are left out.
+
     Args:
         model: the model passed to the loss, treated or not.
         bottleneck: dotted module name, or `"out:<index>"` for an output of the author's model.
@@ -53,8 +55,11 @@ def bottleneck_outputs(model: nn.Module, bottleneck: str, nudge: Tensor) -> Iter
         index = next((i for i, part in enumerate(parts) if _is_floating(part)), None)
         if index is None:
             return None
-        outputs.append(parts[index] + nudge)
-        parts[index] = outputs[-1].clone()  # a later in-place activation must not change the recorded tensor
+        value = parts[index] + nudge
+        if not value.requires_grad:  # called under `torch.no_grad()`
+            return None
+        outputs.append(value)
+        parts[index] = value.clone()  # a later in-place activation must not change the recorded tensor
         return tree_unflatten(parts, form)
 
     if bottleneck.startswith("out:"):

@@ -27,6 +27,8 @@ from harness.loss_terms import loss_terms
 from harness.models import build_model
 from harness.user_code import failure, guarded
 
+FEW_ROWS = 4
+
 
 @dataclass(frozen=True)
 class ModelLayout:
@@ -74,17 +76,23 @@ class ModelLayout:
     codebook: str = ""
 
 
-def inspect_model(case: Case, batch: Tensor) -> ModelLayout:
-    """Inspect one evaluation of the model, built with seed 0, on a few rows.
+def inspect_model(case: Case, rows: Tensor) -> ModelLayout:
+    """Inspect one evaluation of the model, built with seed 0, on the first few rows.
+
+    The loss is evaluated on a batch of the training size where it fails on few rows.
 
     Raises:
         HarnessError: when the model cannot be built or run, or does not run its bottleneck.
     """
+    batch = rows[:FEW_ROWS]
     model = build_model(case, 0, batch)
     with torch.no_grad(), eval_mode(model), torch.random.fork_rng():
         with _linear_calls(model) as calls, layer_before_code(model, case.bottleneck) as layer:
             forward = _forward(case, model, batch)
-        scope = _scope(case, model, batch, forward)
+        try:
+            scope = _scope(case, model, batch, forward)
+        except HarnessError:
+            scope = _scope(case, model, rows[: case.training()["batch_size"]], forward)
     code = code_of(forward, case.bottleneck)
     readers = [call for call in calls if _equal(call[1], code)]
     layout, reconstruction = _layout(case, model, forward, batch, scope, layer.form(code)), None

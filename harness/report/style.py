@@ -69,6 +69,7 @@ LOOKS: dict[str, VerdictStyle] = {
     "constant_output": VerdictStyle("#1b8ea6", ">", "▶", "units vary, the output does not"),
     "mean_output": VerdictStyle("#1b8ea6", "*", "★", "units vary, the output is no better than the mean"),
     "worse_than_mean": VerdictStyle("#1b8ea6", "<", "◀", "every unit varies, the output is worse than the mean"),
+    "unused": VerdictStyle("#1b8ea6", "p", "◐", "units vary, the output does not depend on them"),
     "healthy": VerdictStyle("#1a9a6c", "o", "●", "every unit varies, each its own way"),
     "not_testable": VerdictStyle("#85898f", "d", "◇", "could not be judged"),
     "invalid": VerdictStyle("#85898f", "1", "!", "not finite"),

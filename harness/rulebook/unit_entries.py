@@ -139,7 +139,8 @@ UNIT_ENTRIES: dict[str, Entry] = {
         ("heavy_kurtosis", "heavy_energy"),
     ),
     "unused": Entry(
-        "Replacing the unit by its mean changes R2 by less than 0.001.",
+        "Replacing the unit by its mean changes R2 by less than 0.001. The verdict on the layer is `unused` where replacing"
+        " all units at once does so: units that stand in for one another are each unused, and the code is not.",
         "A copy of another unit; a decoder whose weights to the unit vanished; more units than the data have dimensions.",
         {"dead": "the unit itself does not vary", "duplicates": "the unit repeats another one"},
         ("unused",),

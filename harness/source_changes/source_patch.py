@@ -65,7 +65,7 @@ def edited_sources(
     Raises:
         NotEditable: when a part of the change has no place in the source.
     """
-    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs[:4])
+    layout = inspect_model(bind_losses(case, split.train.targets), split.train.inputs)
     treatment = treatment_of(case, levels, layout)
     editor = SourceEditor(case, treatment, layout, split, as_child, in_factory)
     editor.edit()

@@ -20,11 +20,15 @@ from torch.utils._pytree import tree_map_
 from harness.training.program import State
 
 
-def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[State, tuple[Tensor, Any]]]:
+def gradient_and_value(
+    function: Callable[..., tuple[Tensor, Any]], unreached: set[str] | None = None
+) -> Callable[..., tuple[State, tuple[Tensor, Any]]]:
     """Return `torch.func.grad_and_value(function, has_aux=True)`: the same operations, so the same bits.
 
     Args:
         function: (parameters by name, anything else) -> (scalar, more tensors).
+        unreached: filled at each call with the names of parameters that the scalar does not depend on; their gradients
+            are zeros.
 
     >>> gradient_and_value(lambda p: (p["a"] ** 2, {}))({"a": torch.tensor(3.0)})
     ({'a': tensor(6.)}, (tensor(9.), {}))
@@ -34,7 +38,12 @@ def gradient_and_value(function: Callable[..., tuple[Tensor, Any]]) -> Callable[
         with grad_increment_nesting() as level, torch.enable_grad():
             parameters, *arguments = _differentiable((parameters, *arguments), level)
             total, auxiliary = function(parameters, *arguments)
-            gradients = dict(zip(parameters, _gradients(total, list(parameters.values())), strict=True))
+            points = list(parameters.values())
+            slopes = _slopes(total, points)
+            if unreached is not None:
+                unreached.clear()
+                unreached.update(name for name, slope in zip(parameters, slopes, strict=True) if slope is None)
+            gradients = dict(zip(parameters, _filled(slopes, points), strict=True))
             return _unwrapped((gradients, (total, auxiliary)), level)
 
     return gradient_with_value
@@ -54,7 +63,8 @@ def gradients_of(function: Callable[[Any], tuple[State, list[Tensor]]]) -> Calla
         with grad_increment_nesting() as level, torch.enable_grad():
             (point,) = _differentiable((point,), level)
             scalars, points = function(point)
-            return _unwrapped({name: _gradients(scalar, points) for name, scalar in scalars.items()}, level)
+            gradients = {name: _filled(_slopes(scalar, points), points) for name, scalar in scalars.items()}
+            return _unwrapped(gradients, level)
 
     return gradients
 
@@ -70,12 +80,16 @@ def _unwrapped(results: Any, level: int) -> Any:
     return _undo_create_differentiable(results, level)
 
 
-def _gradients(scalar: Tensor, points: list[Tensor]) -> list[Tensor]:
-    """Return the gradient at each point, zeros where the scalar does not depend on the point."""
+def _slopes(scalar: Tensor, points: list[Tensor]) -> list[Tensor | None]:
+    """Return the gradient at each point, None where the scalar does not depend on the point."""
     if not scalar.requires_grad or not points:
-        return [torch.zeros_like(point) for point in points]
+        return [None] * len(points)
     # create_graph: a loss may take gradients of its own, which the backward pass has to differentiate
-    gradients = torch.autograd.grad(scalar, points, create_graph=True, allow_unused=True)
+    return list(torch.autograd.grad(scalar, points, create_graph=True, allow_unused=True))
+
+
+def _filled(gradients: list[Tensor | None], points: list[Tensor]) -> list[Tensor]:
+    """Return the gradients with zeros for None."""
     return [
         torch.zeros_like(point) if gradient is None else gradient
         for point, gradient in zip(points, gradients, strict=True)

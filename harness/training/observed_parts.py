@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from harness.capture.code_form import CodeForm
-from harness.training.program import BottleneckView
+from harness.training.program import BottleneckView, Program
 
 # largest number of input elements of one member observed at once: they have to fit the cache
 OBSERVED_AT_ONCE = 1 << 13
+MIXED = 1e-3  # of the standard deviation: a stronger influence of the batch on a row counts
 
 
 def rows_at_once(rows: Tensor) -> int:
@@ -20,6 +21,35 @@ def rows_at_once(rows: Tensor) -> int:
     """
     most = max(32, OBSERVED_AT_ONCE // max(1, rows[0].numel()))
     return 1 << most.bit_length() - 1
+
+
+@torch.no_grad()
+def mixes_rows(program: Program, rows: Tensor, size: int) -> bool:
+    """Return True if a row's code or output depends on the other rows of its batch, as behind BatchTopK.
+
+    Args:
+        program: in eval mode.
+        rows: `[sample, *feature]`.
+        size: rows of a batch, of which the first half is compared with a batch of these alone.
+    """
+    batch = rows[:size]
+    if len(batch) < 2:
+        return False
+    looks = []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for part in (batch, batch, batch[: len(batch) // 2]):
+                view = program.look(part)
+                looks.append([view[name] for name in ("code", "reconstruction", "output") if name in view])
+    except Exception:  # the observation says what is wrong
+        return False
+    first, again, half = looks
+    if not all(torch.equal(values, repeated) for values, repeated in zip(first, again, strict=True)):
+        return False  # random, or not finite
+    return any(
+        bool(((values[: len(part)] - part).abs() > MIXED * values.std(0)).any())
+        for values, part in zip(first, half, strict=False)
+    )
 
 
 def parts_of(rows: Tensor, size: int) -> Iterator[tuple[Tensor, slice]]:

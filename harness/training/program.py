@@ -73,6 +73,7 @@ class Program(nn.Module):
         self.form: CodeForm | None = None  # known after the first look
         self.code_call: tuple[int, int] | None = None  # the call that makes the code, known after the first look
         self.replaces_code = True  # False after a look in which units could not be held
+        self.reads_code = True  # False where nothing was seen to read the code
         self._names = first_names(model)
         self._terms_in = accumulation_dtype(own_precision(model))
 
@@ -139,7 +140,7 @@ class Program(nn.Module):
         forward = tap.passes[0]
         code = code_of(forward, self.case.bottleneck)
         if clamp is None:
-            self.code_call = forward.code_call or NOWHERE
+            self.code_call, self.reads_code = forward.code_call or NOWHERE, forward.read
         else:
             self.replaces_code = forward.replaced
         self.activation, self.form = forward.activation, layer.form(code)

@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.models import accumulation_dtype, build_model, cast_floats, precision_for
 from harness.remedies.gradients import gradient_norms
 from harness.training.graph.nested import restore_nesting
-from harness.training.observed_parts import joined
+from harness.training.observed_parts import joined, mixes_rows, parts_of
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream, generator
 from harness.training.schedules import advance, make_scheduler, training_steps
@@ -36,6 +36,7 @@ class SequentialEngine:
     def __init__(self, cases: Sequence[Case], seeds: Sequence[int], rows: Tensor) -> None:
         self.cases = list(cases)
         self.members = [MemberModel(case, seed, rows) for case, seed in zip(cases, seeds, strict=True)]
+        self._mixes_rows: bool | None = None  # known after the first observation
 
     @property
     def precision(self) -> torch.dtype:
@@ -60,24 +61,43 @@ class SequentialEngine:
         """False if an observation with held units could not put them into the forward pass."""
         return all(member.program.replaces_code for member in self.members)
 
+    @property
+    def reads_code(self) -> bool:
+        """False where no layer was seen to read the code."""
+        return all(member.program.reads_code for member in self.members)
+
     def observe(
         self, rows: Tensor, purpose: str = "observation", keep: Keep | None = identity, clamp: Tensor | None = None
     ) -> BottleneckView:
         """Observe the bottlenecks on `[sample, *feature]` in eval mode.
 
         Args:
-            rows: the rows, observed at once.
+            rows: the rows, observed at once; in batches of the training where a row depends on its batch.
             purpose: purpose of the random numbers; another purpose draws other numbers.
             keep: function of the reconstruction and its rows whose result is kept; None for no reconstruction.
             clamp: values at which units are fixed, `[member, unit]`, NaN for free units; None for no fixed unit.
         """
         values = [None] * len(self.members) if clamp is None else clamp
-        parts = [member.observe(rows, purpose, numbers) for member, numbers in zip(self.members, values, strict=True)]
-        names = set.intersection(*(set(part) for part in parts)) - ({"reconstruction"} if keep is None else set())
-        view = {name: torch.stack([part[name] for part in parts]) for name in names}
-        if keep is not None and "reconstruction" in view:
-            view["reconstruction"] = keep(view["reconstruction"], rows)
-        return joined([view], self.members[0].activation, self.members[0].program.form)
+        views = []
+        for part, new in parts_of(rows, self._observed_together(rows)):
+            looks = [
+                member.observe(part, purpose, numbers) for member, numbers in zip(self.members, values, strict=True)
+            ]
+            names = set.intersection(*map(set, looks)) - ({"reconstruction"} if keep is None else set())
+            view = {name: torch.stack([look[name] for look in looks]) for name in names}
+            view = {name: value if name == "scale" else value[..., new, :] for name, value in view.items()}
+            if keep is not None and "reconstruction" in view:
+                view["reconstruction"] = keep(view["reconstruction"], part[new])
+            views.append(view)
+        return joined(views, self.members[0].activation, self.members[0].program.form)
+
+    def _observed_together(self, rows: Tensor) -> int:
+        """Return the number of rows observed at once."""
+        first = self.members[0]
+        if self._mixes_rows is None:
+            with first._observing("observation"):
+                self._mixes_rows = mixes_rows(first.program, rows, int(first.case.training()["batch_size"]))
+        return int(first.case.training()["batch_size"]) if self._mixes_rows else len(rows)
 
     def repeats(self, rows: Tensor) -> bool:
         """Return False: plain code may give other numbers when it observes the same rows again."""

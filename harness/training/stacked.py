@@ -15,7 +15,7 @@ from harness.placement import place_invariant
 from harness.remedies.gradients import bottleneck_outputs
 from harness.training.functional_grad import gradient_and_value, gradients_of
 from harness.training.graph.capture import GraphedFunction
-from harness.training.observed_parts import joined, parts_of, rows_at_once
+from harness.training.observed_parts import joined, mixes_rows, parts_of, rows_at_once
 from harness.training.optimizers import OptimizerSpec, clip_gradients, stack_optimizer
 from harness.training.program import BottleneckView, Program, State
 from harness.training.rng import RandomCall, RandomOverride, RandomStream
@@ -73,13 +73,15 @@ class StackedEngine:
         self._supplied = cases[0].supplied_keywords()
         self._warms_up = any(case.training()["warmup"] for case in cases)
         self._shared = {*fixed, "step", "progress"} - set(cases[0].numbers) | fixed
-        self._gradients = self._batched(gradient_and_value(self.program.loss))
+        self._unreached = set[str]()  # parameters that the latest loss does not depend on
+        self._gradients = self._batched(gradient_and_value(self.program.loss, self._unreached))
         self._descent = GraphedFunction(self._descend)
         self._observations: dict[tuple[bool, bool], GraphedFunction] = {}
         self._losses = self._batched(self.program.loss)
         self._evaluate = GraphedFunction(self._evaluation)
         self._norms = self._batched(self._norms_of_one)
         self._clip = cases[0].clip
+        self._mixes_rows: bool | None = None  # known after the first observation
         rates = torch.tensor([rule.rate(case) for case in cases], dtype=self.precision, device=rows.device)
         self._optimizer = stack_optimizer(rule, rates, self._schedules(rates))
         self._draws = self._fresh_draws("training")
@@ -100,7 +102,10 @@ class StackedEngine:
         totals, terms = self._descent(_key(batch, extras), batch, extras, draws)
         if self._clip is not None:
             clip_gradients(self._flat_gradients, self._clip)
+        unreached = [(self.parameters[name], self.parameters[name].clone()) for name in self._unreached]
         self._optimizer.step(self._flat, self._flat_gradients)
+        for parameter, before in unreached:  # weight decay and momentum pass over a parameter without a gradient
+            parameter.copy_(before)
         return totals, terms
 
     def member_parameters(self, index: int) -> tuple[State, dict[str, list[Tensor]]]:
@@ -150,7 +155,7 @@ class StackedEngine:
         """
         self.program.eval()
         draws, parts = self._fresh_draws(purpose), []
-        for part, new in parts_of(rows, rows_at_once(rows)):
+        for part, new in parts_of(rows, self._observed_together(rows)):
             view = self._look(part, draws, clamp, keep is not None)
             view = {name: value if name == "scale" else value[..., new, :] for name, value in view.items()}
             if keep is not None and "reconstruction" in view:
@@ -160,9 +165,16 @@ class StackedEngine:
 
     def repeats(self, rows: Tensor) -> bool:
         """Return True if observing these rows again can only give the same numbers."""
-        part, _ = next(parts_of(rows, rows_at_once(rows)))
+        part, _ = next(parts_of(rows, self._observed_together(rows)))
         look = self._observations.get((False, True))
         return look is not None and look.is_pure(part.shape) and not self._observation_sites(part)
+
+    def _observed_together(self, rows: Tensor) -> int:
+        """Return the number of rows observed at once: a batch of the training where a row depends on its batch."""
+        size = int(self.cases[0].training()["batch_size"])
+        if self._mixes_rows is None:
+            self._mixes_rows = mixes_rows(self.program, rows, size)
+        return size if self._mixes_rows else rows_at_once(rows)
 
     def gradients(self, batch: Tensor, extras: Mapping[str, Any] = NOTHING) -> dict[str, Tensor]:
         """Return the norm of each term's gradient at the output of the bottleneck's module, over all calls, `[member]`."""
@@ -176,6 +188,11 @@ class StackedEngine:
     def replaces_code(self) -> bool:
         """False if an observation with fixed units could not put them into the forward pass."""
         return self.program.replaces_code
+
+    @property
+    def reads_code(self) -> bool:
+        """False where no layer was seen to read the code."""
+        return self.program.reads_code
 
     def state_of(self, member: int) -> State:
         """Return a member's parameters and buffers under the names of its model."""

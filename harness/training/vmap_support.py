@@ -93,7 +93,11 @@ def check_vmap_support(case: Case, rows: Tensor, plan: bool = False, targets: Te
     no_schedule = why_no_schedule(case, rule.rate(case), training_steps(case, len(rows)))
     if no_schedule:
         return VmapSupport(None, frozenset(), no_schedule)
-    side_effect = _side_effect(bind_losses(case, targets), rows)
+    try:
+        with guarded():
+            side_effect = _side_effect(bind_losses(case, targets), rows)
+    except Exception as error:  # the loss may take batches of the training size only
+        side_effect = refused_by_vmap(error)
     if side_effect:
         return VmapSupport(None, frozenset(), side_effect)
     shares = _shares(bind_losses(case, targets), model, rows)
@@ -148,9 +152,9 @@ def _failure(
     extras = step_values(target, step=1, progress=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected = SequentialEngine([case, case], [0, 1], rows).totals(batch, extras)
         try:
             with guarded():
+                expected = SequentialEngine([case, case], [0, 1], rows).totals(batch, extras)
                 stack = StackedEngine([case, case], [0, 1], rule, rows, fixed)
                 totals = _exercise(stack, batch, stepped, extras)
         except Exception as error:

@@ -30,7 +30,7 @@ from harness.watching.model_calls import Call, run_model
 from harness.watching.padding_masks import padding_mask
 from harness.watching.preservation import preserved
 from harness.watching.row_window import MOST_UNITS
-from harness.watching.window_diagnosis import units_sampled, with_own_units
+from harness.watching.window_diagnosis import undeclared_posterior, units_sampled, with_own_units
 
 MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, a random half, quarter, ...
 MOST_VALUES = 2**27  # activations of these rows, 512 MiB of float32
@@ -242,17 +242,6 @@ def training_rows(rows: int) -> Finding:
         f"the {rows} rows come from a shuffled loader, which is how training rows are read",
         "a model can fit its training rows better than rows that it has not seen",
         "pass held-out rows, such as the loader of the validation data",
-    )
-
-
-def undeclared_posterior(layer: str) -> Finding:
-    """Return the finding on noise that the model draws behind the layer."""
-    return Finding(
-        "undeclared_posterior",
-        Severity.RISK,
-        f"the model draws Gaussian noise of the shape of {layer}'s output behind it, and no posterior is named",
-        "the mean of a collapsed posterior still varies a little, so the mean alone cannot show posterior collapse",
-        'name the output with the log-variances: posterior="out:2"',
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.capture import BottleneckTap, ForwardPass, submodule
+from harness.capture.noise import NoiseDraws
 from harness.capture.packing import Packing, packing_of
 from harness.watching.code_site import CodeSite, ModuleTensors, find_site, same_values
 from harness.watching.forward_calls import ForwardCalls
@@ -51,6 +52,8 @@ class LayerReader:
         self._passes: list[ForwardPass] = []
         self._tapped = self._called_times = 0
         self._taps: list[BottleneckTap] = []
+        self._noise: NoiseDraws | None = None
+        self.noise = False  # True once the model drew Gaussian noise of the output's shape behind the layer
         self._record: ModuleTensors | None = None
         self._calls: ForwardCalls | None = None
         self._presence: ForwardCalls | None = None
@@ -73,6 +76,8 @@ class LayerReader:
             if self.site is None and self.failures < MOST_FAILURES:
                 self._record = ModuleTensors(self.model)
                 self._form = ForwardCalls(self.module, after=self._note_form)
+            self._noise = NoiseDraws(self.module)
+            self._noise.__enter__()
             for call in range(self.calls):
                 # the hooks of this call are running already, so the tap takes all calls up to `finish` as one pass
                 tap = BottleneckTap(self.model, self.name, everywhere=True, call=call)
@@ -94,6 +99,10 @@ class LayerReader:
         taps, self._taps = self._taps, []
         for tap in reversed(taps):
             tap.__exit__(None, None, None)
+        if self._noise is not None:
+            self._noise.__exit__(None, None, None)
+            self.noise |= self._noise.drawn
+            self._noise = None
         self._tapped = len(taps)
         if self._record is not None:
             self._record.close()

@@ -73,6 +73,7 @@ class LayerWindow:
         self.name, self.module, self.declared = name, module, unit_axis
         self.activation, self.axis, self.shape = "none", 1, tuple[int, ...]()
         self.calls, self.masked, self.packed = 1, False, False
+        self.noise = False  # True if the model draws Gaussian noise of the code's shape behind the layer
         self.record: UnitRecord | None = None
         self.history, self.window, self.balance = StepHistory(), RowWindow(), GradientBalance()
         self.values = ValueHistory()

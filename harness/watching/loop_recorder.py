@@ -273,6 +273,7 @@ class Recorder:
         readings: dict[str, Reading] = {}
         for name, reader in self._readers.items():
             code = reader.finish() if self._tapped else reader.take()
+            self.windows[name].noise |= reader.noise
             if code is None:  # not called, or without rows of units
                 continue
             mask, first = None, code.codes[0]

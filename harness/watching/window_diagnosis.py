@@ -26,6 +26,9 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         blocks=sample if several else None,
         positions=None if has_fixed_rows(window.module) else rows["place"],
     )
+    # a quantizer's codes move with its weights: those of several steps are more than it has
+    measures = {name: value for name, value in diagnosis.measures.items() if name not in ("codes_in_use", "perplexity")}
+    diagnosis = replace(diagnosis, measures=measures)
     if window.window.sampled is not None:
         diagnosis = with_own_units(diagnosis, window.window.sampled)
     record = window.record
@@ -33,6 +36,7 @@ def diagnose_window(window: LayerWindow, target: float | None, thresholds: Thres
         *window.balance.findings(window.name),
         units_sampled(record.fired, record.rows) if window.window.sampled is not None and record is not None else None,
         _revived_finding(window),
+        undeclared_posterior(window.name) if window.noise else None,
         axis_finding(
             window.shape, window.axis, window.declared is not None, window.calls, window.masked, window.packed
         ),
@@ -76,6 +80,17 @@ def units_sampled(fired: Any, rows: int) -> Finding:
         f"{MOST_UNITS} of {len(fired)} units are judged, evenly spaced; of all units, {silent} never fired in {rows} rows",
         "verdicts, copies and ranks are those of the judged units",
         numbers={"units": float(len(fired)), "judged": float(MOST_UNITS), "never_fired": float(silent)},
+    )
+
+
+def undeclared_posterior(layer: str) -> Finding:
+    """Return the finding on noise that the model draws behind the layer."""
+    return Finding(
+        "undeclared_posterior",
+        Severity.RISK,
+        f"the model draws Gaussian noise of the shape of {layer}'s output behind it, and no posterior is named",
+        "the mean of a collapsed posterior still varies a little, so the mean alone cannot show posterior collapse",
+        'name the output with the log-variances in diagnose_model: posterior="out:2"',
     )
 
 

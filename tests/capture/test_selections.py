@@ -114,6 +114,22 @@ class Sign(torch.autograd.Function):
         return gradient
 
 
+def one_hot(values):
+    return F.one_hot(values.argmax(1), 4).float()
+
+
+ORDERS = (
+    ("h + p - d", lambda h, p: h + p - p.detach()),
+    ("p + h - d", lambda h, p: p + h - p.detach()),
+    ("h - d + p", lambda h, p: h - p.detach() + p),
+    ("p + (h - d)", lambda h, p: p + (h - p.detach())),
+    ("h + (p - d)", lambda h, p: h + (p - p.detach())),
+    ("h - (d - p)", lambda h, p: h - (p.detach() - p)),
+    ("p - (d - h)", lambda h, p: p - (p.detach() - h)),
+    ("p + (h - p).detach()", lambda h, p: p + (h - p).detach()),
+    ("p - (p - h).detach()", lambda h, p: p - (p - h).detach()),
+)
+
 SELECTIONS = {
     "top-k": (scattered, "relu"),
     "top-k in place": (scattered_in_place, "relu"),
@@ -140,6 +156,12 @@ SELECTIONS = {
     "a quantizer, its gradient added": (lambda m, x, _: quantized(m, x) + (x - x.detach()), "none"),
     "a quantizer with matrix distances": (with_matrix_distances, "none"),
     "rounding": (rounded, "none"),
+    "one-hot": (lambda m, x, _: one_hot(x), "none"),
+    "one-hot by a scatter": (lambda m, x, _: torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1.0), "none"),
+    "one-hot by an identity": (lambda m, x, _: torch.eye(4)[F.relu(x).max(dim=1).indices], "none"),
+    "chosen units": (lambda m, x, _: torch.zeros_like(x).scatter(1, largest(F.relu(x)).indices, 1.0), "none"),
+    "a threshold as zeros and ones": (lambda m, x, _: (torch.sigmoid(x) > 0.5).to(x.dtype), "none"),
+    **{f"straight-through, {order}": (lambda m, x, _, f=f: f(one_hot(x), x.softmax(1)), "none") for order, f in ORDERS},
     "a straight-through function": (lambda m, x, _: Sign.apply(x), "none"),
 }
 
@@ -338,3 +360,35 @@ def test_ablation_that_cannot_be_done_is_not_available_and_never_zero(bottleneck
     units = judge_members(engine, [case], split, "cpu").diagnoses[0].units
     assert all((unit.ablation == unit.ablation) == available for unit in units)
     assert available or not any("unused" in unit.flags for unit in units)
+
+
+class ComputesItAgain(Autoencoder):
+    """The decoder reads the same values, computed by another call than that of the layer."""
+
+    def forward(self, rows):
+        return self.enc(rows), self.dec(F.linear(rows, self.enc.weight, self.enc.bias))
+
+
+class ReadsIt(Autoencoder):
+    def forward(self, rows):
+        code = self.enc(rows)
+        return code, self.dec(code)
+
+
+@pytest.mark.parametrize(("model", "available"), [(ComputesItAgain, False), (ReadsIt, True)])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_ablation_without_any_effect_of_a_code_that_nothing_reads_is_not_available(model, available, stacked):
+    case = Case(
+        model=model,
+        data=lambda: torch.randn(600, 8, generator=torch.Generator().manual_seed(0)),
+        losses=lambda model, batch: {"reconstruction": F.mse_loss(model(batch)[1], batch)},
+        bottleneck="enc",
+        reconstruction="out:1",
+    )
+    split = split_of(case)
+    rule = (optimizer_spec(case, case.model()),) if stacked else ()
+    engine = (StackedEngine if stacked else SequentialEngine)([case] * 2, [0, 1], *rule, split.train.inputs)
+    for diagnosis in judge_members(engine, [case] * 2, split).diagnoses:
+        assert all((unit.ablation == unit.ablation) == available for unit in diagnosis.units)
+        assert diagnosis.verdict != "unused"
+        assert not any("unused" in unit.flags for unit in diagnosis.units)

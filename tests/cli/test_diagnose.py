@@ -236,6 +236,7 @@ def test_weights_that_are_no_numbers_are_a_finding_and_no_error(tmp_path):
     code, text = run("forum", "--weights", tmp_path / "lost.pt", "--json")
     assert code == 1
     assert json.loads(text)["verdict"] == "invalid"
+    assert "no_r2" not in json.loads(text)  # the output that is compared with the rows exists
 
 
 def test_the_default_activation_is_inferred_and_printed(tmp_path: Path) -> None:

@@ -71,6 +71,17 @@ def test_codes_of_a_quantizer_in_use_and_their_perplexity(straight):
     assert f"codes in use {len(index.unique())}, perplexity " in str(diagnosis)
 
 
+@pytest.mark.parametrize("entries", [1, 5])
+def test_rounding_of_a_straight_through_step_is_no_code(entries):
+    draw = torch.Generator().manual_seed(8)
+    before, book = torch.randn(700, 4, generator=draw) / 4, torch.rand(entries, 4, generator=draw)
+    index = torch.randint(0, entries, (700,), generator=draw)
+    code = before + (book[index] - before)
+    assert len(code.unique(dim=0)) > entries  # the numbers differ by rounding
+    measures = diagnose(code, activation="none").measures
+    assert measures.get("codes_in_use", 1) == len(index.unique())
+
+
 @pytest.mark.parametrize("rows", [300, 20000])
 def test_a_code_without_repeated_rows_has_no_codes(rows):
     draw = torch.Generator().manual_seed(6)

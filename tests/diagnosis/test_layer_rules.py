@@ -16,7 +16,13 @@ NOT_LIVE = {"never_fired", "dead", "constant_at_target", "constant_on", "constan
 
 
 def read_out(
-    verdicts: list[str], links: list[float], rank: float, dimension: float, rows: int, output: str | None
+    verdicts: list[str],
+    links: list[float],
+    rank: float,
+    dimension: float,
+    rows: int,
+    output: str | None,
+    ablation: float,
 ) -> str:
     """One layer, by the sentences of the order of precedence and the published thresholds."""
     live = [verdict for verdict in verdicts if verdict not in NOT_LIVE]
@@ -35,7 +41,9 @@ def read_out(
         return "redundant"
     if len(live) >= 2 and rows >= 4 * len(live) and rank <= 0.5 * min(len(live), dimension):
         return "dimensional_collapse"
-    return output if output in ("constant_output", "mean_output") else "healthy"
+    if output in ("constant_output", "mean_output"):
+        return output
+    return "unused" if abs(ablation) < 1e-3 else "healthy"
 
 
 def nothing_measured(members: int, units: int, rows: int) -> Evidence:
@@ -64,7 +72,8 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
     places = np.array([drawn(random, units) for _ in range(members)])
     links = [np.sort(random.choice([1.0, 0.99, 0.98, 0.5], size=random.integers(0, units)))[::-1] for _ in places]
     rank, dimension = random.uniform(0, units, size=members), 3.0
-    structure = LayerStructure(padded(links), rank, dimension)
+    ablation = random.choice([np.nan, -9e-4, 0.0, 2e-3], size=members)
+    structure = LayerStructure(padded(links), rank, dimension, ablation)
     outputs = random.choice([None, *OutputVerdict], size=members)
     verdicts = layer_verdicts(places, nothing_measured(members, units, rows), structure, outputs, Thresholds())
     expected = [
@@ -75,15 +84,19 @@ def test_layers_in_one_step_are_judged_as_one_by_one(units: int, rows: int) -> N
             dimension,
             rows,
             outputs[member],
+            ablation[member],
         )
         for member, row in enumerate(places)
     ]
     assert [str(verdict) for verdict in verdicts] == [str(verdict) for verdict in expected]
-    assert len(set(expected)) >= {1: 6, 2: 9, 5: 9}[units] - (rows < 8)
+    assert len(set(expected)) >= {1: 7, 2: 10, 5: 10}[units] - (rows < 8)
 
 
 def test_the_rules_stand_in_the_order_of_precedence_that_the_names_declare() -> None:
-    evidence, structure = nothing_measured(2, 3, 10), LayerStructure(padded([np.array([])] * 2), np.ones(2), 3.0)
+    evidence, structure = (
+        nothing_measured(2, 3, 10),
+        LayerStructure(padded([np.array([])] * 2), np.ones(2), 3.0, np.full(2, np.nan)),
+    )
     places = unit_places(evidence)
     assert places.shape == (2, 3)
     assert [*_unit_rules(evidence, Thresholds()), UnitVerdict.ALIVE] == UNIT_VERDICTS.tolist() == list(UnitVerdict)

@@ -286,3 +286,21 @@ def test_one_row_on_which_a_unit_fires_makes_it_live() -> None:
     diagnosis = diagnose(code)
     assert diagnosis.verdict == "partial_collapse"
     assert [unit.verdict for unit in diagnosis.units] == ["rare_insufficient"] * 2 + ["never_fired"] * 2
+
+
+def test_a_code_that_changes_nothing_as_a_whole_is_unused_and_not_healthy() -> None:
+    code, each = healthy(), [0.0, 2e-4, 0.0, 1e-4]
+    unused = diagnose(code, ablation=each, code_ablation=3e-4)
+    assert (unused.verdict, unused.measures["code_ablation"]) == ("unused", 3e-4)
+    (finding,) = [finding for finding in unused.findings if finding.rule == "unused"]
+    assert "replacing all units at once by 3.0e-04" in finding.evidence
+    # units that stand in for one another are each unused while the code is not
+    assert diagnose(code, ablation=each, code_ablation=0.5).verdict == "healthy"
+    assert diagnose(code, ablation=each).verdict == "healthy"
+    assert diagnose(torch.cat([code[:, :3], torch.zeros(ROWS, 1)], 1), code_ablation=0.0).verdict == "partial_collapse"
+
+
+def test_each_member_has_its_own_ablation_of_the_code() -> None:
+    codes = torch.stack([healthy(), healthy(seed=1)])
+    verdicts = [item.verdict for item in diagnose(codes, members=True, code_ablation=[0.3, 0.0])]
+    assert verdicts == ["healthy", "unused"]

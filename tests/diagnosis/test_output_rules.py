@@ -93,6 +93,25 @@ def test_a_reconstruction_below_the_principal_components_is_a_finding() -> None:
     assert "below_pca" in [item.rule for item in output(0.3 * low, low).findings]
 
 
+@pytest.mark.parametrize(("noise", "lower"), [(1e-3, False), (0.02, False), (0.3, True)])
+def test_a_difference_to_the_principal_components_that_does_not_matter_is_no_finding(noise: float, lower: bool) -> None:
+    low = normal(units=2, seed=1) @ normal(2, 40, seed=5)
+    reconstruction = low + noise * normal(units=40, seed=6)
+    diagnosis = output(reconstruction, low)
+    assert diagnosis.output.r2_interval[1] < diagnosis.output.pca_r2[-1]
+    assert (
+        diagnosis.output.pca_r2[-1] - r2_score(low, reconstruction, multioutput="variance_weighted") > 0.02
+    ) == lower
+    assert ("below_pca" in [finding.rule for finding in diagnosis.findings]) == lower
+
+
+def test_an_output_without_r2_has_its_reason_in_the_evidence() -> None:
+    broken = INPUTS.clone()
+    broken[0, 0] = torch.nan
+    (finding,) = [finding for finding in output(broken).findings if finding.rule == "invalid_output"]
+    assert finding.evidence == "R2 is not available: the output contains NaN or infinity"
+
+
 def test_no_live_unit_leaves_no_component() -> None:
     diagnosis = diagnose(torch.zeros(ROWS, 4), inputs=INPUTS, reconstruction=INPUTS)
     assert diagnosis.output.pca_r2 == ()

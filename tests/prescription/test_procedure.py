@@ -254,6 +254,36 @@ def test_a_case_with_its_own_loop_is_prescribed(tmp_path):
     assert prescription.excluded[0]["reason"].startswith("learning_rate: Case.fit trains by itself")
 
 
+def fitted_case(failing):
+    """A healthy model, trained by a function that ends in an error on some seeds."""
+
+    def fit(model, seed):
+        if seed in failing:
+            raise OSError("no space left on device")
+        optimizer, batch = torch.optim.Adam(model.parameters(), 0.01), rows()
+        for _ in range(60):
+            optimizer.zero_grad()
+            F.mse_loss(model(batch), batch).backward()
+            optimizer.step()
+
+    return harness.Case(lambda: Autoencoder(0.5), rows, bottleneck="encoder", fit=fit, name="own_loop")
+
+
+def test_a_seed_whose_training_ends_in_an_error_is_lost_and_does_not_fail():
+    prescription = prescribe(fitted_case(failing={1}), budget="10m")
+    assert not prescription.wrong
+    assert prescription.headline.startswith("Nothing is wrong with own_loop: 0 of 7 seeds fail")
+    assert prescription.untreated == {"healthy": 7, "lost": 1}
+    assert any("1 of 8 seeds" in note and "no space left on device" in note for note in prescription.notes)
+    whole = prescribe(fitted_case(failing=()), budget="10m")
+    assert (whole.untreated, whole.notes) == ({"healthy": 8}, prescription.notes[:1])
+
+
+def test_training_that_ends_in_an_error_on_every_seed_is_an_error():
+    with pytest.raises(HarnessError, match=r"own_loop: training failed on every seed: .*no space left on device"):
+        prescribe(fitted_case(failing=range(99)), budget="10m")
+
+
 @pytest.mark.parametrize(("units", "tried"), [(4, False), (12, True)])
 def test_remedies_of_dictionaries_are_tried_on_codes_that_are_wider_than_the_rows(units, tried):
     class Wide(nn.Module):

@@ -1,5 +1,8 @@
 """Models that are built, called or tied in ways that a stack may not know train as a plain loop trains them."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,6 +108,30 @@ class Tied(Plain):
         return self.dec(self.second(torch.tanh(self.first(self.code(values)))))
 
 
+class Ungraphed(Plain):
+    """An encoder that autograd does not record."""
+
+    def __init__(self, context, between=nn.Identity):
+        super().__init__()
+        self.context, self.between = context, between()
+
+    def forward(self, values):
+        with self.context():
+            code = self.code(values)
+        return self.dec(self.between(code.clone()))
+
+
+class Reads(nn.Module):
+    """An LSTM behind the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, code):
+        return self.rnn(code[:, None])[0][:, -1]
+
+
 def losses(model, batch):
     made = model(batch)
     return {"reconstruction": F.mse_loss(made[1] if isinstance(made, tuple) else made, batch)}
@@ -135,12 +162,18 @@ ALONE = {
     "clamped": case(Clamped),
 }
 ALL = {**STACKED, **ALONE}
+UNGRAPHED = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "set_grad_enabled": partial(torch.set_grad_enabled, False),
+}
 
 
 def plain_loop(case, seed, inputs):
-    """torch's own Adam on the total of the terms, the rows in the member's documented order."""
+    """torch's own optimizer on the total of the terms, the rows in the member's documented order."""
     model = build_model(case, seed, inputs[:4])
-    optimiser = torch.optim.Adam(model.parameters(), lr=case.training()["learning_rate"])
+    adam = partial(torch.optim.Adam, lr=case.training()["learning_rate"])
+    optimiser = (case.optimizer or adam)(model.parameters())
     for epoch in (1, 2):
         for rows in torch.randperm(len(inputs), generator=generator(seed, f"batches {epoch}")).split(32):
             optimiser.zero_grad()
@@ -184,3 +217,33 @@ def test_a_stack_finds_the_gradients_at_the_bottleneck_that_one_model_has(name):
     found, wanted = stack.gradients(batch), SequentialEngine([case] * 2, [0, 1], rows).gradients(batch)
     torch.testing.assert_close(found, wanted)
     assert all(bool((value > 0).all()) for value in found.values())
+
+
+@pytest.mark.parametrize("name", UNGRAPHED)
+@pytest.mark.parametrize("optimizer", [None, "AdamW", "SGD"])
+def test_parameters_without_a_gradient_keep_their_values_as_in_a_plain_loop(name, optimizer):
+    options = {"lr": 1e-2, "weight_decay": 0.1}
+    optimizers = {
+        None: None,
+        "AdamW": partial(torch.optim.AdamW, **options),
+        "SGD": partial(torch.optim.SGD, momentum=0.9, **options),
+    }
+    cut = replace(case(lambda: Ungraphed(UNGRAPHED[name])), optimizer=optimizers[optimizer])
+    split = split_of(cut)
+    *_, last = train([cut] * 2, [0, 1], split)
+    found, wanted = last.engine.state_of(1), plain_loop(cut, 1, split.train.inputs)
+    for parameter, value in wanted.named_parameters():
+        torch.testing.assert_close(found[parameter], value.detach(), rtol=1e-3, atol=1e-4)
+    start = build_model(cut, 1, split.train.inputs[:4])
+    assert torch.equal(found["enc.weight"], start.enc.weight)
+    assert not torch.equal(found["dec.weight"], start.dec.weight)
+
+
+@pytest.mark.parametrize("name", UNGRAPHED)
+@pytest.mark.parametrize("between", [nn.Identity, nn.LSTM])  # an LSTM trains alone
+def test_an_encoder_that_autograd_does_not_record_is_judged_by_its_code(name, between):
+    build = partial(Ungraphed, UNGRAPHED[name], nn.Identity if between is nn.Identity else Reads)
+    records = run_stack(StackSpec(case(build), None, tuple(StackMember(f"k{i}", "v", {}, i) for i in range(2))))
+    assert [(record.status, record.error) for record in records] == [("ok", None)] * 2
+    assert [record.diagnosis["units"][DEAD]["verdict"] for record in records] == ["never_fired"] * 2
+    assert [record.live_units for record in records] == [3, 3]

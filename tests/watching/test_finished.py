@@ -208,6 +208,35 @@ def test_noise_that_is_drawn_in_training_alone_is_found_and_dropout_is_none():
     assert "undeclared_posterior" not in str(harness.diagnose_model(Autoencoder(), rows(), "encoder"))
 
 
+class OneHead(nn.Module):
+    """Mean and log-variance of one layer; a sample in training, or the mean alone."""
+
+    def __init__(self, samples=True):
+        super().__init__()
+        self.stats, self.decoder, self.samples = nn.Linear(6, 6), nn.Linear(3, 6), samples
+
+    def forward(self, rows):
+        mean, logvar = self.stats(rows).chunk(2, dim=1)
+        if self.training and self.samples:
+            mean = torch.distributions.Normal(mean, (logvar / 2).exp()).rsample()
+        return self.decoder(mean)
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_a_posterior_of_one_layer_is_found_in_a_model_and_in_a_loop(samples):
+    model = OneHead(samples)
+    assert ("undeclared_posterior" in str(harness.diagnose_model(model, rows(), "stats"))) == samples
+    state = [parameter.clone() for parameter in model.parameters()]
+    for layer, watched in (("stats", model), ("mean", Variational() if samples else Autoencoder())):
+        layer = layer if samples or layer == "stats" else "encoder"
+        with harness.watch(watched, layer) as monitor:
+            for batch in rows().split(50):
+                watched(batch)
+        rules = [finding.rule for finding in monitor.diagnosis().findings]
+        assert ("undeclared_posterior" in rules) == samples
+    assert all(map(torch.equal, state, model.parameters()))
+
+
 def test_rows_of_a_shuffled_loader_may_be_training_rows():
     for shuffle in (True, False):
         loader = DataLoader(TensorDataset(rows()), 100, shuffle=shuffle)

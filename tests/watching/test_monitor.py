@@ -323,3 +323,30 @@ def test_a_unit_axis_that_is_not_there_is_refused(axis):
     model = Convolutions()
     with pytest.raises(HarnessError, match=f"unit_axis: expected an axis from 1 to 3, got {axis}"):
         harness.diagnose_model(model, torch.randn(8, 1, 5, 6), "conv", unit_axis=axis)
+
+
+def test_the_codes_of_a_quantizer_are_counted_for_one_set_of_weights_only():
+    class Quantized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enc, self.book, self.dec = nn.Linear(6, 3), nn.Embedding(8, 3), nn.Linear(3, 6)
+
+        def forward(self, rows):
+            code = self.enc(rows)
+            entries = self.book(torch.cdist(code, self.book.weight).argmin(1))
+            return self.dec(code + (entries - code).detach()), (entries - code.detach()).square().mean()
+
+    torch.manual_seed(0)
+    model, rows = Quantized(), torch.randn(640, 6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    with harness.watch(model, "enc") as monitor:
+        for batch in rows.split(32) * 2:
+            output, distance = model(batch)
+            optimizer.zero_grad()
+            ((output - batch).square().mean() + distance).backward()
+            optimizer.step()
+    assert "codes_in_use" not in monitor.diagnosis().measures
+    with torch.no_grad():
+        index = torch.cdist(model.enc(rows), model.book.weight).argmin(1)
+    measures = harness.diagnose_model(model, rows, "enc").measures
+    assert measures["codes_in_use"] == len(index.unique())
