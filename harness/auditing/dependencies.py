@@ -144,8 +144,10 @@ def _extremes(activation: str) -> list[Change]:
 
 
 def _direct_sites(subject: TermProbe, code: TensorSite) -> tuple[tuple[TensorSite, ...], tuple[TensorSite, ...]]:
-    chain = [code, *reversed(subject.probe.prefixes())]
-    fixed = {site: _hold_at(observed_values(subject.probe, site)) for site in chain}
+    observed = {site: observed_values(subject.probe, site) for site in (code, *reversed(subject.probe.prefixes()))}
+    # an index of chosen units has no values in between
+    chain = [site for site, values in observed.items() if all(value.is_floating_point() for value in values)]
+    fixed = {site: _hold_at(observed[site]) for site in chain}
     base = subject.at(dict(fixed)).value(subject.term)
 
     def moved(site: TensorSite, change: Change) -> bool:
