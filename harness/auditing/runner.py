@@ -36,6 +36,7 @@ from harness.user_code import guarded
 
 Exact = dict[str, tuple[TermProbe, dict[float, float]]]  # term -> its float64 probe and its values at some constants
 ROWS = 64  # rows of a probe's batch
+FEW_ROWS = 16  # below which a probe would say little
 BIRTH_ROWS = 2048  # rows on which units that never fire are counted
 BIRTH_SEEDS = 8
 
@@ -82,7 +83,7 @@ def audit(
         evaluations += _in_own_precision(case, models[0], rows, exact, collector)
         _model_rules(case, models, rows, collector, watch)
         check_weights(case, models, rows, collector, terms, during_training, watch, lambda: watch.gain)
-        check_training(case, models, rows, _batch(rows, models[0]), collector, watch, during_training)
+        check_training(case, models, rows, _batch(case, models[0], rows), collector, watch, during_training)
     source = loss_source(case)
     return Audit(
         case.name,
@@ -117,8 +118,10 @@ def _models(case: Case, rows: Tensor, seeds: int) -> list[nn.Module]:
     return models[:1] if any(model is models[0] for model in models[1:]) else models
 
 
-def _batch(rows: Tensor, model: nn.Module) -> Tensor:
-    count = min(ROWS, len(rows))
+def _batch(case: Case, model: nn.Module, rows: Tensor) -> Tensor:
+    """Return rows for a probe: a batch of the training size where that is smaller, since a loss may need it."""
+    batch_size = case.training()["batch_size"]
+    count = min(batch_size if FEW_ROWS <= batch_size < ROWS else ROWS, len(rows))
     size = sum(parameter.numel() for parameter in model.parameters())
     count = count if size < 2e7 else min(count, 16)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]]
@@ -132,7 +135,7 @@ def _first_model(
     during_training: bool,
     watch: TrainingWatch,
 ) -> tuple[list[str], int, Exact]:
-    with make_probe(case, model, _batch(rows, model)) as probe:
+    with make_probe(case, model, _batch(case, model, rows)) as probe:
         if probe.dtype != torch.float64:
             precision = str(probe.dtype).removeprefix("torch.")
             reason = f"the case cannot be evaluated in float64; probes ran in {precision}, which hides small effects"
@@ -198,7 +201,7 @@ def _check_after(subject: TermProbe, steps: int, rows: Tensor, collector: Findin
     case, model = subject.probe.case, subject.probe.model
     with (
         train_probe(case, model, rows, steps, 0) as (trained, _),
-        make_probe(case, trained, _batch(rows, trained)) as probe,
+        make_probe(case, trained, _batch(case, trained, rows)) as probe,
     ):
         probe.step = steps
         later = _inspected(probe, subject.term, collector)
@@ -219,7 +222,7 @@ def _in_own_precision(case: Case, model: nn.Module, rows: Tensor, exact: Exact, 
     terms = [term for term in exact if (term, "outside_domain") not in collector.rules]
     if not terms or own_precision(model) == torch.float64:
         return 0
-    with make_probe(case, model, _batch(rows, model), widest=False) as probe:
+    with make_probe(case, model, _batch(case, model, rows), widest=False) as probe:
         operations = probe.evaluate(lines=True).record.operations
         for term in terms:
             exact_subject, constants = exact[term]
@@ -247,7 +250,7 @@ def _inspected(probe: LossProbe, term: str, collector: FindingCollector) -> Term
 def _other_models(case: Case, models: list[nn.Module], rows: Tensor, collector: FindingCollector) -> None:
     """Check the domain of terms at the other initializations; a finding of the first one is not repeated."""
     for model in models:
-        with make_probe(case, model, _batch(rows, model)) as probe:
+        with make_probe(case, model, _batch(case, model, rows)) as probe:
             for term in [case.objective, *probe.penalties()]:
                 if (term, "outside_domain") not in collector.rules:
                     subject = TermProbe(probe, term, probe.evaluate().value(term))
@@ -268,7 +271,7 @@ def _model_rules(
     collector.run(
         "optimizer_misses_parameters",
         None,
-        lambda: unregistered_parameters(case, models[0], _batch(rows, models[0])),
+        lambda: unregistered_parameters(case, models[0], _batch(case, models[0], rows)),
     )
     collector.run("symmetric_init", None, lambda: symmetric_init(case, models, sample))
     collector.run("dead_at_birth", None, lambda: dead_at_birth(case, more_models, sample, bounds))

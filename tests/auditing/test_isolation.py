@@ -228,3 +228,21 @@ def test_a_wide_layer_costs_no_more_evaluations_than_a_narrow_one():
     found = audit(wide, during_training=False, seeds=1)
     assert found.faults == ()
     assert found.evaluations < 600
+
+
+def test_a_loss_for_batches_of_the_training_size_is_audited():
+    def losses(model, batch):
+        assert len(batch) == 50  # such as a queue that is filled batch by batch
+        return {"reconstruction": (model(batch) - batch).square().mean()}
+
+    result = audit(
+        Case(
+            lambda: nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 6)),
+            lambda: torch.randn(500, 6, generator=torch.Generator().manual_seed(0)),
+            losses,
+            "0",
+            train={"batch_size": 50},
+        )
+    )
+    assert not result.findings
+    assert result.terms == ("reconstruction",)
