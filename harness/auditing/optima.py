@@ -86,14 +86,16 @@ class Minimum:
     Args:
         start: name of the start.
         value: the term at the end.
-        code: the code in use at the end, `[sample, unit]`.
+        code: the code in use at the end, `[sample, unit]`; of several calls, the first one that the descent moves.
         started: the code at the start.
+        reason: why the code did not move, or "".
     """
 
     start: str
     value: float
     code: Tensor
     started: Tensor
+    reason: str = ""
 
     def dead(self, activation: str) -> bool:
         """True if no unit of the code fires on any row."""
@@ -110,15 +112,17 @@ def minima(subject: TermProbe) -> list[Minimum]:
     """Descend on the term alone from several starts, by the sign of its gradient.
 
     The variables are the outputs of the bottleneck's layer and the parameters between that layer and the code (of a
-    normalization, say). The outputs of all other layers are fixed.
+    normalization, say). The outputs of all other layers are fixed. Calls that repeat one another, as where the loss
+    computes the code again, have one variable.
 
     Raises:
-        Undecided: when the term has no gradient there.
+        Undecided: when no descent moves the code.
     """
     if "minimisers" not in subject.cache:
         ends = [_descend(subject, start) for start in STARTS]
-        if all(torch.equal(end.code, end.started) for end in ends):
-            raise Undecided("the gradient is 0 at random values of the bottleneck")
+        if all(end.reason for end in ends):
+            reasons = {end.reason for end in ends}
+            raise Undecided(max(reasons, key=REASONS.index).format(layer=subject.probe.code.site.layer))  # type: ignore[union-attr]
         subject.cache["minimisers"] = ends
     return subject.cache["minimisers"]  # type: ignore[return-value]
 
@@ -148,21 +152,32 @@ def _descend(subject: TermProbe, start: str) -> Minimum:
     between = _between(subject, own)
     originals = copies(between)
     try:
+        calls, order = _calls(subject, own)
         for scale in (1.0, 0.3, 0.1):  # some terms are finite near zero only
-            free = [_start(call.before, start, index) * scale for index, call in enumerate(_calls(subject, own))]
-            first = _evaluated(subject, own, [*free, *between], len(free))
+            free = [_start(call.before, start, index) * scale for index, call in enumerate(calls)]
+            first = _evaluated(subject, own, [*free, *between], order)
             if math.isfinite(first[0]):
                 break
-        last = _downhill(subject, own, [*free, *between], len(free), first)
-        return Minimum(start, last[0], last[1], first[1])
+        last = _downhill(subject, own, [*free, *between], order, first)
+        pairs = list(zip(last[1], first[1], strict=True))
+        moved = [pair for pair in pairs if not torch.equal(*pair)]
+        reason = "" if moved else _why_still(first, last)
+        return Minimum(start, last[0], *(moved or pairs)[0], reason)
     finally:
         _undo(between, originals)
 
 
-Point = tuple[float, Tensor, list[Tensor]]  # the term, the code in use, the gradient at the variables
+Point = tuple[float, list[Tensor], list[Tensor]]  # the term, the code of every call, the gradient at the variables
 
 
-def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count: int, point: Point) -> Point:
+def _why_still(first: Point, last: Point) -> str:
+    """Return the reason why a descent did not move the code."""
+    if not any(bool((gradient != 0).any()) for gradient in first[2]):
+        return FLAT
+    return NOT_LOWER if last[0] == first[0] else OTHER_CALL
+
+
+def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], order: list[int], point: Point) -> Point:
     """Step along the sign of the gradient; halve a step that does not lower the term."""
     step = 0.5
     for _ in range(STEPS):
@@ -170,7 +185,7 @@ def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count
         with torch.no_grad():
             for variable, gradient in zip(variables, point[2], strict=True):
                 variable.sub_(step * gradient.nan_to_num(0, 0, 0).sign())
-        trial = _evaluated(subject, own, variables, count)
+        trial = _evaluated(subject, own, variables, order)
         if trial[0] < point[0]:
             point, step = trial, min(1.2 * step, 3.0)
             continue
@@ -183,18 +198,18 @@ def _downhill(subject: TermProbe, own: list[str], variables: list[Tensor], count
     return point
 
 
-def _evaluated(subject: TermProbe, own: list[str], variables: list[Tensor], count: int) -> Point:
+def _evaluated(subject: TermProbe, own: list[str], variables: list[Tensor], order: list[int]) -> Point:
     assert subject.probe.code.site is not None
     for variable in variables:
         variable.requires_grad_(True)
-    evaluation = subject.probe.evaluate(_free(own, variables[:count]), hold=True, watch=(subject.probe.code.site,))
+    changes = _free(own, [variables[index] for index in order])
+    evaluation = subject.probe.evaluate(changes, hold=True, watch=(subject.probe.code.site,))
     codes = evaluation.record.met.get(subject.probe.code.site, [])
     if not codes:
         raise Undecided("the loss does not compute the code")
-    code = codes[0].detach().reshape(len(codes[0]), -1)
     return (
         evaluation.value(subject.term),
-        code,
+        [code.detach().reshape(len(code), -1) for code in codes],
         [variable.detach() for variable in evaluation.gradient(subject.term, variables)],
     )
 
@@ -206,8 +221,22 @@ def _undo(parameters: list[Tensor], values: list[Tensor]) -> None:
             parameter.grad = None
 
 
-def _calls(subject: TermProbe, own: list[str]) -> list[TracedCall]:
-    return [call for call in subject.probe.evaluate().record.calls if call.name in own]
+def _calls(subject: TermProbe, own: list[str]) -> tuple[list[TracedCall], list[int]]:
+    """Return the calls of the layers without those that repeat another one, and for every call the index of its like."""
+    calls: list[TracedCall] = []
+    order: list[int] = []
+    for call in (call for call in subject.probe.evaluate().record.calls if call.name in own):
+        order.append(next((index for index, first in enumerate(calls) if _repeats(call, first)), len(calls)))
+        if order[-1] == len(calls):
+            calls.append(call)
+    return calls, order
+
+
+def _repeats(call: TracedCall, first: TracedCall) -> bool:
+    """True for two calls of one layer with equal inputs and outputs."""
+    if call.name != first.name or call.entered is None or first.entered is None:
+        return False
+    return torch.equal(call.entered, first.entered) and torch.equal(call.before, first.before)
 
 
 def _start(like: Tensor, start: str, seed: int) -> Tensor:
@@ -242,3 +271,9 @@ def _between(subject: TermProbe, own: list[str]) -> list[Tensor]:
 
 
 CAN_BE_DEAD = ("relu",)
+FLAT = "the gradient is 0 at random outputs of {layer}"
+NOT_LOWER = (
+    "at random outputs of {layer}, no step along the gradient lowers the term, as where a part of it is detached"
+)
+OTHER_CALL = "the term reads a call of {layer} that does not make the code"
+REASONS = (FLAT, NOT_LOWER, OTHER_CALL)

@@ -87,15 +87,19 @@ class LossProbe:
         changes: Mapping[TensorSite, Change] | None = None,
         hold: bool = False,
         batch: Tensor | None = None,
+        seed: int = 0,
         **options: Any,
     ) -> Evaluation:
-        """Evaluate the loss with `changes` at their sites; with `hold`, every layer returns its output on the data."""
+        """Evaluate the loss with `changes` at their sites; with `hold`, every layer returns its output on the data.
+
+        What the loss or the model draws depends on `seed` alone.
+        """
         self.evaluations += 1
         recorder = TensorRecorder(self.layers, changes, self.natural if hold else None, **options)
         rows = (self.batch if batch is None else batch).clone()
         keywords = loss_arguments(self.case, self.step, self.steps)
         with (
-            preserved_rng(0),
+            preserved_rng(seed),
             preserved_state(self.model),
             _preserved_parameters(self.model, self.averaged),
             preserved_loss(self.case.losses),

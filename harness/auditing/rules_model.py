@@ -1,11 +1,15 @@
 """Rule on the way from input to output: around the bottleneck, or not through it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from harness.auditing.audit_thresholds import AuditThresholds
 from harness.auditing.dependencies import TermProbe, Undecided
 from harness.auditing.findings import make_finding
+from harness.auditing.isolation import copies, preserved_rng, preserved_state
 from harness.auditing.probe import Code, LossProbe, differs, replace_with
 from harness.auditing.probe_values import random_values
 from harness.auditing.rules_reach import MOVES, moved
@@ -33,15 +37,14 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
     fixed = {TensorSite(call.name): replace_with(call.before.detach()) for call in record.calls if call.name in own}
     fixed[code.site] = replace_with(code.values)
     size = float((first - first.mean(0)).norm()) or float(first.norm()) or 1.0
-    reference = _output(probe, probe.batch, fixed)
-    changed = _output(probe, differs(probe.batch, lambda rows: rows.flip(0) * 0.5 + rows.roll(1, 0)), fixed)
     replaced = _output(
         probe, probe.batch, {code.site: replace_with(random_values(code.values, code.activation, 2.0, 51))}
     )
-    assert reference is not None
-    assert changed is not None
     assert replaced is not None
-    followed = float((changed - reference).norm()) / size
+    followed = _change_with_input(probe, fixed) / size
+    if followed > bounds.bypass:
+        with _fixed_statistics(probe):
+            followed = min(followed, _change_with_input(probe, fixed) / size)
     if followed > bounds.bypass and _is_gate(probe, fixed, code, size * bounds.bypass):
         return [
             _bypass_finding(
@@ -83,6 +86,36 @@ def bypass(subject: TermProbe, bounds: AuditThresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def _change_with_input(probe: LossProbe, fixed: dict[TensorSite, Change]) -> float:
+    """Return the norm of the change of the output with the input while the values at the fixed sites stay."""
+    moved = differs(probe.batch, lambda rows: rows.flip(0) * 0.5 + rows.roll(1, 0))
+    reference, changed = (_output(probe, batch, fixed) for batch in (probe.batch, moved))
+    assert reference is not None
+    assert changed is not None
+    return float((changed - reference).norm())
+
+
+@contextmanager
+def _fixed_statistics(probe: LossProbe) -> Iterator[None]:
+    """Put the modules whose buffers a forward pass writes into eval mode: running statistics are no path of the input."""
+    with preserved_state(probe.model), preserved_rng(0), torch.no_grad():
+        before = {module: copies(list(module.buffers(recurse=False))) for module in probe.model.modules()}
+        probe.model(probe.batch.clone())
+        writers = [
+            module
+            for module, buffers in before.items()
+            if not all(map(torch.equal, buffers, module.buffers(recurse=False)))
+        ]
+    modes = [module.training for module in writers]
+    for module in writers:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in zip(writers, modes, strict=True):
+            module.training = mode
 
 
 def undeclared_posterior(probe: LossProbe) -> list[Finding]:

@@ -1,7 +1,9 @@
 """Rule on the objective as a whole: is a constant code as good as the best code?"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 
 STEPS = 120  # of Adam in each descent
+DRAWS = 16  # of noise at the ends of a descent
 RATE = 0.05
 TOLERANCE = 0.02  # of the fall from the start: two descents that end this close are equal
 SLOPE_STEP = 1e-5
@@ -25,6 +28,9 @@ SLOPE_TOLERANCE = 1e-3
 @dataclass(frozen=True)
 class Descents:
     """Ends of the descents on the whole objective.
+
+    Where the objective draws noise, every step of a descent has a draw of its own, and an end is a mean over new draws:
+    one draw for all steps could be learned by heart.
 
     Args:
         start: the objective on the data at initialization.
@@ -99,7 +105,8 @@ def _compares_with_the_batch(probe: LossProbe) -> bool:
 
 
 def _descents(probe: LossProbe, sites: list[TensorSite]) -> Descents:
-    start = float(_total(probe, probe.evaluate()).detach())
+    draws = _draws(probe)
+    start = _mean(probe, dict, draws)
     calls = [call for call in probe.evaluate().record.calls if TensorSite(call.name) in sites]
     outputs = [call.before.detach() for call in calls]
     names = [call.name for call in calls]
@@ -111,35 +118,51 @@ def _descents(probe: LossProbe, sites: list[TensorSite]) -> Descents:
         return torch.randn(like.shape, generator=noise, dtype=torch.float64).to(like)
 
     constant = min(
-        _descend(probe, names, {name: mean + scale * draw(mean) for name, mean in means.items()}, None)
+        _descend(probe, names, {name: mean + scale * draw(mean) for name, mean in means.items()}, None, draws)
         for scale in (0.0, max(1.0, spread))
     )
     free = min(
-        _descend(probe, names, None, [output + scale * draw(output) for output in outputs])
+        _descend(probe, names, None, [output + scale * draw(output) for output in outputs], draws)
         for scale in (0.0, max(1.0, spread))
     )
     return Descents(start, constant, free)
 
 
-def _descend(probe: LossProbe, names: list[str], shared: dict[str, Tensor] | None, own: list[Tensor] | None) -> float:
-    """Descend on all terms over the code and the parameters after it; return the least value.
+def _draws(probe: LossProbe) -> list[int]:
+    """Return the seeds of the draws at the end of a descent; none where the objective draws nothing."""
+    first, second = (float(_total(probe, probe.evaluate(seed=seed)).detach()) for seed in (0, 1))
+    return [] if first == second else list(range(STEPS, STEPS + DRAWS))
+
+
+def _mean(probe: LossProbe, changes: Callable[[], dict[TensorSite, Change]], draws: list[int]) -> float:
+    """Return the mean of the objective over the draws, or the objective where there are none."""
+    values = [float(_total(probe, probe.evaluate(changes(), seed=seed)).detach()) for seed in draws or [0]]
+    return sum(values) / len(values)
+
+
+def _descend(
+    probe: LossProbe, names: list[str], shared: dict[str, Tensor] | None, own: list[Tensor] | None, draws: list[int]
+) -> float:
+    """Descend on all terms over the code and the parameters after it; return the least value, or that at the end.
 
     Args:
         probe: the probe.
         names: layers of the calls, in order.
         shared: start of one constant row per layer, or None.
         own: start of every call's output, or None.
+        draws: seeds of the noise at the end, if the objective draws noise.
     """
     leaves = list((shared if shared is not None else {}).values()) if own is None else own
     leaves = [leaf.clone().requires_grad_(True) for leaf in leaves]
     by_name = dict(zip(shared or {}, leaves, strict=False))
+    changes = partial(_put, names, by_name, leaves if own is not None else None)
     parameters = [parameter for parameter in probe.model.parameters() if parameter.requires_grad]
     originals = copies(parameters)
     optimizer = torch.optim.Adam([*leaves, *parameters], lr=RATE)
     least = math.inf
     try:
-        for _ in range(STEPS):
-            total = _total(probe, probe.evaluate(_put(names, by_name, leaves if own is not None else None)))
+        for step in range(STEPS):
+            total = _total(probe, probe.evaluate(changes(), seed=step if draws else 0))
             value = float(total.detach())
             if not math.isfinite(value) or not total.requires_grad:
                 break
@@ -147,12 +170,12 @@ def _descend(probe: LossProbe, names: list[str], shared: dict[str, Tensor] | Non
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
+        return _mean(probe, changes, draws) if draws and math.isfinite(value) else least
     finally:
         with torch.no_grad():
             for parameter, original in zip(parameters, originals, strict=True):
                 parameter.copy_(original)
                 parameter.grad = None
-    return least
 
 
 def _put(names: list[str], shared: dict[str, Tensor], own: list[Tensor] | None) -> dict[TensorSite, Change]:

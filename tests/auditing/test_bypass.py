@@ -103,3 +103,53 @@ def test_a_skip_beside_a_detached_sample_is_a_bypass(posterior):
 @pytest.mark.parametrize("name", ["skip", "unread code"])
 def test_a_skip_and_an_unread_code_stay_a_bypass(name):
     assert "bypass" in rules(PLANTED[name][0]())
+
+
+class Rescaled(nn.Module):
+    """Standardizes the rows by running statistics, and returns their scale."""
+
+    def __init__(self, skip: float = 0.0, own: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(12, affine=False)
+        self.code, self.decoder, self.skip, self.own = nn.Linear(12, 3), nn.Linear(3, 12), skip, own
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, rows):
+        if self.own and self.training:
+            self.mean = 0.9 * self.mean + 0.1 * rows.detach().mean(0)
+        standard = rows - self.mean if self.own else self.norm(rows)
+        out = self.decoder(torch.tanh(self.code(standard)))
+        scaled = out + self.mean if self.own else out * (self.norm.running_var + 1e-5).sqrt() + self.norm.running_mean
+        return scaled + self.skip * rows
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_running_statistics_are_no_path_of_the_input(own):
+    model = Rescaled(own=own).double()
+    rows = data().double()
+    model(rows)
+    code = torch.tanh(model.eval().code(torch.randn(len(rows), 12, dtype=torch.float64)))
+    model.code.register_forward_hook(lambda *_: torch.atanh(code.clamp(-0.999, 0.999)))
+    assert torch.equal(model(rows), model(2 * rows + 1))  # in eval mode, with the code fixed
+    assert "bypass" not in rules(Case(lambda: Rescaled(own=own), data, reconstruction, "code"))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_skip_beside_running_statistics_is_a_bypass(own):
+    assert "bypass" in rules(Case(lambda: Rescaled(0.1, own), data, reconstruction, "code"))
+
+
+class ScaledByTheBatch(Rescaled):
+    """Writes the statistics of the batch at hand to a buffer, in either mode, and returns the scale of these rows."""
+
+    def forward(self, rows):
+        self.mean = rows.mean(0)
+        return self.decoder(torch.tanh(self.code(rows - self.mean))) + self.mean
+
+
+def test_statistics_of_the_batch_at_hand_stay_a_bypass():
+    assert "bypass" in rules(Case(ScaledByTheBatch, data, reconstruction, "code"))
+
+
+def reconstruction(model, rows):
+    return {"reconstruction": F.mse_loss(model(rows), rows)}

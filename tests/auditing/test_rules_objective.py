@@ -173,3 +173,41 @@ def test_a_bypass_beside_another_objective_is_a_note():
     )
     result = audit(case, during_training=False, seeds=1)
     assert [str(each.severity) for each in result.findings if each.rule == "bypass"] == ["note"]
+
+
+class Denoiser(nn.Module):
+    """A diffusion autoencoder: the code conditions a network that predicts the noise of the noisy rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(14, 32), nn.SiLU(), nn.Linear(32, 5))
+        self.net = nn.Sequential(nn.Linear(14 + 5 + 1, 64), nn.SiLU(), nn.Linear(64, 14))
+
+    def forward(self, batch):
+        return self.embed(batch)
+
+
+def denoising(model, batch, used=1.0):
+    level, noise = torch.rand(len(batch), 1, dtype=batch.dtype), torch.randn_like(batch)
+    noisy = (1 - level).sqrt() * batch + level.sqrt() * noise
+    guess = model.net(torch.cat([noisy, used * model(batch), level], 1))
+    return {"alignment": F.mse_loss(guess, noise)}
+
+
+def denoising_loss(used):
+    """Train in plain torch on new noise at every step; return the loss on new noise."""
+    torch.manual_seed(0)
+    model, batch = Denoiser(), rows() / 2
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        denoising(model, batch, used)["alignment"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        return sum(denoising(model, batch, used)["alignment"].item() for _ in range(20)) / 20
+
+
+def test_noise_that_a_decoder_could_learn_by_heart_is_no_collapse():
+    assert denoising_loss(used=1.0) < 0.7 * denoising_loss(used=0.0)
+    case = Case(Denoiser, lambda: rows() / 2, denoising, "embed.2", objective="alignment")
+    assert collapse(case) == []
