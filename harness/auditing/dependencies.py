@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.auditing.probe import Evaluation, LossProbe, has_changed, replace_with, replace_with_leaves
-from harness.auditing.probe_values import RANGES, random_values
+from harness.auditing.probe_values import RANGES, random_outputs, random_values
 from harness.auditing.trace import Change, TensorSite
 from harness.capture.outputs import output_named
 from harness.errors import HarnessError
@@ -227,6 +227,19 @@ def _joining_layers(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> 
         shapes = [shape for name, shape in joined if name == probe.code.site.layer]
         names += [name for name, shape in joined if shape in shapes]
     return tuple(dict.fromkeys(name for name in names if name != probe.code.site.layer))
+
+
+def layers_behind(probe: LossProbe) -> set[str]:
+    """Return the layers whose input changes with the output of the bottleneck's layer."""
+    if probe.code.site is None:
+        return set()
+    changes = {TensorSite(probe.code.site.layer): random_outputs(0)}
+    natural, moved = probe.evaluate().record.calls, probe.evaluate(changes).record.calls
+    return {
+        call.name
+        for call, first in zip(moved, natural, strict=False)
+        if call.entered is not None and first.entered is not None and not torch.equal(call.entered, first.entered)
+    }
 
 
 def _posterior_layers(probe: LossProbe) -> tuple[str, ...]:

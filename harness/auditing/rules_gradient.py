@@ -20,6 +20,7 @@ from harness.auditing.recorder import TensorRecorder, hooked_model
 from harness.auditing.rules_reach import MOVES, moved
 from harness.auditing.trace import Change, TensorSite, TracedOperation
 from harness.auditing.weight_keywords import zero_keywords
+from harness.case import Case
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.severity import Severity
 from harness.measures.units import RELU_FAMILY
@@ -227,7 +228,7 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
         evidence = f"{quantity} is in the graph, but its gradient is exactly 0 on the data and at random outputs of every layer"
         remedy = "a hard threshold has zero gradient; use the mean of a sigmoid, L1, or a straight-through estimator"
     if subject.term == subject.probe.case.objective:
-        remedy = "name the term that trains the model: harness.Case(..., objective=...)"
+        remedy = _remedy_of_the_main_term(subject)
     return [
         make_finding(
             subject.inert,
@@ -239,6 +240,23 @@ def gradient_rule(subject: TermProbe, operations: list[TracedOperation], bounds:
             source=source,
         )
     ]
+
+
+def _remedy_of_the_main_term(subject: TermProbe) -> str:
+    if subject.inert == "no_gradient":
+        remedy = "take it from the model's output, without `.detach()`, `.item()`, numpy or `torch.no_grad()`"
+    elif subject.cache.get("constant"):
+        remedy = (
+            "check its axes (a softmax over an axis of one number, or one that is averaged or summed over its own axis, is"
+            " constant) and what it compares (a tensor with its own copy is at distance 0)"
+        )
+    else:
+        remedy = (
+            "a hard threshold has zero gradient: train on the values before it, or use a straight-through estimator"
+        )
+    case = subject.probe.case
+    declared = case.objective != Case.objective or len(subject.probe.penalties()) == 0
+    return remedy if declared else f"{remedy}; or name the term that trains the model: harness.Case(..., objective=...)"
 
 
 def _zero_weight(subject: TermProbe) -> str:

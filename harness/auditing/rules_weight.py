@@ -9,13 +9,14 @@ from statistics import median
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.dependencies import TermProbe
+from harness.auditing.dependencies import TermProbe, layers_behind
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
-from harness.auditing.probe import make_probe
+from harness.auditing.probe import LossProbe, make_probe, replace_with_leaves
 from harness.auditing.rules_gradient import flat_finding, is_flat
 from harness.auditing.rules_use import silences_the_code
+from harness.auditing.trace import TensorSite
 from harness.auditing.weight_keywords import WeightKeyword, has_gradient, weight_keyword
 from harness.case import Case
 from harness.diagnosis.finding import Finding
@@ -118,6 +119,7 @@ def check_weights(
             check = partial(weight_findings, case, models, rows, term, term_ratios, collector.bounds)
             collector.run("dominates", term, check)
         judged = {(term, "dominates"), (term, "negligible"), (term, "zero_gradient")} & collector.rules
+        judged |= {(case.objective, "cut_encoder")} & collector.rules  # the main term does not shape the code
         if during_training and not judged and not term_ratios.stopped and gain is not None:
             check = partial(silences_the_code, case, models, rows, term, gain(), term_ratios.cost, collector.bounds)
             collector.run("dominates", term, check)
@@ -189,6 +191,8 @@ def weight_findings(
         return [_taken_away(case, term, weights)]
     if judgment is None or (judgment.rule == "negligible" and weights.stopped):
         return []  # beside a main term that grows beyond all numbers, every penalty is small
+    if judgment.rule == "negligible" and _acts_behind(case, models[0], rows, term, weights, bounds):
+        return []
     if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
         flat = _flat(case, models[0], rows, term, weights)
         if flat:
@@ -209,6 +213,44 @@ def weight_findings(
     )
     change = {advice.lever.keyword: advice.then} if advice is not None and advice.lever is not None else {}
     return [replace(result, change=change)]
+
+
+def _acts_behind(
+    case: Case, model: nn.Module, rows: Tensor, term: str, weights: GradientRatios, bounds: AuditThresholds
+) -> bool:
+    """True if the penalty weighs against other terms in layers behind the bottleneck, such as those of a second latent."""
+    with (
+        train_probe(case, model, rows, max(weights.ratios), 0) as (trained, batch),
+        make_probe(case, trained, batch) as probe,
+    ):
+        return ratio_behind(probe, term) >= bounds.negligible_risk
+
+
+def ratio_behind(probe: LossProbe, term: str) -> float:
+    """Return the ratio of gradient norms, of a term to the others that read the bottleneck, at layers behind it.
+
+    Only parameters that both reach are counted: in a head that this term alone trains, it competes with no other one.
+    """
+    if probe.code.site is None:
+        return 0.0
+    site, leaves = TensorSite(probe.code.site.layer), list[Tensor]()
+    behind, natural = layers_behind(probe), probe.evaluate()
+    modules = [module for module, name in probe.layers.items() if name in behind]
+    parameters = [value for module in modules for value in module.parameters() if value.requires_grad]
+    cut = probe.evaluate({site: replace_with_leaves(lambda values, index: values.detach(), leaves)})
+    weight = float(probe.case.weight(probe.case.numbers))
+    gradients = {
+        name: [(1.0 if name == probe.case.objective else weight) * g for g in natural.gradient(name, parameters)]
+        for name in natural.terms
+        if name == term or any(bool((g != 0).any()) for g in cut.gradient(name, leaves))
+    }
+    own = gradients.pop(term)
+    rest = [sum(parts) for parts in zip(*gradients.values(), strict=True)] if gradients else []
+    pairs = [
+        (g, r) for g, r in zip(own, rest, strict=False) if isinstance(r, Tensor) and bool(g.any()) and bool(r.any())
+    ]
+    norms = [math.sqrt(sum(float(values.pow(2).sum()) for values in side)) for side in zip(*pairs, strict=True)]
+    return norms[0] / norms[1] if norms else 0.0
 
 
 def _is_taken_away(weights: GradientRatios, bounds: AuditThresholds) -> bool:

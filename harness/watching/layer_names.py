@@ -28,8 +28,8 @@ def layer_names(model: nn.Module, layers: str | Sequence[str]) -> list[str]:
     patterns = [layers] if isinstance(layers, str | Tensor) or not isinstance(layers, Iterable) else list(layers)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            kind = pattern if isinstance(pattern, int | float) else f"a {type(pattern).__name__}"
-            raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {kind}")
+            got = pattern if isinstance(pattern, int | float) else f"a {type(pattern).__name__}"
+            raise HarnessError(f"layer: expected a module name such as 'encoder.0', got {got}")
     patterns = [pattern if pattern in names else own_name(pattern) for pattern in patterns]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -115,3 +115,42 @@ def test_a_constant_main_term_is_told_how_to_name_the_objective():
     result = audit(Case(model=Plain, data=data, losses=losses, bottleneck="enc2"), during_training=False, seeds=1)
     finding = next(each for each in result.findings if each.rule == "zero_gradient")
     assert "objective=" in finding.remedy
+
+
+class OneLogit(torch.nn.Module):
+    def __init__(self, squash) -> None:
+        super().__init__()
+        self.enc, self.head, self.squash = torch.nn.Linear(12, 4), torch.nn.Linear(4, 1), squash
+
+    def forward(self, batch):
+        return self.squash(self.head(torch.tanh(self.enc(batch))))
+
+
+def label_loss(net, batch):
+    return {"bce": F.binary_cross_entropy(net(batch), (batch[:, :1] > 0.5).to(batch.dtype))}
+
+
+def test_a_declared_main_term_that_is_constant_is_not_told_to_be_declared():
+    model = OneLogit(lambda logit: logit.softmax(1))
+    assert model(data()[:8]).tolist() == [[1.0]] * 8
+    cases = [
+        Case(lambda squash=squash: OneLogit(squash), data, label_loss, "enc", objective="bce")
+        for squash in (model.squash, torch.sigmoid)
+    ]
+    sick, healthy = (audit(case, seeds=1, during_training=False) for case in cases)
+    (finding,) = sick.faults
+    assert finding.rule == "zero_gradient"
+    assert "axes" in finding.remedy
+    assert "objective" not in finding.remedy
+    assert healthy.faults == ()
+
+
+def test_a_main_term_without_a_name_of_its_own_may_be_the_wrong_one():
+    def losses(net, batch):
+        out = net(batch)
+        return {"reconstruction": F.mse_loss(out, out.detach()), **label_loss(net, batch)}
+
+    result = audit(Case(lambda: OneLogit(torch.sigmoid), data, losses, "enc"), seeds=1, during_training=False)
+    (finding,) = [finding for finding in result.faults if finding.rule == "zero_gradient"]
+    assert "its own copy" in finding.remedy
+    assert "objective=" in finding.remedy

@@ -319,3 +319,36 @@ def test_a_main_term_whose_weight_is_zero_stays_a_fault():
     (finding,) = [each for each in result.findings if each.rule == "zero_gradient"]
     assert (finding.severity, finding.term) == ("fault", "reconstruction")
     assert "scale is 0" in finding.evidence
+
+
+class CutOff(nn.Module):
+    def __init__(self, cut: bool) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 4))
+        self.decoder, self.cut = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 24)), cut
+
+    def forward(self, batch):
+        code = self.encoder(batch)
+        return self.decoder(code.detach() if self.cut else code), code
+
+
+def cut_off(cut: bool, weight: float) -> set[str]:
+    def data() -> Tensor:
+        draw = torch.Generator().manual_seed(9)
+        return torch.randn(1000, 4, generator=draw) @ torch.randn(4, 24, generator=draw)
+
+    def losses(model, batch):
+        out, code = model(batch)
+        return {"reconstruction": (out - batch).pow(2).mean(), "l2": weight * code.pow(2).mean()}
+
+    train = {"epochs": 20, "learning_rate": 3e-3}
+    case = Case(lambda: CutOff(cut), data, losses, "encoder.2", reconstruction="out:0", train=train)
+    return set(audit(case, seeds=2).rules)
+
+
+def test_a_penalty_does_not_dominate_a_main_term_that_is_cut_off():
+    rules = cut_off(cut=True, weight=1e-3)
+    assert "cut_encoder" in rules
+    assert "dominates" not in rules
+    assert "dominates" in cut_off(cut=False, weight=300.0)
+    assert cut_off(cut=False, weight=1e-3) & {"cut_encoder", "dominates"} == set()
