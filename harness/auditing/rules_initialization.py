@@ -149,14 +149,23 @@ def dead_at_birth(case: Case, models: list[nn.Module], rows: Tensor, bounds: Aud
                 if selected
                 else ""
             ),
-            "such a unit receives no gradient; it can recover only if the layers before it change its inputs"
-            + (", or the units that are selected instead shrink" if by_selection else ""),
+            _no_way_back(all(own == 1.0 for _, own in pairs), by_selection),
             "a lower threshold, or a selection of more units a row"
             if by_selection
             else _revival(case, models, rows, bounds),
             {"share": mean, "low": low, "high": high, "seeds": float(len(shares)), "selected": selected},
         )
     ]
+
+
+def _no_way_back(whole_code: bool, by_selection: bool) -> str:
+    if whole_code:
+        return (
+            "no unit receives a gradient, so none passes the code: it stays dead unless a term reaches the layers before it in"
+            " another way"
+        )
+    way_back = "such a unit receives no gradient; it can recover only if the layers before it change its inputs"
+    return way_back + (", or the units that are selected instead shrink" if by_selection else "")
 
 
 def _check_rows(rows: Tensor, least: int) -> None:

@@ -50,8 +50,8 @@ def cut_encoder(subject: TermProbe, operations: list[TracedOperation]) -> list[F
             f"{subject.term} changes when {followed} is replaced, and its gradient is zero at {site.layer} and at every layer"
             f" before it: on the data, with random values there, and with {len(MOVES)} random changes of all parameters",
             f"{len(encoder)} trainable parameters before the code ({names}) do not learn from {subject.term}",
-            "remove the `.detach()`; behind a quantizer, pass the gradient straight through:"
-            " `code + (quantized - code).detach()`",
+            "let the gradient pass: no `.detach()`, `.data` or `torch.no_grad()` between these layers and the loss; behind a"
+            " quantizer, an argmax or a comparison, pass it straight through: `code + (quantized - code).detach()`",
             {"parameters": float(len(encoder))},
             source=source_line(operations, [TensorSite(site.layer)], CUTS),
         )

@@ -149,3 +149,16 @@ def test_a_layer_that_starts_at_zero_before_an_elu_is_silent():
     squared_error(model, rows())["reconstruction"].backward()
     assert model.enc.weight.grad.any(1).all()
     assert "dead_at_birth" not in audit(case(ZeroElu, squared_error, rows), during_training=False, seeds=3).rules
+
+
+def test_a_code_that_is_dead_as_a_whole_is_not_told_to_wait_for_the_layers_before_it():
+    whole, part = (
+        finding_of(lambda entered, low=low: F.relu(entered - torch.linspace(low, 50, 40))) for low in (50, 0)
+    )
+    model = Sparse(lambda entered: F.relu(entered - 50))
+    squared_error(model, rows())["reconstruction"].backward()
+    assert not model.enc.weight.grad.any()
+    assert whole.numbers["share"] == 1.0
+    assert 0.0 < part.numbers["share"] < 1.0
+    assert "it stays dead unless" in whole.meaning
+    assert "it can recover only if the layers before it change" in part.meaning
