@@ -209,7 +209,14 @@ def unreached_parameters(
     judged = reached.without_path if zero_explained else reached.without_gradient
     faults = [name for name in names if followers[name] - inert and name in judged]
     unused = [name for name in names if not followers[name] and name in reached.without_path]
-    return [*_unreached(parameters, faults, followers, looks), *_unused(parameters, unused, looks)]
+    # in the graph, but behind a function that is constant; a dead code or a term without a gradient explains zeros too
+    tested = set() if zero_explained or inert else set(reached.followers) - reached.without_path
+    idle = [name for name in names if not followers[name] and name in tested]
+    return [
+        *_unreached(parameters, faults, followers, looks),
+        *_unused(parameters, unused, looks),
+        *_idle(parameters, idle, looks),
+    ]
 
 
 def _unreached(
@@ -245,6 +252,24 @@ def _unused(parameters: Mapping[str, Tensor], names: list[str], looks: str) -> l
             f" {looks}",
             "an unused branch of the model: it is neither trained nor read",
             "nothing to do, if the branch is meant for later; else remove it",
+            {"parameters": float(len(names)), "numbers": float(count)},
+            severity=Severity.NOTE,
+        )
+    ]
+
+
+def _idle(parameters: Mapping[str, Tensor], names: list[str], looks: str) -> list[Finding]:
+    if not names:
+        return []
+    count = sum(parameters[name].numel() for name in names)
+    return [
+        make_finding(
+            "unreached_parameter",
+            None,
+            f"the gradient of every term is exactly 0 at {_modules_in_words(names)} ({len(names)} parameters, {count} numbers)"
+            f" {looks}, and moving them changes no term",
+            "the model runs them, but what reads them is constant: they are not trained",
+            "check the axes behind them: a softmax over an axis of one number is always 1",
             {"parameters": float(len(names)), "numbers": float(count)},
             severity=Severity.NOTE,
         )

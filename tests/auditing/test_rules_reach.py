@@ -11,7 +11,7 @@ from penalty_zoo import PLANTED
 from torch import nn
 
 from harness.auditing import audit, gradient_ratios
-from harness.case import load_case, shipped_cases
+from harness.case import Case, load_case, shipped_cases
 
 pytestmark = pytest.mark.many
 
@@ -198,3 +198,38 @@ def test_a_straight_through_quantizer_is_silent_and_its_detached_twin_is_not():
 
     assert "cut_encoder" not in audit(case(Quantized, quantizer_losses), during_training=False, seeds=1).rules
     assert "cut_encoder" in audit(case(Quantized, detached), during_training=False, seeds=1).rules
+
+
+class Pooled(nn.Module):
+    """A weighted sum of tokens; the weights are a softmax over an axis of the scores `[sample, token, 1]`."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.value, self.score, self.code = axis, nn.Linear(3, 6), nn.Linear(3, 1), nn.Linear(6, 2)
+        self.back, self.norm, self.gate = nn.Linear(2, 12), nn.BatchNorm1d(2), nn.Parameter(torch.zeros(1))
+
+    def forward(self, rows):
+        tokens = rows.view(-1, 4, 3)
+        pooled = (self.score(tokens).softmax(self.axis) * self.value(tokens)).sum(1)
+        code = torch.tanh(self.norm(self.code(pooled)))  # the norm takes the bias of the code away
+        return self.back(code + self.gate * code.square())  # the gate opens from 0
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_softmax_over_an_axis_of_one_number_is_a_note_on_the_layers_before_it(axis):
+    torch.manual_seed(0)
+    model = Pooled(axis)
+    rows = torch.randn(64, 12)
+    (model(rows) - rows).square().mean().backward()
+    assert bool((model.score.weight.grad == 0).all()) == (axis == 2)
+
+    def losses(net, batch):
+        return {"reconstruction": (net(batch) - batch).square().mean()}
+
+    case = Case(
+        lambda: Pooled(axis), lambda: torch.randn(640, 12, generator=torch.Generator().manual_seed(1)), losses, "code"
+    )
+    notes = findings(audit(case), "unreached_parameter")
+    assert [("score (bias, weight)" in note.evidence, note.severity) for note in notes] == [(True, "note")] * (
+        axis == 2
+    )
