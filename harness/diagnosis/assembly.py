@@ -75,7 +75,10 @@ def _member(
         flags=flags,
         units=units,
         output=output,
-        findings=findings_for(layer, flags, units, output, measures, parts.evidence.rows, parts.rows, parts.thresholds),
+        findings=findings_for(
+            *(layer, flags, units, output, measures, parts.evidence.rows, parts.rows, parts.thresholds),
+            activation=parts.evidence.activation,
+        ),
         measures=measures,
         activation=parts.evidence.activation,
         rows=parts.rows,

@@ -5,16 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.diagnosis.finding import Finding
-from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, UNIT, UNIT_FLAGS
+from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, REVIVE, UNIT, UNIT_FLAGS
 from harness.diagnosis.severity import gravity
 from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
 from harness.diagnosis.unit_rules import excluded_frequency
 from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
+from harness.text import plural
 
 Units = Sequence[UnitDiagnosis]
 MOST_COPIES = 4
 INPUT_INDEPENDENT = "input_independent"
+SQUASHED = "normalize before the activation, or start from smaller weights and biases"
+REVIVALS = {  # what makes constant units vary again; of a ReLU it is `REVIVE`
+    "sigmoid": SQUASHED,
+    "tanh": SQUASHED,
+    "none": "normalize the layer's output, and look for weights that vanished",
+    **dict.fromkeys(
+        ("leaky_relu", "elu", "gelu", "silu", "softplus"), "zero the bias, or normalize before the activation"
+    ),
+}
 
 
 def findings_for(
@@ -26,13 +36,14 @@ def findings_for(
     distinct: int,
     rows: int,
     thresholds: Thresholds = THRESHOLDS,
+    activation: str = "relu",
 ) -> tuple[Finding, ...]:
     """All findings about a layer, gravest first.
 
     Args:
         verdict, flags: of the layer. units, output, measures: see `Diagnosis`.
         distinct, rows: number of rows with different inputs, and of all rows.
-        thresholds: the numbers that the findings rest on.
+        thresholds: the numbers that the findings rest on. activation: of the layer; remedies fit it.
     """
     rules = [rule for rule in (str(verdict), *map(str, flags)) if rule in LAYER]
     findings = [_layer(rule, units, measures, _rows(distinct, rows)) for rule in rules]
@@ -46,6 +57,8 @@ def findings_for(
         findings = [_explained(finding, UNIT[UnitVerdict.AT_PRIOR].remedy) for finding in findings]
     if verdicts and all(INPUT_INDEPENDENT in unit.flags for unit in units if not unit.live):
         findings = [_explained(finding, UNIT_FLAGS[INPUT_INDEPENDENT].remedy) for finding in findings]
+    revival = REVIVALS.get(activation, REVIVE)
+    findings = [replace(finding, remedy=finding.remedy.replace(REVIVE, revival)) for finding in findings]
     return tuple(sorted(findings, key=lambda finding: gravity(finding.severity)))
 
 
@@ -186,7 +199,7 @@ def _copies(measures: Mapping[str, float], units: Units) -> str:
     pairs = [(unit.index, flag.argument) for unit in units for flag in unit.flags if flag.name == "duplicate_of"]
     listed = "; ".join(f"unit {copy} is a copy of unit {original}" for copy, original in pairs[:MOST_COPIES])
     rest = f" and {len(pairs) - MOST_COPIES} more" if len(pairs) > MOST_COPIES else ""
-    return f"{listed}{rest}; {measures['groups']:.0f} different units"
+    return f"{listed}{rest}; {plural(int(measures['groups']), 'different unit')}"
 
 
 def _dimensions(measures: Mapping[str, float], units: Units) -> str:
@@ -231,7 +244,7 @@ LAYER_EVIDENCE: dict[str, Callable[[Mapping[str, float], Units], str]] = {
     "duplicates": _copies,
     "dimensional_collapse": _dimensions,
     "neural_collapse": _classes,
-    "nonlinear_redundancy": lambda measures, _: f"{measures['nonlinear_pairs']:.0f} pairs",
+    "nonlinear_redundancy": lambda measures, _: plural(int(measures["nonlinear_pairs"]), "pair"),
 }
 
 

@@ -304,3 +304,20 @@ def test_each_member_has_its_own_ablation_of_the_code() -> None:
     codes = torch.stack([healthy(), healthy(seed=1)])
     verdicts = [item.verdict for item in diagnose(codes, members=True, code_ablation=[0.3, 0.0])]
     assert verdicts == ["healthy", "unused"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "value", "fits"),
+    [
+        ("relu", 0.0, "leaky_relu"),
+        ("sigmoid", 1e-9, "smaller weights"),
+        ("tanh", 1.0, "smaller weights"),
+        ("gelu", -1e-3, "zero the bias"),
+        ("none", 2.0, "weights that vanished"),
+    ],
+)
+def test_the_remedy_of_a_collapse_fits_the_activation(activation: str, value: float, fits: str) -> None:
+    diagnosis = diagnose(torch.full((400, 3), value), activation=activation)
+    remedies = {finding.rule: finding.remedy for finding in diagnosis.findings}
+    assert fits in remedies["full_collapse"]
+    assert ("leaky_relu" in " ".join(remedies.values())) == (activation == "relu")
