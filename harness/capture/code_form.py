@@ -22,6 +22,7 @@ class CodeForm:
         positions: number of positions; 1 where every number of a row is a unit of its own.
         units_first: True for `[unit, position]`, as after a convolution; False for `[position, unit]`.
 
+    >>> import torch
     >>> form = CodeForm(units=2, positions=3, units_first=True)
     >>> form.rows(torch.tensor([[1, 2, 3, 10, 20, 30]])).tolist(), form.numbers(torch.tensor([7, 8])).tolist()
     ([[1, 10], [2, 20], [3, 30]], [7, 7, 7, 8, 8, 8])
