@@ -38,7 +38,7 @@ LOWEST := .venv-lowest
 test-lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[lowest]'
-	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not service and not long and not evidence" --ignore=tests/docs
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not service and not long and not evidence" --ignore=tests/docs --ignore=tests/faults/test_postgresql.py
 
 test-all: check
 	$(PYTEST) -m "not evidence"

@@ -20,7 +20,6 @@ from servers import Server, content_of, passed_on
 from experiments.benchmarks.logging_latency import delayed
 from harness.tracking import Tracker
 
-pytestmark = pytest.mark.service
 ROUND_TRIP = 0.3  # seconds
 
 
