@@ -229,16 +229,16 @@ def _joining_layers(probe: LossProbe, cut: Evaluation, leaves: list[Tensor]) -> 
     return tuple(dict.fromkeys(name for name in names if name != probe.code.site.layer))
 
 
-def layers_behind(probe: LossProbe) -> set[str]:
-    """Return the layers whose input changes with the output of the bottleneck's layer."""
+def layers_after(probe: LossProbe) -> set[str]:
+    """Return the layers whose input differs when random numbers replace the output of the bottleneck's layer."""
     if probe.code.site is None:
         return set()
     changes = {TensorSite(probe.code.site.layer): random_outputs(0)}
     natural, moved = probe.evaluate().record.calls, probe.evaluate(changes).record.calls
     return {
         call.name
-        for call, first in zip(moved, natural, strict=False)
-        if call.entered is not None and first.entered is not None and not torch.equal(call.entered, first.entered)
+        for call, original in zip(moved, natural, strict=False)
+        if call.entered is not None and original.entered is not None and not torch.equal(call.entered, original.entered)
     }
 
 

@@ -237,7 +237,7 @@ def _pass_and_form(case: Case, model: nn.Module, rows: Tensor) -> tuple[ForwardP
 
 def _silent(values: Tensor, form: CodeForm) -> float:
     """Share of the units that are 0 on every row, at every position."""
-    return float(form.every_position((flatten_units(values) == 0).all(0)).double().mean())
+    return float(form.all_positions((flatten_units(values) == 0).all(0)).double().mean())
 
 
 def _dead(view: ForwardPass, form: CodeForm, rows: int) -> tuple[float | None, float | None]:
@@ -257,7 +257,7 @@ def _dead(view: ForwardPass, form: CodeForm, rows: int) -> tuple[float | None, f
 
 def _of_units(numbers: Tensor, form: CodeForm) -> Tensor:
     """Return what holds for all positions of a unit, where the numbers are those of the code."""
-    return form.every_position(numbers) if len(numbers) == form.units * form.positions else numbers
+    return form.all_positions(numbers) if len(numbers) == form.units * form.positions else numbers
 
 
 def _mean_dead(case: Case, models: list[nn.Module], rows: Tensor) -> tuple[float, float]:

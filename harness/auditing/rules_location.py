@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.dependencies import TermProbe, Undecided, layers_behind, perturbations
+from harness.auditing.dependencies import TermProbe, Undecided, layers_after, perturbations
 from harness.auditing.findings import loss_source, make_finding, source_line
 from harness.auditing.optima import set_point
 from harness.auditing.probe import Evaluation, LossProbe, differs
@@ -64,7 +64,7 @@ def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: A
     if _reads_declared_layer(subject):
         return []
     heads = [name for name in subject.layers if subject.follows and is_own_head(subject.probe, name)]
-    behind = layers_behind(subject.probe)
+    behind = layers_after(subject.probe)
     # a head of the code reads the code: what lies before it is what the code is compared with, as in p(z1 | z2)
     compared = [name for name in subject.layers if name not in behind] if set(heads) & behind else []
     layers = [name for name in subject.layers if name not in (*heads, *compared)]

@@ -9,7 +9,7 @@ from statistics import median
 from torch import Tensor, nn
 
 from harness.auditing.audit_thresholds import AuditThresholds
-from harness.auditing.dependencies import TermProbe, layers_behind
+from harness.auditing.dependencies import TermProbe, layers_after
 from harness.auditing.finding_collector import FindingCollector
 from harness.auditing.findings import make_finding
 from harness.auditing.gradient_ratios import GradientRatios, Watch, gradient_ratios, train_probe
@@ -191,7 +191,7 @@ def weight_findings(
         return [_taken_away(case, term, weights)]
     if judgment is None or (judgment.rule == "negligible" and weights.stopped):
         return []  # beside a main term that grows beyond all numbers, every penalty is small
-    if judgment.rule == "negligible" and _acts_behind(case, models[0], rows, term, weights, bounds):
+    if judgment.rule == "negligible" and _acts_after(case, models[0], rows, term, weights, bounds):
         return []
     if judgment.rule == "negligible" and judgment.severity == Severity.FAULT:  # so small a gradient may be rounding
         flat = _flat(case, models[0], rows, term, weights)
@@ -215,26 +215,27 @@ def weight_findings(
     return [replace(result, change=change)]
 
 
-def _acts_behind(
+def _acts_after(
     case: Case, model: nn.Module, rows: Tensor, term: str, weights: GradientRatios, bounds: AuditThresholds
 ) -> bool:
-    """True if the penalty weighs against other terms in layers behind the bottleneck, such as those of a second latent."""
+    """True if the penalty is not negligible in layers after the bottleneck, such as those of a second latent, in the end."""
     with (
         train_probe(case, model, rows, max(weights.ratios), 0) as (trained, batch),
         make_probe(case, trained, batch) as probe,
     ):
-        return ratio_behind(probe, term) >= bounds.negligible_risk
+        return ratio_after(probe, term) >= bounds.negligible_risk
 
 
-def ratio_behind(probe: LossProbe, term: str) -> float:
-    """Return the ratio of gradient norms, of a term to the others that read the bottleneck, at layers behind it.
+def ratio_after(probe: LossProbe, term: str) -> float:
+    """Return the gradient norm of a term divided by that of the sum of the other terms that depend on the bottleneck.
 
-    Only parameters that both reach are counted: in a head that this term alone trains, it competes with no other one.
+    Over parameters after the bottleneck that both reach: in a head that this term alone trains, it competes with no other one.
+    0 without such parameters.
     """
     if probe.code.site is None:
         return 0.0
     site, leaves = TensorSite(probe.code.site.layer), list[Tensor]()
-    behind, natural = layers_behind(probe), probe.evaluate()
+    behind, natural = layers_after(probe), probe.evaluate()
     modules = [module for module, name in probe.layers.items() if name in behind]
     parameters = [value for module in modules for value in module.parameters() if value.requires_grad]
     cut = probe.evaluate({site: replace_with_leaves(lambda values, index: values.detach(), leaves)})

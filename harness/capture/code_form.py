@@ -10,21 +10,25 @@ from torch import Tensor, nn
 from harness.capture.outputs import first_tensor
 from harness.capture.tap import submodule
 
+MIXING = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
+    *(nn.modules.conv._ConvNd, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+)
 CHANNELS_IN_FRONT = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool", "Dropout2d", "Dropout3d")
 
 
 @dataclass(frozen=True)
 class CodeForm:
-    """Units and positions of the numbers of a row's code, once flattened.
+    """Units and positions of the elements of a sample's code, once flattened; such an element is called a number.
 
     Args:
         units: number of units.
-        positions: number of positions; 1 where every number of a row is a unit of its own.
+        positions: number of positions; 1 where every number of a sample is a unit of its own.
         units_first: True for `[unit, position]`, as after a convolution; False for `[position, unit]`.
 
     >>> import torch
     >>> form = CodeForm(units=2, positions=3, units_first=True)
-    >>> form.rows(torch.tensor([[1, 2, 3, 10, 20, 30]])).tolist(), form.numbers(torch.tensor([7, 8])).tolist()
+    >>> form.rows(torch.tensor([[1, 2, 3, 10, 20, 30]])).tolist(), form.spread_units(torch.tensor([7, 8])).tolist()
     ([[1, 10], [2, 20], [3, 30]], [7, 7, 7, 8, 8, 8])
     """
 
@@ -36,17 +40,17 @@ class CodeForm:
         """Return `[*member, sample, number]` as `[*member, sample x position, unit]`."""
         return values if self.positions == 1 else self._by_position(values).flatten(-3, -2)
 
-    def every_position(self, holds: Tensor) -> Tensor:
+    def all_positions(self, holds: Tensor) -> Tensor:
         """Return, per unit, True where `[*member, number]` is True at all positions."""
         return holds if self.positions == 1 else self._by_position(holds).all(-2)
 
-    def numbers(self, values: Tensor) -> Tensor:
+    def spread_units(self, values: Tensor) -> Tensor:
         """Return `[*member, unit]` at every position, `[*member, number]`."""
         if self.units_first:
             return values.repeat_interleave(self.positions, -1)
         return values.repeat(*[1] * (values.dim() - 1), self.positions)
 
-    def at_every_position(self, values: Tensor) -> Tensor:
+    def repeat_samples(self, values: Tensor) -> Tensor:
         """Return `[sample, ...]` once for each position, `[sample x position, ...]`."""
         return values.repeat_interleave(self.positions, 0)
 
@@ -58,18 +62,19 @@ class CodeForm:
 
 
 class LayerBeforeCode:
-    """The last layer with parameters that ran before the output of the bottleneck, and the shape of its output."""
+    """The last layer that mixes units up to the end of the bottleneck, and the shape of its output."""
 
     def __init__(self) -> None:
         self.module: nn.Module | None = None
         self.shape: tuple[int, ...] = ()
-        self.closed = False
+        self.done = False
 
     def form(self, code: Tensor) -> CodeForm:
         """Return the form of a code `[sample, ...]`.
 
-        The numbers at different positions are one unit only where one layer made them with the same weights, so its output
-        has the axes of the code. In a code that was put together from a vector, every number is a unit.
+        The numbers at different positions are one unit where that layer made them with the same weights: its output has as
+        many axes as the code, and as many units on its own axis of units, which is 1 for a convolution and the last one
+        otherwise. In a code that was put together from a vector, every number is a unit.
         """
         every_number = CodeForm(code[0].numel())
         if self.module is None or code.dim() < 3 or len(self.shape) != code.dim():
@@ -83,7 +88,9 @@ class LayerBeforeCode:
 
 @contextmanager
 def layer_before_code(model: nn.Module, bottleneck: str) -> Iterator[LayerBeforeCode]:
-    """Watch the forward passes of the block for the layer before the code; there is none for an output such as `out:1`.
+    """Record the last layer that mixes units up to the end of the bottleneck's first call.
+
+    Normalizations, PReLU and modules around other layers are passed over. For an output such as `out:1` nothing is recorded.
 
     Raises:
         HarnessError: for a bottleneck that does not exist.
@@ -92,16 +99,15 @@ def layer_before_code(model: nn.Module, bottleneck: str) -> Iterator[LayerBefore
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         value = first_tensor(output)
-        if not layer.closed and value is not None:
+        if not layer.done and value is not None:
             layer.module, layer.shape = module, tuple(value.shape)
 
     def close(*_: Any) -> None:
-        layer.closed = True
+        layer.done = True
 
     handles = []
     if not bottleneck.startswith("out:"):
-        layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
-        handles = [module.register_forward_hook(note) for module in layers]
+        handles = [module.register_forward_hook(note) for module in model.modules() if _mixes_units(module)]
         handles.append(submodule(model, bottleneck).register_forward_hook(close))
     try:
         yield layer
@@ -110,8 +116,21 @@ def layer_before_code(model: nn.Module, bottleneck: str) -> Iterator[LayerBefore
             handle.remove()
 
 
+def _mixes_units(module: nn.Module) -> bool:
+    """Return True for a layer of torch, and for a module with parameters of its own and no layer inside."""
+    if isinstance(module, MIXING):
+        return True
+    if (
+        "Norm" in type(module).__name__
+        or isinstance(module, nn.PReLU)
+        or next(module.parameters(recurse=False), None) is None
+    ):
+        return False
+    return not any(isinstance(child, MIXING) for child in module.modules())
+
+
 def has_channels_in_front(module: nn.Module) -> bool:
-    """Return True for a module that keeps its channels in axis 1, such as a convolution, BatchNorm2d or pooling.
+    """Return True for a module that keeps its channels in axis 1, such as a convolution, or that has such a module inside.
 
     >>> has_channels_in_front(nn.Conv2d(1, 8, 3)), has_channels_in_front(nn.Linear(1, 8))
     (True, False)

@@ -228,7 +228,7 @@ def _ablation(units: Units) -> str:
 def _positions(units: Units) -> str:
     widest = max(unit.maximum - unit.minimum for unit in units)
     within = max(unit.position_range for unit in units)
-    return f"max - min is up to {widest:.3g} between positions, and at most {within:.3g} at one of them"
+    return f"max - min is up to {widest:.3g} over all rows, and at most {within:.3g} within one position"
 
 
 def _always(units: Units) -> str:

@@ -73,9 +73,9 @@ class History:
         code[broken] = 0.0  # non-finite codes are measured as zeros and set to NaN below
         precision = snapshot.engine.precision
         constant = is_constant(code, dtype=precision, scale=scale_of(view.activation, scale, code, precision))
-        live = ~view.form.every_position(constant)
+        live = ~view.form.all_positions(constant)
         # as in the diagnosis
-        live &= ~view.form.every_position(is_constant(view.raw[: self.members].cpu(), dtype=precision))
+        live &= ~view.form.all_positions(is_constant(view.raw[: self.members].cpu(), dtype=precision))
         code = view.form.rows(code)
         self._keep("live_units", live.sum(dim=-1))
         self._keep("effective_rank", _unless(broken, effective_rank(code)))
@@ -185,7 +185,7 @@ class History:
         unknown = torch.full((self.members, code.shape[-1]), torch.nan, dtype=torch.float64)
         shares = dict.fromkeys(references, unknown)
         if informed:
-            references = {name: form.at_every_position(values) for name, values in references.items()}
+            references = {name: form.repeat_samples(values) for name, values in references.items()}
             shared = informations(code[..., :SHOWN_UNITS], references)
             shares = {
                 name: torch.cat([information, unknown[:, SHOWN_UNITS:]], -1) for name, information in shared.items()

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from harness.execution.program_batches import ProgramBatch
 
 LARGEST_ABLATION = 32  # units; each costs a forward pass
-LARGEST_EVALUATION = 1024  # held-out rows of a verdict: frequencies down to 0.0036 can be told from 0
+LARGEST_EVALUATION = (
+    1024  # held-out samples of a verdict: with one position each, frequencies down to 0.0036 can be told from 0
+)
 ABLATION_ROWS = 256
-ROUNDINGS = 64  # of R2, up to which a change may be the rounding of its sums
+ROUNDINGS = 64  # differences of R2 below this many eps may be rounding
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,15 @@ def judge_members(
 
 def _at_positions(evaluation: Rows, form: CodeForm) -> dict[str, Any]:
     """Return labels, factors and blocks of the rows of a code, and their positions where it has several."""
-    factors = {name: form.at_every_position(values) for name, values in evaluation.factors.items()}
-    labels = None if evaluation.labels is None else form.at_every_position(evaluation.labels)
+    factors = {name: form.repeat_samples(values) for name, values in evaluation.factors.items()}
+    labels = None if evaluation.labels is None else form.repeat_samples(evaluation.labels)
     references = {"labels": labels, "factors": factors or None, "blocks": evaluation.blocks}
     if form.positions == 1:
         return references
     samples = torch.arange(len(evaluation))
     blocks = samples if evaluation.blocks is None else evaluation.blocks
     positions = torch.arange(form.positions).repeat(len(samples))
-    return {**references, "blocks": form.at_every_position(blocks), "positions": positions}
+    return {**references, "blocks": form.repeat_samples(blocks), "positions": positions}
 
 
 def _compared(reconstruction: Tensor | None, output: Tensor | None, evaluation: Rows) -> dict[str, Any]:
@@ -164,10 +166,10 @@ def member_records(batch: "ProgramBatch", snapshot: Snapshot, history: History, 
 def _ablation(
     engine: StackedEngine | SequentialEngine, evaluation: Rows, device: str, count: int, form: CodeForm
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the loss of R2 when a unit is replaced by its mean at each position, `[member, unit]`, and when all are.
+    """Return the drop in R2 when one unit is set to its mean at each position, `[member, unit]`, and when all are, `[member, 1]`.
 
-    None for wide codes, and where no unit can be replaced. NaN where nothing was seen to read the code and replacing all
-    of it changes nothing: the model may read these values elsewhere.
+    None for wide codes, and where no unit can be replaced. NaN where no layer was seen to read the code and setting all of it
+    changes nothing: the replacement may not have reached the decoder.
     """
     from harness.measures import r2_from_sse
 
@@ -182,7 +184,7 @@ def _ablation(
 
     r2, code = look()
     means = code.double().mean(dim=-2).to(code)
-    single_unit = form.numbers(torch.eye(form.units, dtype=torch.bool, device=means.device))
+    single_unit = form.spread_units(torch.eye(form.units, dtype=torch.bool, device=means.device))
     losses = torch.stack([r2 - look(means.where(unit, torch.nan))[0] for unit in single_unit], dim=-1)
     code_loss = losses[..., 0] if form.units == 1 else r2 - look(means)[0]
     if not engine.replaces_code:

@@ -198,7 +198,7 @@ OUTPUT_ENTRIES: dict[str, Entry] = {
         {"mean_output": "today's name"},
     ),
     "below_pca": Entry(
-        "The upper bound of R2's interval is below the R2 of as many principal components as there are live units, by at"
+        "The upper bound of R2's interval is below the R2 of as many principal components as there are live units (times positions), by at"
         " least 0.01.",
         "Too little training; an output activation that does not fit the data; dead or redundant units.",
         {"mean_output": "no better than the mean"},

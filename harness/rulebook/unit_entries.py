@@ -139,19 +139,21 @@ UNIT_ENTRIES: dict[str, Entry] = {
         ("heavy_kurtosis", "heavy_energy"),
     ),
     "unused": Entry(
-        "Replacing the unit by its mean changes R2 by less than 0.001. The verdict on the layer is `unused` where replacing"
-        " all units at once does so: units that stand in for one another are each unused, and the code is not.",
+        "Replacing the unit by its mean at each position changes R2 by less than 0.001 (measured for up to 32 units, on up to 256"
+        " held-out samples). The layer is `unused` only if replacing all units together changes R2 that little: two copies are"
+        " each unused, but the code as a whole is used.",
         "A copy of another unit; a decoder whose weights to the unit vanished; more units than the data have dimensions.",
         {"dead": "the unit itself does not vary", "duplicates": "the unit repeats another one"},
         ("unused",),
         "ablation to the mean; Morcos et al. 2018 (arXiv 1803.06959)",
     ),
     "input_independent": Entry(
-        "The unit has one value at each position of a sample (a token, a pixel), whatever the input: it passes the range test"
-        " at every position, though not over all of them. It counts as constant. While a loop is watched, the rows of one"
+        "The unit has one value at each position of a sample (a token, a pixel), whatever the input: its range within a position"
+        " is no more than rounding, its range over all positions together is. It counts as constant. While a loop is watched, the rows of one"
         " training step are compared.",
-        "A collapsed sequence model whose states follow a position embedding or a recurrence of their own; zero padding"
-        " around vanished convolution weights; weights that still move while the unit is constant.",
+        "A collapsed sequence model whose states follow a position embedding or a recurrence of their own; a"
+        " zero-padded convolution of a constant input, of which only the border differs; weights that still move while the unit is"
+        " constant.",
         {
             "constant_on": "the same at every position too",
             "alive": "differs between inputs at some position",

@@ -28,14 +28,14 @@ class BottleneckView:
     """Bottleneck tensors of a stack on some rows.
 
     Args:
-        code: the activation in use, `[member, sample, unit]`.
+        code: the activation in use, `[member, sample, number]`.
         preactivation: the input of the activation, the same shape.
         raw: the module's output before any normalization, the same shape.
         parts: the reconstruction of consecutive rows, `[member, sample, feature]`, or the summary that replaced each
             part; empty without a reconstruction that can be compared with the rows.
         scale: magnitude of the sums behind each unit, `[member, unit]`; None where the weights are not available.
         activation: name of the activation function.
-        form: which of a row's numbers are one unit at several positions; the axis of the units has all of them.
+        form: which of a sample's numbers are one unit at several positions.
         posterior: log-variances of the latent, `[member, sample, unit]`; None for a case without a posterior.
         output: output of the model, `[member, sample, feature]`; None if it is a reconstruction, or too wide.
     """
@@ -218,7 +218,7 @@ def _record_scale(scales: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...],
 
 
 def clamp_units(code: Tensor, numbers: Tensor) -> Tensor:
-    """Set the units of a code to these numbers, `[unit]`; a unit whose number is NaN is unchanged.
+    """Set the numbers of a code to these, `[number]`; NaN leaves one unchanged.
 
     >>> clamp_units(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2.0, torch.nan]))
     tensor([[2., 2.],

@@ -75,7 +75,7 @@ class SequentialEngine:
             rows: the rows, observed at once; in batches of the training where a row depends on its batch.
             purpose: purpose of the random numbers; another purpose draws other numbers.
             keep: function of the reconstruction and its rows whose result is kept; None for no reconstruction.
-            clamp: values at which units are fixed, `[member, unit]`, NaN for free units; None for no fixed unit.
+            clamp: values at which numbers of the code are fixed, `[member, number]`, NaN for free ones; None for none.
         """
         values = [None] * len(self.members) if clamp is None else clamp
         views = []

@@ -151,7 +151,7 @@ class StackedEngine:
             purpose: purpose of the random numbers; another purpose draws other numbers.
             keep: function of each part of the reconstruction and its rows whose result is kept; None for no
                 reconstruction, which saves its operations.
-            clamp: values at which units are fixed, `[member, unit]`, NaN for free units; None for no fixed unit.
+            clamp: values at which numbers of the code are fixed, `[member, number]`, NaN for free ones; None for none.
         """
         self.program.eval()
         draws, parts = self._fresh_draws(purpose), []

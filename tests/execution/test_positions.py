@@ -141,6 +141,22 @@ class Categories(nn.Module):
         return self.linear(rows).view(-1, 2, 4).softmax(-1)
 
 
+class Patches(nn.Module):
+    """A token of its own, and tokens of patches that a convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.patch, self.mix = (
+            nn.Parameter(torch.zeros(1, 1, 12)),
+            nn.Conv2d(1, 12, 3, 3),
+            nn.Linear(12, 12),
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        tokens = self.patch(rows).flatten(2).mT
+        return self.mix(torch.cat([self.first.expand(len(rows), -1, -1), tokens], 1))
+
+
 @pytest.mark.parametrize(
     ("encoder", "code", "shape", "form"),
     [
@@ -155,6 +171,9 @@ class Categories(nn.Module):
         (nn.Linear(6, 8), nn.Unflatten(1, (2, 4)), (4, 6), CodeForm(8)),
         (nn.Identity(), Categories(), (4, 6), CodeForm(8)),
         (nn.Identity(), nn.Linear(6, 3), (4, 6), CodeForm(3)),
+        (nn.Conv2d(1, 6, 1), nn.PReLU(6), (4, 1, 6, 6), CodeForm(6, 36, units_first=True)),
+        (nn.Conv2d(1, 6, 1), nn.LayerNorm([6, 5]), (4, 1, 6, 5), CodeForm(6, 30, units_first=True)),
+        (nn.Identity(), Patches(), (4, 1, 6, 6), CodeForm(12, 5)),
     ],
 )
 def test_numbers_are_one_unit_where_one_layer_made_them_with_the_same_weights(encoder, code, shape, form) -> None:
@@ -182,6 +201,6 @@ def test_rows_and_numbers_of_a_form_are_those_of_a_plain_loop() -> None:
     assert torch.equal(channels.rows(flat), by_channel)
     assert torch.equal(features.rows(flat), by_feature)
     for form, rows in ((channels, by_channel), (features, by_feature)):
-        numbers = form.numbers(rows[0])
+        numbers = form.spread_units(rows[0])
         assert torch.equal(form.rows(numbers[None])[3], rows[0])
-        assert form.every_position(numbers > 0).tolist() == (rows[0] > 0).tolist()
+        assert form.all_positions(numbers > 0).tolist() == (rows[0] > 0).tolist()

@@ -78,7 +78,7 @@ def test_batchnorm_normalises_what_enters_the_activation(forum, split):
     torch.testing.assert_close(seen.preactivation, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_dropout_acts_behind_the_hidden_activations_and_never_on_the_code(forum, split):
+def test_dropout_acts_after_the_hidden_activations_and_never_on_the_code(forum, split):
     treated = apply_remedies(forum, {"dropout": 0.5}, split)
     model = build_model(treated, 0, split.train.inputs[:4])
     seen = []
