@@ -64,9 +64,9 @@ def wrong_layer(subject: TermProbe, operations: list[TracedOperation], bounds: A
     if _reads_declared_layer(subject):
         return []
     heads = [name for name in subject.layers if subject.follows and is_own_head(subject.probe, name)]
-    behind = layers_after(subject.probe)
+    after = layers_after(subject.probe) if heads else set()
     # a head of the code reads the code: what lies before it is what the code is compared with, as in p(z1 | z2)
-    compared = [name for name in subject.layers if name not in behind] if set(heads) & behind else []
+    compared = [name for name in subject.layers if name not in after] if set(heads) & after else []
     layers = [name for name in subject.layers if name not in (*heads, *compared)]
     if not layers:
         return []

@@ -222,58 +222,54 @@ def unreached_parameters(
 def _unreached(
     parameters: Mapping[str, Tensor], names: list[str], followers: Mapping[str, set[str]], looks: str
 ) -> list[Finding]:
-    if not names:
-        return []
     terms = sorted(set().union(*(followers[name] for name in names)))
-    count = sum(parameters[name].numel() for name in names)
-    return [
-        make_finding(
-            "unreached_parameter",
-            None,
-            f"no term's gradient reaches {_modules_in_words(names)} ({len(names)} parameters, {count} numbers) {looks};"
-            f" moving them changes {', '.join(terms)}",
-            "they stay as they were initialized, though the loss depends on them",
-            "let a term reach them (the codebook term of a quantizer takes the codes before the straight-through step),"
-            " or take them out of the optimizer",
-            {"parameters": float(len(names)), "numbers": float(count)},
-        )
-    ]
+    return _on_parameters(
+        parameters,
+        names,
+        lambda listed: f"no term's gradient reaches {listed} {looks}; moving them changes {', '.join(terms)}",
+        "they stay as they were initialized, though the loss depends on them",
+        "let a term reach them (the codebook term of a quantizer takes the codes before the straight-through step),"
+        " or take them out of the optimizer",
+    )
 
 
 def _unused(parameters: Mapping[str, Tensor], names: list[str], looks: str) -> list[Finding]:
-    if not names:
-        return []
-    count = sum(parameters[name].numel() for name in names)
-    return [
-        make_finding(
-            "unreached_parameter",
-            None,
-            f"no term's gradient or value depends on {_modules_in_words(names)} ({len(names)} parameters, {count} numbers)"
-            f" {looks}",
-            "an unused branch of the model: it is neither trained nor read",
-            "nothing to do, if the branch is meant for later; else remove it",
-            {"parameters": float(len(names)), "numbers": float(count)},
-            severity=Severity.NOTE,
-        )
-    ]
+    return _on_parameters(
+        parameters,
+        names,
+        lambda listed: f"no term's gradient or value depends on {listed} {looks}",
+        "an unused branch of the model: it is neither trained nor read",
+        "nothing to do, if the branch is meant for later; else remove it",
+        Severity.NOTE,
+    )
 
 
 def _idle(parameters: Mapping[str, Tensor], names: list[str], looks: str) -> list[Finding]:
+    return _on_parameters(
+        parameters,
+        names,
+        lambda listed: f"the gradient of every term is exactly 0 at {listed} {looks}, and moving them changes no term",
+        "the model runs them, but what reads them is constant: they are not trained",
+        "check the axes behind them: a softmax over an axis of one number is always 1",
+        Severity.NOTE,
+    )
+
+
+def _on_parameters(
+    parameters: Mapping[str, Tensor],
+    names: list[str],
+    evidence: Callable[[str], str],
+    meaning: str,
+    remedy: str,
+    severity: Severity | None = None,
+) -> list[Finding]:
+    """Return the finding on the named parameters; none without any. `evidence` gets them in words."""
     if not names:
         return []
     count = sum(parameters[name].numel() for name in names)
-    return [
-        make_finding(
-            "unreached_parameter",
-            None,
-            f"the gradient of every term is exactly 0 at {_modules_in_words(names)} ({len(names)} parameters, {count} numbers)"
-            f" {looks}, and moving them changes no term",
-            "the model runs them, but what reads them is constant: they are not trained",
-            "check the axes behind them: a softmax over an axis of one number is always 1",
-            {"parameters": float(len(names)), "numbers": float(count)},
-            severity=Severity.NOTE,
-        )
-    ]
+    listed = f"{_modules_in_words(names)} ({len(names)} parameters, {count} numbers)"
+    numbers = {"parameters": float(len(names)), "numbers": float(count)}
+    return [make_finding("unreached_parameter", None, evidence(listed), meaning, remedy, numbers, severity=severity)]
 
 
 def _modules_in_words(names: list[str], most: int = 6) -> str:

@@ -235,8 +235,8 @@ def ratio_after(probe: LossProbe, term: str) -> float:
     if probe.code.site is None:
         return 0.0
     site, leaves = TensorSite(probe.code.site.layer), list[Tensor]()
-    behind, natural = layers_after(probe), probe.evaluate()
-    modules = [module for module, name in probe.layers.items() if name in behind]
+    after, natural = layers_after(probe), probe.evaluate()
+    modules = [module for module, name in probe.layers.items() if name in after]
     parameters = [value for module in modules for value in module.parameters() if value.requires_grad]
     cut = probe.evaluate({site: replace_with_leaves(lambda values, index: values.detach(), leaves)})
     weight = float(probe.case.weight(probe.case.numbers))
@@ -246,10 +246,8 @@ def ratio_after(probe: LossProbe, term: str) -> float:
         if name == term or any(bool((g != 0).any()) for g in cut.gradient(name, leaves))
     }
     own = gradients.pop(term)
-    rest = [sum(parts) for parts in zip(*gradients.values(), strict=True)] if gradients else []
-    pairs = [
-        (g, r) for g, r in zip(own, rest, strict=False) if isinstance(r, Tensor) and bool(g.any()) and bool(r.any())
-    ]
+    rest = [sum(parts[1:], start=parts[0]) for parts in zip(*gradients.values(), strict=True)]
+    pairs = [(g, r) for g, r in zip(own, rest, strict=False) if bool(g.any()) and bool(r.any())]
     norms = [math.sqrt(sum(float(values.pow(2).sum()) for values in side)) for side in zip(*pairs, strict=True)]
     return norms[0] / norms[1] if norms else 0.0
 

@@ -68,7 +68,8 @@ class ForwardPass:
     All tensors keep the values that they had when they were recorded: a tensor that the model writes to is replaced by a
     copy. `holder` is the model's own tensor with the code, and its version at the time.
     `code_call` is the number of the call that made the code, and the position of the code among its results; `replaced`
-    is True if another value was put there. `read` is True if a parametric layer or a sum was seen to read it. `packing` is the layout of a bottleneck's output that is a packed sequence.
+    is True if another value was put there. `read` is True if a parametric layer or a sum was seen to read it. `packing` is
+    the layout of a bottleneck's output that is a packed sequence.
     """
 
     activations: list[Activation] = field(default_factory=list)

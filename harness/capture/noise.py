@@ -15,7 +15,8 @@ GAUSSIAN: set[Callable[..., Any]] = {torch.randn, torch.randn_like, torch.normal
 class NoiseDraws(TorchFunctionMode):
     """Watch for a Gaussian draw of the shape of a module's output, after the module was called.
 
-    An output may also hold means and log-variances side by side: then the draw has half as many units. `drawn` is True once there was one. Noise that is added to the inputs, dropout, and uniform draws do not count.
+    An output may also hold means and log-variances side by side: then the draw has half as many units. `drawn` is True once
+    there was one. Noise that is added to the inputs, dropout, and uniform draws do not count.
     """
 
     def __init__(self, module: nn.Module) -> None:

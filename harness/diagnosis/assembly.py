@@ -76,8 +76,8 @@ def _member(
         units=units,
         output=output,
         findings=findings_for(
-            *(layer, flags, units, output, measures, parts.evidence.rows, parts.rows, parts.thresholds),
-            activation=parts.evidence.activation,
+            *(layer, flags, units, output, measures, parts.evidence.rows, parts.rows),
+            *(parts.thresholds, parts.evidence.activation),
         ),
         measures=measures,
         activation=parts.evidence.activation,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from harness.diagnosis.finding import Finding
 from harness.diagnosis.rule_texts import BELOW_PCA, LAYER, LOGITS, OUTPUT, REVIVE, UNIT, UNIT_FLAGS
 from harness.diagnosis.severity import gravity
-from harness.diagnosis.thresholds import THRESHOLDS, Thresholds
+from harness.diagnosis.thresholds import Thresholds
 from harness.diagnosis.unit_rules import excluded_frequency
 from harness.diagnosis.units import OutputDiagnosis, UnitDiagnosis
 from harness.diagnosis.verdicts import LayerVerdict, OutputVerdict, UnitVerdict
@@ -35,8 +35,8 @@ def findings_for(
     measures: Mapping[str, float],
     distinct: int,
     rows: int,
-    thresholds: Thresholds = THRESHOLDS,
-    activation: str = "relu",
+    thresholds: Thresholds,
+    activation: str,
 ) -> tuple[Finding, ...]:
     """All findings about a layer, gravest first.
 

@@ -45,7 +45,8 @@ def codes_in_use(
     """Return of each member that has few values, as behind a quantizer, `codes_in_use` and their `perplexity`.
 
     Rows are equal codes if a random projection of them agrees to 1e-5 of its range, since a straight-through step rounds,
-    or to the tolerance of the range test. A constant code has none. They count as a quantizer's if there are at most a quarter as many as distinct input rows, and most occur repeatedly.
+    or to the tolerance of the range test. A constant code has none. They count as a quantizer's if there are at most a
+    quarter as many as distinct input rows, and most occur repeatedly.
 
     Args:
         activations: `[member, sample, unit]`, of which the first 16384 rows are read.

@@ -73,7 +73,8 @@ class DiagnosisInputs:
 def check_inputs(
     activations: Any, *, activation: str, labels: Any, factors: Any, inputs: Any, reconstruction: Any, target: Any,
     repeat: Any, posterior: Any, posterior_kl: Any, output: Any, expected_output: Any, members: bool, dtype: Any,
-    scale: Any, ablation: Any, code_ablation: Any, blocks: Any, positions: Any, training_inputs: Any, normalised: Any, thresholds: Thresholds,
+    scale: Any, ablation: Any, code_ablation: Any, blocks: Any, positions: Any, training_inputs: Any, normalised: Any,
+    thresholds: Thresholds,
 ) -> DiagnosisInputs:  # fmt: skip
     """Return the arguments of `diagnose` as tensors of one shape.
 
@@ -300,6 +301,5 @@ AUTO = "auto"
 NEGLIGIBLE = 1e-6
 MOST_DISTINCT = 0.9
 PER_MEMBER = (
-    *("activations", "reconstruction", "output", "repeat", "before", "kl", "scale", "ablation"),
-    "code_ablation",
+    *("activations", "reconstruction", "output", "repeat", "before", "kl", "scale", "ablation", "code_ablation"),
 )

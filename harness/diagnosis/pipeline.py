@@ -158,7 +158,8 @@ def diagnose(
         activations, activation=activation, labels=labels, factors=factors, inputs=inputs,
         reconstruction=reconstruction, target=target, repeat=repeat, posterior=posterior, posterior_kl=posterior_kl,
         output=output, expected_output=expected_output, members=members, dtype=dtype, scale=scale, ablation=ablation,
-        code_ablation=code_ablation, blocks=blocks, positions=positions, training_inputs=training_inputs, normalised=normalised, thresholds=thresholds,
+        code_ablation=code_ablation, blocks=blocks, positions=positions, training_inputs=training_inputs,
+        normalised=normalised, thresholds=thresholds,
     )  # fmt: skip
     diagnoses = diagnose_inputs(request)
     return diagnoses if members else diagnoses[0]

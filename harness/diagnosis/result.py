@@ -25,8 +25,9 @@ class Diagnosis:
         findings: evidence, meaning and remedy of each, gravest first.
         measures: of the layer: `live_units`, `live_share`, `effective_rank`, `rank` (dimensions in use),
             `participation_ratio` (as measured), `participation_ratio_corrected` (for the number of rows), `groups`,
-            `dimension` (of the inputs), `code_ablation` (R2 lost with all units at their means), `rms`; by the fields' names `rankme`, and where they apply `l0`, `dormant`,
-            `kl` (summed over units, nats), `fvu`, and behind a quantizer `codes_in_use` and `perplexity`.
+            `dimension` (of the inputs), `code_ablation` (R2 lost with all units at their means), `rms`; by the fields' names
+            `rankme`, and where they apply `l0`, `dormant`, `kl` (summed over units, nats), `fvu`, and behind a quantizer
+            `codes_in_use` and `perplexity`.
         activation: name of the layer's activation function.
         rows: number of rows judged.
         links: |correlations| at which groups of copies join, strongest first; empty in a large layer.

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from harness.execution.program_batches import ProgramBatch
 
 LARGEST_ABLATION = 32  # units; each costs a forward pass
-LARGEST_EVALUATION = (
-    1024  # held-out samples of a verdict: with one position each, frequencies down to 0.0036 can be told from 0
-)
+LARGEST_EVALUATION = 1024  # held-out samples of a verdict; with one position each, 0.0036 can be told from 0
 ABLATION_ROWS = 256
 ROUNDINGS = 64  # differences of R2 below this many eps may be rounding
 
@@ -185,10 +183,11 @@ def _ablation(
     r2, code = look()
     means = code.double().mean(dim=-2).to(code)
     single_unit = form.spread_units(torch.eye(form.units, dtype=torch.bool, device=means.device))
-    losses = torch.stack([r2 - look(means.where(unit, torch.nan))[0] for unit in single_unit], dim=-1)
-    code_loss = losses[..., 0] if form.units == 1 else r2 - look(means)[0]
+    code_loss = r2 - look(means)[0]
     if not engine.replaces_code:
         return None
+    units = [code_loss] if form.units == 1 else [r2 - look(means.where(unit, torch.nan))[0] for unit in single_unit]
+    losses = torch.stack(units, dim=-1)
     if not engine.reads_code:
         unknown = code_loss.abs() <= ROUNDINGS * torch.finfo(engine.precision).eps
         losses, code_loss = losses.where(~unknown[:, None], torch.nan), code_loss.where(~unknown, torch.nan)

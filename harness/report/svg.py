@@ -96,10 +96,6 @@ def sheet(
     """
     from matplotlib import rc_context
 
-    if (
-        "IPython" in sys.modules
-    ):  # wait until another thread, such as that of MLflow, has imported it: matplotlib looks at it
-        importlib.import_module("IPython")
     margins, rows = margins or Margins(), -(-count // columns)
     width = margins.left + columns * panel[0] + (columns - 1) * margins.between + margins.right
     height = margins.top + rows * panel[1] + (rows - 1) * margins.above + margins.bottom

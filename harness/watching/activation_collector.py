@@ -29,7 +29,7 @@ from harness.watching.layer_reader import MOST_CALLS
 from harness.watching.model_calls import Call, run_model
 from harness.watching.padding_masks import padding_mask
 from harness.watching.preservation import preserved
-from harness.watching.row_window import MOST_UNITS
+from harness.watching.row_window import MOST_UNITS, drawn_rows
 from harness.watching.window_diagnosis import undeclared_posterior, units_sampled, with_own_units
 
 MOST_ROWS = 20_000  # rows of activations that a diagnosis rests on; of more, a random half, quarter, ...
@@ -228,10 +228,8 @@ class ActivationCollector:
             self._parts = {name: [torch.cat(values)[chosen]] for name, values in self._parts.items()}
 
     def _drawn(self, rows: int, stride: int) -> Tensor:
-        """Draw one of `stride` rows: those at equal distances would be few positions of a sample, again and again."""
-        if stride == 1:
-            return torch.arange(rows)
-        return torch.randperm(rows, generator=self._generator)[: -(-rows // stride)].sort().values
+        """Return the numbers of one row in `stride`, drawn at random."""
+        return torch.arange(rows) if stride == 1 else drawn_rows(rows, -(-rows // stride), self._generator)
 
 
 def training_rows(rows: int) -> Finding:

@@ -49,11 +49,8 @@ class Block:
         return torch.arange(self.rows) if self.sample is None else self.sample
 
     def thinned(self, count: int, generator: torch.Generator) -> "Block":
-        """Return the block with `count` rows of each step, drawn without replacement, in their order.
-
-        Rows at equal distances would be few positions of a sequence, again and again.
-        """
-        index = torch.randperm(self.rows, generator=generator)[:count].sort().values
+        """Return the block with `count` rows of each step; see `drawn_rows`."""
+        index = drawn_rows(self.rows, count, generator)
         position = None if self.position is None else self.position[index]
         values = self.values[:, index.to(self.values.device)]
         return replace(self, values=values, sample=self.within()[index], position=position)
@@ -77,6 +74,14 @@ class Block:
         labels = [None if step is None or len(step) != self.samples else step for step in self.labels[self.start :]]
         tensors = [step.detach().cpu()[within] for step in labels if step is not None]
         return torch.cat(tensors) if tensors and len(tensors) == len(labels) else None
+
+
+def drawn_rows(rows: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return the numbers of `count` of the rows, drawn without replacement, in their order.
+
+    Rows at equal distances would be few positions of a sequence, again and again.
+    """
+    return torch.randperm(rows, generator=generator)[:count].sort().values
 
 
 class RowWindow:
